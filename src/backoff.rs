@@ -1,0 +1,68 @@
+//! Delays between attempts: exponential, capped, jittered.
+//!
+//! The `backoff` crate gives the growth only. Its own randomization is applied after its cap, and its maximum
+//! elapsed time reads the real clock; so both are off, and the jitter is ours: a factor in `[0.5, 1]`, which
+//! never lifts a delay above the cap. The dice are passed in.
+
+use std::time::Duration;
+
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
+
+/// A growing delay. See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    growth: ExponentialBackoff,
+    cap: Duration,
+}
+
+impl Backoff {
+    /// Starts at `initial` and doubles up to `cap`.
+    pub(crate) fn new(initial: Duration, cap: Duration) -> Self {
+        let growth = ExponentialBackoffBuilder::new()
+            .with_initial_interval(initial.min(cap))
+            .with_max_interval(cap)
+            .with_multiplier(2.0)
+            .with_randomization_factor(0.0)
+            .with_max_elapsed_time(None)
+            .build();
+        Backoff { growth, cap }
+    }
+
+    /// The delay before the next attempt. `dice` is a uniform number in `[0, 1]`.
+    pub(crate) fn next_delay(&mut self, dice: f64) -> Duration {
+        let full = self.growth.next_backoff().unwrap_or(self.cap);
+        full.mul_f64(0.5 + 0.5 * dice.clamp(0.0, 1.0))
+    }
+
+    /// Starts again at the initial delay: call it after a success.
+    pub(crate) fn reset(&mut self) {
+        self.growth.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn delays_double_up_to_the_cap_and_start_again_after_a_success() {
+        let mut backoff = Backoff::new(SECOND, 30 * SECOND);
+        let delays: Vec<_> = (0..7).map(|_| backoff.next_delay(1.0).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+        backoff.reset();
+        assert_eq!(backoff.next_delay(1.0), SECOND);
+    }
+
+    #[test]
+    fn jitter_takes_up_to_half_and_never_exceeds_the_cap() {
+        for dice in [0.0, 0.3, 1.0, 7.0] {
+            let mut backoff = Backoff::new(SECOND, 5 * SECOND);
+            for _ in 0..2000 {
+                let delay = backoff.next_delay(dice);
+                assert!(delay >= SECOND / 2 && delay <= 5 * SECOND, "{delay:?} with dice {dice}");
+            }
+        }
+    }
+}

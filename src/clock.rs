@@ -1,0 +1,135 @@
+//! Time as a value: [`Moment`], and the [`Clock`]s that tell it.
+//!
+//! This is the only file that reads a clock. Everything else takes a [`Moment`], so that expiry, suspension
+//! and drift can be tested without waiting for them.
+
+use std::{
+    fmt,
+    ops::{Add, Sub},
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+/// A point in time, as the duration since an arbitrary origin that one [`Clock`] keeps.
+///
+/// Moments of different clocks cannot be compared.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// A moment that never comes.
+    pub const NEVER: Moment = Moment(Duration::MAX);
+
+    /// The moment `since_origin` after the clock's origin.
+    pub const fn from_origin(since_origin: Duration) -> Self {
+        Moment(since_origin)
+    }
+
+    /// The time since the clock's origin.
+    pub const fn since_origin(self) -> Duration {
+        self.0
+    }
+
+    /// The time from `earlier` to this moment, zero if `earlier` is later.
+    pub const fn saturating_since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_add(duration))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Moment;
+
+    fn sub(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_sub(duration))
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Moment::NEVER { f.write_str("never") } else { write!(f, "{:?}", self.0) }
+    }
+}
+
+/// Tells the time. A backend brings its own (see [`Connector::clock`](crate::backend::Connector::clock)).
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The present moment. Never goes back.
+    fn now(&self) -> Moment;
+}
+
+/// The clock of real deployments: it counts the time a host spends suspended.
+///
+/// Linux: `CLOCK_BOOTTIME`. The monotonic clock of `std::time::Instant` stands still while a laptop sleeps or
+/// a virtual machine is suspended; a member that trusted it would wake up believing in a share that others
+/// took over long ago. macOS and the other Apple systems: `CLOCK_MONOTONIC`, which counts sleep there.
+/// Elsewhere: the monotonic clock, with the limits of that.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct BootClock;
+
+impl Clock for BootClock {
+    #[cfg(unix)]
+    fn now(&self) -> Moment {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+        let now = rustix::time::clock_gettime(CLOCK);
+        // Both parts count up from the boot of the host, so neither is ever negative.
+        Moment(Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0)))
+    }
+
+    #[cfg(not(unix))]
+    #[allow(clippy::disallowed_methods, reason = "the file that reads time")]
+    fn now(&self) -> Moment {
+        static ORIGIN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        Moment(ORIGIN.get_or_init(std::time::Instant::now).elapsed())
+    }
+}
+
+/// Tokio's clock plus a settable jump: follows paused time in tests, and can pretend that the host was suspended.
+#[derive(Debug)]
+pub struct TokioClock {
+    origin: tokio::time::Instant,
+    jumped_nanos: AtomicI64,
+}
+
+impl TokioClock {
+    /// Tokio starts a paused clock at some arbitrary instant; an hour of head room lets the first deadlines
+    /// reach into the past.
+    const HEAD_START: Duration = Duration::from_secs(3600);
+
+    /// A clock that starts now.
+    #[allow(clippy::disallowed_methods, reason = "the file that reads time")]
+    pub fn new() -> Self {
+        TokioClock { origin: tokio::time::Instant::now(), jumped_nanos: AtomicI64::new(0) }
+    }
+
+    /// Lets the clock jump forward, as the clock of a host does that wakes up from suspension. Timers do not
+    /// move with it.
+    pub fn jump(&self, by: Duration) {
+        let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+        let _ = self
+            .jumped_nanos
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |jumped| Some(jumped.saturating_add(nanos)));
+    }
+}
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        TokioClock::new()
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Moment {
+        let jumped = Duration::from_nanos(self.jumped_nanos.load(Ordering::SeqCst).unsigned_abs());
+        Moment(TokioClock::HEAD_START + self.origin.elapsed() + jumped)
+    }
+}

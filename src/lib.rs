@@ -1,0 +1,8 @@
+//! Divide one body of work among the processes of a fleet.
+
+pub mod backend;
+mod backoff;
+pub mod clock;
+mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
