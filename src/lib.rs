@@ -3,6 +3,9 @@
 pub mod backend;
 mod backoff;
 pub mod clock;
+pub mod ring;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub use ring::{HashRing, Label, RingKey};
