@@ -57,15 +57,18 @@ fn points_are_those_of_the_reference() {
             .unwrap();
         assert_eq!(ring.points(), number(&expected["distinct_points"]), "{name}");
         assert!(ring.points.is_sorted_by(|a, b| a.position < b.position), "{name}");
-        let check = |points: &[Point], expected: &Value| {
-            assert_eq!(points.len(), list(expected).len(), "{name}");
-            for (point, row) in points.iter().zip(list(expected)) {
-                assert_eq!(point.position as usize, number(&row[0]), "{name}");
-                assert_eq!(ring.id(point.member), members[number(&row[1])], "{name}");
-            }
+        let rows = |end: &str| -> Vec<(u32, &str)> {
+            let row = |row: &Value| (number(&row[0]).try_into().unwrap(), members[number(&row[1])]);
+            let mut rows: Vec<_> = list(&expected[end]).iter().map(row).collect();
+            // The reference lists the points of a repeated member twice.
+            rows.dedup();
+            rows
         };
-        check(&ring.points[..list(&expected["first"]).len()], &expected["first"]);
-        check(&ring.points[ring.points.len() - list(&expected["last"]).len()..], &expected["last"]);
+        let points: Vec<_> =
+            ring.points.iter().map(|point| (point.position, ring.id(point.member))).collect();
+        assert!(points.starts_with(&rows("first")), "{name}");
+        assert!(points.ends_with(&rows("last")), "{name}");
+        assert!(ring.is_empty() || !rows("first").is_empty(), "{name}");
     }
 }
 
