@@ -43,6 +43,8 @@ use std::{sync::Arc, time::Duration};
 pub use self::error::ConfigError;
 pub(crate) use self::url::Servers;
 pub use crate::session::timing::TimingError;
+#[cfg(feature = "zookeeper")]
+use crate::backend::zookeeper::{HostError, ZooKeeper};
 use crate::{
     backend::{Connector, path::ZnodePath},
     group::member::MemberId,
@@ -308,9 +310,13 @@ impl Config {
         Ok(())
     }
 
-    /// The backend that was chosen.
-    pub(crate) fn backend(&self) -> &Backend {
-        &self.backend
+    /// The way to the backend that was chosen.
+    pub(crate) fn connector(&self) -> Result<Arc<dyn Connector>, ConfigError> {
+        match &self.backend {
+            Backend::Unset => Err(ConfigError::NoBackend),
+            Backend::Servers(servers) => connector(servers),
+            Backend::Custom(connector) => Ok(connector.clone()),
+        }
     }
 
     /// The member id that was chosen.
@@ -389,6 +395,21 @@ impl TryFrom<String> for Config {
     fn try_from(url: String) -> Result<Config, ConfigError> {
         Config::from_url(url)
     }
+}
+
+#[cfg(feature = "zookeeper")]
+fn connector(servers: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
+    let bad = |error: HostError| ConfigError::Url { part: "hosts", problem: error.to_string() };
+    let connector = ZooKeeper::new(servers.hosts.join(",").parse().map_err(bad)?);
+    Ok(match &servers.auth {
+        Some(auth) => Arc::new(connector.digest(&auth.user, &auth.password)),
+        None => Arc::new(connector),
+    })
+}
+
+#[cfg(not(feature = "zookeeper"))]
+fn connector(_: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
+    Err(ConfigError::NotBuiltIn)
 }
 
 fn setting(setting: &'static str, problem: impl Into<String>) -> ConfigError {

@@ -27,8 +27,7 @@ use crate::{
         Behind, Group, View,
         driver::{Driver, Places},
         engine::{Engine, Settings},
-        member::{MAX_WEIGHT, MemberId, Ours, Payload},
-        process,
+        member::{MAX_WEIGHT, MemberId, Ours, Payload, Process},
     },
     ring::{HashRing, RingKey},
     session::{Keeper, Status},
@@ -378,7 +377,7 @@ impl Shared {
             label: Some(config.label),
             replicas: Some(config.replicas),
             nonce: Some(link.nonce),
-            process: process::current(),
+            process: Process::current(),
         };
         let settings = Settings {
             group: name.into(),

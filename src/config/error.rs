@@ -14,6 +14,9 @@ pub enum ConfigError {
          `PartitionCoordinator::standalone()`"
     )]
     NoBackend,
+    /// The URL names ZooKeeper servers, and the crate was built without its feature `zookeeper`.
+    #[error("this build has no ZooKeeper client: enable the feature `zookeeper` of apportion")]
+    NotBuiltIn,
     /// The URL is malformed.
     #[error("bad URL, {part}: {problem}")]
     Url {

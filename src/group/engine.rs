@@ -295,7 +295,8 @@ impl Engine {
             self.refuse(Error::MemberIdTaken { group: group.clone(), member: me.clone() });
             self.later(Action::Join, now, dice, BLOCKED_RETRY);
         } else {
-            self.go(Action::Join, now + self.backoff.next_delay(dice).min(BLOCKED_RETRY));
+            let delay = self.backoff.next_delay(dice).min(BLOCKED_RETRY);
+            self.go(Action::Join, now + delay);
         }
     }
 

@@ -138,7 +138,7 @@ impl fmt::Debug for View {
             .field("me", &self.me)
             .field("epoch", &self.epoch)
             .field("standing", &self.standing())
-            .field("members", &self.members.iter().map(|member| &member.id).collect::<Vec<_>>())
+            .field("members", &self.members.iter().map(Member::id).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
