@@ -251,8 +251,8 @@ impl Ours {
     pub(crate) const VERSION: u64 = 1;
 }
 
-/// The largest weight that counts: a member of it already has a million ring points.
-pub(crate) const MAX_WEIGHT: u32 = 10_000;
+/// The largest weight that counts: a member of it already has ten million ring points.
+pub(crate) const MAX_WEIGHT: u32 = 100_000;
 
 /// Twice the deepest nesting that is read (the decoder counts each level twice). The stack of a worker thread is
 /// small, and no payload worth reading is deep.
@@ -300,7 +300,7 @@ impl Ours {
     fn to_value(&self) -> Value {
         let mut map = vec![(Value::from("v"), Value::from(self.version))];
         let mut put = |key: &str, value: Option<Value>| map.extend(value.map(|value| (key.into(), value)));
-        put("label", self.label.map(|label| label_name(label).into()));
+        put("label", self.label.map(|label| label.to_string().into()));
         put("replicas", self.replicas.map(Value::from));
         put("nonce", self.nonce.map(|nonce| nonce.hyphenated().to_string().into()));
         if let Some(process) = &self.process {
@@ -329,25 +329,12 @@ impl Ours {
         };
         Some(Ours {
             version: number("v")?,
-            label: text("label").and_then(label_from_name),
+            label: text("label").and_then(|label| label.parse().ok()),
             replicas: small("replicas"),
             nonce: text("nonce").and_then(|nonce| Uuid::parse_str(nonce).ok()),
             process: process(),
         })
     }
-}
-
-/// The name of a label in payloads and URLs.
-pub(crate) fn label_name(label: Label) -> &'static str {
-    match label {
-        Label::Plain => "plain",
-        Label::PythonBytes => "python-bytes",
-    }
-}
-
-/// The inverse of [`label_name`].
-pub(crate) fn label_from_name(name: &str) -> Option<Label> {
-    [Label::Plain, Label::PythonBytes].into_iter().find(|label| label_name(*label) == name)
 }
 
 /// The value that `bytes` encode from the first to the last byte.
