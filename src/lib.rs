@@ -11,3 +11,5 @@ mod session;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub use ring::{HashRing, Label, RingKey};
