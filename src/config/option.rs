@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::{
     config::{Config, ConfigError},
-    group::member::{label_from_name, label_name},
     ring::Label,
 };
 
@@ -60,8 +59,7 @@ impl Target<'_> {
             Target::Text(target) => *target = value.into(),
             Target::MaybeText(target) => *target = Some(value.into()),
             Target::Label(target) => {
-                let names = [Label::Plain, Label::PythonBytes].map(label_name).join("` or `");
-                *target = label_from_name(value).ok_or_else(|| bad("label", value, &format!("`{names}`")))?;
+                *target = value.parse().map_err(|_| bad("label", value, "`plain` or `python-bytes`"))?;
             }
             Target::Number(target) => {
                 *target = value.parse().map_err(|_| bad("replicas", value, "a whole number"))?;

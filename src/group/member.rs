@@ -226,7 +226,7 @@ impl Ours {
     fn to_value(&self) -> Value {
         let mut map = vec![(Value::from("v"), Value::from(self.version))];
         let mut put = |key: &str, value: Option<Value>| map.extend(value.map(|value| (key.into(), value)));
-        put("label", self.label.map(|label| label_name(label).into()));
+        put("label", self.label.map(|label| label.to_string().into()));
         put("replicas", self.replicas.map(Value::from));
         put("nonce", self.nonce.map(|nonce| nonce.hyphenated().to_string().into()));
         if let Some(process) = &self.process {
@@ -255,25 +255,12 @@ impl Ours {
         };
         Some(Ours {
             version: number("v")?,
-            label: text("label").and_then(label_from_name),
+            label: text("label").and_then(|label| label.parse().ok()),
             replicas: small("replicas"),
             nonce: text("nonce").and_then(|nonce| Uuid::parse_str(nonce).ok()),
             process: process(),
         })
     }
-}
-
-/// The name of a label in payloads and URLs.
-pub(crate) fn label_name(label: Label) -> &'static str {
-    match label {
-        Label::Plain => "plain",
-        Label::PythonBytes => "python-bytes",
-    }
-}
-
-/// The inverse of [`label_name`].
-pub(crate) fn label_from_name(name: &str) -> Option<Label> {
-    [Label::Plain, Label::PythonBytes].into_iter().find(|label| label_name(*label) == name)
 }
 
 /// The value that `bytes` encode from the first to the last byte.
