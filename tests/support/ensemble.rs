@@ -43,7 +43,7 @@ impl Ensemble {
         let [clients, quorum, election] = ports;
         let mut servers = Vec::new();
         let mut links = Vec::new();
-        for me in 0..SIZE {
+        for (me, client) in clients.into_iter().enumerate() {
             let mut settings = Settings { tick, ..Settings::default() };
             settings.lines = vec![
                 "initLimit=50".to_owned(),
@@ -57,7 +57,7 @@ impl Ensemble {
                 settings.lines.push(format!("server.{}=127.0.0.1:{port}:{}", other + 1, election[other]));
                 row.push(proxy);
             }
-            servers.push(Server::prepare(clients[me], &settings, Some(me + 1)));
+            servers.push(Server::prepare(client, &settings, Some(me + 1)));
             links.push(row);
         }
         Ensemble { servers, links }

@@ -193,6 +193,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps its data, configuration and log.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What the server is: `standalone`, `leader` or `follower`; `None` if it does not serve.
     pub async fn mode(&self) -> Option<String> {
         let reply = self.ask("srvr").await.ok()?;
