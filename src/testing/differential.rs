@@ -175,6 +175,8 @@ impl Pair {
                     2 => CreateMode::EphemeralSequential,
                     _ => CreateMode::Persistent,
                 };
+                // A numbered sibling of the root would be out of bounds.
+                let path = if path == self.root { join(&path, "n-") } else { path };
                 Op::create(&path, data, mode)
             }
             60..80 => Op::set(&path, data, version),
