@@ -1,0 +1,222 @@
+//! The client's side of a session: waits while it is suspended, closes it when the last handle is dropped.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    Ensemble,
+    state::{Kind, State, WatchId},
+};
+use crate::backend::{
+    BoxFuture, CommitError, Done, Error, Fired, Loss, MAX_REQUEST_BYTES, Op, Session, SessionId,
+    SessionState, Stat, Watch, path::ZnodePath,
+};
+
+pub(super) struct MemorySession {
+    ensemble: Arc<Ensemble>,
+    id: SessionId,
+    timeout: Duration,
+    /// Written under the ensemble's lock only.
+    state: Arc<watch::Sender<SessionState>>,
+}
+
+impl MemorySession {
+    pub(super) fn open(ensemble: &Arc<Ensemble>, timeout: Duration) -> Self {
+        let (id, state) = ensemble.lock().open(timeout);
+        MemorySession { ensemble: Arc::clone(ensemble), id, timeout, state }
+    }
+
+    /// Does `act` as soon as there is contact.
+    async fn connected<T>(&self, act: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+        // Nothing below waits while the ensemble answers; this lets other tasks run in spite of that.
+        tokio::task::consume_budget().await;
+        let mut changes = self.state.subscribe();
+        loop {
+            {
+                let mut state = self.ensemble.lock();
+                let now = *self.state.borrow();
+                match now {
+                    SessionState::Connected { .. } => return Ok(act(&mut state)),
+                    SessionState::Lost(loss) => return Err(Error::Lost(loss)),
+                    SessionState::Suspended => {}
+                }
+            }
+            let over = changes.wait_for(|state| *state != SessionState::Suspended).await;
+            over.expect("this session holds the sender");
+        }
+    }
+
+    fn watch(&self, id: WatchId, fired: oneshot::Receiver<Fired>) -> Watch {
+        let disarm = Disarm { ensemble: Arc::downgrade(&self.ensemble), id };
+        Watch::new(async move {
+            let _disarm = disarm;
+            // Without the ensemble there are no sessions either.
+            fired.await.unwrap_or(Fired::Lost(Loss::Closed))
+        })
+    }
+}
+
+impl fmt::Debug for MemorySession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = *self.state.borrow();
+        f.debug_struct("MemorySession").field("id", &self.id).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+impl Drop for MemorySession {
+    fn drop(&mut self) {
+        self.ensemble.lock().close(self.id);
+    }
+}
+
+impl Session for MemorySession {
+    fn id(&self) -> SessionId {
+        self.id
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    fn state(&self) -> watch::Receiver<SessionState> {
+        self.state.subscribe()
+    }
+
+    fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<(Vec<u8>, Stat)>, Error>> {
+        Box::pin(self.connected(move |state| state.get(path)))
+    }
+
+    fn get_many<'a>(
+        &'a self,
+        paths: &'a [ZnodePath],
+    ) -> BoxFuture<'a, Result<Vec<Option<(Vec<u8>, Stat)>>, Error>> {
+        Box::pin(self.connected(move |state| paths.iter().map(|path| state.get(path)).collect()))
+    }
+
+    fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat), Error>> {
+        Box::pin(async move { self.connected(|state| state.tree.children(path)).await? })
+    }
+
+    fn watch_children<'a>(
+        &'a self,
+        path: &'a ZnodePath,
+    ) -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch), Error>> {
+        Box::pin(async move {
+            let read = |state: &mut State| {
+                let (names, stat) = state.tree.children(path)?;
+                Ok((names, stat, state.watches.arm(self.id, Kind::Children, path)))
+            };
+            let (names, stat, (id, fired)) = self.connected(read).await??;
+            Ok((names, stat, self.watch(id, fired)))
+        })
+    }
+
+    fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch), Error>> {
+        Box::pin(async move {
+            let read = |state: &mut State| {
+                let stat = state.tree.get(path).map(|(_, stat)| stat);
+                (stat, state.watches.arm(self.id, Kind::Node, path))
+            };
+            let (stat, (id, fired)) = self.connected(read).await?;
+            Ok((stat, self.watch(id, fired)))
+        })
+    }
+
+    fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>> {
+        Box::pin(async move {
+            if ops.is_empty() {
+                return Ok(Vec::new());
+            }
+            check_size(ops.iter().map(op_bytes).sum())?;
+            let now_ms = self.ensemble.now_ms();
+            self.connected(|state| state.commit(self.id, ops, now_ms)).await?
+        })
+    }
+
+    fn sync<'a>(&'a self, _path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.connected(|_| ()))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.ensemble.lock().close(self.id) })
+    }
+}
+
+impl State {
+    fn get(&self, path: &ZnodePath) -> Option<(Vec<u8>, Stat)> {
+        self.tree.get(path).map(|(data, stat)| (data.to_vec(), stat))
+    }
+}
+
+/// Takes a watch back when its handle is dropped.
+struct Disarm {
+    ensemble: Weak<Ensemble>,
+    id: WatchId,
+}
+
+impl Drop for Disarm {
+    fn drop(&mut self) {
+        if let Some(ensemble) = self.ensemble.upgrade() {
+            ensemble.lock().watches.disarm(self.id);
+        }
+    }
+}
+
+/// The wire size of one operation: header, then path and data with their lengths, then version or flags, then
+/// for a create the usual access control list.
+fn op_bytes(op: &Op) -> usize {
+    let path = 9 + 4 + op.path().as_str().len();
+    match op {
+        Op::Check { .. } | Op::Delete { .. } => path + 4,
+        Op::Set { data, .. } => path + 4 + data.len() + 4,
+        Op::Create { data, .. } => path + 4 + data.len() + 4 + 27,
+    }
+}
+
+fn check_size(bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_REQUEST_BYTES { Err(Error::TooLarge { bytes }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Connector as _, CreateMode, Memory};
+
+    #[tokio::test]
+    async fn watches_are_forgotten_when_they_fire_are_dropped_or_lose_their_session() {
+        let memory = Memory::new();
+        let path = ZnodePath::parse("/a").unwrap();
+        let session = memory.open(Duration::from_secs(1)).await.unwrap();
+        let (_, dropped) = session.watch_node(&path).await.unwrap();
+        let (_, mut fires) = session.watch_node(&path).await.unwrap();
+        drop(dropped);
+        session.commit(vec![Op::create(&path, "", CreateMode::Persistent)]).await.unwrap();
+        assert_eq!(fires.fired().await, Fired::Changed);
+        assert!(memory.ensemble.lock().watches.is_empty());
+        let (.., mut lost) = session.watch_children(&path).await.unwrap();
+        drop(session);
+        assert_eq!(lost.fired().await, Fired::Lost(Loss::Closed));
+        assert!(memory.ensemble.lock().watches.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_leaves_no_task_behind() {
+        let memory = Memory::new();
+        for _ in 0..3 {
+            let session = memory.open(Duration::from_secs(1)).await.unwrap();
+            memory.suspend(session.id());
+            memory.resume(session.id());
+            memory.suspend(session.id());
+            drop(session);
+        }
+        assert_ne!(memory.ensemble.tasks.running(), 0);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(memory.ensemble.tasks.running(), 0);
+        assert!(memory.sessions().is_empty());
+    }
+}

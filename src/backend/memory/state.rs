@@ -1,0 +1,258 @@
+//! What the ensemble knows, behind its one lock: the tree, the sessions and the armed watches.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LostReply,
+    tree::{Change, Tree},
+};
+use crate::backend::{CommitError, Done, Error, Fired, Loss, Op, SessionId, SessionState, path::ZnodePath};
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) tree: Tree,
+    pub(super) watches: Watches,
+    sessions: BTreeMap<SessionId, Record>,
+    opened: i64,
+}
+
+/// The ensemble's side of a session that has not ended.
+#[derive(Debug)]
+struct Record {
+    timeout: Duration,
+    epoch: u64,
+    state: Arc<watch::Sender<SessionState>>,
+    /// Cancelled on resume. `None` while connected.
+    suspended: Option<CancellationToken>,
+    /// Closed by the client while suspended: the ensemble has not heard of it.
+    abandoned: bool,
+    lose_reply: Option<LostReply>,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        State { tree: Tree::new(), watches: Watches::default(), sessions: BTreeMap::new(), opened: 0 }
+    }
+
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
+        self.sessions.keys().copied().collect()
+    }
+
+    pub(super) fn open(&mut self, timeout: Duration) -> (SessionId, Arc<watch::Sender<SessionState>>) {
+        self.opened += 1;
+        self.tree.tick();
+        let id = SessionId(self.opened);
+        let epoch = 1;
+        let state = Arc::new(watch::Sender::new(SessionState::Connected { epoch }));
+        let record = Record {
+            timeout,
+            epoch,
+            state: Arc::clone(&state),
+            suspended: None,
+            abandoned: false,
+            lose_reply: None,
+        };
+        self.sessions.insert(id, record);
+        (id, state)
+    }
+
+    /// Takes the connection away and returns the session timeout, or `None` if there was no connection.
+    pub(super) fn suspend(&mut self, id: SessionId, resumed: CancellationToken) -> Option<Duration> {
+        let record = self.sessions.get_mut(&id).filter(|record| record.suspended.is_none())?;
+        record.suspended = Some(resumed);
+        record.state.send_replace(SessionState::Suspended);
+        Some(record.timeout)
+    }
+
+    pub(super) fn resume(&mut self, id: SessionId) {
+        let Some(record) = self.sessions.get_mut(&id) else { return };
+        if record.abandoned {
+            return self.end(id, Loss::Closed);
+        }
+        let Some(resumed) = record.suspended.take() else { return };
+        resumed.cancel();
+        record.epoch += 1;
+        record.state.send_replace(SessionState::Connected { epoch: record.epoch });
+        self.watches.catch_up(id);
+    }
+
+    /// The client closes the session, which the ensemble only hears if they are in contact.
+    pub(super) fn close(&mut self, id: SessionId) {
+        let Some(record) = self.sessions.get_mut(&id) else { return };
+        if record.suspended.is_none() {
+            return self.end(id, Loss::Closed);
+        }
+        if !record.abandoned {
+            record.abandoned = true;
+            record.state.send_replace(SessionState::Lost(Loss::Closed));
+            self.watches.lose(id, Loss::Closed);
+        }
+    }
+
+    pub(super) fn end(&mut self, id: SessionId, loss: Loss) {
+        let Some(record) = self.sessions.remove(&id) else { return };
+        if let Some(resumed) = record.suspended {
+            resumed.cancel();
+        }
+        let changes = self.tree.end_session(id);
+        self.announce(&changes);
+        if !record.abandoned {
+            record.state.send_replace(SessionState::Lost(loss));
+            self.watches.lose(id, loss);
+        }
+    }
+
+    pub(super) fn lose_reply(&mut self, id: SessionId, lost: LostReply) {
+        if let Some(record) = self.sessions.get_mut(&id) {
+            record.lose_reply = Some(lost);
+        }
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        id: SessionId,
+        ops: Vec<Op>,
+        now_ms: i64,
+    ) -> Result<Vec<Done>, CommitError> {
+        let lost = self.sessions.get_mut(&id).and_then(|record| record.lose_reply.take());
+        let Some(lost) = lost else { return self.apply(id, ops, now_ms) };
+        self.suspend(id, CancellationToken::new());
+        if lost == LostReply::AfterApplying {
+            // What the ensemble thought of it is exactly what the client never learns.
+            let _ = self.apply(id, ops, now_ms);
+        }
+        self.resume(id);
+        Err(Error::Unknown("the in-memory ensemble was told to lose the reply".into()).into())
+    }
+
+    fn apply(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> Result<Vec<Done>, CommitError> {
+        let refused = |(index, error)| CommitError { index: Some(index), error };
+        let (done, changes) = self.tree.commit(id, ops, now_ms).map_err(refused)?;
+        self.announce(&changes);
+        Ok(done)
+    }
+
+    fn announce(&mut self, changes: &[Change]) {
+        let sessions = &self.sessions;
+        // An ended session has no record any more; its own watches wait to be told of the loss.
+        let silent = |id: SessionId| sessions.get(&id).is_none_or(|record| record.suspended.is_some());
+        for change in changes {
+            let (Change::Created(path) | Change::Set(path) | Change::Deleted(path)) = change;
+            self.watches.fire(Kind::Node, path, silent);
+            if let Change::Deleted(_) = change {
+                self.watches.fire(Kind::Children, path, silent);
+            }
+            if let (Change::Created(_) | Change::Deleted(_), Some(parent)) = (change, path.parent()) {
+                self.watches.fire(Kind::Children, &parent, silent);
+            }
+        }
+    }
+}
+
+/// What a watch is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// A znode and its data.
+    Node,
+    /// The children of a znode.
+    Children,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct WatchId(u64);
+
+/// All watches that have not fired, in the order in which they were armed.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    next: u64,
+    armed: HashMap<WatchId, Armed>,
+    by_znode: HashMap<(Kind, ZnodePath), BTreeSet<WatchId>>,
+    by_session: HashMap<SessionId, BTreeSet<WatchId>>,
+}
+
+#[derive(Debug)]
+struct Armed {
+    session: SessionId,
+    znode: (Kind, ZnodePath),
+    /// There was a change while the session was suspended.
+    overdue: bool,
+    tell: oneshot::Sender<Fired>,
+}
+
+impl Watches {
+    pub(super) fn arm(
+        &mut self,
+        session: SessionId,
+        kind: Kind,
+        path: &ZnodePath,
+    ) -> (WatchId, oneshot::Receiver<Fired>) {
+        let (tell, fired) = oneshot::channel();
+        let id = WatchId(self.next);
+        self.next += 1;
+        let znode = (kind, path.clone());
+        self.by_znode.entry(znode.clone()).or_default().insert(id);
+        self.by_session.entry(session).or_default().insert(id);
+        self.armed.insert(id, Armed { session, znode, overdue: false, tell });
+        (id, fired)
+    }
+
+    pub(super) fn disarm(&mut self, id: WatchId) {
+        let Some(Armed { session, znode, .. }) = self.armed.remove(&id) else { return };
+        remove_from(&mut self.by_znode, &znode, id);
+        remove_from(&mut self.by_session, &session, id);
+    }
+
+    fn fire(&mut self, kind: Kind, path: &ZnodePath, silent: impl Fn(SessionId) -> bool) {
+        for id in self.by_znode.remove(&(kind, path.clone())).unwrap_or_default() {
+            let armed = self.armed.get_mut(&id).expect("the index knows armed watches only");
+            if silent(armed.session) {
+                armed.overdue = true;
+            } else {
+                self.tell(id, Fired::Changed);
+            }
+        }
+    }
+
+    fn catch_up(&mut self, session: SessionId) {
+        let ids = self.by_session.get(&session).into_iter().flatten();
+        let overdue: Vec<_> = ids.copied().filter(|id| self.armed[id].overdue).collect();
+        for id in overdue {
+            self.tell(id, Fired::Changed);
+        }
+    }
+
+    fn lose(&mut self, session: SessionId, loss: Loss) {
+        for id in self.by_session.remove(&session).unwrap_or_default() {
+            self.tell(id, Fired::Lost(loss));
+        }
+    }
+
+    fn tell(&mut self, id: WatchId, fired: Fired) {
+        let Some(Armed { session, znode, tell, .. }) = self.armed.remove(&id) else { return };
+        remove_from(&mut self.by_znode, &znode, id);
+        remove_from(&mut self.by_session, &session, id);
+        // The holder may be dropping the watch right now.
+        let _ = tell.send(fired);
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.armed.is_empty() && self.by_znode.is_empty() && self.by_session.is_empty()
+    }
+}
+
+fn remove_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, BTreeSet<WatchId>>, key: &K, id: WatchId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
