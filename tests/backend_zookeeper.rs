@@ -1,5 +1,6 @@
 //! The ZooKeeper backend against real servers: what sessions, watches and writes do when connections break.
 
+#![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;

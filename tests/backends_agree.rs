@@ -1,5 +1,6 @@
 //! Both backends keep the same promises, and do the same visible things when asked for the same.
 
+#![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
@@ -34,16 +35,16 @@ async fn do_the_same(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let root = path(&format!("/differential-{seed}"));
         let (memory, zookeeper) = (Arc::new(Memory::new()), Arc::new(zookeeper(&server)));
-        differential::run(memory, zookeeper, &root, seed, 100).await;
+        differential::run(memory, zookeeper, &root, seed, 150).await;
     }
 }
 
 #[tokio::test]
-async fn memory_and_zookeeper_do_the_same_seeds_0_to_5() {
-    do_the_same(0..6).await;
+async fn memory_and_zookeeper_do_the_same_seeds_0_to_11() {
+    do_the_same(0..12).await;
 }
 
 #[tokio::test]
-async fn memory_and_zookeeper_do_the_same_seeds_6_to_11() {
-    do_the_same(6..12).await;
+async fn memory_and_zookeeper_do_the_same_seeds_12_to_23() {
+    do_the_same(12..24).await;
 }

@@ -1,5 +1,6 @@
 //! The test harness itself: servers die with the test, proxies and ensembles break as they say.
 
+#![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
