@@ -95,10 +95,7 @@ impl Session for MemorySession {
         &'a self,
         paths: &'a [ZnodePath],
     ) -> BoxFuture<'a, Result<Vec<Option<(Vec<u8>, Stat)>>, Error>> {
-        Box::pin(async move {
-            check_size(paths.iter().map(|path| GET_BYTES + path.as_str().len()).sum())?;
-            self.connected(|state| paths.iter().map(|path| state.get(path)).collect()).await
-        })
+        Box::pin(self.connected(move |state| paths.iter().map(|path| state.get(path)).collect()))
     }
 
     fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat), Error>> {
@@ -169,9 +166,6 @@ impl Drop for Disarm {
         }
     }
 }
-
-/// The wire size of reading one znode, beside its path: operation header, text length, watch flag.
-const GET_BYTES: usize = 14;
 
 /// The wire size of one operation: header, then path and data with their lengths, then version or flags, then
 /// for a create the usual access control list.
