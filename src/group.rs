@@ -50,7 +50,11 @@ pub struct Group {
 pub(crate) enum Behind {
     /// Nobody else can join; the handles themselves keep the view.
     Alone(Arc<watch::Sender<Arc<View>>>),
-    Driver { commands: mpsc::Sender<Command>, status: watch::Receiver<Status>, is_leaving: Arc<AtomicBool> },
+    Driver {
+        commands: mpsc::Sender<Command>,
+        status: watch::Receiver<Status>,
+        is_leaving: Arc<AtomicBool>,
+    },
 }
 
 /// How often an agent that is missing from its group looks again.

@@ -166,8 +166,10 @@ impl Driver {
         };
         match &view.refusal {
             Some(error) => warn!(group = %view.group, member = %view.me, %error, "without a share"),
-            None => info!(group = %view.group, member = %view.me, standing = %view.standing(), epoch = view.epoch,
-                members = view.members.len(), "membership"),
+            None => {
+                info!(group = %view.group, member = %view.me, standing = %view.standing(), epoch = view.epoch,
+                members = view.members.len(), "membership")
+            }
         }
         self.views.send_replace(Arc::new(view));
     }
@@ -223,7 +225,13 @@ async fn perform(live: Option<&Live>, places: &Places, action: Option<Action>) -
             Ok(found) => Event::Occupant(found.map(|(data, stat)| {
                 let payload = Payload::decode(&data);
                 let dead = payload.process().is_some_and(process::is_dead);
-                Occupant { owner: stat.ephemeral_owner, czxid: stat.czxid, version: stat.version, payload, dead }
+                Occupant {
+                    owner: stat.ephemeral_owner,
+                    czxid: stat.czxid,
+                    version: stat.version,
+                    payload,
+                    dead,
+                }
             }))
             .into(),
             Err(error) => failed(error),
