@@ -108,7 +108,7 @@ impl Group {
         I: IntoIterator,
         I::Item: RingKey,
     {
-        self.extract(items, |ring, me, item| ring.is_owner(me, item)).await
+        self.extract(items, HashRing::is_owner).await
     }
 
     /// Returns those of `items` whose key belongs to this member now, in the order given.
