@@ -37,9 +37,9 @@ impl Tasks {
         self.cancelled.clone()
     }
 
-    /// How many tasks are still running.
-    pub(crate) fn running(&self) -> usize {
-        self.tracker.len()
+    /// Whether the owner has shut down.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
     }
 
     /// Tells all tasks to stop, without waiting for them.

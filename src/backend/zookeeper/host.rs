@@ -1,0 +1,251 @@
+//! Pure: [`Hosts`] and [`HostPort`], the addresses of an ensemble, validated before the client crate sees them.
+
+use std::{fmt, net::Ipv6Addr, str::FromStr, time::Duration};
+
+/// The address of one server: a host name, an IPv4 or an IPv6 address, and a port.
+///
+/// As text: `host`, `host:port`, `[::1]` or `[::1]:port`; without a port it is 2181. There is no scheme: the
+/// client crate spins for ever on `tcp+tls://` when TLS is not set up (D4).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    host: Box<str>,
+    port: u16,
+}
+
+/// The addresses of an ensemble, at least one. As text: [`HostPort`]s separated by commas.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Hosts(Vec<HostPort>);
+
+/// Why a text names no server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// No address at all, or nothing between two commas.
+    #[error("a host is missing")]
+    Missing,
+    /// No host name and no address.
+    #[error(
+        "`{0}` is no host name and no IP address (an IPv6 address stands in brackets, a scheme or path has no place)"
+    )]
+    Host(String),
+    /// No port.
+    #[error("`{0}` is no port from 1 to 65535")]
+    Port(String),
+}
+
+impl HostPort {
+    /// The port on which ZooKeeper listens unless it is told otherwise.
+    pub const DEFAULT_PORT: u16 = 2181;
+
+    /// The server at `host`, a name or address without brackets.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] if `host` is neither, or `port` is 0.
+    pub fn new(host: &str, port: u16) -> Result<Self, HostError> {
+        if host.is_empty() {
+            return Err(HostError::Missing);
+        }
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        };
+        let name = host.strip_suffix('.').unwrap_or(host);
+        if host.parse::<Ipv6Addr>().is_err() && !name.split('.').all(is_label) {
+            return Err(HostError::Host(host.into()));
+        }
+        if port == 0 {
+            return Err(HostError::Port("0".into()));
+        }
+        Ok(HostPort { host: host.into(), port })
+    }
+
+    /// The name or address, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        let no_host = || HostError::Host(text.into());
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(no_host)?;
+            host.parse::<Ipv6Addr>().map_err(|_| no_host())?;
+            match rest {
+                "" => (host, None),
+                _ => (host, Some(rest.strip_prefix(':').ok_or_else(no_host)?)),
+            }
+        } else {
+            match text.split_once(':') {
+                Some((_, port)) if port.contains(':') => return Err(no_host()),
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let port = match port {
+            None => HostPort::DEFAULT_PORT,
+            // `parse` would take a sign.
+            Some(digits) => match digits.parse() {
+                Ok(port) if digits.bytes().all(|digit| digit.is_ascii_digit()) => port,
+                _ => return Err(HostError::Port(digits.into())),
+            },
+        };
+        HostPort::new(host, port)
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (&self.host, self.port);
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl fmt::Debug for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Hosts {
+    /// The ensemble made of `hosts`.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError::Missing`] if there is none.
+    pub fn new(hosts: impl IntoIterator<Item = HostPort>) -> Result<Self, HostError> {
+        let hosts: Vec<_> = hosts.into_iter().collect();
+        if hosts.is_empty() { Err(HostError::Missing) } else { Ok(Hosts(hosts)) }
+    }
+
+    /// The addresses, in the order they were given. The client tries them in random order.
+    pub fn iter(&self) -> impl Iterator<Item = &HostPort> {
+        self.0.iter()
+    }
+
+    /// The connection string for the client crate, with each address listed several times.
+    ///
+    /// After a full round of failures the crate waits for 0.1 s times the length of its list, at most 1 s, and
+    /// doubles that each round (D5). With one address it looks away for longer and longer: an outage of 7 s was
+    /// noticed to be over 6 s late, which costs a session of 10 s. In a longer list the rounds themselves take
+    /// time, so that the pauses grow much later. One entry for each second of the timeout keeps the first
+    /// pause at a tenth of it. Several hosts get three entries each at most: a host that swallows packets
+    /// costs T/5 each time it is drawn, and must not use up the session.
+    pub(super) fn repeated_for(&self, timeout: Duration) -> String {
+        const LONGEST: u64 = 20;
+        let entries = usize::try_from(timeout.as_secs().min(LONGEST)).unwrap_or(1);
+        let most = if self.0.len() == 1 { entries } else { 3 };
+        let copies = (entries / self.0.len()).clamp(1, most.max(1));
+        vec![self.to_string(); copies].join(",")
+    }
+}
+
+impl FromStr for Hosts {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(Hosts)
+    }
+}
+
+impl fmt::Display for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, host) in self.0.iter().enumerate() {
+            write!(f, "{}{host}", if index == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names_and_addresses_with_a_port() {
+        for (text, shown) in [
+            ("zk1", "zk1:2181"),
+            ("zk1:2182", "zk1:2182"),
+            ("zk-1.example.net.:1", "zk-1.example.net.:1"),
+            ("zk_1:65535", "zk_1:65535"),
+            ("127.0.0.1:2181", "127.0.0.1:2181"),
+            ("[::1]", "[::1]:2181"),
+            ("[2001:db8::7]:2182", "[2001:db8::7]:2182"),
+            ("a,b:1,[::1]:3", "a:2181,b:1,[::1]:3"),
+        ] {
+            assert_eq!(text.parse::<Hosts>().unwrap().to_string(), shown);
+        }
+        assert_eq!(HostPort::new("::1", 7).unwrap().to_string(), "[::1]:7");
+    }
+
+    #[test]
+    fn spellings_that_the_client_crate_would_stumble_over_are_refused() {
+        for bad in [
+            "",
+            ",",
+            "a,",
+            ",a",
+            "a,,b",
+            ":2181",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:b",
+            "a:1:2",
+            "::1",
+            "[::1",
+            "[::1]2181",
+            "[]:1",
+            "[a]:1",
+            "[::1]:",
+            "[fe80::1%eth0]:1",
+            "tcp://a",
+            "tcp+tls://a",
+            "tcp+tls://a:2281",
+            "a/chroot",
+            "a:2181/chroot",
+            "a b",
+            " a",
+            "user@a",
+            "-a",
+            ".a",
+            "a..b",
+            ".",
+            "höst",
+            "a\n",
+        ] {
+            assert!(bad.parse::<Hosts>().is_err(), "{bad:?} was accepted");
+        }
+        assert_eq!(Hosts::new([]), Err(HostError::Missing));
+        assert_eq!(HostPort::new("a", 0), Err(HostError::Port("0".into())));
+        assert!(HostPort::new("[::1]", 1).is_err());
+    }
+
+    #[test]
+    fn one_address_is_listed_once_a_second_of_the_timeout_and_several_at_most_three_times_each() {
+        let entries = |hosts: &str, seconds: f64| {
+            let list = hosts.parse::<Hosts>().unwrap().repeated_for(Duration::from_secs_f64(seconds));
+            list.parse::<Hosts>().unwrap().0.len()
+        };
+        assert_eq!([entries("a", 0.2), entries("a", 2.0), entries("a", 10.0)], [1, 2, 10]);
+        assert_eq!(entries("a", 3600.0), 20);
+        assert_eq!([entries("a,b", 2.0), entries("a,b", 10.0), entries("a,b,c", 10.0)], [2, 6, 9]);
+        assert_eq!([entries("a,b,c,d,e", 10.0), entries("a,b,c", 0.5)], [10, 3]);
+    }
+}

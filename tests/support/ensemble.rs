@@ -1,0 +1,135 @@
+//! Three ZooKeeper servers with a proxy on each link between them.
+
+use std::time::Duration;
+
+use super::{Mode, Proxy, Server, Settings, eventually, free_port};
+
+const SIZE: usize = 3;
+
+/// How long a cut follower goes on serving reads, in ticks. Long enough that a short session expires meanwhile.
+const SYNC_LIMIT: u32 = 50;
+
+/// An ensemble of three servers, numbered from 0. Dropping it kills them and removes their data.
+///
+/// Each server reaches the quorum port of each other one through a proxy of its own: followers connect to their
+/// leader there, so that these links can be cut one by one. Election messages are not proxied, because servers
+/// tell each other their true election addresses. A follower needs its link to the leader all the same.
+#[derive(Debug)]
+pub struct Ensemble {
+    servers: Vec<Server>,
+    /// `links[from][to]`; `None` to itself.
+    links: Vec<Vec<Option<Proxy>>>,
+}
+
+impl Ensemble {
+    /// An ensemble whose clock ticks every `tick`; all servers serve.
+    pub async fn start(tick: Duration) -> Ensemble {
+        let mut last = String::new();
+        for _ in 0..5 {
+            let mut ensemble = Ensemble::prepare(tick).await;
+            for server in &mut ensemble.servers {
+                server.spawn();
+            }
+            match ensemble.ready().await {
+                Ok(()) => return ensemble,
+                Err(error) => last = error,
+            }
+        }
+        panic!("{last}");
+    }
+
+    async fn prepare(tick: Duration) -> Ensemble {
+        let ports: [[u16; SIZE]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| free_port()));
+        let [clients, quorum, election] = ports;
+        let mut servers = Vec::new();
+        let mut links = Vec::new();
+        for me in 0..SIZE {
+            let mut settings = Settings { tick, ..Settings::default() };
+            settings.lines = vec![
+                "initLimit=50".to_owned(),
+                format!("syncLimit={SYNC_LIMIT}"),
+                "standaloneEnabled=false".to_owned(),
+            ];
+            let mut row = Vec::new();
+            for other in 0..SIZE {
+                let proxy = if other == me { None } else { Some(Proxy::start(quorum[other]).await) };
+                let port = proxy.as_ref().map_or(quorum[other], Proxy::port);
+                settings.lines.push(format!("server.{}=127.0.0.1:{port}:{}", other + 1, election[other]));
+                row.push(proxy);
+            }
+            servers.push(Server::prepare(clients[me], &settings, Some(me + 1)));
+            links.push(row);
+        }
+        Ensemble { servers, links }
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        for server in &self.servers {
+            server.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// The addresses of all servers.
+    pub fn connect_string(&self) -> String {
+        self.servers.iter().map(Server::connect_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// One of the servers.
+    pub fn server(&self, index: usize) -> &Server {
+        &self.servers[index]
+    }
+
+    /// The server that leads, once there is one.
+    pub async fn leader(&self) -> usize {
+        eventually("a server leads", Duration::from_secs(20), || async {
+            self.in_mode("leader").await.first().copied()
+        })
+        .await
+    }
+
+    /// The servers that follow, at least one.
+    pub async fn followers(&self) -> Vec<usize> {
+        eventually("a server follows", Duration::from_secs(20), || async {
+            Some(self.in_mode("follower").await).filter(|followers| !followers.is_empty())
+        })
+        .await
+    }
+
+    async fn in_mode(&self, mode: &str) -> Vec<usize> {
+        let mut found = Vec::new();
+        for (index, server) in self.servers.iter().enumerate() {
+            if server.mode().await.as_deref() == Some(mode) {
+                found.push(index);
+            }
+        }
+        found
+    }
+
+    /// Lets the link between a follower and the leader swallow everything. The follower serves reads until it
+    /// notices, after 50 ticks.
+    pub async fn cut_from_leader(&self, follower: usize) {
+        let leader = self.leader().await;
+        assert_ne!(leader, follower, "a leader cannot be cut from itself");
+        for link in [&self.links[follower][leader], &self.links[leader][follower]].into_iter().flatten() {
+            link.set(Mode::BlackHole);
+        }
+    }
+
+    /// Lets all links pass again.
+    pub fn heal(&self) {
+        for link in self.links.iter().flatten().flatten() {
+            link.set(Mode::Pass);
+        }
+    }
+
+    /// Kills a server with SIGKILL. Its data stays.
+    pub fn kill(&mut self, index: usize) {
+        self.servers[index].kill();
+    }
+
+    /// Starts a killed server again and waits until it serves.
+    pub async fn restart(&mut self, index: usize) {
+        self.servers[index].restart().await;
+    }
+}

@@ -1,0 +1,76 @@
+//! Real ZooKeeper servers, ensembles and connections that break, for tests. Every server runs on free ports of
+//! 127.0.0.1, keeps its data in a temporary folder, and dies with the test process, whatever kills that.
+//!
+//! The servers need Java and ZooKeeper: see [`server`]. A test without them fails; it is never skipped.
+
+#![allow(dead_code, reason = "each test binary compiles this module for itself and uses its own part of it")]
+#![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
+
+pub mod ensemble;
+pub mod proxy;
+pub mod server;
+
+use std::{future::Future, time::Duration};
+
+use apportion::backend::zookeeper::{Hosts, ZooKeeper};
+
+pub use self::{
+    ensemble::Ensemble,
+    proxy::{Mode, Proxy},
+    server::{Server, Settings},
+};
+
+/// A connector to the servers of `connect_string`, without credentials.
+pub fn zookeeper(connect_string: &str) -> ZooKeeper {
+    ZooKeeper::new(connect_string.parse::<Hosts>().expect("the harness spells addresses properly"))
+}
+
+/// The server that the tests of one binary share. Each test works under a path of its own.
+pub async fn shared_server() -> &'static Server {
+    static SHARED: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
+    SHARED.get_or_init(Server::start).await
+}
+
+/// Waits until `probe` gives a value, looking every few milliseconds.
+///
+/// # Panics
+///
+/// If it gave none within `patience`.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    patience: Duration,
+    mut probe: impl FnMut() -> F,
+) -> T {
+    let look = async {
+        loop {
+            if let Some(value) = probe().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    match tokio::time::timeout(patience, look).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within {patience:?}: {what}"),
+    }
+}
+
+/// A port of 127.0.0.1 on which nobody listens at the moment.
+///
+/// Outside of the range from which systems choose the ports of outgoing connections, so that a server that is
+/// down for a restart finds its port free.
+pub fn free_port() -> u16 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    const LOWEST: u32 = 10_000;
+    const HIGHEST: u32 = 32_000;
+    let start = std::process::id().wrapping_mul(97);
+    for _ in 0..HIGHEST - LOWEST {
+        let offset = start.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % (HIGHEST - LOWEST);
+        let port = u16::try_from(LOWEST + offset).expect("32000 fits");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port from {LOWEST} to {HIGHEST}");
+}

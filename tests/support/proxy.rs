@@ -1,0 +1,179 @@
+//! A TCP proxy that can do to a connection what networks do.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+/// What a [`Proxy`] does to its connections, those that exist and those to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Resets all connections, and each new one at once.
+    Cut,
+    /// Keeps back what the client sends.
+    SwallowToServer,
+    /// Keeps back what the server sends: requests arrive, replies are lost.
+    SwallowToClient,
+    /// Keeps back everything, without a reset: a partition.
+    BlackHole,
+    /// Passes everything on, this much later.
+    Delay(Duration),
+}
+
+/// A TCP proxy on a free port of 127.0.0.1. It belongs to the runtime that started it; dropping it closes all
+/// connections.
+///
+/// What it keeps back it passes on when the mode allows it again, as TCP does after a partition heals, unless
+/// the connection was closed meanwhile.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    link: watch::Sender<Link>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    mode: Mode,
+    /// Counts the cuts, so that a connection notices one that is over already.
+    cuts: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+impl Link {
+    fn passes(self, direction: Direction) -> bool {
+        match self.mode {
+            Mode::Pass | Mode::Delay(_) => true,
+            Mode::Cut | Mode::BlackHole => false,
+            Mode::SwallowToServer => matches!(direction, Direction::ToClient),
+            Mode::SwallowToClient => matches!(direction, Direction::ToServer),
+        }
+    }
+
+    fn delay(self) -> Duration {
+        match self.mode {
+            Mode::Delay(delay) => delay,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl Proxy {
+    /// A proxy to `port` of 127.0.0.1, which passes everything.
+    pub async fn start(port: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let (link, state) = watch::channel(Link { mode: Mode::Pass, cuts: 0 });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, port, state));
+        Proxy { address, link, _tasks: tasks }
+    }
+
+    /// The port on which it listens.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn connect_string(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Changes what it does, from now on, to all connections.
+    pub fn set(&self, mode: Mode) {
+        self.link.send_modify(|link| {
+            link.mode = mode;
+            link.cuts += u32::from(mode == Mode::Cut);
+        });
+    }
+
+    /// Resets all connections; new ones pass.
+    pub fn reset(&self) {
+        self.set(Mode::Cut);
+        self.set(Mode::Pass);
+    }
+}
+
+async fn accept(listener: TcpListener, port: u16, link: watch::Receiver<Link>) {
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        connections.spawn(connection(client, port, link.clone()));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(mut client: TcpStream, port: u16, mut link: watch::Receiver<Link>) {
+    let Link { mode, cuts } = *link.borrow_and_update();
+    if mode == Mode::Cut {
+        let _ = client.set_zero_linger();
+        return;
+    }
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let pumps = async {
+        tokio::join!(
+            pump(from_client, to_server, Direction::ToServer, link.clone()),
+            pump(from_server, to_client, Direction::ToClient, link.clone()),
+        )
+    };
+    let mut cut = link.clone();
+    tokio::select! {
+        _ = pumps => return,
+        _ = cut.wait_for(|link| link.cuts != cuts) => {}
+    }
+    // Without lingering, dropping a socket resets its connection.
+    let _ = (client.set_zero_linger(), server.set_zero_linger());
+}
+
+/// Carries one direction of a connection until its end, and passes the end on.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    direction: Direction,
+    mut link: watch::Receiver<Link>,
+) {
+    let (queue, mut queued) = mpsc::unbounded_channel();
+    let delay = link.clone();
+    let read = async move {
+        loop {
+            let mut chunk = vec![0; 16 * 1024];
+            let length = from.read(&mut chunk).await.unwrap_or(0);
+            chunk.truncate(length);
+            #[allow(clippy::disallowed_methods, reason = "the proxy delays real connections")]
+            let due = Instant::now() + delay.borrow().delay();
+            if queue.send((due, chunk)).is_err() || length == 0 {
+                return;
+            }
+        }
+    };
+    let write = async move {
+        while let Some((due, chunk)) = queued.recv().await {
+            tokio::time::sleep_until(due).await;
+            if link.wait_for(|link| link.passes(direction)).await.is_err() {
+                return;
+            }
+            if chunk.is_empty() {
+                let _ = to.shutdown().await;
+                return;
+            }
+            if to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}

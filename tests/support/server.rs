@@ -1,0 +1,291 @@
+//! One ZooKeeper server as a child process.
+//!
+//! ZooKeeper is found through `ZOOKEEPER_CLASSPATH` (a Java class path), else in `ZOOKEEPER_HOME/lib`, else
+//! where Debian's `libzookeeper-java` puts it; Java through `JAVA_HOME`, else `PATH`.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::free_port;
+
+const DEBIAN_JAR: &str = "/usr/share/java/zookeeper.jar";
+const DEBIAN_LOGGERS: [&str; 2] = ["/usr/share/java/slf4j-simple.jar", "/usr/share/java/slf4j-nop.jar"];
+const HELP: &str = "These tests run against real ZooKeeper servers. Run scripts/test, which installs what is \
+    missing, or `apt-get install libzookeeper-java default-jre-headless`. Elsewhere set ZOOKEEPER_HOME to an \
+    unpacked ZooKeeper release, or ZOOKEEPER_CLASSPATH to its class path, and have java 11 or later in PATH.";
+
+/// Runs "$@" until a line or the end of stdin comes, then kills it. The pipe on stdin ends with the test process,
+/// however that ends; so no server outlives it. Signals of the terminal go to the whole process group and must
+/// not end this shell before its java.
+const GUARD: &str = r#"
+trap '' INT TERM HUP
+folder=$1; shift
+"$@" </dev/null >>"$folder/log" 2>&1 &
+java=$!
+echo $java
+read -r word
+kill -9 $java
+wait $java
+[ "$word" = keep ] || rm -rf "$folder"
+"#;
+
+/// How patient the harness is with a server that starts. It takes half a second; a busy machine takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The settings of a server that differ between tests.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The unit of the server's clock: it looks for expired sessions once a tick.
+    pub tick: Duration,
+    /// The shortest session timeout that the server grants.
+    pub min_session_timeout: Duration,
+    /// The longest session timeout that the server grants.
+    pub max_session_timeout: Duration,
+    /// Further lines of the configuration file.
+    pub lines: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            tick: Duration::from_millis(100),
+            min_session_timeout: Duration::from_millis(200),
+            max_session_timeout: Duration::from_secs(60),
+            lines: Vec::new(),
+        }
+    }
+}
+
+/// A ZooKeeper server. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+    folder: PathBuf,
+    java: Option<Java>,
+}
+
+#[derive(Debug)]
+struct Java {
+    guard: Child,
+    stdin: Option<ChildStdin>,
+    pid: u32,
+}
+
+impl Server {
+    /// A server with the usual settings.
+    pub async fn start() -> Server {
+        Server::start_with(&Settings::default()).await
+    }
+
+    /// A server with a port of its own.
+    pub async fn start_with(settings: &Settings) -> Server {
+        let mut last = String::new();
+        for _ in 0..5 {
+            let mut server = Server::prepare(free_port(), settings, None);
+            server.spawn();
+            match server.ready().await {
+                Ok(()) => return server,
+                Err(error) => last = error,
+            }
+        }
+        panic!("{last}");
+    }
+
+    /// Writes the configuration of a server, member `id` of an ensemble if one is given.
+    pub(super) fn prepare(port: u16, settings: &Settings, id: Option<usize>) -> Server {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("apportion-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = env::temp_dir().join(name);
+        fs::create_dir_all(folder.join("data")).expect("the temporary folder is writable");
+        let mut config = format!(
+            "tickTime={}\nminSessionTimeout={}\nmaxSessionTimeout={}\ndataDir={}\nclientPort={port}\n\
+             clientPortAddress=127.0.0.1\nadmin.enableServer=false\nmaxClientCnxns=0\n4lw.commands.whitelist=*\n",
+            settings.tick.as_millis(),
+            settings.min_session_timeout.as_millis(),
+            settings.max_session_timeout.as_millis(),
+            folder.join("data").display(),
+        );
+        for line in &settings.lines {
+            config.push_str(line);
+            config.push('\n');
+        }
+        fs::write(folder.join("zoo.cfg"), config).expect("the temporary folder is writable");
+        if let Some(id) = id {
+            fs::write(folder.join("data/myid"), id.to_string()).expect("the temporary folder is writable");
+        }
+        Server { port, folder, java: None }
+    }
+
+    /// Starts the process without waiting for it to serve.
+    pub(super) fn spawn(&mut self) {
+        assert!(self.java.is_none(), "the server on port {} runs already", self.port);
+        let java = env::var_os("JAVA_HOME")
+            .map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
+        let found = Command::new(&java).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(found.is_ok_and(|status| status.success()), "there is no {}.\n{HELP}", java.display());
+        let mut guard = Command::new("sh")
+            .args(["-c", GUARD, "sh"])
+            .arg(&self.folder)
+            .arg(java)
+            .args(["-Xmx64m", "-Xss256k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+            .args(["-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
+            .arg(class_path())
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+            .arg(self.folder.join("zoo.cfg"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("there is a shell");
+        let mut line = String::new();
+        let stdout = guard.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("the shell writes a line");
+        let pid = line.trim().parse().expect("the shell writes a process id");
+        self.java = Some(Java { stdin: guard.stdin.take(), guard, pid });
+    }
+
+    /// Waits until the server serves, alone or in its ensemble.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong, with the last lines of the server's log.
+    pub(super) async fn ready(&self) -> Result<(), String> {
+        let ready = async {
+            loop {
+                // The folder tells this server from one of another test that was quicker to take the port.
+                if self.mode().await.is_some() {
+                    let config = self.ask("conf").await.unwrap_or_default();
+                    return config.contains(&*self.folder.to_string_lossy());
+                }
+                if self.log().contains("exiting abnormally") {
+                    return false;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, ready).await == Ok(true) {
+            return Ok(());
+        }
+        let log = self.log();
+        let tail: Vec<_> = log.lines().rev().take(25).collect();
+        let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+        Err(format!("the server on port {} did not start; the end of its log:\n{tail}", self.port))
+    }
+
+    /// The port on which it serves.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn connect_string(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What the server is: `standalone`, `leader` or `follower`; `None` if it does not serve.
+    pub async fn mode(&self) -> Option<String> {
+        let reply = self.ask("srvr").await.ok()?;
+        reply.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+
+    /// The reply to one of the four-letter words, such as `wchs`.
+    ///
+    /// # Errors
+    ///
+    /// If the server does not answer within a second.
+    pub async fn ask(&self, word: &str) -> std::io::Result<String> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            stream.write_all(word.as_bytes()).await?;
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await?;
+            Ok(reply)
+        };
+        tokio::time::timeout(Duration::from_secs(1), exchange)
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Kills the server with SIGKILL. Its data stays.
+    pub fn kill(&mut self) {
+        if let Some(mut java) = self.java.take() {
+            java.end("keep\n");
+        }
+    }
+
+    /// Starts the server again after [`Server::kill`], with the same data and port, and waits until it serves.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.spawn();
+        if let Err(error) = self.ready().await {
+            panic!("{error}");
+        }
+    }
+
+    /// Stops the process with SIGSTOP: connections stay open, nothing answers.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let java = self.java.as_ref().expect("the server runs");
+        let script = format!("kill -{signal} {}", java.pid);
+        let status = Command::new("sh").args(["-c", &script]).status().expect("there is a shell");
+        assert!(status.success(), "{script}");
+    }
+
+    fn log(&self) -> String {
+        fs::read(self.folder.join("log"))
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        match self.java.take() {
+            Some(mut java) => java.end(""),
+            None => drop(fs::remove_dir_all(&self.folder)),
+        }
+    }
+}
+
+impl Java {
+    /// Kills the process and waits for its end.
+    fn end(&mut self, word: &str) {
+        if let Some(mut stdin) = self.stdin.take() {
+            let _ = stdin.write_all(word.as_bytes());
+        }
+        let _ = self.guard.wait();
+    }
+}
+
+fn class_path() -> String {
+    if let Ok(given) = env::var("ZOOKEEPER_CLASSPATH") {
+        return given;
+    }
+    if let Some(home) = env::var_os("ZOOKEEPER_HOME") {
+        // The configuration folder says how to log.
+        let home = PathBuf::from(home);
+        return format!("{}:{}", home.join("conf").display(), home.join("lib/*").display());
+    }
+    assert!(Path::new(DEBIAN_JAR).exists(), "there is no ZooKeeper: no {DEBIAN_JAR}.\n{HELP}");
+    let logger = DEBIAN_LOGGERS.iter().find(|jar| Path::new(jar).exists());
+    logger.map_or_else(|| DEBIAN_JAR.to_owned(), |logger| format!("{DEBIAN_JAR}:{logger}"))
+}
