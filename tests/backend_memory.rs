@@ -1,5 +1,7 @@
 //! The in-memory backend: what every backend promises, and what only this one can be told to do.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use apportion::{
@@ -214,6 +216,26 @@ async fn a_member_that_crashes_keeps_its_znodes_for_the_session_timeout() {
     tokio::time::timeout(2 * MOMENT, watch.fired()).await.unwrap();
     assert!(!exists(&other, &member).await);
     assert_eq!(memory.sessions(), [other.id()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_sessions_nor_the_ensemble_leave_tasks_behind() {
+    let running = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let memory = Memory::new();
+    for _ in 0..3 {
+        let session = open(&memory).await;
+        memory.suspend(session.id());
+        memory.resume(session.id());
+        memory.suspend(session.id());
+    }
+    assert_ne!(running(), 0, "something waits for the sessions to expire");
+    tokio::time::sleep(TIMEOUT + MOMENT).await;
+    assert_eq!(running(), 0);
+    let session = open(&memory).await;
+    memory.suspend(session.id());
+    drop((session, memory));
+    tokio::time::sleep(MOMENT).await;
+    assert_eq!(running(), 0, "nobody is left for whom the session could expire");
 }
 
 #[tokio::test(start_paused = true)]

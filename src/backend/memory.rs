@@ -1,6 +1,6 @@
 //! An ensemble in the process: [`Memory`], for tests, demonstrations and services without a server.
 //!
-//! It behaves as ZooKeeper 3.8 does (the differential test in [`testing`](crate::testing) compares the two),
+//! It behaves as ZooKeeper 3.8 does (the differential test in the module `testing` compares the two),
 //! on tokio's clock, so that hours pass in no time where tokio's time is paused. On top it can be told to
 //! misbehave: [`Memory::expire`], [`Memory::suspend`], [`Memory::lose_reply`], [`Memory::refuse_connections`].
 //! A member that crashes is a session that is suspended and then dropped: nothing reaches the ensemble any

@@ -203,20 +203,4 @@ mod tests {
         assert_eq!(lost.fired().await, Fired::Lost(Loss::Closed));
         assert!(memory.ensemble.lock().watches.is_empty());
     }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_leaves_no_task_behind() {
-        let memory = Memory::new();
-        for _ in 0..3 {
-            let session = memory.open(Duration::from_secs(1)).await.unwrap();
-            memory.suspend(session.id());
-            memory.resume(session.id());
-            memory.suspend(session.id());
-            drop(session);
-        }
-        assert_ne!(memory.ensemble.tasks.running(), 0);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(memory.ensemble.tasks.running(), 0);
-        assert!(memory.sessions().is_empty());
-    }
 }
