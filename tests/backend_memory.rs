@@ -144,9 +144,36 @@ async fn operations_of_a_suspended_session_hang_until_it_resumes() {
 #[tokio::test(start_paused = true)]
 async fn operations_that_hang_fail_when_the_session_is_lost() {
     let memory = Memory::new();
+    let other = open(&memory).await;
+    let a = path("/a");
+    for (close, loss) in [(false, Loss::Expired), (true, Loss::Closed)] {
+        let session = open(&memory).await;
+        memory.suspend(session.id());
+        let end = async {
+            if close {
+                session.close().await;
+            }
+        };
+        let (read, write, ()) = tokio::join!(session.get(&a), session.commit(persistent(&a)), end);
+        assert_eq!(read, Err(Error::Lost(loss)));
+        assert_eq!(write, Err(Error::Lost(loss).into()));
+    }
+    assert!(!exists(&other, &a).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_into_a_gap_are_applied_in_order_after_it_even_if_nobody_waits_for_them() {
+    let memory = Memory::new();
     let session = open(&memory).await;
+    let a = path("/a");
     memory.suspend(session.id());
-    assert_eq!(session.get(&path("/a")).await, Err(Error::Lost(Loss::Expired)));
+    for data in ["one", "two"] {
+        let ops = if data == "one" { persistent(&a) } else { vec![Op::set(&a, data, Some(0))] };
+        assert!(tokio::time::timeout(MOMENT, session.commit(ops)).await.is_err());
+    }
+    memory.resume(session.id());
+    let (data, stat) = session.get(&a).await.unwrap().unwrap();
+    assert_eq!((data.as_slice(), stat.version), (&b"two"[..], 1));
 }
 
 #[tokio::test]

@@ -92,7 +92,8 @@ impl Memory {
     }
 
     /// Cuts the connection of a session: its operations hang and its watches are silent, until it is
-    /// [resumed](Memory::resume) or its timeout has passed and it expires.
+    /// [resumed](Memory::resume) or its timeout has passed and it expires. A commit that hangs is applied on
+    /// resume even if its future was dropped: no client takes back what it has sent.
     ///
     /// # Panics
     ///
@@ -102,7 +103,7 @@ impl Memory {
         let resumed = resumed.child_token();
         let Some(timeout) = self.ensemble.lock().suspend(id, resumed.clone()) else { return };
         let ensemble: Weak<Ensemble> = Arc::downgrade(&self.ensemble);
-        self.ensemble.tasks.spawn("memory-expiry", async move {
+        self.ensemble.tasks.spawn("expiry of a suspended session", async move {
             tokio::select! {
                 biased;
                 () = resumed.cancelled() => {}

@@ -31,6 +31,15 @@ impl MemorySession {
         MemorySession { ensemble: Arc::clone(ensemble), id, timeout, state }
     }
 
+    /// To be asked under the ensemble's lock.
+    fn has_contact(&self) -> Result<bool, Error> {
+        match *self.state.borrow() {
+            SessionState::Connected { .. } => Ok(true),
+            SessionState::Suspended => Ok(false),
+            SessionState::Lost(loss) => Err(Error::Lost(loss)),
+        }
+    }
+
     /// Does `act` as soon as there is contact.
     async fn connected<T>(&self, act: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
         // Nothing below waits while the ensemble answers; this lets other tasks run in spite of that.
@@ -39,11 +48,8 @@ impl MemorySession {
         loop {
             {
                 let mut state = self.ensemble.lock();
-                let now = *self.state.borrow();
-                match now {
-                    SessionState::Connected { .. } => return Ok(act(&mut state)),
-                    SessionState::Lost(loss) => return Err(Error::Lost(loss)),
-                    SessionState::Suspended => {}
+                if self.has_contact()? {
+                    return Ok(act(&mut state));
                 }
             }
             let over = changes.wait_for(|state| *state != SessionState::Suspended).await;
@@ -134,7 +140,15 @@ impl Session for MemorySession {
             }
             check_size(ops.iter().map(op_bytes).sum())?;
             let now_ms = self.ensemble.now_ms();
-            self.connected(|state| state.commit(self.id, ops, now_ms)).await?
+            tokio::task::consume_budget().await;
+            let outcome = {
+                let mut state = self.ensemble.lock();
+                if self.has_contact()? {
+                    return state.commit(self.id, ops, now_ms);
+                }
+                state.enqueue(self.id, ops, now_ms)
+            };
+            outcome.await.expect("every commit is answered before its session is forgotten")
         })
     }
 
