@@ -102,7 +102,9 @@ impl PartitionCoordinator {
                 loop {
                     match &*status.borrow_and_update() {
                         Status::Live(_) => return Ok(()),
-                        Status::Opening { error: Some(error) } if !error.is_transient() => return Err(error.clone()),
+                        Status::Opening { error: Some(error) } if !error.is_transient() => {
+                            return Err(error.clone());
+                        }
                         Status::Closed => return Err(Error::Closed { group: String::new() }),
                         Status::Opening { .. } => {}
                     }
@@ -174,8 +176,7 @@ impl PartitionCoordinator {
             nonce: uuid::Uuid::new_v4(),
             waits,
         };
-        let shared =
-            Shared { me, config, link: Some(link), groups: Mutex::default(), tasks: Tasks::new() };
+        let shared = Shared { me, config, link: Some(link), groups: Mutex::default(), tasks: Tasks::new() };
         Ok(PartitionCoordinator { shared: Arc::new(shared) })
     }
 
@@ -283,8 +284,7 @@ impl PartitionCoordinator {
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
         let Some(link) = &self.shared.link else { return Ok(()) };
-        let groups: Vec<Group> =
-            self.shared.lock().drain().map(|(_, entry)| entry.group).collect();
+        let groups: Vec<Group> = self.shared.lock().drain().map(|(_, entry)| entry.group).collect();
         let leaving = async {
             groups.iter().for_each(Group::start_leaving);
             for group in groups {
@@ -343,7 +343,13 @@ impl Shared {
     }
 
     /// Finds the group, or starts it, and counts one more who waits for it.
-    fn enter(&self, link: &Backing, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
+    fn enter(
+        &self,
+        link: &Backing,
+        name: &str,
+        options: Options,
+        accepts_any: bool,
+    ) -> Result<Entered, Error> {
         let mut groups = self.lock();
         if self.tasks.is_cancelled() {
             return Err(Error::Closed { group: name.into() });
@@ -509,6 +515,9 @@ impl IntoFuture for Join {
 
 impl fmt::Debug for Join {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Join").field("group", &self.group).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Join")
+            .field("group", &self.group)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -50,7 +50,11 @@ pub struct Group {
 pub(crate) enum Behind {
     /// Nobody else can join; the handles themselves keep the view.
     Alone(Arc<watch::Sender<Arc<View>>>),
-    Driver { commands: mpsc::Sender<Command>, status: watch::Receiver<Status>, is_leaving: Arc<AtomicBool> },
+    Driver {
+        commands: mpsc::Sender<Command>,
+        status: watch::Receiver<Status>,
+        is_leaving: Arc<AtomicBool>,
+    },
 }
 
 /// How often an agent that is missing from its group looks again.
@@ -104,7 +108,7 @@ impl Group {
         I: IntoIterator,
         I::Item: RingKey,
     {
-        self.extract(items, |ring, me, item| ring.is_owner(me, item)).await
+        self.extract(items, HashRing::is_owner).await
     }
 
     /// Returns those of `items` whose key belongs to this member now, in the order given.

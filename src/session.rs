@@ -88,9 +88,7 @@ impl Live {
         attended.retain(|one| !one.tenure.has_ended());
         let mut ops = vec![Op::exists(namespace)];
         ops.extend(
-            attended
-                .iter()
-                .map(|one| Op::Check { path: one.path.clone(), version: Some(one.version) }),
+            attended.iter().map(|one| Op::Check { path: one.path.clone(), version: Some(one.version) }),
         );
         (ops, attended.iter().map(|one| one.tenure.clone()).collect())
     }
@@ -98,7 +96,10 @@ impl Live {
 
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live").field("session", &self.id()).field("timing", &self.timing).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("session", &self.id())
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -254,7 +255,9 @@ impl KeeperTask {
             End::Refused(error) => return (true, Some(error)),
             End::Lost(Loss::AuthFailed) => return (true, Some(Error::AuthFailed)),
             End::Lost(loss) => warn!(%session, %loss, "session lost; opening a new one"),
-            End::Unconfirmed => warn!(%session, "no heartbeat confirmed for its timeout; opening a new session"),
+            End::Unconfirmed => {
+                warn!(%session, "no heartbeat confirmed for its timeout; opening a new session")
+            }
         }
         // A session that never saw a heartbeat may have been taken away at once, and so may the next.
         (!has_beaten, None)
