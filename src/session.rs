@@ -256,7 +256,7 @@ impl KeeperTask {
             End::Lost(Loss::AuthFailed) => return (true, Some(Error::AuthFailed)),
             End::Lost(loss) => warn!(%session, %loss, "session lost; opening a new one"),
             End::Unconfirmed => {
-                warn!(%session, "no heartbeat confirmed for its timeout; opening a new session")
+                warn!(%session, "no heartbeat confirmed for its timeout; opening a new session");
             }
         }
         // A session that never saw a heartbeat may have been taken away at once, and so may the next.
