@@ -38,8 +38,14 @@ impl Tasks {
     }
 
     /// How many tasks are still running.
+    #[cfg(test)]
     pub(crate) fn running(&self) -> usize {
         self.tracker.len()
+    }
+
+    /// Whether the owner has shut down.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
     }
 
     /// Tells all tasks to stop, without waiting for them.

@@ -1,0 +1,51 @@
+//! [`ConfigError`].
+
+use std::convert::Infallible;
+
+use crate::{group::member::MemberIdError, session::timing::TimingError};
+
+/// Why a configuration cannot be used. No message ever contains a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Neither servers nor another backend were given.
+    #[error(
+        "no backend is configured: give a URL such as `zookeeper://zk1:2181,zk2:2181`, or work alone with \
+         `PartitionCoordinator::standalone()`"
+    )]
+    NoBackend,
+    /// The URL names ZooKeeper servers, and the crate was built without its feature `zookeeper`.
+    #[error("this build has no ZooKeeper client: enable the feature `zookeeper` of apportion")]
+    NotBuiltIn,
+    /// The URL is malformed.
+    #[error("bad URL, {part}: {problem}")]
+    Url {
+        /// The part of the URL: scheme, credentials, hosts, path, fragment or options.
+        part: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The URL has an option that does not exist: most likely a typing error.
+    #[error("unknown option `{}` in the URL", .0.escape_debug())]
+    UnknownOption(String),
+    /// A setting has a value that it cannot have.
+    #[error("bad {setting}: {problem}")]
+    Setting {
+        /// The name of the field of [`Config`](crate::config::Config) or of the URL option.
+        setting: &'static str,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// The member id cannot be the name of a znode.
+    #[error(transparent)]
+    MemberId(#[from] MemberIdError),
+    /// Heartbeat, lease and margin do not fit the session timeout.
+    #[error(transparent)]
+    Timing(#[from] TimingError),
+}
+
+impl From<Infallible> for ConfigError {
+    fn from(never: Infallible) -> ConfigError {
+        match never {}
+    }
+}

@@ -1,0 +1,146 @@
+//! [`Error`]: what a service that divides its work sees.
+
+use std::{convert::Infallible, time::Duration};
+
+use crate::{
+    backend::{self, Loss, path::PathError, path::ZnodePath},
+    config::ConfigError,
+    group::member::MemberId,
+    ring::RingError,
+};
+
+/// What a service sees. A variant exists where a caller would act differently.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration, or a URL, makes no sense. Retrying cannot help.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No server answered. Worth another try: `start` does that by itself.
+    #[error("the backend is unreachable: {reason}")]
+    Unreachable {
+        /// What was tried, and what became of it.
+        reason: String,
+    },
+    /// The server refused our credentials.
+    #[error("the server refused the credentials of this client")]
+    AuthFailed,
+    /// An access control list keeps us out. It is tried again, at most once a second; somebody has to change
+    /// the list or the credentials.
+    #[error("not permitted on znode `{path}`: check its access control list and the credentials in the URL")]
+    NotPermitted {
+        /// The znode.
+        path: String,
+    },
+    /// A group that cannot be: its name is no name of a znode.
+    #[error("`{group}` cannot be the name of a group: {reason}")]
+    GroupName {
+        /// The name as given.
+        group: String,
+        /// What is wrong with it.
+        reason: PathError,
+    },
+    /// A weight of zero, or one that nobody can mean.
+    #[error("a weight of {weight} in group `{group}` is not in 1..={max}", max = crate::group::member::MAX_WEIGHT)]
+    Weight {
+        /// The group.
+        group: String,
+        /// The weight as given.
+        weight: u32,
+    },
+    /// The group is joined already, with other options. Use that handle, or leave first.
+    #[error("group `{group}` is joined already, with other options")]
+    JoinedDifferently {
+        /// The group.
+        group: String,
+    },
+    /// Five tries did not bring our own znode back into the group. Worth a page, not a retry.
+    #[error("member `{member}` is missing from group `{group}`, which has {} members", members.len())]
+    NotInGroup {
+        /// The group.
+        group: String,
+        /// Our id.
+        member: MemberId,
+        /// The members that were seen.
+        members: Vec<MemberId>,
+    },
+    /// Another live session uses our member id. Retrying cannot help: give this process an id of its own.
+    #[error("member id `{member}` is already in use in group `{group}`")]
+    MemberIdTaken {
+        /// The group.
+        group: String,
+        /// The id.
+        member: MemberId,
+    },
+    /// Another member places keys by another ring, so the two would not agree on who owns what.
+    #[error("member `{member}` of group `{group}` uses a ring of {theirs}, this one a ring of {ours}")]
+    RingMismatch {
+        /// The group.
+        group: String,
+        /// The other member.
+        member: MemberId,
+        /// Its ring parameters.
+        theirs: String,
+        /// Ours.
+        ours: String,
+    },
+    /// The members of the group have more ring points together than a ring can hold.
+    #[error("no ring for group `{group}`: {reason}")]
+    Ring {
+        /// The group.
+        group: String,
+        /// What the ring refused.
+        reason: RingError,
+    },
+    /// The group was left, or the coordinator is shut down.
+    #[error("group `{group}` was left, or its coordinator is shut down")]
+    Closed {
+        /// The group; empty for the coordinator itself.
+        group: String,
+    },
+    /// Anything else that went wrong at the backend.
+    #[error("at znode `{path}`: {error}")]
+    Backend {
+        /// The znode.
+        path: String,
+        /// What the backend said.
+        error: backend::Error,
+    },
+}
+
+impl Error {
+    /// Whether trying again later, with nothing changed by a person, may help.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Error::Unreachable { .. } | Error::NotInGroup { .. } | Error::Backend { .. })
+    }
+
+    pub(crate) fn unreachable_after(patience: Duration, last: Option<&Error>) -> Error {
+        match last {
+            Some(Error::Unreachable { reason }) => Error::Unreachable { reason: reason.clone() },
+            Some(other) => other.clone(),
+            None => Error::Unreachable { reason: format!("no session within {patience:?}") },
+        }
+    }
+
+    pub(crate) fn from_open(error: backend::Error) -> Error {
+        match error {
+            backend::Error::Unreachable(reason) => Error::Unreachable { reason },
+            other => Error::from_backend(other, &ZnodePath::root()),
+        }
+    }
+
+    pub(crate) fn from_backend(error: backend::Error, path: &ZnodePath) -> Error {
+        match error {
+            backend::Error::NotPermitted => Error::NotPermitted { path: path.to_string() },
+            backend::Error::Lost(Loss::AuthFailed) => Error::AuthFailed,
+            backend::Error::Unreachable(reason) => Error::Unreachable { reason },
+            error => Error::Backend { path: path.to_string(), error },
+        }
+    }
+}
+
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}

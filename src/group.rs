@@ -1,0 +1,328 @@
+//! Groups: who shares the work, and which part is mine.
+//!
+//! A [`Group`] is a handle to a membership that a task of its own keeps up: it joins, watches the others,
+//! re-joins after whatever befell its znode or its session, and publishes each membership as an immutable
+//! [`View`]. Everything a handle answers comes from the last view and the deadline, without I/O.
+
+pub(crate) mod driver;
+pub(crate) mod engine;
+pub mod member;
+pub(crate) mod process;
+pub mod rebalance;
+pub(crate) mod view;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
+use tracing::debug;
+
+use self::driver::Command;
+pub use self::{
+    member::{Member, MemberId, MemberIdError},
+    rebalance::Rebalance,
+    view::{Standing, View},
+};
+use crate::{
+    error::Error,
+    ring::{HashRing, RingKey},
+    session::{Status, tenure::Tenure},
+    share::{Guard, Share},
+};
+
+/// A membership in one group. Cheap to clone; all clones are the same membership.
+///
+/// Dropping the handles does not end it: [`Group::leave`] does, or the end of the coordinator.
+#[derive(Clone)]
+pub struct Group {
+    pub(crate) views: watch::Receiver<Arc<View>>,
+    pub(crate) behind: Behind,
+}
+
+/// What is behind a handle.
+#[derive(Clone)]
+pub(crate) enum Behind {
+    /// Nobody else can join; the handles themselves keep the view.
+    Alone(Arc<watch::Sender<Arc<View>>>),
+    Driver {
+        commands: mpsc::Sender<Command>,
+        status: watch::Receiver<Status>,
+        is_leaving: Arc<AtomicBool>,
+    },
+}
+
+/// How often an agent that is missing from its group looks again.
+const TRIES: u32 = 5;
+/// The longest pause between two tries; each is drawn at random from zero to this.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How many keys are placed before the runtime gets a turn: a heartbeat must not wait for a universe of items.
+const KEYS_A_TURN: usize = 1024;
+
+impl Group {
+    /// A group of one.
+    pub(crate) fn of_one(name: &str, me: &MemberId, ring: HashRing) -> Group {
+        let (keep, views) = watch::channel(Arc::new(View::of_one(name, me, ring)));
+        Group { views, behind: Behind::Alone(Arc::new(keep)) }
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> String {
+        self.views.borrow().group().to_owned()
+    }
+
+    /// The membership as last seen: an immutable snapshot, no I/O.
+    pub fn view(&self) -> Arc<View> {
+        self.views.borrow().clone()
+    }
+
+    /// Returns those of `items` that belong to this member now, in the order given.
+    ///
+    /// Each item is its own key; see [`Group::extract_my_subset_by`] for keys of any shape. The answer comes
+    /// from the last view. While the backend is out of reach that view holds until the deadline of the last
+    /// confirmed heartbeat; after it the share is empty and [invalid](Share::is_valid), at once. If the
+    /// backend can be reached and this member is missing from its group, up to five tries are made, up to two
+    /// seconds apart, while the membership is re-joined.
+    ///
+    /// Yields to the runtime every thousand keys or so.
+    ///
+    /// The original is `PartitionCoordinator.extract_my_subset` of `aodh.coordination`; the crate documentation
+    /// compares the two, failure by failure.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotInGroup`] if five tries did not bring our znode back, [`Error::MemberIdTaken`],
+    /// [`Error::NotPermitted`] or [`Error::RingMismatch`] while the membership is refused for that reason, and
+    /// [`Error::Closed`] after the group was left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: re-joining goes on in the background.
+    pub async fn extract_my_subset<I>(&self, items: I) -> Result<Share<I::Item>, Error>
+    where
+        I: IntoIterator,
+        I::Item: RingKey,
+    {
+        self.extract(items, HashRing::is_owner).await
+    }
+
+    /// Returns those of `items` whose key belongs to this member now, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::extract_my_subset`].
+    pub async fn extract_my_subset_by<I, K>(
+        &self,
+        items: I,
+        key: impl Fn(&I::Item) -> K,
+    ) -> Result<Share<I::Item>, Error>
+    where
+        I: IntoIterator,
+        K: RingKey,
+    {
+        self.extract(items, |ring, me, item| ring.is_owner(me, &key(item))).await
+    }
+
+    async fn extract<I: IntoIterator>(
+        &self,
+        items: I,
+        is_mine: impl Fn(&HashRing, &str, &I::Item) -> bool,
+    ) -> Result<Share<I::Item>, Error> {
+        let (view, has_share) = self.settled_view().await?;
+        let guard = Guard { group: view.group.clone(), epoch: view.epoch, tenure: view.tenure.clone() };
+        let mut mine = Vec::new();
+        if has_share {
+            let me = view.me.as_str();
+            for (count, item) in items.into_iter().enumerate() {
+                if is_mine(&view.ring, me, &item) {
+                    mine.push(item);
+                }
+                if count % KEYS_A_TURN == KEYS_A_TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        Ok(Share::new(mine, guard))
+    }
+
+    /// The view to answer from, and whether it gives a share.
+    async fn settled_view(&self) -> Result<(Arc<View>, bool), Error> {
+        let mut views = self.views.clone();
+        for attempt in 1..=TRIES {
+            let view = views.borrow_and_update().clone();
+            match view.standing() {
+                Standing::Member => return Ok((view, true)),
+                Standing::Lapsed => return Ok((view, false)),
+                Standing::Left => return Err(Error::Closed { group: view.group.to_string() }),
+                Standing::Refused => return Err(view.refusal.clone().unwrap_or(self.closed(&view))),
+                Standing::Joining if !self.is_connected() => return Ok((view, false)),
+                Standing::Joining => {}
+            }
+            let pause = PAUSE.mul_f64(fastrand::Rng::new().f64());
+            debug!(group = %view.group, attempt, ?pause, "missing from the group; looking again");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                changed = Self::news(&mut views) => if changed.is_err() { return Err(self.closed(&view)) },
+            }
+        }
+        let view = self.view();
+        let members = view.members.iter().map(|member| member.id().clone()).collect();
+        Err(Error::NotInGroup { group: view.group.to_string(), member: view.me.clone(), members })
+    }
+
+    /// Waits for a view in which we stand otherwise than on the way in.
+    async fn news(views: &mut watch::Receiver<Arc<View>>) -> Result<(), watch::error::RecvError> {
+        views.wait_for(|view| view.standing() != Standing::Joining).await.map(drop)
+    }
+
+    fn closed(&self, view: &View) -> Error {
+        Error::Closed { group: view.group.to_string() }
+    }
+
+    /// Whether there is a session whose connection is up.
+    fn is_connected(&self) -> bool {
+        match &self.behind {
+            Behind::Alone(_) => true,
+            Behind::Driver { status, .. } => {
+                matches!(&*status.borrow(), Status::Live(live) if live.is_connected())
+            }
+        }
+    }
+
+    /// The changes of this member's share from now on, starting with all that it owns now as gained.
+    ///
+    /// A reader that is slow misses nothing: each change is computed when it is read, against what this reader
+    /// saw last.
+    pub fn rebalances(&self) -> Rebalances {
+        Rebalances { views: self.views.clone(), seen: None, is_over: false }
+    }
+
+    /// Leaves the group: the others see it at once. Work on a share of it has to stop before; all shares are
+    /// invalid from here on.
+    ///
+    /// Returns when our znode is gone, or when it is clear that only the end of the session will remove it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if it was left before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, leaving goes on in the background.
+    pub async fn leave(self) -> Result<(), Error> {
+        if self.is_leaving() {
+            return Err(self.closed(&self.view()));
+        }
+        self.start_leaving();
+        self.has_left().await;
+        Ok(())
+    }
+
+    /// Whether it was left, or is being left.
+    pub(crate) fn is_leaving(&self) -> bool {
+        match &self.behind {
+            Behind::Alone(keep) => keep.borrow().has_left,
+            Behind::Driver { is_leaving, commands, .. } => {
+                is_leaving.load(Ordering::SeqCst) || commands.is_closed()
+            }
+        }
+    }
+
+    /// Whether the task behind it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(&self.behind, Behind::Driver { commands, .. } if commands.is_closed())
+    }
+
+    pub(crate) fn start_leaving(&self) {
+        match &self.behind {
+            Behind::Alone(keep) => keep.send_modify(|view| {
+                view.tenure.iter().for_each(Tenure::end);
+                *view = Arc::new(View { has_left: true, ..View::clone(view) });
+            }),
+            Behind::Driver { commands, is_leaving, .. } => {
+                if !is_leaving.swap(true, Ordering::SeqCst) {
+                    // There is room: this is the only command, and it is sent once.
+                    let _ = commands.try_send(Command::Leave);
+                }
+            }
+        }
+    }
+
+    /// Waits until our znode is gone, or the task behind the group has ended without that.
+    pub(crate) async fn has_left(&self) {
+        if let Behind::Driver { commands, .. } = &self.behind {
+            commands.closed().await;
+        }
+    }
+
+    /// Waits until we are in the group.
+    pub(crate) async fn joined(&self) -> Result<(), Error> {
+        let mut views = self.views.clone();
+        let closed = self.closed(&self.view());
+        let Ok(view) = views.wait_for(|view| view.standing() != Standing::Joining).await else {
+            return Err(closed);
+        };
+        match view.standing() {
+            Standing::Refused => Err(view.refusal.clone().unwrap_or(closed)),
+            Standing::Left => Err(closed),
+            Standing::Joining | Standing::Member | Standing::Lapsed => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Group").field(&self.view()).finish()
+    }
+}
+
+/// The changes of one member's share, one after another. From [`Group::rebalances`].
+pub struct Rebalances {
+    views: watch::Receiver<Arc<View>>,
+    /// The ring by which the reader has a share at present.
+    seen: Option<Arc<HashRing>>,
+    is_over: bool,
+}
+
+impl Rebalances {
+    /// The next change; `None` once the group is left and all has been reported as lost.
+    ///
+    /// When the deadline passes without a confirmed heartbeat, everything is reported as lost at that moment;
+    /// when a later heartbeat is confirmed, as gained again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a change that was not returned is part of the next.
+    pub async fn next(&mut self) -> Option<Rebalance> {
+        while !self.is_over {
+            let view = self.views.borrow_and_update().clone();
+            let after = (view.standing() == Standing::Member).then(|| view.ring.clone());
+            if after.as_ref().map(|ring| ring.digest()) != self.seen.as_ref().map(|ring| ring.digest()) {
+                let before = std::mem::replace(&mut self.seen, after.clone());
+                return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
+            }
+            let tenure = view.acting();
+            tokio::select! {
+                changed = self.views.changed() => if changed.is_err() {
+                    // Nothing can follow, but what we had has to be given up first.
+                    self.is_over = true;
+                    let before = self.seen.take()?;
+                    return Some(Rebalance { me: view.me.clone(), before: Some(before), after: None, epoch: view.epoch });
+                },
+                () = async { tenure.expect("guarded").changed().await }, if tenure.is_some_and(|it| !it.has_ended()) => {}
+            }
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Rebalances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rebalances").field("view", &*self.views.borrow()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,312 @@
+//! Runs the membership engine over a session: carries its actions out and tells it what became of them.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    engine::{Action, Engine, Event, Occupant},
+    member::{Member, MemberId, Payload},
+    process,
+    view::{self, View},
+};
+use crate::{
+    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
+    clock::{Clock, Moment},
+    error::Error,
+    ring::{HashRing, Label, RingError},
+    session::{Live, Status, ensure, tenure::Tenure},
+};
+
+/// What the driver needs beside the engine.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) engine: Engine,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) places: Places,
+    pub(crate) views: watch::Sender<Arc<View>>,
+    pub(crate) dice: fastrand::Rng,
+}
+
+/// What the user's half asks of the driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Leave,
+}
+
+/// The znodes and the ring of one member in one group.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) me: MemberId,
+    pub(crate) group: ZnodePath,
+    pub(crate) own: ZnodePath,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) label: Label,
+    pub(crate) replicas: u32,
+}
+
+/// One session as the driver uses it.
+struct Hold {
+    live: Arc<Live>,
+    tenure: Option<Tenure>,
+    watch: Option<Watch>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.tenure.iter().for_each(Tenure::end);
+    }
+}
+
+impl Driver {
+    pub(crate) async fn run(mut self, cancelled: CancellationToken) {
+        let mut hold: Option<Hold> = None;
+        let mut revision = 0;
+        loop {
+            self.follow_session(&mut hold);
+            if self.status.has_changed().is_err() {
+                // The keeper has ended, or its task has panicked: no session will ever come.
+                hold = None;
+                self.engine.handle(self.clock.now(), 0.0, Event::SessionLost);
+                self.engine.handle(self.clock.now(), 0.0, Event::Leave);
+            }
+            let action = self.engine.poll_action(self.clock.now());
+            self.stop_what_is_over(&mut hold);
+            if std::mem::replace(&mut revision, self.engine.picture().revision) != revision {
+                self.publish(hold.as_ref());
+            }
+            if self.engine.picture().has_left && self.engine.poll_timeout().is_none() && action.is_none() {
+                info!(group = %self.places.group, member = %self.places.me, "left");
+                return;
+            }
+            let event = tokio::select! {
+                () = cancelled.cancelled() => return,
+                event = self.step(&mut hold, action) => event,
+            };
+            if let Some(event) = event {
+                debug!(group = %self.places.group, ?event);
+                self.engine.handle(self.clock.now(), self.dice.f64(), event);
+            }
+        }
+    }
+
+    /// Waits for the next event: the outcome of `action`, or whatever comes first. `None`: look again.
+    async fn step(&mut self, hold: &mut Option<Hold>, action: Option<Action>) -> Option<Event> {
+        let now = self.clock.now();
+        let due = self.engine.poll_timeout();
+        let is_acting = action.is_some();
+        let (live, tenure, mut watch) = match hold {
+            Some(hold) => (Some(hold.live.clone()), hold.tenure.clone(), hold.watch.as_mut()),
+            None => (None, None, None),
+        };
+        let outcome = tokio::select! {
+            _ = self.status.changed() => return None,
+            Some(Command::Leave) = self.commands.recv() => return Some(Event::Leave),
+            () = async { tenure.as_ref().expect("guarded").ended().await }, if tenure.is_some() => {
+                return Some(Event::Gone);
+            }
+            fired = async { watch.as_mut().expect("guarded").fired().await }, if watch.is_some() && !is_acting => {
+                hold.as_mut()?.watch = None;
+                // A lost session is announced by the keeper.
+                return (fired == Fired::Changed).then_some(Event::WatchFired);
+            }
+            () = sleep_until(now, due), if !is_acting => return None,
+            outcome = perform(live.as_deref(), &self.places, action), if is_acting => outcome,
+        };
+        if let (Some(hold), Some(watch)) = (hold.as_mut(), outcome.watch) {
+            hold.watch = Some(watch);
+        }
+        Some(outcome.event)
+    }
+
+    /// Tells the engine of a session that came or went.
+    fn follow_session(&mut self, hold: &mut Option<Hold>) {
+        let status = self.status.borrow_and_update().clone();
+        let (now, dice) = (self.clock.now(), self.dice.f64());
+        match (status, hold.as_ref().map(|hold| hold.live.id())) {
+            (Status::Live(live), held) if held != Some(live.id()) => {
+                let timing = live.timing;
+                let lifetime = timing.timeout + 2 * timing.server_tick;
+                self.engine.handle(now, dice, Event::SessionUp { session: live.id(), lifetime });
+                *hold = Some(Hold { live, tenure: None, watch: None });
+            }
+            (Status::Opening { .. } | Status::Closed, Some(_)) => {
+                self.engine.handle(now, dice, Event::SessionLost);
+                *hold = None;
+            }
+            (Status::Live(_) | Status::Opening { .. } | Status::Closed, _) => {}
+        }
+    }
+
+    /// A tenure lasts exactly as long as the engine counts our znode as there.
+    fn stop_what_is_over(&mut self, hold: &mut Option<Hold>) {
+        let Some(hold) = hold else { return };
+        match (self.engine.own(), &hold.tenure) {
+            (Some(own), None) => hold.tenure = Some(hold.live.attend(&self.places.own, own.version)),
+            (None, Some(tenure)) => {
+                tenure.end();
+                hold.tenure = None;
+                hold.watch = None;
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+
+    fn publish(&self, hold: Option<&Hold>) {
+        let picture = self.engine.picture();
+        let previous = self.views.borrow().clone();
+        let mut refusal = picture.refusal.clone();
+        let had_ring = !matches!(previous.refusal, Some(Error::Ring { .. }));
+        let (members, ring) = if had_ring && *previous.members == *picture.members {
+            (previous.members.clone(), previous.ring.clone())
+        } else {
+            let ring = self.ring(&picture.members).unwrap_or_else(|reason| {
+                refusal = Some(Error::Ring { group: previous.group.to_string(), reason });
+                view::empty_ring()
+            });
+            (picture.members.clone().into(), Arc::new(ring))
+        };
+        let view = View {
+            group: previous.group.clone(),
+            me: previous.me.clone(),
+            epoch: picture.epoch,
+            members,
+            ring,
+            tenure: hold.and_then(|hold| hold.tenure.clone()).filter(|_| picture.own.is_some()),
+            refusal,
+            has_left: picture.has_left,
+        };
+        let View { group, me, epoch, .. } = &view;
+        if let Some(error) = &view.refusal {
+            warn!(%group, member = %me, %error, "without a share");
+        } else {
+            let (standing, members) = (view.standing(), view.members.len());
+            info!(%group, member = %me, %standing, epoch, members, "membership");
+        }
+        self.views.send_replace(Arc::new(view));
+    }
+
+    /// The ring of a membership. A plain Python peer cannot read weights and counts every child as one, so while
+    /// one is present everybody does: otherwise the same key would have two owners for as long as it stays.
+    fn ring(&self, members: &[Member]) -> Result<HashRing, RingError> {
+        let any_plain = members.iter().any(Member::is_plain);
+        let mut builder = HashRing::builder().replicas(self.places.replicas).label(self.places.label);
+        for member in members {
+            builder =
+                builder.weighted_member(member.id().as_str(), if any_plain { 1 } else { member.weight() });
+        }
+        builder.build()
+    }
+}
+
+async fn sleep_until(now: Moment, due: Option<Moment>) {
+    match due {
+        Some(due) => tokio::time::sleep(due.saturating_since(now)).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Outcome {
+    event: Event,
+    watch: Option<Watch>,
+}
+
+impl From<Event> for Outcome {
+    fn from(event: Event) -> Self {
+        Outcome { event, watch: None }
+    }
+}
+
+async fn perform(live: Option<&Live>, places: &Places, action: Option<Action>) -> Outcome {
+    let (Some(live), Some(action)) = (live, action) else { return std::future::pending().await };
+    let session = &*live.session;
+    let failed = |error: backend::Error| {
+        let shown = Error::from_backend(error.clone(), &places.own);
+        Outcome::from(Event::Failed(error, shown))
+    };
+    match action {
+        Action::CreateGroup => match ensure(session, &places.group).await {
+            Ok(()) => Event::GroupReady.into(),
+            Err(error) => failed(error),
+        },
+        Action::Join => join(session, places, None).await.unwrap_or_else(failed),
+        Action::TakeOver { version } => join(session, places, Some(version)).await.unwrap_or_else(failed),
+        Action::Inspect => match session.get(&places.own).await {
+            Ok(found) => Event::Occupant(found.map(|(data, stat)| {
+                let payload = Payload::decode(&data);
+                let dead = payload.process().is_some_and(process::is_dead);
+                Occupant {
+                    owner: stat.ephemeral_owner,
+                    czxid: stat.czxid,
+                    version: stat.version,
+                    payload,
+                    dead,
+                }
+            }))
+            .into(),
+            Err(error) => failed(error),
+        },
+        Action::List => match list(session, places).await {
+            Ok(outcome) => outcome,
+            Err(backend::Error::NoNode) => Event::GroupMissing.into(),
+            Err(error) => failed(error),
+        },
+        Action::Leave => match leave(session, places).await {
+            Ok(()) => Event::HasLeft.into(),
+            Err(error) => failed(error),
+        },
+    }
+}
+
+/// Creates and sets our znode in one transaction: the stat of the set carries the true creation zxid and owner.
+async fn join(session: &dyn Session, places: &Places, over: Option<i32>) -> Result<Outcome, backend::Error> {
+    let takes_over = over.map(|version| Op::delete(&places.own, Some(version)));
+    let mut ops: Vec<Op> = takes_over.into_iter().collect();
+    ops.push(Op::create(&places.own, [], CreateMode::Ephemeral));
+    ops.push(Op::set(&places.own, places.payload.clone(), None));
+    match session.commit(ops).await {
+        Ok(done) => match done.last() {
+            Some(Done::Set(stat)) => Ok(Event::Joined { czxid: stat.czxid, version: stat.version }.into()),
+            other => Err(backend::Error::Other(format!("a join ended with {other:?}"))),
+        },
+        Err(CommitError { error: backend::Error::NodeExists | backend::Error::BadVersion, .. }) => {
+            Ok(Event::Occupied.into())
+        }
+        // The delete of a takeover came too late, which is as good.
+        Err(CommitError { index: Some(0), error: backend::Error::NoNode }) if over.is_some() => {
+            Ok(Event::Occupied.into())
+        }
+        Err(CommitError { error: backend::Error::NoNode, .. }) => Ok(Event::GroupMissing.into()),
+        Err(CommitError { error, .. }) => Err(error),
+    }
+}
+
+async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend::Error> {
+    let (names, stat, watch) = session.watch_children(&places.group).await?;
+    // A name that we could not join is no member's: nobody could have created it through a path of ours.
+    let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
+    let found = session.get_many(&paths).await?;
+    let members = paths.iter().zip(found).filter_map(|(path, found)| {
+        let (data, stat) = found?;
+        // Only ephemeral children are members: an election under the group leaves a persistent one behind.
+        stat.ephemeral_owner?;
+        Member::read(path.name(), &data, stat.czxid)
+    });
+    let members = members.collect();
+    Ok(Outcome { event: Event::Listed { epoch: stat.pzxid, members }, watch: Some(watch) })
+}
+
+async fn leave(session: &dyn Session, places: &Places) -> Result<(), backend::Error> {
+    let Some((_, stat)) = session.get(&places.own).await? else { return Ok(()) };
+    if stat.ephemeral_owner != Some(session.id()) {
+        return Ok(());
+    }
+    match session.commit(vec![Op::delete(&places.own, Some(stat.version))]).await {
+        Ok(_) | Err(CommitError { error: backend::Error::NoNode, .. }) => Ok(()),
+        Err(CommitError { error, .. }) => Err(error),
+    }
+}

@@ -1,0 +1,464 @@
+//! Pure: the membership state machine. Events in, actions out; time and dice are arguments.
+//!
+//! ```text
+//!            session up                    joined                     listed, our znode in it
+//! NoSession ------------> Outside(step) --------------> Inside ------------------------------> (a picture)
+//!     ^                     ^   |  ^ |                    |
+//!     |      retry later    +---+  | +-- taken, refused   | our znode is gone, or is another's
+//!     +--- session lost            +----------------------+
+//! ```
+//!
+//! The driver asks for the next action with [`Engine::poll_action`] until there is none, carries it out and
+//! feeds the [`Event`] that came of it; then it waits for [`Engine::poll_timeout`] or for another event. At
+//! most one action is out at any time, and a session that ends takes it along.
+
+use std::time::Duration;
+
+use super::member::{Member, MemberId, Ours, Payload};
+use crate::{
+    backend::{self, SessionId},
+    backoff::Backoff,
+    clock::Moment,
+    error::Error,
+};
+
+/// What the engine has to know from the start.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) group: String,
+    pub(crate) me: MemberId,
+    /// What we write into our znode.
+    pub(crate) ours: Ours,
+    pub(crate) retry: Duration,
+    pub(crate) max_retry: Duration,
+    /// How often the membership is read again even if no watch fired.
+    pub(crate) check: Duration,
+    /// How long the membership has to be quiet before a change of it is adopted.
+    pub(crate) settle: Duration,
+}
+
+/// What the driver is asked to do. Each action is answered by one of the events named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Create the group's znode: [`Event::GroupReady`], [`Event::Failed`].
+    CreateGroup,
+    /// Create and set our znode in one transaction: [`Event::Joined`], [`Event::Occupied`],
+    /// [`Event::GroupMissing`], [`Event::Failed`].
+    Join,
+    /// Read the znode that stands where ours should: [`Event::Occupant`], [`Event::Failed`].
+    Inspect,
+    /// Delete the znode if it has this version, and join, in one transaction: [`Event::Joined`],
+    /// [`Event::Occupied`] if it has changed, [`Event::Failed`].
+    TakeOver { version: i32 },
+    /// List and read the members, with a new watch: [`Event::Listed`], [`Event::GroupMissing`],
+    /// [`Event::Failed`].
+    List,
+    /// Delete our znode if it is ours: [`Event::HasLeft`], [`Event::Failed`].
+    Leave,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// There is a new session. A stranger's znode is waited for as long as a dead one's could live.
+    SessionUp {
+        session: SessionId,
+        lifetime: Duration,
+    },
+    SessionLost,
+    /// A heartbeat found our znode gone.
+    Gone,
+    WatchFired,
+    /// The user wants to leave.
+    Leave,
+    GroupReady,
+    GroupMissing,
+    Joined {
+        czxid: i64,
+        version: i32,
+    },
+    Occupied,
+    Occupant(Option<Occupant>),
+    Listed {
+        epoch: i64,
+        members: Vec<Member>,
+    },
+    HasLeft,
+    Failed(backend::Error, Error),
+}
+
+/// Whose znode stands where ours should.
+#[derive(Debug, Clone)]
+pub(crate) struct Occupant {
+    pub(crate) owner: Option<SessionId>,
+    pub(crate) czxid: i64,
+    pub(crate) version: i32,
+    pub(crate) payload: Payload,
+    /// It is the znode of a process of this host that provably runs no more.
+    pub(crate) dead: bool,
+}
+
+/// Our znode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Own {
+    pub(crate) czxid: i64,
+    pub(crate) version: i32,
+}
+
+/// What the engine knows: the input of a view.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Picture {
+    /// Counts the changes of the picture.
+    pub(crate) revision: u64,
+    /// `pzxid` of the group.
+    pub(crate) epoch: i64,
+    /// Sorted by id.
+    pub(crate) members: Vec<Member>,
+    /// Our znode, once a list has shown it.
+    pub(crate) own: Option<Own>,
+    /// Why we are kept out, or may not act although we are in.
+    pub(crate) refusal: Option<Error>,
+    pub(crate) has_left: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    NoSession,
+    Outside { step: Action, at: Moment },
+    Inside { own: Own, list_at: Moment },
+    Leaving { at: Moment },
+    Left,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    settings: Settings,
+    phase: Phase,
+    session: Option<(SessionId, Duration)>,
+    is_out: bool,
+    backoff: Backoff,
+    /// Steps taken without a pause since we were last seen inside.
+    hops: u32,
+    /// Since when a stranger has been in our place.
+    blocked_since: Option<Moment>,
+    watch: Debounce,
+    candidate: Option<Candidate>,
+    picture: Picture,
+}
+
+/// A membership that waits until it has been quiet for the settling time.
+#[derive(Debug)]
+struct Candidate {
+    epoch: i64,
+    members: Vec<Member>,
+    first_change: Moment,
+    last_change: Moment,
+}
+
+/// A change is adopted after this many settling times even if the membership never comes to rest.
+const MAX_SETTLES: u32 = 5;
+/// Steps without a pause, such as create group, join, inspect, take over; more look like a quarrel.
+const MAX_HOPS: u32 = 6;
+/// How often a place that is taken is looked at while its owner may still turn out to be dead.
+const BLOCKED_RETRY: Duration = Duration::from_secs(1);
+/// A refusal is not tried again sooner.
+const REFUSED_RETRY: Duration = Duration::from_secs(1);
+
+impl Engine {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Engine {
+            backoff: Backoff::new(settings.retry, settings.max_retry),
+            settings,
+            phase: Phase::NoSession,
+            session: None,
+            is_out: false,
+            hops: 0,
+            blocked_since: None,
+            watch: Debounce::default(),
+            candidate: None,
+            picture: Picture::default(),
+        }
+    }
+
+    /// What is known so far.
+    pub(crate) fn picture(&self) -> &Picture {
+        &self.picture
+    }
+
+    /// Our znode as last created, whether or not a list has shown it yet.
+    pub(crate) fn own(&self) -> Option<Own> {
+        match self.phase {
+            Phase::Inside { own, .. } => Some(own),
+            _ => None,
+        }
+    }
+
+    /// The next action, if one is due. Call it after each event and when [`Engine::poll_timeout`] has come.
+    pub(crate) fn poll_action(&mut self, now: Moment) -> Option<Action> {
+        if let Some(candidate) = self.candidate.take_if(|it| now >= it.due(self.settings.settle)) {
+            self.adopt(candidate.epoch, candidate.members);
+        }
+        if self.is_out {
+            return None;
+        }
+        let (action, at) = match &self.phase {
+            Phase::Outside { step, at } => (step.clone(), *at),
+            Phase::Inside { list_at, .. } => (Action::List, *list_at),
+            Phase::Leaving { at } => (Action::Leave, *at),
+            Phase::NoSession | Phase::Left => return None,
+        };
+        self.is_out = now >= at;
+        self.is_out.then_some(action)
+    }
+
+    /// When to call [`Engine::poll_action`] again if no event comes.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let due = match &self.phase {
+            _ if self.is_out => None,
+            Phase::Outside { at, .. } | Phase::Inside { list_at: at, .. } | Phase::Leaving { at } => {
+                Some(*at)
+            }
+            Phase::NoSession | Phase::Left => None,
+        };
+        let settled = self.candidate.as_ref().map(|it| it.due(self.settings.settle));
+        due.into_iter().chain(settled).min()
+    }
+
+    /// Takes note of an event. `dice` is a uniform number in `[0, 1]`.
+    pub(crate) fn handle(&mut self, now: Moment, dice: f64, event: Event) {
+        match event {
+            Event::SessionUp { session, lifetime } => {
+                self.lose_session();
+                self.session = Some((session, lifetime));
+                if matches!(self.phase, Phase::NoSession) {
+                    self.go(Action::Join, now);
+                }
+            }
+            Event::SessionLost => self.lose_session(),
+            Event::Gone => self.rejoin(now, dice),
+            Event::WatchFired => {
+                if let Phase::Inside { list_at, .. } = &mut self.phase {
+                    *list_at = (*list_at).min(now + self.watch.delay(now, dice));
+                }
+            }
+            Event::Leave => match self.phase {
+                Phase::NoSession => self.leave_inside(Phase::Left),
+                Phase::Leaving { .. } | Phase::Left => {}
+                // Also from outside: a join whose reply was lost may have been applied.
+                Phase::Outside { .. } | Phase::Inside { .. } => {
+                    self.is_out = false;
+                    self.leave_inside(Phase::Leaving { at: now });
+                }
+            },
+            outcome => {
+                // The answer to an action of a life that is over.
+                if std::mem::take(&mut self.is_out) {
+                    self.handle_outcome(now, dice, outcome);
+                }
+            }
+        }
+    }
+
+    fn handle_outcome(&mut self, now: Moment, dice: f64, outcome: Event) {
+        match (&self.phase, outcome) {
+            (Phase::Leaving { .. }, Event::Failed(error, _)) => {
+                let at = now + self.backoff.next_delay(dice).min(BLOCKED_RETRY);
+                let gone = matches!(error, backend::Error::NoNode);
+                self.phase = if gone { Phase::Left } else { Phase::Leaving { at } };
+            }
+            (Phase::Leaving { .. }, _) => self.leave_inside(Phase::Left),
+            (_, Event::GroupReady) => self.hop(Action::Join, now, dice),
+            (Phase::Inside { .. }, Event::GroupMissing) => self.rejoin(now, dice),
+            (_, Event::GroupMissing) => self.hop(Action::CreateGroup, now, dice),
+            (_, Event::Joined { czxid, version }) => {
+                self.blocked_since = None;
+                self.phase = Phase::Inside { own: Own { czxid, version }, list_at: now };
+            }
+            (_, Event::Occupied) => self.hop(Action::Inspect, now, dice),
+            (_, Event::Occupant(None)) => self.hop(Action::Join, now, dice),
+            (_, Event::Occupant(Some(occupant))) => self.handle_occupant(now, dice, &occupant),
+            (Phase::Inside { own, .. }, Event::Listed { epoch, members }) => {
+                self.handle_list(now, dice, *own, epoch, members);
+            }
+            (_, Event::Failed(error, shown)) => self.handle_failure(now, dice, &error, shown),
+            // Nothing else is an answer to what we ask.
+            (_, _) => {}
+        }
+    }
+
+    /// "Node exists" has three meanings, and only the owner tells them apart.
+    fn handle_occupant(&mut self, now: Moment, dice: f64, occupant: &Occupant) {
+        let Occupant { owner, czxid, version, .. } = *occupant;
+        let (session, lifetime) = self.session.unwrap_or((SessionId(0), Duration::ZERO));
+        if owner == Some(session) {
+            // We created it, and the reply was lost.
+            return self.handle_outcome(now, dice, Event::Joined { czxid, version });
+        }
+        let is_twin = occupant.payload.is_by(&self.settings.ours);
+        if is_twin || occupant.dead {
+            // Ours from a session that is dying, or a dead process's: nobody acts on it any more.
+            return self.hop(Action::TakeOver { version }, now, dice);
+        }
+        let since = *self.blocked_since.get_or_insert(now);
+        if now.saturating_since(since) >= lifetime {
+            let Settings { group, me, .. } = &self.settings;
+            self.refuse(Error::MemberIdTaken { group: group.clone(), member: me.clone() });
+            let delay = self.backoff.next_delay(dice).max(BLOCKED_RETRY);
+            self.pause(Action::Join, now, delay);
+        } else {
+            let delay = self.backoff.next_delay(dice).min(BLOCKED_RETRY);
+            self.pause(Action::Join, now, delay);
+        }
+    }
+
+    fn handle_list(&mut self, now: Moment, dice: f64, own: Own, epoch: i64, mut members: Vec<Member>) {
+        members.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        let me = members.iter().find(|member| *member.id() == self.settings.me);
+        let seen = me.map(Member::incarnation);
+        if seen != Some(own.czxid) {
+            // Gone, or a stranger's of the same name: a heartbeat passes on that one.
+            self.picture.members = members;
+            return self.rejoin(now, dice);
+        }
+        self.hops = 0;
+        self.backoff.reset();
+        let spread = 0.8 + 0.4 * dice;
+        self.phase = Phase::Inside { own, list_at: now + self.settings.check.mul_f64(spread) };
+        let is_first = self.picture.own != Some(own);
+        if epoch < self.picture.epoch && !is_first {
+            return;
+        }
+        let is_same = !is_first && members == self.picture.members;
+        if is_same || self.settings.settle.is_zero() {
+            self.candidate = None;
+            self.adopt(epoch, members);
+        } else {
+            let (first_change, last_change) = match &self.candidate {
+                Some(old) if old.members == members => (old.first_change, old.last_change),
+                Some(old) => (old.first_change, now),
+                None => (now, now),
+            };
+            self.candidate = Some(Candidate { epoch, members, first_change, last_change });
+        }
+    }
+
+    fn adopt(&mut self, epoch: i64, members: Vec<Member>) {
+        let Phase::Inside { own, .. } = self.phase else { return };
+        let refusal = self.mismatch(&members);
+        let is_news = self.picture.own != Some(own)
+            || self.picture.epoch != epoch
+            || self.picture.members != members
+            || refusal.is_some() != self.picture.refusal.is_some();
+        if is_news {
+            let revision = self.picture.revision + 1;
+            self.picture = Picture { revision, epoch, members, own: Some(own), refusal, has_left: false };
+        }
+    }
+
+    fn mismatch(&self, members: &[Member]) -> Option<Error> {
+        let Settings { ours, group, .. } = &self.settings;
+        let (other, theirs) = members.iter().find_map(|member| Some((member, member.other_ring(ours)?)))?;
+        let (group, member) = (group.clone(), other.id().clone());
+        Some(Error::RingMismatch { group, member, theirs, ours: ours.ring_in_words() })
+    }
+
+    fn handle_failure(&mut self, now: Moment, dice: f64, error: &backend::Error, shown: Error) {
+        let is_refused = matches!(error, backend::Error::NotPermitted);
+        let delay =
+            self.backoff.next_delay(dice).max(if is_refused { REFUSED_RETRY } else { Duration::ZERO });
+        if is_refused {
+            self.refuse(shown);
+        }
+        match &mut self.phase {
+            Phase::Inside { list_at: at, .. } => *at = now + delay,
+            // Whatever it was: joining says anew where we stand.
+            Phase::Outside { .. } => self.pause(Action::Join, now, delay),
+            Phase::NoSession | Phase::Leaving { .. } | Phase::Left => {}
+        }
+    }
+
+    fn refuse(&mut self, error: Error) {
+        self.picture.refusal = Some(error);
+        self.picture.revision += 1;
+    }
+
+    fn lose_session(&mut self) {
+        self.is_out = false;
+        self.session = None;
+        let is_leaving = matches!(self.phase, Phase::Leaving { .. } | Phase::Left);
+        self.leave_inside(if is_leaving { Phase::Left } else { Phase::NoSession });
+    }
+
+    /// Our znode is gone while the session lives.
+    fn rejoin(&mut self, now: Moment, dice: f64) {
+        if matches!(self.phase, Phase::Inside { .. }) {
+            self.is_out = false;
+            self.leave_inside(Phase::NoSession);
+            self.hop(Action::Join, now, dice);
+        }
+    }
+
+    fn leave_inside(&mut self, phase: Phase) {
+        self.picture.own = None;
+        self.picture.has_left = matches!(phase, Phase::Leaving { .. } | Phase::Left);
+        self.picture.revision += 1;
+        self.candidate = None;
+        self.phase = phase;
+    }
+
+    fn go(&mut self, step: Action, at: Moment) {
+        self.phase = Phase::Outside { step, at };
+    }
+
+    /// The next step at once, unless steps keep leading nowhere.
+    fn hop(&mut self, step: Action, now: Moment, dice: f64) {
+        self.hops += 1;
+        if self.hops > MAX_HOPS {
+            let delay = self.backoff.next_delay(dice);
+            self.pause(step, now, delay);
+        } else {
+            self.go(step, now);
+        }
+    }
+
+    fn pause(&mut self, step: Action, now: Moment, delay: Duration) {
+        self.hops = 0;
+        self.go(step, now + delay);
+    }
+}
+
+impl Candidate {
+    fn due(&self, settle: Duration) -> Moment {
+        (self.last_change + settle).min(self.first_change + settle * MAX_SETTLES)
+    }
+}
+
+/// Bundles the changes of a storm into a handful of lists.
+#[derive(Debug)]
+struct Debounce {
+    delay: Duration,
+    last: Moment,
+}
+
+impl Debounce {
+    const FIRST: Duration = Duration::from_millis(50);
+    const MOST: Duration = Duration::from_secs(1);
+
+    fn delay(&mut self, now: Moment, dice: f64) -> Duration {
+        let is_calm = now.saturating_since(self.last) > 2 * Debounce::MOST;
+        self.delay = if is_calm { Debounce::FIRST } else { (self.delay * 2).min(Debounce::MOST) };
+        self.last = now;
+        // The watches of all members fire together; their lists need not.
+        self.delay.mul_f64(0.5 + 0.5 * dice)
+    }
+}
+
+impl Default for Debounce {
+    fn default() -> Self {
+        Debounce { delay: Debounce::FIRST, last: Moment::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

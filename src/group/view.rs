@@ -1,0 +1,148 @@
+//! [`View`]: who is in the group and who owns what, as of one moment.
+
+use std::{fmt, sync::Arc};
+
+use super::member::{Member, MemberId};
+use crate::{
+    error::Error,
+    ring::{HashRing, RingKey},
+    session::tenure::Tenure,
+};
+
+/// An immutable snapshot of a group: its members, their ring, and where this member stands. Looking at it does
+/// no I/O.
+///
+/// Only whether the share is still *valid* depends on the moment of the look: [`View::owns`] is false from the
+/// deadline on.
+#[derive(Clone)]
+pub struct View {
+    pub(crate) group: Arc<str>,
+    pub(crate) me: MemberId,
+    pub(crate) epoch: i64,
+    pub(crate) members: Arc<[Member]>,
+    pub(crate) ring: Arc<HashRing>,
+    /// What our share rests on; `None` while our znode is not in the group.
+    pub(crate) tenure: Option<Tenure>,
+    pub(crate) refusal: Option<Error>,
+    pub(crate) has_left: bool,
+}
+
+/// Where a member stands in its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Standing {
+    /// On the way in: its znode is not in the group, or has not been seen there yet. It owns nothing.
+    Joining,
+    /// In the group, with a share.
+    Member,
+    /// The deadline has passed without a confirmed heartbeat: another member may own its share by now, so it
+    /// owns nothing until a heartbeat is confirmed or it has re-joined.
+    Lapsed,
+    /// Kept out, or without a share, for the reason that [`View::refusal`] gives.
+    Refused,
+    /// It has left.
+    Left,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Standing::Joining => "joining",
+            Standing::Member => "member",
+            Standing::Lapsed => "lapsed",
+            Standing::Refused => "refused",
+            Standing::Left => "left",
+        })
+    }
+}
+
+impl View {
+    /// What is known before anything is.
+    pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
+        View { tenure: None, members: [].into(), ..View::of_one(group, me, empty_ring()) }
+    }
+
+    /// A group of one that nobody else can join.
+    pub(crate) fn of_one(group: &str, me: &MemberId, ring: HashRing) -> View {
+        View {
+            group: group.into(),
+            me: me.clone(),
+            epoch: 0,
+            members: [Member::alone(me)].into(),
+            ring: Arc::new(ring),
+            tenure: Some(Tenure::unlimited()),
+            refusal: None,
+            has_left: false,
+        }
+    }
+
+    /// The group's name.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// This member's id.
+    pub fn me(&self) -> &MemberId {
+        &self.me
+    }
+
+    /// The generation of the membership: the `pzxid` of the group's znode. Every member that has seen the same
+    /// membership sees the same number, and a later membership has a larger one.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// The members last seen, sorted by id. This one is among them if it is in the group.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The ring over the members.
+    pub fn ring(&self) -> &HashRing {
+        &self.ring
+    }
+
+    /// Where this member stands at this moment.
+    pub fn standing(&self) -> Standing {
+        match &self.tenure {
+            _ if self.has_left => Standing::Left,
+            _ if self.refusal.is_some() => Standing::Refused,
+            None => Standing::Joining,
+            Some(tenure) if tenure.has_ended() => Standing::Joining,
+            Some(tenure) if tenure.is_valid() => Standing::Member,
+            Some(_) => Standing::Lapsed,
+        }
+    }
+
+    /// Why this member is kept out or has no share.
+    pub fn refusal(&self) -> Option<&Error> {
+        self.refusal.as_ref()
+    }
+
+    /// Whether this member owns `key` and may act on it at this moment.
+    pub fn owns<K: RingKey + ?Sized>(&self, key: &K) -> bool {
+        self.standing() == Standing::Member && self.ring.is_owner(self.me.as_str(), key)
+    }
+
+    /// The tenure under which this member has a share.
+    pub(crate) fn acting(&self) -> Option<&Tenure> {
+        self.tenure.as_ref().filter(|_| !self.has_left && self.refusal.is_none())
+    }
+}
+
+/// A ring that nobody is on.
+pub(crate) fn empty_ring() -> HashRing {
+    HashRing::builder().build().expect("an empty ring has nothing to refuse")
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View")
+            .field("group", &self.group)
+            .field("me", &self.me)
+            .field("epoch", &self.epoch)
+            .field("standing", &self.standing())
+            .field("members", &self.members.iter().map(Member::id).collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,285 @@
+//! Pure: [`HashRing`], which tells for every key which member of a fleet owns it.
+//!
+//! Positions on the ring are 32-bit numbers. Each member has a number of *points* on it, and a key belongs to
+//! the member of the first point after the key's own position, clockwise; past the last point the first one
+//! follows. So a member that leaves gives away its own keys and no others, and a member that joins takes only
+//! the keys that it will own: no key ever moves between two members that stay.
+//!
+//! ```
+//! use apportion::HashRing;
+//!
+//! let ring = HashRing::builder().members(["host-1", "host-2", "host-3"]).build()?;
+//! let owner = ring.owner("alarm-17").expect("the ring has members");
+//! assert!(ring.is_owner(owner, "alarm-17"));
+//!
+//! let standby: Vec<&str> = ring.owners("alarm-17").take(2).collect();
+//! assert_eq!(standby[0], owner);
+//! # Ok::<(), apportion::ring::RingError>(())
+//! ```
+//!
+//! # The ring, to the bit
+//!
+//! Whoever has to agree with another implementation needs the exact rules. They are those of OpenStack's aodh:
+//!
+//! - Point `r` of a member is the first four bytes, big endian, of the MD5 of `label-r`, with `r` counting up
+//!   from 0 to the weight times [`replicas`](HashRingBuilder::replicas). [`Label`] says what the label is.
+//! - The position of a key is the first four bytes of the MD5 of its [`RingKey`].
+//! - A key exactly at a point belongs to the **next** point.
+//! - Where points of two members collide, the member that comes later has the point. Members are ordered by
+//!   their ids, byte by byte, unless [`keep_order`](HashRingBuilder::keep_order) keeps the caller's order.
+
+mod builder;
+mod hash;
+mod key;
+mod label;
+mod python;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, iter::FusedIterator};
+
+pub use self::{
+    builder::{HashRingBuilder, RingError},
+    key::{PyBytes, RingKey},
+    label::{Label, LabelError},
+};
+
+/// The number of positions on the ring.
+const POSITIONS: u64 = 1 << 32;
+
+/// Tells which member owns a key. Never changes: a membership change gives a new ring.
+///
+/// See the [module documentation](self) for the rules, [`HashRing::builder`] for how to make one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashRing {
+    label: Label,
+    replicas: u32,
+    /// In the order of their ids.
+    members: Vec<Member>,
+    /// In the order of their positions, which are distinct.
+    points: Vec<Point>,
+    digest: u64,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Member {
+    id: Box<str>,
+    weight: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Point {
+    position: u32,
+    /// Index into the members of the ring.
+    member: u32,
+}
+
+impl HashRing {
+    /// A builder for a ring; without further settings it has no members.
+    pub fn builder() -> HashRingBuilder {
+        HashRingBuilder::new()
+    }
+
+    /// The member that owns `key`, `None` if the ring has no members.
+    ///
+    /// ```
+    /// # use apportion::HashRing;
+    /// let ring = HashRing::builder().member("a").member("b").build()?;
+    /// assert_eq!(ring.owner("alarm-17"), Some("b"));
+    /// assert_eq!(ring.owner(&17), ring.owner("17"), "integers count as their decimal text");
+    ///
+    /// let empty = HashRing::builder().build()?;
+    /// assert_eq!(empty.owner("alarm-17"), None);
+    /// # Ok::<(), apportion::ring::RingError>(())
+    /// ```
+    pub fn owner<K: RingKey + ?Sized>(&self, key: &K) -> Option<&str> {
+        let point = self.points.get(self.locate(hash::position(&key.ring_key())))?;
+        Some(self.id(point.member))
+    }
+
+    /// Whether `member` owns `key`: never, if it is not in the ring.
+    pub fn is_owner<K: RingKey + ?Sized>(&self, member: &str, key: &K) -> bool {
+        // One comparison of two ids costs less than looking up the index of `member` for each key.
+        self.owner(key) == Some(member)
+    }
+
+    /// The members from the owner of `key` on, clockwise and each of them once: who takes over if the first
+    /// ones are gone.
+    ///
+    /// ```
+    /// # use apportion::HashRing;
+    /// let ring = HashRing::builder().members(["a", "b", "c"]).build()?;
+    /// let owners: Vec<&str> = ring.owners("alarm-17").collect();
+    /// assert_eq!(owners, ["c", "b", "a"]);
+    ///
+    /// let healthy: Vec<&str> = ring.owners("alarm-17").ignoring(["b"]).collect();
+    /// assert_eq!(healthy, ["c", "a"]);
+    /// # Ok::<(), apportion::ring::RingError>(())
+    /// ```
+    pub fn owners<K: RingKey + ?Sized>(&self, key: &K) -> Owners<'_> {
+        let next = self.locate(hash::position(&key.ring_key()));
+        Owners {
+            ring: self,
+            next,
+            points_left: self.points.len(),
+            passed: vec![false; self.members.len()],
+            members_left: self.members.len(),
+        }
+    }
+
+    /// The part of all positions that belongs to `member`, between 0 and 1: the part of a large set of keys that
+    /// it can expect to own. 0 for strangers.
+    ///
+    /// Computed from the exact lengths of its arcs, so the fractions of all members add up to exactly 1. Walks
+    /// over all points.
+    pub fn fraction(&self, member: &str) -> f64 {
+        let Some(member) = self.find(member) else { return 0.0 };
+        let last = self.points.last().map_or(0, |point| u64::from(point.position));
+        let (mut positions, mut start) = (0, last);
+        for point in &self.points {
+            let end = u64::from(point.position);
+            // The arc of the first point begins at the last one and runs past zero; it is the whole ring if
+            // there is no other point.
+            let arc = if end > start { end - start } else { end + POSITIONS - start };
+            if point.member == member {
+                positions += arc;
+            }
+            start = end;
+        }
+        // Both numbers have at most 33 bits, so nothing is rounded.
+        positions as f64 / POSITIONS as f64
+    }
+
+    /// The ids of the members, sorted.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = &str> + DoubleEndedIterator {
+        self.members.iter().map(|member| &*member.id)
+    }
+
+    /// The weight of `member`, `None` for strangers.
+    pub fn weight(&self, member: &str) -> Option<u32> {
+        Some(self.members[self.find(member)? as usize].weight)
+    }
+
+    /// Whether `member` is in the ring.
+    pub fn contains(&self, member: &str) -> bool {
+        self.find(member).is_some()
+    }
+
+    /// The number of members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are no members, so that no key has an owner.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The number of distinct points of all members.
+    pub fn points(&self) -> usize {
+        self.points.len()
+    }
+
+    /// The number of points of a member of weight 1.
+    pub fn replicas(&self) -> u32 {
+        self.replicas
+    }
+
+    /// What is hashed for the points of a member.
+    pub fn label(&self) -> Label {
+        self.label
+    }
+
+    /// A number that stands for the whole ring: label, replicas, members with their weights and, where two
+    /// points collide, who comes later.
+    ///
+    /// Equal rings have equal digests, in every process and every version of this crate; different rings have
+    /// different ones, but for a chance of 1 in 2^64. Members of a fleet compare it to see that they agree: one
+    /// epoch of a group gives one ring with one digest. A ring built with
+    /// [`keep_order`](HashRingBuilder::keep_order) in another than the sorted order has a digest of its own.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The index of the point that owns `position`: the first one after it. Meaningless if there are no points.
+    fn locate(&self, position: u32) -> usize {
+        let after = self.points.partition_point(|point| point.position <= position);
+        if after == self.points.len() { 0 } else { after }
+    }
+
+    fn find(&self, member: &str) -> Option<u32> {
+        let index = self.members.binary_search_by(|other| (*other.id).cmp(member)).ok()?;
+        Some(
+            u32::try_from(index).expect("the builder allows fewer points than that, and each member has one"),
+        )
+    }
+
+    fn id(&self, member: u32) -> &str {
+        &self.members[member as usize].id
+    }
+}
+
+impl fmt::Debug for HashRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashRing")
+            .field("label", &self.label)
+            .field("replicas", &self.replicas)
+            .field("members", &self.members.len())
+            .field("points", &self.points.len())
+            .field("digest", &format_args!("{:016x}", self.digest))
+            .finish()
+    }
+}
+
+/// Distinct members, clockwise from the owner of a key: see [`HashRing::owners`].
+#[derive(Clone, Debug)]
+#[must_use = "iterators are lazy"]
+pub struct Owners<'a> {
+    ring: &'a HashRing,
+    next: usize,
+    points_left: usize,
+    passed: Vec<bool>,
+    members_left: usize,
+}
+
+impl Owners<'_> {
+    /// Leaves out `members`; names that are not in the ring do no harm.
+    pub fn ignoring(mut self, members: impl IntoIterator<Item: AsRef<str>>) -> Self {
+        for member in members {
+            if let Some(member) = self.ring.find(member.as_ref()) {
+                self.pass(member);
+            }
+        }
+        self
+    }
+
+    /// Returns whether `member` had not been passed before.
+    fn pass(&mut self, member: u32) -> bool {
+        let new = !std::mem::replace(&mut self.passed[member as usize], true);
+        self.members_left -= usize::from(new);
+        new
+    }
+}
+
+impl<'a> Iterator for Owners<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        while self.members_left > 0 && self.points_left > 0 {
+            let member = self.ring.points[self.next].member;
+            self.points_left -= 1;
+            self.next = (self.next + 1) % self.ring.points.len();
+            if self.pass(member) {
+                return Some(self.ring.id(member));
+            }
+        }
+        None
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // Not exact: a member with few points may have lost all of them to collisions.
+        (0, Some(self.members_left.min(self.points_left)))
+    }
+}
+
+impl FusedIterator for Owners<'_> {}

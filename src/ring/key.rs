@@ -1,0 +1,175 @@
+//! Pure: [`RingKey`], what of a thing is hashed to find its owner.
+
+use std::{borrow::Cow, rc::Rc, sync::Arc};
+
+use uuid::Uuid;
+
+use super::python;
+
+/// A thing that has an owner on a [`HashRing`](super::HashRing): says which bytes are hashed.
+///
+/// Implemented for text (its UTF-8), integers (their decimal text), uuids (lower case, hyphenated), raw bytes and
+/// references to all of these. Python peers hash `str(key)`, which gives the same bytes for text, integers and
+/// uuids; for keys that are `bytes` over there, see [`PyBytes`].
+///
+/// Not for `bool` and floats: their text differs between languages, and two members that print a key differently
+/// would both own it or neither.
+///
+/// ```
+/// use std::borrow::Cow;
+/// use apportion::{HashRing, RingKey};
+///
+/// struct Alarm {
+///     id: String,
+///     threshold: f64,
+/// }
+///
+/// impl RingKey for Alarm {
+///     fn ring_key(&self) -> Cow<'_, [u8]> {
+///         self.id.ring_key()
+///     }
+/// }
+///
+/// let ring = HashRing::builder().members(["a", "b"]).build()?;
+/// let alarm = Alarm { id: "alarm-17".into(), threshold: 0.9 };
+/// assert_eq!(ring.owner(&alarm), ring.owner("alarm-17"));
+/// # Ok::<(), apportion::ring::RingError>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no key of a hash ring",
+    note = "text, integers, uuids and byte slices are; implement `RingKey` for a type of yours, or pick a key with a closure"
+)]
+pub trait RingKey {
+    /// The bytes that are hashed: the same in every process of the fleet, for as long as the thing exists.
+    fn ring_key(&self) -> Cow<'_, [u8]>;
+}
+
+/// Makes the key of `0` what Python prints for bytes: `b'alarm-17'`, with quotes.
+///
+/// For members of an aodh fleet whose keys are `bytes` in Python.
+///
+/// ```
+/// use apportion::{HashRing, ring::PyBytes};
+///
+/// let ring = HashRing::builder().members(["a", "b"]).build()?;
+/// assert_eq!(ring.owner(&PyBytes("alarm-17")), ring.owner("b'alarm-17'"));
+/// # Ok::<(), apportion::ring::RingError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PyBytes<T>(pub T);
+
+impl<T: RingKey> RingKey for PyBytes<T> {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        let bytes = self.0.ring_key();
+        let mut text = Vec::with_capacity(bytes.len() + 3);
+        python::append_repr(&mut text, &bytes);
+        text.into()
+    }
+}
+
+impl RingKey for str {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        self.as_bytes().into()
+    }
+}
+
+impl RingKey for String {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        self.as_bytes().into()
+    }
+}
+
+impl RingKey for [u8] {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        self.into()
+    }
+}
+
+impl<const N: usize> RingKey for [u8; N] {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        self.as_slice().into()
+    }
+}
+
+impl RingKey for Vec<u8> {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        self.into()
+    }
+}
+
+impl RingKey for Uuid {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        self.hyphenated().to_string().into_bytes().into()
+    }
+}
+
+macro_rules! decimal_text {
+    ($($integer:ty)*) => {$(
+        impl RingKey for $integer {
+            fn ring_key(&self) -> Cow<'_, [u8]> {
+                self.to_string().into_bytes().into()
+            }
+        }
+    )*};
+}
+
+decimal_text!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
+
+macro_rules! same_as_the_target {
+    ($($pointer:ty)*) => {$(
+        impl<T: RingKey + ?Sized> RingKey for $pointer {
+            fn ring_key(&self) -> Cow<'_, [u8]> {
+                (**self).ring_key()
+            }
+        }
+    )*};
+}
+
+same_as_the_target!(&T Box<T> Rc<T> Arc<T>);
+
+impl<T: RingKey + ToOwned + ?Sized> RingKey for Cow<'_, T> {
+    fn ring_key(&self) -> Cow<'_, [u8]> {
+        (**self).ring_key()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text<K: RingKey + ?Sized>(key: &K) -> String {
+        String::from_utf8(key.ring_key().into_owned()).unwrap()
+    }
+
+    #[test]
+    fn keys_of_every_shape_are_the_text_a_person_would_write() {
+        assert_eq!(text("alarm-é"), "alarm-é");
+        assert_eq!(text(&String::from("alarm")), "alarm");
+        assert_eq!(text(&0u8), "0");
+        assert_eq!(text(&-17i64), "-17");
+        assert_eq!(text(&u128::MAX), "340282366920938463463374607431768211455");
+        assert_eq!(text(&i128::MIN), "-170141183460469231731687303715884105728");
+        let uuid = Uuid::from_u128(0x7f6b_1610_ec5a_4eee_8399_01f5_7be4_238A);
+        assert_eq!(text(&uuid), "7f6b1610-ec5a-4eee-8399-01f57be4238a");
+        assert_eq!([0xff, 0x00].ring_key(), &[0xff, 0x00][..], "bytes are taken as they are");
+        assert_eq!(vec![0xff].ring_key(), &[0xff][..]);
+    }
+
+    #[test]
+    fn a_pointer_to_a_key_is_the_same_key() {
+        assert_eq!(text(&&&17), "17");
+        assert_eq!(text::<Box<str>>(&"a".into()), "a");
+        assert_eq!(text::<Arc<str>>(&"a".into()), "a");
+        assert_eq!(text::<Rc<[u8]>>(&(*b"a").into()), "a");
+        assert_eq!(text(&Cow::Borrowed("a")), "a");
+        assert_eq!(text::<Cow<'_, [u8]>>(&Cow::Owned(b"a".to_vec())), "a");
+        assert_eq!(text::<dyn RingKey>(&"a"), "a");
+    }
+
+    #[test]
+    fn python_bytes_are_written_with_prefix_and_quotes() {
+        assert_eq!(text(&PyBytes("alarm-17")), "b'alarm-17'");
+        assert_eq!(text(&PyBytes("é's")), r#"b"\xc3\xa9's""#);
+        assert_eq!(text(&PyBytes(Vec::new())), "b''");
+    }
+}

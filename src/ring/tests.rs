@@ -1,0 +1,128 @@
+//! What the golden data says about the inside of a ring: positions and points.
+
+use serde_json::Value;
+
+use super::*;
+
+fn golden() -> Value {
+    serde_json::from_str(include_str!("../../tests/golden/ring_aodh.json")).expect("golden data is JSON")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn number(value: &Value) -> usize {
+    value.as_u64().expect("a number").try_into().expect("it fits")
+}
+
+fn label(value: &Value) -> Label {
+    if text(value) == "bytes" { Label::PythonBytes } else { Label::Plain }
+}
+
+/// The member that has the point at `position`.
+fn at(ring: &HashRing, position: u32) -> &str {
+    let index =
+        ring.points.binary_search_by_key(&position, |point| point.position).expect("there is a point");
+    ring.id(ring.points[index].member)
+}
+
+#[test]
+fn positions_are_those_of_the_reference() {
+    let golden = golden();
+    let rows = list(&golden["hash"]);
+    assert_eq!(rows.len(), 60);
+    for row in rows {
+        assert_eq!(hash::position(text(&row[0]).as_bytes()) as usize, number(&row[1]), "{row}");
+    }
+}
+
+#[test]
+fn points_are_those_of_the_reference() {
+    let golden = golden();
+    for case in list(&golden["cases"]) {
+        let (name, expected) = (text(&case["name"]), &case["ring"]);
+        let members: Vec<&str> =
+            list(&golden["membersets"][text(&case["members"])]).iter().map(text).collect();
+        let ring = HashRing::builder()
+            .label(label(&case["labels"]))
+            .replicas(number(&case["replicas"]).try_into().unwrap())
+            .members(members.iter().copied())
+            .keep_order()
+            .build()
+            .unwrap();
+        assert_eq!(ring.points(), number(&expected["distinct_points"]), "{name}");
+        assert!(ring.points.is_sorted_by(|a, b| a.position < b.position), "{name}");
+        let rows = |end: &str| -> Vec<(u32, &str)> {
+            let row = |row: &Value| (number(&row[0]).try_into().unwrap(), members[number(&row[1])]);
+            let mut rows: Vec<_> = list(&expected[end]).iter().map(row).collect();
+            // The reference lists the points of a repeated member twice.
+            rows.dedup();
+            rows
+        };
+        let points: Vec<_> =
+            ring.points.iter().map(|point| (point.position, ring.id(point.member))).collect();
+        assert!(points.starts_with(&rows("first")), "{name}");
+        assert!(points.ends_with(&rows("last")), "{name}");
+        assert!(ring.is_empty() || !rows("first").is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_collided_point_belongs_to_the_later_member() {
+    let golden = golden();
+    for case in list(&golden["collisions"]) {
+        let position = number(&case["point"]).try_into().unwrap();
+        for row in list(&case["rings"]) {
+            let members: Vec<&str> = list(&row["members"]).iter().map(text).collect();
+            let builder = HashRing::builder().label(label(&case["labels"])).members(members.iter().copied());
+            let kept = builder.clone().keep_order().build().unwrap();
+            assert_eq!(kept.points(), number(&row["distinct_points"]), "{row}");
+            assert_eq!(at(&kept, position), members[number(&row["owner_of_point"])], "{row}");
+
+            let sorted = builder.build().unwrap();
+            assert_eq!(at(&sorted, position), text(&case["a"]).max(text(&case["b"])), "{row}");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_members_have_the_collided_points_of_the_reference() {
+    let golden = golden();
+    for case in list(&golden["thousand"]) {
+        let ids: Vec<String> = list(&case["members"])
+            .iter()
+            .map(|member| format!("{}{}", text(&case["members_pool"]), number(member)))
+            .collect();
+        let builder = HashRing::builder().label(label(&case["labels"]));
+        let ring = match text(&case["order"]) {
+            "given" => builder.members(&ids).keep_order(),
+            "reversed" => builder.members(ids.iter().rev()).keep_order(),
+            "sorted" => builder.members(&ids),
+            other => panic!("unknown order {other}"),
+        }
+        .build()
+        .unwrap();
+        assert_eq!(ring.points(), number(&case["distinct_points"]));
+        assert!(!list(&case["collided_points"]).is_empty());
+        for row in list(&case["collided_points"]) {
+            assert_eq!(at(&ring, number(&row[0]).try_into().unwrap()), ids[number(&row[1])], "{row}");
+        }
+    }
+}
+
+#[test]
+fn a_position_belongs_to_the_next_point_and_past_the_last_to_the_first() {
+    let ring = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
+    let last = ring.points.len() - 1;
+    for (index, point) in ring.points.iter().enumerate() {
+        let next = if index == last { 0 } else { index + 1 };
+        assert_eq!(ring.locate(point.position), next, "at point {index}");
+        assert_eq!(ring.locate(point.position - 1), index, "just before point {index}");
+    }
+    assert_eq!((ring.locate(0), ring.locate(u32::MAX)), (0, 0));
+}

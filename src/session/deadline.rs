@@ -1,0 +1,115 @@
+//! Pure: until when a session certainly lives.
+//!
+//! The server ends a session no earlier than its timeout `T` after the leader last heard of it, and only what
+//! the leader confirms shows that it has. A heartbeat that was sent at `s` and confirmed shows that the session
+//! lived at `s`, but not that the leader's clock for it was restarted: a follower tells the leader of its
+//! clients once per server tick. The newest confirmed heartbeat `b` that is at least one tick older than `s`
+//! has certainly reached the leader ahead of it. Hence
+//!
+//! ```text
+//! deadline = min(s + lease, b + T - margin)
+//! ```
+
+use std::collections::VecDeque;
+
+use super::timing::Timing;
+use crate::clock::Moment;
+
+/// Computes the deadline of one session from its confirmed heartbeats.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    timing: Timing,
+    /// `b` of the formula. The opening of the session anchors it at first: its clock started after that.
+    anchor: Moment,
+    /// `s` of the formula.
+    newest: Moment,
+    /// Confirmed, newer than the anchor, not yet one tick old; oldest first.
+    young: VecDeque<Moment>,
+}
+
+impl Deadline {
+    /// For a session whose opening was asked for at `sent`.
+    pub(crate) fn new(timing: Timing, sent: Moment) -> Self {
+        Deadline { timing, anchor: sent, newest: sent, young: VecDeque::new() }
+    }
+
+    /// Takes note that a heartbeat sent at `sent` was confirmed, and returns the deadline that follows.
+    pub(crate) fn confirm(&mut self, sent: Moment) -> Moment {
+        if sent > self.newest {
+            self.newest = sent;
+            self.young.push_back(sent);
+            while self.young.front().is_some_and(|&b| sent.saturating_since(b) >= self.timing.server_tick) {
+                self.anchor = self.young.pop_front().unwrap_or(self.anchor);
+            }
+        }
+        self.moment()
+    }
+
+    /// The deadline as it stands.
+    pub(crate) fn moment(&self) -> Moment {
+        let by_lease = self.newest + self.timing.lease;
+        let by_server = self.anchor + self.timing.timeout.saturating_sub(self.timing.margin);
+        by_lease.min(by_server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(seconds: f64) -> Moment {
+        Moment::from_origin(Duration::from_secs_f64(seconds))
+    }
+
+    fn defaults() -> Timing {
+        let seconds = Duration::from_secs_f64;
+        Timing {
+            timeout: seconds(10.0),
+            heartbeat: seconds(1.0),
+            lease: seconds(5.0),
+            margin: seconds(0.5),
+            server_tick: seconds(2.0),
+        }
+    }
+
+    #[test]
+    fn a_new_session_is_good_for_one_lease_from_the_moment_it_was_asked_for() {
+        assert_eq!(Deadline::new(defaults(), at(100.0)).moment(), at(105.0));
+    }
+
+    #[test]
+    fn each_confirmed_heartbeat_extends_the_lease_from_its_sending() {
+        let mut deadline = Deadline::new(defaults(), at(100.0));
+        assert_eq!(deadline.confirm(at(101.0)), at(106.0));
+        assert_eq!(deadline.confirm(at(102.0)), at(107.0));
+        assert_eq!(deadline.confirm(at(101.5)), at(107.0), "an older confirmation takes nothing back");
+    }
+
+    #[test]
+    fn the_anchor_is_the_newest_heartbeat_at_least_one_tick_older() {
+        let long_lease = Timing { lease: Duration::from_secs(60), ..defaults() };
+        let mut deadline = Deadline::new(long_lease, at(100.0));
+        assert_eq!(deadline.moment(), at(109.5), "anchored at the opening");
+        assert_eq!(
+            deadline.confirm(at(101.0)),
+            at(109.5),
+            "the first heartbeat may not have reached the leader"
+        );
+        assert_eq!(deadline.confirm(at(102.9)), at(109.5), "101 is not yet a tick older than 102.9");
+        assert_eq!(deadline.confirm(at(103.0)), at(110.5), "anchored at 101");
+        assert_eq!(deadline.confirm(at(120.0)), at(112.5), "anchored at 103, the one before");
+    }
+
+    #[test]
+    fn the_deadline_comes_before_the_server_can_end_the_session() {
+        let mut deadline = Deadline::new(defaults(), at(0.0));
+        for beat in 1..100 {
+            let sent = at(f64::from(beat) * 1.3);
+            let moment = deadline.confirm(sent);
+            // The worst server restarted its clock one tick before the heartbeat was sent.
+            assert!(moment <= (sent - Duration::from_secs(2)) + Duration::from_secs(10));
+        }
+    }
+}

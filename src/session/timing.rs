@@ -1,0 +1,231 @@
+//! Pure: [`Timing`], how often a session is proven alive and for how long a proof lets its members act.
+//!
+//! A member stops acting before the server can expire its session, by its own clock and without a word from
+//! anybody. A heartbeat sent at `s` and confirmed allows it to act until `min(s + lease, b + timeout - margin)`,
+//! where `b` is the send time of the newest confirmed heartbeat at least one server tick before `s`: a
+//! confirmation shows only that the session lived when the leader saw it, and a follower passes on what it has
+//! heard from its clients once a tick.
+
+use std::time::Duration;
+
+/// The durations that a session lives by; they are known to fit each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Timing {
+    /// The session timeout that the server granted.
+    pub(crate) timeout: Duration,
+    /// From one heartbeat to the next.
+    pub(crate) heartbeat: Duration,
+    /// How long after its sending a confirmed heartbeat lets members act.
+    pub(crate) lease: Duration,
+    /// How long before a possible expiry members have stopped.
+    pub(crate) margin: Duration,
+    /// The `tickTime` of the servers.
+    pub(crate) server_tick: Duration,
+}
+
+/// What the configuration asks for; `None` is derived from the session timeout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wanted {
+    /// From one heartbeat to the next. Derived: a tenth of the timeout, at most a second.
+    pub(crate) heartbeat: Option<Duration>,
+    /// Derived: half the timeout, or as much of it as fits.
+    pub(crate) lease: Option<Duration>,
+    /// Derived: a twentieth of the timeout.
+    pub(crate) margin: Option<Duration>,
+    /// The `tickTime` of the servers; the protocol does not reveal it.
+    pub(crate) server_tick: Duration,
+}
+
+/// Why heartbeat, lease and margin do not fit the session timeout that the server granted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimingError {
+    /// No lease fits at all.
+    #[error(
+        "a session timeout of {timeout:?} has no room for five heartbeats of {heartbeat:?} and a server tick of \
+         {server_tick:?}: raise session_timeout to {needed:?}, or set server_tick to the tickTime of the \
+         servers if that is shorter"
+    )]
+    Timeout {
+        /// The session timeout that was granted.
+        timeout: Duration,
+        /// From one heartbeat to the next.
+        heartbeat: Duration,
+        /// The tick of the servers, as configured.
+        server_tick: Duration,
+        /// The shortest session timeout that fits.
+        needed: Duration,
+    },
+    /// The lease is too short or too long.
+    #[error(
+        "a lease of {lease:?} does not fit a session timeout of {timeout:?}: set it between {least:?} (three \
+         heartbeats) and {most:?} (two heartbeats and a server tick before the session can expire)"
+    )]
+    Lease {
+        /// The lease that was configured.
+        lease: Duration,
+        /// The session timeout that was granted.
+        timeout: Duration,
+        /// The shortest lease that fits.
+        least: Duration,
+        /// The longest lease that fits.
+        most: Duration,
+    },
+    /// The margin leaves less than three heartbeats to act in.
+    #[error(
+        "a margin of {margin:?} does not fit a session timeout of {timeout:?}: set it to at most {most:?}"
+    )]
+    Margin {
+        /// The margin, configured or derived.
+        margin: Duration,
+        /// The session timeout that was granted.
+        timeout: Duration,
+        /// The longest margin that fits.
+        most: Duration,
+    },
+}
+
+impl Timing {
+    /// The longest heartbeat that is derived.
+    const HEARTBEAT_AT_MOST: Duration = Duration::from_secs(1);
+
+    /// Fits `wanted` to the session `timeout` that the server granted.
+    ///
+    /// # Errors
+    ///
+    /// [`TimingError`] unless `3 * heartbeat <= lease <= timeout - 2 * heartbeat - server_tick`, and the margin
+    /// leaves as much.
+    pub(crate) fn fit(wanted: &Wanted, timeout: Duration) -> Result<Timing, TimingError> {
+        let server_tick = wanted.server_tick;
+        let heartbeat = wanted.heartbeat.unwrap_or((timeout / 10).min(Timing::HEARTBEAT_AT_MOST));
+
+        let least = heartbeat.saturating_mul(3);
+        let most = timeout.saturating_sub(heartbeat.saturating_mul(2)).saturating_sub(server_tick);
+        if least > most {
+            let needed = match wanted.heartbeat {
+                // With it grows the derived heartbeat, up to its cap: five of them are half the timeout.
+                None => server_tick
+                    .saturating_mul(2)
+                    .min(server_tick.saturating_add(Timing::HEARTBEAT_AT_MOST * 5)),
+                Some(heartbeat) => server_tick.saturating_add(heartbeat.saturating_mul(5)),
+            };
+            return Err(TimingError::Timeout { timeout, heartbeat, server_tick, needed });
+        }
+        let lease = wanted.lease.unwrap_or((timeout / 2).clamp(least, most));
+        if lease < least || lease > most {
+            return Err(TimingError::Lease { lease, timeout, least, most });
+        }
+
+        // The heartbeat that `b` stands for can be one interval older than a tick; three more have to fit after it.
+        let margin = wanted.margin.unwrap_or(timeout / 20);
+        let most = timeout.saturating_sub(heartbeat.saturating_mul(4)).saturating_sub(server_tick);
+        if margin > most {
+            return Err(TimingError::Margin { margin, timeout, most });
+        }
+        Ok(Timing { timeout, heartbeat, lease, margin, server_tick })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DERIVED: Wanted =
+        Wanted { heartbeat: None, lease: None, margin: None, server_tick: Duration::from_secs(2) };
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_protocol() {
+        let timing = Timing::fit(&DERIVED, ms(10_000)).unwrap();
+        assert_eq!((timing.heartbeat, timing.lease, timing.margin), (ms(1000), ms(5000), ms(500)));
+        let long = Timing::fit(&DERIVED, ms(60_000)).unwrap();
+        assert_eq!((long.heartbeat, long.lease, long.margin), (ms(1000), ms(30_000), ms(3000)));
+    }
+
+    #[test]
+    fn the_shortest_timeout_that_a_default_server_grants_still_fits() {
+        let timing = Timing::fit(&DERIVED, ms(4000)).unwrap();
+        assert_eq!((timing.heartbeat, timing.lease, timing.margin), (ms(400), ms(1200), ms(200)));
+        let fast = Wanted { server_tick: ms(100), ..DERIVED };
+        let timing = Timing::fit(&fast, ms(1000)).unwrap();
+        assert_eq!((timing.heartbeat, timing.lease), (ms(100), ms(500)));
+    }
+
+    #[test]
+    fn a_timeout_without_room_names_the_tick_and_what_would_fit() {
+        let error = Timing::fit(&DERIVED, ms(3000)).unwrap_err();
+        assert!(matches!(error, TimingError::Timeout { needed, .. } if needed == ms(4000)), "{error}");
+        assert!(error.to_string().contains("server_tick"), "{error}");
+
+        let slow = Wanted { heartbeat: Some(ms(3000)), ..DERIVED };
+        let error = Timing::fit(&slow, ms(10_000)).unwrap_err();
+        assert!(matches!(error, TimingError::Timeout { needed, .. } if needed == ms(17_000)), "{error}");
+        assert!(Timing::fit(&slow, ms(17_000)).is_ok());
+    }
+
+    #[test]
+    fn a_lease_holds_three_heartbeats_and_ends_two_heartbeats_and_a_tick_before_expiry() {
+        for (lease, fits) in [(2999, false), (3000, true), (6000, true), (6001, false)] {
+            let wanted = Wanted { lease: Some(ms(lease)), ..DERIVED };
+            let result = Timing::fit(&wanted, ms(10_000));
+            assert_eq!(result.is_ok(), fits, "lease {lease} ms: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_was_right_for_the_requested_timeout_is_refused_for_a_shorter_granted_one() {
+        let wanted = Wanted { lease: Some(ms(12_000)), heartbeat: Some(ms(3000)), ..DERIVED };
+        assert!(Timing::fit(&wanted, ms(30_000)).is_ok());
+        let error = Timing::fit(&wanted, ms(18_000)).unwrap_err();
+        assert!(matches!(error, TimingError::Lease { most, .. } if most == ms(10_000)), "{error}");
+    }
+
+    #[test]
+    fn a_margin_must_leave_time_to_act() {
+        for (margin, fits) in [(1, true), (4000, true), (4001, false)] {
+            let wanted = Wanted { margin: Some(ms(margin)), ..DERIVED };
+            let result = Timing::fit(&wanted, ms(10_000));
+            assert_eq!(result.is_ok(), fits, "margin {margin} ms: {result:?}");
+        }
+    }
+
+    fn durations() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            (0_u64..20_000).prop_map(ms),
+            any::<u64>().prop_map(Duration::from_nanos),
+            Just(Duration::MAX)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_fits_keeps_the_rule_and_nothing_panics(
+            timeout in durations(),
+            server_tick in durations(),
+            heartbeat in proptest::option::of(durations()),
+            lease in proptest::option::of(durations()),
+            margin in proptest::option::of(durations()),
+        ) {
+            let wanted = Wanted { heartbeat, lease, margin, server_tick };
+            match Timing::fit(&wanted, timeout) {
+                Ok(t) => {
+                    prop_assert!(t.heartbeat * 3 <= t.lease);
+                    prop_assert!(t.lease + t.heartbeat * 2 + server_tick <= timeout);
+                    prop_assert!(server_tick + t.heartbeat * 4 + t.margin <= timeout);
+                }
+                Err(TimingError::Timeout { needed, .. }) => {
+                    let roomy = Wanted { lease: None, margin: None, ..wanted };
+                    let fitted = Timing::fit(&roomy, needed.saturating_add(Duration::from_nanos(10)));
+                    let fits = !matches!(fitted, Err(TimingError::Timeout { .. }));
+                    prop_assert!(fits || needed > Duration::from_secs(1 << 62), "{fitted:?}");
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+}
