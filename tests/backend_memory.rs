@@ -1,5 +1,7 @@
 //! The in-memory backend: what every backend promises, and what only this one can be told to do.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use apportion::{
@@ -142,9 +144,36 @@ async fn operations_of_a_suspended_session_hang_until_it_resumes() {
 #[tokio::test(start_paused = true)]
 async fn operations_that_hang_fail_when_the_session_is_lost() {
     let memory = Memory::new();
+    let other = open(&memory).await;
+    let a = path("/a");
+    for (close, loss) in [(false, Loss::Expired), (true, Loss::Closed)] {
+        let session = open(&memory).await;
+        memory.suspend(session.id());
+        let end = async {
+            if close {
+                session.close().await;
+            }
+        };
+        let (read, write, ()) = tokio::join!(session.get(&a), session.commit(persistent(&a)), end);
+        assert_eq!(read, Err(Error::Lost(loss)));
+        assert_eq!(write, Err(Error::Lost(loss).into()));
+    }
+    assert!(!exists(&other, &a).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_into_a_gap_are_applied_in_order_after_it_even_if_nobody_waits_for_them() {
+    let memory = Memory::new();
     let session = open(&memory).await;
+    let a = path("/a");
     memory.suspend(session.id());
-    assert_eq!(session.get(&path("/a")).await, Err(Error::Lost(Loss::Expired)));
+    for data in ["one", "two"] {
+        let ops = if data == "one" { persistent(&a) } else { vec![Op::set(&a, data, Some(0))] };
+        assert!(tokio::time::timeout(MOMENT, session.commit(ops)).await.is_err());
+    }
+    memory.resume(session.id());
+    let (data, stat) = session.get(&a).await.unwrap().unwrap();
+    assert_eq!((data.as_slice(), stat.version), (&b"two"[..], 1));
 }
 
 #[tokio::test]
@@ -214,6 +243,26 @@ async fn a_member_that_crashes_keeps_its_znodes_for_the_session_timeout() {
     tokio::time::timeout(2 * MOMENT, watch.fired()).await.unwrap();
     assert!(!exists(&other, &member).await);
     assert_eq!(memory.sessions(), [other.id()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_sessions_nor_the_ensemble_leave_tasks_behind() {
+    let running = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let memory = Memory::new();
+    for _ in 0..3 {
+        let session = open(&memory).await;
+        memory.suspend(session.id());
+        memory.resume(session.id());
+        memory.suspend(session.id());
+    }
+    assert_ne!(running(), 0, "something waits for the sessions to expire");
+    tokio::time::sleep(TIMEOUT + MOMENT).await;
+    assert_eq!(running(), 0);
+    let session = open(&memory).await;
+    memory.suspend(session.id());
+    drop((session, memory));
+    tokio::time::sleep(MOMENT).await;
+    assert_eq!(running(), 0, "nobody is left for whom the session could expire");
 }
 
 #[tokio::test(start_paused = true)]

@@ -365,7 +365,7 @@ async fn silence_suspends_a_session_and_its_requests_wait_until_it_is_over() {
 
 #[tokio::test]
 async fn closing_a_suspended_session_ends_its_requests_at_once_and_gives_up_after_its_timeout() {
-    let (proxy, session, _) = proxied(Duration::from_millis(600)).await;
+    let (proxy, session, _) = proxied(Duration::from_millis(800)).await;
     proxy.set(Mode::BlackHole);
     reaches(&session, SECOND, |state| state == SessionState::Suspended).await;
     let (root, closer) = (path("/"), session.clone());
@@ -384,7 +384,7 @@ async fn closing_a_suspended_session_ends_its_requests_at_once_and_gives_up_afte
 
 #[tokio::test]
 async fn a_session_that_is_out_of_contact_for_too_long_expires_with_its_znodes() {
-    let (proxy, session, other) = proxied(Duration::from_millis(500)).await;
+    let (proxy, session, other) = proxied(Duration::from_millis(800)).await;
     let node = path("/expires");
     create(&session, &node, CreateMode::Ephemeral).await;
     let (_, mut watch) = session.watch_node(&node).await.unwrap();

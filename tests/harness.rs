@@ -71,9 +71,9 @@ async fn a_delay_holds_up_each_direction_of_existing_connections() {
     let proxy = Proxy::start(shared_server().await.port()).await;
     let session = zookeeper(&proxy.connect_string()).open(5 * SECOND).await.unwrap();
     let root = ZnodePath::root();
-    let read = || tokio::time::timeout(Duration::from_millis(190), session.get(&root));
+    let read = || tokio::time::timeout(Duration::from_millis(580), session.get(&root));
     assert!(read().await.is_ok());
-    proxy.set(Mode::Delay(Duration::from_millis(100)));
+    proxy.set(Mode::Delay(Duration::from_millis(300)));
     assert!(read().await.is_err(), "a round trip took less than two delays");
     proxy.set(Mode::Pass);
     assert!(read().await.is_ok());

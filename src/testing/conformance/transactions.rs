@@ -74,6 +74,7 @@ async fn a_refused_transaction_leaves_no_trace_and_names_the_operation(place: &P
     place.refused(ops(persistent(&fresh)), 6, Error::NodeExists).await;
     place.refused(ops(Op::set(&kept, "", Some(1))), 6, Error::BadVersion).await;
     place.refused(ops(Op::delete(&place.at, None)), 6, Error::NotEmpty).await;
+    place.refused(vec![Op::delete(&kept, None), Op::exists(&missing)], 1, Error::NoNode).await;
     let two_reasons = vec![Op::delete(&kept, Some(9)), Op::exists(&missing)];
     place.refused(two_reasons, 0, Error::BadVersion).await;
     assert_eq!((place.stat(&place.at).await, get(&*place.session, &kept).await), before);
