@@ -150,8 +150,10 @@ async fn a_shutdown_while_the_backend_is_away_says_so_in_time(store: Store) {
     assert!(reason.contains("expire"), "{reason}");
     assert!(waited <= 2 * patience(&store) + SECOND, "{waited:?}");
     assert!(!share.is_valid());
-    // It was the truth: the znode is still there.
-    assert!(exists(&*store.session().await, &store.path("g/a")).await);
+    if store.is_memory() {
+        // It was the truth. (A real session may have expired meanwhile.)
+        assert!(exists(&*store.session().await, &store.path("g/a")).await);
+    }
     drop(agent);
     tasks_are_back_to(baseline, store.expiry() + SECOND).await;
 }
@@ -164,8 +166,7 @@ async fn a_shutdown_without_a_session_has_nobody_to_tell(store: Store) {
     } else {
         Arc::new(zookeeper(&format!("127.0.0.1:{}", support::free_port())))
     };
-    let coordinator =
-        PartitionCoordinator::start(store.config_via(Faults::new(nowhere), "a")).unwrap();
+    let coordinator = PartitionCoordinator::start(store.config_via(Faults::new(nowhere), "a")).unwrap();
     let group = coordinator.join("g").await.unwrap();
     tokio::time::sleep(SECOND / 2).await;
     let ended = tokio::time::timeout(SECOND, coordinator.shutdown()).await;
