@@ -293,11 +293,10 @@ impl PartitionCoordinator {
     ///
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        let Some(link) = &self.shared.link else { return Ok(()) };
         let mut end = self.shared.end.lock().await;
         let told = match *end {
             Some(told) => told,
-            None => *end.insert(self.shared.shut_down(link).await),
+            None => *end.insert(self.shared.shut_down().await),
         };
         if told {
             return Ok(());
@@ -310,8 +309,9 @@ impl PartitionCoordinator {
 impl Drop for PartitionCoordinator {
     fn drop(&mut self) {
         self.shared.tasks.cancel();
-        if let Some(link) = &self.shared.link {
-            link.keeper.cancel();
+        match &self.shared.link {
+            Some(link) => link.keeper.cancel(),
+            None => self.shared.lock().values().for_each(|entry| entry.group.start_leaving()),
         }
     }
 }
@@ -332,8 +332,13 @@ impl Shared {
     }
 
     /// Ends everything; returns whether the backend was told.
-    async fn shut_down(&self, link: &Backing) -> bool {
+    async fn shut_down(&self) -> bool {
         let groups: Vec<Group> = self.lock().drain().map(|(_, entry)| entry.group).collect();
+        let Some(link) = &self.link else {
+            groups.iter().for_each(Group::start_leaving);
+            self.tasks.cancel();
+            return true;
+        };
         let patience = link.keeper.patience();
         let telling = async {
             // Without a session there is nobody to tell.
@@ -365,13 +370,7 @@ impl Shared {
     }
 
     /// Finds the group, or starts it, and counts one more who waits for it.
-    fn enter(
-        &self,
-        link: &Backing,
-        name: &str,
-        options: Options,
-        accepts_any: bool,
-    ) -> Result<Entered, Error> {
+    fn enter(&self, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
         let mut groups = self.lock();
         if self.tasks.is_cancelled() {
             return Err(Error::Closed { group: name.into() });
@@ -389,7 +388,10 @@ impl Shared {
                 return Ok(Entered::StillLeaving(entry.group.clone()));
             }
         }
-        let group = self.launch(link, name, options)?;
+        let group = match &self.link {
+            Some(link) => self.launch(link, name, options)?,
+            None => self.alone(name)?,
+        };
         groups.insert(name.into(), Entry { group: group.clone(), options, waiting: 1, is_wanted: false });
         Ok(Entered::In(group))
     }
@@ -482,20 +484,19 @@ impl Join {
         if !(1..=MAX_WEIGHT).contains(&options.weight) {
             return Err(Error::Weight { group: name, weight: options.weight });
         }
-        let Some(link) = &shared.link else { return shared.alone(&name) };
         let group = loop {
-            let leaving = match shared.enter(link, &name, options, accepts_any)? {
+            let leaving = match shared.enter(&name, options, accepts_any)? {
                 Entered::In(group) => break group,
                 Entered::StillLeaving(group) => group,
             };
             leaving.has_left().await;
         };
-        let mut claim = JoinClaim { shared: &shared, name: &name, is_kept: false };
-        if waits {
+        let mut claim = JoinClaim { shared: &shared, name: &name, group: &group, is_kept: false };
+        if let Some(link) = shared.link.as_ref().filter(|_| waits) {
             let timing = link.keeper.live().map(|live| live.timing);
             let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
             // Longer than a stranger's znode is waited for.
-            let patience = 2 * lifetime + options.settle * 5;
+            let patience = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
             match timeout(patience, group.joined()).await {
                 Ok(joined) => joined?,
                 Err(_) => return Err(Error::unreachable_after(patience, link.keeper.last_error().as_ref())),
@@ -511,13 +512,16 @@ impl Join {
 struct JoinClaim<'a> {
     shared: &'a Shared,
     name: &'a str,
+    group: &'a Group,
     is_kept: bool,
 }
 
 impl Drop for JoinClaim<'_> {
     fn drop(&mut self) {
         let mut groups = self.shared.lock();
-        let Some(entry) = groups.get_mut(self.name) else { return };
+        // The group may have been left meanwhile, and joined again by somebody else.
+        let entry = groups.get_mut(self.name).filter(|entry| entry.group.is_same(self.group));
+        let Some(entry) = entry else { return };
         entry.waiting -= 1;
         entry.is_wanted |= self.is_kept;
         if entry.waiting == 0 && !entry.is_wanted {
