@@ -358,6 +358,7 @@ pub async fn delete_recursively(session: &dyn Session, path: &ZnodePath) {
 }
 
 /// Has each scenario run twice: in memory under paused time, and on a real server.
+#[allow(unused_macros, reason = "as for the functions of this module")]
 macro_rules! on_both_backends {
     ($($scenario:ident),+ $(,)?) => {
         mod memory {
