@@ -82,7 +82,12 @@ async fn evaluator(
     while cycles.changed().await.is_ok() {
         let Cycle { number: cycle, metrics } = cycles.borrow_and_update().clone();
         let record = |alarm: &Alarm, state, _| {
-            let _ = events.send(Event::Evaluated { cycle, alarm: alarm.id.clone(), member: member.clone(), state });
+            let _ = events.send(Event::Evaluated {
+                cycle,
+                alarm: alarm.id.clone(),
+                member: member.clone(),
+                state,
+            });
         };
         let Ok(turn) = evaluate_my_alarms(&group, &alarms, &metrics, record).await else { return };
         let view = group.view();
@@ -101,9 +106,19 @@ struct Cycle {
 
 /// What the evaluators report.
 enum Event {
-    Evaluated { cycle: u32, alarm: String, member: String, state: State },
+    Evaluated {
+        cycle: u32,
+        alarm: String,
+        member: String,
+        state: State,
+    },
     /// `epoch`: the membership from start to end of the turn, `None` if it changed or the turn was cut short.
-    Finished { cycle: u32, member: String, members: BTreeSet<String>, epoch: Option<i64> },
+    Finished {
+        cycle: u32,
+        member: String,
+        members: BTreeSet<String>,
+        epoch: Option<i64>,
+    },
 }
 
 /// What happened in one cycle.
@@ -342,7 +357,8 @@ impl Demo {
     }
 
     fn print_results(&self) {
-        let number = |wanted: fn(&State) -> bool| self.last.states.values().filter(|state| wanted(state)).count();
+        let number =
+            |wanted: fn(&State) -> bool| self.last.states.values().filter(|state| wanted(state)).count();
         say!(
             "\n{} {} ok, {} firing, {} insufficient data (the host has no such metric or device)",
             bold("RESULT"),
@@ -384,7 +400,11 @@ impl Demo {
             twice,
         );
         if !self.inexact.is_empty() {
-            return Err(format!("in the settled cycles {:?} not every alarm was evaluated once", self.inexact).into());
+            return Err(format!(
+                "in the settled cycles {:?} not every alarm was evaluated once",
+                self.inexact
+            )
+            .into());
         }
         say!(
             "  {} settled: in each of them every alarm was evaluated exactly once\n  \

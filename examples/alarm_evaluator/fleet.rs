@@ -59,12 +59,13 @@ pub async fn run(config: Config, args: &Args, alarms: Vec<Alarm>) -> Result<(), 
         };
         let metrics = sample(&host).await;
         let record = |alarm: &Alarm, state: State, epoch: i64| {
-            if let Some(log) = &mut log {
-                log.write(&json!({
-                    "at_ms": time::unix_ms(), "alarm": alarm.id, "state": state.name(),
-                    "member": me.as_str(), "epoch": epoch, "cycle": cycle,
-                }));
-            }
+            let Some(log) = &mut log else { return };
+            let view = group.view();
+            log.write(&json!({
+                "at_ms": time::unix_ms(), "cycle": cycle, "alarm": alarm.id, "state": state.name(),
+                "member": me.as_str(), "epoch": epoch,
+                "members": (view.epoch() == epoch).then(|| view.members().len()),
+            }));
         };
         let turn = tokio::select! {
             () = &mut stop => break None,
@@ -124,7 +125,12 @@ fn report_turn(turn: &Turn, alarms: &[Alarm], group: &Group, has_session: bool) 
         0 => String::new(),
         left => format!(", {left} of them left to others"),
     };
-    say!("{now}  {members}, {} of {} alarms mine{unfinished}, {} firing", turn.share, alarms.len(), turn.firing);
+    say!(
+        "{now}  {members}, {} of {} alarms mine{unfinished}, {} firing",
+        turn.share,
+        alarms.len(),
+        turn.firing
+    );
 }
 
 /// Reading the metrics takes a while, which the heartbeats must not wait for.

@@ -7,8 +7,8 @@ use std::{
 
 use serde::Deserialize;
 use sysinfo::{
-    Components, CpuRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, Networks, ProcessRefreshKind,
-    ProcessStatus, ProcessesToUpdate, System,
+    Components, CpuRefreshKind, Disks, MINIMUM_CPU_UPDATE_INTERVAL, MemoryRefreshKind, Networks,
+    ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System,
 };
 
 use super::alarm::Alarm;
@@ -195,7 +195,8 @@ impl Host {
             metrics.insert(Metric::HostOpenFilesPercent, total(percent));
         }
         let temperature = |sensor: &sysinfo::Component| {
-            Some((sensor.label().to_owned(), sensor.temperature()?.into())).filter(|(_, it): &(_, f64)| it.is_finite())
+            Some((sensor.label().to_owned(), sensor.temperature()?.into()))
+                .filter(|(_, it): &(_, f64)| it.is_finite())
         };
         metrics.insert(Metric::TemperatureCelsius, self.sensors.iter().filter_map(temperature).collect());
     }
@@ -293,7 +294,12 @@ impl Metric {
         use Metric::*;
         matches!(
             self,
-            CpuUsage | ProcessCpuPercent | DiskReadMibS | DiskWrittenMibS | NetworkReceivedKibS | NetworkSentKibS
+            CpuUsage
+                | ProcessCpuPercent
+                | DiskReadMibS
+                | DiskWrittenMibS
+                | NetworkReceivedKibS
+                | NetworkSentKibS
         )
     }
 }

@@ -70,7 +70,8 @@ struct Args {
     /// The alarms, as in examples/alarms.json, which is the default
     #[arg(long, value_name = "FILE")]
     alarms: Option<PathBuf>,
-    /// Append a line of JSON for each evaluation: alarm, state, member, epoch, cycle, Unix time in milliseconds
+    /// Append a line of JSON for each evaluation: when, in which cycle, which alarm, its state, by which member,
+    /// and the generation (epoch) and size of the membership by which the alarm was this member's
     #[arg(long, value_name = "FILE", requires = "backend")]
     log_evaluations: Option<PathBuf>,
 }
