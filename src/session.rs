@@ -236,7 +236,9 @@ impl KeeperTask {
                     Some(error)
                 }
             };
-            let delay = self.backoff.next_delay(self.dice.f64());
+            let is_refused = matches!(error, Some(Error::NotPermitted { .. } | Error::AuthFailed));
+            let least = if is_refused { REFUSED_RETRY } else { Duration::ZERO };
+            let delay = self.backoff.next_delay(self.dice.f64()).max(least);
             if let Some(error) = &error {
                 warn!(%error, ?delay, "no session; trying again");
             }
@@ -256,7 +258,7 @@ impl KeeperTask {
             End::Lost(Loss::AuthFailed) => return (true, Some(Error::AuthFailed)),
             End::Lost(loss) => warn!(%session, %loss, "session lost; opening a new one"),
             End::Unconfirmed => {
-                warn!(%session, "no heartbeat confirmed for its timeout; opening a new session")
+                warn!(%session, "no heartbeat confirmed for its timeout; opening a new session");
             }
         }
         // A session that never saw a heartbeat may have been taken away at once, and so may the next.
@@ -351,6 +353,9 @@ impl KeeperTask {
         }
     }
 }
+
+/// A refusal is not tried again sooner.
+const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 /// How long the next session waits for the server's word on the end of the last one.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(100);

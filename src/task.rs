@@ -37,12 +37,6 @@ impl Tasks {
         self.cancelled.clone()
     }
 
-    /// How many tasks are still running.
-    #[cfg(test)]
-    pub(crate) fn running(&self) -> usize {
-        self.tracker.len()
-    }
-
     /// Whether the owner has shut down.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.is_cancelled()

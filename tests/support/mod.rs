@@ -3,7 +3,11 @@
 //!
 //! The servers need Java and ZooKeeper: see [`server`]. A test without them fails; it is never skipped.
 
-#![allow(dead_code, reason = "each test binary compiles this module for itself and uses its own part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary compiles this module for itself and uses its own part of it"
+)]
 #![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
 
 pub mod ensemble;
