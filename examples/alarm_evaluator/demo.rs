@@ -360,8 +360,9 @@ impl Demo {
         let number =
             |wanted: fn(&State) -> bool| self.last.states.values().filter(|state| wanted(state)).count();
         say!(
-            "\n{} {} ok, {} firing, {} insufficient data (the host has no such metric or device)",
-            bold("RESULT"),
+            "\n{} of the last cycle: {} ok, {} firing, {} without data\n  \
+             (this host has no such metric or device)",
+            bold("RESULTS"),
             number(|state| matches!(state, State::Ok)),
             number(|state| matches!(state, State::Alarm(_))),
             number(|state| matches!(state, State::InsufficientData)),
