@@ -76,9 +76,10 @@ async fn work(_entry: Entry) {
 
 /// Shows how workers follow a membership that changes.
 ///
-/// Without --backend, several workers come and go within this process for twenty seconds. With --backend it is one
+/// Without --backend, several workers come and go within this process for fifteen seconds. With --backend it is one
 /// worker of a fleet and runs until it is stopped.
 #[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
 struct Args {
     #[command(flatten)]
     fleet: FleetArgs,
@@ -92,6 +93,9 @@ struct Args {
     #[arg(long, value_parser = support::duration, requires = "backend")]
     settle: Option<Duration>,
 }
+
+const EXAMPLES: &str = "Examples:\n\
+\x20 watch_rebalances --backend zookeeper://127.0.0.1:2181 --member-id a --weight 2";
 
 #[tokio::main]
 async fn main() -> ExitCode {

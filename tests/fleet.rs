@@ -3,6 +3,8 @@
 //! Everything is judged by the evaluations that the processes log, one by one: who evaluated which alarm when, by
 //! which generation of the membership.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::{

@@ -240,7 +240,7 @@ impl Demo {
     }
 
     fn title(&self, word: &str, text: &str) {
-        say!("\n{:<6} {text}", bold(word));
+        say!("\n{} {text}", bold(format!("{word:<5}")));
         let mut columns = vec![format!("{:>5}", "cycle")];
         columns.extend(NAMES.iter().map(|name| format!("{name:>7}")));
         say!("  {}", dim(columns.concat() + "   alarms evaluated"));

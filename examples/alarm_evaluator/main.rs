@@ -58,9 +58,10 @@ struct Turn {
 
 /// Evaluates alarms about this host, sharing them with other evaluators.
 ///
-/// Without --backend, four evaluators share the alarms within this process for half a minute: one joins late, one
-/// leaves, one crashes. With --backend it is one evaluator of a fleet and runs until it is stopped.
+/// Without --backend, four evaluators share the alarms within this process for a quarter of a minute: one joins
+/// late, one leaves, one crashes. With --backend it is one evaluator of a fleet and runs until it is stopped.
 #[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
 struct Args {
     #[command(flatten)]
     fleet: FleetArgs,
@@ -75,6 +76,10 @@ struct Args {
     #[arg(long, value_name = "FILE", requires = "backend")]
     log_evaluations: Option<PathBuf>,
 }
+
+const EXAMPLES: &str = "Examples:\n\
+\x20 alarm_evaluator --backend zookeeper://127.0.0.1:2181 --member-id a\n\
+\x20 alarm_evaluator --backend zookeeper://127.0.0.1:2181 --member-id b --cycle 2s";
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -62,6 +62,7 @@ struct Limits {
 /// Without --backend, several agents share some endpoints within this process for a few rounds. With --backend it
 /// is one agent of a fleet and runs until it is stopped.
 #[derive(Debug, Parser)]
+#[command(after_help = EXAMPLES)]
 struct Args {
     #[command(flatten)]
     fleet: FleetArgs,
@@ -79,6 +80,9 @@ struct Args {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
 }
+
+const EXAMPLES: &str = "Examples:\n\
+\x20 polling_agent --backend zookeeper://127.0.0.1:2181 --targets examples/targets.txt";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -113,19 +117,26 @@ async fn one_of_a_fleet(
 
     let coordinator = PartitionCoordinator::start(config)?;
     let group = coordinator.join(args.fleet.group("polling-agent")).await?;
+    let mut rebalances = group.rebalances();
     let number = count(targets.len(), "target");
     say!("agent {}: {number} at {servers}; times are UTC, Ctrl-C ends it", coordinator.member_id());
     let failure = loop {
-        let round = async {
-            rounds.tick().await;
-            poll_my_targets(&group, targets, limits).await
-        };
+        tokio::select! {
+            () = &mut stop => break None,
+            change = rebalances.next() => match change {
+                // Back in the group: no need to wait for the next round.
+                Some(change) if change.members().0 == 0 => rounds.reset(),
+                Some(_) => continue,
+                None => break Some(Error::Closed { group: group.name() }),
+            },
+            _ = rounds.tick() => {}
+        }
         let polls = tokio::select! {
             () = &mut stop => break None,
-            polls = round => polls,
+            polls = poll_my_targets(&group, targets, limits) => polls,
         };
         match polls {
-            Ok(polls) => report(&polls, targets, &group),
+            Ok(polls) => report(polls, targets, &group),
             Err(error @ (Error::MemberIdTaken { .. } | Error::Closed { .. })) => break Some(error),
             Err(error) => say!("{}  {}", time_of_day(), yellow(format!("nothing polled: {error}"))),
         }
@@ -138,7 +149,8 @@ async fn one_of_a_fleet(
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn report(polls: &[Poll], targets: &[Target], group: &Group) {
+fn report(mut polls: Vec<Poll>, targets: &[Target], group: &Group) {
+    polls.sort_by(|one, other| one.target.cmp(&other.target));
     let (view, now) = (group.view(), time_of_day());
     if view.standing() != Standing::Member {
         return say!("{now}  {}", yellow("not in the group at present: polling nothing"));
@@ -154,6 +166,6 @@ fn report(polls: &[Poll], targets: &[Target], group: &Group) {
     );
     for poll in down {
         let reason = poll.outcome.as_ref().err().map_or("", String::as_str);
-        say!("{now}    {} {} ({})", red(&poll.target), reason, seconds(poll.took));
+        say!("{now}    {}  {reason} ({})", red(&poll.target), seconds(poll.took));
     }
 }

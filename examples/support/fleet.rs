@@ -1,5 +1,7 @@
 //! The arguments by which an example becomes one member of a real fleet, and the signal that ends it.
 
+use std::io::IsTerminal as _;
+
 use apportion::{Config, ConfigError};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -10,9 +12,9 @@ use tracing_subscriber::{
 /// The arguments that all examples have.
 #[derive(Debug, clap::Args)]
 pub struct FleetArgs {
-    /// Be one member of a fleet that meets at these servers, such as zookeeper://127.0.0.1:2181. Without it, a
-    /// demonstration runs in this process alone and ends by itself
-    #[arg(long, value_name = "URL")]
+    /// Be one member of a fleet that meets at these servers; `?timeout=6s&namespace=test` and other options of
+    /// the library may follow. Without it, a demonstration runs in this process alone and ends by itself
+    #[arg(long, value_name = "zookeeper://HOST:PORT,...")]
     pub backend: Option<String>,
     /// The name of this member, unique among those that run at the same time [default: a uuid]
     #[arg(long, value_name = "ID", requires = "backend")]
@@ -50,7 +52,11 @@ impl FleetArgs {
             (1, _) => LevelFilter::INFO,
             _ => LevelFilter::DEBUG,
         };
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+        let is_terminal = std::io::stderr().is_terminal();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(is_terminal)
+            .without_time();
         let ours = Targets::new().with_target("apportion", level);
         tracing_subscriber::registry().with(lines).with(ours).init();
     }
