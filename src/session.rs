@@ -82,6 +82,20 @@ impl Live {
         matches!(*self.session.state().borrow(), SessionState::Connected { .. })
     }
 
+    /// Waits for the server's word on everything that was asked of it before; whether it came. A client cannot
+    /// see whether its last request, the end of the session, has arrived, so this is asked before.
+    pub(crate) async fn has_heard(&self) -> bool {
+        if !self.is_connected() {
+            return *self.session.state().borrow() == SessionState::Lost(Loss::Expired);
+        }
+        match self.session.commit(vec![Op::exists(&ZnodePath::root())]).await {
+            Ok(_) => true,
+            Err(CommitError { index, error }) => {
+                index.is_some() || error == backend::Error::Lost(Loss::Expired)
+            }
+        }
+    }
+
     /// The checks of a heartbeat, and whose they are. A tenure that has ended is no longer attended to.
     fn checks(&self, namespace: &ZnodePath) -> (Vec<Op>, Vec<Tenure>) {
         let mut attended = self.attended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,15 +174,9 @@ impl Keeper {
         self.tasks.cancel();
     }
 
-    /// Closes the session and waits until its end is confirmed, or until it is clear that it will not be.
-    /// Returns whether it was.
+    /// Ends it and waits for that. Returns whether it came in time.
     pub(crate) async fn close(&self) -> bool {
-        let live = self.live();
-        let ended = self.tasks.shutdown(self.patience).await;
-        let confirmed = live.is_none_or(|live| {
-            matches!(*live.session.state().borrow(), SessionState::Lost(Loss::Closed | Loss::Expired))
-        });
-        ended && confirmed
+        self.tasks.shutdown(self.patience).await
     }
 }
 

@@ -264,8 +264,9 @@ impl Engine {
         match (&self.phase, outcome) {
             (Phase::Leaving { .. }, Event::Failed(error, _)) => {
                 let at = now + self.backoff.next_delay(dice).min(BLOCKED_RETRY);
-                let gone = matches!(error, backend::Error::NoNode);
-                self.phase = if gone { Phase::Left } else { Phase::Leaving { at } };
+                // Without permission only the end of the session removes it.
+                let is_over = matches!(error, backend::Error::NoNode | backend::Error::NotPermitted);
+                self.phase = if is_over { Phase::Left } else { Phase::Leaving { at } };
             }
             (Phase::Leaving { .. }, _) => self.leave_inside(Phase::Left),
             (_, Event::GroupReady) => self.hop(Action::Join, now, dice),
