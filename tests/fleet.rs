@@ -3,6 +3,7 @@
 //! Everything is judged by the evaluations that the processes log, one by one: who evaluated which alarm when, by
 //! which generation of the membership.
 
+#![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
