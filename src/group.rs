@@ -303,7 +303,8 @@ impl Rebalances {
     pub async fn next(&mut self) -> Option<Rebalance> {
         while !self.is_over {
             let view = self.views.borrow_and_update().clone();
-            let after = (view.standing() == Standing::Member).then(|| view.ring.clone());
+            let is_member = view.standing() == Standing::Member;
+            let after = is_member.then(|| view.ring.clone());
             if after.as_ref().map(|ring| ring.digest()) != self.seen.as_ref().map(|ring| ring.digest()) {
                 let before = std::mem::replace(&mut self.seen, after.clone());
                 return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
@@ -316,7 +317,7 @@ impl Rebalances {
                     let before = self.seen.take()?;
                     return Some(Rebalance { me: view.me.clone(), before: Some(before), after: None, epoch: view.epoch });
                 },
-                () = async { tenure.expect("guarded").changed().await }, if tenure.is_some_and(|it| !it.has_ended()) => {}
+                () = async { tenure.expect("guarded").changed(is_member).await }, if tenure.is_some_and(|it| !it.has_ended()) => {}
             }
         }
         None
