@@ -490,7 +490,7 @@ impl Join {
             };
             leaving.has_left().await;
         };
-        let mut claim = JoinClaim { shared: &shared, name: &name, is_kept: false };
+        let mut claim = JoinClaim { shared: &shared, name: &name, group: &group, is_kept: false };
         if waits {
             let timing = link.keeper.live().map(|live| live.timing);
             let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
@@ -511,13 +511,16 @@ impl Join {
 struct JoinClaim<'a> {
     shared: &'a Shared,
     name: &'a str,
+    group: &'a Group,
     is_kept: bool,
 }
 
 impl Drop for JoinClaim<'_> {
     fn drop(&mut self) {
         let mut groups = self.shared.lock();
-        let Some(entry) = groups.get_mut(self.name) else { return };
+        // It may have been left meanwhile, and joined anew by somebody else.
+        let ours = |entry: &&mut Entry| entry.group.is_same(self.group);
+        let Some(entry) = groups.get_mut(self.name).filter(ours) else { return };
         entry.waiting -= 1;
         entry.is_wanted |= self.is_kept;
         if entry.waiting == 0 && !entry.is_wanted {

@@ -225,6 +225,11 @@ impl Group {
         Ok(())
     }
 
+    /// Whether both are handles to one membership.
+    pub(crate) fn is_same(&self, other: &Group) -> bool {
+        self.views.same_channel(&other.views)
+    }
+
     /// Whether it was left, or is being left.
     pub(crate) fn is_leaving(&self) -> bool {
         match &self.behind {

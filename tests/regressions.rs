@@ -1,0 +1,190 @@
+//! What a review of the core found, each as the behaviour that was missing.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::{Future, IntoFuture},
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use apportion::{
+    Config, Error, Group, PartitionCoordinator, Share,
+    backend::{
+        BoxFuture, CommitError, Connector, CreateMode, Done, Error as BackendError, Memory, Op, Session,
+        SessionId, SessionState, Stat, Watch, Znode, path::ZnodePath,
+    },
+    clock::Clock,
+    group::{Rebalance, Standing},
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+fn config(connector: impl Connector, id: &str) -> Config {
+    Config::for_backend(connector).member_id(id)
+}
+
+async fn connect(connector: impl Connector, id: &str) -> PartitionCoordinator {
+    PartitionCoordinator::connect(config(connector, id)).await.unwrap()
+}
+
+fn path(path: &str) -> ZnodePath {
+    ZnodePath::parse(path).unwrap()
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            sleep(5 * MS).await;
+        }
+    };
+    assert!(timeout(120 * SECOND, wait).await.is_ok(), "never: {what}");
+}
+
+/// Sessions of an in-memory ensemble in which something happens at the wrong moment.
+#[derive(Clone)]
+struct Mishaps {
+    memory: Memory,
+    /// Happens once, between the list of the children and the reading of them.
+    between_list_and_read: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
+    /// Creates get no answer.
+    swallows_creates: Arc<AtomicBool>,
+}
+
+impl Mishaps {
+    fn new(memory: &Memory) -> Self {
+        Mishaps {
+            memory: memory.clone(),
+            between_list_and_read: Arc::default(),
+            swallows_creates: Arc::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Mishaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mishaps")
+    }
+}
+
+impl Connector for Mishaps {
+    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, BackendError>> {
+        Box::pin(async move {
+            let inner = self.memory.open(timeout).await?;
+            let session: Arc<dyn Session> = Arc::new(MishapSession { inner, mishaps: self.clone() });
+            Ok(session)
+        })
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.memory.clock()
+    }
+}
+
+#[derive(Debug)]
+struct MishapSession {
+    inner: Arc<dyn Session>,
+    mishaps: Mishaps,
+}
+
+impl Session for MishapSession {
+    fn id(&self) -> SessionId {
+        self.inner.id()
+    }
+
+    fn timeout(&self) -> Duration {
+        self.inner.timeout()
+    }
+
+    fn state(&self) -> watch::Receiver<SessionState> {
+        self.inner.state()
+    }
+
+    fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<Znode>, BackendError>> {
+        self.inner.get(path)
+    }
+
+    fn get_many<'a>(
+        &'a self,
+        paths: &'a [ZnodePath],
+    ) -> BoxFuture<'a, Result<Vec<Option<Znode>>, BackendError>> {
+        Box::pin(async move {
+            let mishap = self.mishaps.between_list_and_read.lock().unwrap().take();
+            if let Some(mishap) = mishap {
+                mishap.await;
+            }
+            self.inner.get_many(paths).await
+        })
+    }
+
+    fn children<'a>(
+        &'a self,
+        path: &'a ZnodePath,
+    ) -> BoxFuture<'a, Result<(Vec<String>, Stat), BackendError>> {
+        self.inner.children(path)
+    }
+
+    fn watch_children<'a>(
+        &'a self,
+        path: &'a ZnodePath,
+    ) -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch), BackendError>> {
+        self.inner.watch_children(path)
+    }
+
+    fn watch_node<'a>(
+        &'a self,
+        path: &'a ZnodePath,
+    ) -> BoxFuture<'a, Result<(Option<Stat>, Watch), BackendError>> {
+        self.inner.watch_node(path)
+    }
+
+    fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>> {
+        let creates = ops.iter().any(|op| matches!(op, Op::Create { .. }));
+        if creates && self.mishaps.swallows_creates.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
+        self.inner.commit(ops)
+    }
+
+    fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.sync(path)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_is_given_up_does_not_end_the_membership_of_a_later_join() {
+    let memory = Memory::new();
+    let coordinator = connect(memory.clone(), "a").await;
+    let first = coordinator.join("g").await.unwrap();
+    // A stranger in our place keeps the next join waiting.
+    let stranger = memory.open(10 * SECOND).await.unwrap();
+    let own = path("/apportion/g/a");
+    let replace = vec![Op::delete(&own, None), Op::create(&own, [], CreateMode::Ephemeral)];
+    stranger.commit(replace).await.unwrap();
+    until("out of the group", || first.view().standing() == Standing::Joining).await;
+
+    let mut given_up = Box::pin(coordinator.join("g").into_future());
+    let poll = given_up.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll.is_pending());
+    first.leave().await.unwrap();
+    stranger.close().await;
+    let second = coordinator.join("g").await.unwrap();
+    drop(given_up);
+    sleep(5 * SECOND).await;
+    assert_eq!(second.view().standing(), Standing::Member);
+    assert_eq!(coordinator.join("g").await.unwrap().view().standing(), Standing::Member);
+}
