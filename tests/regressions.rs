@@ -188,3 +188,20 @@ async fn a_join_that_is_given_up_does_not_end_the_membership_of_a_later_join() {
     assert_eq!(second.view().standing(), Standing::Member);
     assert_eq!(coordinator.join("g").await.unwrap().view().standing(), Standing::Member);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_join_during_the_shutdown_is_refused() {
+    let memory = Memory::new();
+    let coordinator = connect(memory.clone(), "a").await;
+    let group = coordinator.join("g").await.unwrap();
+    let watcher = memory.open(10 * SECOND).await.unwrap();
+    let mut shutdown = pin!(coordinator.shutdown());
+    let poll = shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll.is_pending(), "the leave takes a turn of the runtime");
+    // As a loop does that evaluates once more.
+    let error = coordinator.extract_my_subset("g", ["x"]).await.unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    shutdown.await.unwrap();
+    assert!(watcher.children(&path("/apportion/g")).await.unwrap().0.is_empty());
+    assert_eq!(group.view().standing(), Standing::Left);
+}
