@@ -294,7 +294,10 @@ impl PartitionCoordinator {
     ///
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        let Some(link) = &self.shared.link else { return Ok(()) };
+        let Some(link) = &self.shared.link else {
+            self.shared.take_groups().iter().for_each(Group::start_leaving);
+            return Ok(());
+        };
         let mut end = self.shared.end.lock().await;
         let told = match *end {
             Some(told) => told,
@@ -310,10 +313,12 @@ impl PartitionCoordinator {
 
 impl Drop for PartitionCoordinator {
     fn drop(&mut self) {
-        drop(self.shared.take_groups());
+        let groups = self.shared.take_groups();
         self.shared.tasks.cancel();
-        if let Some(link) = &self.shared.link {
-            link.keeper.cancel();
+        match &self.shared.link {
+            Some(link) => link.keeper.cancel(),
+            // There is no task that would end them.
+            None => groups.iter().for_each(Group::start_leaving),
         }
     }
 }
@@ -373,13 +378,7 @@ impl Shared {
     }
 
     /// Finds the group, or starts it, and counts one more who waits for it.
-    fn enter(
-        &self,
-        link: &Backing,
-        name: &str,
-        options: Options,
-        accepts_any: bool,
-    ) -> Result<Entered, Error> {
+    fn enter(&self, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
         let mut groups = self.lock();
         let Some(groups) = groups.as_mut() else { return Err(Error::Closed { group: name.into() }) };
         if let Some(entry) = groups.get_mut(name) {
@@ -395,7 +394,10 @@ impl Shared {
                 return Ok(Entered::StillLeaving(entry.group.clone()));
             }
         }
-        let group = self.launch(link, name, options)?;
+        let group = match &self.link {
+            Some(link) => self.launch(link, name, options)?,
+            None => self.alone(name)?,
+        };
         groups.insert(name.into(), Entry { group: group.clone(), options, waiting: 1, is_wanted: false });
         Ok(Entered::In(group))
     }
@@ -488,16 +490,15 @@ impl Join {
         if !(1..=MAX_WEIGHT).contains(&options.weight) {
             return Err(Error::Weight { group: name, weight: options.weight });
         }
-        let Some(link) = &shared.link else { return shared.alone(&name) };
         let group = loop {
-            let leaving = match shared.enter(link, &name, options, accepts_any)? {
+            let leaving = match shared.enter(&name, options, accepts_any)? {
                 Entered::In(group) => break group,
                 Entered::StillLeaving(group) => group,
             };
             leaving.has_left().await;
         };
         let mut claim = JoinClaim { shared: &shared, name: &name, group: &group, is_kept: false };
-        if waits {
+        if let Some(link) = shared.link.as_ref().filter(|_| waits) {
             let timing = link.keeper.live().map(|live| live.timing);
             let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
             // Longer than a stranger's znode is waited for.

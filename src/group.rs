@@ -240,9 +240,12 @@ impl Group {
         }
     }
 
-    /// Whether the task behind it has ended.
+    /// Whether it was left, and whatever task was behind it has ended.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(&self.behind, Behind::Driver { commands, .. } if commands.is_closed())
+        match &self.behind {
+            Behind::Alone(_) => self.is_leaving(),
+            Behind::Driver { commands, .. } => commands.is_closed(),
+        }
     }
 
     pub(crate) fn start_leaving(&self) {
@@ -313,6 +316,10 @@ impl Rebalances {
             if after.as_ref().map(|ring| ring.digest()) != self.seen.as_ref().map(|ring| ring.digest()) {
                 let before = std::mem::replace(&mut self.seen, after.clone());
                 return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
+            }
+            if view.has_left {
+                self.is_over = true;
+                return None;
             }
             let tenure = view.acting();
             tokio::select! {

@@ -205,3 +205,32 @@ async fn a_join_during_the_shutdown_is_refused() {
     assert!(watcher.children(&path("/apportion/g")).await.unwrap().0.is_empty());
     assert_eq!(group.view().standing(), Standing::Left);
 }
+
+#[tokio::test]
+async fn a_group_without_a_backend_lives_as_long_as_one_with_a_backend() {
+    let alone = PartitionCoordinator::standalone();
+    let mut rebalances = alone.join("g").await.unwrap().rebalances();
+    assert!(rebalances.next().await.unwrap().is_gained("x"));
+    // The handle is gone, the membership is not.
+    assert!(timeout(20 * MS, rebalances.next()).await.is_err());
+
+    let group = alone.join("g").await.unwrap();
+    let same = alone.join("g").await.unwrap();
+    assert!(matches!(alone.join("g").weight(2).await, Err(Error::JoinedDifferently { .. })));
+    group.leave().await.unwrap();
+    assert!(matches!(same.extract_my_subset(["x"]).await, Err(Error::Closed { .. })), "it is the same group");
+    assert!(rebalances.next().await.unwrap().is_total_loss());
+    assert!(rebalances.next().await.is_none());
+
+    let again = alone.join("g").await.unwrap();
+    assert_eq!(again.extract_my_subset(["x"]).await.unwrap().len(), 1);
+    alone.shutdown().await.unwrap();
+    assert!(matches!(again.extract_my_subset(["x"]).await, Err(Error::Closed { .. })));
+    assert!(matches!(alone.join("g").await, Err(Error::Closed { .. })));
+
+    let dropped = PartitionCoordinator::standalone().join("g").await.unwrap();
+    assert!(
+        matches!(dropped.extract_my_subset(["x"]).await, Err(Error::Closed { .. })),
+        "so is its coordinator"
+    );
+}
