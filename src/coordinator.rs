@@ -502,7 +502,7 @@ impl Join {
             let timing = link.keeper.live().map(|live| live.timing);
             let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
             // Longer than a stranger's znode is waited for.
-            let patience = 2 * lifetime + options.settle * 5;
+            let patience = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
             match timeout(patience, group.joined()).await {
                 Ok(joined) => joined?,
                 Err(_) => return Err(Error::unreachable_after(patience, link.keeper.last_error().as_ref())),

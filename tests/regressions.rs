@@ -190,6 +190,13 @@ async fn a_join_that_is_given_up_does_not_end_the_membership_of_a_later_join() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_settling_time_without_end_is_waited_for_and_nothing_panics() {
+    let coordinator = connect(Memory::new(), "a").await;
+    let join = coordinator.join("g").settle(Duration::MAX);
+    assert!(timeout(600 * SECOND, join.into_future()).await.is_err(), "it can never settle");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_join_during_the_shutdown_is_refused() {
     let memory = Memory::new();
     let coordinator = connect(memory.clone(), "a").await;

@@ -431,7 +431,7 @@ impl Engine {
 
 impl Candidate {
     fn due(&self, settle: Duration) -> Moment {
-        (self.last_change + settle).min(self.first_change + settle * MAX_SETTLES)
+        (self.last_change + settle).min(self.first_change + settle.saturating_mul(MAX_SETTLES))
     }
 }
 
