@@ -134,7 +134,9 @@ impl Group {
         is_mine: impl Fn(&HashRing, &str, &I::Item) -> bool,
     ) -> Result<Share<I::Item>, Error> {
         let (view, has_share) = self.settled_view().await?;
-        let guard = Guard { group: view.group.clone(), epoch: view.epoch, tenure: view.tenure.clone() };
+        // A share that hands nothing out because of the deadline must not become valid with a later heartbeat.
+        let tenure = view.tenure.clone().filter(|_| has_share);
+        let guard = Guard { group: view.group.clone(), epoch: view.epoch, tenure };
         let mut mine = Vec::new();
         if has_share {
             let me = view.me.as_str();

@@ -197,6 +197,22 @@ async fn a_settling_time_without_end_is_waited_for_and_nothing_panics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_share_of_a_lapsed_member_stays_invalid() {
+    let memory = Memory::new();
+    let coordinator = connect(memory.clone(), "a").await;
+    let group = coordinator.join("g").await.unwrap();
+    let session = coordinator.session_id().unwrap();
+    memory.suspend(session);
+    sleep(8 * SECOND).await;
+    let share = group.extract_my_subset(["x"]).await.unwrap();
+    assert!(share.is_empty() && !share.is_valid());
+    memory.resume(session);
+    until("back before the expiry", || group.view().owns("x")).await;
+    assert_eq!(coordinator.session_id(), Some(session));
+    assert!(!share.is_valid(), "nothing was handed out with it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_join_during_the_shutdown_is_refused() {
     let memory = Memory::new();
     let coordinator = connect(memory.clone(), "a").await;
