@@ -283,7 +283,10 @@ impl KeeperTask {
                 return Err(Error::Config(error.into()));
             }
         };
-        if let Err(error) = ensure(&*session, &self.namespace).await {
+        let silence = |_| Err(backend::Error::Unreachable("no answer in a new session".into()));
+        let made =
+            timeout(session.timeout(), ensure(&*session, &self.namespace)).await.unwrap_or_else(silence);
+        if let Err(error) = made {
             session.close().await;
             return Err(Error::from_backend(error, &self.namespace));
         }
@@ -340,7 +343,12 @@ impl KeeperTask {
                 Err(CommitError { index: Some(0), error }) => {
                     warn!(namespace = %self.namespace, %error, "the namespace is gone; making it again");
                     tenures.iter().for_each(Tenure::end);
-                    match ensure(&*live.session, &self.namespace).await {
+                    let made = tokio::select! {
+                        made = ensure(&*live.session, &self.namespace) => made,
+                        loss = lost(&mut state) => return (End::Lost(loss), has_beaten),
+                        () = sleep(remaining) => return (End::Unconfirmed, has_beaten),
+                    };
+                    match made {
                         Ok(()) => next = now,
                         Err(error) if error.is_unknown() => {}
                         Err(error) => {

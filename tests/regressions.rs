@@ -213,6 +213,21 @@ async fn an_empty_share_of_a_lapsed_member_stays_invalid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_that_cannot_be_made_again_for_want_of_an_answer_ends_the_session() {
+    let memory = Memory::new();
+    let mishaps = Mishaps::new(&memory);
+    let coordinator = connect(mishaps.clone(), "a").await;
+    let session = coordinator.session_id().unwrap();
+    mishaps.swallows_creates.store(true, Ordering::SeqCst);
+    let operator = memory.open(SECOND).await.unwrap();
+    operator.commit(vec![Op::delete(&path("/apportion"), None)]).await.unwrap();
+    sleep(12 * SECOND).await;
+    assert_ne!(coordinator.session_id(), Some(session), "nothing was confirmed for a timeout");
+    mishaps.swallows_creates.store(false, Ordering::SeqCst);
+    until("a new session", || coordinator.session_id().is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_join_during_the_shutdown_is_refused() {
     let memory = Memory::new();
     let coordinator = connect(memory.clone(), "a").await;
