@@ -213,6 +213,45 @@ async fn an_empty_share_of_a_lapsed_member_stays_invalid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leaves() {
+    let memory = Memory::new();
+    let mishaps = Mishaps::new(&memory);
+    let a = connect(mishaps.clone(), "a").await;
+    let b = connect(memory.clone(), "b").await;
+    let c = connect(memory.clone(), "c").await;
+    let (in_a, in_b, in_c) =
+        (a.join("g").await.unwrap(), b.join("g").await.unwrap(), c.join("g").await.unwrap());
+    until("three see each other", || [&in_a, &in_b, &in_c].iter().all(|g| g.view().members().len() == 3))
+        .await;
+
+    let mut of_epoch = BTreeMap::new();
+    let look = |of_epoch: &mut BTreeMap<i64, u64>| {
+        for view in [in_a.view(), in_c.view()] {
+            let digest = *of_epoch.entry(view.epoch()).or_insert(view.ring().digest());
+            assert_eq!(digest, view.ring().digest(), "epoch {} of {}", view.epoch(), view.me());
+        }
+    };
+    // The next list of `a` is that of the arrival of `d`, and `b` goes before its znode is read. Meanwhile `c` had
+    // the time to adopt the membership with `b`.
+    let leaver = Mutex::new(Some(b));
+    let leave = async move {
+        sleep(200 * MS).await;
+        let b = leaver.lock().unwrap().take().unwrap();
+        b.shutdown().await.unwrap();
+        drop(in_b);
+    };
+    *mishaps.between_list_and_read.lock().unwrap() = Some(Box::pin(leave));
+    let d = connect(memory.clone(), "d").await;
+    let in_d = d.join("g").await.unwrap();
+    for _ in 0..500 {
+        look(&mut of_epoch);
+        sleep(5 * MS).await;
+    }
+    assert!(of_epoch.len() >= 3, "{of_epoch:?}");
+    assert_eq!(in_d.view().members().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_namespace_that_cannot_be_made_again_for_want_of_an_answer_ends_the_session() {
     let memory = Memory::new();
     let mishaps = Mishaps::new(&memory);
