@@ -85,7 +85,8 @@ impl Group {
     ///
     /// Each item is its own key; see [`Group::extract_my_subset_by`] for keys of any shape. The answer comes
     /// from the last view. While the backend is out of reach that view holds until the deadline of the last
-    /// confirmed heartbeat; after it the share is empty and [invalid](Share::is_valid), at once. If the
+    /// confirmed heartbeat; after it the share is empty and [invalid](Share::is_valid), at once. It is empty, too,
+    /// while the first membership after a join [settles](crate::Join::settle). If the
     /// backend can be reached and this member is missing from its group, up to five tries are made, up to two
     /// seconds apart, while the membership is re-joined.
     ///
@@ -97,8 +98,9 @@ impl Group {
     /// # Errors
     ///
     /// [`Error::NotInGroup`] if five tries did not bring our znode back, [`Error::MemberIdTaken`],
-    /// [`Error::NotPermitted`] or [`Error::RingMismatch`] while the membership is refused for that reason, and
-    /// [`Error::Closed`] after the group was left.
+    /// [`Error::NotPermitted`], [`Error::RingMismatch`] or [`Error::Ring`] while the membership is refused for
+    /// that reason, [`Error::NotPermitted`], [`Error::AuthFailed`] or [`Error::Config`] while every session is,
+    /// and [`Error::Closed`] after the group was left or its coordinator has ended.
     ///
     /// # Cancel safety
     ///
@@ -162,7 +164,7 @@ impl Group {
                 Standing::Lapsed => return Ok((view, false)),
                 Standing::Left => return Err(Error::Closed { group: view.group.to_string() }),
                 Standing::Refused => return Err(view.refusal.clone().unwrap_or(self.closed(&view))),
-                Standing::Joining if !self.is_connected()? => return Ok((view, false)),
+                Standing::Joining if view.is_settling || !self.is_connected()? => return Ok((view, false)),
                 Standing::Joining if attempt == TRIES => break,
                 Standing::Joining => {}
             }

@@ -197,6 +197,22 @@ async fn a_settling_time_without_end_is_waited_for_and_nothing_panics() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_waits_for_its_first_membership_to_settle_has_an_empty_share() {
+    let memory = Memory::new();
+    let coordinator = connect(memory.clone(), "a").await;
+    let group = coordinator.join("g").settle(60 * SECOND).await.unwrap();
+    let session = coordinator.session_id();
+    memory.expire(session.unwrap());
+    until("in a new session", || ![session, None].contains(&coordinator.session_id())).await;
+    for _ in 0..10 {
+        let share = group.extract_my_subset(["x"]).await.unwrap();
+        assert!(share.is_empty() && !share.is_valid());
+        sleep(SECOND).await;
+    }
+    until("settled", || group.view().owns("x")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_empty_share_of_a_lapsed_member_stays_invalid() {
     let memory = Memory::new();
     let coordinator = connect(memory.clone(), "a").await;
@@ -310,4 +326,37 @@ async fn a_group_without_a_backend_lives_as_long_as_one_with_a_backend() {
         matches!(dropped.extract_my_subset(["x"]).await, Err(Error::Closed { .. })),
         "so is its coordinator"
     );
+}
+
+/// Compiles: what a service spawns has to be `Send`, whatever the items are.
+#[allow(dead_code)]
+fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, rows: Vec<(String, u64)>) {
+    fn spawnable<T: Send>(future: impl Future<Output = T> + Send) {
+        drop(future);
+    }
+    spawnable(PartitionCoordinator::connect("zookeeper://localhost"));
+    spawnable(PartitionCoordinator::connect(Config::aodh()));
+    spawnable(coordinator.join("g").weight(3).settle(SECOND).into_future());
+    spawnable(coordinator.extract_my_subset("g", vec![String::new()]));
+    spawnable(coordinator.extract_my_subset_by("g", rows.clone(), |row| row.1));
+    spawnable(coordinator.shutdown());
+    spawnable(group.extract_my_subset(vec![String::new()]));
+    spawnable(group.extract_my_subset(&["x"]));
+    spawnable(group.extract_my_subset((0..10).map(|n| n.to_string())));
+    spawnable(group.extract_my_subset_by(&rows, |row| row.0.clone()));
+    spawnable(group.extract_my_subset_by(rows.iter(), |(_, number)| *number));
+    spawnable(group.clone().leave());
+    let (mut rebalances, shards) = (group.rebalances(), vec![String::new()]);
+    spawnable(async move {
+        while let Some(change) = rebalances.next().await {
+            for shard in change.lost(&shards) {
+                sleep(Duration::from_millis(shard.len() as u64)).await;
+            }
+        }
+    });
+    fn shareable<T: Send + Sync + fmt::Debug>() {}
+    shareable::<PartitionCoordinator>();
+    shareable::<Group>();
+    shareable::<Share<String>>();
+    shareable::<Rebalance>();
 }

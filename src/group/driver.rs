@@ -177,6 +177,7 @@ impl Driver {
             members,
             ring,
             tenure: hold.and_then(|hold| hold.tenure.clone()).filter(|_| picture.own.is_some()),
+            is_settling: picture.is_settling,
             refusal,
             has_left: picture.has_left,
         };

@@ -114,8 +114,10 @@ pub(crate) struct Picture {
     pub(crate) epoch: i64,
     /// Sorted by id.
     pub(crate) members: Vec<Member>,
-    /// Our znode, once a list has shown it.
+    /// Our znode, once a list that shows it was adopted.
     pub(crate) own: Option<Own>,
+    /// A list has shown our znode, and waits for the membership to settle.
+    pub(crate) is_settling: bool,
     /// Why we are kept out, or may not act although we are in.
     pub(crate) refusal: Option<Error>,
     pub(crate) has_left: bool,
@@ -341,6 +343,9 @@ impl Engine {
                 None => (now, now),
             };
             self.candidate = Some(Candidate { epoch, members, first_change, last_change });
+            if is_first && !std::mem::replace(&mut self.picture.is_settling, true) {
+                self.picture.revision += 1;
+            }
         }
     }
 
@@ -353,7 +358,9 @@ impl Engine {
             || refusal.is_some() != self.picture.refusal.is_some();
         if is_news {
             let revision = self.picture.revision + 1;
-            self.picture = Picture { revision, epoch, members, own: Some(own), refusal, has_left: false };
+            let own = Some(own);
+            self.picture =
+                Picture { revision, epoch, members, own, is_settling: false, refusal, has_left: false };
         }
     }
 
@@ -402,6 +409,7 @@ impl Engine {
 
     fn leave_inside(&mut self, phase: Phase) {
         self.picture.own = None;
+        self.picture.is_settling = false;
         self.picture.has_left = matches!(phase, Phase::Leaving { .. } | Phase::Left);
         self.picture.revision += 1;
         self.candidate = None;
