@@ -233,6 +233,8 @@ impl Engine {
             Event::SessionUp { session, lifetime } => {
                 self.lose_session();
                 self.session = Some((session, lifetime));
+                // Without contact the servers may have been away too, and then nobody's session ran out.
+                self.blocked_since = None;
                 if matches!(self.phase, Phase::NoSession) {
                     self.go(Action::Join, now);
                 }

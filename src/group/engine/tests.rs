@@ -389,3 +389,17 @@ fn leaving_in_the_middle_of_a_join_deletes_what_the_join_may_have_left() {
     assert_eq!(up(&mut engine, 0.0), Some(Action::Join));
     assert_eq!(feed(&mut engine, 0.0, Event::Leave), Some(Action::Leave));
 }
+
+#[test]
+fn a_stranger_is_waited_for_anew_in_each_session() {
+    let mut engine = engine();
+    up(&mut engine, 100.0);
+    feed(&mut engine, 100.0, Event::Occupied);
+    feed(&mut engine, 100.0, occupant(8, plain()));
+    // While the ensemble is away it expires nobody, and a new leader gives every session its full time again.
+    feed(&mut engine, 101.0, Event::SessionLost);
+    assert_eq!(up(&mut engine, 200.0), Some(Action::Join));
+    feed(&mut engine, 200.0, Event::Occupied);
+    feed(&mut engine, 200.0, occupant(8, plain()));
+    assert!(engine.picture().refusal.is_none(), "its owner may be dead");
+}
