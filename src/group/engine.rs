@@ -457,7 +457,8 @@ impl Debounce {
     const MOST: Duration = Duration::from_secs(1);
 
     fn delay(&mut self, now: Moment, dice: f64) -> Duration {
-        let is_calm = now.saturating_since(self.last) > 2 * Debounce::MOST;
+        // In a storm the watch that each list arms fires at once, about one delay after the last time.
+        let is_calm = now.saturating_since(self.last) > (4 * self.delay).min(2 * Debounce::MOST);
         self.delay = if is_calm { Debounce::FIRST } else { (self.delay * 2).min(Debounce::MOST) };
         self.last = now;
         // The watches of all members fire together; their lists need not.

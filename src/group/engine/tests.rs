@@ -403,3 +403,14 @@ fn a_stranger_is_waited_for_anew_in_each_session() {
     feed(&mut engine, 200.0, occupant(8, plain()));
     assert!(engine.picture().refusal.is_none(), "its owner may be dead");
 }
+
+#[test]
+fn changes_a_second_apart_are_no_storm() {
+    let mut engine = inside(Duration::ZERO);
+    for second in 101..110 {
+        let now = f64::from(second);
+        feed(&mut engine, now, Event::WatchFired);
+        assert_eq!(engine.poll_action(at(now + 0.06)), Some(Action::List), "second {second}");
+        feed(&mut engine, now + 0.06, listed(i64::from(second), &[("a", 10), ("b", i64::from(second))]));
+    }
+}
