@@ -278,6 +278,9 @@ impl Engine {
             (_, Event::GroupMissing) => self.hop(Action::CreateGroup, now, dice),
             (_, Event::Joined { czxid, version }) => {
                 self.blocked_since = None;
+                if self.picture.refusal.take().is_some() {
+                    self.picture.revision += 1;
+                }
                 self.phase = Phase::Inside { own: Own { czxid, version }, list_at: now };
             }
             (_, Event::Occupied) => self.hop(Action::Inspect, now, dice),

@@ -414,3 +414,15 @@ fn changes_a_second_apart_are_no_storm() {
         feed(&mut engine, now + 0.06, listed(i64::from(second), &[("a", 10), ("b", i64::from(second))]));
     }
 }
+
+#[test]
+fn a_refusal_ends_with_the_join_even_if_the_membership_has_yet_to_settle() {
+    let mut engine = engine_with(10 * SECOND);
+    up(&mut engine, 100.0);
+    feed(&mut engine, 100.0, denied());
+    assert!(engine.picture().refusal.is_some());
+    assert_eq!(engine.poll_action(at(110.0)), Some(Action::Join));
+    feed(&mut engine, 110.0, Event::Joined { czxid: 10, version: 1 });
+    feed(&mut engine, 110.0, listed(10, &[("a", 10)]));
+    assert!(engine.picture().refusal.is_none() && engine.picture().own.is_none());
+}
