@@ -304,7 +304,8 @@ impl KeeperTask {
         let mut state = live.session.state();
         let mut has_beaten = false;
         let mut confirmed = self.clock.now();
-        let mut next = confirmed + timing.heartbeat;
+        // The lease counts from the moment the session was asked for, which may be long ago.
+        let mut next = (confirmed + timing.heartbeat).min(deadline.moment() - timing.heartbeat);
         loop {
             let now = self.clock.now();
             let remaining = (confirmed + timing.timeout).saturating_since(now);

@@ -328,6 +328,20 @@ async fn a_group_without_a_backend_lives_as_long_as_one_with_a_backend() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_session_that_took_long_to_open_has_a_share_as_soon_as_it_has_joined() {
+    let memory = Memory::new();
+    memory.refuse_connections(true);
+    let back = async {
+        sleep(7 * SECOND).await;
+        memory.refuse_connections(false);
+    };
+    let (coordinator, ()) = tokio::join!(connect(memory.clone(), "a"), back);
+    let group = coordinator.join("g").await.unwrap();
+    // The lease counts from the moment the session was asked for, and that is over.
+    assert_eq!(group.extract_my_subset(["x"]).await.unwrap().len(), 1);
+}
+
 /// Compiles: what a service spawns has to be `Send`, whatever the items are.
 #[allow(dead_code)]
 fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, rows: Vec<(String, u64)>) {
