@@ -48,7 +48,8 @@ struct Shared {
     config: Config,
     /// `None` where there is nobody to share with.
     link: Option<Backing>,
-    groups: Mutex<HashMap<String, Entry>>,
+    /// `None` once it is shut down or dropped: then nothing is joined any more.
+    groups: Mutex<Option<HashMap<String, Entry>>>,
     tasks: Tasks,
     /// Whether the backend was told of the end, once all has ended. Held by the call that sees to it.
     end: tokio::sync::Mutex<Option<bool>>,
@@ -154,7 +155,7 @@ impl PartitionCoordinator {
                 me: MemberId::from(uuid::Uuid::new_v4()),
                 config,
                 link: None,
-                groups: Mutex::default(),
+                groups: Mutex::new(Some(HashMap::new())),
                 tasks: Tasks::new(),
                 end: tokio::sync::Mutex::default(),
             }),
@@ -183,7 +184,7 @@ impl PartitionCoordinator {
             me,
             config,
             link: Some(link),
-            groups: Mutex::default(),
+            groups: Mutex::new(Some(HashMap::new())),
             tasks: Tasks::new(),
             end: tokio::sync::Mutex::default(),
         };
@@ -293,7 +294,10 @@ impl PartitionCoordinator {
     ///
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        let Some(link) = &self.shared.link else { return Ok(()) };
+        let Some(link) = &self.shared.link else {
+            self.shared.take_groups().iter().for_each(Group::start_leaving);
+            return Ok(());
+        };
         let mut end = self.shared.end.lock().await;
         let told = match *end {
             Some(told) => told,
@@ -309,9 +313,12 @@ impl PartitionCoordinator {
 
 impl Drop for PartitionCoordinator {
     fn drop(&mut self) {
+        let groups = self.shared.take_groups();
         self.shared.tasks.cancel();
-        if let Some(link) = &self.shared.link {
-            link.keeper.cancel();
+        match &self.shared.link {
+            Some(link) => link.keeper.cancel(),
+            // There is no task that would end them.
+            None => groups.iter().for_each(Group::start_leaving),
         }
     }
 }
@@ -321,19 +328,25 @@ impl fmt::Debug for PartitionCoordinator {
         f.debug_struct("PartitionCoordinator")
             .field("member", &self.shared.me)
             .field("session", &self.session_id())
-            .field("groups", &self.shared.lock().keys().collect::<Vec<_>>())
+            .field("groups", &self.shared.lock().iter().flat_map(HashMap::keys).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<String, Entry>>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all groups out; from here on every join is refused.
+    fn take_groups(&self) -> Vec<Group> {
+        let groups = self.lock().take().unwrap_or_default();
+        groups.into_values().map(|entry| entry.group).collect()
     }
 
     /// Ends everything; returns whether the backend was told.
     async fn shut_down(&self, link: &Backing) -> bool {
-        let groups: Vec<Group> = self.lock().drain().map(|(_, entry)| entry.group).collect();
+        let groups = self.take_groups();
         let patience = link.keeper.patience();
         let telling = async {
             // Without a session there is nobody to tell.
@@ -365,17 +378,9 @@ impl Shared {
     }
 
     /// Finds the group, or starts it, and counts one more who waits for it.
-    fn enter(
-        &self,
-        link: &Backing,
-        name: &str,
-        options: Options,
-        accepts_any: bool,
-    ) -> Result<Entered, Error> {
+    fn enter(&self, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
         let mut groups = self.lock();
-        if self.tasks.is_cancelled() {
-            return Err(Error::Closed { group: name.into() });
-        }
+        let Some(groups) = groups.as_mut() else { return Err(Error::Closed { group: name.into() }) };
         if let Some(entry) = groups.get_mut(name) {
             if !entry.group.is_leaving() {
                 if entry.options != options && !accepts_any {
@@ -389,7 +394,10 @@ impl Shared {
                 return Ok(Entered::StillLeaving(entry.group.clone()));
             }
         }
-        let group = self.launch(link, name, options)?;
+        let group = match &self.link {
+            Some(link) => self.launch(link, name, options)?,
+            None => self.alone(name)?,
+        };
         groups.insert(name.into(), Entry { group: group.clone(), options, waiting: 1, is_wanted: false });
         Ok(Entered::In(group))
     }
@@ -482,20 +490,19 @@ impl Join {
         if !(1..=MAX_WEIGHT).contains(&options.weight) {
             return Err(Error::Weight { group: name, weight: options.weight });
         }
-        let Some(link) = &shared.link else { return shared.alone(&name) };
         let group = loop {
-            let leaving = match shared.enter(link, &name, options, accepts_any)? {
+            let leaving = match shared.enter(&name, options, accepts_any)? {
                 Entered::In(group) => break group,
                 Entered::StillLeaving(group) => group,
             };
             leaving.has_left().await;
         };
-        let mut claim = JoinClaim { shared: &shared, name: &name, is_kept: false };
-        if waits {
+        let mut claim = JoinClaim { shared: &shared, name: &name, group: &group, is_kept: false };
+        if let Some(link) = shared.link.as_ref().filter(|_| waits) {
             let timing = link.keeper.live().map(|live| live.timing);
             let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
             // Longer than a stranger's znode is waited for.
-            let patience = 2 * lifetime + options.settle * 5;
+            let patience = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
             match timeout(patience, group.joined()).await {
                 Ok(joined) => joined?,
                 Err(_) => return Err(Error::unreachable_after(patience, link.keeper.last_error().as_ref())),
@@ -511,13 +518,17 @@ impl Join {
 struct JoinClaim<'a> {
     shared: &'a Shared,
     name: &'a str,
+    group: &'a Group,
     is_kept: bool,
 }
 
 impl Drop for JoinClaim<'_> {
     fn drop(&mut self) {
         let mut groups = self.shared.lock();
-        let Some(entry) = groups.get_mut(self.name) else { return };
+        // It may have been left meanwhile, and joined anew by somebody else.
+        let ours = |entry: &&mut Entry| entry.group.is_same(self.group);
+        let entry = groups.as_mut().and_then(|groups| groups.get_mut(self.name));
+        let Some(entry) = entry.filter(ours) else { return };
         entry.waiting -= 1;
         entry.is_wanted |= self.is_kept;
         if entry.waiting == 0 && !entry.is_wanted {
