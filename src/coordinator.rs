@@ -48,7 +48,8 @@ struct Shared {
     config: Config,
     /// `None` where there is nobody to share with.
     link: Option<Backing>,
-    groups: Mutex<HashMap<String, Entry>>,
+    /// `None` once it is shut down or dropped: then nothing is joined any more.
+    groups: Mutex<Option<HashMap<String, Entry>>>,
     tasks: Tasks,
     /// Whether the backend was told of the end, once all has ended. Held by the call that sees to it.
     end: tokio::sync::Mutex<Option<bool>>,
@@ -156,7 +157,7 @@ impl PartitionCoordinator {
                 me: MemberId::from(uuid::Uuid::new_v4()),
                 config,
                 link: None,
-                groups: Mutex::default(),
+                groups: Mutex::new(Some(HashMap::new())),
                 tasks: Tasks::new(),
                 end: tokio::sync::Mutex::default(),
             }),
@@ -185,7 +186,7 @@ impl PartitionCoordinator {
             me,
             config,
             link: Some(link),
-            groups: Mutex::default(),
+            groups: Mutex::new(Some(HashMap::new())),
             tasks: Tasks::new(),
             end: tokio::sync::Mutex::default(),
         };
@@ -295,10 +296,14 @@ impl PartitionCoordinator {
     ///
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
+        let Some(link) = &self.shared.link else {
+            self.shared.take_groups().iter().for_each(Group::start_leaving);
+            return Ok(());
+        };
         let mut end = self.shared.end.lock().await;
         let told = match *end {
             Some(told) => told,
-            None => *end.insert(self.shared.shut_down().await),
+            None => *end.insert(self.shared.shut_down(link).await),
         };
         if told {
             return Ok(());
@@ -310,10 +315,12 @@ impl PartitionCoordinator {
 
 impl Drop for PartitionCoordinator {
     fn drop(&mut self) {
+        let groups = self.shared.take_groups();
         self.shared.tasks.cancel();
         match &self.shared.link {
             Some(link) => link.keeper.cancel(),
-            None => self.shared.lock().values().for_each(|entry| entry.group.start_leaving()),
+            // There is no task that would end them.
+            None => groups.iter().for_each(Group::start_leaving),
         }
     }
 }
@@ -323,24 +330,25 @@ impl fmt::Debug for PartitionCoordinator {
         f.debug_struct("PartitionCoordinator")
             .field("member", &self.shared.me)
             .field("session", &self.session_id())
-            .field("groups", &self.shared.lock().keys().collect::<Vec<_>>())
+            .field("groups", &self.shared.lock().iter().flat_map(HashMap::keys).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<String, Entry>>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes all groups out; from here on every join is refused.
+    fn take_groups(&self) -> Vec<Group> {
+        let groups = self.lock().take().unwrap_or_default();
+        groups.into_values().map(|entry| entry.group).collect()
+    }
+
     /// Ends everything; returns whether the backend was told.
-    async fn shut_down(&self) -> bool {
-        let groups: Vec<Group> = self.lock().drain().map(|(_, entry)| entry.group).collect();
-        let Some(link) = &self.link else {
-            groups.iter().for_each(Group::start_leaving);
-            self.tasks.cancel();
-            return true;
-        };
+    async fn shut_down(&self, link: &Backing) -> bool {
+        let groups = self.take_groups();
         let patience = link.keeper.patience();
         let telling = async {
             // Without a session there is nobody to tell.
@@ -374,9 +382,7 @@ impl Shared {
     /// Finds the group, or starts it, and counts one more who waits for it.
     fn enter(&self, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
         let mut groups = self.lock();
-        if self.tasks.is_cancelled() {
-            return Err(Error::Closed { group: name.into() });
-        }
+        let Some(groups) = groups.as_mut() else { return Err(Error::Closed { group: name.into() }) };
         if let Some(entry) = groups.get_mut(name) {
             if !entry.group.is_leaving() {
                 if entry.options != options && !accepts_any {
@@ -521,9 +527,10 @@ struct JoinClaim<'a> {
 impl Drop for JoinClaim<'_> {
     fn drop(&mut self) {
         let mut groups = self.shared.lock();
-        // The group may have been left meanwhile, and joined again by somebody else.
-        let entry = groups.get_mut(self.name).filter(|entry| entry.group.is_same(self.group));
-        let Some(entry) = entry else { return };
+        // It may have been left meanwhile, and joined anew by somebody else.
+        let ours = |entry: &&mut Entry| entry.group.is_same(self.group);
+        let entry = groups.as_mut().and_then(|groups| groups.get_mut(self.name));
+        let Some(entry) = entry.filter(ours) else { return };
         entry.waiting -= 1;
         entry.is_wanted |= self.is_kept;
         if entry.waiting == 0 && !entry.is_wanted {

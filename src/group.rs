@@ -85,7 +85,8 @@ impl Group {
     ///
     /// Each item is its own key; see [`Group::extract_my_subset_by`] for keys of any shape. The answer comes
     /// from the last view. While the backend is out of reach that view holds until the deadline of the last
-    /// confirmed heartbeat; after it the share is empty and [invalid](Share::is_valid), at once. If the
+    /// confirmed heartbeat; after it the share is empty and [invalid](Share::is_valid), at once. It is empty, too,
+    /// while the first membership after a join [settles](crate::Join::settle). If the
     /// backend can be reached and this member is missing from its group, up to five tries are made, up to two
     /// seconds apart, while the membership is re-joined.
     ///
@@ -97,8 +98,9 @@ impl Group {
     /// # Errors
     ///
     /// [`Error::NotInGroup`] if five tries did not bring our znode back, [`Error::MemberIdTaken`],
-    /// [`Error::NotPermitted`] or [`Error::RingMismatch`] while the membership is refused for that reason, and
-    /// [`Error::Closed`] after the group was left.
+    /// [`Error::NotPermitted`], [`Error::RingMismatch`] or [`Error::Ring`] while the membership is refused for
+    /// that reason, [`Error::NotPermitted`], [`Error::AuthFailed`] or [`Error::Config`] while every session is,
+    /// and [`Error::Closed`] after the group was left or its coordinator has ended.
     ///
     /// # Cancel safety
     ///
@@ -134,7 +136,9 @@ impl Group {
         is_mine: impl Fn(&HashRing, &str, &I::Item) -> bool,
     ) -> Result<Share<I::Item>, Error> {
         let (view, has_share) = self.settled_view().await?;
-        let guard = Guard { group: view.group.clone(), epoch: view.epoch, tenure: view.tenure.clone() };
+        // A share that hands nothing out because of the deadline must not become valid with a later heartbeat.
+        let tenure = view.tenure.clone().filter(|_| has_share);
+        let guard = Guard { group: view.group.clone(), epoch: view.epoch, tenure };
         let mut mine = Vec::new();
         if has_share {
             let me = view.me.as_str();
@@ -160,7 +164,7 @@ impl Group {
                 Standing::Lapsed => return Ok((view, false)),
                 Standing::Left => return Err(Error::Closed { group: view.group.to_string() }),
                 Standing::Refused => return Err(view.refusal.clone().unwrap_or(self.closed(&view))),
-                Standing::Joining if !self.is_connected()? => return Ok((view, false)),
+                Standing::Joining if view.is_settling || !self.is_connected()? => return Ok((view, false)),
                 Standing::Joining if attempt == TRIES => break,
                 Standing::Joining => {}
             }
@@ -225,6 +229,11 @@ impl Group {
         Ok(())
     }
 
+    /// Whether both are handles to one membership.
+    pub(crate) fn is_same(&self, other: &Group) -> bool {
+        self.views.same_channel(&other.views)
+    }
+
     /// Whether it was left, or is being left.
     pub(crate) fn is_leaving(&self) -> bool {
         match &self.behind {
@@ -235,17 +244,12 @@ impl Group {
         }
     }
 
-    /// Whether what is behind it has ended.
+    /// Whether it was left, and whatever task was behind it has ended.
     pub(crate) fn is_over(&self) -> bool {
         match &self.behind {
-            Behind::Alone(keep) => keep.borrow().has_left,
+            Behind::Alone(_) => self.is_leaving(),
             Behind::Driver { commands, .. } => commands.is_closed(),
         }
-    }
-
-    /// Whether both are handles of one membership.
-    pub(crate) fn is_same(&self, other: &Group) -> bool {
-        self.views.same_channel(&other.views)
     }
 
     pub(crate) fn start_leaving(&self) {
@@ -319,8 +323,9 @@ impl Rebalances {
     pub async fn next(&mut self) -> Option<Rebalance> {
         while !self.is_over {
             let view = self.views.borrow_and_update().clone();
+            let is_member = view.standing() == Standing::Member;
             let seen_life = self.seen.as_ref().and_then(|seen| seen.tenure.as_ref());
-            let has_share = view.standing() == Standing::Member && !seen_life.is_some_and(Tenure::has_ended);
+            let has_share = is_member && !seen_life.is_some_and(Tenure::has_ended);
             let ring = has_share.then(|| view.ring.clone());
             if ring.as_ref().map(|it| it.digest()) != self.seen.as_ref().map(|it| it.ring.digest()) {
                 let after = ring.clone();
@@ -329,7 +334,8 @@ impl Rebalances {
                 return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
             }
             if view.has_left {
-                break;
+                self.is_over = true;
+                return None;
             }
             let tenure = view.acting();
             tokio::select! {
@@ -339,7 +345,7 @@ impl Rebalances {
                     let before = self.seen.take()?.ring;
                     return Some(Rebalance { me: view.me.clone(), before: Some(before), after: None, epoch: view.epoch });
                 },
-                () = async { tenure.expect("guarded").changed().await }, if tenure.is_some_and(|it| !it.has_ended()) => {}
+                () = async { tenure.expect("guarded").changed(is_member).await }, if tenure.is_some_and(|it| !it.has_ended()) => {}
             }
         }
         None

@@ -283,7 +283,10 @@ impl KeeperTask {
                 return Err(Error::Config(error.into()));
             }
         };
-        if let Err(error) = ensure(&*session, &self.namespace).await {
+        let silence = |_| Err(backend::Error::Unreachable("no answer in a new session".into()));
+        let made =
+            timeout(session.timeout(), ensure(&*session, &self.namespace)).await.unwrap_or_else(silence);
+        if let Err(error) = made {
             session.close().await;
             return Err(Error::from_backend(error, &self.namespace));
         }
@@ -301,7 +304,8 @@ impl KeeperTask {
         let mut state = live.session.state();
         let mut has_beaten = false;
         let mut confirmed = self.clock.now();
-        let mut next = confirmed + timing.heartbeat;
+        // The lease counts from the moment the session was asked for, which may be long ago.
+        let mut next = (confirmed + timing.heartbeat).min(deadline.moment() - timing.heartbeat);
         loop {
             let now = self.clock.now();
             let remaining = (confirmed + timing.timeout).saturating_since(now);
@@ -340,7 +344,12 @@ impl KeeperTask {
                 Err(CommitError { index: Some(0), error }) => {
                     warn!(namespace = %self.namespace, %error, "the namespace is gone; making it again");
                     tenures.iter().for_each(Tenure::end);
-                    match ensure(&*live.session, &self.namespace).await {
+                    let made = tokio::select! {
+                        made = ensure(&*live.session, &self.namespace) => made,
+                        loss = lost(&mut state) => return (End::Lost(loss), has_beaten),
+                        () = sleep(remaining) => return (End::Unconfirmed, has_beaten),
+                    };
+                    match made {
                         Ok(()) => next = now,
                         Err(error) if error.is_unknown() => {}
                         Err(error) => {

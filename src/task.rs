@@ -37,11 +37,6 @@ impl Tasks {
         self.cancelled.clone()
     }
 
-    /// Whether the owner has shut down.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
-    }
-
     /// Tells all tasks to stop, without waiting for them.
     pub(crate) fn cancel(&self) {
         self.cancelled.cancel();

@@ -13,7 +13,7 @@ use super::{
     view::{self, View},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Stat, Watch, path::ZnodePath},
+    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, Znode, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
     ring::{HashRing, Label, RingError},
@@ -177,6 +177,7 @@ impl Driver {
             members,
             ring,
             tenure: hold.and_then(|hold| hold.tenure.clone()).filter(|_| picture.own.is_some()),
+            is_settling: picture.is_settling,
             refusal,
             has_left: picture.has_left,
         };
@@ -285,13 +286,25 @@ async fn join(session: &dyn Session, places: &Places, over: Option<i32>) -> Resu
     }
 }
 
+/// A list and the reading of what it names are two looks. Where they do not show one membership, it is listed
+/// again, but only so often: a huge group may never hold still.
+const LOOKS: u32 = 3;
+
 async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend::Error> {
-    let (names, stat, watch) = session.watch_children(&places.group).await?;
-    // A name that we could not join is no member's: nobody could have created it through a path of ours.
-    let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
-    let found = match session.get_many(&paths).await {
-        Err(backend::Error::NotPermitted) => read_one_by_one(session, &paths).await?,
-        found => found?,
+    let mut looks = 0;
+    let (paths, found, stat, watch) = loop {
+        let (names, stat, watch) = session.watch_children(&places.group).await?;
+        // A name that we could not join is no member's: nobody could have created it through a path of ours.
+        let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
+        let found = match session.get_many(&paths).await {
+            Err(backend::Error::NotPermitted) => read_one_by_one(session, &paths).await?,
+            found => found?,
+        };
+        looks += 1;
+        let is_torn = found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
+        if !is_torn || looks == LOOKS {
+            break (paths, found, stat, watch);
+        }
     };
     let members = paths.iter().zip(found).filter_map(|(path, found)| {
         let (data, stat) = found?;
@@ -308,7 +321,7 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
 async fn read_one_by_one(
     session: &dyn Session,
     paths: &[ZnodePath],
-) -> Result<Vec<Option<(Vec<u8>, Stat)>>, backend::Error> {
+) -> Result<Vec<Option<Znode>>, backend::Error> {
     let mut found = Vec::with_capacity(paths.len());
     for path in paths {
         found.push(match session.get(path).await {

@@ -114,8 +114,10 @@ pub(crate) struct Picture {
     pub(crate) epoch: i64,
     /// Sorted by id.
     pub(crate) members: Vec<Member>,
-    /// Our znode, once a list has shown it.
+    /// Our znode, once a list that shows it was adopted.
     pub(crate) own: Option<Own>,
+    /// A list has shown our znode, and waits for the membership to settle.
+    pub(crate) is_settling: bool,
     /// Why we are kept out, or may not act although we are in.
     pub(crate) refusal: Option<Error>,
     pub(crate) has_left: bool,
@@ -231,6 +233,8 @@ impl Engine {
             Event::SessionUp { session, lifetime } => {
                 self.lose_session();
                 self.session = Some((session, lifetime));
+                // Without contact the servers may have been away too, and then nobody's session ran out.
+                self.blocked_since = None;
                 if matches!(self.phase, Phase::NoSession) {
                     self.go(Action::Join, now);
                 }
@@ -274,6 +278,9 @@ impl Engine {
             (_, Event::GroupMissing) => self.hop(Action::CreateGroup, now, dice),
             (_, Event::Joined { czxid, version }) => {
                 self.blocked_since = None;
+                if self.picture.refusal.take().is_some() {
+                    self.picture.revision += 1;
+                }
                 self.phase = Phase::Inside { own: Own { czxid, version }, list_at: now };
             }
             (_, Event::Occupied) => self.hop(Action::Inspect, now, dice),
@@ -341,6 +348,9 @@ impl Engine {
                 None => (now, now),
             };
             self.candidate = Some(Candidate { epoch, members, first_change, last_change });
+            if is_first && !std::mem::replace(&mut self.picture.is_settling, true) {
+                self.picture.revision += 1;
+            }
         }
     }
 
@@ -353,7 +363,9 @@ impl Engine {
             || refusal.is_some() != self.picture.refusal.is_some();
         if is_news {
             let revision = self.picture.revision + 1;
-            self.picture = Picture { revision, epoch, members, own: Some(own), refusal, has_left: false };
+            let own = Some(own);
+            self.picture =
+                Picture { revision, epoch, members, own, is_settling: false, refusal, has_left: false };
         }
     }
 
@@ -409,6 +421,7 @@ impl Engine {
 
     fn leave_inside(&mut self, phase: Phase) {
         self.picture.own = None;
+        self.picture.is_settling = false;
         self.picture.has_left = matches!(phase, Phase::Leaving { .. } | Phase::Left);
         self.picture.revision += 1;
         self.candidate = None;
@@ -454,7 +467,8 @@ impl Debounce {
     const MOST: Duration = Duration::from_secs(1);
 
     fn delay(&mut self, now: Moment, dice: f64) -> Duration {
-        let is_calm = now.saturating_since(self.last) > 2 * Debounce::MOST;
+        // In a storm the watch that each list arms fires at once, about one delay after the last time.
+        let is_calm = now.saturating_since(self.last) > (4 * self.delay).min(2 * Debounce::MOST);
         self.delay = if is_calm { Debounce::FIRST } else { (self.delay * 2).min(Debounce::MOST) };
         self.last = now;
         // The watches of all members fire together; their lists need not.

@@ -23,6 +23,8 @@ pub struct View {
     pub(crate) ring: Arc<HashRing>,
     /// What our share rests on; `None` while our znode is not in the group.
     pub(crate) tenure: Option<Tenure>,
+    /// Our znode is in the group, and the first membership with it has yet to settle.
+    pub(crate) is_settling: bool,
     pub(crate) refusal: Option<Error>,
     pub(crate) has_left: bool,
 }
@@ -31,7 +33,8 @@ pub struct View {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Standing {
-    /// On the way in: its znode is not in the group, or has not been seen there yet. It owns nothing.
+    /// On the way in: its znode is not in the group, or has not been seen there yet, or the membership has yet
+    /// to [settle](crate::Join::settle). It owns nothing.
     Joining,
     /// In the group, with a share.
     Member,
@@ -71,6 +74,7 @@ impl View {
             members: [Member::alone(me)].into(),
             ring: Arc::new(ring),
             tenure: Some(Tenure::unlimited()),
+            is_settling: false,
             refusal: None,
             has_left: false,
         }

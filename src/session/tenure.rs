@@ -79,17 +79,20 @@ impl Tenure {
         self.gone.cancelled().await;
     }
 
-    /// Waits until [`Tenure::is_valid`] may have changed. Cancel safe.
-    pub(crate) async fn changed(&self) {
+    /// Waits until [`Tenure::is_valid`] may be other than `was_valid`, what the caller saw last. Cancel safe.
+    pub(crate) async fn changed(&self, was_valid: bool) {
         let Some(life) = &self.lifeline else { return self.ended().await };
         let mut deadline = life.deadline.clone();
         let remaining = deadline.borrow_and_update().saturating_since(life.clock.now());
-        let lapsed = remaining.is_zero();
+        // The deadline may have passed, or moved, since the caller looked.
+        if remaining.is_zero() == was_valid {
+            return;
+        }
         tokio::select! {
             () = self.ended() => {}
             // Each heartbeat moves the deadline; that is news only to whoever had lapsed.
-            Ok(()) = deadline.changed(), if lapsed => {}
-            () = tokio::time::sleep(remaining.min(LOOK_AGAIN)), if !lapsed => {}
+            Ok(()) = deadline.changed(), if !was_valid => {}
+            () = tokio::time::sleep(remaining.min(LOOK_AGAIN)), if was_valid => {}
         }
     }
 }
@@ -111,7 +114,7 @@ mod tests {
         let tenure = Tenure::new(&life);
         assert!(tenure.is_valid());
         while tenure.is_valid() {
-            tenure.changed().await;
+            tenure.changed(true).await;
         }
         assert!(!tenure.has_ended());
         deadline.send_replace(clock.now() + Duration::from_secs(5));
@@ -124,6 +127,19 @@ mod tests {
         let tenure = Tenure::new(&life);
         clock.jump(Duration::from_secs(60));
         assert!(!tenure.is_valid());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_between_the_last_look_and_the_wait_is_not_waited_for() {
+        let (clock, deadline, life) = lifeline();
+        let tenure = Tenure::new(&life);
+        let soon = |was_valid| tokio::time::timeout(Duration::from_millis(1), tenure.changed(was_valid));
+        assert!(soon(true).await.is_err(), "nothing has changed");
+        clock.jump(Duration::from_secs(60));
+        assert!(soon(true).await.is_ok(), "the deadline has passed");
+        assert!(soon(false).await.is_err(), "nothing has changed");
+        deadline.send_replace(clock.now() + Duration::from_secs(5));
+        assert!(soon(false).await.is_ok(), "a heartbeat was confirmed");
     }
 
     #[tokio::test(start_paused = true)]

@@ -389,3 +389,40 @@ fn leaving_in_the_middle_of_a_join_deletes_what_the_join_may_have_left() {
     assert_eq!(up(&mut engine, 0.0), Some(Action::Join));
     assert_eq!(feed(&mut engine, 0.0, Event::Leave), Some(Action::Leave));
 }
+
+#[test]
+fn a_stranger_is_waited_for_anew_in_each_session() {
+    let mut engine = engine();
+    up(&mut engine, 100.0);
+    feed(&mut engine, 100.0, Event::Occupied);
+    feed(&mut engine, 100.0, occupant(8, plain()));
+    // While the ensemble is away it expires nobody, and a new leader gives every session its full time again.
+    feed(&mut engine, 101.0, Event::SessionLost);
+    assert_eq!(up(&mut engine, 200.0), Some(Action::Join));
+    feed(&mut engine, 200.0, Event::Occupied);
+    feed(&mut engine, 200.0, occupant(8, plain()));
+    assert!(engine.picture().refusal.is_none(), "its owner may be dead");
+}
+
+#[test]
+fn changes_a_second_apart_are_no_storm() {
+    let mut engine = inside(Duration::ZERO);
+    for second in 101..110 {
+        let now = f64::from(second);
+        feed(&mut engine, now, Event::WatchFired);
+        assert_eq!(engine.poll_action(at(now + 0.06)), Some(Action::List), "second {second}");
+        feed(&mut engine, now + 0.06, listed(i64::from(second), &[("a", 10), ("b", i64::from(second))]));
+    }
+}
+
+#[test]
+fn a_refusal_ends_with_the_join_even_if_the_membership_has_yet_to_settle() {
+    let mut engine = engine_with(10 * SECOND);
+    up(&mut engine, 100.0);
+    feed(&mut engine, 100.0, denied());
+    assert!(engine.picture().refusal.is_some());
+    assert_eq!(engine.poll_action(at(110.0)), Some(Action::Join));
+    feed(&mut engine, 110.0, Event::Joined { czxid: 10, version: 1 });
+    feed(&mut engine, 110.0, listed(10, &[("a", 10)]));
+    assert!(engine.picture().refusal.is_none() && engine.picture().own.is_none());
+}
