@@ -1,6 +1,9 @@
 //! What makes no sense is refused with a typed error before anything is sent, and what others wrote into our group
 //! hurts nobody. Nothing panics, nothing hangs.
 
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};

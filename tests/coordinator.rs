@@ -1,6 +1,9 @@
 //! The coordinator as its users meet it, in memory. The tests marked with a row of a table show what this
 //! library does where the Python original does something else.
 
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -133,7 +136,7 @@ async fn a_standalone_member_gains_all_at_once_and_then_waits() {
     let alone = PartitionCoordinator::standalone();
     // The handle is not kept: the membership lasts as long as the coordinator.
     let mut rebalances = alone.join("g").await.unwrap().rebalances();
-    let first = rebalances.next().await.unwrap();
+    let first = change(&mut rebalances).await;
     assert_eq!((first.gained(keys(50)).count(), first.lost(keys(50)).count()), (50, 0));
     let (begin, polled) = (alive_tasks(), std::cell::Cell::new(0));
     let counted = std::future::poll_fn({
@@ -149,8 +152,8 @@ async fn a_standalone_member_gains_all_at_once_and_then_waits() {
     assert!(polled.get() < 10, "polled {} times in an idle hour", polled.get());
     assert_eq!(alive_tasks(), begin);
     alone.join("g").await.unwrap().leave().await.unwrap();
-    assert!(rebalances.next().await.unwrap().is_total_loss());
-    assert!(rebalances.next().await.is_none());
+    assert!(change(&mut rebalances).await.is_total_loss());
+    assert!(is_over(&mut rebalances).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,10 +200,10 @@ async fn a_member_that_was_booted_out_notices_and_comes_back() {
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let mut rebalances = group.rebalances();
-    rebalances.next().await.unwrap();
+    change(&mut rebalances).await;
     store.session().await.commit(vec![Op::delete(&store.path("g/a"), None)]).await.unwrap();
-    assert!(rebalances.next().await.unwrap().is_total_loss());
-    assert_eq!(rebalances.next().await.unwrap().gained(keys(10)).count(), 10);
+    assert!(change(&mut rebalances).await.is_total_loss());
+    assert_eq!(change(&mut rebalances).await.gained(keys(10)).count(), 10);
 }
 
 // What the Python original does in each failure is in `wire.md`; here is what this library does.
@@ -426,13 +429,13 @@ async fn what_one_loses_another_gains_and_the_union_is_complete() {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let in_a = a.join("g").await;
     let mut of_a = in_a.rebalances();
-    let first = of_a.next().await.unwrap();
+    let first = change(&mut of_a).await;
     assert_eq!((first.gained(universe()).count(), first.lost(universe()).count()), (100, 0));
 
     let in_b = b.join("g").await;
     let mut of_b = in_b.rebalances();
-    let gained: Vec<_> = of_b.next().await.unwrap().gained(universe()).collect();
-    let change = of_a.next().await.unwrap();
+    let gained: Vec<_> = change(&mut of_b).await.gained(universe()).collect();
+    let change = change(&mut of_a).await;
     let lost: Vec<_> = change.lost(universe()).collect();
     assert_eq!(lost, gained);
     assert_eq!(change.gained(universe()).count(), 0);
@@ -440,12 +443,12 @@ async fn what_one_loses_another_gains_and_the_union_is_complete() {
     assert_eq!(change.epoch(), in_a.view().epoch());
 
     in_b.leave().await.unwrap();
-    let last = of_b.next().await.unwrap();
+    let last = change(&mut of_b).await;
     assert!(last.is_total_loss());
     assert_eq!(last.lost(universe()).collect::<Vec<_>>(), gained);
-    assert!(of_b.next().await.is_none());
-    assert!(of_b.next().await.is_none(), "it stays over");
-    assert_eq!(of_a.next().await.unwrap().gained(universe()).collect::<Vec<_>>(), gained);
+    assert!(is_over(&mut of_b).await);
+    assert!(is_over(&mut of_b).await, "it stays over");
+    assert_eq!(change(&mut of_a).await.gained(universe()).collect::<Vec<_>>(), gained);
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,12 +457,12 @@ async fn everything_is_lost_at_the_deadline_at_that_moment_and_gained_again_when
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let mut rebalances = group.rebalances();
-    rebalances.next().await.unwrap();
+    change(&mut rebalances).await;
     tokio::time::sleep(3 * SECOND).await;
     let share = group.extract_my_subset(universe()).await.unwrap();
     agent.suspend();
     let deadline = share.deadline();
-    let change = rebalances.next().await.unwrap();
+    let change = change(&mut rebalances).await;
     let now = store.connector().clock().now();
     assert!(change.is_total_loss() && change.lost(universe()).count() == universe().len());
     let late = now.saturating_since(deadline);
@@ -478,7 +481,7 @@ async fn a_reader_that_is_slow_gets_one_change_for_all_that_happened() {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let in_a = a.join("g").await;
     let mut rebalances = in_a.rebalances();
-    rebalances.next().await.unwrap();
+    change(&mut rebalances).await;
     let in_b = b.join("g").await;
     let c = store.agent("c").await;
     let in_c = c.join("g").await;
@@ -486,7 +489,7 @@ async fn a_reader_that_is_slow_gets_one_change_for_all_that_happened() {
     in_b.leave().await.unwrap();
     settles_within(2 * store.round(), &[&in_a, &in_c]).await;
 
-    let change = rebalances.next().await.unwrap();
+    let change = change(&mut rebalances).await;
     assert_eq!(change.members(), (1, 2));
     let view = in_a.view();
     let lost: Vec<_> = change.lost(universe()).collect();
@@ -502,11 +505,11 @@ async fn each_reader_of_rebalances_gets_every_change_by_itself() {
     let group = agent.join("g").await;
     let (mut one, mut two) = (group.rebalances(), group.clone().rebalances());
     for rebalances in [&mut one, &mut two] {
-        assert_eq!(rebalances.next().await.unwrap().gained(universe()).count(), universe().len());
+        assert_eq!(change(rebalances).await.gained(universe()).count(), universe().len());
     }
     drop(one);
     group.leave().await.unwrap();
-    assert!(two.next().await.unwrap().is_total_loss());
+    assert!(change(&mut two).await.is_total_loss());
 }
 
 #[tokio::test(start_paused = true)]
@@ -515,7 +518,7 @@ async fn a_cancelled_read_of_a_rebalance_loses_nothing() {
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let mut rebalances = group.rebalances();
-    rebalances.next().await.unwrap();
+    change(&mut rebalances).await;
     agent.suspend();
     for _ in 0..70 {
         // Cancelled again and again, also around the deadline.

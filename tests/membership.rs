@@ -1,6 +1,9 @@
 //! Membership on both backends: whatever befalls a member, each key has exactly one owner again within a stated
 //! bound, and nobody has a share who may not act.
 
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 #[path = "membership/fleets.rs"]
 mod fleets;
 #[path = "membership/refusals.rs"]
@@ -99,6 +102,8 @@ async fn a_lost_reply_to_any_write_of_a_join_or_a_leave_changes_nothing(store: S
             let (_, stat) = znode(&*admin, &store.path("g/a")).await;
             assert_eq!(stat.ephemeral_owner, coordinator.session_id(), "write {write} {lost:?}");
             assert_eq!(incarnation(&group, "a"), stat.czxid);
+            let (_, parent) = znode(&*admin, &store.path("g")).await;
+            assert_eq!(parent.cversion, 1, "what is ours already is not made again");
             settles_within(store.round(), &[&group]).await;
             tokio::time::timeout(REPAIR + store.slack(), group.leave()).await.expect("it leaves").unwrap();
             assert!(!exists(&*admin, &store.path("g/a")).await, "write {write} {lost:?}");

@@ -1,6 +1,9 @@
 //! Members on real servers that break: black holes, one-way links, restarts, lost leaders, cut followers, access
 //! control lists. After each, every key has exactly one owner again, and in between none has two.
 
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::{
@@ -17,7 +20,7 @@ use apportion::{
 };
 use support::{
     Ensemble, Mode, Proxy, Server, eventually,
-    fleet::{MS, SECOND, Store, Via, exists, owners, sees, settles_within, universe, znode},
+    fleet::{MS, SECOND, Store, Via, change, exists, owners, sees, settles_within, universe, znode},
     free_port, zookeeper,
 };
 
@@ -123,7 +126,7 @@ async fn a_slow_link_costs_no_membership() {
     let store = Store { session_timeout: 4 * SECOND, ..Store::shared("slow").await };
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let mut rebalances = in_a.rebalances();
-    rebalances.next().await.unwrap();
+    change(&mut rebalances).await;
     a.proxy().set(Mode::Delay(200 * MS));
     let change = tokio::time::timeout(3 * SECOND, rebalances.next()).await;
     assert!(change.is_err(), "{change:?}");
@@ -136,7 +139,7 @@ async fn a_connection_that_is_reset_now_and_then_costs_no_membership() {
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let (_, before) = znode(&*store.session().await, &store.path("g/a")).await;
     let mut rebalances = in_a.rebalances();
-    rebalances.next().await.unwrap();
+    change(&mut rebalances).await;
     for _ in 0..4 {
         a.proxy().reset();
         let change = tokio::time::timeout(600 * MS, rebalances.next()).await;
@@ -220,7 +223,7 @@ async fn a_server_that_pauses_for_less_than_the_lease_costs_nothing() {
     let store = Store { session_timeout: 4 * SECOND, ..Store::on(&server, "pause") };
     let (_a, in_a, _b, in_b) = two_members(&store).await;
     let mut rebalances = in_a.rebalances();
-    rebalances.next().await.unwrap();
+    change(&mut rebalances).await;
     server.pause();
     let change = tokio::time::timeout(700 * MS, rebalances.next()).await;
     server.resume();

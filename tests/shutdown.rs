@@ -1,6 +1,9 @@
 //! Nothing stays behind: no task after `shutdown` or drop, no znode after `leave`; and an end that cannot be told
 //! to the backend comes in time all the same.
 
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};
@@ -13,7 +16,7 @@ use apportion::{
 };
 use support::{
     Mode, Proxy, Server, alive_tasks, eventually,
-    fleet::{MS, SECOND, Store, exists, on_both_backends, settles_within, universe},
+    fleet::{MS, SECOND, Store, change, exists, is_over, on_both_backends, settles_within, universe},
     shared_server, zookeeper,
 };
 
@@ -45,7 +48,7 @@ async fn busy(config: Config) -> PartitionCoordinator {
     let coordinator = PartitionCoordinator::connect(config).await.unwrap();
     let (one, two) = (coordinator.join("one").await.unwrap(), coordinator.join("two").await.unwrap());
     assert!(!one.extract_my_subset(universe()).await.unwrap().is_empty());
-    two.rebalances().next().await.unwrap();
+    change(&mut two.rebalances()).await;
     coordinator
 }
 
@@ -180,11 +183,11 @@ async fn handles_say_that_the_coordinator_is_gone(store: Store) {
     let group = agent.join("g").await;
     let share = group.extract_my_subset(universe()).await.unwrap();
     let mut rebalances = group.rebalances();
-    assert!(!rebalances.next().await.unwrap().is_total_loss());
+    assert!(!change(&mut rebalances).await.is_total_loss());
     drop(agent.coordinator);
-    let last = rebalances.next().await.unwrap();
+    let last = change(&mut rebalances).await;
     assert!(last.is_total_loss() && last.lost(universe()).count() == universe().len());
-    assert!(rebalances.next().await.is_none());
+    assert!(is_over(&mut rebalances).await);
     assert!(!share.is_valid());
     assert_ne!(group.view().standing(), Standing::Member);
     let outcome = group.extract_my_subset(universe()).await;

@@ -1,6 +1,9 @@
 //! Groups as they lie on a real server: the znodes, their bytes and their access control lists, compared with what
 //! the Python client library wrote there (`tests/golden/group.json`), and seen as one of its peers sees them.
 
+#![cfg(feature = "zookeeper")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -10,6 +10,7 @@ use apportion::{
         path::ZnodePath,
     },
     clock::Clock,
+    group::{Rebalance, Rebalances},
     testing::Faults,
 };
 
@@ -302,6 +303,17 @@ pub async fn settles_within(bound: Duration, groups: &[&Group]) {
     let mut all = universe();
     all.sort_unstable();
     assert_eq!(extracted, all);
+}
+
+/// The next change. Long before paused time could run away it panics.
+pub async fn change(rebalances: &mut Rebalances) -> Rebalance {
+    let next = tokio::time::timeout(300 * SECOND, rebalances.next()).await;
+    next.expect("nothing changes").expect("the group is not left")
+}
+
+/// Whether no further change can come.
+pub async fn is_over(rebalances: &mut Rebalances) -> bool {
+    matches!(tokio::time::timeout(300 * SECOND, rebalances.next()).await, Ok(None))
 }
 
 /// Waits until `group` counts exactly these members.
