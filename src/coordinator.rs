@@ -294,14 +294,10 @@ impl PartitionCoordinator {
     ///
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        let Some(link) = &self.shared.link else {
-            self.shared.take_groups().iter().for_each(Group::start_leaving);
-            return Ok(());
-        };
         let mut end = self.shared.end.lock().await;
         let told = match *end {
             Some(told) => told,
-            None => *end.insert(self.shared.shut_down(link).await),
+            None => *end.insert(self.shared.shut_down().await),
         };
         if told {
             return Ok(());
@@ -345,8 +341,12 @@ impl Shared {
     }
 
     /// Ends everything; returns whether the backend was told.
-    async fn shut_down(&self, link: &Backing) -> bool {
+    async fn shut_down(&self) -> bool {
         let groups = self.take_groups();
+        let Some(link) = &self.link else {
+            groups.iter().for_each(Group::start_leaving);
+            return true;
+        };
         let patience = link.keeper.patience();
         let telling = async {
             // Without a session there is nobody to tell.
@@ -525,10 +525,9 @@ struct JoinClaim<'a> {
 impl Drop for JoinClaim<'_> {
     fn drop(&mut self) {
         let mut groups = self.shared.lock();
-        // It may have been left meanwhile, and joined anew by somebody else.
-        let ours = |entry: &&mut Entry| entry.group.is_same(self.group);
+        // The group may have been left meanwhile, and joined again by somebody else.
         let entry = groups.as_mut().and_then(|groups| groups.get_mut(self.name));
-        let Some(entry) = entry.filter(ours) else { return };
+        let Some(entry) = entry.filter(|entry| entry.group.is_same(self.group)) else { return };
         entry.waiting -= 1;
         entry.is_wanted |= self.is_kept;
         if entry.waiting == 0 && !entry.is_wanted {

@@ -205,7 +205,7 @@ impl Group {
     /// A reader that is slow misses nothing: each change is computed when it is read, against what this reader
     /// saw last.
     pub fn rebalances(&self) -> Rebalances {
-        Rebalances { views: self.views.clone(), seen: None, is_over: false }
+        Rebalances { views: self.views.clone(), _behind: self.behind.clone(), seen: None, is_over: false }
     }
 
     /// Leaves the group: the others see it at once. Work on a share of it has to stop before; all shares are
@@ -244,10 +244,10 @@ impl Group {
         }
     }
 
-    /// Whether it was left, and whatever task was behind it has ended.
+    /// Whether what is behind it has ended.
     pub(crate) fn is_over(&self) -> bool {
         match &self.behind {
-            Behind::Alone(_) => self.is_leaving(),
+            Behind::Alone(keep) => keep.borrow().has_left,
             Behind::Driver { commands, .. } => commands.is_closed(),
         }
     }
@@ -298,16 +298,24 @@ impl fmt::Debug for Group {
 /// The changes of one member's share, one after another. From [`Group::rebalances`].
 pub struct Rebalances {
     views: watch::Receiver<Arc<View>>,
-    /// The ring by which the reader has a share at present.
-    seen: Option<Arc<HashRing>>,
+    /// Keeps the membership of a group of one.
+    _behind: Behind,
+    /// By what the reader has a share at present.
+    seen: Option<Seen>,
     is_over: bool,
+}
+
+struct Seen {
+    ring: Arc<HashRing>,
+    tenure: Option<Tenure>,
 }
 
 impl Rebalances {
     /// The next change; `None` once the group is left and all has been reported as lost.
     ///
     /// When the deadline passes without a confirmed heartbeat, everything is reported as lost at that moment;
-    /// when a later heartbeat is confirmed, as gained again.
+    /// when a later heartbeat is confirmed, as gained again. So it is when this member has left the group against
+    /// its will and is back, even if its share is the same again: another may have had it in between.
     ///
     /// # Cancel safety
     ///
@@ -316,21 +324,24 @@ impl Rebalances {
         while !self.is_over {
             let view = self.views.borrow_and_update().clone();
             let is_member = view.standing() == Standing::Member;
-            let after = is_member.then(|| view.ring.clone());
-            if after.as_ref().map(|ring| ring.digest()) != self.seen.as_ref().map(|ring| ring.digest()) {
-                let before = std::mem::replace(&mut self.seen, after.clone());
+            let seen_life = self.seen.as_ref().and_then(|seen| seen.tenure.as_ref());
+            let has_share = is_member && !seen_life.is_some_and(Tenure::has_ended);
+            let ring = has_share.then(|| view.ring.clone());
+            if ring.as_ref().map(|it| it.digest()) != self.seen.as_ref().map(|it| it.ring.digest()) {
+                let after = ring.clone();
+                let seen = ring.map(|ring| Seen { ring, tenure: view.tenure.clone() });
+                let before = std::mem::replace(&mut self.seen, seen).map(|seen| seen.ring);
                 return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
             }
             if view.has_left {
-                self.is_over = true;
-                return None;
+                break;
             }
             let tenure = view.acting();
             tokio::select! {
                 changed = self.views.changed() => if changed.is_err() {
                     // Nothing can follow, but what we had has to be given up first.
                     self.is_over = true;
-                    let before = self.seen.take()?;
+                    let before = self.seen.take()?.ring;
                     return Some(Rebalance { me: view.me.clone(), before: Some(before), after: None, epoch: view.epoch });
                 },
                 () = async { tenure.expect("guarded").changed(is_member).await }, if tenure.is_some_and(|it| !it.has_ended()) => {}

@@ -35,14 +35,14 @@ impl Connector for Via {
 /// Where a scenario takes place, with a namespace of its own.
 #[derive(Debug, Clone)]
 pub struct Store {
-    reach: Reach,
+    pub reach: Reach,
     pub namespace: String,
     pub session_timeout: Duration,
     pub server_tick: Duration,
 }
 
 #[derive(Debug, Clone)]
-enum Reach {
+pub enum Reach {
     Memory(Memory),
     /// The port of the server.
     Server(u16),
@@ -358,6 +358,7 @@ pub async fn delete_recursively(session: &dyn Session, path: &ZnodePath) {
 }
 
 /// Has each scenario run twice: in memory under paused time, and on a real server.
+#[allow(unused_macros, reason = "as for the functions of this module")]
 macro_rules! on_both_backends {
     ($($scenario:ident),+ $(,)?) => {
         mod memory {

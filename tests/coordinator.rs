@@ -1,0 +1,557 @@
+//! The coordinator as its users meet it, in memory. The tests marked with a row of a table show what this
+//! library does where the Python original does something else.
+
+mod support;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use apportion::{
+    Config, ConfigError, Error, HashRing, Label, MemberId, PartitionCoordinator,
+    backend::{Memory, Op, path::ZnodePath},
+    group::Standing,
+};
+use support::{
+    alive_tasks, eventually,
+    fleet::{
+        MS, SECOND, Store, delete_recursively, exists, ids, is_settled, settles_within, universe, znode,
+    },
+};
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("resource-{number}")).collect()
+}
+
+// What the tests of the original show.
+
+#[tokio::test(start_paused = true)]
+async fn ten_members_share_a_thousand_keys_as_a_ring_over_all_ids_says_in_the_order_given() {
+    let store = Store::memory();
+    let mut agents = Vec::new();
+    for number in 0..10 {
+        let agent = store.agent(&format!("agent-{number}")).await;
+        let group = agent.join("g").await;
+        agents.push((agent, group));
+    }
+    let groups: Vec<_> = agents.iter().map(|(_, group)| group).collect();
+    settles_within(store.round(), &groups).await;
+    let ring = HashRing::builder().members((0..10).map(|n| format!("agent-{n}"))).build().unwrap();
+    for (agent, group) in &agents {
+        let me = agent.coordinator.member_id().as_str();
+        let expected: Vec<_> = keys(1000).into_iter().filter(|key| ring.owner(key) == Some(me)).collect();
+        assert_eq!(group.extract_my_subset(keys(1000)).await.unwrap().into_vec(), expected);
+        let borrowed = keys(1000);
+        let share = agent.coordinator.extract_my_subset("g", &borrowed).await.unwrap();
+        assert!(share.iter().copied().eq(expected.iter()));
+        let by = group.extract_my_subset_by(0..1000, |number| format!("resource-{number}")).await.unwrap();
+        let named: Vec<_> = by.iter().map(|number| format!("resource-{number}")).collect();
+        assert_eq!(named, expected);
+        assert!(!expected.is_empty(), "{me} got nothing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_members_of_one_group_see_each_other_and_of_two_groups_do_not() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (both_a, both_b) = (a.join("both").await, b.join("both").await);
+    let (one, two) = (a.join("one").await, b.join("two").await);
+    for (group, members) in
+        [(&both_a, &["a", "b"][..]), (&both_b, &["a", "b"]), (&one, &["a"]), (&two, &["b"])]
+    {
+        support::fleet::sees(group, store.round(), members).await;
+    }
+    assert_eq!(a.coordinator.member_id(), &MemberId::new("a").unwrap());
+    assert_eq!(both_a.name(), "both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_chosen_id_each_coordinator_draws_one() {
+    let ensemble = Memory::new();
+    let mut drawn = BTreeSet::new();
+    for _ in 0..3 {
+        let config = Config::for_backend(ensemble.clone());
+        let coordinator = PartitionCoordinator::connect(config).await.unwrap();
+        let id = coordinator.member_id().clone();
+        assert_eq!((id.as_str().len(), id.as_str().matches('-').count()), (36, 4), "a uuid: {id}");
+        drawn.insert(id);
+    }
+    assert_eq!(drawn.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_group_means_that_everything_is_mine_and_touches_nothing() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let before = agent.faults().calls().writes;
+    let mine = agent.coordinator.extract_my_subset("", keys(50)).await.unwrap();
+    assert_eq!(mine.to_vec(), keys(50));
+    let by = agent.coordinator.extract_my_subset_by("", 0..50, |number| number.to_string()).await.unwrap();
+    assert_eq!(by.into_iter().collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+    assert!(mine.is_valid());
+    tokio::time::sleep(100 * SECOND).await;
+    assert!(mine.is_valid());
+    assert_eq!(agent.faults().calls().writes, before);
+    let admin = store.session().await;
+    let (children, _) = admin.children(&ZnodePath::parse("/fleet").unwrap()).await.unwrap();
+    assert!(children.is_empty(), "{children:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_backend_everything_is_mine() {
+    let alone = PartitionCoordinator::standalone();
+    assert!(!alone.is_active() && alone.session_id().is_none());
+    let mine = alone.extract_my_subset("g", keys(50)).await.unwrap();
+    assert_eq!(mine.to_vec(), keys(50));
+    assert!(mine.is_valid());
+    let group = alone.join("h").weight(7).await.unwrap();
+    assert_eq!(group.extract_my_subset(keys(50)).await.unwrap().len(), 50);
+    let view = group.view();
+    assert!(view.owns("anything") && view.members().len() == 1);
+    assert_eq!(view.standing(), Standing::Member);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standalone_group_is_joined_and_left_like_any_other() {
+    let alone = PartitionCoordinator::standalone();
+    let group = alone.join("g").weight(7).await.unwrap();
+    assert!(matches!(alone.join("").await, Err(Error::GroupName { .. })));
+    assert!(matches!(alone.join("g").weight(0).await, Err(Error::Weight { .. })));
+    assert!(matches!(alone.join("g").weight(8).await, Err(Error::JoinedDifferently { .. })));
+    let same = alone.join("g").weight(7).await.unwrap();
+    group.leave().await.unwrap();
+    assert!(matches!(same.extract_my_subset(keys(5)).await, Err(Error::Closed { .. })));
+    let again = alone.join("g").weight(8).await.unwrap();
+    assert_eq!(again.extract_my_subset(keys(5)).await.unwrap().len(), 5);
+    alone.shutdown().await.unwrap();
+    assert!(matches!(again.extract_my_subset(keys(5)).await, Err(Error::Closed { .. })));
+    assert!(matches!(alone.join("g").await, Err(Error::Closed { .. })));
+    alone.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standalone_member_gains_all_at_once_and_then_waits() {
+    let alone = PartitionCoordinator::standalone();
+    // The handle is not kept: the membership lasts as long as the coordinator.
+    let mut rebalances = alone.join("g").await.unwrap().rebalances();
+    let first = rebalances.next().await.unwrap();
+    assert_eq!((first.gained(keys(50)).count(), first.lost(keys(50)).count()), (50, 0));
+    let (begin, polled) = (alive_tasks(), std::cell::Cell::new(0));
+    let counted = std::future::poll_fn({
+        let mut next = Box::pin(rebalances.next());
+        let polled = &polled;
+        move |context| {
+            polled.set(polled.get() + 1);
+            next.as_mut().poll(context)
+        }
+    });
+    let waited = tokio::time::timeout(3600 * SECOND, counted).await;
+    assert!(waited.is_err(), "it ended: {waited:?}");
+    assert!(polled.get() < 10, "polled {} times in an idle hour", polled.get());
+    assert_eq!(alive_tasks(), begin);
+    alone.join("g").await.unwrap().leave().await.unwrap();
+    assert!(rebalances.next().await.unwrap().is_total_loss());
+    assert!(rebalances.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_to_nothing_is_refused_with_the_way_out() {
+    let outcome = PartitionCoordinator::connect("").await;
+    let Err(Error::Config(error @ ConfigError::NoBackend)) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("standalone()"), "{error}");
+    let outcome = PartitionCoordinator::start("");
+    assert!(matches!(outcome, Err(Error::Config(ConfigError::NoBackend))), "{outcome:?}");
+}
+
+// What the tests of the Python client library show, where it concerns groups.
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_created_by_its_first_join_and_joined_by_the_next() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let admin = store.session().await;
+    assert!(!exists(&*admin, &store.path("g")).await, "not before");
+    let _in_a = a.join("g").await;
+    let (_, first) = znode(&*admin, &store.path("g")).await;
+    let _in_b = b.join("g").await;
+    let (_, second) = znode(&*admin, &store.path("g")).await;
+    assert_eq!(first.czxid, second.czxid);
+    let (mut names, _) = admin.children(&store.path("g")).await.unwrap();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b"], "nothing but members");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_twice_or_after_the_end_is_an_error() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    group.clone().leave().await.unwrap();
+    assert!(matches!(group.clone().leave().await, Err(Error::Closed { .. })));
+    agent.coordinator.shutdown().await.unwrap();
+    assert!(matches!(group.leave().await, Err(Error::Closed { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_was_booted_out_notices_and_comes_back() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let mut rebalances = group.rebalances();
+    rebalances.next().await.unwrap();
+    store.session().await.commit(vec![Op::delete(&store.path("g/a"), None)]).await.unwrap();
+    assert!(rebalances.next().await.unwrap().is_total_loss());
+    assert_eq!(rebalances.next().await.unwrap().gained(keys(10)).count(), 10);
+}
+
+// What the Python original does in each failure is in `wire.md`; here is what this library does.
+
+#[tokio::test(start_paused = true)]
+async fn row_server_never_reachable_shares_are_empty_at_once_and_nothing_is_active_in_secret() {
+    let store = Store::memory();
+    store.ensemble().refuse_connections(true);
+    let agent = store.started("a").await;
+    assert!(agent.coordinator.is_active() && agent.coordinator.session_id().is_none());
+    let share = agent.coordinator.extract_my_subset("g", keys(10)).await.unwrap();
+    assert!(share.is_empty() && !share.is_valid());
+    assert_eq!(share.iter().count() + share.into_iter().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_session_expired_the_member_rejoins_without_being_asked() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    store.ensemble().expire(a.coordinator.session_id().unwrap());
+    // No extraction in between: the original would wait for one.
+    tokio::time::sleep(store.round() + SECOND).await;
+    assert!(is_settled(&[&in_a, &in_b]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_my_znode_removed_the_member_rejoins_without_being_asked() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    store.session().await.commit(vec![Op::delete(&store.path("g/a"), None)]).await.unwrap();
+    tokio::time::sleep(2 * store.round()).await;
+    assert!(is_settled(&[&in_a, &in_b]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_whole_group_removed_nobody_ever_takes_all_for_himself() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    delete_recursively(&*store.session().await, &store.path("g")).await;
+    tokio::time::sleep(2 * store.round()).await;
+    assert!(is_settled(&[&in_a, &in_b]));
+    assert_eq!((ids(&in_a).len(), ids(&in_b).len()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_second_process_with_my_id_is_an_error_for_the_second_and_nothing_for_the_first() {
+    let store = Store::memory();
+    let (first, second) = (store.agent("same").await, store.agent("same").await);
+    let group = first.join("g").await;
+    let outcome = second.coordinator.join("g").await;
+    assert!(matches!(outcome, Err(Error::MemberIdTaken { .. })), "{outcome:?}");
+    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
+    // When the first stops, the place is free.
+    first.coordinator.shutdown().await.unwrap();
+    let group = second.join("g").await;
+    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_group_not_permitted_is_an_error_at_once_instead_of_a_wait_for_ever() {
+    let store = Store::memory();
+    let agent = store.started("a").await;
+    agent.faults().deny(&store.path("g"));
+    tokio::time::sleep(SECOND).await;
+    let _join = agent.join("g").await;
+    tokio::time::sleep(SECOND).await;
+    let extraction = agent.coordinator.extract_my_subset("g", keys(10));
+    let outcome = tokio::time::timeout(SECOND, extraction).await.expect("no wait");
+    assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_server_hangs_the_last_view_answers_until_the_deadline_and_nothing_does_after_it() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    agent.suspend();
+    let clock = store.connector().clock();
+    let begin = clock.now();
+    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
+    tokio::time::sleep(5 * SECOND + MS).await;
+    let share = group.extract_my_subset(keys(10)).await.unwrap();
+    assert!(share.is_empty() && !share.is_valid());
+    let waited = clock.now().saturating_since(begin);
+    assert!(waited <= 5 * SECOND + 10 * MS, "an extraction waited: {waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_server_down_after_join_nothing_blocks() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    agent.suspend();
+    store.ensemble().refuse_connections(true);
+    tokio::time::sleep(30 * SECOND).await;
+    let clock = store.connector().clock();
+    let begin = clock.now();
+    for _ in 0..10 {
+        assert!(group.extract_my_subset(keys(10)).await.unwrap().is_empty());
+        assert!(agent.coordinator.extract_my_subset("other", keys(10)).await.unwrap().is_empty());
+    }
+    assert_eq!(clock.now(), begin);
+    assert!(!group.view().owns("resource-1"));
+    store.ensemble().refuse_connections(false);
+    settles_within(30 * SECOND + store.round(), &[&group]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_server_back_after_expiry_the_first_to_come_takes_what_nobody_holds_any_more() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    store.ensemble().refuse_connections(true);
+    a.suspend();
+    b.suspend();
+    tokio::time::sleep(60 * SECOND).await;
+    store.ensemble().refuse_connections(false);
+    // At no moment do both own a key.
+    for _ in 0..600 {
+        tokio::time::sleep(100 * MS).await;
+        let double = support::fleet::owners(&[&in_a, &in_b]).into_iter().find(|(_, owners)| owners.len() > 1);
+        // The one exception that the mode "immediate" has: until the watch of the first one has been heard.
+        if let Some(double) = double {
+            tokio::time::sleep(store.round()).await;
+            assert!(is_settled(&[&in_a, &in_b]), "{double:?}");
+        }
+    }
+    assert!(is_settled(&[&in_a, &in_b]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_leave_is_over_when_it_returns() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    group.leave().await.unwrap();
+    assert!(!exists(&*store.session().await, &store.path("g/a")).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_non_ascii_member_ids_are_fine_unless_python_peers_have_to_read_them() {
+    let store = Store::memory();
+    let agent = store.agent("агент-é").await;
+    let group = agent.join("группа").await;
+    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
+    let config = store.config_via(Memory::new(), "агент").label(Label::PythonBytes);
+    let outcome = PartitionCoordinator::connect(config).await;
+    assert!(matches!(outcome, Err(Error::Config(_))), "{outcome:?}");
+}
+
+// Joins that cross each other.
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_was_overtaken_by_a_leave_does_not_end_the_next_join() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let mut slow = Box::pin(agent.coordinator.join("g").into_future());
+    // Begun, and then not polled for a while.
+    assert!(poll_once(slow.as_mut()).is_none());
+    let quick = agent.join("g").await;
+    quick.leave().await.unwrap();
+    let next = agent.join("g").await;
+    let overtaken = slow.await;
+    assert!(matches!(overtaken, Err(Error::Closed { .. })), "{overtaken:?}");
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(next.view().standing(), Standing::Member);
+    let third = agent.join("g").await;
+    assert_eq!(third.extract_my_subset(keys(10)).await.unwrap().len(), 10);
+}
+
+/// Polls once.
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_during_a_leave_waits_for_it_and_gets_a_znode_of_its_own() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let before = znode(&*store.session().await, &store.path("g/a")).await.1;
+    let (left, joined) = tokio::join!(group.leave(), agent.coordinator.join("g").into_future());
+    left.unwrap();
+    let joined = joined.unwrap();
+    let after = znode(&*store.session().await, &store.path("g/a")).await.1;
+    assert!(after.czxid > before.czxid);
+    settles_within(store.round(), &[&joined]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_two_waiting_joins_can_be_given_up() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    agent.suspend();
+    let given_up = tokio::time::timeout(SECOND, agent.coordinator.join("g").into_future());
+    let kept = async {
+        let kept = agent.coordinator.join("g").into_future();
+        tokio::time::sleep(2 * SECOND).await;
+        agent.resume();
+        kept.await
+    };
+    let (given_up, kept) = tokio::join!(given_up, kept);
+    assert!(given_up.is_err());
+    settles_within(store.round(), &[&kept.unwrap()]).await;
+}
+
+// Rebalances.
+
+#[tokio::test(start_paused = true)]
+async fn what_one_loses_another_gains_and_the_union_is_complete() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let in_a = a.join("g").await;
+    let mut of_a = in_a.rebalances();
+    let first = of_a.next().await.unwrap();
+    assert_eq!((first.gained(universe()).count(), first.lost(universe()).count()), (100, 0));
+
+    let in_b = b.join("g").await;
+    let mut of_b = in_b.rebalances();
+    let gained: Vec<_> = of_b.next().await.unwrap().gained(universe()).collect();
+    let change = of_a.next().await.unwrap();
+    let lost: Vec<_> = change.lost(universe()).collect();
+    assert_eq!(lost, gained);
+    assert_eq!(change.gained(universe()).count(), 0);
+    assert_eq!(change.members(), (1, 2));
+    assert_eq!(change.epoch(), in_a.view().epoch());
+
+    in_b.leave().await.unwrap();
+    let last = of_b.next().await.unwrap();
+    assert!(last.is_total_loss());
+    assert_eq!(last.lost(universe()).collect::<Vec<_>>(), gained);
+    assert!(of_b.next().await.is_none());
+    assert!(of_b.next().await.is_none(), "it stays over");
+    assert_eq!(of_a.next().await.unwrap().gained(universe()).collect::<Vec<_>>(), gained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_lost_at_the_deadline_at_that_moment_and_gained_again_when_contact_is_back() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let mut rebalances = group.rebalances();
+    rebalances.next().await.unwrap();
+    tokio::time::sleep(3 * SECOND).await;
+    let share = group.extract_my_subset(universe()).await.unwrap();
+    agent.suspend();
+    let deadline = share.deadline();
+    let change = rebalances.next().await.unwrap();
+    let now = store.connector().clock().now();
+    assert!(change.is_total_loss() && change.lost(universe()).count() == universe().len());
+    let late = now.saturating_since(deadline);
+    assert!(now >= deadline && late <= 2 * MS, "{late:?} after the deadline");
+
+    tokio::time::sleep(SECOND).await;
+    agent.resume();
+    let change = tokio::time::timeout(100 * MS, rebalances.next()).await.unwrap().unwrap();
+    assert_eq!(change.gained(universe()).count(), universe().len());
+    assert!(group.view().owns("alarm-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_slow_gets_one_change_for_all_that_happened() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let in_a = a.join("g").await;
+    let mut rebalances = in_a.rebalances();
+    rebalances.next().await.unwrap();
+    let in_b = b.join("g").await;
+    let c = store.agent("c").await;
+    let in_c = c.join("g").await;
+    settles_within(2 * store.round(), &[&in_a, &in_b, &in_c]).await;
+    in_b.leave().await.unwrap();
+    settles_within(2 * store.round(), &[&in_a, &in_c]).await;
+
+    let change = rebalances.next().await.unwrap();
+    assert_eq!(change.members(), (1, 2));
+    let view = in_a.view();
+    let lost: Vec<_> = change.lost(universe()).collect();
+    assert!(universe().iter().all(|key| view.owns(key) != lost.contains(key)));
+    let further = tokio::time::timeout(60 * SECOND, rebalances.next()).await;
+    assert!(further.is_err(), "{further:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reader_of_rebalances_gets_every_change_by_itself() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let (mut one, mut two) = (group.rebalances(), group.clone().rebalances());
+    for rebalances in [&mut one, &mut two] {
+        assert_eq!(rebalances.next().await.unwrap().gained(universe()).count(), universe().len());
+    }
+    drop(one);
+    group.leave().await.unwrap();
+    assert!(two.next().await.unwrap().is_total_loss());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_read_of_a_rebalance_loses_nothing() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let mut rebalances = group.rebalances();
+    rebalances.next().await.unwrap();
+    agent.suspend();
+    for _ in 0..70 {
+        // Cancelled again and again, also around the deadline.
+        if let Ok(change) = tokio::time::timeout(100 * MS, rebalances.next()).await {
+            assert!(change.unwrap().is_total_loss());
+            return;
+        }
+    }
+    panic!("the loss was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_has_no_share_yet_gains_nothing_until_it_has() {
+    let store = Store::memory();
+    store.ensemble().refuse_connections(true);
+    let agent = store.started("a").await;
+    let mut rebalances = agent.join("g").await.rebalances();
+    let early = tokio::time::timeout(20 * SECOND, rebalances.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    store.ensemble().refuse_connections(false);
+    let first = tokio::time::timeout(40 * SECOND, rebalances.next()).await.unwrap().unwrap();
+    assert_eq!(first.gained(universe()).count(), universe().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connecting_while_nothing_answers_is_unreachable_after_the_session_timeout() {
+    let store = Store::memory();
+    store.ensemble().refuse_connections(true);
+    let (config, _line) = store.prepare("a").await;
+    let clock = store.connector().clock();
+    let begin = clock.now();
+    let baseline = alive_tasks();
+    let outcome = PartitionCoordinator::connect(config).await;
+    let waited = clock.now().saturating_since(begin);
+    assert!(matches!(outcome, Err(Error::Unreachable { .. })), "{outcome:?}");
+    assert!(waited >= store.session_timeout && waited <= store.session_timeout + SECOND, "{waited:?}");
+    let over = || async { (alive_tasks() <= baseline).then_some(()) };
+    eventually("nothing stays behind", Duration::from_millis(10), over).await;
+}
