@@ -138,6 +138,7 @@ impl Keeper {
             config,
             namespace,
             status: sender,
+            patience,
             dice: fastrand::Rng::new(),
         };
         tasks.spawn("session", task.run(tasks.cancelled()));
@@ -176,7 +177,7 @@ impl Keeper {
 
     /// Ends it and waits for that. Returns whether it came in time.
     pub(crate) async fn close(&self) -> bool {
-        self.tasks.shutdown(self.patience).await
+        self.tasks.shutdown(self.patience + CLOSE_PATIENCE).await
     }
 }
 
@@ -187,6 +188,8 @@ struct KeeperTask {
     namespace: ZnodePath,
     status: watch::Sender<Status>,
     backoff: Backoff,
+    /// How long the end of the last session may take.
+    patience: Duration,
     dice: fastrand::Rng,
 }
 
@@ -227,7 +230,7 @@ impl KeeperTask {
                     // Before the close: once the server knows, others may take over.
                     live.lifeline.end();
                     let Some(end) = end else {
-                        live.session.close().await;
+                        let _ = timeout(self.patience, live.session.close()).await;
                         break;
                     };
                     let (wait, error) = self.report(&live, end);

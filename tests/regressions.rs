@@ -59,6 +59,8 @@ struct Mishaps {
     between_list_and_read: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
     /// Creates get no answer.
     swallows_creates: Arc<AtomicBool>,
+    /// So does the end of a session.
+    swallows_closes: Arc<AtomicBool>,
 }
 
 impl Mishaps {
@@ -67,6 +69,7 @@ impl Mishaps {
             memory: memory.clone(),
             between_list_and_read: Arc::default(),
             swallows_creates: Arc::default(),
+            swallows_closes: Arc::default(),
         }
     }
 }
@@ -161,32 +164,11 @@ impl Session for MishapSession {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
+        if self.mishaps.swallows_closes.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         self.inner.close()
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_join_that_is_given_up_does_not_end_the_membership_of_a_later_join() {
-    let memory = Memory::new();
-    let coordinator = connect(memory.clone(), "a").await;
-    let first = coordinator.join("g").await.unwrap();
-    // A stranger in our place keeps the next join waiting.
-    let stranger = memory.open(10 * SECOND).await.unwrap();
-    let own = path("/apportion/g/a");
-    let replace = vec![Op::delete(&own, None), Op::create(&own, [], CreateMode::Ephemeral)];
-    stranger.commit(replace).await.unwrap();
-    until("out of the group", || first.view().standing() == Standing::Joining).await;
-
-    let mut given_up = Box::pin(coordinator.join("g").into_future());
-    let poll = given_up.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    assert!(poll.is_pending());
-    first.leave().await.unwrap();
-    stranger.close().await;
-    let second = coordinator.join("g").await.unwrap();
-    drop(given_up);
-    sleep(5 * SECOND).await;
-    assert_eq!(second.view().standing(), Standing::Member);
-    assert_eq!(coordinator.join("g").await.unwrap().view().standing(), Standing::Member);
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,6 +322,19 @@ async fn a_session_that_took_long_to_open_has_a_share_as_soon_as_it_has_joined()
     let group = coordinator.join("g").await.unwrap();
     // The lease counts from the moment the session was asked for, and that is over.
     assert_eq!(group.extract_my_subset(["x"]).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_survives_a_shutdown_that_the_backend_does_not_answer() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let baseline = tasks();
+    let mishaps = Mishaps::new(&Memory::new());
+    let coordinator = connect(mishaps.clone(), "a").await;
+    coordinator.join("g").await.unwrap();
+    mishaps.swallows_closes.store(true, Ordering::SeqCst);
+    let ended = timeout(16 * SECOND, coordinator.shutdown()).await;
+    assert!(ended.is_ok(), "it has to end whatever the backend does");
+    assert_eq!(tasks(), baseline);
 }
 
 /// Compiles: what a service spawns has to be `Send`, whatever the items are.
