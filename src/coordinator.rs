@@ -100,6 +100,8 @@ impl PartitionCoordinator {
         let coordinator = Self::begin(config, true)?;
         if let Some(link) = &coordinator.shared.link {
             let patience = coordinator.shared.config.session_timeout;
+            // The attempt gives up by then, too, and can say what it tried.
+            let patience = patience + patience / 10;
             let mut status = link.keeper.status();
             let first = async {
                 loop {

@@ -377,7 +377,14 @@ impl Engine {
     }
 
     fn handle_failure(&mut self, now: Moment, dice: f64, error: &backend::Error, shown: Error) {
-        let is_refused = matches!(error, backend::Error::NotPermitted);
+        let is_refused = match error {
+            backend::Error::NotPermitted => true,
+            // A member whose list fails is still one; a join that fails so will fail again.
+            backend::Error::TooLarge { .. } | backend::Error::EphemeralParent | backend::Error::Other(_) => {
+                matches!(self.phase, Phase::Outside { .. })
+            }
+            _ => false,
+        };
         let delay =
             self.backoff.next_delay(dice).max(if is_refused { REFUSED_RETRY } else { Duration::ZERO });
         if is_refused {
