@@ -16,8 +16,8 @@ use std::{
 use apportion::{
     Config, Error, Group, PartitionCoordinator, Share,
     backend::{
-        BoxFuture, CommitError, Connector, CreateMode, Done, Error as BackendError, Memory, Op, Session,
-        SessionId, SessionState, Stat, Watch, Znode, path::ZnodePath,
+        BoxFuture, CommitError, Connector, Done, Error as BackendError, Memory, Op, Session, SessionId,
+        SessionState, Stat, Watch, Znode, path::ZnodePath,
     },
     clock::Clock,
     group::{Rebalance, Standing},
@@ -35,11 +35,11 @@ fn config(connector: impl Connector, id: &str) -> Config {
 }
 
 async fn connect(connector: impl Connector, id: &str) -> PartitionCoordinator {
-    PartitionCoordinator::connect(config(connector, id)).await.unwrap()
+    PartitionCoordinator::connect(config(connector, id)).await.expect("the ensemble answers")
 }
 
 fn path(path: &str) -> ZnodePath {
-    ZnodePath::parse(path).unwrap()
+    ZnodePath::parse(path).expect("a path")
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -122,7 +122,7 @@ impl Session for MishapSession {
         paths: &'a [ZnodePath],
     ) -> BoxFuture<'a, Result<Vec<Option<Znode>>, BackendError>> {
         Box::pin(async move {
-            let mishap = self.mishaps.between_list_and_read.lock().unwrap().take();
+            let mishap = self.mishaps.between_list_and_read.lock().expect("no test panics with it").take();
             if let Some(mishap) = mishap {
                 mishap.await;
             }
@@ -339,7 +339,7 @@ async fn no_task_survives_a_shutdown_that_the_backend_does_not_answer() {
 
 /// Compiles: what a service spawns has to be `Send`, whatever the items are.
 #[allow(dead_code)]
-fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, rows: Vec<(String, u64)>) {
+fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, rows: &[(String, u64)]) {
     fn spawnable<T: Send>(future: impl Future<Output = T> + Send) {
         drop(future);
     }
@@ -347,12 +347,12 @@ fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, row
     spawnable(PartitionCoordinator::connect(Config::aodh()));
     spawnable(coordinator.join("g").weight(3).settle(SECOND).into_future());
     spawnable(coordinator.extract_my_subset("g", vec![String::new()]));
-    spawnable(coordinator.extract_my_subset_by("g", rows.clone(), |row| row.1));
+    spawnable(coordinator.extract_my_subset_by("g", rows.to_vec(), |row| row.1));
     spawnable(coordinator.shutdown());
     spawnable(group.extract_my_subset(vec![String::new()]));
     spawnable(group.extract_my_subset(&["x"]));
     spawnable(group.extract_my_subset((0..10).map(|n| n.to_string())));
-    spawnable(group.extract_my_subset_by(&rows, |row| row.0.clone()));
+    spawnable(group.extract_my_subset_by(rows, |row| row.0.clone()));
     spawnable(group.extract_my_subset_by(rows.iter(), |(_, number)| *number));
     spawnable(group.clone().leave());
     let (mut rebalances, shards) = (group.rebalances(), vec![String::new()]);
