@@ -33,7 +33,7 @@ pub enum Error {
         path: String,
     },
     /// A group that cannot be: its name is no name of a znode.
-    #[error("`{group}` cannot be the name of a group: {reason}")]
+    #[error("`{}` cannot be the name of a group: {reason}", group.escape_debug())]
     GroupName {
         /// The name as given.
         group: String,

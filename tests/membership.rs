@@ -18,9 +18,7 @@ use apportion::{
 };
 use support::{
     alive_tasks, eventually,
-    fleet::{
-        MS, SECOND, Store, delete_recursively, exists, ids, on_both_backends, settles_within, universe, znode,
-    },
+    fleet::{MS, Store, delete_recursively, exists, ids, on_both_backends, settles_within, universe, znode},
 };
 
 on_both_backends!(

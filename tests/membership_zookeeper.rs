@@ -10,14 +10,14 @@ use std::{
 
 use apportion::{
     Config, Error, Group, PartitionCoordinator,
-    backend::{BoxFuture, Connector, Error as BackendError, Op, Session, path::ZnodePath},
+    backend::{BoxFuture, Connector, CreateMode, Error as BackendError, Op, Session, path::ZnodePath},
     clock::{Clock, Moment},
     group::Standing,
     testing::Faults,
 };
 use support::{
     Ensemble, Mode, Proxy, Server, eventually,
-    fleet::{MS, SECOND, Store, Via, exists, owners, settles_within, universe, znode},
+    fleet::{MS, SECOND, Store, Via, exists, owners, sees, settles_within, universe, znode},
     free_port, zookeeper,
 };
 
@@ -319,6 +319,31 @@ async fn a_wrong_password_is_not_permitted() {
     let Err(error) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(&error, Error::NotPermitted { path } if path == "/guarded"), "{error}");
     assert!(!error.to_string().contains("wrong"), "{error}");
+}
+
+#[tokio::test]
+async fn a_peer_that_keeps_its_znode_to_itself_is_a_plain_member() {
+    let store = Store::shared("private-peer").await;
+    let (a, in_a, _b, in_b) = two_members(&store).await;
+    let hosts = support::shared_server().await.connect_string();
+    let peer = zookeeper(&hosts).digest("user", "secret").open(20 * SECOND).await.unwrap();
+    let own = store.path("g/python");
+    peer.commit(vec![Op::create(&own, b"\xc0", CreateMode::Ephemeral)]).await.unwrap();
+    let reader = store.session().await;
+    assert_eq!(reader.get(&own).await, Err(BackendError::NotPermitted));
+    for group in [&in_a, &in_b] {
+        sees(group, store.round() + SECOND, &["a", "b", "python"]).await;
+        assert_eq!(group.view().standing(), Standing::Member);
+        assert!(group.view().members()[2].is_plain());
+    }
+    // Somebody in our own place who does so is a stranger.
+    let private = Op::create(&store.path("h"), "", CreateMode::Persistent);
+    reader.commit(vec![private]).await.unwrap();
+    peer.commit(vec![Op::create(&store.path("h/a"), b"\xc0", CreateMode::Ephemeral)]).await.unwrap();
+    let outcome = a.coordinator.join("h").await;
+    assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
+    peer.close().await;
+    settles_within(2 * store.round(), &[&in_a, &in_b]).await;
 }
 
 /// Two ensembles at once are too much for a small machine.

@@ -13,7 +13,7 @@ use super::{
     view::{self, View},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
+    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, Znode, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
     ring::{HashRing, Label, RingError},
@@ -296,7 +296,10 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
         let (names, stat, watch) = session.watch_children(&places.group).await?;
         // A name that we could not join is no member's: nobody could have created it through a path of ours.
         let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
-        let found = session.get_many(&paths).await?;
+        let found = match session.get_many(&paths).await {
+            Err(backend::Error::NotPermitted) => read_one_by_one(session, &paths).await?,
+            found => found?,
+        };
         looks += 1;
         let is_torn = found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
         if !is_torn || looks == LOOKS {
@@ -311,6 +314,25 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
     });
     let members = members.collect();
     Ok(Outcome { event: Event::Listed { epoch: stat.pzxid, members }, watch: Some(watch) })
+}
+
+/// Reads members of which some keep their data to themselves. One such peer must not cost everybody else the group:
+/// to its Python peers it is a member, so here it is a plain one.
+async fn read_one_by_one(
+    session: &dyn Session,
+    paths: &[ZnodePath],
+) -> Result<Vec<Option<Znode>>, backend::Error> {
+    let mut found = Vec::with_capacity(paths.len());
+    for path in paths {
+        found.push(match session.get(path).await {
+            // The stat is anybody's.
+            Err(backend::Error::NotPermitted) => {
+                session.watch_node(path).await?.0.map(|stat| (Vec::new(), stat))
+            }
+            data => data?,
+        });
+    }
+    Ok(found)
 }
 
 async fn leave(session: &dyn Session, places: &Places) -> Result<(), backend::Error> {
