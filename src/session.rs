@@ -165,6 +165,21 @@ impl Keeper {
         }
     }
 
+    /// Waits for a session, for at most `patience`; an error that waiting cannot mend comes at once.
+    pub(crate) async fn opened(&self, patience: Duration) -> Result<(), Error> {
+        let mut status = self.status();
+        let decided = status.wait_for(|status| match status {
+            Status::Live(_) | Status::Closed => true,
+            Status::Opening { error } => error.as_ref().is_some_and(|error| !error.is_transient()),
+        });
+        match timeout(patience, decided).await.as_ref().map(|decided| decided.as_deref()) {
+            Ok(Ok(Status::Live(_))) => Ok(()),
+            Ok(Ok(Status::Opening { error: Some(error) })) => Err(error.clone()),
+            Ok(_) => Err(Error::Closed { group: String::new() }),
+            Err(_) => Err(Error::unreachable_after(patience, self.last_error().as_ref())),
+        }
+    }
+
     /// How long an orderly end may take.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
