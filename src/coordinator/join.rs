@@ -26,7 +26,7 @@ use crate::{
     ring::HashRing,
 };
 
-/// A join on its way; await it. From [`PartitionCoordinator::join`].
+/// A join on its way; await it. From [`PartitionCoordinator::join`](super::PartitionCoordinator::join).
 #[must_use = "a join does nothing until it is awaited"]
 pub struct Join {
     pub(super) shared: Arc<Shared>,
