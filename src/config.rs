@@ -71,7 +71,7 @@ use crate::{
 /// ```
 ///
 /// All members of a fleet need the same `namespace`, `label` and `replicas`: with other ring parameters they
-/// would disagree about who owns what, so that members who differ share nothing.
+/// would disagree about who owns what. While members that differ are in one group, no member of it has a share.
 ///
 /// `Debug` hides the password.
 #[derive(Clone, Debug)]

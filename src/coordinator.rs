@@ -1,35 +1,26 @@
 //! [`PartitionCoordinator`]: the door to everything that is shared.
 
+mod join;
+
 use std::{
     collections::HashMap,
     fmt,
-    future::{Future, IntoFuture},
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::time::timeout;
 use tracing::info;
 
+pub use self::join::Join;
+use self::join::{Entry, Options};
+
 use crate::{
-    backend::{
-        SessionId,
-        path::{PathError, ZnodePath},
-    },
+    backend::{SessionId, path::ZnodePath},
     clock::Clock,
     config::{Config, ConfigError},
     error::Error,
-    group::{
-        Behind, Group, View,
-        driver::{Driver, Places},
-        engine::{Engine, Settings},
-        member::{MAX_WEIGHT, MemberId, Ours, Payload, Process},
-    },
-    ring::{HashRing, RingKey},
+    group::{Group, member::MemberId},
+    ring::RingKey,
     session::{Keeper, Status},
     share::Share,
     task::Tasks,
@@ -47,7 +38,7 @@ struct Shared {
     me: MemberId,
     config: Config,
     /// `None` where there is nobody to share with.
-    link: Option<Backing>,
+    backing: Option<Backing>,
     /// `None` once it is shut down or dropped: then nothing is joined any more.
     groups: Mutex<Option<HashMap<String, Entry>>>,
     tasks: Tasks,
@@ -63,21 +54,6 @@ struct Backing {
     nonce: uuid::Uuid,
     /// Whether a join waits until it is done.
     waits: bool,
-}
-
-struct Entry {
-    group: Group,
-    options: Options,
-    /// Joins that wait for it, and whether a handle was ever given out: a join that nobody waits for any more
-    /// is taken back.
-    waiting: usize,
-    is_wanted: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Options {
-    weight: u32,
-    settle: Duration,
 }
 
 impl PartitionCoordinator {
@@ -98,36 +74,14 @@ impl PartitionCoordinator {
         C::Error: Into<ConfigError>,
     {
         let coordinator = Self::begin(config, true)?;
-        if let Some(link) = &coordinator.shared.link {
-            let patience = coordinator.shared.config.session_timeout;
-            // The attempt gives up by then, too, and can say what it tried.
-            let patience = patience + patience / 10;
-            let mut status = link.keeper.status();
-            let first = async {
-                loop {
-                    match &*status.borrow_and_update() {
-                        Status::Live(_) => return Ok(()),
-                        Status::Opening { error: Some(error) } if !error.is_transient() => {
-                            return Err(error.clone());
-                        }
-                        Status::Closed => return Err(Error::Closed { group: String::new() }),
-                        Status::Opening { .. } => {}
-                    }
-                    if status.changed().await.is_err() {
-                        return Err(Error::Closed { group: String::new() });
-                    }
-                }
-            };
-            let outcome = timeout(patience, first).await;
-            let failed = match outcome {
-                Ok(Ok(())) => return Ok(coordinator),
-                Ok(Err(error)) => error,
-                Err(_) => Error::unreachable_after(patience, link.keeper.last_error().as_ref()),
-            };
-            link.keeper.close().await;
-            return Err(failed);
+        let Some(backing) = &coordinator.shared.backing else { return Ok(coordinator) };
+        let timeout = coordinator.shared.config.session_timeout;
+        // The attempt gives up after the session timeout, and then says what it tried.
+        let opened = backing.keeper.opened(timeout + timeout / 10).await;
+        if opened.is_err() {
+            backing.keeper.close().await;
         }
-        Ok(coordinator)
+        opened.map(|()| coordinator)
     }
 
     /// Starts to connect to the backend of `config` and returns at once, so that a service comes up while the
@@ -156,7 +110,7 @@ impl PartitionCoordinator {
             shared: Arc::new(Shared {
                 me: MemberId::from(uuid::Uuid::new_v4()),
                 config,
-                link: None,
+                backing: None,
                 groups: Mutex::new(Some(HashMap::new())),
                 tasks: Tasks::new(),
                 end: tokio::sync::Mutex::default(),
@@ -175,7 +129,7 @@ impl PartitionCoordinator {
         let namespace = config.namespace_path()?;
         let me = config.chosen_member_id()?.unwrap_or_else(|| MemberId::from(uuid::Uuid::new_v4()));
         info!(member = %me, %namespace, "starting");
-        let link = Backing {
+        let backing = Backing {
             clock: connector.clock(),
             keeper: Keeper::start(connector, config.clone(), namespace.clone()),
             namespace,
@@ -185,7 +139,7 @@ impl PartitionCoordinator {
         let shared = Shared {
             me,
             config,
-            link: Some(link),
+            backing: Some(backing),
             groups: Mutex::new(Some(HashMap::new())),
             tasks: Tasks::new(),
             end: tokio::sync::Mutex::default(),
@@ -220,8 +174,8 @@ impl PartitionCoordinator {
     ///
     /// Safe: a join that nobody waits for any more is taken back.
     pub fn join(&self, group: impl Into<String>) -> Join {
-        let options = Options { weight: 1, settle: Duration::ZERO };
-        let waits = self.shared.link.as_ref().is_some_and(|link| link.waits);
+        let options = Options::default();
+        let waits = self.shared.backing.as_ref().is_some_and(|backing| backing.waits);
         Join { shared: self.shared.clone(), group: group.into(), options, accepts_any: false, waits }
     }
 
@@ -271,7 +225,7 @@ impl PartitionCoordinator {
 
     /// Whether the work is shared: there is a backend, and the coordinator is not shut down.
     pub fn is_active(&self) -> bool {
-        let status = self.shared.link.as_ref().map(|link| link.keeper.status());
+        let status = self.shared.backing.as_ref().map(|backing| backing.keeper.status());
         status.is_some_and(|status| !matches!(*status.borrow(), Status::Closed))
     }
 
@@ -282,7 +236,7 @@ impl PartitionCoordinator {
 
     /// The present session, if there is one: the owner of our ephemeral znodes.
     pub fn session_id(&self) -> Option<SessionId> {
-        self.shared.link.as_ref().and_then(|link| link.keeper.live()).map(|live| live.id())
+        self.shared.backing.as_ref().and_then(|backing| backing.keeper.live()).map(|live| live.id())
     }
 
     /// Leaves all groups, closes the session and waits for all tasks. The peers see it now, not a session
@@ -296,14 +250,10 @@ impl PartitionCoordinator {
     ///
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        let Some(link) = &self.shared.link else {
-            self.shared.take_groups().iter().for_each(Group::start_leaving);
-            return Ok(());
-        };
         let mut end = self.shared.end.lock().await;
         let told = match *end {
             Some(told) => told,
-            None => *end.insert(self.shared.shut_down(link).await),
+            None => *end.insert(self.shared.shut_down().await),
         };
         if told {
             return Ok(());
@@ -317,8 +267,8 @@ impl Drop for PartitionCoordinator {
     fn drop(&mut self) {
         let groups = self.shared.take_groups();
         self.shared.tasks.cancel();
-        match &self.shared.link {
-            Some(link) => link.keeper.cancel(),
+        match &self.shared.backing {
+            Some(backing) => backing.keeper.cancel(),
             // There is no task that would end them.
             None => groups.iter().for_each(Group::start_leaving),
         }
@@ -347,12 +297,16 @@ impl Shared {
     }
 
     /// Ends everything; returns whether the backend was told.
-    async fn shut_down(&self, link: &Backing) -> bool {
+    async fn shut_down(&self) -> bool {
         let groups = self.take_groups();
-        let patience = link.keeper.patience();
+        let Some(backing) = &self.backing else {
+            groups.iter().for_each(Group::start_leaving);
+            return true;
+        };
+        let patience = backing.keeper.patience();
         let telling = async {
             // Without a session there is nobody to tell.
-            let Some(live) = link.keeper.live() else { return true };
+            let Some(live) = backing.keeper.live() else { return true };
             if live.is_connected() {
                 groups.iter().for_each(Group::start_leaving);
                 for group in groups {
@@ -362,197 +316,9 @@ impl Shared {
             live.has_heard().await
         };
         let told = timeout(patience, telling).await.unwrap_or(false);
-        let closed = link.keeper.close().await;
+        let closed = backing.keeper.close().await;
         let ended = self.tasks.shutdown(patience).await;
         info!(member = %self.me, told, "shut down");
         told && closed && ended
-    }
-
-    /// The group in which this member is alone.
-    fn alone(&self, name: &str) -> Result<Group, Error> {
-        let ring = HashRing::builder()
-            .replicas(self.config.replicas)
-            .label(self.config.label)
-            .member(self.me.as_str())
-            .build()
-            .map_err(|reason| Error::Ring { group: name.into(), reason })?;
-        Ok(Group::of_one(name, &self.me, ring))
-    }
-
-    /// Finds the group, or starts it, and counts one more who waits for it.
-    fn enter(&self, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
-        let mut groups = self.lock();
-        let Some(groups) = groups.as_mut() else { return Err(Error::Closed { group: name.into() }) };
-        if let Some(entry) = groups.get_mut(name) {
-            if !entry.group.is_leaving() {
-                if entry.options != options && !accepts_any {
-                    return Err(Error::JoinedDifferently { group: name.into() });
-                }
-                entry.waiting += 1;
-                return Ok(Entered::In(entry.group.clone()));
-            }
-            if !entry.group.is_over() {
-                // It would take its znode for ours.
-                return Ok(Entered::StillLeaving(entry.group.clone()));
-            }
-        }
-        let group = match &self.link {
-            Some(link) => self.launch(link, name, options)?,
-            None => self.alone(name)?,
-        };
-        groups.insert(name.into(), Entry { group: group.clone(), options, waiting: 1, is_wanted: false });
-        Ok(Entered::In(group))
-    }
-
-    /// Starts the task of a group.
-    fn launch(&self, link: &Backing, name: &str, options: Options) -> Result<Group, Error> {
-        let bad_name = |reason| Error::GroupName { group: name.into(), reason };
-        let group = link.namespace.join(name).map_err(bad_name)?;
-        let own = group.join(self.me.as_str()).map_err(bad_name)?;
-        let config = &self.config;
-        let ours = Ours {
-            version: Ours::VERSION,
-            label: Some(config.label),
-            replicas: Some(config.replicas),
-            nonce: Some(link.nonce),
-            process: Process::current(),
-        };
-        let settings = Settings {
-            group: name.into(),
-            me: self.me.clone(),
-            ours: ours.clone(),
-            retry: config.retry_backoff,
-            max_retry: config.max_retry_interval,
-            check: config.membership_check,
-            settle: options.settle,
-        };
-        let payload = Payload::new(options.weight, ours).encode();
-        let (views, view) = watch::channel(Arc::new(View::before_joining(name, &self.me)));
-        let (commands, inbox) = mpsc::channel(4);
-        let status = link.keeper.status();
-        let driver = Driver {
-            engine: Engine::new(settings),
-            clock: link.clock.clone(),
-            status: status.clone(),
-            commands: inbox,
-            places: Places {
-                me: self.me.clone(),
-                group,
-                own,
-                payload,
-                label: config.label,
-                replicas: config.replicas,
-            },
-            views,
-            dice: fastrand::Rng::new(),
-        };
-        self.tasks.spawn("group", driver.run(self.tasks.cancelled()));
-        Ok(Group { views: view, behind: Behind::Driver { commands, status, is_leaving: Arc::default() } })
-    }
-}
-
-enum Entered {
-    In(Group),
-    StillLeaving(Group),
-}
-
-/// A join on its way; await it. From [`PartitionCoordinator::join`].
-#[must_use = "a join does nothing until it is awaited"]
-pub struct Join {
-    shared: Arc<Shared>,
-    group: String,
-    options: Options,
-    /// Takes the group as it is joined already, whatever its options.
-    accepts_any: bool,
-    waits: bool,
-}
-
-impl Join {
-    /// This member's share relative to others: a member of weight 3 gets three times what one of weight 1 gets.
-    /// It counts as long as every member can read it: while a plain Python peer is in the group, all weights
-    /// are one.
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.options.weight = weight;
-        self
-    }
-
-    /// Adopts a change of the membership only when it has been quiet for `settle` (at the latest after five
-    /// times that), so that a rolling restart moves keys once and not at each step. Meanwhile the keys of a
-    /// member that is gone have no owner. All members of a group should use the same.
-    pub fn settle(mut self, settle: Duration) -> Self {
-        self.options.settle = settle;
-        self
-    }
-
-    async fn run(self) -> Result<Group, Error> {
-        let Join { shared, group: name, options, accepts_any, waits } = self;
-        if name.is_empty() {
-            return Err(Error::GroupName { group: name, reason: PathError::Empty });
-        }
-        if !(1..=MAX_WEIGHT).contains(&options.weight) {
-            return Err(Error::Weight { group: name, weight: options.weight });
-        }
-        let group = loop {
-            let leaving = match shared.enter(&name, options, accepts_any)? {
-                Entered::In(group) => break group,
-                Entered::StillLeaving(group) => group,
-            };
-            leaving.has_left().await;
-        };
-        let mut claim = JoinClaim { shared: &shared, name: &name, group: &group, is_kept: false };
-        if let Some(link) = shared.link.as_ref().filter(|_| waits) {
-            let timing = link.keeper.live().map(|live| live.timing);
-            let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
-            // Longer than a stranger's znode is waited for.
-            let patience = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
-            match timeout(patience, group.joined()).await {
-                Ok(joined) => joined?,
-                Err(_) => return Err(Error::unreachable_after(patience, link.keeper.last_error().as_ref())),
-            }
-        }
-        claim.is_kept = true;
-        drop(claim);
-        Ok(group)
-    }
-}
-
-/// Takes a join back that nobody waits for any more.
-struct JoinClaim<'a> {
-    shared: &'a Shared,
-    name: &'a str,
-    group: &'a Group,
-    is_kept: bool,
-}
-
-impl Drop for JoinClaim<'_> {
-    fn drop(&mut self) {
-        let mut groups = self.shared.lock();
-        // It may have been left meanwhile, and joined anew by somebody else.
-        let ours = |entry: &&mut Entry| entry.group.is_same(self.group);
-        let entry = groups.as_mut().and_then(|groups| groups.get_mut(self.name));
-        let Some(entry) = entry.filter(ours) else { return };
-        entry.waiting -= 1;
-        entry.is_wanted |= self.is_kept;
-        if entry.waiting == 0 && !entry.is_wanted {
-            entry.group.start_leaving();
-        }
-    }
-}
-
-impl IntoFuture for Join {
-    type Output = Result<Group, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Result<Group, Error>> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
-    }
-}
-
-impl fmt::Debug for Join {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Join")
-            .field("group", &self.group)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
     }
 }

@@ -244,10 +244,10 @@ impl Group {
         }
     }
 
-    /// Whether it was left, and whatever task was behind it has ended.
+    /// Whether what is behind it has ended.
     pub(crate) fn is_over(&self) -> bool {
         match &self.behind {
-            Behind::Alone(_) => self.is_leaving(),
+            Behind::Alone(keep) => keep.borrow().has_left,
             Behind::Driver { commands, .. } => commands.is_closed(),
         }
     }
@@ -334,8 +334,7 @@ impl Rebalances {
                 return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
             }
             if view.has_left {
-                self.is_over = true;
-                return None;
+                break;
             }
             let tenure = view.acting();
             tokio::select! {

@@ -138,6 +138,7 @@ impl Keeper {
             config,
             namespace,
             status: sender,
+            patience,
             dice: fastrand::Rng::new(),
         };
         tasks.spawn("session", task.run(tasks.cancelled()));
@@ -164,6 +165,21 @@ impl Keeper {
         }
     }
 
+    /// Waits for a session, for at most `patience`; an error that waiting cannot mend comes at once.
+    pub(crate) async fn opened(&self, patience: Duration) -> Result<(), Error> {
+        let mut status = self.status();
+        let decided = status.wait_for(|status| match status {
+            Status::Live(_) | Status::Closed => true,
+            Status::Opening { error } => error.as_ref().is_some_and(|error| !error.is_transient()),
+        });
+        match timeout(patience, decided).await.as_ref().map(|decided| decided.as_deref()) {
+            Ok(Ok(Status::Live(_))) => Ok(()),
+            Ok(Ok(Status::Opening { error: Some(error) })) => Err(error.clone()),
+            Ok(_) => Err(Error::Closed { group: String::new() }),
+            Err(_) => Err(Error::unreachable_after(patience, self.last_error().as_ref())),
+        }
+    }
+
     /// How long an orderly end may take.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
@@ -176,7 +192,7 @@ impl Keeper {
 
     /// Ends it and waits for that. Returns whether it came in time.
     pub(crate) async fn close(&self) -> bool {
-        self.tasks.shutdown(self.patience).await
+        self.tasks.shutdown(self.patience + CLOSE_PATIENCE).await
     }
 }
 
@@ -187,6 +203,8 @@ struct KeeperTask {
     namespace: ZnodePath,
     status: watch::Sender<Status>,
     backoff: Backoff,
+    /// How long the end of the last session may take.
+    patience: Duration,
     dice: fastrand::Rng,
 }
 
@@ -227,7 +245,7 @@ impl KeeperTask {
                     // Before the close: once the server knows, others may take over.
                     live.lifeline.end();
                     let Some(end) = end else {
-                        live.session.close().await;
+                        let _ = timeout(self.patience, live.session.close()).await;
                         break;
                     };
                     let (wait, error) = self.report(&live, end);

@@ -1,6 +1,6 @@
 //! [`Share`]: the items that are this member's, for as long as they are.
 
-use std::{fmt, ops::Deref, slice, sync::Arc, vec};
+use std::{fmt, ops::Deref, slice, sync::Arc, time::Duration, vec};
 
 use tracing::warn;
 
@@ -23,8 +23,8 @@ use crate::{clock::Moment, session::tenure::Tenure};
 /// # Ok::<(), apportion::Error>(()) }).unwrap();
 /// ```
 ///
-/// A share says when to stop *starting* work. An action that may take longer than the time left until
-/// [`Share::deadline`] has to be fenced by its [`Share::token`] at the resource it acts on.
+/// A share says when to stop *starting* work. An action that may take longer than the time that
+/// [`remains`](Share::remaining) has to be fenced by its [`Share::token`] at the resource it acts on.
 pub struct Share<T> {
     items: Vec<T>,
     guard: Guard,
@@ -70,6 +70,12 @@ impl<T> Share<T> {
     /// time of the backend's clock ([`Connector::clock`](crate::backend::Connector::clock)).
     pub fn deadline(&self) -> Moment {
         self.guard.tenure.as_ref().map_or(Moment::default(), Tenure::deadline)
+    }
+
+    /// How much time is left until the deadline as it stands: zero once the share is invalid,
+    /// [`Duration::MAX`] where there is nobody to share with.
+    pub fn remaining(&self) -> Duration {
+        self.guard.tenure.as_ref().map_or(Duration::ZERO, Tenure::remaining)
     }
 
     /// The generation of the membership that the share was computed from:

@@ -16,8 +16,8 @@ use std::{
 use apportion::{
     Config, Error, Group, PartitionCoordinator, Share,
     backend::{
-        BoxFuture, CommitError, Connector, CreateMode, Done, Error as BackendError, Memory, Op, Session,
-        SessionId, SessionState, Stat, Watch, Znode, path::ZnodePath,
+        BoxFuture, CommitError, Connector, Done, Error as BackendError, Memory, Op, Session, SessionId,
+        SessionState, Stat, Watch, Znode, path::ZnodePath,
     },
     clock::Clock,
     group::{Rebalance, Standing},
@@ -35,11 +35,11 @@ fn config(connector: impl Connector, id: &str) -> Config {
 }
 
 async fn connect(connector: impl Connector, id: &str) -> PartitionCoordinator {
-    PartitionCoordinator::connect(config(connector, id)).await.unwrap()
+    PartitionCoordinator::connect(config(connector, id)).await.expect("the ensemble answers")
 }
 
 fn path(path: &str) -> ZnodePath {
-    ZnodePath::parse(path).unwrap()
+    ZnodePath::parse(path).expect("a path")
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -59,6 +59,8 @@ struct Mishaps {
     between_list_and_read: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
     /// Creates get no answer.
     swallows_creates: Arc<AtomicBool>,
+    /// So does the end of a session.
+    swallows_closes: Arc<AtomicBool>,
 }
 
 impl Mishaps {
@@ -67,6 +69,7 @@ impl Mishaps {
             memory: memory.clone(),
             between_list_and_read: Arc::default(),
             swallows_creates: Arc::default(),
+            swallows_closes: Arc::default(),
         }
     }
 }
@@ -119,7 +122,7 @@ impl Session for MishapSession {
         paths: &'a [ZnodePath],
     ) -> BoxFuture<'a, Result<Vec<Option<Znode>>, BackendError>> {
         Box::pin(async move {
-            let mishap = self.mishaps.between_list_and_read.lock().unwrap().take();
+            let mishap = self.mishaps.between_list_and_read.lock().expect("no test panics with it").take();
             if let Some(mishap) = mishap {
                 mishap.await;
             }
@@ -161,32 +164,11 @@ impl Session for MishapSession {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
+        if self.mishaps.swallows_closes.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         self.inner.close()
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_join_that_is_given_up_does_not_end_the_membership_of_a_later_join() {
-    let memory = Memory::new();
-    let coordinator = connect(memory.clone(), "a").await;
-    let first = coordinator.join("g").await.unwrap();
-    // A stranger in our place keeps the next join waiting.
-    let stranger = memory.open(10 * SECOND).await.unwrap();
-    let own = path("/apportion/g/a");
-    let replace = vec![Op::delete(&own, None), Op::create(&own, [], CreateMode::Ephemeral)];
-    stranger.commit(replace).await.unwrap();
-    until("out of the group", || first.view().standing() == Standing::Joining).await;
-
-    let mut given_up = Box::pin(coordinator.join("g").into_future());
-    let poll = given_up.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-    assert!(poll.is_pending());
-    first.leave().await.unwrap();
-    stranger.close().await;
-    let second = coordinator.join("g").await.unwrap();
-    drop(given_up);
-    sleep(5 * SECOND).await;
-    assert_eq!(second.view().standing(), Standing::Member);
-    assert_eq!(coordinator.join("g").await.unwrap().view().standing(), Standing::Member);
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,9 +324,22 @@ async fn a_session_that_took_long_to_open_has_a_share_as_soon_as_it_has_joined()
     assert_eq!(group.extract_my_subset(["x"]).await.unwrap().len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn no_task_survives_a_shutdown_that_the_backend_does_not_answer() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let baseline = tasks();
+    let mishaps = Mishaps::new(&Memory::new());
+    let coordinator = connect(mishaps.clone(), "a").await;
+    coordinator.join("g").await.unwrap();
+    mishaps.swallows_closes.store(true, Ordering::SeqCst);
+    let ended = timeout(16 * SECOND, coordinator.shutdown()).await;
+    assert!(ended.is_ok(), "it has to end whatever the backend does");
+    assert_eq!(tasks(), baseline);
+}
+
 /// Compiles: what a service spawns has to be `Send`, whatever the items are.
 #[allow(dead_code)]
-fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, rows: Vec<(String, u64)>) {
+fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, rows: &[(String, u64)]) {
     fn spawnable<T: Send>(future: impl Future<Output = T> + Send) {
         drop(future);
     }
@@ -352,12 +347,12 @@ fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, row
     spawnable(PartitionCoordinator::connect(Config::aodh()));
     spawnable(coordinator.join("g").weight(3).settle(SECOND).into_future());
     spawnable(coordinator.extract_my_subset("g", vec![String::new()]));
-    spawnable(coordinator.extract_my_subset_by("g", rows.clone(), |row| row.1));
+    spawnable(coordinator.extract_my_subset_by("g", rows.to_vec(), |row| row.1));
     spawnable(coordinator.shutdown());
     spawnable(group.extract_my_subset(vec![String::new()]));
     spawnable(group.extract_my_subset(&["x"]));
     spawnable(group.extract_my_subset((0..10).map(|n| n.to_string())));
-    spawnable(group.extract_my_subset_by(&rows, |row| row.0.clone()));
+    spawnable(group.extract_my_subset_by(rows, |row| row.0.clone()));
     spawnable(group.extract_my_subset_by(rows.iter(), |(_, number)| *number));
     spawnable(group.clone().leave());
     let (mut rebalances, shards) = (group.rebalances(), vec![String::new()]);

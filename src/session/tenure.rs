@@ -69,6 +69,15 @@ impl Tenure {
         self.lifeline.as_ref().map_or(Moment::NEVER, |life| *life.deadline.borrow())
     }
 
+    /// How long we may still act if nothing else is confirmed.
+    pub(crate) fn remaining(&self) -> Duration {
+        match &self.lifeline {
+            _ if self.has_ended() => Duration::ZERO,
+            Some(life) => life.deadline.borrow().saturating_since(life.clock.now()),
+            None => Duration::MAX,
+        }
+    }
+
     /// Ends it for good.
     pub(crate) fn end(&self) {
         self.gone.cancel();
