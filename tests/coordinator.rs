@@ -14,11 +14,16 @@ use apportion::{
     group::Standing,
 };
 use support::{
-    alive_tasks, eventually,
+    alive_tasks,
+    events::Events,
+    eventually,
     fleet::{
-        MS, SECOND, Store, delete_recursively, exists, ids, is_settled, settles_within, universe, znode,
+        MS, SECOND, Store, delete_recursively, exists, ids, is_over, is_settled, next_change, settles_within,
+        universe, znode,
     },
 };
+
+use tracing::Level;
 
 fn keys(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("resource-{number}")).collect()
@@ -88,7 +93,7 @@ async fn an_empty_group_means_that_everything_is_mine_and_touches_nothing() {
     let before = agent.faults().calls().writes;
     let mine = agent.coordinator.extract_my_subset("", keys(50)).await.unwrap();
     assert_eq!(mine.to_vec(), keys(50));
-    let by = agent.coordinator.extract_my_subset_by("", 0..50, |number| number.to_string()).await.unwrap();
+    let by = agent.coordinator.extract_my_subset_by("", 0..50, i32::to_string).await.unwrap();
     assert_eq!(by.into_iter().collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
     assert!(mine.is_valid());
     tokio::time::sleep(100 * SECOND).await;
@@ -136,7 +141,7 @@ async fn a_standalone_member_gains_all_at_once_and_then_waits() {
     let alone = PartitionCoordinator::standalone();
     // The handle is not kept: the membership lasts as long as the coordinator.
     let mut rebalances = alone.join("g").await.unwrap().rebalances();
-    let first = change(&mut rebalances).await;
+    let first = next_change(&mut rebalances).await;
     assert_eq!((first.gained(keys(50)).count(), first.lost(keys(50)).count()), (50, 0));
     let (begin, polled) = (alive_tasks(), std::cell::Cell::new(0));
     let counted = std::future::poll_fn({
@@ -152,7 +157,7 @@ async fn a_standalone_member_gains_all_at_once_and_then_waits() {
     assert!(polled.get() < 10, "polled {} times in an idle hour", polled.get());
     assert_eq!(alive_tasks(), begin);
     alone.join("g").await.unwrap().leave().await.unwrap();
-    assert!(change(&mut rebalances).await.is_total_loss());
+    assert!(next_change(&mut rebalances).await.is_total_loss());
     assert!(is_over(&mut rebalances).await);
 }
 
@@ -163,6 +168,43 @@ async fn connecting_to_nothing_is_refused_with_the_way_out() {
     assert!(error.to_string().contains("standalone()"), "{error}");
     let outcome = PartitionCoordinator::start("");
     assert!(matches!(outcome, Err(Error::Config(ConfigError::NoBackend))), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_failure_to_reach_the_backend_is_logged_and_so_is_the_success() {
+    let events = Events::of("apportion::session");
+    let _guard = events.listen();
+    let store = Store::memory();
+    store.ensemble().refuse_connections(true);
+    let agent = store.started("a").await;
+    // Attempts of ten seconds each, with growing pauses in between.
+    tokio::time::sleep(60 * SECOND).await;
+    let failures = events.take(Level::WARN);
+    assert!((3..=6).contains(&failures.len()), "{failures:#?}");
+    assert!(failures.iter().all(|text| text.contains("refuses connections")), "{failures:#?}");
+    assert_eq!(events.take(Level::INFO), [""; 0]);
+
+    store.ensemble().refuse_connections(false);
+    let group = agent.join("g").await;
+    settles_within(30 * SECOND + store.round(), &[&group]).await;
+    let successes = events.take(Level::INFO);
+    assert!(matches!(&successes[..], [text] if text.contains("session opened")), "{successes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_was_shut_down_can_be_followed_by_another_of_the_same_id_at_once() {
+    let store = Store::memory();
+    let clock = store.connector().clock();
+    let begin = clock.now();
+    for _ in 0..5 {
+        let agent = store.agent("a").await;
+        let group = agent.join("g").await;
+        assert!(agent.coordinator.is_active());
+        assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
+        agent.coordinator.shutdown().await.unwrap();
+        assert!(!agent.coordinator.is_active());
+    }
+    assert!(clock.now().saturating_since(begin) < SECOND);
 }
 
 // What the tests of the Python client library show, where it concerns groups.
@@ -200,10 +242,10 @@ async fn a_member_that_was_booted_out_notices_and_comes_back() {
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let mut rebalances = group.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     store.session().await.commit(vec![Op::delete(&store.path("g/a"), None)]).await.unwrap();
-    assert!(change(&mut rebalances).await.is_total_loss());
-    assert_eq!(change(&mut rebalances).await.gained(keys(10)).count(), 10);
+    assert!(next_change(&mut rebalances).await.is_total_loss());
+    assert_eq!(next_change(&mut rebalances).await.gained(keys(10)).count(), 10);
 }
 
 // What the Python original does in each failure is in `wire.md`; here is what this library does.
@@ -429,13 +471,13 @@ async fn what_one_loses_another_gains_and_the_union_is_complete() {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let in_a = a.join("g").await;
     let mut of_a = in_a.rebalances();
-    let first = change(&mut of_a).await;
+    let first = next_change(&mut of_a).await;
     assert_eq!((first.gained(universe()).count(), first.lost(universe()).count()), (100, 0));
 
     let in_b = b.join("g").await;
     let mut of_b = in_b.rebalances();
-    let gained: Vec<_> = change(&mut of_b).await.gained(universe()).collect();
-    let change = change(&mut of_a).await;
+    let gained: Vec<_> = next_change(&mut of_b).await.gained(universe()).collect();
+    let change = next_change(&mut of_a).await;
     let lost: Vec<_> = change.lost(universe()).collect();
     assert_eq!(lost, gained);
     assert_eq!(change.gained(universe()).count(), 0);
@@ -443,12 +485,12 @@ async fn what_one_loses_another_gains_and_the_union_is_complete() {
     assert_eq!(change.epoch(), in_a.view().epoch());
 
     in_b.leave().await.unwrap();
-    let last = change(&mut of_b).await;
+    let last = next_change(&mut of_b).await;
     assert!(last.is_total_loss());
     assert_eq!(last.lost(universe()).collect::<Vec<_>>(), gained);
     assert!(is_over(&mut of_b).await);
     assert!(is_over(&mut of_b).await, "it stays over");
-    assert_eq!(change(&mut of_a).await.gained(universe()).collect::<Vec<_>>(), gained);
+    assert_eq!(next_change(&mut of_a).await.gained(universe()).collect::<Vec<_>>(), gained);
 }
 
 #[tokio::test(start_paused = true)]
@@ -457,12 +499,12 @@ async fn everything_is_lost_at_the_deadline_at_that_moment_and_gained_again_when
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let mut rebalances = group.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     tokio::time::sleep(3 * SECOND).await;
     let share = group.extract_my_subset(universe()).await.unwrap();
     agent.suspend();
     let deadline = share.deadline();
-    let change = change(&mut rebalances).await;
+    let change = next_change(&mut rebalances).await;
     let now = store.connector().clock().now();
     assert!(change.is_total_loss() && change.lost(universe()).count() == universe().len());
     let late = now.saturating_since(deadline);
@@ -481,7 +523,7 @@ async fn a_reader_that_is_slow_gets_one_change_for_all_that_happened() {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let in_a = a.join("g").await;
     let mut rebalances = in_a.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     let in_b = b.join("g").await;
     let c = store.agent("c").await;
     let in_c = c.join("g").await;
@@ -489,7 +531,7 @@ async fn a_reader_that_is_slow_gets_one_change_for_all_that_happened() {
     in_b.leave().await.unwrap();
     settles_within(2 * store.round(), &[&in_a, &in_c]).await;
 
-    let change = change(&mut rebalances).await;
+    let change = next_change(&mut rebalances).await;
     assert_eq!(change.members(), (1, 2));
     let view = in_a.view();
     let lost: Vec<_> = change.lost(universe()).collect();
@@ -505,11 +547,11 @@ async fn each_reader_of_rebalances_gets_every_change_by_itself() {
     let group = agent.join("g").await;
     let (mut one, mut two) = (group.rebalances(), group.clone().rebalances());
     for rebalances in [&mut one, &mut two] {
-        assert_eq!(change(rebalances).await.gained(universe()).count(), universe().len());
+        assert_eq!(next_change(rebalances).await.gained(universe()).count(), universe().len());
     }
     drop(one);
     group.leave().await.unwrap();
-    assert!(change(&mut two).await.is_total_loss());
+    assert!(next_change(&mut two).await.is_total_loss());
 }
 
 #[tokio::test(start_paused = true)]
@@ -518,7 +560,7 @@ async fn a_cancelled_read_of_a_rebalance_loses_nothing() {
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let mut rebalances = group.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     agent.suspend();
     for _ in 0..70 {
         // Cancelled again and again, also around the deadline.

@@ -15,12 +15,12 @@ use apportion::{
     Config, Error, Group, PartitionCoordinator,
     backend::{BoxFuture, Connector, CreateMode, Error as BackendError, Op, Session, path::ZnodePath},
     clock::{Clock, Moment},
-    group::Standing,
+    group::{Member, Standing},
     testing::Faults,
 };
 use support::{
     Ensemble, Mode, Proxy, Server, eventually,
-    fleet::{MS, SECOND, Store, Via, change, exists, owners, sees, settles_within, universe, znode},
+    fleet::{MS, SECOND, Store, Via, exists, next_change, owners, sees, settles_within, universe, znode},
     free_port, zookeeper,
 };
 
@@ -126,7 +126,7 @@ async fn a_slow_link_costs_no_membership() {
     let store = Store { session_timeout: 4 * SECOND, ..Store::shared("slow").await };
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let mut rebalances = in_a.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     a.proxy().set(Mode::Delay(200 * MS));
     let change = tokio::time::timeout(3 * SECOND, rebalances.next()).await;
     assert!(change.is_err(), "{change:?}");
@@ -139,7 +139,7 @@ async fn a_connection_that_is_reset_now_and_then_costs_no_membership() {
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let (_, before) = znode(&*store.session().await, &store.path("g/a")).await;
     let mut rebalances = in_a.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     for _ in 0..4 {
         a.proxy().reset();
         let change = tokio::time::timeout(600 * MS, rebalances.next()).await;
@@ -223,7 +223,7 @@ async fn a_server_that_pauses_for_less_than_the_lease_costs_nothing() {
     let store = Store { session_timeout: 4 * SECOND, ..Store::on(&server, "pause") };
     let (_a, in_a, _b, in_b) = two_members(&store).await;
     let mut rebalances = in_a.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     server.pause();
     let change = tokio::time::timeout(700 * MS, rebalances.next()).await;
     server.resume();
@@ -365,7 +365,7 @@ fn ensemble_config(hosts: &str, id: &str) -> Config {
 }
 
 #[tokio::test]
-async fn the_death_of_a_leader_costs_nobody_its_membership() {
+async fn the_death_of_a_leader_costs_nobody_its_membership_and_without_a_majority_nobody_acts() {
     let _one = ONE_ENSEMBLE.lock().await;
     let mut ensemble = Ensemble::start(100 * MS).await;
     let hosts = ensemble.connect_string();
@@ -378,7 +378,7 @@ async fn the_death_of_a_leader_costs_nobody_its_membership() {
     let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
     settles_within(5 * SECOND, &groups).await;
     let lives = |groups: &[&Group]| -> Vec<i64> {
-        groups[0].view().members().iter().map(|member| member.incarnation()).collect()
+        groups[0].view().members().iter().map(Member::incarnation).collect()
     };
     let before = lives(&groups);
     let leader = ensemble.leader().await;
@@ -389,6 +389,14 @@ async fn the_death_of_a_leader_costs_nobody_its_membership() {
     tokio::time::sleep(ENSEMBLE_TIMEOUT + SECOND / 2).await;
     settles_within(5 * SECOND, &groups).await;
     assert_eq!(lives(&groups), before, "somebody had to join again");
+
+    // Without a majority nobody may act, and nobody does.
+    let second = ensemble.leader().await;
+    ensemble.kill(second);
+    let idle = || async { owners(&groups).values().all(Vec::is_empty).then_some(()) };
+    eventually("nobody acts", ENSEMBLE_TIMEOUT / 2 + SECOND, idle).await;
+    ensemble.restart(second).await;
+    settles_within(20 * SECOND, &groups).await;
 }
 
 #[tokio::test]

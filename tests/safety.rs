@@ -5,18 +5,15 @@
 
 mod support;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use apportion::{Group, Share, group::Standing};
 use support::{
+    events::Events,
     eventually,
-    fleet::{Agent, MS, SECOND, Store, change, owners, settles_within, universe},
+    fleet::{Agent, MS, SECOND, Store, next_change, owners, settles_within, universe},
 };
-use tracing::{Level, Subscriber, field::Visit};
-use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, registry};
+use tracing::Level;
 
 /// The steps in which tokio's timers go.
 const STEP: Duration = MS;
@@ -97,14 +94,14 @@ async fn after_a_suspension_of_the_host_the_first_look_gives_an_invalid_empty_sh
     let (_agent, group) = member(&store).await;
     let held = share(&group).await;
     let mut rebalances = group.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     store.ensemble().clock().jump(60 * SECOND);
     // No task has run since.
     assert!(!held.is_valid() && !group.view().owns("alarm-1"));
     assert_eq!(held.iter().count(), 0);
     let first = share(&group).await;
     assert!(first.is_empty() && !first.is_valid());
-    assert!(change(&mut rebalances).await.is_total_loss());
+    assert!(next_change(&mut rebalances).await.is_total_loss());
     settles_within(2 * SECOND, &[&group]).await;
     assert!(!held.is_valid(), "that was another life");
 }
@@ -116,7 +113,7 @@ async fn a_suspension_shorter_than_the_lease_changes_nothing() {
     tokio::time::sleep(3 * SECOND).await;
     let held = share(&group).await;
     let mut rebalances = group.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     store.ensemble().clock().jump(3500 * MS);
     assert!(held.is_valid());
     let change = tokio::time::timeout(20 * SECOND, rebalances.next()).await;
@@ -124,36 +121,10 @@ async fn a_suspension_shorter_than_the_lease_changes_nothing() {
     assert!(held.is_valid());
 }
 
-/// Keeps the warnings of this crate.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl<S: Subscriber + for<'a> registry::LookupSpan<'a>> Layer<S> for Warnings {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Fields(String);
-        impl Visit for Fields {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0 += &format!("{}={value:?} ", field.name());
-            }
-        }
-        if *event.metadata().level() == Level::WARN && event.metadata().target() == "apportion::share" {
-            let mut fields = Fields(String::new());
-            event.record(&mut fields);
-            self.0.lock().unwrap().push(fields.0);
-        }
-    }
-}
-
-impl Warnings {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_are_left() {
-    let warnings = Warnings::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(warnings.clone()));
+    let warnings = Events::of("apportion::share");
+    let _guard = warnings.listen();
     let store = Store::memory();
     let (agent, group) = member(&store).await;
     let (lent, owned) = (share(&group).await, share(&group).await);
@@ -171,7 +142,7 @@ async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_
     assert_eq!(done, 10, "five seconds of lease");
     assert!(also_done == 9 || also_done == 10, "the last look comes half a second later");
     assert!(lending.next().is_none() && lending.next().is_none());
-    let said = warnings.take();
+    let said = warnings.take(Level::WARN);
     assert_eq!(said.len(), 2, "{said:?}");
     for left in ["left=90 ".to_owned(), format!("left={} ", 100 - also_done)] {
         assert!(said.iter().any(|text| text.contains(&left) && text.contains("group=g ")), "{left} {said:?}");
@@ -184,7 +155,7 @@ async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_
     assert_eq!(complete.by_ref().count(), universe().len());
     group.leave().await.unwrap();
     assert!(complete.next().is_none());
-    assert_eq!(warnings.take(), [""; 0]);
+    assert_eq!(warnings.take(Level::WARN), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,7 +244,7 @@ async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
     settles_within(5 * SECOND, &[&group, &in_b]).await;
 
     let mut rebalances = group.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
     let clock = store.connector().clock();
     let (begin, before) = (clock.now(), agent.faults().calls().commits);
     let share = tokio::select! {

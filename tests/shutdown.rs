@@ -16,7 +16,7 @@ use apportion::{
 };
 use support::{
     Mode, Proxy, Server, alive_tasks, eventually,
-    fleet::{MS, SECOND, Store, change, exists, is_over, on_both_backends, settles_within, universe},
+    fleet::{MS, SECOND, Store, exists, is_over, next_change, on_both_backends, settles_within, universe},
     shared_server, zookeeper,
 };
 
@@ -48,7 +48,7 @@ async fn busy(config: Config) -> PartitionCoordinator {
     let coordinator = PartitionCoordinator::connect(config).await.unwrap();
     let (one, two) = (coordinator.join("one").await.unwrap(), coordinator.join("two").await.unwrap());
     assert!(!one.extract_my_subset(universe()).await.unwrap().is_empty());
-    change(&mut two.rebalances()).await;
+    next_change(&mut two.rebalances()).await;
     coordinator
 }
 
@@ -183,9 +183,9 @@ async fn handles_say_that_the_coordinator_is_gone(store: Store) {
     let group = agent.join("g").await;
     let share = group.extract_my_subset(universe()).await.unwrap();
     let mut rebalances = group.rebalances();
-    assert!(!change(&mut rebalances).await.is_total_loss());
+    assert!(!next_change(&mut rebalances).await.is_total_loss());
     drop(agent.coordinator);
-    let last = change(&mut rebalances).await;
+    let last = next_change(&mut rebalances).await;
     assert!(last.is_total_loss() && last.lost(universe()).count() == universe().len());
     assert!(is_over(&mut rebalances).await);
     assert!(!share.is_valid());

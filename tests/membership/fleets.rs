@@ -6,7 +6,7 @@ use apportion::{Config, Group, PartitionCoordinator, backend::Memory, group::Sta
 
 use crate::support::{
     eventually,
-    fleet::{MS, SECOND, Store, change, settles_within, universe, znode},
+    fleet::{MS, SECOND, Store, next_change, settles_within, universe, znode},
 };
 
 /// As many members as asked for, all on their way into one group.
@@ -119,7 +119,7 @@ async fn a_rolling_restart_within_the_settling_time_moves_keys_once() {
     tokio::time::sleep(2 * settle).await;
     settles_within(settle, &[&in_a, &olds[0].1, &olds[1].1]).await;
     let mut rebalances = in_a.rebalances();
-    change(&mut rebalances).await;
+    next_change(&mut rebalances).await;
 
     let mut news = Vec::new();
     for ((agent, _), id) in olds.into_iter().zip(["b-2", "c-2"]) {
@@ -147,7 +147,7 @@ async fn a_restart_under_the_same_ids_within_the_settling_time_moves_nothing() {
     let _in_b = b.coordinator.join("g").settle(settle).await.unwrap();
     tokio::time::sleep(2 * settle).await;
     let mut rebalances = in_a.rebalances();
-    assert_eq!(change(&mut rebalances).await.members(), (0, 2));
+    assert_eq!(next_change(&mut rebalances).await.members(), (0, 2));
     b.coordinator.shutdown().await.unwrap();
     tokio::time::sleep(SECOND).await;
     let b = store.started("b").await;

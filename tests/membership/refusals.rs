@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use apportion::{
-    Error,
+    Error, MemberId,
     backend::{memory::LostReply, path::ZnodePath},
     group::Standing,
     testing::{Calls, Faults},
@@ -151,7 +151,7 @@ async fn five_tries_without_our_znode_end_in_not_in_group_with_the_members_seen(
     let waited = clock.now().saturating_since(begin);
     let Err(Error::NotInGroup { group, member, members }) = outcome else { panic!("{outcome:?}") };
     assert_eq!((&*group, member.as_str()), ("g", "a"));
-    assert_eq!(members.iter().map(|member| member.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(members.iter().map(MemberId::as_str).collect::<Vec<_>>(), ["b"]);
     assert!(waited <= 8 * SECOND, "four pauses of up to two seconds between five tries: {waited:?}");
     settles_within(store.round(), &[&in_b]).await;
     assert_eq!(ids(&in_b), ["b"]);

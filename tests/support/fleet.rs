@@ -306,7 +306,7 @@ pub async fn settles_within(bound: Duration, groups: &[&Group]) {
 }
 
 /// The next change. Long before paused time could run away it panics.
-pub async fn change(rebalances: &mut Rebalances) -> Rebalance {
+pub async fn next_change(rebalances: &mut Rebalances) -> Rebalance {
     let next = tokio::time::timeout(300 * SECOND, rebalances.next()).await;
     next.expect("nothing changes").expect("the group is not left")
 }

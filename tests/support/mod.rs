@@ -11,6 +11,7 @@
 #![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
 
 pub mod ensemble;
+pub mod events;
 pub mod fleet;
 pub mod proxy;
 pub mod server;
