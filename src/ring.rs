@@ -34,7 +34,10 @@ mod change;
 mod hash;
 mod kernel;
 mod key;
+pub mod keyset;
 mod label;
+#[cfg(feature = "rayon")]
+mod parallel;
 mod points;
 mod python;
 mod ranges;
@@ -43,13 +46,14 @@ mod tests;
 
 use std::{fmt, iter::FusedIterator, sync::Arc};
 
-use self::points::Points;
 #[doc(hidden)]
 pub use self::kernel::Kernel;
+use self::points::Points;
 pub use self::{
     builder::{HashRingBuilder, RingError},
     change::Move,
     key::{KeyBuffer, PyBytes, RingKey},
+    keyset::KeySet,
     label::{Label, LabelError},
     ranges::Ranges,
 };
@@ -104,8 +108,7 @@ impl HashRing {
 
     /// Whether `member` owns `key`: never, if it is not in the ring.
     pub fn is_owner<K: RingKey + ?Sized>(&self, member: &str, key: &K) -> bool {
-        // One comparison of two ids costs less than looking up the index of `member` for each key.
-        self.owner(key) == Some(member)
+        self.is_owner_at(member, position(key))
     }
 
     /// The members from the owner of `key` on, clockwise and each of them once: who takes over if the first
@@ -190,6 +193,12 @@ impl HashRing {
         self.digest
     }
 
+    /// Whether `member` owns `position`.
+    pub(crate) fn is_owner_at(&self, member: &str, position: u32) -> bool {
+        // One comparison of two ids costs less than looking up the number of `member` for each key.
+        self.points.owner(position).is_some_and(|owner| self.id(owner) == member)
+    }
+
     fn find(&self, member: &str) -> Option<u32> {
         let index = self.by_id.binary_search_by(|&other| self.id(other).cmp(member)).ok()?;
         Some(self.by_id[index])
@@ -201,7 +210,7 @@ impl HashRing {
 }
 
 /// The position of `key` on every ring.
-fn position<K: RingKey + ?Sized>(key: &K) -> u32 {
+pub(crate) fn position<K: RingKey + ?Sized>(key: &K) -> u32 {
     kernel::position(key.ring_key_with(&mut KeyBuffer::new()))
 }
 

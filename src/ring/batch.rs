@@ -1,4 +1,4 @@
-//! Pure: many keys at once, a block of them at a time.
+//! Pure: many items at once, a batch of them at a time.
 
 use std::array;
 
@@ -36,69 +36,59 @@ impl<T, K: RingKey, F: Fn(&T) -> K> KeyOf<T> for By<F> {
     }
 }
 
-/// Hashes the keys of items, and keeps the buffers for that.
-struct Hasher {
+/// How many items are hashed before any is looked at: which of them are wanted is hard to guess for a processor,
+/// and after each wrong guess it would wait for the next keys to come from memory.
+const BATCH: usize = 8 * BLOCK;
+
+/// A batch of items with the positions of their keys.
+struct Batch<T> {
     kernel: Kernel,
     buffers: [KeyBuffer; BLOCK],
+    items: Vec<T>,
+    positions: Vec<u32>,
 }
 
-impl Hasher {
+impl<T> Batch<T> {
     /// Up to so many keys take less time one by one.
     const FEW: usize = 4;
 
-    fn new(kernel: Kernel) -> Hasher {
-        Hasher { kernel, buffers: array::from_fn(|_| KeyBuffer::new()) }
+    fn new(kernel: Kernel) -> Batch<T> {
+        let buffers = array::from_fn(|_| KeyBuffer::new());
+        Batch { kernel, buffers, items: Vec::new(), positions: Vec::new() }
     }
 
-    /// The positions of at most a block of items.
-    #[inline]
-    fn positions<T>(&mut self, items: &[T], key: &impl KeyOf<T>) -> [u32; BLOCK] {
-        let mut buffers = self.buffers.iter_mut();
-        if let Some(items) = items.first_chunk::<BLOCK>() {
-            let keys = items.each_ref().map(|item| key.key(item, buffers.next().expect("a buffer for each")));
-            return self.kernel.positions(&keys);
-        }
-        if items.len() <= Self::FEW {
-            let mut positions = [0; BLOCK];
-            for ((position, item), buffer) in positions.iter_mut().zip(items).zip(buffers) {
-                *position = kernel::position(key.key(item, buffer));
+    /// Replaces the positions by those of the items.
+    fn hash(&mut self, key: &impl KeyOf<T>) {
+        self.positions.clear();
+        for items in self.items.chunks(BLOCK) {
+            if items.len() <= Self::FEW {
+                let buffer = &mut self.buffers[0];
+                self.positions.extend(items.iter().map(|item| kernel::position(key.key(item, buffer))));
+                return;
             }
-            return positions;
-        }
-        let mut keys: [&[u8]; BLOCK] = [&[]; BLOCK];
-        let mut last = keys[0];
-        for (place, buffer) in buffers.enumerate() {
+            let mut keys: [&[u8]; BLOCK] = [&[]; BLOCK];
+            for ((place, item), buffer) in keys.iter_mut().zip(items).zip(&mut self.buffers) {
+                *place = key.key(item, buffer);
+            }
             // The last one again and again, so that the kernel may still take its shortest way.
-            if let Some(item) = items.get(place) {
-                last = key.key(item, buffer);
-            }
-            keys[place] = last;
+            let last = keys[items.len() - 1];
+            keys[items.len()..].fill(last);
+            self.positions.extend_from_slice(&self.kernel.positions(&keys)[..items.len()]);
         }
-        self.kernel.positions(&keys)
     }
 }
 
-/// Items with the positions of their keys. Reads up to a block of items ahead.
+/// Items with the positions of their keys. Reads up to a batch of items ahead.
 pub(super) struct Positioned<I: Iterator, K> {
     items: I,
     key: K,
-    hasher: Hasher,
-    /// The items of the block in reverse order, with their positions.
-    block: Vec<I::Item>,
-    positions: [u32; BLOCK],
+    /// In reverse order.
+    batch: Batch<I::Item>,
 }
 
 impl<I: Iterator, K: KeyOf<I::Item>> Positioned<I, K> {
     pub(super) fn new(kernel: Kernel, items: I, key: K) -> Self {
-        let block = Vec::with_capacity(BLOCK);
-        Positioned { items, key, hasher: Hasher::new(kernel), block, positions: [0; BLOCK] }
-    }
-
-    #[inline]
-    fn refill(&mut self) {
-        self.block.extend(self.items.by_ref().take(BLOCK));
-        self.block.reverse();
-        self.positions = self.hasher.positions(&self.block, &self.key);
+        Positioned { items, key, batch: Batch::new(kernel) }
     }
 }
 
@@ -107,16 +97,18 @@ impl<I: Iterator, K: KeyOf<I::Item>> Iterator for Positioned<I, K> {
 
     #[inline]
     fn next(&mut self) -> Option<(I::Item, u32)> {
-        if self.block.is_empty() {
-            self.refill();
+        if self.batch.items.is_empty() {
+            self.batch.items.extend(self.items.by_ref().take(BATCH));
+            self.batch.items.reverse();
+            self.batch.hash(&self.key);
         }
-        let item = self.block.pop()?;
-        Some((item, self.positions[self.block.len()]))
+        let item = self.batch.items.pop()?;
+        Some((item, self.batch.positions[self.batch.items.len()]))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let (least, most) = self.items.size_hint();
-        let ahead = self.block.len();
+        let ahead = self.batch.items.len();
         (least.saturating_add(ahead), most.and_then(|most| most.checked_add(ahead)))
     }
 }
@@ -141,18 +133,22 @@ impl Subset {
         key: &impl KeyOf<T>,
         found: &mut Vec<T>,
     ) -> bool {
-        let mut hasher = Hasher::new(self.kernel);
-        let mut block = Vec::with_capacity(BLOCK);
+        let mut batch = Batch::new(self.kernel);
         let mut left = at_most;
         while left > 0 {
-            block.extend(items.by_ref().take(BLOCK.min(left)));
-            let len = block.len();
-            let positions = hasher.positions(&block, key);
-            found.extend(block.drain(..).zip(positions).filter(|(_, p)| self.wanted.contains(*p)).map(|(item, _)| item));
-            left -= len;
-            if len < BLOCK {
-                return left == 0;
+            let asked = BATCH.min(left);
+            batch.items.extend(items.by_ref().take(asked));
+            batch.hash(key);
+            let len = batch.items.len();
+            for (item, position) in batch.items.drain(..).zip(&batch.positions) {
+                if self.wanted.contains(*position) {
+                    found.push(item);
+                }
             }
+            if len < asked {
+                return false;
+            }
+            left -= len;
         }
         true
     }
@@ -185,7 +181,7 @@ impl HashRing {
         Subset::new(self.ranges(member), self.kernel)
     }
 
-    /// Each of `items` with its owner, in the order given. Reads up to 32 items ahead.
+    /// Each of `items` with its owner, in the order given. Reads some items ahead.
     ///
     /// Many times faster than asking [`owner`](HashRing::owner) for each of them.
     pub fn each_owner<I>(&self, items: I) -> impl Iterator<Item = (I::Item, Option<&str>)>

@@ -64,7 +64,13 @@ impl HashRingBuilder {
     pub const MAX_POINTS: u64 = 1 << 24;
 
     pub(super) fn new() -> Self {
-        HashRingBuilder { replicas: 100, label: Label::default(), members: Vec::new(), keep_order: false, kernel: Kernel::best() }
+        HashRingBuilder {
+            replicas: 100,
+            label: Label::default(),
+            members: Vec::new(),
+            keep_order: false,
+            kernel: Kernel::best(),
+        }
     }
 
     /// Gives each member `replicas` points for each unit of its weight, instead of 100.

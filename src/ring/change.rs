@@ -102,7 +102,11 @@ impl HashRing {
         let comparable = self.label == after.label && self.replicas == after.replicas;
         if let Some(joined) = added(&self.members, &after.members).filter(|_| comparable) {
             let arcs = after.arcs_of_all(&joined);
-            return joined_moves(arcs.map(|(arc, to)| (arc, self.points.owner(arc.first), Some(to))), self, after);
+            return joined_moves(
+                arcs.map(|(arc, to)| (arc, self.points.owner(arc.first), Some(to))),
+                self,
+                after,
+            );
         }
         if let Some(left) = added(&after.members, &self.members).filter(|_| comparable) {
             let arcs = self.arcs_of_all(&left);
@@ -127,7 +131,8 @@ impl HashRing {
             let index = self.points.up_to(position) - 1;
             let start = if index == 0 { 0 } else { points[index - 1].position() };
             // Of another member if this point has lost a collision; empty if the ring begins with it.
-            (points[index].member() == member && start < position).then(|| Part { first: start, last: position - 1 })
+            (points[index].member() == member && start < position)
+                .then(|| Part { first: start, last: position - 1 })
         });
         // The first point owns what is after the last one, too.
         let rest = points.first().filter(|first| first.member() == member).and(points.last());
@@ -166,9 +171,10 @@ fn sweep(before: &HashRing, after: &HashRing) -> impl Iterator<Item = (Part, Opt
     starts.sort();
     starts.dedup();
     let lasts: Vec<u32> = starts[1..].iter().map(|next| next - 1).chain([u32::MAX]).collect();
-    starts.into_iter().zip(lasts).map(|(first, last)| {
-        (Part { first, last }, before.points.owner(first), after.points.owner(first))
-    })
+    starts
+        .into_iter()
+        .zip(lasts)
+        .map(|(first, last)| (Part { first, last }, before.points.owner(first), after.points.owner(first)))
 }
 
 /// Leaves out what stays with its owner and joins ranges that touch and have the same owners.
@@ -185,7 +191,8 @@ fn joined_moves<'a>(
         }
         match moves.last_mut() {
             Some(last)
-                if last.range.end().checked_add(1) == Some(part.first) && (last.from, last.to) == (from, to) =>
+                if last.range.end().checked_add(1) == Some(part.first)
+                    && (last.from, last.to) == (from, to) =>
             {
                 last.range = *last.range.start()..=part.last;
             }

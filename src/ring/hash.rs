@@ -2,7 +2,6 @@
 
 use md5::{Digest, Md5};
 
-
 /// A number that stands for `text`.
 pub(super) fn fingerprint(text: &[u8]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = md5(text);

@@ -2,7 +2,12 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-use super::{POSITIONS, RingKey, kernel, key::KeyBuffer};
+use super::{
+    POSITIONS, RingKey,
+    batch::{Itself, Positioned},
+    kernel::Kernel,
+    position,
+};
 
 /// Parts of a ring: ranges of positions in ascending order that do not touch each other.
 ///
@@ -65,7 +70,7 @@ impl Ranges {
 
     /// Whether the position of `key` is in them.
     pub fn contains<K: RingKey + ?Sized>(&self, key: &K) -> bool {
-        self.contains_position(kernel::position(key.ring_key_with(&mut KeyBuffer::new())))
+        self.contains_position(position(key))
     }
 
     /// Whether `position` is in them.
@@ -98,8 +103,17 @@ impl Ranges {
         Ranges { parts: left }
     }
 
-    pub(super) fn parts(&self) -> &[Part] {
-        &self.parts
+    /// Those of `items` whose keys are in them, in the order given. Reads some items ahead.
+    ///
+    /// Many times faster than asking [`contains`](Ranges::contains) for each of them.
+    pub fn select<I>(self, items: I) -> impl Iterator<Item = I::Item>
+    where
+        I: IntoIterator<Item: RingKey>,
+    {
+        let index = self.index();
+        Positioned::new(Kernel::best(), items.into_iter(), Itself)
+            .filter(move |(_, position)| index.contains(*position))
+            .map(|(item, _)| item)
     }
 
     /// For asking about many positions.
@@ -114,37 +128,51 @@ impl fmt::Debug for Ranges {
     }
 }
 
-/// Tells for a position whether it is in ranges, without a search.
+/// Tells for a position whether it is in ranges, nearly always without a search.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeIndex {
-    parts: Vec<Part>,
-    /// For each of equal parts of the ring, the first range that does not end before it.
-    starts: Box<[u32]>,
+    ranges: Ranges,
+    /// What is known of each of equal parts of the ring. Small, because there is no room beside the keys that
+    /// stream through the fastest cache; and still most parts are without an end of a range.
+    classes: Box<[Class]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Class {
+    Outside,
+    Inside,
+    Mixed,
 }
 
 impl RangeIndex {
-    /// Few enough to stay in the fastest cache, enough for most of them to be without an end of a range.
     const BITS: u32 = 12;
 
     fn new(ranges: Ranges) -> RangeIndex {
-        let parts = ranges.parts;
-        let mut starts = vec![0; 1 << Self::BITS].into_boxed_slice();
-        let mut from = 0;
-        for (index, part) in (0..).zip(&parts) {
-            let to = (part.last >> (32 - Self::BITS)) as usize + 1;
-            starts[from.min(to)..to].fill(index);
-            from = to.max(from);
+        let mut classes = vec![Class::Outside; 1 << Self::BITS].into_boxed_slice();
+        let class_of = |position: u32| (position >> (32 - Self::BITS)) as usize;
+        for part in &ranges.parts {
+            let (first, last) = (class_of(part.first), class_of(part.last));
+            let is_whole = |class: usize| {
+                let start = (class as u32) << (32 - Self::BITS);
+                part.first <= start && start | (u32::MAX >> Self::BITS) <= part.last
+            };
+            if last > first + 1 {
+                classes[first + 1..last].fill(Class::Inside);
+            }
+            for end in [first, last] {
+                classes[end] = if is_whole(end) { Class::Inside } else { Class::Mixed };
+            }
         }
-        starts[from..].fill(parts.len() as u32);
-        RangeIndex { parts, starts }
+        RangeIndex { ranges, classes }
     }
 
     #[inline]
     pub(super) fn contains(&self, position: u32) -> bool {
-        let mut index = self.starts[(position >> (32 - Self::BITS)) as usize] as usize;
-        while self.parts.get(index).is_some_and(|part| part.last < position) {
-            index += 1;
+        match self.classes[(position >> (32 - Self::BITS)) as usize] {
+            Class::Outside => false,
+            Class::Inside => true,
+            Class::Mixed => self.ranges.contains_position(position),
         }
-        self.parts.get(index).is_some_and(|part| part.first <= position)
     }
 }

@@ -68,7 +68,8 @@ fn initial() -> [[u32; BLOCK]; 4] {
 #[inline(never)]
 fn compress(words: &Words, states: &mut [[u32; BLOCK]; 4]) {
     for lane in 0..BLOCK {
-        let [mut a, mut b, mut c, mut d] = [states[0][lane], states[1][lane], states[2][lane], states[3][lane]];
+        let [mut a, mut b, mut c, mut d] =
+            [states[0][lane], states[1][lane], states[2][lane], states[3][lane]];
         macro_rules! step {
             ($f:ident $a:ident $b:ident $c:ident $d:ident, $w:literal, $k:expr, $s:literal) => {
                 let sum = $a

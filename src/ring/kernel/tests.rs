@@ -81,7 +81,10 @@ fn points_are_hashed_by_the_book_whatever_the_length_of_the_label() {
         let label = |number: usize| [&stem, number.to_string().as_bytes()].concat();
         for kernel in Kernel::all() {
             let points = kernel.points(&stem, &numbers, 1050);
-            assert!(points.eq((0..1050).map(|number| by_the_book(&label(number)))), "{kernel:?}, {len} bytes");
+            assert!(
+                points.eq((0..1050).map(|number| by_the_book(&label(number)))),
+                "{kernel:?}, {len} bytes"
+            );
         }
     }
 }
