@@ -3,9 +3,9 @@
 //! ZooKeeper keeps a tree of small nodes. A client opens a *session*, which the server ends when it has not
 //! heard from the client for the session timeout; *ephemeral* znodes vanish with the session that created
 //! them. A *watch* fires once when a znode changes. A *transaction* applies several writes or none of them.
-//! Groups, boards and queues are written once above this seam; two backends implement it:
-//! [`ZooKeeper`](zookeeper::ZooKeeper) and the in-process [`Memory`]. The conformance suite in
-//! [`testing`](crate::testing) says in code what an implementation owes its callers.
+//! Groups, boards and queues are written once above this seam; two backends implement it: `ZooKeeper` of the
+//! module `zookeeper` and the in-process [`Memory`]. The conformance suite in the module `testing` says in code
+//! what an implementation owes its callers. (Each of these two modules needs the cargo feature of its name.)
 //!
 //! Rules that shaped it, each learned from a measurement:
 //!
@@ -35,6 +35,12 @@ use crate::clock::Clock;
 /// A boxed future, so that the traits of this module are object-safe.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What the store answers, or why it does not.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A znode as it was read: its data and its stat.
+pub type Znode = (Vec<u8>, Stat);
+
 /// Opens sessions to one store.
 pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Opens a new session and asks for `timeout`; [`Session::timeout`] says what the server granted.
@@ -45,7 +51,7 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Error::Unreachable`] if no server answered in time, [`Error::Lost`] with [`Loss::AuthFailed`] if the
     /// server refused the credentials.
-    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>>;
+    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>>>;
 
     /// The clock by which this store's sessions are measured.
     fn clock(&self) -> Arc<dyn Clock>;
@@ -63,31 +69,26 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     fn state(&self) -> watch::Receiver<SessionState>;
 
     /// The data and stat of a znode, `None` if there is none.
-    fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<(Vec<u8>, Stat)>, Error>>;
+    fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<Znode>>>;
 
     /// Like [`Session::get`] for several znodes in one round trip, in the order of `paths`. Not a snapshot.
-    fn get_many<'a>(
-        &'a self,
-        paths: &'a [ZnodePath],
-    ) -> BoxFuture<'a, Result<Vec<Option<(Vec<u8>, Stat)>>, Error>>;
+    fn get_many<'a>(&'a self, paths: &'a [ZnodePath]) -> BoxFuture<'a, Result<Vec<Option<Znode>>>>;
 
     /// The names of the children in no particular order, and the stat of the parent, as of one moment.
     ///
     /// # Errors
     ///
     /// [`Error::NoNode`] if there is no such znode.
-    fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat), Error>>;
+    fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat)>>;
 
     /// Like [`Session::children`], with a watch that fires when a child is created or deleted, or the parent
     /// is deleted. It does not fire for the data of a child.
-    fn watch_children<'a>(
-        &'a self,
-        path: &'a ZnodePath,
-    ) -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch), Error>>;
+    fn watch_children<'a>(&'a self, path: &'a ZnodePath)
+    -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch)>>;
 
     /// The stat of a znode, `None` if there is none, with a watch that fires when it is created, deleted or its
     /// data is set.
-    fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch), Error>>;
+    fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch)>>;
 
     /// Applies all of `ops` or none, in order, and returns one [`Done`] for each.
     ///
@@ -100,7 +101,7 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>>;
 
     /// Waits until this session's server has seen every write that was acknowledged before the call.
-    fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>>;
+    fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<()>>;
 
     /// Ends the session and its ephemeral znodes; returns when the server has confirmed it, or when it is clear
     /// that it will not. Calling it twice does no harm.

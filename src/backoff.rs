@@ -30,7 +30,8 @@ impl Backoff {
 
     /// The delay before the next attempt. `dice` is a uniform number in `[0, 1]`.
     pub(crate) fn next_delay(&mut self, dice: f64) -> Duration {
-        let full = self.growth.next_backoff().unwrap_or(self.cap);
+        // Even without randomization the crate adds up to a nanosecond, also to the longest interval.
+        let full = self.growth.next_backoff().unwrap_or(self.cap).min(self.cap);
         full.mul_f64(0.5 + 0.5 * dice.clamp(0.0, 1.0))
     }
 
@@ -46,13 +47,18 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Rounded, because floating point may be a nanosecond off in either direction.
+    fn millis(delay: Duration) -> u64 {
+        (delay.as_secs_f64() * 1000.0).round() as u64
+    }
+
     #[test]
     fn delays_double_up_to_the_cap_and_start_again_after_a_success() {
         let mut backoff = Backoff::new(SECOND, 30 * SECOND);
-        let delays: Vec<_> = (0..7).map(|_| backoff.next_delay(1.0).as_secs()).collect();
-        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+        let delays: Vec<_> = (0..7).map(|_| millis(backoff.next_delay(1.0))).collect();
+        assert_eq!(delays, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
         backoff.reset();
-        assert_eq!(backoff.next_delay(1.0), SECOND);
+        assert_eq!(millis(backoff.next_delay(1.0)), 1000);
     }
 
     #[test]

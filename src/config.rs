@@ -42,9 +42,9 @@ use std::{sync::Arc, time::Duration};
 
 pub use self::error::ConfigError;
 pub(crate) use self::url::Servers;
-pub use crate::session::timing::TimingError;
 #[cfg(feature = "zookeeper")]
 use crate::backend::zookeeper::{HostError, ZooKeeper};
+pub use crate::session::timing::TimingError;
 use crate::{
     backend::{Connector, path::ZnodePath},
     group::member::MemberId,

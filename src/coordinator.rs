@@ -50,6 +50,8 @@ struct Shared {
     link: Option<Backing>,
     groups: Mutex<HashMap<String, Entry>>,
     tasks: Tasks,
+    /// Whether the backend was told of the end, once all has ended. Held by the call that sees to it.
+    end: tokio::sync::Mutex<Option<bool>>,
 }
 
 struct Backing {
@@ -102,7 +104,9 @@ impl PartitionCoordinator {
                 loop {
                     match &*status.borrow_and_update() {
                         Status::Live(_) => return Ok(()),
-                        Status::Opening { error: Some(error) } if !error.is_transient() => return Err(error.clone()),
+                        Status::Opening { error: Some(error) } if !error.is_transient() => {
+                            return Err(error.clone());
+                        }
                         Status::Closed => return Err(Error::Closed { group: String::new() }),
                         Status::Opening { .. } => {}
                     }
@@ -152,6 +156,7 @@ impl PartitionCoordinator {
                 link: None,
                 groups: Mutex::default(),
                 tasks: Tasks::new(),
+                end: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -174,8 +179,14 @@ impl PartitionCoordinator {
             nonce: uuid::Uuid::new_v4(),
             waits,
         };
-        let shared =
-            Shared { me, config, link: Some(link), groups: Mutex::default(), tasks: Tasks::new() };
+        let shared = Shared {
+            me,
+            config,
+            link: Some(link),
+            groups: Mutex::default(),
+            tasks: Tasks::new(),
+            end: tokio::sync::Mutex::default(),
+        };
         Ok(PartitionCoordinator { shared: Arc::new(shared) })
     }
 
@@ -283,23 +294,12 @@ impl PartitionCoordinator {
     /// Cancelled, it leaves the rest to the drop of the coordinator.
     pub async fn shutdown(&self) -> Result<(), Error> {
         let Some(link) = &self.shared.link else { return Ok(()) };
-        let groups: Vec<Group> =
-            self.shared.lock().drain().map(|(_, entry)| entry.group).collect();
-        let leaving = async {
-            groups.iter().for_each(Group::start_leaving);
-            for group in groups {
-                group.has_left().await;
-            }
+        let mut end = self.shared.end.lock().await;
+        let told = match *end {
+            Some(told) => told,
+            None => *end.insert(self.shared.shut_down(link).await),
         };
-        let patience = link.keeper.patience();
-        // Without a connection there is nobody to tell; the session closes or expires with all its znodes.
-        if link.keeper.live().is_some_and(|live| live.is_connected()) {
-            let _ = timeout(patience, leaving).await;
-        }
-        let told = link.keeper.close().await;
-        let ended = self.shared.tasks.shutdown(patience).await;
-        info!(member = %self.shared.me, told, "shut down");
-        if told && ended {
+        if told {
             return Ok(());
         }
         let reason = "the backend could not be told of the end of the session; it will expire".into();
@@ -331,6 +331,28 @@ impl Shared {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends everything; returns whether the backend was told.
+    async fn shut_down(&self, link: &Backing) -> bool {
+        let groups: Vec<Group> = self.lock().drain().map(|(_, entry)| entry.group).collect();
+        let patience = link.keeper.patience();
+        let telling = async {
+            // Without a session there is nobody to tell.
+            let Some(live) = link.keeper.live() else { return true };
+            if live.is_connected() {
+                groups.iter().for_each(Group::start_leaving);
+                for group in groups {
+                    group.has_left().await;
+                }
+            }
+            live.has_heard().await
+        };
+        let told = timeout(patience, telling).await.unwrap_or(false);
+        let closed = link.keeper.close().await;
+        let ended = self.tasks.shutdown(patience).await;
+        info!(member = %self.me, told, "shut down");
+        told && closed && ended
+    }
+
     /// The group in which this member is alone.
     fn alone(&self, name: &str) -> Result<Group, Error> {
         let ring = HashRing::builder()
@@ -343,7 +365,13 @@ impl Shared {
     }
 
     /// Finds the group, or starts it, and counts one more who waits for it.
-    fn enter(&self, link: &Backing, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
+    fn enter(
+        &self,
+        link: &Backing,
+        name: &str,
+        options: Options,
+        accepts_any: bool,
+    ) -> Result<Entered, Error> {
         let mut groups = self.lock();
         if self.tasks.is_cancelled() {
             return Err(Error::Closed { group: name.into() });
@@ -509,6 +537,9 @@ impl IntoFuture for Join {
 
 impl fmt::Debug for Join {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Join").field("group", &self.group).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Join")
+            .field("group", &self.group)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

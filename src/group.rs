@@ -50,7 +50,11 @@ pub struct Group {
 pub(crate) enum Behind {
     /// Nobody else can join; the handles themselves keep the view.
     Alone(Arc<watch::Sender<Arc<View>>>),
-    Driver { commands: mpsc::Sender<Command>, status: watch::Receiver<Status>, is_leaving: Arc<AtomicBool> },
+    Driver {
+        commands: mpsc::Sender<Command>,
+        status: watch::Receiver<Status>,
+        is_leaving: Arc<AtomicBool>,
+    },
 }
 
 /// How often an agent that is missing from its group looks again.
@@ -104,7 +108,7 @@ impl Group {
         I: IntoIterator,
         I::Item: RingKey,
     {
-        self.extract(items, |ring, me, item| ring.is_owner(me, item)).await
+        self.extract(items, HashRing::is_owner).await
     }
 
     /// Returns those of `items` whose key belongs to this member now, in the order given.
@@ -156,7 +160,8 @@ impl Group {
                 Standing::Lapsed => return Ok((view, false)),
                 Standing::Left => return Err(Error::Closed { group: view.group.to_string() }),
                 Standing::Refused => return Err(view.refusal.clone().unwrap_or(self.closed(&view))),
-                Standing::Joining if !self.is_connected() => return Ok((view, false)),
+                Standing::Joining if !self.is_connected()? => return Ok((view, false)),
+                Standing::Joining if attempt == TRIES => break,
                 Standing::Joining => {}
             }
             let pause = PAUSE.mul_f64(fastrand::Rng::new().f64());
@@ -180,13 +185,14 @@ impl Group {
         Error::Closed { group: view.group.to_string() }
     }
 
-    /// Whether there is a session whose connection is up.
-    fn is_connected(&self) -> bool {
-        match &self.behind {
-            Behind::Alone(_) => true,
-            Behind::Driver { status, .. } => {
-                matches!(&*status.borrow(), Status::Live(live) if live.is_connected())
-            }
+    /// Whether there is a session whose connection is up; an error if there will be none until a person acts.
+    fn is_connected(&self) -> Result<bool, Error> {
+        let Behind::Driver { status, .. } = &self.behind else { return Ok(true) };
+        match &*status.borrow() {
+            Status::Live(live) => Ok(live.is_connected()),
+            Status::Opening { error: Some(error) } if !error.is_transient() => Err(error.clone()),
+            Status::Opening { .. } => Ok(false),
+            Status::Closed => Err(self.closed(&self.view())),
         }
     }
 

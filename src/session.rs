@@ -82,15 +82,27 @@ impl Live {
         matches!(*self.session.state().borrow(), SessionState::Connected { .. })
     }
 
+    /// Waits for the server's word on everything that was asked of it before; whether it came. A client cannot
+    /// see whether its last request, the end of the session, has arrived, so this is asked before.
+    pub(crate) async fn has_heard(&self) -> bool {
+        if !self.is_connected() {
+            return *self.session.state().borrow() == SessionState::Lost(Loss::Expired);
+        }
+        match self.session.commit(vec![Op::exists(&ZnodePath::root())]).await {
+            Ok(_) => true,
+            Err(CommitError { index, error }) => {
+                index.is_some() || error == backend::Error::Lost(Loss::Expired)
+            }
+        }
+    }
+
     /// The checks of a heartbeat, and whose they are. A tenure that has ended is no longer attended to.
     fn checks(&self, namespace: &ZnodePath) -> (Vec<Op>, Vec<Tenure>) {
         let mut attended = self.attended.lock().unwrap_or_else(PoisonError::into_inner);
         attended.retain(|one| !one.tenure.has_ended());
         let mut ops = vec![Op::exists(namespace)];
         ops.extend(
-            attended
-                .iter()
-                .map(|one| Op::Check { path: one.path.clone(), version: Some(one.version) }),
+            attended.iter().map(|one| Op::Check { path: one.path.clone(), version: Some(one.version) }),
         );
         (ops, attended.iter().map(|one| one.tenure.clone()).collect())
     }
@@ -98,7 +110,10 @@ impl Live {
 
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live").field("session", &self.id()).field("timing", &self.timing).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("session", &self.id())
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,15 +174,9 @@ impl Keeper {
         self.tasks.cancel();
     }
 
-    /// Closes the session and waits until its end is confirmed, or until it is clear that it will not be.
-    /// Returns whether it was.
+    /// Ends it and waits for that. Returns whether it came in time.
     pub(crate) async fn close(&self) -> bool {
-        let live = self.live();
-        let ended = self.tasks.shutdown(self.patience).await;
-        let confirmed = live.is_none_or(|live| {
-            matches!(*live.session.state().borrow(), SessionState::Lost(Loss::Closed | Loss::Expired))
-        });
-        ended && confirmed
+        self.tasks.shutdown(self.patience).await
     }
 }
 
@@ -235,7 +244,9 @@ impl KeeperTask {
                     Some(error)
                 }
             };
-            let delay = self.backoff.next_delay(self.dice.f64());
+            let is_refused = matches!(error, Some(Error::NotPermitted { .. } | Error::AuthFailed));
+            let least = if is_refused { REFUSED_RETRY } else { Duration::ZERO };
+            let delay = self.backoff.next_delay(self.dice.f64()).max(least);
             if let Some(error) = &error {
                 warn!(%error, ?delay, "no session; trying again");
             }
@@ -254,7 +265,9 @@ impl KeeperTask {
             End::Refused(error) => return (true, Some(error)),
             End::Lost(Loss::AuthFailed) => return (true, Some(Error::AuthFailed)),
             End::Lost(loss) => warn!(%session, %loss, "session lost; opening a new one"),
-            End::Unconfirmed => warn!(%session, "no heartbeat confirmed for its timeout; opening a new session"),
+            End::Unconfirmed => {
+                warn!(%session, "no heartbeat confirmed for its timeout; opening a new session");
+            }
         }
         // A session that never saw a heartbeat may have been taken away at once, and so may the next.
         (!has_beaten, None)
@@ -348,6 +361,9 @@ impl KeeperTask {
         }
     }
 }
+
+/// A refusal is not tried again sooner.
+const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 /// How long the next session waits for the server's word on the end of the last one.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(100);

@@ -1,1 +1,122 @@
-//! Conformance.
+//! For people who write a backend, or test what is built on one (feature `testing`).
+//!
+//! - [`conformance`]: what every [`Connector`](crate::backend::Connector) owes its callers, as a suite to run.
+//! - [`differential`]: the same random transactions on two backends, and a panic at the first difference.
+//! - [`Faults`]: a decorator that counts calls, loses replies and denies access, over any backend.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use apportion::{backend::{Memory, path::ZnodePath}, testing::conformance};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! conformance::run(Arc::new(Memory::new()), &ZnodePath::parse("/conformance")?).await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod conformance;
+pub mod differential;
+mod faults;
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+pub use self::faults::{Calls, Faults};
+use crate::backend::{CreateMode, Error, Fired, Op, Session, Watch, path::ZnodePath};
+
+/// Session timeout of the suites. Much longer than [`PATIENCE`], so that what vanishes in time was removed
+/// because a session was closed, not because it expired.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the suites wait for what has to happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for `future`; panics if it takes longer than [`PATIENCE`].
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
+
+/// Runs `future`; a panic in it goes on with `context` before its message.
+async fn with_context<T>(context: impl Fn() -> String, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(panic) => panic!("{}: {}", context(), message(&*panic)),
+    })
+    .await
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
+}
+
+/// What `watch` says by now, without waiting.
+async fn fired_by_now(watch: &mut Watch) -> Option<Fired> {
+    let mut fired = pin!(watch.fired());
+    poll_fn(|cx| {
+        Poll::Ready(match fired.as_mut().poll(cx) {
+            Poll::Ready(fired) => Some(fired),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// Waits until `session` has been told of every change that was acknowledged before the call: a server sends
+/// the events of a session in order with its replies.
+async fn fence(session: &dyn Session, path: &ZnodePath) -> Result<(), Error> {
+    session.sync(path).await?;
+    session.get(path).await?;
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+/// Creates `path` and its ancestors, as far as they are missing.
+async fn create_with_ancestors(session: &dyn Session, path: &ZnodePath) {
+    for path in path.with_ancestors() {
+        match session.commit(vec![Op::create(&path, "", CreateMode::Persistent)]).await {
+            Ok(_) => {}
+            Err(error) if error.error == Error::NodeExists => {}
+            Err(error) => panic!("{path} cannot be created: {error}"),
+        }
+    }
+}
+
+/// All znodes from `path` down, parents before their children, siblings by name. Empty if there is none.
+async fn subtree(session: &dyn Session, path: &ZnodePath) -> Vec<ZnodePath> {
+    let mut found = Vec::new();
+    let mut ahead = vec![path.clone()];
+    while let Some(path) = ahead.pop() {
+        let mut names = match session.children(&path).await {
+            Ok((names, _)) => names,
+            Err(Error::NoNode) => continue,
+            Err(error) => panic!("{path} cannot be listed: {error}"),
+        };
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        ahead.extend(names.iter().map(|name| path.join(name).expect("a listed name is a name")));
+        found.push(path);
+    }
+    found
+}
+
+/// Deletes `path` and everything below it.
+async fn delete_subtree(session: &dyn Session, path: &ZnodePath) {
+    for path in subtree(session, path).await.iter().rev() {
+        match session.commit(vec![Op::delete(path, None)]).await {
+            Ok(_) => {}
+            Err(error) if error.error == Error::NoNode => {}
+            Err(error) => panic!("{path} cannot be deleted: {error}"),
+        }
+    }
+}

@@ -16,6 +16,7 @@ use source::{paths_in, tokens};
 /// The modules from the top layer down, each with those it may import. A submodule that stands alone here is a
 /// leaf that layers between it and its parent may use.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("guide", &[]),
     ("testing", &["backend", "backend::path", "clock", "task"]),
     (
         "coordinator",
@@ -51,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ring",
         ],
     ),
-    ("share", &["error", "clock", "ring"]),
+    ("share", &["session", "clock"]),
     (
         "session",
         &["session::timing", "error", "config", "backend", "backend::path", "task", "clock", "backoff"],

@@ -1,6 +1,6 @@
 //! An ensemble in the process: [`Memory`], for tests, demonstrations and services without a server.
 //!
-//! It behaves as ZooKeeper 3.8 does (the differential test in [`testing`](crate::testing) compares the two),
+//! It behaves as ZooKeeper 3.8 does (the differential test in the module `testing` compares the two),
 //! on tokio's clock, so that hours pass in no time where tokio's time is paused. On top it can be told to
 //! misbehave: [`Memory::expire`], [`Memory::suspend`], [`Memory::lose_reply`], [`Memory::refuse_connections`].
 //! A member that crashes is a session that is suspended and then dropped: nothing reaches the ensemble any
@@ -92,7 +92,8 @@ impl Memory {
     }
 
     /// Cuts the connection of a session: its operations hang and its watches are silent, until it is
-    /// [resumed](Memory::resume) or its timeout has passed and it expires.
+    /// [resumed](Memory::resume) or its timeout has passed and it expires. A commit that hangs is applied on
+    /// resume even if its future was dropped: no client takes back what it has sent.
     ///
     /// # Panics
     ///
@@ -102,7 +103,7 @@ impl Memory {
         let resumed = resumed.child_token();
         let Some(timeout) = self.ensemble.lock().suspend(id, resumed.clone()) else { return };
         let ensemble: Weak<Ensemble> = Arc::downgrade(&self.ensemble);
-        self.ensemble.tasks.spawn("memory-expiry", async move {
+        self.ensemble.tasks.spawn("expiry of a suspended session", async move {
             tokio::select! {
                 biased;
                 () = resumed.cancelled() => {}

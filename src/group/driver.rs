@@ -7,16 +7,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    engine::{Action, Engine, Event, Occupant, Picture},
+    engine::{Action, Engine, Event, Occupant},
     member::{Member, MemberId, Payload},
     process,
-    view::View,
+    view::{self, View},
 };
 use crate::{
     backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
-    ring::{HashRing, Label},
+    ring::{HashRing, Label, RingError},
     session::{Live, Status, ensure, tenure::Tenure},
 };
 
@@ -56,12 +56,24 @@ struct Hold {
     watch: Option<Watch>,
 }
 
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.tenure.iter().for_each(Tenure::end);
+    }
+}
+
 impl Driver {
     pub(crate) async fn run(mut self, cancelled: CancellationToken) {
         let mut hold: Option<Hold> = None;
         let mut revision = 0;
         loop {
             self.follow_session(&mut hold);
+            if self.status.has_changed().is_err() {
+                // The keeper has ended, or its task has panicked: no session will ever come.
+                hold = None;
+                self.engine.handle(self.clock.now(), 0.0, Event::SessionLost);
+                self.engine.handle(self.clock.now(), 0.0, Event::Leave);
+            }
             let action = self.engine.poll_action(self.clock.now());
             self.stop_what_is_over(&mut hold);
             if std::mem::replace(&mut revision, self.engine.picture().revision) != revision {
@@ -92,10 +104,7 @@ impl Driver {
             None => (None, None, None),
         };
         let outcome = tokio::select! {
-            changed = self.status.changed() => {
-                // The keeper has gone without a word: its task panicked, or it was closed.
-                return changed.is_err().then_some(Event::SessionLost);
-            }
+            _ = self.status.changed() => return None,
             Some(Command::Leave) = self.commands.recv() => return Some(Event::Leave),
             () = async { tenure.as_ref().expect("guarded").ended().await }, if tenure.is_some() => {
                 return Some(Event::Gone);
@@ -150,41 +159,48 @@ impl Driver {
     fn publish(&self, hold: Option<&Hold>) {
         let picture = self.engine.picture();
         let previous = self.views.borrow().clone();
-        let is_same = *previous.members == *picture.members;
-        let members = if is_same { previous.members.clone() } else { picture.members.clone().into() };
-        let ring = if is_same { previous.ring.clone() } else { Arc::new(ring_of(picture, &self.places)) };
-        let tenure = hold.and_then(|hold| hold.tenure.clone()).filter(|_| picture.own.is_some());
+        let mut refusal = picture.refusal.clone();
+        let had_ring = !matches!(previous.refusal, Some(Error::Ring { .. }));
+        let (members, ring) = if had_ring && *previous.members == *picture.members {
+            (previous.members.clone(), previous.ring.clone())
+        } else {
+            let ring = self.ring(&picture.members).unwrap_or_else(|reason| {
+                refusal = Some(Error::Ring { group: previous.group.to_string(), reason });
+                view::empty_ring()
+            });
+            (picture.members.clone().into(), Arc::new(ring))
+        };
         let view = View {
             group: previous.group.clone(),
             me: previous.me.clone(),
             epoch: picture.epoch,
             members,
             ring,
-            tenure,
-            refusal: picture.refusal.clone(),
+            tenure: hold.and_then(|hold| hold.tenure.clone()).filter(|_| picture.own.is_some()),
+            refusal,
             has_left: picture.has_left,
         };
-        match &view.refusal {
-            Some(error) => warn!(group = %view.group, member = %view.me, %error, "without a share"),
-            None => info!(group = %view.group, member = %view.me, standing = %view.standing(), epoch = view.epoch,
-                members = view.members.len(), "membership"),
+        let View { group, me, epoch, .. } = &view;
+        if let Some(error) = &view.refusal {
+            warn!(%group, member = %me, %error, "without a share");
+        } else {
+            let (standing, members) = (view.standing(), view.members.len());
+            info!(%group, member = %me, %standing, epoch, members, "membership");
         }
         self.views.send_replace(Arc::new(view));
     }
-}
 
-/// The ring of a membership. A plain Python peer cannot read weights and counts every child as one, so while
-/// one is present everybody does: otherwise the same key would have two owners for as long as it stays.
-pub(crate) fn ring_of(picture: &Picture, places: &Places) -> HashRing {
-    let any_plain = picture.members.iter().any(Member::is_plain);
-    let mut builder = HashRing::builder().replicas(places.replicas).label(places.label);
-    for member in &picture.members {
-        builder = builder.weighted_member(member.id().as_str(), if any_plain { 1 } else { member.weight() });
+    /// The ring of a membership. A plain Python peer cannot read weights and counts every child as one, so while
+    /// one is present everybody does: otherwise the same key would have two owners for as long as it stays.
+    fn ring(&self, members: &[Member]) -> Result<HashRing, RingError> {
+        let any_plain = members.iter().any(Member::is_plain);
+        let mut builder = HashRing::builder().replicas(self.places.replicas).label(self.places.label);
+        for member in members {
+            builder =
+                builder.weighted_member(member.id().as_str(), if any_plain { 1 } else { member.weight() });
+        }
+        builder.build()
     }
-    builder.build().unwrap_or_else(|error| {
-        warn!(group = %places.group, %error, "no ring for this membership");
-        HashRing::builder().build().expect("an empty ring has nothing to refuse")
-    })
 }
 
 async fn sleep_until(now: Moment, due: Option<Moment>) {
@@ -223,7 +239,13 @@ async fn perform(live: Option<&Live>, places: &Places, action: Option<Action>) -
             Ok(found) => Event::Occupant(found.map(|(data, stat)| {
                 let payload = Payload::decode(&data);
                 let dead = payload.process().is_some_and(process::is_dead);
-                Occupant { owner: stat.ephemeral_owner, czxid: stat.czxid, version: stat.version, payload, dead }
+                Occupant {
+                    owner: stat.ephemeral_owner,
+                    czxid: stat.czxid,
+                    version: stat.version,
+                    payload,
+                    dead,
+                }
             }))
             .into(),
             Err(error) => failed(error),

@@ -61,7 +61,10 @@ pub(crate) enum Action {
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     /// There is a new session. A stranger's znode is waited for as long as a dead one's could live.
-    SessionUp { session: SessionId, lifetime: Duration },
+    SessionUp {
+        session: SessionId,
+        lifetime: Duration,
+    },
     SessionLost,
     /// A heartbeat found our znode gone.
     Gone,
@@ -70,10 +73,16 @@ pub(crate) enum Event {
     Leave,
     GroupReady,
     GroupMissing,
-    Joined { czxid: i64, version: i32 },
+    Joined {
+        czxid: i64,
+        version: i32,
+    },
     Occupied,
     Occupant(Option<Occupant>),
-    Listed { epoch: i64, members: Vec<Member> },
+    Listed {
+        epoch: i64,
+        members: Vec<Member>,
+    },
     HasLeft,
     Failed(backend::Error, Error),
 }
@@ -207,7 +216,9 @@ impl Engine {
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let due = match &self.phase {
             _ if self.is_out => None,
-            Phase::Outside { at, .. } | Phase::Inside { list_at: at, .. } | Phase::Leaving { at } => Some(*at),
+            Phase::Outside { at, .. } | Phase::Inside { list_at: at, .. } | Phase::Leaving { at } => {
+                Some(*at)
+            }
             Phase::NoSession | Phase::Left => None,
         };
         let settled = self.candidate.as_ref().map(|it| it.due(self.settings.settle));
@@ -253,8 +264,9 @@ impl Engine {
         match (&self.phase, outcome) {
             (Phase::Leaving { .. }, Event::Failed(error, _)) => {
                 let at = now + self.backoff.next_delay(dice).min(BLOCKED_RETRY);
-                let gone = matches!(error, backend::Error::NoNode);
-                self.phase = if gone { Phase::Left } else { Phase::Leaving { at } };
+                // Without permission only the end of the session removes it.
+                let is_over = matches!(error, backend::Error::NoNode | backend::Error::NotPermitted);
+                self.phase = if is_over { Phase::Left } else { Phase::Leaving { at } };
             }
             (Phase::Leaving { .. }, _) => self.leave_inside(Phase::Left),
             (_, Event::GroupReady) => self.hop(Action::Join, now, dice),
@@ -293,10 +305,11 @@ impl Engine {
         if now.saturating_since(since) >= lifetime {
             let Settings { group, me, .. } = &self.settings;
             self.refuse(Error::MemberIdTaken { group: group.clone(), member: me.clone() });
-            self.later(Action::Join, now, dice, BLOCKED_RETRY);
+            let delay = self.backoff.next_delay(dice).max(BLOCKED_RETRY);
+            self.pause(Action::Join, now, delay);
         } else {
             let delay = self.backoff.next_delay(dice).min(BLOCKED_RETRY);
-            self.go(Action::Join, now + delay);
+            self.pause(Action::Join, now, delay);
         }
     }
 
@@ -353,14 +366,15 @@ impl Engine {
 
     fn handle_failure(&mut self, now: Moment, dice: f64, error: &backend::Error, shown: Error) {
         let is_refused = matches!(error, backend::Error::NotPermitted);
-        let delay = self.backoff.next_delay(dice).max(if is_refused { REFUSED_RETRY } else { Duration::ZERO });
+        let delay =
+            self.backoff.next_delay(dice).max(if is_refused { REFUSED_RETRY } else { Duration::ZERO });
         if is_refused {
             self.refuse(shown);
         }
         match &mut self.phase {
             Phase::Inside { list_at: at, .. } => *at = now + delay,
             // Whatever it was: joining says anew where we stand.
-            Phase::Outside { .. } => self.go(Action::Join, now + delay),
+            Phase::Outside { .. } => self.pause(Action::Join, now, delay),
             Phase::NoSession | Phase::Leaving { .. } | Phase::Left => {}
         }
     }
@@ -401,12 +415,16 @@ impl Engine {
     /// The next step at once, unless steps keep leading nowhere.
     fn hop(&mut self, step: Action, now: Moment, dice: f64) {
         self.hops += 1;
-        if self.hops > MAX_HOPS { self.later(step, now, dice, Duration::ZERO) } else { self.go(step, now) }
+        if self.hops > MAX_HOPS {
+            let delay = self.backoff.next_delay(dice);
+            self.pause(step, now, delay);
+        } else {
+            self.go(step, now);
+        }
     }
 
-    fn later(&mut self, step: Action, now: Moment, dice: f64, at_least: Duration) {
+    fn pause(&mut self, step: Action, now: Moment, delay: Duration) {
         self.hops = 0;
-        let delay = self.backoff.next_delay(dice).max(at_least);
         self.go(step, now + delay);
     }
 }

@@ -1,4 +1,4 @@
-//! Pure: [`MemberId`], and [`Payload`], what a member writes into its znode and how it reads that of others.
+//! Pure: [`MemberId`] and [`Member`], and the payload, which is what a member writes into its znode and how it reads that of others.
 //!
 //! The payload is a msgpack map. `weight` is what the Python peers read; everything of ours is under one key
 //! that they ignore:

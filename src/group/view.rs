@@ -59,8 +59,7 @@ impl fmt::Display for Standing {
 impl View {
     /// What is known before anything is.
     pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
-        let ring = HashRing::builder().build().expect("an empty ring has nothing to refuse");
-        View { tenure: None, members: [].into(), ..View::of_one(group, me, ring) }
+        View { tenure: None, members: [].into(), ..View::of_one(group, me, empty_ring()) }
     }
 
     /// A group of one that nobody else can join.
@@ -129,6 +128,11 @@ impl View {
     pub(crate) fn acting(&self) -> Option<&Tenure> {
         self.tenure.as_ref().filter(|_| !self.has_left && self.refusal.is_none())
     }
+}
+
+/// A ring that nobody is on.
+pub(crate) fn empty_ring() -> HashRing {
+    HashRing::builder().build().expect("an empty ring has nothing to refuse")
 }
 
 impl fmt::Debug for View {

@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(text(&-17i64), "-17");
         assert_eq!(text(&u128::MAX), "340282366920938463463374607431768211455");
         assert_eq!(text(&i128::MIN), "-170141183460469231731687303715884105728");
-        let uuid = Uuid::from_u128(0x7f6b_1610_ec5a_4eee_8399_01f5_7be4_238A);
+        let uuid = Uuid::from_u128(0x7f6b_1610_ec5a_4eee_8399_01f5_7be4_238a);
         assert_eq!(text(&uuid), "7f6b1610-ec5a-4eee-8399-01f57be4238a");
         assert_eq!([0xff, 0x00].ring_key(), &[0xff, 0x00][..], "bytes are taken as they are");
         assert_eq!(vec![0xff].ring_key(), &[0xff][..]);

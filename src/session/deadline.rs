@@ -92,7 +92,11 @@ mod tests {
         let long_lease = Timing { lease: Duration::from_secs(60), ..defaults() };
         let mut deadline = Deadline::new(long_lease, at(100.0));
         assert_eq!(deadline.moment(), at(109.5), "anchored at the opening");
-        assert_eq!(deadline.confirm(at(101.0)), at(109.5), "the first heartbeat may not have reached the leader");
+        assert_eq!(
+            deadline.confirm(at(101.0)),
+            at(109.5),
+            "the first heartbeat may not have reached the leader"
+        );
         assert_eq!(deadline.confirm(at(102.9)), at(109.5), "101 is not yet a tick older than 102.9");
         assert_eq!(deadline.confirm(at(103.0)), at(110.5), "anchored at 101");
         assert_eq!(deadline.confirm(at(120.0)), at(112.5), "anchored at 103, the one before");

@@ -55,7 +55,8 @@ impl Tenure {
 
     /// Whether we may act at this moment.
     pub(crate) fn is_valid(&self) -> bool {
-        !self.has_ended() && self.lifeline.as_ref().is_none_or(|life| life.clock.now() < *life.deadline.borrow())
+        !self.has_ended()
+            && self.lifeline.as_ref().is_none_or(|life| life.clock.now() < *life.deadline.borrow())
     }
 
     /// Whether it is over for good.

@@ -9,6 +9,9 @@ const SIZE: usize = 3;
 /// How long a cut follower goes on serving reads, in ticks. Long enough that a short session expires meanwhile.
 const SYNC_LIMIT: u32 = 50;
 
+/// How long a server may take from winning an election to listening for followers.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// An ensemble of three servers, numbered from 0. Dropping it kills them and removes their data.
 ///
 /// Each server reaches the quorum port of each other one through a proxy of its own: followers connect to their
@@ -43,7 +46,7 @@ impl Ensemble {
         let [clients, quorum, election] = ports;
         let mut servers = Vec::new();
         let mut links = Vec::new();
-        for me in 0..SIZE {
+        for (me, client) in clients.into_iter().enumerate() {
             let mut settings = Settings { tick, ..Settings::default() };
             settings.lines = vec![
                 "initLimit=50".to_owned(),
@@ -52,12 +55,16 @@ impl Ensemble {
             ];
             let mut row = Vec::new();
             for other in 0..SIZE {
-                let proxy = if other == me { None } else { Some(Proxy::start(quorum[other]).await) };
+                let proxy = if other == me {
+                    None
+                } else {
+                    Some(Proxy::start_patient(quorum[other], PATIENCE).await)
+                };
                 let port = proxy.as_ref().map_or(quorum[other], Proxy::port);
                 settings.lines.push(format!("server.{}=127.0.0.1:{port}:{}", other + 1, election[other]));
                 row.push(proxy);
             }
-            servers.push(Server::prepare(clients[me], &settings, Some(me + 1)));
+            servers.push(Server::prepare(client, &settings, Some(me + 1)));
             links.push(row);
         }
         Ensemble { servers, links }

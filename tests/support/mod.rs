@@ -3,10 +3,15 @@
 //!
 //! The servers need Java and ZooKeeper: see [`server`]. A test without them fails; it is never skipped.
 
-#![allow(dead_code, reason = "each test binary compiles this module for itself and uses its own part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary compiles this module for itself and uses its own part of it"
+)]
 #![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
 
 pub mod ensemble;
+pub mod fleet;
 pub mod proxy;
 pub mod server;
 
@@ -23,6 +28,11 @@ pub use self::{
 /// A connector to the servers of `connect_string`, without credentials.
 pub fn zookeeper(connect_string: &str) -> ZooKeeper {
     ZooKeeper::new(connect_string.parse::<Hosts>().expect("the harness spells addresses properly"))
+}
+
+/// How many tasks the runtime of this test has.
+pub fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 /// The server that the tests of one binary share. Each test works under a path of its own.

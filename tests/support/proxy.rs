@@ -71,13 +71,20 @@ impl Link {
 }
 
 impl Proxy {
-    /// A proxy to `port` of 127.0.0.1, which passes everything.
+    /// A proxy to `port` of 127.0.0.1, which passes everything. While nobody listens there, it resets new
+    /// connections at once.
     pub async fn start(port: u16) -> Proxy {
+        Proxy::start_patient(port, Duration::ZERO).await
+    }
+
+    /// Like [`Proxy::start`], but keeps a connection waiting for this long until somebody listens. A ZooKeeper
+    /// server tries again when its leader refuses the connection, but not when it accepts and resets it.
+    pub async fn start_patient(port: u16, patience: Duration) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (link, state) = watch::channel(Link { mode: Mode::Pass, cuts: 0 });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, port, state));
+        tasks.spawn(accept(listener, port, patience, state));
         Proxy { address, link, _tasks: tasks }
     }
 
@@ -106,21 +113,24 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, link: watch::Receiver<Link>) {
+async fn accept(listener: TcpListener, port: u16, patience: Duration, link: watch::Receiver<Link>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        connections.spawn(connection(client, port, link.clone()));
+        connections.spawn(connection(client, port, patience, link.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connection(mut client: TcpStream, port: u16, mut link: watch::Receiver<Link>) {
+async fn connection(mut client: TcpStream, port: u16, patience: Duration, mut link: watch::Receiver<Link>) {
     let Link { mode, cuts } = *link.borrow_and_update();
     if mode == Mode::Cut {
         let _ = client.set_zero_linger();
         return;
     }
-    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let Some(mut server) = reach(port, patience).await else {
+        let _ = client.set_zero_linger();
+        return;
+    };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
@@ -137,6 +147,19 @@ async fn connection(mut client: TcpStream, port: u16, mut link: watch::Receiver<
     }
     // Without lingering, dropping a socket resets its connection.
     let _ = (client.set_zero_linger(), server.set_zero_linger());
+}
+
+async fn reach(port: u16, patience: Duration) -> Option<TcpStream> {
+    let connecting = async {
+        loop {
+            match TcpStream::connect(("127.0.0.1", port)).await {
+                Ok(server) => return Some(server),
+                Err(_) if patience.is_zero() => return None,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(patience.max(Duration::from_secs(1)), connecting).await.ok().flatten()
 }
 
 /// Carries one direction of a connection until its end, and passes the end on.

@@ -8,7 +8,10 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -130,17 +133,14 @@ impl Server {
     /// Starts the process without waiting for it to serve.
     pub(super) fn spawn(&mut self) {
         assert!(self.java.is_none(), "the server on port {} runs already", self.port);
-        let java = env::var_os("JAVA_HOME")
-            .map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
-        let found = Command::new(&java).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        assert!(found.is_ok_and(|status| status.success()), "there is no {}.\n{HELP}", java.display());
+        let (java, class_path) = installed();
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "sh"])
             .arg(&self.folder)
             .arg(java)
             .args(["-Xmx64m", "-Xss256k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
             .args(["-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
-            .arg(class_path())
+            .arg(class_path)
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.folder.join("zoo.cfg"))
             .stdin(Stdio::piped())
@@ -191,6 +191,11 @@ impl Server {
     /// `127.0.0.1:port`.
     pub fn connect_string(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where it keeps its data, configuration and log.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What the server is: `standalone`, `leader` or `follower`; `None` if it does not serve.
@@ -274,6 +279,22 @@ impl Java {
         }
         let _ = self.guard.wait();
     }
+}
+
+/// Java and the class path of ZooKeeper.
+///
+/// # Panics
+///
+/// If one is missing, saying how to install it.
+fn installed() -> &'static (PathBuf, String) {
+    static INSTALLED: OnceLock<(PathBuf, String)> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let java = env::var_os("JAVA_HOME")
+            .map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
+        let found = Command::new(&java).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(found.is_ok_and(|status| status.success()), "there is no {}.\n{HELP}", java.display());
+        (java, class_path())
+    })
 }
 
 fn class_path() -> String {

@@ -1,7 +1,7 @@
 //! What the ensemble knows, behind its one lock: the tree, the sessions and the armed watches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +34,29 @@ struct Record {
     /// Closed by the client while suspended: the ensemble has not heard of it.
     abandoned: bool,
     lose_reply: Option<LostReply>,
+    /// Commits of the time without contact, which go out on resume.
+    queue: VecDeque<Queued>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    ops: Vec<Op>,
+    now_ms: i64,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// How a commit ends.
+pub(super) type Outcome = Result<Vec<Done>, CommitError>;
+
+impl Record {
+    /// The client's side ends: it hears nothing from the ensemble any more.
+    fn lost(&mut self, loss: Loss) {
+        self.state.send_replace(SessionState::Lost(loss));
+        for queued in self.queue.drain(..) {
+            // Whoever asked may have stopped waiting.
+            let _ = queued.reply.send(Err(Error::Lost(loss).into()));
+        }
+    }
 }
 
 impl State {
@@ -58,6 +81,7 @@ impl State {
             suspended: None,
             abandoned: false,
             lose_reply: None,
+            queue: VecDeque::new(),
         };
         self.sessions.insert(id, record);
         (id, state)
@@ -81,6 +105,10 @@ impl State {
         record.epoch += 1;
         record.state.send_replace(SessionState::Connected { epoch: record.epoch });
         self.watches.catch_up(id);
+        while let Some(queued) = self.sessions.get_mut(&id).and_then(|record| record.queue.pop_front()) {
+            let outcome = self.commit(id, queued.ops, queued.now_ms);
+            let _ = queued.reply.send(outcome);
+        }
     }
 
     /// The client closes the session, which the ensemble only hears if they are in contact.
@@ -91,20 +119,20 @@ impl State {
         }
         if !record.abandoned {
             record.abandoned = true;
-            record.state.send_replace(SessionState::Lost(Loss::Closed));
+            record.lost(Loss::Closed);
             self.watches.lose(id, Loss::Closed);
         }
     }
 
     pub(super) fn end(&mut self, id: SessionId, loss: Loss) {
-        let Some(record) = self.sessions.remove(&id) else { return };
-        if let Some(resumed) = record.suspended {
+        let Some(mut record) = self.sessions.remove(&id) else { return };
+        if let Some(resumed) = record.suspended.take() {
             resumed.cancel();
         }
         let changes = self.tree.end_session(id);
         self.announce(&changes);
         if !record.abandoned {
-            record.state.send_replace(SessionState::Lost(loss));
+            record.lost(loss);
             self.watches.lose(id, loss);
         }
     }
@@ -115,12 +143,16 @@ impl State {
         }
     }
 
-    pub(super) fn commit(
-        &mut self,
-        id: SessionId,
-        ops: Vec<Op>,
-        now_ms: i64,
-    ) -> Result<Vec<Done>, CommitError> {
+    /// Keeps a commit until there is contact again. It is not taken back when nobody waits for the reply: a
+    /// client cannot either.
+    pub(super) fn enqueue(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> oneshot::Receiver<Outcome> {
+        let (reply, outcome) = oneshot::channel();
+        let record = self.sessions.get_mut(&id).expect("a suspended session has a record");
+        record.queue.push_back(Queued { ops, now_ms, reply });
+        outcome
+    }
+
+    pub(super) fn commit(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> Outcome {
         let lost = self.sessions.get_mut(&id).and_then(|record| record.lose_reply.take());
         let Some(lost) = lost else { return self.apply(id, ops, now_ms) };
         self.suspend(id, CancellationToken::new());
@@ -132,7 +164,7 @@ impl State {
         Err(Error::Unknown("the in-memory ensemble was told to lose the reply".into()).into())
     }
 
-    fn apply(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> Result<Vec<Done>, CommitError> {
+    fn apply(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> Outcome {
         let refused = |(index, error)| CommitError { index: Some(index), error };
         let (done, changes) = self.tree.commit(id, ops, now_ms).map_err(refused)?;
         self.announce(&changes);

@@ -9,7 +9,7 @@ use super::super::{CommitError, CreateMode, Done, Error, Loss, Op, SessionId, St
 /// D2: when a connection breaks, the crate fails pending requests with `ConnectionLoss` (end of stream),
 /// `Custom` (reset, silence) or `UnexpectedError`. Only what a server answered is taken as a refusal; for all
 /// else the outcome is unknown.
-pub(super) fn error(error: zk::Error) -> Error {
+pub(super) fn error(error: &zk::Error) -> Error {
     use zk::Error as E;
     match error {
         E::NoNode => Error::NoNode,
@@ -38,9 +38,9 @@ pub(super) fn error(error: zk::Error) -> Error {
 pub(super) fn commit_error(failure: zk::MultiWriteError) -> CommitError {
     match failure {
         zk::MultiWriteError::OperationFailed { index, source } => {
-            CommitError { index: Some(index), error: error(source) }
+            CommitError { index: Some(index), error: error(&source) }
         }
-        zk::MultiWriteError::RequestFailed { source } => error(source).into(),
+        zk::MultiWriteError::RequestFailed { source } => error(&source).into(),
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn only_what_a_server_answered_counts_as_refused() {
         for refused in [zk::Error::NoNode, zk::Error::NodeExists, zk::Error::BadVersion, zk::Error::NoAuth] {
-            assert!(!error(refused.clone()).is_unknown(), "{refused}");
+            assert!(!error(&refused).is_unknown(), "{refused}");
         }
         for unknown in [
             zk::Error::ConnectionLoss,
@@ -111,8 +111,8 @@ mod tests {
             zk::Error::UnexpectedError("the session task is gone".into()),
             zk::Error::SessionMoved,
         ] {
-            assert!(matches!(error(unknown.clone()), Error::Unknown(_)), "{unknown}");
+            assert!(matches!(error(&unknown), Error::Unknown(_)), "{unknown}");
         }
-        assert_eq!(error(zk::Error::SessionExpired), Error::Lost(Loss::Expired));
+        assert_eq!(error(&zk::Error::SessionExpired), Error::Lost(Loss::Expired));
     }
 }

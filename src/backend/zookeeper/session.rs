@@ -70,7 +70,7 @@ impl ZooKeeperSession {
     async fn answer<T>(&self, answer: impl Future<Output = Result<T, zk::Error>>) -> Result<T, Error> {
         tokio::select! {
             biased;
-            answer = answer => answer.map_err(convert::error),
+            answer = answer => answer.map_err(|error| convert::error(&error)),
             () = self.closing.cancelled() => Err(Error::Lost(Loss::Closed)),
         }
     }
@@ -196,7 +196,7 @@ impl Session for ZooKeeperSession {
                     if count > 0 && bytes > MAX_REQUEST_BYTES {
                         break;
                     }
-                    reader.add_get_data(path.as_str()).map_err(convert::error)?;
+                    reader.add_get_data(path.as_str()).map_err(|error| convert::error(&error))?;
                     count += 1;
                 }
                 rest = &rest[count..];
@@ -209,7 +209,7 @@ impl Session for ZooKeeperSession {
                     found.push(match result {
                         zk::MultiReadResult::Data { data, stat } => Some((data, convert::stat(&stat))),
                         zk::MultiReadResult::Error { err: zk::Error::NoNode } => None,
-                        zk::MultiReadResult::Error { err } => return Err(convert::error(err)),
+                        zk::MultiReadResult::Error { err } => return Err(convert::error(&err)),
                         other => return Err(Error::Unknown(format!("an answer to no request: {other:?}"))),
                     });
                 }
@@ -268,7 +268,7 @@ impl Session for ZooKeeperSession {
                     Op::Set { data, version, .. } => writer.add_set_data(path, data, *version),
                     Op::Delete { version, .. } => writer.add_delete(path, *version),
                 };
-                added.map_err(|error| CommitError { index: Some(index), error: convert::error(error) })?;
+                added.map_err(|error| CommitError { index: Some(index), error: convert::error(&error) })?;
             }
             let results = tokio::select! {
                 biased;

@@ -157,8 +157,12 @@ fn a_newer_version_keeps_what_can_be_read() {
     let payload = Payload::decode(&encode(&map));
     let expected = Ours { version: 9, replicas: Some(64), ..Ours::default() };
     assert_eq!(payload, Payload::new(4, expected.clone()));
-    assert!(!expected.same_ring(Label::Plain, 64), "an unknown label is no known one");
-    assert!(ours().same_ring(Label::PythonBytes, 100) && !ours().same_ring(Label::PythonBytes, 101));
+    let other =
+        |payload: &Payload, ours: &Ours| Member::read("m", &payload.encode(), 1).unwrap().other_ring(ours);
+    let unlike = other(&Payload::new(1, ours()), &expected).unwrap();
+    assert_eq!(unlike, "100 replicas labelled python-bytes", "an unknown label is no known one");
+    assert_eq!(other(&Payload::new(1, ours()), &ours()), None);
+    assert!(other(&Payload::new(1, ours()), &Ours { replicas: Some(101), ..ours() }).is_some());
 }
 
 #[test]

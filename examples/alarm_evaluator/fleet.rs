@@ -1,0 +1,158 @@
+//! One evaluator of a real fleet.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    path::Path,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use apportion::{
+    Config, Error, Group, PartitionCoordinator,
+    group::{Rebalance, Standing},
+};
+use serde_json::json;
+
+use super::{
+    Args, Turn,
+    alarm::{Alarm, State},
+    evaluate_my_alarms,
+    host::{Host, Metrics},
+};
+use crate::support::{
+    Cycles, Failure, say,
+    screen::{count, dim, some_of, yellow},
+    stopped, time, time_of_day,
+};
+
+/// Evaluates its share of `alarms` in each cycle until somebody stops it.
+pub async fn run(config: Config, args: &Args, alarms: Vec<Alarm>) -> Result<(), Failure> {
+    let servers = config.hosts().join(", ");
+    let period = args.cycle.unwrap_or(Duration::from_secs(5));
+    let mut log = args.log_evaluations.as_deref().map(Log::append_to).transpose()?;
+    let host = Arc::new(Mutex::new(Host::new(&alarms)));
+    let mut stop = pin!(stopped());
+
+    // Neither waits: a service comes up while its servers are down, and joins when they are there.
+    let coordinator = PartitionCoordinator::start(config)?;
+    let group = coordinator.join(args.fleet.group("alarm-evaluator")).await?;
+
+    let me = coordinator.member_id().clone();
+    say!("evaluator {me}: {} at {servers}; times are UTC, Ctrl-C ends it", count(alarms.len(), "alarm"));
+    let mut rebalances = group.rebalances();
+    let mut cycles = Cycles::every(period);
+    let mut evaluated_in = None;
+    let failure = loop {
+        let cycle = tokio::select! {
+            () = &mut stop => break None,
+            change = rebalances.next() => {
+                let Some(change) = change else { break Some(Error::Closed { group: group.name() }) };
+                report(&change, &alarms, &group);
+                // Back in the group: no need to wait for the next cycle, if this one was missed.
+                let was_without = change.members().0 == 0 && evaluated_in != Some(cycles.current());
+                if !was_without { continue }
+                cycles.current()
+            }
+            cycle = cycles.next() => cycle,
+        };
+        let metrics = sample(&host).await;
+        let record = |alarm: &Alarm, state: State, epoch: i64| {
+            let Some(log) = &mut log else { return };
+            let view = group.view();
+            log.write(&json!({
+                "at_ms": time::unix_ms(), "cycle": cycle, "alarm": alarm.id, "state": state.name(),
+                "member": me.as_str(), "epoch": epoch,
+                "members": (view.epoch() == epoch).then(|| view.members().len()),
+            }));
+        };
+        let turn = tokio::select! {
+            () = &mut stop => break None,
+            turn = evaluate_my_alarms(&group, &alarms, &metrics, record) => turn,
+        };
+        match turn {
+            Ok(turn) => {
+                if turn.evaluated > 0 {
+                    evaluated_in = Some(cycle);
+                }
+                report_turn(&turn, &alarms, &group, coordinator.session_id().is_some());
+            }
+            Err(error @ (Error::MemberIdTaken { .. } | Error::Closed { .. })) => break Some(error),
+            Err(error) => say!("{}  {}", time_of_day(), yellow(format!("nothing evaluated: {error}"))),
+        }
+    };
+
+    // The others take over now instead of a session timeout later.
+    match coordinator.shutdown().await {
+        Ok(()) => say!("{}  stopped; the others know", time_of_day()),
+        Err(error) => say!("{}  stopped; {error}", time_of_day()),
+    }
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Says which alarms came or went.
+fn report(change: &Rebalance, alarms: &[Alarm], group: &Group) {
+    let ids = |some: Vec<&Alarm>| some.iter().map(|alarm| alarm.id.clone()).collect::<Vec<_>>();
+    let (lost, gained) = (ids(change.lost(alarms).collect()), ids(change.gained(alarms).collect()));
+    let why = match (change.is_total_loss(), group.view().standing()) {
+        (true, Standing::Lapsed) => "no contact to the servers".into(),
+        (true, _) => "not in the group any more".into(),
+        (false, _) => count(change.members().1, "member"),
+    };
+    for (word, ids) in [("lost", lost), ("gained", gained)] {
+        if !ids.is_empty() {
+            let number = count(ids.len(), "alarm");
+            say!("{}  {word} {number} ({why}): {}", time_of_day(), dim(some_of(&ids, 50)));
+        }
+    }
+}
+
+/// One line for one cycle.
+fn report_turn(turn: &Turn, alarms: &[Alarm], group: &Group, has_session: bool) {
+    let view = group.view();
+    let now = time_of_day();
+    if view.standing() != Standing::Member {
+        let state = match view.standing() {
+            Standing::Lapsed => "no contact to the servers",
+            _ if !has_session => "waiting for a server",
+            _ => "joining",
+        };
+        return say!("{now}  {}", yellow(format!("{state}: evaluating nothing")));
+    }
+    let members = count(view.members().len(), "member");
+    let unfinished = match turn.share - turn.evaluated {
+        0 => String::new(),
+        left => format!(", {left} of them left to others"),
+    };
+    say!(
+        "{now}  {members}, {} of {} alarms mine{unfinished}, {} firing",
+        turn.share,
+        alarms.len(),
+        turn.firing
+    );
+}
+
+/// Reading the metrics takes a while, which the heartbeats must not wait for.
+async fn sample(host: &Arc<Mutex<Host>>) -> Metrics {
+    let host = host.clone();
+    let look = move || host.lock().expect("no look has panicked").sample();
+    tokio::task::spawn_blocking(look).await.expect("a look does not panic")
+}
+
+/// The file that tells an outside observer who evaluated what.
+struct Log(File);
+
+impl Log {
+    fn append_to(path: &Path) -> Result<Log, Failure> {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        Ok(Log(file.map_err(|error| format!("{}: {error}", path.display()))?))
+    }
+
+    /// Written at once and in one piece: a process that is killed leaves no half of a line.
+    fn write(&mut self, line: &serde_json::Value) {
+        if let Err(error) = self.0.write_all(format!("{line}\n").as_bytes()) {
+            eprintln!("evaluation log: {error}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What the examples share beside the library: arguments, time of day, and lines on a screen.
+
+#![allow(dead_code, reason = "each example compiles this module for itself and uses its own part of it")]
+#![allow(unreachable_pub, reason = "a module of an example has no public interface")]
+#![allow(unused_imports, unused_macros, reason = "as above")]
+
+pub mod fleet;
+pub mod screen;
+pub mod time;
+
+pub use self::{
+    fleet::{FleetArgs, stopped},
+    screen::{Column, table},
+    time::{Cycles, duration, seconds, time_of_day},
+};
+
+pub(crate) use self::screen::say;
+
+/// What goes wrong in an example ends it, with one line that says why.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The exit code of an example that ended with `outcome`.
+pub fn exit(outcome: Result<(), Failure>) -> std::process::ExitCode {
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

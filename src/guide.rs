@@ -1,0 +1,7 @@
+//! Guides: what is guaranteed, and what changes for those who come from Python.
+
+#[doc = include_str!("../docs/guarantees.md")]
+pub mod guarantees {}
+
+#[doc = include_str!("../docs/coming_from_aodh.md")]
+pub mod coming_from_aodh {}
