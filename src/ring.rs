@@ -46,6 +46,7 @@ mod tests;
 
 use std::{fmt, iter::FusedIterator, sync::Arc};
 
+pub(crate) use self::batch::{By, Itself, KeyOf};
 #[doc(hidden)]
 pub use self::kernel::Kernel;
 use self::points::Points;

@@ -203,7 +203,7 @@ pub(super) fn by_id(members: &[Member]) -> Vec<u32> {
 pub(super) fn digest(label: Label, replicas: u32, members: &[Member]) -> u64 {
     let mut text = format!("ring 1 {label} {replicas}\n");
     for Member { id, weight } in members {
-        write!(text, "{weight} {} {id}\n", id.len()).expect("writing to a text cannot fail");
+        writeln!(text, "{weight} {} {id}", id.len()).expect("writing to a text cannot fail");
     }
     hash::fingerprint(text.as_bytes())
 }

@@ -174,7 +174,7 @@ impl Numbers {
         let text = |number: u64| {
             let (mut text, mut rest) = (0x80, number);
             loop {
-                text = text << 8 | u64::from(b'0') + rest % 10;
+                text = (text << 8) | (u64::from(b'0') + rest % 10);
                 rest /= 10;
                 if rest == 0 {
                     return text;
@@ -211,7 +211,7 @@ impl Points {
 
 /// The position of one key.
 #[inline]
-pub fn position(key: &[u8]) -> u32 {
+pub(super) fn position(key: &[u8]) -> u32 {
     scalar::position(key).unwrap_or_else(|| by_the_book(key))
 }
 

@@ -1,7 +1,7 @@
 //! Pure: one loop over the lanes, of which the compiler makes vectors on any machine.
 
 use super::{
-    BLOCK, Block, Points, message,
+    BLOCK, Block, Points, UUID, message,
     steps::{self, plain::*},
 };
 
@@ -10,7 +10,7 @@ type Words = [[u32; BLOCK]; 16];
 /// Hashes 32 messages.
 pub(super) fn hash(block: Block<'_>, positions: &mut [u32; BLOCK]) {
     match block {
-        Block::Uuids(keys) => texts(&keys.map(|key| key.as_slice()), positions),
+        Block::Uuids(keys) => texts(&keys.map(<[u8; UUID]>::as_slice), positions),
         Block::Keys(keys) => texts(keys, positions),
         Block::Points(points) => points_of_a_member(points, positions),
     }
@@ -25,8 +25,8 @@ fn texts(keys: &[&[u8]; BLOCK], positions: &mut [u32; BLOCK]) {
         for (lane, key) in keys.iter().enumerate() {
             for part in 0..4 {
                 let mut bytes = message::part(key, 64 * block + 16 * part);
-                for word in 4 * part..4 * part + 4 {
-                    words[word][lane] = bytes as u32;
+                for words in &mut words[4 * part..][..4] {
+                    words[lane] = bytes as u32;
                     bytes >>= 32;
                 }
             }
