@@ -7,7 +7,7 @@ mod support;
 use apportion::ring::Kernel;
 use criterion::Criterion;
 
-use support::{Comparison, kernels, members, ring, straightforward, uuids};
+use support::{Comparison, members, ring, straightforward, uuids};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -29,6 +29,19 @@ fn main() {
     );
     let names = || (0..1_000_000).map(|number| format!("alarm-{number}")).collect();
     subset(&mut criterion, "subset of 1 000 000 names like alarm-17, 10 members", names, 10);
+    #[cfg(feature = "rayon")]
+    for (title, count) in [
+        ("all threads, 30 000 uuids", 30_000),
+        ("all threads, 100 000 uuids", 100_000),
+        ("all threads, 1 000 000 uuids", 1_000_000),
+    ] {
+        let (keys, ring) = (uuids(count), ring(&members(100), Kernel::best()));
+        Comparison::new(title, count)
+            .wall_time()
+            .way("one thread", || ring.extract("agent-3", &keys).len() as u64)
+            .way("all threads of the pool", || ring.par_extract("agent-3", &keys).len() as u64)
+            .measure(&mut criterion);
+    }
     criterion.final_summary();
 }
 
@@ -37,22 +50,13 @@ fn subset(criterion: &mut Criterion, title: &str, keys: impl Fn() -> Vec<String>
         return;
     }
     let (keys, ids) = (keys(), members(count));
-    let rings: Vec<_> = kernels().into_iter().map(|kernel| (kernel, ring(&ids, kernel))).collect();
+    let rings: Vec<_> = Kernel::all().into_iter().map(|kernel| (kernel, ring(&ids, kernel))).collect();
     let baseline = straightforward::Ring::new(&ids);
     let mut comparison =
         Comparison::new(title, keys.len()).rounds(if keys.len() > 1_000_000 { 5 } else { 11 });
     for (kernel, ring) in &rings {
         let mine = || ring.extract("agent-3", &keys).len() as u64;
         comparison = comparison.way(format!("ours, {kernel:?}"), mine);
-    }
-    #[cfg(feature = "rayon")]
-    {
-        let ring = ring(&ids, Kernel::best());
-        let keys = &keys;
-        // Of this thread only: its part of the work.
-        comparison = comparison.way("ours, all threads, the time of one", move || {
-            ring.par_extract("agent-3", keys).len() as u64
-        });
     }
     let ours = ring(&ids, Kernel::best());
     comparison

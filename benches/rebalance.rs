@@ -57,7 +57,7 @@ fn keys(criterion: &mut Criterion, count: usize) {
     let before = ring(&ids, Kernel::best());
     let after = before.with_member("joiner", 1).expect("there is room");
     let set: KeySet<&String> = keys.iter().collect();
-    let me = "agent-3";
+    let me = before.moves(&after)[0].from.expect("there are members");
     let lost = || before.ranges(me).difference(&after.ranges(me));
     let title = format!("lost keys out of 1 000 000, {count} members");
     println!("\n{} keys are lost", set.select(&lost()).len());

@@ -10,13 +10,15 @@ use apportion::ring::Kernel;
 use consistent_hash_ring::RingBuilder;
 use criterion::Criterion;
 
-use support::{Comparison, builder, kernels, members, ring, straightforward, uuids};
+use support::{Comparison, builder, members, ring, straightforward, uuids};
 
 /// A point of a member, for the crate that has none of its own.
 #[derive(Clone, Hash)]
 struct VirtualNode(u32, u32);
 
 fn main() {
+    // First, while there is no freed memory that could be used again.
+    memory();
     let mut criterion = Criterion::default().configure_from_args();
     for count in [10, 100, 1000] {
         build(&mut criterion, count);
@@ -27,7 +29,6 @@ fn main() {
     for count in [10, 100, 1000] {
         batch(&mut criterion, count);
     }
-    memory();
     criterion.final_summary();
 }
 
@@ -35,7 +36,7 @@ fn build(criterion: &mut Criterion, count: usize) {
     let ids = members(count);
     let title = format!("build of a ring, {count} members, a point");
     let mut comparison = Comparison::new(&title, 100 * count);
-    for kernel in kernels() {
+    for kernel in Kernel::all() {
         let ids = &ids;
         comparison = comparison.way(format!("ours, {kernel:?}"), move || ring(ids, kernel).points() as u64);
     }
@@ -68,7 +69,7 @@ fn lookup(criterion: &mut Criterion, count: usize) {
 
 fn batch(criterion: &mut Criterion, count: usize) {
     let (ids, keys) = (members(count), uuids(1_000_000));
-    let rings: Vec<_> = kernels().into_iter().map(|kernel| (kernel, ring(&ids, kernel))).collect();
+    let rings: Vec<_> = Kernel::all().into_iter().map(|kernel| (kernel, ring(&ids, kernel))).collect();
     let theirs = straightforward::Ring::new(&ids);
     let lens: Vec<u64> = ids.iter().map(|id| id.len() as u64).collect();
     let title = format!("lookup of many keys, {count} members");

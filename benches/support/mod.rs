@@ -22,7 +22,7 @@ pub(crate) fn members(count: usize) -> Vec<String> {
 }
 
 pub(crate) fn builder(members: &[String], kernel: Kernel) -> HashRingBuilder {
-    HashRing::builder().members(members).kernel(kernel)
+    HashRing::builder().members(members).keep_order().kernel(kernel)
 }
 
 pub(crate) fn ring(members: &[String], kernel: Kernel) -> HashRing {
@@ -38,6 +38,7 @@ pub(crate) struct Comparison<'a> {
     /// What the time is divided by: keys, points.
     units: usize,
     rounds: usize,
+    clock: Time,
     ways: Vec<Way<'a>>,
 }
 
@@ -50,11 +51,16 @@ struct Way<'a> {
 
 impl<'a> Comparison<'a> {
     pub(crate) fn new(title: &'a str, units: usize) -> Self {
-        Comparison { title, units, rounds: 15, ways: Vec::new() }
+        Comparison { title, units, rounds: 15, clock: Time::Cpu, ways: Vec::new() }
     }
 
     pub(crate) fn rounds(mut self, rounds: usize) -> Self {
         self.rounds = rounds;
+        self
+    }
+
+    pub(crate) fn wall_time(mut self) -> Self {
+        self.clock = Time::Wall;
         self
     }
 
@@ -90,15 +96,18 @@ impl<'a> Comparison<'a> {
             assert_eq!(*check, checks[0], "{}: {} came to something else", self.title, way.name);
         }
         // Short ones often enough for the clock.
-        let often =
-            |way: &mut Way<'a>| (200_000.0 / cpu_time_of(1, &mut way.run)).clamp(1.0, 1000.0) as usize;
+        let clock = self.clock;
+        let often = |way: &mut Way<'a>| {
+            (way.run)();
+            (300_000.0 / clock.time_of(1, &mut way.run)).clamp(1.0, 1000.0) as usize
+        };
         let times: Vec<usize> = self.ways.iter_mut().map(often).collect();
         let mut rounds: Vec<Vec<f64>> = Vec::new();
         for _ in 0..self.rounds {
             let ways = self.ways.iter_mut().zip(&times);
-            rounds.push(ways.map(|(way, &times)| cpu_time_of(times, &mut way.run)).collect());
+            rounds.push(ways.map(|(way, &times)| clock.time_of(times, &mut way.run)).collect());
         }
-        println!("\n{} ({} rounds, CPU time)", self.title, self.rounds);
+        println!("\n{} ({} rounds, {:?} time)", self.title, self.rounds, self.clock);
         println!("{:44} {:>12}   to ours: min, median, max", "", "ns a unit");
         for (place, way) in self.ways.iter().enumerate() {
             let times = sorted(rounds.iter().map(|round| round[place] / self.units as f64));
@@ -118,20 +127,33 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// The nanoseconds that this thread needs for one run, of so many.
-fn cpu_time_of(times: usize, run: &mut dyn FnMut() -> Check) -> f64 {
-    let now = || {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
-    };
-    let start = now();
-    for _ in 0..times {
-        black_box(run());
-    }
-    (now() - start) / times as f64
+#[derive(Clone, Copy, Debug)]
+enum Time {
+    /// Of this thread: other programs do not disturb it much.
+    Cpu,
+    /// For work of several threads. Says something only if the machine has nothing else to do.
+    Wall,
 }
 
-/// Which kernels there are to compare: those with vectors.
-pub(crate) fn kernels() -> Vec<Kernel> {
-    Kernel::all()
+impl Time {
+    /// The nanoseconds that one run needs, of so many.
+    fn time_of(self, times: usize, run: &mut dyn FnMut() -> Check) -> f64 {
+        if times > 1 {
+            // What ran before has thrown all that it needs out of the caches.
+            black_box(run());
+        }
+        let start = self.now();
+        for _ in 0..times {
+            black_box(run());
+        }
+        (self.now() - start) / times as f64
+    }
+
+    fn now(self) -> f64 {
+        let now = rustix::time::clock_gettime(match self {
+            Time::Cpu => rustix::time::ClockId::ThreadCPUTime,
+            Time::Wall => rustix::time::ClockId::Monotonic,
+        });
+        now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
+    }
 }

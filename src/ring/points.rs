@@ -32,6 +32,8 @@ pub(super) struct Points {
 }
 
 impl Points {
+    const AT_ONCE: usize = 4;
+
     pub(super) fn new(mut all: Vec<Point>) -> Points {
         all.sort_unstable();
         Points::settle(all)
@@ -63,13 +65,17 @@ impl Points {
     pub(super) fn with(&self, member: u32, positions: impl Iterator<Item = u32>) -> Points {
         let moved = |point: &Point| Point(point.0 + u64::from(point.member() >= member));
         let mut new: Vec<Point> = positions.map(|position| Point::new(position, member)).collect();
+        new.extend(self.shadowed.iter().map(moved));
         new.sort_unstable();
-        let mut all = Vec::with_capacity(self.sorted.len() + self.shadowed.len() + new.len());
-        all.extend(self.sorted.iter().map(moved));
-        all.extend(self.shadowed.iter().map(moved));
-        all.append(&mut new);
-        // The stable sort finds the sorted runs and merges them.
-        all.sort();
+        let mut all = Vec::with_capacity(self.sorted.len() + new.len());
+        let mut old = &self.sorted[..];
+        for point in new {
+            let (before, after) = old.split_at(old.partition_point(|other| moved(other) < point));
+            all.extend(before.iter().map(moved));
+            all.push(point);
+            old = after;
+        }
+        all.extend(old.iter().map(moved));
         Points::settle(all)
     }
 
@@ -88,6 +94,14 @@ impl Points {
     #[inline]
     pub(super) fn up_to(&self, position: u32) -> usize {
         let mut index = self.starts[part(position, self.starts.len())] as usize;
+        // Comparing some points at once is faster than stopping at the right one, which nobody can predict.
+        if let Some(points) = self.sorted.get(index..index + Self::AT_ONCE) {
+            let before = points.iter().filter(|point| point.position() <= position).count();
+            index += before;
+            if before < Self::AT_ONCE {
+                return index;
+            }
+        }
         while self.sorted.get(index).is_some_and(|point| point.position() <= position) {
             index += 1;
         }
