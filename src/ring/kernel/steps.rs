@@ -65,6 +65,7 @@ pub(super) mod plain {
 
 /// The state after the block `$words`, from `$state`: both are pairs of vectors side by side, because the steps
 /// of one message wait for each other. The caller has the operations in scope.
+#[cfg(target_arch = "x86_64")]
 macro_rules! compress_pair {
     ($words:expr, $state:expr) => {{
         let words = $words;
@@ -86,6 +87,7 @@ macro_rules! compress_pair {
 }
 
 /// Defines `hash` in a module that has `Vector` and its operations, for `$lanes` numbers in a vector.
+#[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
     ($features:literal, $lanes:literal) => {
         const LANES: usize = $lanes;
