@@ -31,7 +31,7 @@ pub use self::{
 };
 use crate::{
     error::Error,
-    ring::{HashRing, RingKey},
+    ring::{By, HashRing, Itself, KeyOf, RingKey},
     session::{Status, tenure::Tenure},
     share::{Guard, Share},
 };
@@ -110,7 +110,7 @@ impl Group {
         I: IntoIterator,
         I::Item: RingKey,
     {
-        self.extract(items, HashRing::is_owner).await
+        self.extract(items, Itself).await
     }
 
     /// Returns those of `items` whose key belongs to this member now, in the order given.
@@ -127,13 +127,13 @@ impl Group {
         I: IntoIterator,
         K: RingKey,
     {
-        self.extract(items, |ring, me, item| ring.is_owner(me, &key(item))).await
+        self.extract(items, By(key)).await
     }
 
     async fn extract<I: IntoIterator>(
         &self,
         items: I,
-        is_mine: impl Fn(&HashRing, &str, &I::Item) -> bool,
+        key: impl KeyOf<I::Item>,
     ) -> Result<Share<I::Item>, Error> {
         let (view, has_share) = self.settled_view().await?;
         // A share that hands nothing out because of the deadline must not become valid with a later heartbeat.
@@ -141,14 +141,10 @@ impl Group {
         let guard = Guard { group: view.group.clone(), epoch: view.epoch, tenure };
         let mut mine = Vec::new();
         if has_share {
-            let me = view.me.as_str();
-            for (count, item) in items.into_iter().enumerate() {
-                if is_mine(&view.ring, me, &item) {
-                    mine.push(item);
-                }
-                if count % KEYS_A_TURN == KEYS_A_TURN - 1 {
-                    tokio::task::yield_now().await;
-                }
+            let subset = view.ring.subset(view.me.as_str());
+            let mut items = items.into_iter();
+            while subset.take_from(&mut items, KEYS_A_TURN, &key, &mut mine) {
+                tokio::task::yield_now().await;
             }
         }
         Ok(Share::new(mine, guard))

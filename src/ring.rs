@@ -28,20 +28,35 @@
 //! - Where points of two members collide, the member that comes later has the point. Members are ordered by
 //!   their ids, byte by byte, unless [`keep_order`](HashRingBuilder::keep_order) keeps the caller's order.
 
+mod batch;
 mod builder;
+mod change;
 mod hash;
+mod kernel;
 mod key;
+pub mod keyset;
 mod label;
+#[cfg(feature = "rayon")]
+mod parallel;
+mod points;
 mod python;
+mod ranges;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, iter::FusedIterator};
+use std::{fmt, iter::FusedIterator, sync::Arc};
 
+pub(crate) use self::batch::{By, Itself, KeyOf};
+#[doc(hidden)]
+pub use self::kernel::Kernel;
+use self::points::Points;
 pub use self::{
     builder::{HashRingBuilder, RingError},
-    key::{PyBytes, RingKey},
+    change::Move,
+    key::{KeyBuffer, PyBytes, RingKey},
+    keyset::KeySet,
     label::{Label, LabelError},
+    ranges::Ranges,
 };
 
 /// The number of positions on the ring.
@@ -50,28 +65,24 @@ const POSITIONS: u64 = 1 << 32;
 /// Tells which member owns a key. Never changes: a membership change gives a new ring.
 ///
 /// See the [module documentation](self) for the rules, [`HashRing::builder`] for how to make one.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct HashRing {
     label: Label,
     replicas: u32,
-    /// In the order of their ids.
+    keep_order: bool,
+    /// In the order in which they take their points; their numbers are the indices.
     members: Vec<Member>,
-    /// In the order of their positions, which are distinct.
-    points: Vec<Point>,
+    /// The numbers of the members in the order of their ids.
+    by_id: Vec<u32>,
+    points: Points,
     digest: u64,
+    kernel: Kernel,
 }
 
 #[derive(Clone, PartialEq, Eq)]
 struct Member {
-    id: Box<str>,
+    id: Arc<str>,
     weight: u32,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Point {
-    position: u32,
-    /// Index into the members of the ring.
-    member: u32,
 }
 
 impl HashRing {
@@ -93,14 +104,12 @@ impl HashRing {
     /// # Ok::<(), apportion::ring::RingError>(())
     /// ```
     pub fn owner<K: RingKey + ?Sized>(&self, key: &K) -> Option<&str> {
-        let point = self.points.get(self.locate(hash::position(&key.ring_key())))?;
-        Some(self.id(point.member))
+        self.points.owner(position(key)).map(|member| self.id(member))
     }
 
     /// Whether `member` owns `key`: never, if it is not in the ring.
     pub fn is_owner<K: RingKey + ?Sized>(&self, member: &str, key: &K) -> bool {
-        // One comparison of two ids costs less than looking up the index of `member` for each key.
-        self.owner(key) == Some(member)
+        self.is_owner_at(member, position(key))
     }
 
     /// The members from the owner of `key` on, clockwise and each of them once: who takes over if the first
@@ -117,11 +126,10 @@ impl HashRing {
     /// # Ok::<(), apportion::ring::RingError>(())
     /// ```
     pub fn owners<K: RingKey + ?Sized>(&self, key: &K) -> Owners<'_> {
-        let next = self.locate(hash::position(&key.ring_key()));
         Owners {
             ring: self,
-            next,
-            points_left: self.points.len(),
+            next: self.points.locate(position(key)),
+            points_left: self.points(),
             passed: vec![false; self.members.len()],
             members_left: self.members.len(),
         }
@@ -130,29 +138,14 @@ impl HashRing {
     /// The part of all positions that belongs to `member`, between 0 and 1: the part of a large set of keys that
     /// it can expect to own. 0 for strangers.
     ///
-    /// Computed from the exact lengths of its arcs, so the fractions of all members add up to exactly 1. Walks
-    /// over all points.
+    /// Computed from the exact lengths of its arcs, so the fractions of all members add up to exactly 1.
     pub fn fraction(&self, member: &str) -> f64 {
-        let Some(member) = self.find(member) else { return 0.0 };
-        let last = self.points.last().map_or(0, |point| u64::from(point.position));
-        let (mut positions, mut start) = (0, last);
-        for point in &self.points {
-            let end = u64::from(point.position);
-            // The arc of the first point begins at the last one and runs past zero; it is the whole ring if
-            // there is no other point.
-            let arc = if end > start { end - start } else { end + POSITIONS - start };
-            if point.member == member {
-                positions += arc;
-            }
-            start = end;
-        }
-        // Both numbers have at most 33 bits, so nothing is rounded.
-        positions as f64 / POSITIONS as f64
+        self.ranges(member).fraction()
     }
 
     /// The ids of the members, sorted.
     pub fn members(&self) -> impl ExactSizeIterator<Item = &str> + DoubleEndedIterator {
-        self.members.iter().map(|member| &*member.id)
+        self.by_id.iter().map(|&member| self.id(member))
     }
 
     /// The weight of `member`, `None` for strangers.
@@ -177,7 +170,7 @@ impl HashRing {
 
     /// The number of distinct points of all members.
     pub fn points(&self) -> usize {
-        self.points.len()
+        self.points.as_slice().len()
     }
 
     /// The number of points of a member of weight 1.
@@ -201,17 +194,15 @@ impl HashRing {
         self.digest
     }
 
-    /// The index of the point that owns `position`: the first one after it. Meaningless if there are no points.
-    fn locate(&self, position: u32) -> usize {
-        let after = self.points.partition_point(|point| point.position <= position);
-        if after == self.points.len() { 0 } else { after }
+    /// Whether `member` owns `position`.
+    pub(crate) fn is_owner_at(&self, member: &str, position: u32) -> bool {
+        // One comparison of two ids costs less than looking up the number of `member` for each key.
+        self.points.owner(position).is_some_and(|owner| self.id(owner) == member)
     }
 
     fn find(&self, member: &str) -> Option<u32> {
-        let index = self.members.binary_search_by(|other| (*other.id).cmp(member)).ok()?;
-        Some(
-            u32::try_from(index).expect("the builder allows fewer points than that, and each member has one"),
-        )
+        let index = self.by_id.binary_search_by(|&other| self.id(other).cmp(member)).ok()?;
+        Some(self.by_id[index])
     }
 
     fn id(&self, member: u32) -> &str {
@@ -219,13 +210,28 @@ impl HashRing {
     }
 }
 
+/// The position of `key` on every ring.
+pub(crate) fn position<K: RingKey + ?Sized>(key: &K) -> u32 {
+    kernel::position(key.ring_key_with(&mut KeyBuffer::new()))
+}
+
+/// Rings are equal if they give every key the same owners; what follows from label, replicas and members need not
+/// be compared.
+impl PartialEq for HashRing {
+    fn eq(&self, other: &Self) -> bool {
+        (self.label, self.replicas) == (other.label, other.replicas) && self.members == other.members
+    }
+}
+
+impl Eq for HashRing {}
+
 impl fmt::Debug for HashRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HashRing")
             .field("label", &self.label)
             .field("replicas", &self.replicas)
             .field("members", &self.members.len())
-            .field("points", &self.points.len())
+            .field("points", &self.points())
             .field("digest", &format_args!("{:016x}", self.digest))
             .finish()
     }
@@ -266,9 +272,10 @@ impl<'a> Iterator for Owners<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         while self.members_left > 0 && self.points_left > 0 {
-            let member = self.ring.points[self.next].member;
+            let points = self.ring.points.as_slice();
+            let member = points[self.next].member();
             self.points_left -= 1;
-            self.next = (self.next + 1) % self.ring.points.len();
+            self.next = (self.next + 1) % points.len();
             if self.pass(member) {
                 return Some(self.ring.id(member));
             }

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::member::MemberId;
-use crate::ring::{HashRing, RingKey};
+use crate::ring::{self, HashRing, KeySet, Ranges, RingKey};
 
 /// A change of this member's share. Stop what was [`lost`](Rebalance::lost) before starting what was
 /// [`gained`](Rebalance::gained).
@@ -17,32 +17,56 @@ pub struct Rebalance {
 }
 
 impl Rebalance {
-    /// Those of `items` that this member owned before and owns no more, in the order given.
+    /// Those of `items` that this member owned before and owns no more, in the order given. Reads some items
+    /// ahead.
     pub fn lost<I>(&self, items: I) -> impl Iterator<Item = I::Item>
     where
         I: IntoIterator,
         I::Item: RingKey,
     {
-        items.into_iter().filter(|item| self.is_lost(item))
+        self.lost_ranges().select(items)
     }
 
-    /// Those of `items` that this member owns now and did not own before, in the order given.
+    /// Those of `items` that this member owns now and did not own before, in the order given. Reads some
+    /// items ahead.
     pub fn gained<I>(&self, items: I) -> impl Iterator<Item = I::Item>
     where
         I: IntoIterator,
         I::Item: RingKey,
     {
-        items.into_iter().filter(|item| self.is_gained(item))
+        self.gained_ranges().select(items)
+    }
+
+    /// Those of `keys` that this member owned before and owns no more, in the order of insertion. Takes time for
+    /// the answer only, however many keys there are.
+    pub fn lost_of<'a, T>(&self, keys: &'a KeySet<T>) -> Vec<&'a T> {
+        keys.select(&self.lost_ranges())
+    }
+
+    /// Those of `keys` that this member owns now and did not own before, in the order of insertion. Takes time
+    /// for the answer only, however many keys there are.
+    pub fn gained_of<'a, T>(&self, keys: &'a KeySet<T>) -> Vec<&'a T> {
+        keys.select(&self.gained_ranges())
+    }
+
+    /// The parts of the ring that this member owned before and owns no more.
+    pub fn lost_ranges(&self) -> Ranges {
+        self.ranges(&self.before).difference(&self.ranges(&self.after))
+    }
+
+    /// The parts of the ring that this member owns now and did not own before.
+    pub fn gained_ranges(&self) -> Ranges {
+        self.ranges(&self.after).difference(&self.ranges(&self.before))
     }
 
     /// Whether this member owned `key` before and owns it no more.
     pub fn is_lost<K: RingKey + ?Sized>(&self, key: &K) -> bool {
-        self.owns(self.before.as_deref(), key) && !self.owns(self.after.as_deref(), key)
+        self.is_moved(key, &self.before, &self.after)
     }
 
     /// Whether this member owns `key` now and did not own it before.
     pub fn is_gained<K: RingKey + ?Sized>(&self, key: &K) -> bool {
-        self.owns(self.after.as_deref(), key) && !self.owns(self.before.as_deref(), key)
+        self.is_moved(key, &self.after, &self.before)
     }
 
     /// Whether all is lost: the member has left, is out of contact for too long, or was refused.
@@ -61,8 +85,21 @@ impl Rebalance {
         (count(&self.before), count(&self.after))
     }
 
-    fn owns<K: RingKey + ?Sized>(&self, ring: Option<&HashRing>, key: &K) -> bool {
-        ring.is_some_and(|ring| ring.is_owner(self.me.as_str(), key))
+    fn is_moved<K: RingKey + ?Sized>(
+        &self,
+        key: &K,
+        owned_by: &Option<Arc<HashRing>>,
+        and_not_by: &Option<Arc<HashRing>>,
+    ) -> bool {
+        let position = ring::position(key);
+        let owns = |ring: &Option<Arc<HashRing>>| {
+            ring.as_ref().is_some_and(|ring| ring.is_owner_at(self.me.as_str(), position))
+        };
+        owns(owned_by) && !owns(and_not_by)
+    }
+
+    fn ranges(&self, ring: &Option<Arc<HashRing>>) -> Ranges {
+        ring.as_ref().map_or_else(Ranges::default, |ring| ring.ranges(self.me.as_str()))
     }
 }
 

@@ -1,8 +1,14 @@
 //! Pure: how a [`HashRing`] is made.
 
-use std::{collections::BTreeMap, io::Write as _};
+use std::fmt::Write as _;
 
-use super::{HashRing, Label, Member, Point, hash};
+use super::{
+    HashRing, Label, Member,
+    change::points_of,
+    hash,
+    kernel::{Kernel, Numbers},
+    points::{Point, Points},
+};
 
 /// Collects the members and settings of a ring: see [`HashRing::builder`].
 ///
@@ -26,6 +32,7 @@ pub struct HashRingBuilder {
     label: Label,
     members: Vec<(String, u32)>,
     keep_order: bool,
+    kernel: Kernel,
 }
 
 /// Why there is no such ring.
@@ -57,7 +64,13 @@ impl HashRingBuilder {
     pub const MAX_POINTS: u64 = 1 << 24;
 
     pub(super) fn new() -> Self {
-        HashRingBuilder { replicas: 100, label: Label::default(), members: Vec::new(), keep_order: false }
+        HashRingBuilder {
+            replicas: 100,
+            label: Label::default(),
+            members: Vec::new(),
+            keep_order: false,
+            kernel: Kernel::best(),
+        }
     }
 
     /// Gives each member `replicas` points for each unit of its weight, instead of 100.
@@ -104,6 +117,13 @@ impl HashRingBuilder {
         self
     }
 
+    /// Lets the ring hash with `kernel`, which makes no difference but in time.
+    #[doc(hidden)]
+    pub fn kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = kernel;
+        self
+    }
+
     /// Builds the ring.
     ///
     /// # Errors
@@ -114,60 +134,76 @@ impl HashRingBuilder {
         if self.replicas == 0 {
             return Err(RingError::ZeroReplicas);
         }
-        if let Some((member, _)) = self.members.iter().find(|(_, weight)| *weight == 0) {
-            return Err(RingError::ZeroWeight { member: member.clone() });
+        for (member, weight) in &self.members {
+            check_weight(member, *weight)?;
         }
-        let (members, order) = distinct_members(self.members, self.keep_order);
-        let replicas_of = |member: &Member| u64::from(self.replicas) * u64::from(member.weight);
-        let points = members.iter().map(replicas_of).fold(0, u64::saturating_add);
-        if points > Self::MAX_POINTS {
-            return Err(RingError::TooManyPoints { points });
+        let members = distinct_members(self.members, self.keep_order);
+        let points = check_points(self.replicas, &members)?;
+        let most = members.iter().map(|member| points_of(self.replicas, member)).max().unwrap_or(0);
+        let numbers = Numbers::first(most);
+        let mut all = Vec::with_capacity(points);
+        for (number, member) in (0..).zip(&members) {
+            let stem = self.label.stem(&member.id);
+            let positions = self.kernel.points(&stem, &numbers, points_of(self.replicas, member));
+            all.extend(positions.map(|position| Point::new(position, number)));
         }
-        let digest = digest(self.label, self.replicas, order.iter().map(|&index| &members[index]));
-
-        let mut points = Vec::with_capacity(usize::try_from(points).unwrap_or(0));
-        for index in order {
-            let member = u32::try_from(index).expect("there are at most MAX_POINTS members");
-            let mut text = self.label.stem(&members[index].id);
-            let stem = text.len();
-            for replica in 0..replicas_of(&members[index]) {
-                text.truncate(stem);
-                write!(text, "{replica}").expect("writing to a vector cannot fail");
-                points.push(Point { position: hash::position(&text), member });
-            }
-        }
-        // A stable sort, so that points at the same position stay in the order of the members.
-        points.sort_by_key(|point| point.position);
-        points.dedup_by(|later, kept| {
-            let collide = later.position == kept.position;
-            if collide {
-                *kept = *later;
-            }
-            collide
-        });
-        Ok(HashRing { label: self.label, replicas: self.replicas, members, points, digest })
+        Ok(HashRing {
+            label: self.label,
+            replicas: self.replicas,
+            keep_order: self.keep_order,
+            by_id: by_id(&members),
+            points: Points::new(all),
+            digest: digest(self.label, self.replicas, &members),
+            members,
+            kernel: self.kernel,
+        })
     }
 }
 
-/// The members in the order of their ids, and their indices in the order in which they take their points.
-fn distinct_members(given: Vec<(String, u32)>, keep_order: bool) -> (Vec<Member>, Vec<usize>) {
-    let by_id: BTreeMap<String, (usize, u32)> =
-        given.into_iter().enumerate().map(|(place, (id, weight))| (id, (place, weight))).collect();
-    let places: Vec<usize> = by_id.values().map(|(place, _)| *place).collect();
-    let members: Vec<Member> =
-        by_id.into_iter().map(|(id, (_, weight))| Member { id: id.into(), weight }).collect();
-    let mut order: Vec<usize> = (0..members.len()).collect();
+/// The members in the order in which they take their points.
+fn distinct_members(given: Vec<(String, u32)>, keep_order: bool) -> Vec<Member> {
+    let mut members: Vec<_> = given.into_iter().enumerate().collect();
+    // A stable sort, so that the last of equal ids is the one added last.
+    members.sort_by(|(_, (one, _)), (_, (other, _))| one.cmp(other));
+    members.dedup_by(|later, kept| {
+        let repeated = later.1.0 == kept.1.0;
+        if repeated {
+            std::mem::swap(later, kept);
+        }
+        repeated
+    });
     if keep_order {
-        order.sort_by_key(|&index| places[index]);
+        members.sort_by_key(|(place, _)| *place);
     }
-    (members, order)
+    members.into_iter().map(|(_, (id, weight))| Member { id: id.into(), weight }).collect()
+}
+
+pub(super) fn check_weight(member: &str, weight: u32) -> Result<(), RingError> {
+    if weight == 0 { Err(RingError::ZeroWeight { member: member.into() }) } else { Ok(()) }
+}
+
+/// The number of points that the members have together, if a ring may have so many.
+pub(super) fn check_points(replicas: u32, members: &[Member]) -> Result<usize, RingError> {
+    let points_of = |member: &Member| u64::from(replicas) * u64::from(member.weight);
+    let points = members.iter().map(points_of).fold(0, u64::saturating_add);
+    if points > HashRingBuilder::MAX_POINTS {
+        return Err(RingError::TooManyPoints { points });
+    }
+    Ok(usize::try_from(points).expect("it is at most MAX_POINTS"))
+}
+
+/// The numbers of the members in the order of their ids.
+pub(super) fn by_id(members: &[Member]) -> Vec<u32> {
+    let mut numbers: Vec<u32> = (0..).take(members.len()).collect();
+    numbers.sort_by(|&one, &other| members[one as usize].id.cmp(&members[other as usize].id));
+    numbers
 }
 
 /// Hashes a text that no other ring has. The lengths keep ids apart that contain the separators.
-fn digest<'a>(label: Label, replicas: u32, members: impl Iterator<Item = &'a Member>) -> u64 {
+pub(super) fn digest(label: Label, replicas: u32, members: &[Member]) -> u64 {
     let mut text = format!("ring 1 {label} {replicas}\n");
     for Member { id, weight } in members {
-        text.push_str(&format!("{weight} {} {id}\n", id.len()));
+        writeln!(text, "{weight} {} {id}", id.len()).expect("writing to a text cannot fail");
     }
     hash::fingerprint(text.as_bytes())
 }

@@ -1,6 +1,6 @@
 //! Pure: [`RingKey`], what of a thing is hashed to find its owner.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{borrow::Cow, fmt, io::Write as _, rc::Rc, sync::Arc};
 
 use uuid::Uuid;
 
@@ -42,6 +42,66 @@ use super::python;
 pub trait RingKey {
     /// The bytes that are hashed: the same in every process of the fleet, for as long as the thing exists.
     fn ring_key(&self) -> Cow<'_, [u8]>;
+
+    /// The same bytes, made in `buffer` if they have to be made.
+    ///
+    /// There is no need to write this: it spares an allocation where [`ring_key`](RingKey::ring_key) would
+    /// return something owned and the key inside is one of those that this crate knows, as in
+    /// `self.id.ring_key_with(buffer)`.
+    fn ring_key_with<'a>(&'a self, buffer: &'a mut KeyBuffer) -> &'a [u8] {
+        buffer.keep(self.ring_key())
+    }
+}
+
+/// Room for the bytes of a key: see [`RingKey::ring_key_with`].
+#[derive(Clone, Debug)]
+pub struct KeyBuffer {
+    /// Enough for the longest integer.
+    text: [u8; 40],
+    bytes: Vec<u8>,
+}
+
+impl KeyBuffer {
+    /// An empty one; that costs nothing.
+    pub const fn new() -> Self {
+        KeyBuffer { text: [0; 40], bytes: Vec::new() }
+    }
+
+    /// Keeps what would otherwise be dropped.
+    #[inline]
+    pub fn keep<'a>(&'a mut self, key: Cow<'a, [u8]>) -> &'a [u8] {
+        match key {
+            Cow::Borrowed(bytes) => bytes,
+            Cow::Owned(bytes) => {
+                self.bytes = bytes;
+                &self.bytes
+            }
+        }
+    }
+
+    /// Copies the bytes of a key that will not live on.
+    #[inline]
+    pub(super) fn copy<K: RingKey>(&mut self, key: &K) -> &[u8] {
+        let mut buffer = KeyBuffer::new();
+        self.bytes.clear();
+        self.bytes.extend_from_slice(key.ring_key_with(&mut buffer));
+        &self.bytes
+    }
+
+    /// Writes text that fits.
+    #[inline]
+    fn write(&mut self, text: fmt::Arguments<'_>) -> &[u8] {
+        let mut rest = &mut self.text[..];
+        rest.write_fmt(text).expect("no integer is longer");
+        let left = rest.len();
+        &self.text[..self.text.len() - left]
+    }
+}
+
+impl Default for KeyBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Makes the key of `0` what Python prints for bytes: `b'alarm-17'`, with quotes.
@@ -101,6 +161,11 @@ impl RingKey for Uuid {
     fn ring_key(&self) -> Cow<'_, [u8]> {
         self.hyphenated().to_string().into_bytes().into()
     }
+
+    #[inline]
+    fn ring_key_with<'a>(&'a self, buffer: &'a mut KeyBuffer) -> &'a [u8] {
+        self.hyphenated().encode_lower(&mut buffer.text).as_bytes()
+    }
 }
 
 macro_rules! decimal_text {
@@ -108,6 +173,11 @@ macro_rules! decimal_text {
         impl RingKey for $integer {
             fn ring_key(&self) -> Cow<'_, [u8]> {
                 self.to_string().into_bytes().into()
+            }
+
+            #[inline]
+            fn ring_key_with<'a>(&'a self, buffer: &'a mut KeyBuffer) -> &'a [u8] {
+                buffer.write(format_args!("{self}"))
             }
         }
     )*};
@@ -121,6 +191,11 @@ macro_rules! same_as_the_target {
             fn ring_key(&self) -> Cow<'_, [u8]> {
                 (**self).ring_key()
             }
+
+            #[inline]
+            fn ring_key_with<'a>(&'a self, buffer: &'a mut KeyBuffer) -> &'a [u8] {
+                (**self).ring_key_with(buffer)
+            }
         }
     )*};
 }
@@ -131,6 +206,10 @@ impl<T: RingKey + ToOwned + ?Sized> RingKey for Cow<'_, T> {
     fn ring_key(&self) -> Cow<'_, [u8]> {
         (**self).ring_key()
     }
+
+    fn ring_key_with<'a>(&'a self, buffer: &'a mut KeyBuffer) -> &'a [u8] {
+        (**self).ring_key_with(buffer)
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +217,10 @@ mod tests {
     use super::*;
 
     fn text<K: RingKey + ?Sized>(key: &K) -> String {
-        String::from_utf8(key.ring_key().into_owned()).unwrap()
+        let bytes = key.ring_key().into_owned();
+        let mut buffer = KeyBuffer::new();
+        assert_eq!(key.ring_key_with(&mut buffer), bytes);
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]

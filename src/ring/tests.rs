@@ -26,9 +26,9 @@ fn label(value: &Value) -> Label {
 
 /// The member that has the point at `position`.
 fn at(ring: &HashRing, position: u32) -> &str {
-    let index =
-        ring.points.binary_search_by_key(&position, |point| point.position).expect("there is a point");
-    ring.id(ring.points[index].member)
+    let points = ring.points.as_slice();
+    let index = points.binary_search_by_key(&position, |point| point.position()).expect("there is a point");
+    ring.id(points[index].member())
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn positions_are_those_of_the_reference() {
     let rows = list(&golden["hash"]);
     assert_eq!(rows.len(), 60);
     for row in rows {
-        assert_eq!(hash::position(text(&row[0]).as_bytes()) as usize, number(&row[1]), "{row}");
+        assert_eq!(kernel::position(text(&row[0]).as_bytes()) as usize, number(&row[1]), "{row}");
     }
 }
 
@@ -56,7 +56,7 @@ fn points_are_those_of_the_reference() {
             .build()
             .unwrap();
         assert_eq!(ring.points(), number(&expected["distinct_points"]), "{name}");
-        assert!(ring.points.is_sorted_by(|a, b| a.position < b.position), "{name}");
+        assert!(ring.points.as_slice().is_sorted_by(|a, b| a.position() < b.position()), "{name}");
         let rows = |end: &str| -> Vec<(u32, &str)> {
             let row = |row: &Value| (number(&row[0]).try_into().unwrap(), members[number(&row[1])]);
             let mut rows: Vec<_> = list(&expected[end]).iter().map(row).collect();
@@ -65,7 +65,7 @@ fn points_are_those_of_the_reference() {
             rows
         };
         let points: Vec<_> =
-            ring.points.iter().map(|point| (point.position, ring.id(point.member))).collect();
+            ring.points.as_slice().iter().map(|point| (point.position(), ring.id(point.member()))).collect();
         assert!(points.starts_with(&rows("first")), "{name}");
         assert!(points.ends_with(&rows("last")), "{name}");
         assert!(ring.is_empty() || !rows("first").is_empty(), "{name}");
@@ -118,11 +118,11 @@ fn a_thousand_members_have_the_collided_points_of_the_reference() {
 #[test]
 fn a_position_belongs_to_the_next_point_and_past_the_last_to_the_first() {
     let ring = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
-    let last = ring.points.len() - 1;
-    for (index, point) in ring.points.iter().enumerate() {
+    let last = ring.points() - 1;
+    for (index, point) in ring.points.as_slice().iter().enumerate() {
         let next = if index == last { 0 } else { index + 1 };
-        assert_eq!(ring.locate(point.position), next, "at point {index}");
-        assert_eq!(ring.locate(point.position - 1), index, "just before point {index}");
+        assert_eq!(ring.points.locate(point.position()), next, "at point {index}");
+        assert_eq!(ring.points.locate(point.position() - 1), index, "just before point {index}");
     }
-    assert_eq!((ring.locate(0), ring.locate(u32::MAX)), (0, 0));
+    assert_eq!((ring.points.locate(0), ring.points.locate(u32::MAX)), (0, 0));
 }

@@ -1,0 +1,80 @@
+//! What a change of the members costs: the ranges that move, and the keys that one member loses.
+//!
+//! `cargo bench --bench rebalance`, with a part of a title to choose.
+
+mod support;
+
+use apportion::ring::{Kernel, KeySet};
+use consistent_hash_ring::{Ring, RingBuilder, migrated_ranges};
+use criterion::Criterion;
+
+use support::{Comparison, members, ring, uuids};
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    for count in [10, 100, 1000] {
+        ranges(&mut criterion, count);
+    }
+    for count in [10, 100, 1000] {
+        keys(&mut criterion, count);
+    }
+    criterion.final_summary();
+}
+
+fn ranges(criterion: &mut Criterion, count: usize) {
+    let ids = members(count);
+    let before = ring(&ids, Kernel::best());
+    let after = before.with_member("joiner", 1).expect("there is room");
+    let heavier = before.with_member("agent-3", 2).expect("there is room");
+    let title = format!("ranges that a join moves, {count} members");
+    let mut comparison = Comparison::new(&title, 1)
+        .other("ours, both rings there", || before.moves(&after).len() as u64)
+        .other("ours, with the ring after it", || {
+            before.moves(&before.with_member("joiner", 1).expect("there is room")).len() as u64
+        })
+        .other("ours, what one member loses", || {
+            before.ranges("agent-3").difference(&after.ranges("agent-3")).len() as u64
+        })
+        .other("ours, the sweep over all points", || before.moves(&heavier).len() as u64)
+        .other("ours, the ring after it", || {
+            before.with_member("joiner", 1).expect("there is room").points() as u64
+        })
+        .other("ours, the ring after a leave", || after.without_member("joiner").points() as u64)
+        .other("ours, the ring built anew", || ring(&ids, Kernel::best()).points() as u64);
+    if count <= 100 {
+        let before: Ring<String> = RingBuilder::default().vnodes(100).nodes(&ids).build();
+        comparison = comparison.other("consistent_hash_ring, clone, insert and migrated_ranges", move || {
+            let mut after = before.clone();
+            after.insert("joiner".into());
+            migrated_ranges(&before, &after).count() as u64
+        });
+    }
+    comparison.measure(criterion);
+}
+
+fn keys(criterion: &mut Criterion, count: usize) {
+    let (ids, keys) = (members(count), uuids(1_000_000));
+    let before = ring(&ids, Kernel::best());
+    let after = before.with_member("joiner", 1).expect("there is room");
+    let set: KeySet<&String> = keys.iter().collect();
+    let me = before.moves(&after)[0].from.expect("there are members");
+    let lost = || before.ranges(me).difference(&after.ranges(me));
+    let title = format!("lost keys out of 1 000 000, {count} members");
+    println!("\n{} keys are lost", set.select(&lost()).len());
+    Comparison::new(&title, 1)
+        .way("key set, in the order of insertion", || set.select(&lost()).len() as u64)
+        .way("key set, in the order of positions", || set.within(&lost()).collect::<Vec<_>>().len() as u64)
+        .way("key set, counted", || set.within(&lost()).count() as u64)
+        .way("all keys, with the ranges", || lost().select(&keys).collect::<Vec<_>>().len() as u64)
+        .way("full evaluation: both subsets, and what is in one", || {
+            let kept: std::collections::HashSet<*const String> =
+                after.extract(me, &keys).into_iter().map(std::ptr::from_ref).collect();
+            let lost = |key: &&String| !kept.contains(&std::ptr::from_ref(*key));
+            before.extract(me, &keys).into_iter().filter(lost).count() as u64
+        })
+        .other("full evaluation: one subset", || after.extract(me, &keys).len() as u64)
+        .other("all that it owns, from the key set", || set.owned_by(&after, me).len() as u64)
+        .other("key set, built", || keys.iter().collect::<KeySet<_>>().len() as u64)
+        .rounds(9)
+        .measure(criterion);
+}

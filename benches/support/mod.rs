@@ -1,0 +1,159 @@
+//! What the benchmarks share: keys and members, the baseline, and rounds that take turns.
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+pub(crate) mod straightforward;
+
+use std::hint::black_box;
+
+use apportion::{
+    HashRing,
+    ring::{HashRingBuilder, Kernel},
+};
+use criterion::Criterion;
+use uuid::Uuid;
+
+/// Texts of random uuids, each allocated after the other.
+pub(crate) fn uuids(count: usize) -> Vec<String> {
+    (0..count).map(|_| Uuid::new_v4().to_string()).collect()
+}
+
+pub(crate) fn members(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("agent-{number}")).collect()
+}
+
+pub(crate) fn builder(members: &[String], kernel: Kernel) -> HashRingBuilder {
+    HashRing::builder().members(members).keep_order().kernel(kernel)
+}
+
+pub(crate) fn ring(members: &[String], kernel: Kernel) -> HashRing {
+    builder(members, kernel).build().expect("the settings are valid")
+}
+
+/// A number that shows whether two ways to do the same came to the same.
+pub(crate) type Check = u64;
+
+/// Ways to do the same, or what is to be compared with it.
+pub(crate) struct Comparison<'a> {
+    title: &'a str,
+    /// What the time is divided by: keys, points.
+    units: usize,
+    rounds: usize,
+    clock: Time,
+    ways: Vec<Way<'a>>,
+}
+
+struct Way<'a> {
+    name: String,
+    /// Whether its check has to be that of the first.
+    is_same: bool,
+    run: Box<dyn FnMut() -> Check + 'a>,
+}
+
+impl<'a> Comparison<'a> {
+    pub(crate) fn new(title: &'a str, units: usize) -> Self {
+        Comparison { title, units, rounds: 15, clock: Time::Cpu, ways: Vec::new() }
+    }
+
+    pub(crate) fn rounds(mut self, rounds: usize) -> Self {
+        self.rounds = rounds;
+        self
+    }
+
+    pub(crate) fn wall_time(mut self) -> Self {
+        self.clock = Time::Wall;
+        self
+    }
+
+    /// The first is what all are compared with: ours.
+    pub(crate) fn way(mut self, name: impl Into<String>, run: impl FnMut() -> Check + 'a) -> Self {
+        self.ways.push(Way { name: name.into(), is_same: true, run: Box::new(run) });
+        self
+    }
+
+    /// One with another mapping or another task: a peer, or the floor.
+    pub(crate) fn other(mut self, name: impl Into<String>, run: impl FnMut() -> Check + 'a) -> Self {
+        self.ways.push(Way { name: name.into(), is_same: false, run: Box::new(run) });
+        self
+    }
+
+    /// Prints the ratios of rounds in which all ways take turns, then lets criterion measure each.
+    pub(crate) fn measure(mut self, criterion: &mut Criterion) {
+        if !std::env::args().skip(1).all(|arg| arg.starts_with('-') || self.title.contains(&arg)) {
+            return;
+        }
+        self.take_turns();
+        let mut group = criterion.benchmark_group(self.title);
+        group.sample_size(10);
+        for way in &mut self.ways {
+            group.bench_function(&way.name, |bencher| bencher.iter(&mut way.run));
+        }
+        group.finish();
+    }
+
+    fn take_turns(&mut self) {
+        let checks: Vec<Check> = self.ways.iter_mut().map(|way| (way.run)()).collect();
+        for (way, check) in self.ways.iter().zip(&checks).filter(|(way, _)| way.is_same) {
+            assert_eq!(*check, checks[0], "{}: {} came to something else", self.title, way.name);
+        }
+        // Short ones often enough for the clock.
+        let clock = self.clock;
+        let often = |way: &mut Way<'a>| {
+            (way.run)();
+            (300_000.0 / clock.time_of(1, &mut way.run)).clamp(1.0, 1000.0) as usize
+        };
+        let times: Vec<usize> = self.ways.iter_mut().map(often).collect();
+        let mut rounds: Vec<Vec<f64>> = Vec::new();
+        for _ in 0..self.rounds {
+            let ways = self.ways.iter_mut().zip(&times);
+            rounds.push(ways.map(|(way, &times)| clock.time_of(times, &mut way.run)).collect());
+        }
+        println!("\n{} ({} rounds, {:?} time)", self.title, self.rounds, self.clock);
+        println!("{:44} {:>12}   to ours: min, median, max", "", "ns a unit");
+        for (place, way) in self.ways.iter().enumerate() {
+            let times = sorted(rounds.iter().map(|round| round[place] / self.units as f64));
+            let ratios = sorted(rounds.iter().map(|round| round[place] / round[0]));
+            let (last, middle) = (ratios.len() - 1, ratios.len() / 2);
+            println!(
+                "{:44} {:12.2}   {:8.2} {:8.2} {:8.2}",
+                way.name, times[middle], ratios[0], ratios[middle], ratios[last]
+            );
+        }
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Time {
+    /// Of this thread: other programs do not disturb it much.
+    Cpu,
+    /// For work of several threads. Says something only if the machine has nothing else to do.
+    Wall,
+}
+
+impl Time {
+    /// The nanoseconds that one run needs, of so many.
+    fn time_of(self, times: usize, run: &mut dyn FnMut() -> Check) -> f64 {
+        if times > 1 {
+            // What ran before has thrown all that it needs out of the caches.
+            black_box(run());
+        }
+        let start = self.now();
+        for _ in 0..times {
+            black_box(run());
+        }
+        (self.now() - start) / times as f64
+    }
+
+    fn now(self) -> f64 {
+        let now = rustix::time::clock_gettime(match self {
+            Time::Cpu => rustix::time::ClockId::ThreadCPUTime,
+            Time::Wall => rustix::time::ClockId::Monotonic,
+        });
+        now.tv_sec as f64 * 1e9 + now.tv_nsec as f64
+    }
+}

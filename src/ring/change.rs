@@ -1,0 +1,203 @@
+//! Pure: rings with one member more or less, and what moves between two rings.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use super::{
+    HashRing, Member, RingError, builder,
+    kernel::Numbers,
+    points::Point,
+    ranges::{Part, Ranges},
+};
+
+/// A range of positions whose owner changes: see [`HashRing::moves`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Move<'a> {
+    /// The positions, from the first to the last.
+    pub range: RangeInclusive<u32>,
+    /// The owner before; `None` if there were no members.
+    pub from: Option<&'a str>,
+    /// The owner after; `None` if there are no members.
+    pub to: Option<&'a str>,
+}
+
+impl HashRing {
+    /// The ring that also has `member`, with the given weight. A member that is there already gets that weight.
+    ///
+    /// The same as building it anew, but much faster. In a ring whose order is
+    /// [kept](super::HashRingBuilder::keep_order) the new member comes last.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError`] if the weight is zero or there would be too many points.
+    ///
+    /// ```
+    /// # use apportion::HashRing;
+    /// let ring = HashRing::builder().members(["a", "b"]).build()?;
+    /// assert_eq!(ring.with_member("c", 1)?, HashRing::builder().members(["a", "b", "c"]).build()?);
+    /// assert_eq!(ring.without_member("b"), HashRing::builder().member("a").build()?);
+    /// # Ok::<(), apportion::ring::RingError>(())
+    /// ```
+    pub fn with_member(&self, member: &str, weight: u32) -> Result<HashRing, RingError> {
+        builder::check_weight(member, weight)?;
+        if self.contains(member) {
+            return self.without_member(member).with_member(member, weight);
+        }
+        let place = if self.keep_order {
+            self.members.len()
+        } else {
+            self.members.partition_point(|other| *other.id < *member)
+        };
+        let mut members = Vec::with_capacity(self.members.len() + 1);
+        members.extend_from_slice(&self.members[..place]);
+        members.push(Member { id: member.into(), weight });
+        members.extend_from_slice(&self.members[place..]);
+        builder::check_points(self.replicas, &members)?;
+        let count = points_of(self.replicas, &members[place]);
+        let stem = self.label.stem(member);
+        let numbers = Numbers::first(count);
+        let points = self.points.with(place as u32, self.kernel.points(&stem, &numbers, count));
+        Ok(self.changed(members, points))
+    }
+
+    /// The ring without `member`; the same one if it is a stranger.
+    pub fn without_member(&self, member: &str) -> HashRing {
+        let Some(place) = self.find(member) else { return self.clone() };
+        let mut members = self.members.clone();
+        members.remove(place as usize);
+        self.changed(members, self.points.without(place))
+    }
+
+    fn changed(&self, members: Vec<Member>, points: super::points::Points) -> HashRing {
+        HashRing {
+            by_id: builder::by_id(&members),
+            digest: builder::digest(self.label, self.replicas, &members),
+            members,
+            points,
+            ..*self
+        }
+    }
+
+    /// The parts of the ring that `member` owns, none for strangers.
+    ///
+    /// Takes time for the points of that member only, however many others there are.
+    pub fn ranges(&self, member: &str) -> Ranges {
+        let Some(member) = self.find(member) else { return Ranges::default() };
+        Ranges::of(self.arcs(member))
+    }
+
+    /// What moves when this ring is followed by `after`: the ranges whose owner changes, in ascending order.
+    ///
+    /// If some members have joined, or some have left, and all others are as before, this takes time for the
+    /// points of those members only; otherwise for all points.
+    ///
+    /// ```
+    /// # use apportion::HashRing;
+    /// let before = HashRing::builder().members(["a", "b"]).build()?;
+    /// let after = before.with_member("c", 1)?;
+    /// assert!(before.moves(&after).iter().all(|moved| moved.to == Some("c")));
+    /// # Ok::<(), apportion::ring::RingError>(())
+    /// ```
+    pub fn moves<'a>(&'a self, after: &'a HashRing) -> Vec<Move<'a>> {
+        let comparable = self.label == after.label && self.replicas == after.replicas;
+        if let Some(joined) = added(&self.members, &after.members).filter(|_| comparable) {
+            let arcs = after.arcs_of_all(&joined);
+            return joined_moves(
+                arcs.map(|(arc, to)| (arc, self.points.owner(arc.first), Some(to))),
+                self,
+                after,
+            );
+        }
+        if let Some(left) = added(&after.members, &self.members).filter(|_| comparable) {
+            let arcs = self.arcs_of_all(&left);
+            return joined_moves(
+                arcs.map(|(arc, from)| (arc, Some(from), after.points.owner(arc.first))),
+                self,
+                after,
+            );
+        }
+        joined_moves(sweep(self, after), self, after)
+    }
+
+    /// The arcs of a member in ascending order: from the point before each of its points up to it.
+    fn arcs(&self, member: u32) -> impl Iterator<Item = Part> {
+        let points = self.points.as_slice();
+        let owner = &self.members[member as usize];
+        let (stem, count) = (self.label.stem(&owner.id), points_of(self.replicas, owner));
+        let mut own: Vec<u32> = self.kernel.points(&stem, &Numbers::first(count), count).collect();
+        own.sort_unstable();
+        own.dedup();
+        let arcs = own.into_iter().filter_map(move |position| {
+            let index = self.points.up_to(position) - 1;
+            let start = if index == 0 { 0 } else { points[index - 1].position() };
+            // Of another member if this point has lost a collision; empty if the ring begins with it.
+            (points[index].member() == member && start < position)
+                .then(|| Part { first: start, last: position - 1 })
+        });
+        // The first point owns what is after the last one, too.
+        let rest = points.first().filter(|first| first.member() == member).and(points.last());
+        arcs.chain(rest.map(|last| Part { first: last.position(), last: u32::MAX }))
+    }
+
+    fn arcs_of_all(&self, members: &[u32]) -> impl Iterator<Item = (Part, u32)> + use<> {
+        let mut arcs: Vec<(Part, u32)> =
+            members.iter().flat_map(|&member| self.arcs(member).map(move |arc| (arc, member))).collect();
+        arcs.sort_unstable_by_key(|(arc, _)| arc.first);
+        arcs.into_iter()
+    }
+}
+
+pub(super) fn points_of(replicas: u32, member: &Member) -> usize {
+    // The builder allows fewer points than that.
+    replicas as usize * member.weight as usize
+}
+
+/// The members in `large` that `small` has not, if it has all others, in the same order and with equal weights.
+fn added(small: &[Member], large: &[Member]) -> Option<Vec<u32>> {
+    let is_same = |one: &Member, other: &Member| {
+        Arc::ptr_eq(&one.id, &other.id) && one.weight == other.weight || one == other
+    };
+    let mut rest = small.iter().peekable();
+    let new = (0..).zip(large).filter(|(_, member)| rest.next_if(|other| is_same(other, member)).is_none());
+    let new = new.map(|(number, _)| number).collect();
+    rest.peek().is_none().then_some(new)
+}
+
+/// Every range between two neighbouring points of either ring, with its owners.
+fn sweep(before: &HashRing, after: &HashRing) -> impl Iterator<Item = (Part, Option<u32>, Option<u32>)> {
+    let positions = |ring: &HashRing| ring.points.as_slice().iter().copied().map(Point::position).collect();
+    let mut starts: Vec<u32> = [vec![0], positions(before), positions(after)].concat();
+    // The stable sort finds the sorted runs and merges them.
+    starts.sort();
+    starts.dedup();
+    let lasts: Vec<u32> = starts[1..].iter().map(|next| next - 1).chain([u32::MAX]).collect();
+    starts
+        .into_iter()
+        .zip(lasts)
+        .map(|(first, last)| (Part { first, last }, before.points.owner(first), after.points.owner(first)))
+}
+
+/// Leaves out what stays with its owner and joins ranges that touch and have the same owners.
+fn joined_moves<'a>(
+    parts: impl Iterator<Item = (Part, Option<u32>, Option<u32>)>,
+    before: &'a HashRing,
+    after: &'a HashRing,
+) -> Vec<Move<'a>> {
+    let mut moves: Vec<Move<'a>> = Vec::new();
+    for (part, from, to) in parts {
+        let (from, to) = (from.map(|from| before.id(from)), to.map(|to| after.id(to)));
+        if from == to {
+            continue;
+        }
+        match moves.last_mut() {
+            Some(last)
+                if last.range.end().checked_add(1) == Some(part.first)
+                    && (last.from, last.to) == (from, to) =>
+            {
+                last.range = *last.range.start()..=part.last;
+            }
+            _ => moves.push(Move { range: part.first..=part.last, from, to }),
+        }
+    }
+    moves
+}

@@ -1,0 +1,97 @@
+//! Pure: eight lanes.
+
+use std::arch::x86_64::*;
+
+use super::{BLOCK, Block, Points, UUID, message, steps};
+
+type Vector = __m256i;
+
+kernel!("avx2", 8);
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn splat(value: u32) -> Vector {
+    _mm256_set1_epi32(value.cast_signed())
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add(a: Vector, b: Vector) -> Vector {
+    _mm256_add_epi32(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn or(a: Vector, b: Vector) -> Vector {
+    _mm256_or_si256(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rotate<const LEFT: i32, const RIGHT: i32>(a: Vector) -> Vector {
+    _mm256_or_si256(_mm256_slli_epi32::<LEFT>(a), _mm256_srli_epi32::<RIGHT>(a))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn f(b: Vector, c: Vector, d: Vector) -> Vector {
+    _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn g(b: Vector, c: Vector, d: Vector) -> Vector {
+    f(d, b, c)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn h(b: Vector, c: Vector, d: Vector) -> Vector {
+    _mm256_xor_si256(b, _mm256_xor_si256(c, d))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn i(b: Vector, c: Vector, d: Vector) -> Vector {
+    _mm256_xor_si256(c, _mm256_or_si256(b, _mm256_xor_si256(d, splat(u32::MAX))))
+}
+
+/// The first, second, third and fourth words of all rows.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn columns(rows: &[u128; LANES]) -> [Vector; 4] {
+    let (a, b, c, d) = (two(rows, 0), two(rows, 1), two(rows, 2), two(rows, 3));
+    let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+    let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+    [
+        _mm256_unpacklo_epi64(ab, cd),
+        _mm256_unpackhi_epi64(ab, cd),
+        _mm256_unpacklo_epi64(ab_high, cd_high),
+        _mm256_unpackhi_epi64(ab_high, cd_high),
+    ]
+}
+
+/// Every fourth row.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn two(rows: &[u128; LANES], from: usize) -> Vector {
+    let (low, high) = (rows[from], rows[from + 4]);
+    _mm256_set_epi64x((high >> 64) as i64, high as i64, (low >> 64) as i64, low as i64)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(lanes: &[u32; LANES]) -> Vector {
+    let l = lanes.map(u32::cast_signed);
+    _mm256_setr_epi32(l[0], l[1], l[2], l[3], l[4], l[5], l[6], l[7])
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn unload(vector: Vector, lanes: &mut [u32; LANES]) {
+    let halves = [_mm256_castsi256_si128(vector), _mm256_extracti128_si256::<1>(vector)];
+    for (lanes, half) in lanes.as_chunks_mut::<4>().0.iter_mut().zip(halves) {
+        let (low, high) = (_mm_cvtsi128_si64(half), _mm_extract_epi64::<1>(half));
+        *lanes = [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32];
+    }
+}

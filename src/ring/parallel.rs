@@ -1,0 +1,48 @@
+//! Pure: many items divided among the threads of a `rayon` pool.
+
+use rayon::prelude::*;
+
+use super::{
+    HashRing, RingKey,
+    batch::{Itself, Positioned, Subset},
+    kernel::Kernel,
+};
+
+/// What one thread does at a time: long enough to be worth handing over.
+const CHUNK: usize = 8 * 1024;
+/// With fewer items, other threads would wake up too late to help.
+const MANY: usize = 32 * 1024;
+
+impl HashRing {
+    /// Those of `items` that `member` owns, in the order given: the same as [`extract`](HashRing::extract), by all
+    /// threads of the current `rayon` pool if there are many items.
+    ///
+    /// With the feature `rayon`.
+    pub fn par_extract<'a, T: RingKey + Sync>(&self, member: &str, items: &'a [T]) -> Vec<&'a T> {
+        let subset = self.subset(member);
+        divide(items, |items| extract(&subset, items)).concat()
+    }
+}
+
+fn extract<'a, T: RingKey>(subset: &Subset, items: &'a [T]) -> Vec<&'a T> {
+    let mut found = Vec::new();
+    subset.take_from(&mut items.iter(), usize::MAX, &Itself, &mut found);
+    found
+}
+
+/// The positions of `items`.
+pub(super) fn positions<T: RingKey + Sync>(kernel: Kernel, items: &[T]) -> Vec<u32> {
+    let positions = |items: &[T]| -> Vec<u32> {
+        Positioned::new(kernel, items.iter(), Itself).map(|(_, position)| position).collect()
+    };
+    divide(items, positions).concat()
+}
+
+pub(super) fn sort<T: Ord + Send>(all: &mut [T]) {
+    if all.len() < MANY { all.sort_unstable() } else { all.par_sort_unstable() }
+}
+
+/// The results for the chunks of `items`, in order.
+fn divide<'a, T: Sync, R: Send>(items: &'a [T], work: impl Fn(&'a [T]) -> R + Send + Sync) -> Vec<R> {
+    if items.len() < MANY { vec![work(items)] } else { items.par_chunks(CHUNK).map(work).collect() }
+}
