@@ -112,6 +112,8 @@
 //!
 //! No feature changes behaviour.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod backend;
 mod backoff;
 pub mod clock;
