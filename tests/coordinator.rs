@@ -173,7 +173,6 @@ async fn connecting_to_nothing_is_refused_with_the_way_out() {
 #[tokio::test(start_paused = true)]
 async fn each_failure_to_reach_the_backend_is_logged_and_so_is_the_success() {
     let events = Events::of("apportion::session");
-    let _guard = events.listen();
     let store = Store::memory();
     store.ensemble().refuse_connections(true);
     let agent = store.started("a").await;
