@@ -183,7 +183,10 @@ impl Driver {
         };
         let View { group, me, epoch, .. } = &view;
         if let Some(error) = &view.refusal {
-            warn!(%group, member = %me, %error, "without a share");
+            let is_known = previous.refusal.as_ref().is_some_and(|it| it.to_string() == error.to_string());
+            if !is_known {
+                warn!(%group, member = %me, %error, "without a share");
+            }
         } else {
             let (standing, members) = (view.standing(), view.members.len());
             info!(%group, member = %me, %standing, epoch, members, "membership");
