@@ -4,12 +4,16 @@
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "coordinator/failures.rs"]
+mod failures;
+#[path = "coordinator/rebalances.rs"]
+mod rebalances;
 mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use apportion::{
-    Config, ConfigError, Error, HashRing, Label, MemberId, PartitionCoordinator,
+    Config, ConfigError, Error, HashRing, MemberId, PartitionCoordinator,
     backend::{Memory, Op, path::ZnodePath},
     group::Standing,
 };
@@ -17,10 +21,7 @@ use support::{
     alive_tasks,
     events::Events,
     eventually,
-    fleet::{
-        MS, SECOND, Store, delete_recursively, exists, ids, is_over, is_settled, next_change, settles_within,
-        universe, znode,
-    },
+    fleet::{SECOND, Store, exists, is_over, next_change, settles_within, znode},
 };
 
 use tracing::Level;
@@ -173,7 +174,6 @@ async fn connecting_to_nothing_is_refused_with_the_way_out() {
 #[tokio::test(start_paused = true)]
 async fn each_failure_to_reach_the_backend_is_logged_and_so_is_the_success() {
     let events = Events::of("apportion::session");
-    let _guard = events.listen();
     let store = Store::memory();
     store.ensemble().refuse_connections(true);
     let agent = store.started("a").await;
@@ -248,161 +248,6 @@ async fn a_member_that_was_booted_out_notices_and_comes_back() {
     assert_eq!(next_change(&mut rebalances).await.gained(keys(10)).count(), 10);
 }
 
-// What the Python original does in each failure is in `wire.md`; here is what this library does.
-
-#[tokio::test(start_paused = true)]
-async fn row_server_never_reachable_shares_are_empty_at_once_and_nothing_is_active_in_secret() {
-    let store = Store::memory();
-    store.ensemble().refuse_connections(true);
-    let agent = store.started("a").await;
-    assert!(agent.coordinator.is_active() && agent.coordinator.session_id().is_none());
-    let share = agent.coordinator.extract_my_subset("g", keys(10)).await.unwrap();
-    assert!(share.is_empty() && !share.is_valid());
-    assert_eq!(share.iter().count() + share.into_iter().count(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_session_expired_the_member_rejoins_without_being_asked() {
-    let store = Store::memory();
-    let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
-    settles_within(store.round(), &[&in_a, &in_b]).await;
-    store.ensemble().expire(a.coordinator.session_id().unwrap());
-    // No extraction in between: the original would wait for one.
-    tokio::time::sleep(store.round() + SECOND).await;
-    assert!(is_settled(&[&in_a, &in_b]));
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_my_znode_removed_the_member_rejoins_without_being_asked() {
-    let store = Store::memory();
-    let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
-    settles_within(store.round(), &[&in_a, &in_b]).await;
-    store.session().await.commit(vec![Op::delete(&store.path("g/a"), None)]).await.unwrap();
-    tokio::time::sleep(2 * store.round()).await;
-    assert!(is_settled(&[&in_a, &in_b]));
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_whole_group_removed_nobody_ever_takes_all_for_himself() {
-    let store = Store::memory();
-    let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
-    settles_within(store.round(), &[&in_a, &in_b]).await;
-    delete_recursively(&*store.session().await, &store.path("g")).await;
-    tokio::time::sleep(2 * store.round()).await;
-    assert!(is_settled(&[&in_a, &in_b]));
-    assert_eq!((ids(&in_a).len(), ids(&in_b).len()), (2, 2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_second_process_with_my_id_is_an_error_for_the_second_and_nothing_for_the_first() {
-    let store = Store::memory();
-    let (first, second) = (store.agent("same").await, store.agent("same").await);
-    let group = first.join("g").await;
-    let outcome = second.coordinator.join("g").await;
-    assert!(matches!(outcome, Err(Error::MemberIdTaken { .. })), "{outcome:?}");
-    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
-    // When the first stops, the place is free.
-    first.coordinator.shutdown().await.unwrap();
-    let group = second.join("g").await;
-    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_group_not_permitted_is_an_error_at_once_instead_of_a_wait_for_ever() {
-    let store = Store::memory();
-    let agent = store.started("a").await;
-    agent.faults().deny(&store.path("g"));
-    tokio::time::sleep(SECOND).await;
-    let _join = agent.join("g").await;
-    tokio::time::sleep(SECOND).await;
-    let extraction = agent.coordinator.extract_my_subset("g", keys(10));
-    let outcome = tokio::time::timeout(SECOND, extraction).await.expect("no wait");
-    assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_server_hangs_the_last_view_answers_until_the_deadline_and_nothing_does_after_it() {
-    let store = Store::memory();
-    let agent = store.agent("a").await;
-    let group = agent.join("g").await;
-    agent.suspend();
-    let clock = store.connector().clock();
-    let begin = clock.now();
-    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
-    tokio::time::sleep(5 * SECOND + MS).await;
-    let share = group.extract_my_subset(keys(10)).await.unwrap();
-    assert!(share.is_empty() && !share.is_valid());
-    let waited = clock.now().saturating_since(begin);
-    assert!(waited <= 5 * SECOND + 10 * MS, "an extraction waited: {waited:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_server_down_after_join_nothing_blocks() {
-    let store = Store::memory();
-    let agent = store.agent("a").await;
-    let group = agent.join("g").await;
-    agent.suspend();
-    store.ensemble().refuse_connections(true);
-    tokio::time::sleep(30 * SECOND).await;
-    let clock = store.connector().clock();
-    let begin = clock.now();
-    for _ in 0..10 {
-        assert!(group.extract_my_subset(keys(10)).await.unwrap().is_empty());
-        assert!(agent.coordinator.extract_my_subset("other", keys(10)).await.unwrap().is_empty());
-    }
-    assert_eq!(clock.now(), begin);
-    assert!(!group.view().owns("resource-1"));
-    store.ensemble().refuse_connections(false);
-    settles_within(30 * SECOND + store.round(), &[&group]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_server_back_after_expiry_the_first_to_come_takes_what_nobody_holds_any_more() {
-    let store = Store::memory();
-    let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
-    settles_within(store.round(), &[&in_a, &in_b]).await;
-    store.ensemble().refuse_connections(true);
-    a.suspend();
-    b.suspend();
-    tokio::time::sleep(60 * SECOND).await;
-    store.ensemble().refuse_connections(false);
-    // At no moment do both own a key.
-    for _ in 0..600 {
-        tokio::time::sleep(100 * MS).await;
-        let double = support::fleet::owners(&[&in_a, &in_b]).into_iter().find(|(_, owners)| owners.len() > 1);
-        // The one exception that the mode "immediate" has: until the watch of the first one has been heard.
-        if let Some(double) = double {
-            tokio::time::sleep(store.round()).await;
-            assert!(is_settled(&[&in_a, &in_b]), "{double:?}");
-        }
-    }
-    assert!(is_settled(&[&in_a, &in_b]));
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_leave_is_over_when_it_returns() {
-    let store = Store::memory();
-    let agent = store.agent("a").await;
-    let group = agent.join("g").await;
-    group.leave().await.unwrap();
-    assert!(!exists(&*store.session().await, &store.path("g/a")).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn row_non_ascii_member_ids_are_fine_unless_python_peers_have_to_read_them() {
-    let store = Store::memory();
-    let agent = store.agent("агент-é").await;
-    let group = agent.join("группа").await;
-    assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
-    let config = store.config_via(Memory::new(), "агент").label(Label::PythonBytes);
-    let outcome = PartitionCoordinator::connect(config).await;
-    assert!(matches!(outcome, Err(Error::Config(_))), "{outcome:?}");
-}
-
 // Joins that cross each other.
 
 #[tokio::test(start_paused = true)]
@@ -461,128 +306,6 @@ async fn one_of_two_waiting_joins_can_be_given_up() {
     let (given_up, kept) = tokio::join!(given_up, kept);
     assert!(given_up.is_err());
     settles_within(store.round(), &[&kept.unwrap()]).await;
-}
-
-// Rebalances.
-
-#[tokio::test(start_paused = true)]
-async fn what_one_loses_another_gains_and_the_union_is_complete() {
-    let store = Store::memory();
-    let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let in_a = a.join("g").await;
-    let mut of_a = in_a.rebalances();
-    let first = next_change(&mut of_a).await;
-    assert_eq!((first.gained(universe()).count(), first.lost(universe()).count()), (100, 0));
-
-    let in_b = b.join("g").await;
-    let mut of_b = in_b.rebalances();
-    let gained: Vec<_> = next_change(&mut of_b).await.gained(universe()).collect();
-    let change = next_change(&mut of_a).await;
-    let lost: Vec<_> = change.lost(universe()).collect();
-    assert_eq!(lost, gained);
-    assert_eq!(change.gained(universe()).count(), 0);
-    assert_eq!(change.members(), (1, 2));
-    assert_eq!(change.epoch(), in_a.view().epoch());
-
-    in_b.leave().await.unwrap();
-    let last = next_change(&mut of_b).await;
-    assert!(last.is_total_loss());
-    assert_eq!(last.lost(universe()).collect::<Vec<_>>(), gained);
-    assert!(is_over(&mut of_b).await);
-    assert!(is_over(&mut of_b).await, "it stays over");
-    assert_eq!(next_change(&mut of_a).await.gained(universe()).collect::<Vec<_>>(), gained);
-}
-
-#[tokio::test(start_paused = true)]
-async fn everything_is_lost_at_the_deadline_at_that_moment_and_gained_again_when_contact_is_back() {
-    let store = Store::memory();
-    let agent = store.agent("a").await;
-    let group = agent.join("g").await;
-    let mut rebalances = group.rebalances();
-    next_change(&mut rebalances).await;
-    tokio::time::sleep(3 * SECOND).await;
-    let share = group.extract_my_subset(universe()).await.unwrap();
-    agent.suspend();
-    let deadline = share.deadline();
-    let change = next_change(&mut rebalances).await;
-    let now = store.connector().clock().now();
-    assert!(change.is_total_loss() && change.lost(universe()).count() == universe().len());
-    let late = now.saturating_since(deadline);
-    assert!(now >= deadline && late <= 2 * MS, "{late:?} after the deadline");
-
-    tokio::time::sleep(SECOND).await;
-    agent.resume();
-    let change = tokio::time::timeout(100 * MS, rebalances.next()).await.unwrap().unwrap();
-    assert_eq!(change.gained(universe()).count(), universe().len());
-    assert!(group.view().owns("alarm-1"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_reader_that_is_slow_gets_one_change_for_all_that_happened() {
-    let store = Store::memory();
-    let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let in_a = a.join("g").await;
-    let mut rebalances = in_a.rebalances();
-    next_change(&mut rebalances).await;
-    let in_b = b.join("g").await;
-    let c = store.agent("c").await;
-    let in_c = c.join("g").await;
-    settles_within(2 * store.round(), &[&in_a, &in_b, &in_c]).await;
-    in_b.leave().await.unwrap();
-    settles_within(2 * store.round(), &[&in_a, &in_c]).await;
-
-    let change = next_change(&mut rebalances).await;
-    assert_eq!(change.members(), (1, 2));
-    let view = in_a.view();
-    let lost: Vec<_> = change.lost(universe()).collect();
-    assert!(universe().iter().all(|key| view.owns(key) != lost.contains(key)));
-    let further = tokio::time::timeout(60 * SECOND, rebalances.next()).await;
-    assert!(further.is_err(), "{further:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_reader_of_rebalances_gets_every_change_by_itself() {
-    let store = Store::memory();
-    let agent = store.agent("a").await;
-    let group = agent.join("g").await;
-    let (mut one, mut two) = (group.rebalances(), group.clone().rebalances());
-    for rebalances in [&mut one, &mut two] {
-        assert_eq!(next_change(rebalances).await.gained(universe()).count(), universe().len());
-    }
-    drop(one);
-    group.leave().await.unwrap();
-    assert!(next_change(&mut two).await.is_total_loss());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cancelled_read_of_a_rebalance_loses_nothing() {
-    let store = Store::memory();
-    let agent = store.agent("a").await;
-    let group = agent.join("g").await;
-    let mut rebalances = group.rebalances();
-    next_change(&mut rebalances).await;
-    agent.suspend();
-    for _ in 0..70 {
-        // Cancelled again and again, also around the deadline.
-        if let Ok(change) = tokio::time::timeout(100 * MS, rebalances.next()).await {
-            assert!(change.unwrap().is_total_loss());
-            return;
-        }
-    }
-    panic!("the loss was lost");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_member_that_has_no_share_yet_gains_nothing_until_it_has() {
-    let store = Store::memory();
-    store.ensemble().refuse_connections(true);
-    let agent = store.started("a").await;
-    let mut rebalances = agent.join("g").await.rebalances();
-    let early = tokio::time::timeout(20 * SECOND, rebalances.next()).await;
-    assert!(early.is_err(), "{early:?}");
-    store.ensemble().refuse_connections(false);
-    let first = tokio::time::timeout(40 * SECOND, rebalances.next()).await.unwrap().unwrap();
-    assert_eq!(first.gained(universe()).count(), universe().len());
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "membership_zookeeper/ensemble.rs"]
+mod ensemble;
 mod support;
 
 use std::{
@@ -13,14 +15,14 @@ use std::{
 
 use apportion::{
     Config, Error, Group, PartitionCoordinator,
-    backend::{BoxFuture, Connector, CreateMode, Error as BackendError, Op, Session, path::ZnodePath},
+    backend::{BoxFuture, Connector, CreateMode, Error as BackendError, Op, Session},
     clock::{Clock, Moment},
-    group::{Member, Standing},
+    group::Standing,
     testing::Faults,
 };
 use support::{
-    Ensemble, Mode, Proxy, Server, eventually,
-    fleet::{MS, SECOND, Store, Via, exists, next_change, owners, sees, settles_within, universe, znode},
+    Mode, Proxy, Server, eventually,
+    fleet::{MS, SECOND, Store, next_change, owners, sees, settles_within, universe, znode},
     free_port, zookeeper,
 };
 
@@ -347,91 +349,6 @@ async fn a_peer_that_keeps_its_znode_to_itself_is_a_plain_member() {
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
     peer.close().await;
     settles_within(2 * store.round(), &[&in_a, &in_b]).await;
-}
-
-/// Two ensembles at once are too much for a small machine.
-static ONE_ENSEMBLE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-const ENSEMBLE_TIMEOUT: Duration = Duration::from_secs(4);
-
-fn ensemble_config(hosts: &str, id: &str) -> Config {
-    Config::for_backend(Via(Arc::new(zookeeper(hosts))))
-        .member_id(id)
-        .namespace("ensemble")
-        .session_timeout(ENSEMBLE_TIMEOUT)
-        .server_tick(100 * MS)
-        .retry_backoff(100 * MS)
-        .max_retry_interval(500 * MS)
-}
-
-#[tokio::test]
-async fn the_death_of_a_leader_costs_nobody_its_membership_and_without_a_majority_nobody_acts() {
-    let _one = ONE_ENSEMBLE.lock().await;
-    let mut ensemble = Ensemble::start(100 * MS).await;
-    let hosts = ensemble.connect_string();
-    let mut members = Vec::new();
-    for id in ["a", "b", "c"] {
-        let coordinator = PartitionCoordinator::connect(ensemble_config(&hosts, id)).await.unwrap();
-        let group = coordinator.join("g").await.unwrap();
-        members.push((coordinator, group));
-    }
-    let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
-    settles_within(5 * SECOND, &groups).await;
-    let lives = |groups: &[&Group]| -> Vec<i64> {
-        groups[0].view().members().iter().map(Member::incarnation).collect()
-    };
-    let before = lives(&groups);
-    let leader = ensemble.leader().await;
-    ensemble.kill(leader);
-    ensemble.leader().await;
-    settles_within(10 * SECOND, &groups).await;
-    // The sessions are the leader's to end, and a new leader gives all of them their full timeout.
-    tokio::time::sleep(ENSEMBLE_TIMEOUT + SECOND / 2).await;
-    settles_within(5 * SECOND, &groups).await;
-    assert_eq!(lives(&groups), before, "somebody had to join again");
-
-    // Without a majority nobody may act, and nobody does.
-    let second = ensemble.leader().await;
-    ensemble.kill(second);
-    let idle = || async { owners(&groups).values().all(Vec::is_empty).then_some(()) };
-    eventually("nobody acts", ENSEMBLE_TIMEOUT / 2 + SECOND, idle).await;
-    ensemble.restart(second).await;
-    settles_within(20 * SECOND, &groups).await;
-}
-
-#[tokio::test]
-async fn a_member_on_a_follower_that_is_cut_from_its_leader_stops_although_its_reads_succeed() {
-    let _one = ONE_ENSEMBLE.lock().await;
-    let ensemble = Ensemble::start(100 * MS).await;
-    let follower = ensemble.followers().await[0];
-    let leader = ensemble.leader().await;
-    let [at_follower, at_leader] = [follower, leader].map(|index| ensemble.server(index).connect_string());
-    let a = PartitionCoordinator::connect(ensemble_config(&at_follower, "a")).await.unwrap();
-    let b = PartitionCoordinator::connect(ensemble_config(&at_leader, "b")).await.unwrap();
-    let (in_a, in_b) = (a.join("g").await.unwrap(), b.join("g").await.unwrap());
-    settles_within(5 * SECOND, &[&in_a, &in_b]).await;
-    let share = in_a.extract_my_subset(universe()).await.unwrap();
-    let reader = zookeeper(&at_follower).open(20 * SECOND).await.unwrap();
-    let own = ZnodePath::parse("/ensemble/g/a").unwrap();
-
-    let clock = zookeeper(&at_follower).clock();
-    let begin = clock.now();
-    ensemble.cut_from_leader(follower).await;
-    let lapsed = || async { (!share.is_valid()).then_some(()) };
-    eventually("lapsed", ENSEMBLE_TIMEOUT, lapsed).await;
-    let stopped = clock.now().saturating_since(begin);
-    assert!(stopped <= ENSEMBLE_TIMEOUT / 2 + SECOND / 2, "{stopped:?}");
-    assert!(in_a.extract_my_subset(universe()).await.unwrap().is_empty());
-    // The follower knows nothing of it: who trusts reads goes on.
-    let (_, stat) = reader.get(&own).await.unwrap().expect("the follower still shows the znode");
-    assert_eq!(stat.ephemeral_owner, a.session_id());
-
-    let outage = watch_takeover(&*clock, begin, &in_a, &in_b, ENSEMBLE_TIMEOUT + 5 * SECOND).await;
-    assert!(outage.taken.unwrap() > stopped, "{outage:?}");
-    let admin = zookeeper(&at_leader).open(20 * SECOND).await.unwrap();
-    assert!(!exists(&*admin, &own).await);
-    ensemble.heal();
-    settles_within(20 * SECOND, &[&in_a, &in_b]).await;
 }
 
 #[tokio::test]

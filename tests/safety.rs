@@ -124,7 +124,6 @@ async fn a_suspension_shorter_than_the_lease_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_are_left() {
     let warnings = Events::of("apportion::share");
-    let _guard = warnings.listen();
     let store = Store::memory();
     let (agent, group) = member(&store).await;
     let (lent, owned) = (share(&group).await, share(&group).await);

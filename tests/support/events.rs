@@ -1,53 +1,71 @@
 //! What the library logs while a test runs.
 
-use std::{
-    fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{cell::RefCell, fmt::Debug, sync::Once};
 
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
-    subscriber::DefaultGuard,
 };
 use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt};
 
-/// Keeps the events of one module.
-#[derive(Clone, Debug)]
-pub struct Events {
+/// The events of one module on this thread, which is that of the test and its runtime, from its creation on.
+#[derive(Debug)]
+pub struct Events(());
+
+struct Heard {
     target: &'static str,
-    heard: Arc<Mutex<Vec<(Level, String)>>>,
+    events: Vec<(Level, String)>,
+}
+
+thread_local! {
+    static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
 }
 
 impl Events {
-    /// Those of the module `target`, once it listens.
+    /// Listens to the module `target`.
     pub fn of(target: &'static str) -> Events {
-        Events { target, heard: Arc::default() }
-    }
-
-    /// Listens on this thread until the guard is dropped.
-    pub fn listen(&self) -> DefaultGuard {
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(self.clone()))
+        // One subscriber for all threads: with one for each, a thread that has none can switch an event off for all
+        // others when it is the first to come by.
+        static LISTEN: Once = Once::new();
+        LISTEN.call_once(|| {
+            let listener = tracing_subscriber::registry().with(Listener);
+            tracing::subscriber::set_global_default(listener).expect("nobody else listens in tests");
+        });
+        HEARD.set(Some(Heard { target, events: Vec::new() }));
+        Events(())
     }
 
     /// What was heard at this level since it was last asked: each event as its fields, `name=value `.
     pub fn take(&self, level: Level) -> Vec<String> {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let (asked, rest) = std::mem::take(&mut *heard).into_iter().partition(|(its, _)| *its == level);
-        *heard = rest;
-        let asked: Vec<(Level, String)> = asked;
-        asked.into_iter().map(|(_, text)| text).collect()
+        HEARD.with_borrow_mut(|heard| {
+            let events =
+                heard.as_mut().map(|heard| &mut heard.events).expect("it listens as long as it lives");
+            let asked = events.extract_if(.., |(its, _)| *its == level);
+            asked.map(|(_, text)| text).collect()
+        })
     }
 }
 
-impl<S: Subscriber> Layer<S> for Events {
+impl Drop for Events {
+    fn drop(&mut self) {
+        HEARD.set(None);
+    }
+}
+
+struct Listener;
+
+impl<S: Subscriber> Layer<S> for Listener {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == self.target {
-            let mut fields = Fields(String::new());
-            event.record(&mut fields);
-            let heard = (*event.metadata().level(), fields.0);
-            self.heard.lock().unwrap_or_else(PoisonError::into_inner).push(heard);
-        }
+        // Threads that are ending log too.
+        let _ = HEARD.try_with(|heard| {
+            if let Some(heard) =
+                heard.borrow_mut().as_mut().filter(|it| it.target == event.metadata().target())
+            {
+                let mut fields = Fields(String::new());
+                event.record(&mut fields);
+                heard.events.push((*event.metadata().level(), fields.0));
+            }
+        });
     }
 }
 
