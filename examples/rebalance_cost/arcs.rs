@@ -3,7 +3,6 @@
 use std::{hint::black_box, time::Duration};
 
 use apportion::{HashRing, ring::Ranges};
-use fastrand::Rng;
 
 use crate::{
     MEMORY,
@@ -11,8 +10,9 @@ use crate::{
     trial::{Change, Trial},
 };
 
-/// A ring of `members`, to which one joins and from which one leaves. Other numbers, other members.
-pub fn trial(number: u32, members: u32, replicas: u32, dice: &mut Rng) -> Trial {
+/// A ring of `members`, to which one joins and from which the one at the place `leaver` leaves. Other numbers, other
+/// members.
+pub fn trial(number: u32, members: u32, replicas: u32, leaver: u32) -> Trial {
     let name = |member: u32| format!("agent-{number}-{member}");
     let in_use = MEMORY.current_usage();
     let ring = HashRing::builder()
@@ -20,10 +20,11 @@ pub fn trial(number: u32, members: u32, replicas: u32, dice: &mut Rng) -> Trial 
         .replicas(replicas)
         .build()
         .expect("there are not too many points");
-    let bytes = MEMORY.current_usage() - in_use;
+    // Not below zero if another thread frees something, as tests do.
+    let bytes = MEMORY.current_usage().saturating_sub(in_use);
 
     let before = Arcs::of(&ring);
-    let (joiner, leaver) = (name(members), name(dice.u32(..members)));
+    let (joiner, leaver) = (name(members), name(leaver));
     let join = change(&ring, &before, &joiner, || {
         ring.with_member(&joiner, 1).expect("there are not too many points")
     });
@@ -33,7 +34,7 @@ pub fn trial(number: u32, members: u32, replicas: u32, dice: &mut Rng) -> Trial 
         join,
         leave,
         bytes,
-        lookup: lookup(&ring, dice),
+        lookup: lookup(&ring),
     }
 }
 
@@ -96,9 +97,9 @@ fn fastest<T>(run: impl Fn() -> T) -> (Duration, T) {
 }
 
 /// The time for one of many keys.
-fn lookup(ring: &HashRing, dice: &mut Rng) -> Duration {
+fn lookup(ring: &HashRing) -> Duration {
     const KEYS: u32 = 4000;
-    let keys: Vec<String> = (0..KEYS).map(|_| format!("{:036x}", dice.u128(..))).collect();
+    let keys: Vec<String> = (0..KEYS).map(|number| format!("{number:036}")).collect();
     fastest(|| ring.each_owner(&keys).filter(|(_, owner)| owner.is_some()).count()).0 / KEYS
 }
 
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn nothing_moves_between_members_that_stay() {
         for number in 0..20 {
-            let trial = trial(number, 10, 100, &mut Rng::with_seed(u64::from(number)));
+            let trial = trial(number, 10, 100, number % 10);
             assert_eq!(trial.shares.iter().sum::<f64>(), 1.0);
             assert!((trial.join.between, trial.leave.between) == (0.0, 0.0));
             assert!((0.04..0.15).contains(&trial.join.moved), "{}", trial.join.moved);
@@ -124,11 +125,5 @@ mod tests {
         // b is followed by c in one step, which is neither a join nor a leave of a.
         let moved = change(&here, &Arcs::of(&here), "a", || there.clone());
         assert!(moved.between > 0.3, "{}", moved.between);
-    }
-
-    #[test]
-    fn a_ring_takes_at_most_32_bytes_a_point() {
-        let trial = trial(0, 100, 100, &mut Rng::with_seed(0));
-        assert!((8..=32).contains(&(trial.bytes / 10_000)), "{} bytes", trial.bytes);
     }
 }

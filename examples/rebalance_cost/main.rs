@@ -80,8 +80,9 @@ fn run(args: &Args) -> Result<(), Failure> {
 fn compare(plan: Plan, out: &Path) -> Result<(), Failure> {
     report::create(out)?;
     let start = time::now();
-    let progress = Progress::new(plan.steps());
-    let results = study::run(plan, progress);
+    let mut progress = Progress::new(plan.steps());
+    let results = study::run(plan, |what| progress.step(what));
+    progress.end();
     let files = report::write(&results, out)?;
     // At the end, so that the files are complete also if nobody reads on, as in `| head`.
     report::print(&results);

@@ -1,14 +1,13 @@
 //! Which rings and which other schemes are compared, and how many trials each gets.
 
+use std::fmt;
+
 use apportion::ring::Kernel;
-use fastrand::Rng;
 
 use crate::{
-    arcs,
-    progress::Progress,
-    sampled,
-    schemes::{SCHEMES, Scheme},
-    trial::{Case, Cost},
+    arcs, sampled,
+    schemes::SCHEMES,
+    trial::{Case, Cost, Trial},
 };
 
 /// Between any two of these there is nothing to be seen that the lines of a plot do not show.
@@ -78,47 +77,37 @@ impl Plan {
     }
 }
 
-/// Runs all trials. Their dice begin anew for each case, so that a case does not depend on which ran before.
-pub fn run(plan: Plan, mut progress: Progress) -> Results {
+/// Runs all trials. Says to `begin` what comes next.
+pub fn run(plan: Plan, mut begin: impl FnMut(fmt::Arguments<'_>)) -> Results {
     let (mut ring, mut others) = (Vec::new(), Vec::new());
     for &members in &plan.members {
         for &replicas in &plan.replicas {
-            progress.step(format_args!("ring of {members} members, {replicas} points each"));
-            ring.push(ring_cost(&plan, members, replicas));
+            begin(format_args!("ring of {members} members, {replicas} points each"));
+            let case = Case { scheme: RING, members, replicas: Some(replicas), keys: None };
+            ring.push(cost(case, plan.ring_trials(members), |number, leaver| {
+                arcs::trial(number, members, replicas, leaver)
+            }));
         }
     }
     let keys = sampled::keys(plan.keys);
     for &members in &plan.members {
-        progress.step(format_args!("dice, {members} members"));
-        others.push(dice_cost(&plan, members));
+        let trials = plan.other_trials(members);
+        let case = |scheme| Case { scheme, members, replicas: None, keys: Some(keys.len()) };
+        begin(format_args!("dice, {members} members"));
+        others.push(cost(case(DICE), trials, |number, _| sampled::floor(number, members, keys.len())));
         for scheme in &SCHEMES {
-            progress.step(format_args!("{}, {members} members", scheme.name));
-            others.push(other_cost(&plan, scheme, members, &keys));
+            begin(format_args!("{}, {members} members", scheme.name));
+            others.push(cost(case(scheme.name), trials, |number, leaver| {
+                sampled::trial(scheme, number, members, leaver, &keys)
+            }));
         }
     }
-    progress.end();
     Results { plan, ring, others, kernel: Kernel::best() }
 }
 
-fn ring_cost(plan: &Plan, members: u32, replicas: u32) -> Cost {
-    let mut dice = Rng::with_seed(u64::from(members));
-    let trials: Vec<_> = (0..plan.ring_trials(members))
-        .map(|number| arcs::trial(number, members, replicas, &mut dice))
-        .collect();
-    Cost::of(Case { scheme: RING, members, replicas: Some(replicas), keys: None }, &trials)
-}
-
-fn other_cost(plan: &Plan, scheme: &Scheme, members: u32, keys: &[u64]) -> Cost {
-    let mut dice = Rng::with_seed(u64::from(members));
-    let trials: Vec<_> = (0..plan.other_trials(members))
-        .map(|number| sampled::trial(scheme, number, members, keys, &mut dice))
-        .collect();
-    Cost::of(Case { scheme: scheme.name, members, replicas: None, keys: Some(keys.len()) }, &trials)
-}
-
-fn dice_cost(plan: &Plan, members: u32) -> Cost {
-    let mut dice = Rng::with_seed(u64::from(members));
-    let trials: Vec<_> =
-        (0..plan.other_trials(members)).map(|_| sampled::floor(members, plan.keys, &mut dice)).collect();
-    Cost::of(Case { scheme: DICE, members, replicas: None, keys: Some(plan.keys) }, &trials)
+/// What trials of a case say. Their leavers are spread evenly over all places: for jump the place decides.
+fn cost(case: Case, trials: u32, trial: impl Fn(u32, u32) -> Trial) -> Cost {
+    let leaver = |number: u32| (2 * number + 1) * case.members / (2 * trials);
+    let trials: Vec<Trial> = (0..trials).map(|number| trial(number, leaver(number))).collect();
+    Cost::of(case, &trials)
 }

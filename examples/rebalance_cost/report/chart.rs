@@ -131,20 +131,25 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 
 /// As many round numbers as an axis has room for.
 fn marks(bottom: f64, top: f64) -> Vec<f64> {
-    const STEPS: [&[f64]; 5] = [
-        &[1.0, 1.02, 1.04, 1.06, 1.08, 1.1, 1.15, 1.2],
-        &[1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
-        &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
-        &[1.0, 2.0, 5.0],
-        &[1.0],
-    ];
-    let within = |steps: &&[f64]| -> Vec<f64> {
-        let decades = bottom.log10().floor() as i32..=top.log10().ceil() as i32;
-        let all = decades.flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
-        all.filter(|mark| (bottom..=top).contains(mark)).collect()
+    let steps: &[f64] = match top / bottom {
+        // So short that equal distances are easier to read.
+        ..5.0 => return even_marks(bottom, top),
+        ..20.0 => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+        ..500.0 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
     };
-    let choices = STEPS.iter().map(within);
-    choices.clone().find(|marks| (3..=10).contains(&marks.len())).or(choices.last()).unwrap_or_default()
+    let decades = bottom.log10().floor() as i32..=top.log10().ceil() as i32;
+    let all = decades.flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)));
+    all.filter(|mark| (bottom..=top).contains(mark)).collect()
+}
+
+fn even_marks(bottom: f64, top: f64) -> Vec<f64> {
+    const AT_MOST: f64 = 8.0;
+    let decade = 10f64.powf(((top - bottom) / AT_MOST).log10().floor());
+    let steps = [1.0, 2.0, 5.0].map(|step| step * decade);
+    let step = steps.into_iter().find(|step| (top - bottom) / step <= AT_MOST).unwrap_or(10.0 * decade);
+    let (first, last) = ((bottom / step).ceil() as i64, (top / step).floor() as i64);
+    (first..=last).map(|number| number as f64 * step).collect()
 }
 
 #[cfg(test)]
@@ -155,6 +160,13 @@ mod tests {
     fn an_axis_has_a_few_round_marks() {
         assert_eq!(marks(0.9, 120.0), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
         assert_eq!(marks(0.5, 2e7).len(), 8);
-        assert!(marks(1.001, 1.09).len() >= 3);
+        assert_eq!(
+            marks(0.9, 1.41).iter().map(|mark| tick(*mark)).collect::<Vec<_>>(),
+            ["0.9", "1", "1.1", "1.2", "1.3", "1.4"]
+        );
+        for top in 102..2000 {
+            let count = marks(1.0, f64::from(top) / 100.0).len();
+            assert!((3..=10).contains(&count), "{count} up to {top} %");
+        }
     }
 }

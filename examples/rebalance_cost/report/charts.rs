@@ -10,6 +10,9 @@ use crate::{
     trial::Cost,
 };
 
+/// As many trials as the largest of them takes to mean something.
+const ENOUGH: usize = 20;
+
 type Value = fn(&Cost) -> f64;
 
 /// Of the ring, by its exact arcs.
@@ -28,6 +31,19 @@ pub fn of_ring(results: &Results) -> Vec<Chart> {
         is_dashed: true,
         points: cv.marks.iter().map(|&replicas| (replicas, 1.0 / replicas.sqrt())).collect(),
     });
+    let mut single = by_replicas(
+        results,
+        "The largest join of all trials",
+        "moved / has to move",
+        |cost| cost.join.ratio.most,
+        "On average a join moves exactly what it has to. A single joiner takes a share as uneven as all others \
+         have; more points make that predictable.",
+    );
+    // Few trials say nothing about the largest of them.
+    let is_sure =
+        |members: u32| results.ring.iter().any(|cost| cost.case.members == members && cost.trials >= ENOUGH);
+    let mut sure = results.plan.members.iter().map(|&members| is_sure(members));
+    single.lines.retain(|_| sure.next().unwrap_or_default());
     vec![
         by_replicas(
             results,
@@ -38,14 +54,7 @@ pub fn of_ring(results: &Results) -> Vec<Chart> {
              largest of more.",
         ),
         cv,
-        by_replicas(
-            results,
-            "The largest join of all trials",
-            "moved / has to move",
-            |cost| cost.join.ratio.most,
-            "On average a join moves exactly what it has to. A single joiner takes a share as uneven as all others \
-             have; more points make that predictable.",
-        ),
+        single,
         by_members(
             results,
             "Adding a member: the new ring",

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::{
     chart::{COLOURS, Chart, GRID, INK},
     charts,
-    number::{bytes, short, time},
-    tables::{beside_each_other, between},
+    number::{bytes, time},
+    tables::{beside_each_other, between, ratio},
 };
 use crate::{
     study::{DICE, Results},
@@ -138,14 +138,14 @@ fn row(text: &mut String, is_first: bool, of: &str, name: &str, cost: &Cost) {
     let first = if is_first { " class=\"first\"" } else { "" };
     writeln!(
         text,
-        "<tr{first}><td>{of}</td><td>{name}</td><td>{:.3}</td><td>{:.2}</td><td>{:.2}</td><td>{:.3}</td><td>{:.2}</td>\
+        "<tr{first}><td>{of}</td><td>{name}</td><td>{:.3}</td><td>{:.2}</td><td>{:.2}</td><td>{:.3}</td><td>{}</td>\
          <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
         cost.max_to_mean.mean,
         cost.max_to_mean.most,
         cost.min_to_mean.mean,
         cost.cv,
-        cost.join.ratio.mean,
-        short(cost.leave.ratio.mean),
+        ratio(cost.join.ratio),
+        ratio(cost.leave.ratio),
         between(cost),
         time(cost.join.took),
         time(cost.leave.took),

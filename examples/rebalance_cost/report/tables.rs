@@ -9,7 +9,7 @@ use crate::{
         screen::{bold, dim},
         table,
     },
-    trial::{ChangeCost, Cost},
+    trial::{Average, ChangeCost, Cost},
 };
 
 /// Prints all tables.
@@ -82,8 +82,8 @@ fn ring_row(cost: &Cost) -> Vec<String> {
         format!("{:.3}", cost.max_to_mean.mean),
         format!("{:.2}", cost.max_to_mean.most),
         format!("{:.3}", cost.cv),
-        format!("{:.2}", cost.join.ratio.mean),
-        format!("{:.2}", cost.leave.ratio.mean),
+        ratio(cost.join.ratio),
+        ratio(cost.leave.ratio),
         between(cost),
         time(cost.join.took),
         time(cost.leave.took),
@@ -109,8 +109,8 @@ fn scheme_row(cost: &Cost) -> Vec<String> {
         name,
         format!("{:.3}", cost.max_to_mean.mean),
         format!("{:.3}", cost.cv),
-        format!("{:.2}", cost.join.ratio.mean),
-        short(cost.leave.ratio.mean),
+        ratio(cost.join.ratio),
+        ratio(cost.leave.ratio),
         between(cost),
         time(cost.join.took.max(cost.leave.took)),
         bytes(cost.bytes),
@@ -120,6 +120,10 @@ fn scheme_row(cost: &Cost) -> Vec<String> {
         row[3..].iter_mut().for_each(|cell| *cell = "-".into());
     }
     row
+}
+
+pub fn ratio(ratio: Average) -> String {
+    if ratio.mean < 10.0 { format!("{:.2}", ratio.mean) } else { short(ratio.mean) }
 }
 
 /// The larger of both changes, in percent of all keys.

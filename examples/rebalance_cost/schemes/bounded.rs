@@ -20,7 +20,8 @@ pub struct Bounded {
 
 impl Bounded {
     pub fn new(members: &[Member], bound: f64) -> Self {
-        let mut points: Vec<_> = members.iter().flat_map(|&member| points_of(member)).collect();
+        let mut points = Vec::with_capacity(members.len() * POINTS as usize);
+        members.iter().for_each(|&member| points.extend(points_of(member)));
         points.sort_unstable();
         Bounded { bound, members: members.len(), points }
     }
