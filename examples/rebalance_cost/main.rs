@@ -44,7 +44,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// What a change of the membership costs: which keys move, how evenly they are spread, how long it takes.
 ///
 /// Without --keys: for the ring with 1 to 1000 points a member, for 3 to 1000 members, and for rendezvous, jump,
-/// Maglev, AnchorHash, multi-probe and bounded loads beside it. The same members and keys in every run, so only
+/// Maglev, anchor, multi-probe and bounded loads beside it. The same members and keys in every run, so only
 /// the times differ. Takes a minute or two.
 ///
 /// With --keys and --members: which of these keys would move where if some members left or joined.
@@ -64,7 +64,7 @@ struct Args {
 const EXAMPLES: &str = "Examples:\n\
 \x20 rebalance_cost --quick\n\
 \x20 rebalance_cost --keys alarms.txt --members hosts.txt --leave host-3\n\
-\x20 rebalance_cost --keys alarms.txt --members hosts.txt --join host-9 --join 'host-10 2' --replicas 400";
+\x20 rebalance_cost --keys alarms.txt --members hosts.txt --join 'host-9 2'";
 
 fn main() -> ExitCode {
     exit(run(&Args::parse()))

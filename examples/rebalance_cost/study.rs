@@ -57,9 +57,9 @@ impl Plan {
     fn ring_trials(&self, members: u32) -> u32 {
         let trials = match members {
             ..=10 => 200,
-            ..=30 => 100,
-            ..=100 => 30,
-            ..=300 => 10,
+            11..=30 => 100,
+            31..=100 => 30,
+            101..=300 => 10,
             _ => 5,
         };
         if self.is_quick { (trials / 10).max(2) } else { trials }
@@ -69,9 +69,9 @@ impl Plan {
         match members {
             _ if self.is_quick => 2,
             ..=10 => 20,
-            ..=30 => 10,
-            ..=100 => 5,
-            ..=300 => 3,
+            11..=30 => 10,
+            31..=100 => 5,
+            101..=300 => 3,
             _ => 2,
         }
     }

@@ -74,17 +74,21 @@ impl Cost {
     pub fn of(case: Case, trials: &[Trial]) -> Cost {
         let members = f64::from(case.members);
         let extreme = |pick: fn(f64, f64) -> f64, start: f64| {
-            Average::of(
-                trials.iter().map(|trial| members * trial.shares.iter().copied().fold(start, pick)).collect(),
-            )
+            Average::of(trials.iter().map(|trial| members * trial.shares.iter().copied().fold(start, pick)))
         };
         Cost {
             trials: trials.len(),
             max_to_mean: extreme(f64::max, 0.0),
             min_to_mean: extreme(f64::min, 1.0),
-            cv: Average::of(trials.iter().map(|trial| variation(&trial.shares)).collect()).mean,
-            join: ChangeCost::of(1.0 / (members + 1.0), trials.iter().map(|trial| &trial.join).collect()),
-            leave: ChangeCost::of(1.0 / members, trials.iter().map(|trial| &trial.leave).collect()),
+            cv: Average::of(trials.iter().map(|trial| variation(&trial.shares))).mean,
+            join: ChangeCost::of(
+                1.0 / (members + 1.0),
+                &trials.iter().map(|trial| &trial.join).collect::<Vec<_>>(),
+            ),
+            leave: ChangeCost::of(
+                1.0 / members,
+                &trials.iter().map(|trial| &trial.leave).collect::<Vec<_>>(),
+            ),
             // The same for all of them, but for a few collisions of points.
             bytes: trials[0].bytes,
             lookup: median(trials.iter().map(|trial| trial.lookup).collect()),
@@ -94,8 +98,8 @@ impl Cost {
 }
 
 impl ChangeCost {
-    fn of(ideal: f64, changes: Vec<&Change>) -> ChangeCost {
-        let ratio = Average::of(changes.iter().map(|change| change.moved / ideal).collect());
+    fn of(ideal: f64, changes: &[&Change]) -> ChangeCost {
+        let ratio = Average::of(changes.iter().map(|change| change.moved / ideal));
         let ranges: Option<Vec<Duration>> = changes.iter().map(|change| change.ranges).collect();
         ChangeCost {
             moved: ratio.mean * ideal,
@@ -109,7 +113,8 @@ impl ChangeCost {
 }
 
 impl Average {
-    fn of(values: Vec<f64>) -> Average {
+    fn of(values: impl Iterator<Item = f64>) -> Average {
+        let values: Vec<f64> = values.collect();
         Average {
             mean: values.iter().sum::<f64>() / values.len() as f64,
             least: values.iter().copied().fold(f64::INFINITY, f64::min),

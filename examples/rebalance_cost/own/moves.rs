@@ -1,6 +1,6 @@
 //! Pure: who owns which of your keys before and after, and what that means.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use apportion::HashRing;
 
@@ -21,6 +21,13 @@ pub struct Move<'a> {
     /// `None` where there is no member.
     pub from: Option<&'a str>,
     pub to: Option<&'a str>,
+}
+
+/// How many keys move from one to another.
+pub struct Pair<'a> {
+    pub from: Option<&'a str>,
+    pub to: Option<&'a str>,
+    pub keys: usize,
 }
 
 /// What a member has before and after. No weight: it is not there.
@@ -76,14 +83,15 @@ impl<'a> Outcome<'a> {
     }
 
     /// How many keys move from whom to whom, most of them first.
-    pub fn pairs(&self) -> Vec<((Option<&'a str>, Option<&'a str>), usize)> {
-        let mut pairs = BTreeMap::new();
+    pub fn pairs(&self) -> Vec<Pair<'a>> {
+        let mut counts = BTreeMap::new();
         for moved in &self.moves {
-            *pairs.entry((moved.from, moved.to)).or_insert(0) += 1;
+            *counts.entry((moved.from, moved.to)).or_insert(0) += 1;
         }
-        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        let mut pairs: Vec<_> =
+            counts.into_iter().map(|((from, to), keys)| Pair { from, to, keys }).collect();
         // A stable sort, so that names decide between equals.
-        pairs.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        pairs.sort_by_key(|pair| Reverse(pair.keys));
         pairs
     }
 

@@ -13,7 +13,7 @@ use crate::{
     report,
     support::{
         Column, say,
-        screen::{and, bold, count, dim},
+        screen::{bold, count, dim, some_of},
         table,
     },
 };
@@ -60,14 +60,14 @@ fn input(keys: &Keys, members: &Members, before: &HashRing) {
 }
 
 fn change(args: &OwnArgs, outcome: &Outcome<'_>, keys: usize) {
-    let joiners: Vec<&str> = args.join.iter().map(|member| member.id.as_str()).collect();
-    for (members, verb) in [(args.leave.iter().map(String::as_str).collect(), "leave"), (joiners, "join")] {
-        let members: Vec<&str> = members;
-        if !members.is_empty() {
-            let s = if members.len() == 1 { "s" } else { "" };
-            say!("\n{} {verb}{s}.", bold(and(&members)));
-        }
-    }
+    let leave: Vec<&str> = args.leave.iter().map(String::as_str).collect();
+    let join: Vec<&str> = args.join.iter().map(|member| member.id.as_str()).collect();
+    let say_who = |members: &[&str], verb: &str| {
+        let s = if members.len() == 1 { "s" } else { "" };
+        (!members.is_empty()).then(|| format!("{} {verb}{s}", bold(some_of(members, 100))))
+    };
+    let who: Vec<String> = [say_who(&leave, "leave"), say_who(&join, "join")].into_iter().flatten().collect();
+    say!("\n{}.", who.join("; "));
     say!(
         "{} of {keys} move, {:.2} %; with fair shares {:.2} % would have to. Between members that stay: {}.",
         bold(count(outcome.moves.len(), "key")),
@@ -83,7 +83,7 @@ fn change(args: &OwnArgs, outcome: &Outcome<'_>, keys: usize) {
     let rows: Vec<Vec<String>> = pairs
         .iter()
         .take(ROWS)
-        .map(|&((from, to), count)| vec![count.to_string(), name(from), name(to)])
+        .map(|pair| vec![pair.keys.to_string(), name(pair.from), name(pair.to)])
         .collect();
     table(&[Column::Right("keys"), Column::Left("from"), Column::Left("to")], &rows);
     and_more(pairs.len(), "pair", "");

@@ -57,7 +57,7 @@ fn a_leave_moves_the_keys_of_the_leaver_and_no_others() {
     }
     assert_eq!(outcome.between, 0);
     assert!((outcome.ideal - 0.25).abs() < 1e-9, "a quarter of the weight leaves");
-    assert_eq!(outcome.pairs().iter().map(|(_, count)| count).sum::<usize>(), of_b.len());
+    assert_eq!(outcome.pairs().iter().map(|pair| pair.keys).sum::<usize>(), of_b.len());
     let b = outcome.shares["b"];
     assert_eq!((b.before.keys, b.after.keys, b.after.weight), (of_b.len(), 0, None));
     let csv = moves_csv(&outcome.moves);

@@ -34,7 +34,7 @@ pub fn bytes(bytes: usize) -> String {
     let count = bytes as f64;
     match bytes {
         ..1024 => format!("{bytes} B"),
-        ..0x10_0000 => format!("{} KiB", short(count / 1024.0)),
+        1024..0x10_0000 => format!("{} KiB", short(count / 1024.0)),
         _ => format!("{} MiB", short(count / 1_048_576.0)),
     }
 }

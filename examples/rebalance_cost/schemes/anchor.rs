@@ -1,7 +1,7 @@
-//! AnchorHash: a fixed number of buckets, some of them empty; a key that hits an empty one tries again among those
+//! Anchor hashing: a fixed number of buckets, some of them empty; a key that hits an empty one tries again among those
 //! that were there when it was emptied.
 //!
-//! G. Mendelson, S. Vargaftik, K. Barabash, D. H. Lorenz, I. Keslassy, A. Orda, "AnchorHash: A Scalable Consistent
+//! G. Mendelson, S. Vargaftik, K. Barabash, D. H. Lorenz, I. Keslassy, A. Orda, "`AnchorHash`: A Scalable Consistent
 //! Hash", 2018. The names of the fields are those of the paper.
 
 use super::{Member, Placement, each, hash};
