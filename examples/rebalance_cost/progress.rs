@@ -22,7 +22,14 @@ pub struct Progress {
 impl Progress {
     pub fn new(steps: usize) -> Progress {
         let now = time::now();
-        Progress { steps, step: 0, start: now, last_line: now, is_terminal: io::stderr().is_terminal() }
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Progress {
+            steps,
+            step: 0,
+            start: now,
+            last_line: now,
+            is_terminal: io::stderr().is_terminal() && !is_dumb,
+        }
     }
 
     /// Begins the next step.

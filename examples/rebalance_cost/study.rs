@@ -82,7 +82,7 @@ pub fn run(plan: Plan, mut begin: impl FnMut(fmt::Arguments<'_>)) -> Results {
     let (mut ring, mut others) = (Vec::new(), Vec::new());
     for &members in &plan.members {
         for &replicas in &plan.replicas {
-            begin(format_args!("ring of {members} members, {replicas} points each"));
+            begin(format_args!("ring, {members} members, points a member: {replicas}"));
             let case = Case { scheme: RING, members, replicas: Some(replicas), keys: None };
             ring.push(cost(case, plan.ring_trials(members), |number, leaver| {
                 arcs::trial(number, members, replicas, leaver)

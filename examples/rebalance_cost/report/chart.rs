@@ -1,8 +1,8 @@
 //! A chart of lines, both axes logarithmic, as SVG for a page.
 //!
 //! `plotters` draws it: of the plotting crates it is the most used, and without its default features it adds
-//! three small crates. The others that were looked at bring a script of some megabytes or fetch one
-//! (plotly, charming), which a page that is opened years later, offline, should not need.
+//! three small crates. Those that make interactive plots, plotly and charming, embed a script of some megabytes or
+//! fetch one; a page that may be opened years later, offline, needs none.
 
 use std::fmt::Write as _;
 
@@ -74,14 +74,14 @@ impl Chart {
         let mut chart = ChartBuilder::on(&area)
             .margin(8)
             .margin_right(16)
-            .x_label_area_size(46)
-            .y_label_area_size(64)
+            .x_label_area_size(52)
+            .y_label_area_size(74)
             .build_cartesian_2d(
                 (left..right).log_scale().with_key_points(self.marks.clone()),
                 (bottom..top).log_scale().with_key_points(marks(bottom, top)),
             )?;
         let ink = colour(INK);
-        let text = TextStyle::from(("sans-serif", 14)).color(&ink);
+        let text = TextStyle::from(("sans-serif", 17)).color(&ink);
         chart
             .configure_mesh()
             .max_light_lines(0)

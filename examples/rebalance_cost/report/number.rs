@@ -39,6 +39,14 @@ pub fn bytes(bytes: usize) -> String {
     }
 }
 
+/// `1 000 000`.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let parts: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|part| str::from_utf8(part).expect("digits")).collect();
+    parts.join(" ")
+}
+
 /// The text at a mark of a logarithmic axis: `0.05`, `1.2`, `30`, `1k`, `5M`.
 pub fn tick(value: f64) -> String {
     let plain = |value: f64| {
@@ -62,6 +70,7 @@ mod tests {
         let numbers = [0.0, 0.0033, 0.0897, 1.157, 9.999, 12.34, 98.2, 1210.4];
         assert_eq!(numbers.map(short), ["0", "0.0033", "0.090", "1.16", "10.0", "12.3", "98.2", "1210"]);
         assert_eq!(time(Duration::from_nanos(7_700)), "7.70 µs");
+        assert_eq!([7, 1000, 1_234_567].map(grouped), ["7", "1 000", "1 234 567"]);
         assert_eq!(bytes(24_576), "24.0 KiB");
         assert_eq!([0.05, 1.2, 30.0, 1000.0, 5e6].map(tick), ["0.05", "1.2", "30", "1k", "5M"]);
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{
     chart::{COLOURS, Chart, GRID, INK},
     charts,
-    number::{bytes, time},
+    number::{bytes, grouped, time},
     tables::{beside_each_other, between, ratio},
 };
 use crate::{
@@ -35,7 +35,7 @@ pub fn of(results: &Results) -> Result<String, Failure> {
         zero = zero(results),
         of_ring = figures(charts::of_ring(results))?,
         of_schemes = figures(charts::of_schemes(results))?,
-        keys = results.plan.keys,
+        keys = grouped(results.plan.keys),
         tables = tables(results)
     ))
 }
@@ -90,6 +90,8 @@ fn introduction(results: &Results) -> String {
          keys; tight bounds move far more.</li>\n\
          <li><strong>Even shares and few members?</strong> Rendezvous is perfect in both, and looks at every \
          member for every key. Jump is only for members that leave in the reverse order of their coming.</li>\n\
+         <li><strong>Even shares and many members?</strong> AnchorHash, if all members see joins and leaves in one \
+         order: what it keeps depends on the history, not on the membership alone.</li>\n\
          </ul>\n\
          <p class=\"note\">{profile}Made by <code>{command}</code>, apportion {version}, on {arch} {os}, keys \
          hashed by {kernel:?}. Memberships and keys are the same in every run; times depend on the machine and on \

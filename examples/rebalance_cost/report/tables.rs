@@ -1,6 +1,6 @@
 //! What was found, on the screen.
 
-use super::number::{bytes, short, time};
+use super::number::{bytes, grouped, short, time};
 use crate::{
     study::{DICE, REFERENCE, Results},
     support::{
@@ -31,7 +31,7 @@ pub fn print(results: &Results) {
         "{}",
         dim(format!(
             "{} fixed keys; the dice show how even a perfect scheme looks in such a sample.",
-            results.plan.keys
+            grouped(results.plan.keys)
         ))
     );
     say!("{}", dim("A change of bounded loads includes placing all keys again."));
