@@ -88,7 +88,7 @@ fn introduction(results: &Results) -> String {
          the memory and building time; lookups stay as fast. All members have to use the same number.</li>\n\
          <li><strong>A limit on the largest share?</strong> Bounded loads keep it, if all members hold the same \
          keys; tight bounds move far more.</li>\n\
-         <li><strong>Even shares and few members?</strong> Rendezvous is perfect in both, and looks at every \
+         <li><strong>Even shares and few members?</strong> Rendezvous is perfect in shares and moves, and looks at every \
          member for every key. Jump is only for members that leave in the reverse order of their coming.</li>\n\
          <li><strong>Even shares and many members?</strong> AnchorHash, if all members see joins and leaves in one \
          order: what it keeps depends on the history, not on the membership alone.</li>\n\
