@@ -1,9 +1,9 @@
-//! What a change of the membership costs: for the ring of this crate, for other ways to place keys, and for keys of
-//! your own.
+//! What a change of the membership costs: for the ring of this crate, for other ways to place keys, and for keys
+//! of your own.
 //!
 //! ```text
-//! cargo run --release --example rebalance_cost                 # compares; writes tables, CSV and a page with plots
-//! cargo run --release --example rebalance_cost -- --quick      # the same in seconds, with more noise
+//! cargo run --release --example rebalance_cost               # writes tables, CSV and a page with plots
+//! cargo run --release --example rebalance_cost -- --quick    # the same in seconds, with more noise
 //! cargo run --release --example rebalance_cost -- --keys keys.txt --members members.txt --leave host-3
 //! ```
 //!
@@ -43,9 +43,9 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 /// What a change of the membership costs: which keys move, how evenly they are spread, how long it takes.
 ///
-/// Without --keys: for the ring with 1 to 1000 points a member, for 3 to 1000 members, and for rendezvous, jump,
-/// Maglev, anchor, multi-probe and bounded loads beside it. The same members and keys in every run, so only
-/// the times differ. Takes a minute or two.
+/// Without --keys: for the ring with 1 to 1000 points a member, for 3 to 1000 members, and for rendezvous,
+/// jump, Maglev, anchor, multi-probe and bounded loads beside it. The same members and keys in every run, so
+/// only the times differ. Takes a minute or two.
 ///
 /// With --keys and --members: which of these keys would move where if some members left or joined.
 #[derive(Debug, Parser)]

@@ -17,7 +17,8 @@ pub fn keys(count: usize) -> Vec<u64> {
     (0..count).map(|_| dice.u64(..)).collect()
 }
 
-/// A membership to which one joins and from which the one at the place `leaver` leaves. Other numbers, other members.
+/// A membership to which one joins and from which the one at the place `leaver` leaves. Other numbers, other
+/// members.
 pub fn trial(scheme: &Scheme, number: u32, members: u32, leaver: u32, keys: &[u64]) -> Trial {
     let first = number * 10_000;
     let all: Vec<Member> = (first..first + members).collect();

@@ -26,7 +26,7 @@ pub enum InputError {
     #[error("`{}` cannot leave, it is not in {}", member.escape_debug(), file.display())]
     UnknownLeaver { member: String, file: PathBuf },
     #[error(
-        "`{}` cannot join, it is there already; with --leave as well it returns, with another weight if you like",
+        "`{}` cannot join, it is there already; with --leave as well it returns, even with another weight",
         member.escape_debug()
     )]
     AlreadyThere { member: String },
