@@ -10,8 +10,8 @@ use crate::{
     trial::{Change, Trial},
 };
 
-/// A ring of `members`, to which one joins and from which the one at the place `leaver` leaves. Other numbers,
-/// other members.
+/// A ring of `members`, to which one joins and from which the one at the place `leaver` leaves. Other
+/// numbers, other members.
 pub fn trial(number: u32, members: u32, replicas: u32, leaver: u32) -> Trial {
     let name = |member: u32| format!("agent-{number}-{member}");
     let in_use = MEMORY.current_usage();
@@ -56,8 +56,8 @@ fn change(ring: &HashRing, before: &Arcs, changed: &str, make: impl Fn() -> Hash
     let (took, changed_ring) = fastest(&make);
     let (ranges, _) = fastest(|| ring.moves(&changed_ring));
     let after = Arcs::of(&changed_ring);
-    // Not by `moves`, which takes for granted what is to be shown here: all arcs of all members are compared. In
-    // a join no member that stays may gain anything, in a leave none may lose anything.
+    // Not by `moves`, which takes for granted what is to be shown here: all arcs of all members are
+    // compared. In a join no member that stays may gain anything, in a leave none may lose anything.
     let lost: f64 = before.0.iter().map(|(member, arcs)| lost(arcs, after.get(member))).sum();
     let stays = before.0.iter().filter(|(member, _)| member != changed);
     let is_join = before.get(changed).is_none();

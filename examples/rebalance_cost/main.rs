@@ -1,5 +1,5 @@
-//! What a change of the membership costs: for the ring of this crate, for other ways to place keys, and for keys
-//! of your own.
+//! What a change of the membership costs: for the ring of this crate, for other ways to place keys, and for
+//! keys of your own.
 //!
 //! ```text
 //! cargo run --release --example rebalance_cost               # writes tables, CSV and a page with plots

@@ -1,5 +1,5 @@
-//! Ways to place keys on members, each in a file of its own and as plain as it can be: enough to compare them,
-//! not to be used.
+//! Ways to place keys on members, each in a file of its own and as plain as it can be: enough to compare
+//! them, not to be used.
 
 mod anchor;
 mod bounded;

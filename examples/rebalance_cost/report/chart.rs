@@ -1,8 +1,8 @@
 //! A chart of lines, both axes logarithmic, as SVG for a page.
 //!
 //! `plotters` draws it: of the plotting crates it is the most used, and without its default features it adds
-//! three small crates. Those that make interactive plots, plotly and charming, embed a script of some megabytes
-//! or fetch one; a page that may be opened years later, offline, needs none.
+//! three small crates. Those that make interactive plots, plotly and charming, embed a script of some
+//! megabytes or fetch one; a page that may be opened years later, offline, needs none.
 
 use std::fmt::Write as _;
 

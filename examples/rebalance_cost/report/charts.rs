@@ -22,8 +22,8 @@ pub fn of_ring(results: &Results) -> Vec<Chart> {
         "Coefficient of variation",
         "standard deviation of the shares / mean",
         |cost| cost.cv,
-        "It falls with the square root of the points, however many members there are: four times the points, half \
-         the difference.",
+        "It falls with the square root of the points, however many members there are: four times the \
+         points, half the difference.",
     );
     cv.lines.push(Line {
         name: "1 / √points".into(),
@@ -36,8 +36,8 @@ pub fn of_ring(results: &Results) -> Vec<Chart> {
         "The largest join of all trials",
         "moved / has to move",
         |cost| cost.join.ratio.most,
-        "On average a join moves exactly what it has to. A single joiner takes a share as uneven as all others \
-         have; more points make that predictable.",
+        "On average a join moves exactly what it has to. A single joiner takes a share as uneven as all \
+         others have; more points make that predictable.",
     );
     // Few trials say nothing about the largest of them.
     let is_sure =
@@ -50,8 +50,8 @@ pub fn of_ring(results: &Results) -> Vec<Chart> {
             "Largest share",
             "largest share / mean",
             |cost| cost.max_to_mean.mean,
-            "What the busiest member carries; 1 is ideal. More members have a larger maximum only because it is the \
-             largest of more.",
+            "What the busiest member carries; 1 is ideal. More members have a larger maximum only because \
+             it is the largest of more.",
         ),
         cv,
         single,
@@ -60,15 +60,16 @@ pub fn of_ring(results: &Results) -> Vec<Chart> {
             "Adding a member: the new ring",
             "µs",
             |cost| micros(cost.join.took),
-            "Points of the joiner are hashed, sorted and merged into a copy of the ring. Linear in the points of the \
-             whole ring as soon as copying is most of it.",
+            "Points of the joiner are hashed, sorted and merged into a copy of the ring. Linear in the \
+             points of the whole ring as soon as copying is most of it.",
         ),
         by_members(
             results,
             "Adding a member: which ranges move",
             "µs",
             |cost| cost.join.ranges.map_or(0.0, micros),
-            "Only the points of the joiner are looked up, so this depends on them and hardly on the rest of the ring.",
+            "Only the points of the joiner are looked up, so this depends on them and hardly on the rest \
+             of the ring.",
         ),
         by_members(
             results,
@@ -87,8 +88,9 @@ pub fn of_schemes(results: &Results) -> Vec<Chart> {
         "Largest share",
         "largest share / mean",
         |cost| cost.max_to_mean.mean,
-        "The dashed line is perfect dice: below it nothing can be seen in a sample of so many keys. Rendezvous, \
-         jump, AnchorHash and Maglev are there; the ring is not, unless it gets more points or a bound.",
+        "The dashed line is perfect dice: below it nothing can be seen in a sample of so many keys. \
+         Rendezvous, jump, AnchorHash and Maglev are there; the ring is not, unless it gets more points or \
+         a bound.",
     );
     largest.lines.push(line("perfect dice".into(), 6, true, of(results, DICE), |cost| cost.max_to_mean.mean));
     vec![
@@ -98,31 +100,32 @@ pub fn of_schemes(results: &Results) -> Vec<Chart> {
             "A join",
             "moved / has to move",
             |cost| cost.join.ratio.mean,
-            "What is above 1 moves between members that stay, for nothing. Single joins of the ring differ more than \
-             these means.",
+            "What is above 1 moves between members that stay, for nothing. Single joins of the ring differ \
+             more than these means.",
         ),
         by_scheme(
             results,
             "A leave",
             "moved / has to move",
             |cost| cost.leave.ratio.mean,
-            "Jump numbers its buckets: when any but the last one leaves, the others move up and most keys move.",
+            "Jump numbers its buckets: when any but the last one leaves, the others move up and most keys \
+             move.",
         ),
         by_scheme(
             results,
             "Time of a join",
             "µs",
             |cost| micros(cost.join.took).max(0.001),
-            "Until lookups see the new member. With bounded loads all keys have to be placed again, because the \
-             owner of one depends on all others.",
+            "Until lookups see the new member. With bounded loads all keys have to be placed again, \
+             because the owner of one depends on all others.",
         ),
         by_scheme(
             results,
             "Time of a lookup",
             "ns a key",
             |cost| cost.lookup.as_secs_f64() * 1e9,
-            "The ring hashes texts of 36 bytes with MD5, many at once; the others get numbers that are hashed \
-             already. Rendezvous asks every member.",
+            "The ring hashes texts of 36 bytes with MD5, many at once; the others get numbers that are \
+             hashed already. Rendezvous asks every member.",
         ),
         by_scheme(
             results,

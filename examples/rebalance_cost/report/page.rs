@@ -1,5 +1,5 @@
-//! The page: plots with a few words to each, and all figures. One file that needs nothing else, no script and no
-//! network, on a light and on a dark background.
+//! The page: plots with a few words to each, and all figures. One file that needs nothing else, no script
+//! and no network, on a light and on a dark background.
 
 use std::fmt::Write as _;
 
@@ -27,8 +27,9 @@ pub fn of(results: &Results) -> Result<String, Failure> {
          <title>{TITLE}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>{TITLE}</h1>\n{introduction}\n\
          <h2>The ring</h2>\n<p>By its exact arcs, without sampling. {zero}</p>\n\
          <div class=\"charts\">\n{of_ring}</div>\n\
-         <h2>Beside other schemes</h2>\n<p>The ring with 100 points a member, which is what the reference has, \
-         exact as above. The others by {keys} fixed keys.</p>\n<div class=\"charts\">\n{of_schemes}</div>\n\
+         <h2>Beside other schemes</h2>\n<p>The ring with 100 points a member, which is what the reference \
+         has, exact as above. The others by {keys} fixed keys.</p>\n<div \
+         class=\"charts\">\n{of_schemes}</div>\n\
          <h2>All figures</h2>\n{tables}\n</body>\n</html>\n",
         style = style(),
         introduction = introduction(results),
@@ -78,24 +79,26 @@ fn introduction(results: &Results) -> String {
         ""
     };
     format!(
-        "<p>When a member of a fleet leaves or joins, some keys get another owner. Which scheme moves how many, how \
-         even are the shares, and what does it take? Axes are logarithmic; 1 is ideal where something is divided \
-         by what it should be.</p>\n\
+        "<p>When a member of a fleet leaves or joins, some keys get another owner. Which scheme moves how \
+         many, how even are the shares, and what does it take? Axes are logarithmic; 1 is ideal where \
+         something is divided by what it should be.</p>\n\
          <ul class=\"choose\">\n\
-         <li><strong>Nothing special?</strong> Keep the ring with 100 points: shares differ by about a tenth, and \
-         a change moves only what it has to.</li>\n\
-         <li><strong>Shares should be more even?</strong> Take 400 points: half the difference, for four times \
-         the memory and building time; lookups stay as fast. All members have to use the same number.</li>\n\
-         <li><strong>A limit on the largest share?</strong> Bounded loads keep it, if all members hold the same \
-         keys; tight bounds move far more.</li>\n\
-         <li><strong>Even shares and few members?</strong> Rendezvous is perfect in shares and moves, and looks at every \
-         member for every key. Jump is only for members that leave in the reverse order of their coming.</li>\n\
-         <li><strong>Even shares and many members?</strong> AnchorHash, if all members see joins and leaves in one \
-         order: what it keeps depends on the history, not on the membership alone.</li>\n\
+         <li><strong>Nothing special?</strong> Keep the ring with 100 points: shares differ by about a \
+         tenth, and a change moves only what it has to.</li>\n\
+         <li><strong>Shares should be more even?</strong> Take 400 points: half the difference, for four \
+         times the memory and building time; lookups stay as fast. All members have to use the same \
+         number.</li>\n\
+         <li><strong>A limit on the largest share?</strong> Bounded loads keep it, if all members hold the \
+         same keys; tight bounds move far more.</li>\n\
+         <li><strong>Even shares and few members?</strong> Rendezvous is perfect in shares and moves, and \
+         looks at every member for every key. Jump is only for members that leave in the reverse order of \
+         their coming.</li>\n\
+         <li><strong>Even shares and many members?</strong> AnchorHash, if all members see joins and \
+         leaves in one order: what it keeps depends on the history, not on the membership alone.</li>\n\
          </ul>\n\
-         <p class=\"note\">{profile}Made by <code>{command}</code>, apportion {version}, on {arch} {os}, keys \
-         hashed by {kernel:?}. Memberships and keys are the same in every run; times depend on the machine and on \
-         what else it did.</p>",
+         <p class=\"note\">{profile}Made by <code>{command}</code>, apportion {version}, on {arch} {os}, \
+         keys hashed by {kernel:?}. Memberships and keys are the same in every run; times depend on the \
+         machine and on what else it did.</p>",
         version = env!("CARGO_PKG_VERSION"),
         arch = std::env::consts::ARCH,
         os = std::env::consts::OS,
@@ -114,8 +117,8 @@ fn tables(results: &Results) -> String {
     let heads = "<th>max/mean</th><th>worst</th><th>min/mean</th><th>cv</th><th>join</th><th>leave</th>\
                  <th>between stayers, %</th><th>time of join</th><th>of leave</th><th>memory</th>\
                  <th>a lookup</th><th>trials</th></tr>\n";
-    let note = "<p class=\"note\">join, leave: what moved by what had to. Between stayers: the most that any trial \
-                moved between members that stay, in percent of all keys. Times are medians.</p>";
+    let note = "<p class=\"note\">join, leave: what moved by what had to. Between stayers: the most that \
+                any trial moved between members that stay, in percent of all keys. Times are medians.</p>";
     let mut text =
         format!("{note}\n<div class=\"scroll\"><table>\n<tr><th>ring of</th><th>points</th>{heads}");
     for &members in &results.plan.members {

@@ -1,8 +1,8 @@
-//! Anchor hashing: a fixed number of buckets, some of them empty; a key that hits an empty one tries again among those
-//! that were there when it was emptied.
+//! Anchor hashing: a fixed number of buckets, some of them empty; a key that hits an empty one tries again
+//! among those that were there when it was emptied.
 //!
-//! G. Mendelson, S. Vargaftik, K. Barabash, D. H. Lorenz, I. Keslassy, A. Orda, "`AnchorHash`: A Scalable Consistent
-//! Hash", 2018. The names of the fields are those of the paper.
+//! G. Mendelson, S. Vargaftik, K. Barabash, D. H. Lorenz, I. Keslassy, A. Orda, "`AnchorHash`: A Scalable
+//! Consistent Hash", 2018. The names of the fields are those of the paper.
 
 use super::{Member, Placement, each, hash};
 

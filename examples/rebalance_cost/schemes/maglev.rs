@@ -1,4 +1,5 @@
-//! Maglev hashing: members take turns to pick slots of a table, each in an order of its own, until it is full.
+//! Maglev hashing: members take turns to pick slots of a table, each in an order of its own, until it is
+//! full.
 //!
 //! D. E. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", 2016.
 

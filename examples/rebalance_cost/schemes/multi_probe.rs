@@ -1,4 +1,5 @@
-//! Multi-probe consistent hashing: one point a member on the ring, and many tries a key; the closest point wins.
+//! Multi-probe consistent hashing: one point a member on the ring, and many tries a key; the closest point
+//! wins.
 //!
 //! B. Appleton, M. O'Reilly, "Multi-probe consistent hashing", 2015.
 

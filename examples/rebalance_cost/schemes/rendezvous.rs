@@ -1,4 +1,5 @@
-//! Rendezvous or highest-random-weight hashing: each member draws a number for the key, the highest one owns it.
+//! Rendezvous or highest-random-weight hashing: each member draws a number for the key, the highest one owns
+//! it.
 //!
 //! D. G. Thaler, C. V. Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998.
 
