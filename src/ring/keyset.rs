@@ -16,7 +16,7 @@ use super::{
 /// them, so ten million keys are fine. Building it takes about as long as looking through the items three times.
 ///
 /// ```
-/// use apportion::{HashRing, ring::KeySet};
+/// use apportion::{HashRing, KeySet};
 ///
 /// let mut targets: KeySet<String> = (0..1000).map(|number| format!("target-{number}")).collect();
 /// targets.insert("target-extra".into());
