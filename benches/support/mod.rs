@@ -133,7 +133,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Time {
+pub(crate) enum Time {
     /// Of this thread: other programs do not disturb it much.
     Cpu,
     /// For work of several threads. Says something only if the machine has nothing else to do.
@@ -154,7 +154,8 @@ impl Time {
         (self.now() - start) / times as f64
     }
 
-    fn now(self) -> f64 {
+    /// Nanoseconds, since some moment.
+    pub(crate) fn now(self) -> f64 {
         let now = rustix::time::clock_gettime(match self {
             Time::Cpu => rustix::time::ClockId::ThreadCPUTime,
             Time::Wall => rustix::time::ClockId::Monotonic,
