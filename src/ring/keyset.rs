@@ -45,8 +45,10 @@ pub struct KeySet<T> {
 impl<T: RingKey> KeySet<T> {
     /// A set of `items`.
     pub fn new(items: impl IntoIterator<Item = T>) -> KeySet<T> {
-        let (mut slots, mut entries) = (Vec::new(), Vec::new());
-        for (item, position) in Positioned::new(Kernel::best(), items.into_iter(), Itself) {
+        let items = items.into_iter();
+        let count = items.size_hint().0;
+        let (mut slots, mut entries) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (item, position) in Positioned::new(Kernel::best(), items, Itself) {
             entries.push(Entry::new(position, slots.len()));
             slots.push(Some(item));
         }
