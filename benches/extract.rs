@@ -7,7 +7,7 @@ mod support;
 use apportion::ring::Kernel;
 use criterion::Criterion;
 
-use support::{Comparison, members, ring, straightforward, uuids};
+use support::{Comparison, is_chosen, members, ring, straightforward, uuids};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -46,7 +46,7 @@ fn main() {
 }
 
 fn subset(criterion: &mut Criterion, title: &str, keys: impl Fn() -> Vec<String>, count: usize) {
-    if !std::env::args().skip(1).all(|arg| arg.starts_with('-') || title.contains(&arg)) {
+    if !is_chosen(title) {
         return;
     }
     let (keys, ids) = (keys(), members(count));

@@ -8,7 +8,7 @@ use apportion::ring::{Kernel, KeySet};
 use consistent_hash_ring::{Ring, RingBuilder, migrated_ranges};
 use criterion::Criterion;
 
-use support::{Comparison, members, ring, uuids};
+use support::{Comparison, is_chosen, members, ring, uuids};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -53,13 +53,16 @@ fn ranges(criterion: &mut Criterion, count: usize) {
 }
 
 fn keys(criterion: &mut Criterion, count: usize) {
+    let title = format!("lost keys out of 1 000 000, {count} members");
+    if !is_chosen(&title) {
+        return;
+    }
     let (ids, keys) = (members(count), uuids(1_000_000));
     let before = ring(&ids, Kernel::best());
     let after = before.with_member("joiner", 1).expect("there is room");
     let set: KeySet<&String> = keys.iter().collect();
     let me = before.moves(&after)[0].from.expect("there are members");
     let lost = || before.ranges(me).difference(&after.ranges(me));
-    let title = format!("lost keys out of 1 000 000, {count} members");
     println!("\n{} keys are lost", set.select(&lost()).len());
     Comparison::new(&title, 1)
         .way("key set, in the order of insertion", || set.select(&lost()).len() as u64)

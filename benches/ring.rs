@@ -10,15 +10,13 @@ use apportion::ring::Kernel;
 use consistent_hash_ring::RingBuilder;
 use criterion::Criterion;
 
-use support::{Comparison, builder, members, ring, straightforward, uuids};
+use support::{Comparison, members, ring, straightforward, uuids};
 
 /// A point of a member, for the crate that has none of its own.
 #[derive(Clone, Hash)]
 struct VirtualNode(u32, u32);
 
 fn main() {
-    // First, while there is no freed memory that could be used again.
-    memory();
     let mut criterion = Criterion::default().configure_from_args();
     for count in [10, 100, 1000] {
         build(&mut criterion, count);
@@ -144,23 +142,4 @@ fn hashring(count: usize) -> hashring::HashRing<VirtualNode> {
 
 fn consistent_hash_ring(ids: &[String]) -> consistent_hash_ring::Ring<String> {
     RingBuilder::default().vnodes(100).nodes(ids).build()
-}
-
-/// What a ring of 100 members adds to the memory of this process.
-fn memory() {
-    let resident = || {
-        let text = std::fs::read_to_string("/proc/self/status").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<usize>().ok()
-    };
-    let (ids, count) = (members(100), 400);
-    let builder = builder(&ids, Kernel::best());
-    let warm: Vec<_> = (0..20).map(|_| builder.clone().build()).collect();
-    let before = resident();
-    let rings: Vec<_> = (0..count).map(|_| builder.clone().build()).collect();
-    if let (Some(before), Some(after)) = (before, resident()) {
-        let bytes = (after - before) * 1024 / count;
-        println!("\nmemory of a ring, 100 members: {:.1} bytes a point", bytes as f64 / 10_000.0);
-    }
-    drop((warm, rings));
 }

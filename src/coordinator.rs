@@ -20,7 +20,7 @@ use crate::{
     config::{Config, ConfigError},
     error::Error,
     group::{Group, member::MemberId},
-    ring::RingKey,
+    ring::{KeySet, RingKey},
     session::{Keeper, Status},
     share::Share,
     task::Tasks,
@@ -213,6 +213,20 @@ impl PartitionCoordinator {
         K: RingKey,
     {
         self.group(group).await?.extract_my_subset_by(items, key).await
+    }
+
+    /// Returns those of `keys` that belong to this member now, in the order of insertion, joining `group` on first
+    /// use: see [`Group::share`].
+    ///
+    /// # Errors
+    ///
+    /// As [`PartitionCoordinator::extract_my_subset`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn share<'a, T>(&self, group: &str, keys: &'a KeySet<T>) -> Result<Share<&'a T>, Error> {
+        self.group(group).await?.share(keys).await
     }
 
     async fn group(&self, name: &str) -> Result<Group, Error> {

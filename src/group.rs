@@ -31,7 +31,7 @@ pub use self::{
 };
 use crate::{
     error::Error,
-    ring::{By, HashRing, Itself, KeyOf, RingKey},
+    ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey},
     session::{Status, tenure::Tenure},
     share::{Guard, Share},
 };
@@ -136,9 +136,6 @@ impl Group {
         key: impl KeyOf<I::Item>,
     ) -> Result<Share<I::Item>, Error> {
         let (view, has_share) = self.settled_view().await?;
-        // A share that hands nothing out because of the deadline must not become valid with a later heartbeat.
-        let tenure = view.tenure.clone().filter(|_| has_share);
-        let guard = Guard { group: view.group.clone(), epoch: view.epoch, tenure };
         let mut mine = Vec::new();
         if has_share {
             let subset = view.ring.subset(view.me.as_str());
@@ -147,7 +144,48 @@ impl Group {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(Share::new(mine, guard))
+        Ok(Share::new(mine, Self::guard(&view, has_share)))
+    }
+
+    /// Returns those of `keys` that belong to this member now, in the order of insertion.
+    ///
+    /// Answers as [`Group::extract_my_subset`] does, but from a set that was hashed once: the time it takes is that
+    /// for the answer. The share borrows the set, so it has to go before the set can change.
+    ///
+    /// ```
+    /// # use apportion::{Config, KeySet, PartitionCoordinator, backend};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let coordinator = PartitionCoordinator::connect(Config::for_backend(backend::Memory::new())).await?;
+    /// let group = coordinator.join("pollsters").await?;
+    /// let mut targets = KeySet::new(["10.0.0.1", "10.0.0.2"]);
+    /// targets.insert("10.0.0.3");
+    /// let mine = group.share(&targets).await?;
+    /// assert_eq!(mine.into_vec(), [&"10.0.0.1", &"10.0.0.2", &"10.0.0.3"], "nobody else is there");
+    ///
+    /// let mut rebalances = group.rebalances();
+    /// let change = rebalances.next().await.expect("the group goes on");
+    /// assert!(change.lost_of(&targets).is_empty());
+    /// assert_eq!(change.gained_of(&targets).len(), 3, "all of it, to begin with");
+    /// # Ok::<(), apportion::Error>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::extract_my_subset`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: re-joining goes on in the background.
+    pub async fn share<'a, T>(&self, keys: &'a KeySet<T>) -> Result<Share<&'a T>, Error> {
+        let (view, has_share) = self.settled_view().await?;
+        let mine = if has_share { keys.owned_by(&view.ring, view.me.as_str()) } else { Vec::new() };
+        Ok(Share::new(mine, Self::guard(&view, has_share)))
+    }
+
+    fn guard(view: &View, has_share: bool) -> Guard {
+        // A share that hands nothing out because of the deadline must not become valid with a later heartbeat.
+        let tenure = view.tenure.clone().filter(|_| has_share);
+        Guard { group: view.group.clone(), epoch: view.epoch, tenure }
     }
 
     /// The view to answer from, and whether it gives a share.

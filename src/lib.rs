@@ -34,6 +34,8 @@
 //!   lost and gained.
 //! - [`Share`] is the answer: items, and until when this member may act on them. Iterating over it ends early when
 //!   the items may have passed to somebody else.
+//! - [`KeySet`] is a large, mostly stable set of items, hashed once: [`Group::share`] and each rebalance then take time
+//!   for the answer only.
 //! - [`HashRing`] is the consistent-hash ring behind it, equal to aodh's to the bit. It needs no coordinator and no
 //!   runtime.
 //! - [`Config`] is everything that is chosen beforehand, from a URL or by setters.
@@ -108,6 +110,8 @@
 //! # Cargo features
 //!
 //! - `zookeeper` (default): the distributed engine. Without it there are the ring and the in-memory backend.
+//! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which spread very many keys over the threads of a
+//!   `rayon` pool. Same results, same order.
 //! - `testing`: the conformance suite for backends and the fault-injecting backend.
 //!
 //! No feature changes behaviour.
@@ -133,5 +137,5 @@ pub use config::{Config, ConfigError};
 pub use coordinator::{Join, PartitionCoordinator};
 pub use error::Error;
 pub use group::{Group, MemberId};
-pub use ring::{HashRing, Label, RingKey};
+pub use ring::{HashRing, KeySet, Label, RingKey};
 pub use share::Share;

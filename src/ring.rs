@@ -32,6 +32,7 @@ mod batch;
 mod builder;
 mod change;
 mod hash;
+mod index;
 mod kernel;
 mod key;
 pub mod keyset;

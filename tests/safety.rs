@@ -245,20 +245,24 @@ async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
     let mut rebalances = group.rebalances();
     next_change(&mut rebalances).await;
     let clock = store.connector().clock();
-    let (begin, before) = (clock.now(), agent.faults().calls().commits);
-    let share = tokio::select! {
-        share = group.extract_my_subset(0..KEYS) => share.unwrap(),
-        lapse = rebalances.next() => panic!("{lapse:?} after {:?}", clock.now().saturating_since(begin)),
-    };
-    let (took, beats) = (clock.now().saturating_since(begin), agent.faults().calls().commits - before);
-    assert!(share.is_valid());
     let fraction = group.view().ring().fraction("a");
-    let part = share.len() as f64 / KEYS as f64;
-    assert!((part - fraction).abs() < 0.01, "{part} {fraction}");
+    let (begin, before) = (clock.now(), agent.faults().calls().commits);
+    let mut took = Duration::ZERO;
+    // Again and again until it has taken long enough to show something.
+    while took < 10 * interval {
+        let share = tokio::select! {
+            share = group.extract_my_subset(0..KEYS) => share.unwrap(),
+            lapse = rebalances.next() => panic!("{lapse:?} after {:?}", clock.now().saturating_since(begin)),
+        };
+        assert!(share.is_valid());
+        let part = share.len() as f64 / KEYS as f64;
+        assert!((part - fraction).abs() < 0.01, "{part} {fraction}");
+        took = clock.now().saturating_since(begin);
+    }
+    let beats = agent.faults().calls().commits - before;
     // One turn is done in a fraction of an interval; each heartbeat may be late by that much.
     let expected = took.as_millis() / interval.as_millis();
     assert!(u128::from(beats) * 10 >= expected * 8, "{beats} heartbeats of {expected} in {took:?}");
-    assert!(expected >= 5, "too quick to show anything: {took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,6 +29,11 @@ pub(crate) fn ring(members: &[String], kernel: Kernel) -> HashRing {
     builder(members, kernel).build().expect("the settings are valid")
 }
 
+/// Whether the arguments choose what has this title.
+pub(crate) fn is_chosen(title: &str) -> bool {
+    std::env::args().skip(1).all(|arg| arg.starts_with('-') || title.contains(&arg))
+}
+
 /// A number that shows whether two ways to do the same came to the same.
 pub(crate) type Check = u64;
 
@@ -78,7 +83,7 @@ impl<'a> Comparison<'a> {
 
     /// Prints the ratios of rounds in which all ways take turns, then lets criterion measure each.
     pub(crate) fn measure(mut self, criterion: &mut Criterion) {
-        if !std::env::args().skip(1).all(|arg| arg.starts_with('-') || self.title.contains(&arg)) {
+        if !is_chosen(self.title) {
             return;
         }
         self.take_turns();
@@ -128,7 +133,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Time {
+pub(crate) enum Time {
     /// Of this thread: other programs do not disturb it much.
     Cpu,
     /// For work of several threads. Says something only if the machine has nothing else to do.
@@ -149,7 +154,8 @@ impl Time {
         (self.now() - start) / times as f64
     }
 
-    fn now(self) -> f64 {
+    /// Nanoseconds, since some moment.
+    pub(crate) fn now(self) -> f64 {
         let now = rustix::time::clock_gettime(match self {
             Time::Cpu => rustix::time::ClockId::ThreadCPUTime,
             Time::Wall => rustix::time::ClockId::Monotonic,

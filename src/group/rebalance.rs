@@ -18,7 +18,7 @@ pub struct Rebalance {
 
 impl Rebalance {
     /// Those of `items` that this member owned before and owns no more, in the order given. Reads some items
-    /// ahead.
+    /// ahead. Hashes all of them; for a [`KeySet`] see [`lost_of`](Rebalance::lost_of).
     pub fn lost<I>(&self, items: I) -> impl Iterator<Item = I::Item>
     where
         I: IntoIterator,
@@ -28,7 +28,7 @@ impl Rebalance {
     }
 
     /// Those of `items` that this member owns now and did not own before, in the order given. Reads some
-    /// items ahead.
+    /// items ahead. Hashes all of them; for a [`KeySet`] see [`gained_of`](Rebalance::gained_of).
     pub fn gained<I>(&self, items: I) -> impl Iterator<Item = I::Item>
     where
         I: IntoIterator,

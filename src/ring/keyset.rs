@@ -1,10 +1,11 @@
 //! Pure: [`KeySet`], a large set whose keys are hashed once.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use super::{
     HashRing, Ranges, RingKey,
     batch::{Itself, Positioned},
+    index::{Entry, Index},
     kernel::Kernel,
     position,
 };
@@ -16,7 +17,7 @@ use super::{
 /// them, so ten million keys are fine. Building it takes about as long as looking through the items three times.
 ///
 /// ```
-/// use apportion::{HashRing, ring::KeySet};
+/// use apportion::{HashRing, KeySet};
 ///
 /// let mut targets: KeySet<String> = (0..1000).map(|number| format!("target-{number}")).collect();
 /// targets.insert("target-extra".into());
@@ -38,37 +39,20 @@ pub struct KeySet<T> {
     slots: Vec<Option<T>>,
     len: usize,
     /// Position and slot of each item.
-    index: BTreeSet<Entry>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry(u64);
-
-impl Entry {
-    fn new(position: u32, slot: usize) -> Entry {
-        let slot = u32::try_from(slot).expect("a key set has less than 2^32 items");
-        Entry(u64::from(position) << 32 | u64::from(slot))
-    }
-
-    fn slot(self) -> usize {
-        self.0 as u32 as usize
-    }
-
-    fn with_slot(self, slot: usize) -> Entry {
-        Entry::new((self.0 >> 32) as u32, slot)
-    }
+    index: Index,
 }
 
 impl<T: RingKey> KeySet<T> {
     /// A set of `items`.
     pub fn new(items: impl IntoIterator<Item = T>) -> KeySet<T> {
-        let (mut slots, mut entries) = (Vec::new(), Vec::new());
-        for (item, position) in Positioned::new(Kernel::best(), items.into_iter(), Itself) {
+        let items = items.into_iter();
+        let count = items.size_hint().0;
+        let (mut slots, mut entries) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (item, position) in Positioned::new(Kernel::best(), items, Itself) {
             entries.push(Entry::new(position, slots.len()));
             slots.push(Some(item));
         }
-        entries.sort_unstable();
-        KeySet { len: slots.len(), slots, index: entries.into_iter().collect() }
+        KeySet { len: slots.len(), slots, index: Index::new(&entries) }
     }
 
     /// Adds an item, also if there is one with that key already.
@@ -79,7 +63,7 @@ impl<T: RingKey> KeySet<T> {
     /// Takes the item with that key out, the last one added if there are several.
     pub fn remove<K: RingKey + ?Sized>(&mut self, key: &K) -> Option<T> {
         let entry = self.find(key)?;
-        self.index.remove(&entry);
+        self.index.remove(entry);
         let item = self.slots[entry.slot()].take();
         self.len -= 1;
         if self.slots.len() > 2 * self.len + 64 {
@@ -95,13 +79,14 @@ impl<T: RingKey> KeySet<T> {
 
     fn find<K: RingKey + ?Sized>(&self, key: &K) -> Option<Entry> {
         let (bytes, position) = (key.ring_key(), position(key));
-        let mut alike =
-            self.index.range(Entry::new(position, 0)..=Entry(Entry::new(position, 0).0 | 0xffff_ffff));
-        alike.rfind(|entry| self.item(**entry).ring_key() == bytes).copied()
+        self.index.at(position).rfind(|entry| self.at(entry.slot()).ring_key() == bytes).copied()
     }
 }
 
 impl<T> KeySet<T> {
+    /// If fewer than one in so many items are asked for, sorting those is faster than a look at all.
+    const FEW: usize = 512;
+
     /// The items that `member` owns by `ring`, in the order of insertion.
     pub fn owned_by(&self, ring: &HashRing, member: &str) -> Vec<&T> {
         self.select(&ring.ranges(member))
@@ -109,17 +94,18 @@ impl<T> KeySet<T> {
 
     /// The items whose positions are in `ranges`, in the order of insertion.
     pub fn select(&self, ranges: &Ranges) -> Vec<&T> {
-        let mut slots: Vec<usize> = self.entries(ranges).map(Entry::slot).collect();
-        if slots.len() < self.slots.len() / 64 {
+        let runs: Vec<&[Entry]> = self.runs(ranges).collect();
+        let len = runs.iter().map(|run| run.len()).sum();
+        let slots = runs.iter().copied().flatten().map(|entry| entry.slot());
+        if len < self.slots.len() / Self::FEW {
+            let mut slots: Vec<usize> = slots.collect();
             slots.sort_unstable();
             return slots.into_iter().map(|slot| self.at(slot)).collect();
         }
         // Many of them: marking each on a list of all slots is faster than sorting.
         let mut marks = vec![0u64; self.slots.len().div_ceil(64)];
-        for &slot in &slots {
-            marks[slot / 64] |= 1 << (slot % 64);
-        }
-        let mut found = Vec::with_capacity(slots.len());
+        slots.for_each(|slot| marks[slot / 64] |= 1 << (slot % 64));
+        let mut found = Vec::with_capacity(len);
         for (word, mut marks) in marks.into_iter().enumerate() {
             while marks != 0 {
                 found.push(self.at(64 * word + marks.trailing_zeros() as usize));
@@ -132,7 +118,7 @@ impl<T> KeySet<T> {
     /// The items whose positions are in `ranges`, in the order of their positions: faster than
     /// [`select`](KeySet::select) if the order does not matter.
     pub fn within(&self, ranges: &Ranges) -> impl Iterator<Item = &T> {
-        self.entries(ranges).map(|entry| self.item(entry))
+        self.runs(ranges).flatten().map(|entry| self.at(entry.slot()))
     }
 
     /// All items, in the order of insertion.
@@ -156,16 +142,8 @@ impl<T> KeySet<T> {
         self.len += 1;
     }
 
-    fn entries(&self, ranges: &Ranges) -> impl Iterator<Item = Entry> {
-        ranges.iter().flat_map(|range| {
-            let (first, last) =
-                (u64::from(*range.start()) << 32, u64::from(*range.end()) << 32 | 0xffff_ffff);
-            self.index.range(Entry(first)..=Entry(last)).copied()
-        })
-    }
-
-    fn item(&self, entry: Entry) -> &T {
-        self.at(entry.slot())
+    fn runs(&self, ranges: &Ranges) -> impl Iterator<Item = &[Entry]> {
+        ranges.iter().flat_map(|range| self.index.within(range))
     }
 
     fn at(&self, slot: usize) -> &T {
@@ -183,14 +161,14 @@ impl<T> KeySet<T> {
             })
             .collect();
         self.slots.retain(Option::is_some);
-        // The order of the slots stays, so the entries are sorted still.
-        self.index = self.index.iter().map(|entry| entry.with_slot(moved[entry.slot()])).collect();
+        let moved = |entry: Entry| Entry::new(entry.position(), moved[entry.slot()]);
+        self.index = Index::new(&self.index.iter().map(moved).collect::<Vec<_>>());
     }
 }
 
 impl<T> Default for KeySet<T> {
     fn default() -> Self {
-        KeySet { slots: Vec::new(), len: 0, index: BTreeSet::new() }
+        KeySet { slots: Vec::new(), len: 0, index: Index::default() }
     }
 }
 
@@ -253,10 +231,9 @@ impl<T: RingKey + Send + Sync> KeySet<T> {
     /// With the feature `rayon`.
     pub fn par_new(items: Vec<T>) -> KeySet<T> {
         let positions = super::parallel::positions(Kernel::best(), &items);
-        let mut entries: Vec<Entry> =
+        let entries: Vec<Entry> =
             positions.into_iter().enumerate().map(|(slot, position)| Entry::new(position, slot)).collect();
-        super::parallel::sort(&mut entries);
         let slots: Vec<Option<T>> = items.into_iter().map(Some).collect();
-        KeySet { len: slots.len(), slots, index: entries.into_iter().collect() }
+        KeySet { len: slots.len(), slots, index: Index::par_new(&entries) }
     }
 }

@@ -38,8 +38,9 @@ pub(super) fn positions<T: RingKey + Sync>(kernel: Kernel, items: &[T]) -> Vec<u
     divide(items, positions).concat()
 }
 
-pub(super) fn sort<T: Ord + Send>(all: &mut [T]) {
-    if all.len() < MANY { all.sort_unstable() } else { all.par_sort_unstable() }
+/// Does the same to each of many.
+pub(super) fn each<T: Send>(all: &mut [T], work: impl Fn(&mut T) + Send + Sync) {
+    all.par_iter_mut().with_min_len(CHUNK / 64).for_each(work);
 }
 
 /// The results for the chunks of `items`, in order.

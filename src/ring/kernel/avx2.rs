@@ -32,28 +32,35 @@ fn rotate<const LEFT: i32, const RIGHT: i32>(a: Vector) -> Vector {
     _mm256_or_si256(_mm256_slli_epi32::<LEFT>(a), _mm256_srli_epi32::<RIGHT>(a))
 }
 
+/// The bits of `c` where `b` has ones, those of `d` elsewhere.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn f(b: Vector, c: Vector, d: Vector) -> Vector {
+fn choose(b: Vector, c: Vector, d: Vector) -> Vector {
     _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d)))
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn g(b: Vector, c: Vector, d: Vector) -> Vector {
-    f(d, b, c)
+fn f(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, choose(b, c, d))
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn h(b: Vector, c: Vector, d: Vector) -> Vector {
-    _mm256_xor_si256(b, _mm256_xor_si256(c, d))
+fn g(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(add(sum, _mm256_andnot_si256(d, c)), _mm256_and_si256(b, d))
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn i(b: Vector, c: Vector, d: Vector) -> Vector {
-    _mm256_xor_si256(c, _mm256_or_si256(b, _mm256_xor_si256(d, splat(u32::MAX))))
+fn h(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, _mm256_xor_si256(b, _mm256_xor_si256(c, d)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn i(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, _mm256_xor_si256(c, _mm256_or_si256(b, _mm256_xor_si256(d, splat(u32::MAX)))))
 }
 
 /// The first, second, third and fourth words of all rows.

@@ -32,28 +32,35 @@ fn rotate<const LEFT: i32, const RIGHT: i32>(a: Vector) -> Vector {
     _mm512_rol_epi32::<LEFT>(a)
 }
 
+/// The bits of `c` where `b` has ones, those of `d` elsewhere.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn f(b: Vector, c: Vector, d: Vector) -> Vector {
+fn choose(b: Vector, c: Vector, d: Vector) -> Vector {
     _mm512_ternarylogic_epi32::<0xca>(b, c, d)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn g(b: Vector, c: Vector, d: Vector) -> Vector {
-    f(d, b, c)
+fn f(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, choose(b, c, d))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn h(b: Vector, c: Vector, d: Vector) -> Vector {
-    _mm512_ternarylogic_epi32::<0x96>(b, c, d)
+fn g(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    f(sum, d, b, c)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn i(b: Vector, c: Vector, d: Vector) -> Vector {
-    _mm512_ternarylogic_epi32::<0x39>(b, c, d)
+fn h(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, _mm512_ternarylogic_epi32::<0x96>(b, c, d))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn i(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, _mm512_ternarylogic_epi32::<0x39>(b, c, d))
 }
 
 /// The first, second, third and fourth words of all rows.

@@ -72,9 +72,8 @@ fn compress(words: &Words, states: &mut [[u32; BLOCK]; 4]) {
             [states[0][lane], states[1][lane], states[2][lane], states[3][lane]];
         macro_rules! step {
             ($f:ident $a:ident $b:ident $c:ident $d:ident, $w:literal, $k:expr, $s:literal) => {
-                let sum = $a
-                    .wrapping_add(words[$w][lane].wrapping_add(const { steps::SINES[$k] }))
-                    .wrapping_add($f($b, $c, $d));
+                let word = words[$w][lane].wrapping_add(const { steps::SINES[$k] });
+                let sum = $f($a.wrapping_add(word), $b, $c, $d);
                 $a = $b.wrapping_add(sum.rotate_left($s));
             };
         }

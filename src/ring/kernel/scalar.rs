@@ -48,7 +48,7 @@ fn compress(words: &[u32; 16]) -> u32 {
     let [mut a, mut b, mut c, mut d] = steps::INITIAL;
     macro_rules! step {
         ($f:ident $a:ident $b:ident $c:ident $d:ident, $w:literal, $k:expr, $s:literal) => {
-            let sum = $a.wrapping_add(words[$w].wrapping_add(sines[$k])).wrapping_add($f($b, $c, $d));
+            let sum = $f($a.wrapping_add(words[$w].wrapping_add(sines[$k])), $b, $c, $d);
             $a = $b.wrapping_add(sum.rotate_left($s));
         };
     }

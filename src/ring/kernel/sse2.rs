@@ -32,28 +32,35 @@ fn rotate<const LEFT: i32, const RIGHT: i32>(a: Vector) -> Vector {
     _mm_or_si128(_mm_slli_epi32::<LEFT>(a), _mm_srli_epi32::<RIGHT>(a))
 }
 
+/// The bits of `c` where `b` has ones, those of `d` elsewhere.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn f(b: Vector, c: Vector, d: Vector) -> Vector {
+fn choose(b: Vector, c: Vector, d: Vector) -> Vector {
     _mm_xor_si128(d, _mm_and_si128(b, _mm_xor_si128(c, d)))
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn g(b: Vector, c: Vector, d: Vector) -> Vector {
-    f(d, b, c)
+fn f(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, choose(b, c, d))
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn h(b: Vector, c: Vector, d: Vector) -> Vector {
-    _mm_xor_si128(b, _mm_xor_si128(c, d))
+fn g(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(add(sum, _mm_andnot_si128(d, c)), _mm_and_si128(b, d))
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
-fn i(b: Vector, c: Vector, d: Vector) -> Vector {
-    _mm_xor_si128(c, _mm_or_si128(b, _mm_xor_si128(d, splat(u32::MAX))))
+fn h(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, _mm_xor_si128(b, _mm_xor_si128(c, d)))
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn i(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
+    add(sum, _mm_xor_si128(c, _mm_or_si128(b, _mm_xor_si128(d, splat(u32::MAX)))))
 }
 
 /// The first, second, third and fourth words of all rows.

@@ -40,26 +40,28 @@ macro_rules! steps {
     };
 }
 
-/// The functions of the rounds over plain numbers.
+/// The functions of the rounds over plain numbers, each added to a sum.
 pub(super) mod plain {
     #[inline(always)]
-    pub(in super::super) fn f(b: u32, c: u32, d: u32) -> u32 {
-        d ^ (b & (c ^ d))
+    pub(in super::super) fn f(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+        sum.wrapping_add(d ^ (b & (c ^ d)))
+    }
+
+    /// Its two halves have no bit in common, so they can be added one by one; and only the second has to wait for
+    /// `b`, which the step before has just made.
+    #[inline(always)]
+    pub(in super::super) fn g(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+        sum.wrapping_add(c & !d).wrapping_add(b & d)
     }
 
     #[inline(always)]
-    pub(in super::super) fn g(b: u32, c: u32, d: u32) -> u32 {
-        c ^ (d & (b ^ c))
+    pub(in super::super) fn h(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+        sum.wrapping_add(b ^ (c ^ d))
     }
 
     #[inline(always)]
-    pub(in super::super) fn h(b: u32, c: u32, d: u32) -> u32 {
-        b ^ c ^ d
-    }
-
-    #[inline(always)]
-    pub(in super::super) fn i(b: u32, c: u32, d: u32) -> u32 {
-        c ^ (b | !d)
+    pub(in super::super) fn i(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+        sum.wrapping_add(c ^ (b | !d))
     }
 }
 
@@ -73,8 +75,8 @@ macro_rules! compress_pair {
         macro_rules! step {
             ($f:ident $a:ident $b:ident $c:ident $d:ident, $w:literal, $k:expr, $s:literal) => {
                 let sine = splat(const { steps::SINES[$k] });
-                let left = add(add($a[0], add(words[0][$w], sine)), $f($b[0], $c[0], $d[0]));
-                let right = add(add($a[1], add(words[1][$w], sine)), $f($b[1], $c[1], $d[1]));
+                let left = $f(add($a[0], add(words[0][$w], sine)), $b[0], $c[0], $d[0]);
+                let right = $f(add($a[1], add(words[1][$w], sine)), $b[1], $c[1], $d[1]);
                 $a = [
                     add($b[0], rotate::<$s, { 32 - $s }>(left)),
                     add($b[1], rotate::<$s, { 32 - $s }>(right)),
@@ -177,7 +179,7 @@ macro_rules! kernel {
                 for (state, next) in state.iter_mut().zip(next) {
                     for half in 0..2 {
                         let sum = add(state[half], next[half]);
-                        state[half] = f(unfinished[half], sum, state[half]);
+                        state[half] = choose(unfinished[half], sum, state[half]);
                     }
                 }
             }

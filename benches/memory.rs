@@ -1,0 +1,44 @@
+//! The memory of rings and key sets, to the byte: what they have asked the allocator for.
+//!
+//! Apart from the other benchmarks, because counting takes time.
+
+mod support;
+
+use std::alloc::System;
+
+use apportion::{KeySet, ring::Kernel};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+use support::{members, ring, uuids};
+
+#[global_allocator]
+static COUNTING: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+fn main() {
+    for count in [10, 100, 1000] {
+        let ids = members(count);
+        report(&format!("ring of {count} members, a point"), 100 * count, 0, || ring(&ids, Kernel::best()));
+    }
+    for count in [1_000_000, 10_000_000] {
+        let keys = uuids(count);
+        // References, so that the items themselves do not count; their 8 bytes are taken off.
+        let set = || keys.iter().collect::<KeySet<&String>>();
+        report(&format!("key set of {count}, a key beside its item"), count, 8, set);
+        let grown = || {
+            let mut set = KeySet::default();
+            keys.iter().for_each(|key| set.insert(key));
+            set
+        };
+        report("the same, grown key by key", count, 8, grown);
+    }
+}
+
+fn report<T>(what: &str, units: usize, other: usize, make: impl Fn() -> T) {
+    let region = Region::new(COUNTING);
+    let made = make();
+    let change = region.change();
+    // What was reallocated is counted in both.
+    let bytes = change.bytes_allocated - change.bytes_deallocated;
+    drop(made);
+    println!("{what:44} {:6.1} bytes", (bytes - units * other) as f64 / units as f64);
+}
