@@ -44,8 +44,15 @@ pub struct Line {
     /// In [`COLOURS`].
     pub colour: usize,
     pub is_dashed: bool,
-    /// Numbers above zero.
+    /// Those that are not above zero, such as a time too short for the clock, have no place on the axes and are
+    /// left out.
     pub points: Vec<(f64, f64)>,
+}
+
+impl Line {
+    fn drawn(&self) -> impl Iterator<Item = (f64, f64)> + Clone + '_ {
+        self.points.iter().copied().filter(|(x, y)| [x, y].iter().all(|it| it.is_finite() && **it > 0.0))
+    }
 }
 
 impl Chart {
@@ -68,7 +75,7 @@ impl Chart {
     fn svg(&self) -> Result<String, Failure> {
         let mut svg = String::new();
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let values = self.lines.iter().flat_map(|line| line.points.iter().map(|(_, y)| *y));
+        let values = self.lines.iter().flat_map(|line| line.drawn().map(|(_, y)| y));
         let (bottom, top) = range(values);
         let (left, right) = (self.marks[0] / 1.15, self.marks[self.marks.len() - 1] * 1.15);
         let mut chart = ChartBuilder::on(&area)
@@ -96,7 +103,7 @@ impl Chart {
             .draw()?;
         for line in &self.lines {
             let style = colour(COLOURS[line.colour].0).stroke_width(2);
-            let points = line.points.iter().copied();
+            let points = line.drawn();
             if line.is_dashed {
                 chart.draw_series(DashedLineSeries::new(points, 6, 5, style))?;
             } else {
@@ -123,8 +130,8 @@ fn colour(code: &str) -> RGBColor {
 
 /// From the least to the most, with some room.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (least, most) =
-        values.fold((f64::INFINITY, 0.0), |(least, most): (f64, f64), y| (least.min(y), most.max(y)));
+    let extremes = values.map(|y| (y, y)).reduce(|(least, most), (y, _)| (least.min(y), most.max(y)));
+    let (least, most) = extremes.unwrap_or((1.0, 1.0));
     let room = (most / least).powf(0.06).max(1.02);
     (least / room, most * room)
 }
@@ -155,6 +162,22 @@ fn even_marks(bottom: f64, top: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_place_on_a_logarithmic_axis_is_left_out() {
+        let line = |points: &[(f64, f64)]| Line {
+            name: "line".into(),
+            colour: 0,
+            is_dashed: false,
+            points: points.to_vec(),
+        };
+        for points in [&[(1.0, 0.0), (10.0, 3.0), (100.0, f64::NAN)][..], &[(1.0, 0.0)], &[]] {
+            let lines = vec![line(points)];
+            let chart = Chart { title: "t", x: "x", y: "y", marks: vec![1.0, 100.0], lines, text: "" };
+            let circles = chart.figure().unwrap().matches("<circle").count();
+            assert_eq!(circles, points.iter().filter(|(_, y)| *y > 0.0).count(), "{points:?}");
+        }
+    }
 
     #[test]
     fn an_axis_has_a_few_round_marks() {
