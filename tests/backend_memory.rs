@@ -62,15 +62,15 @@ async fn it_keeps_the_promises_of_a_backend() {
 #[tokio::test(start_paused = true)]
 async fn it_keeps_them_under_paused_time_and_under_a_decorator() {
     let faults = Faults::new(Arc::new(Memory::new()));
-    conformance::run(Arc::new(faults), &path("/root")).await;
+    conformance::run(Arc::new(faults), &path("/suite")).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "conformance: a znode is read as it was written: [Create")]
 async fn the_conformance_suite_names_the_promise_that_is_broken() {
     let faults = Faults::new(Arc::new(Memory::new()));
-    faults.deny(&path("/root/a_znode_is_read_as_it_was_written/n"));
-    conformance::run(Arc::new(faults), &path("/root")).await;
+    faults.deny(&path("/suite/a_znode_is_read_as_it_was_written/n"));
+    conformance::run(Arc::new(faults), &path("/suite")).await;
 }
 
 #[tokio::test]
@@ -89,15 +89,15 @@ async fn two_of_them_do_the_same_on_random_transactions() {
 async fn the_differential_test_names_the_step_at_which_two_differ() {
     let faults = Faults::new(Arc::new(Memory::new()));
     faults.lose_nth_write(40, LostReply::BeforeApplying);
-    differential::run(Arc::new(Memory::new()), Arc::new(faults), &path("/root"), 7, 300).await;
+    differential::run(Arc::new(Memory::new()), Arc::new(faults), &path("/suite"), 7, 300).await;
 }
 
 #[test]
 fn the_suites_can_run_on_any_runtime() {
     fn sendable(_: impl Send) {}
     let memory: Arc<dyn Connector> = Arc::new(Memory::new());
-    sendable(conformance::run(Arc::clone(&memory), &path("/root")));
-    sendable(differential::run(Arc::clone(&memory), memory, &path("/root"), 0, 0));
+    sendable(conformance::run(Arc::clone(&memory), &path("/suite")));
+    sendable(differential::run(Arc::clone(&memory), memory, &path("/suite"), 0, 0));
 }
 
 #[tokio::test]

@@ -179,15 +179,7 @@ async fn a_cancelled_join_leaves_no_znode(store: Store) {
         let name = format!("g{stage}");
         {
             let mut join = std::pin::pin!(agent.coordinator.join(&*name).into_future());
-            let wait = async {
-                if store.is_memory() {
-                    for _ in 0..stage {
-                        tokio::task::yield_now().await;
-                    }
-                } else {
-                    tokio::time::sleep(stage * stage * MS / 4).await;
-                }
-            };
+            let wait = store.for_a_moment(stage);
             tokio::select! {
                 biased;
                 outcome = &mut join => { outcome.unwrap(); joined += 1; continue }

@@ -82,15 +82,7 @@ async fn no_task_survives_a_connect_that_is_given_up(store: Store) {
     for stage in 0..12 {
         let config = store.config_via(Faults::new(store.connector()), "a");
         let connect = PartitionCoordinator::connect(config);
-        let wait = async {
-            if store.is_memory() {
-                for _ in 0..stage {
-                    tokio::task::yield_now().await;
-                }
-            } else {
-                tokio::time::sleep(stage * stage * MS / 4).await;
-            }
-        };
+        let wait = store.for_a_moment(stage);
         tokio::select! {
             biased;
             _ = connect => {}

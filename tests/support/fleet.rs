@@ -92,6 +92,17 @@ impl Store {
         matches!(self.reach, Reach::Memory(_))
     }
 
+    /// Waits a little longer for each `stage`: so far that another future has got one step further.
+    pub async fn for_a_moment(&self, stage: u32) {
+        if self.is_memory() {
+            for _ in 0..stage {
+                tokio::task::yield_now().await;
+            }
+        } else {
+            tokio::time::sleep(stage * stage * MS / 4).await;
+        }
+    }
+
     pub fn connector(&self) -> Arc<dyn Connector> {
         match &self.reach {
             Reach::Memory(memory) => Arc::new(memory.clone()),
