@@ -120,18 +120,22 @@
 
 pub mod backend;
 mod backoff;
+pub mod board;
 pub mod clock;
 pub mod config;
 mod coordinator;
 mod error;
 pub mod group;
 pub mod guide;
+pub mod lease;
+pub mod queue;
 pub mod ring;
 mod session;
 mod share;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod worker;
 
 pub use config::{Config, ConfigError};
 pub use coordinator::{Join, PartitionCoordinator};

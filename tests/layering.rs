@@ -21,7 +21,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "coordinator",
         &[
+            "board",
+            "queue",
             "group",
+            "lease",
             "group::member",
             "share",
             "session",
@@ -35,6 +38,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ring",
         ],
     ),
+    ("board", LEASED),
+    ("queue", LEASED),
+    ("worker", &["ring", "error", "backoff", "backend", "task", "clock"]),
     (
         "group",
         &[
@@ -50,6 +56,20 @@ const LAYERS: &[(&str, &[&str])] = &[
             "clock",
             "backoff",
             "ring",
+        ],
+    ),
+    (
+        "lease",
+        &[
+            "session",
+            "error",
+            "group::member",
+            "config",
+            "backend",
+            "backend::path",
+            "task",
+            "clock",
+            "backoff",
         ],
     ),
     ("share", &["session", "clock"]),
@@ -69,17 +89,37 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ring", &[]),
 ];
 
+/// What the recipes that rest on a lease may import.
+const LEASED: &[&str] = &[
+    "lease",
+    "group::member",
+    "session",
+    "error",
+    "config",
+    "backend",
+    "backend::path",
+    "task",
+    "clock",
+    "backoff",
+];
+
 /// The files that have to be pure, as soon as they exist: whole folders end with a slash.
 const PURE: &[&str] = &[
     "src/backend/path.rs",
+    "src/board/layout.rs",
+    "src/board/posting.rs",
     "src/group/engine.rs",
     "src/group/handover.rs",
     "src/group/member.rs",
     "src/group/rebalance.rs",
+    "src/queue/entry.rs",
     "src/ring.rs",
     "src/ring/",
     "src/session/deadline.rs",
     "src/session/timing.rs",
+    "src/worker/failure.rs",
+    "src/worker/lifecycle.rs",
+    "src/worker/message.rs",
 ];
 
 /// Everything wrong with the file at `path`, which is relative to the crate and has slashes.

@@ -1,0 +1,1 @@
+//! Work that is claimed: the job board, in the layout of TaskFlow.

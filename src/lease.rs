@@ -1,0 +1,1 @@
+//! Exclusive, temporary ownership of one thing.

@@ -1,0 +1,1 @@
+//! Work that is claimed by priority: the work queue.
