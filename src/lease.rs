@@ -149,9 +149,8 @@ impl Lease {
         .await
     }
 
-    /// The same question as operations of a transaction on the same store: they fail unless the lease is held.
-    ///
-    /// They are meaningful in a commit of this process's own session only: see [`Lease::session_id`].
+    /// The same question as operations of a transaction on the same store, in whatever session: it is refused
+    /// unless this very lease holds when the store applies it.
     pub fn checks(&self) -> Vec<Op> {
         let lock = (self.inner.lock.clone(), LOCK_VERSION);
         let checks = [Some(lock), self.inner.subject.clone()].into_iter().flatten();
@@ -525,3 +524,6 @@ impl fmt::Debug for Leases {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
