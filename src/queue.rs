@@ -56,11 +56,6 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use self::{
-    open::Handle,
-    shelf::Found,
-    take::{Wanted, out_of_reach, take, try_take},
-};
 pub use self::{
     collect::{Collected, Finished},
     delivery::Delivery,
@@ -69,6 +64,11 @@ pub use self::{
     open::OpenQueue,
     put::Put,
     value::State,
+};
+use self::{
+    open::Handle,
+    shelf::Found,
+    take::{Wanted, out_of_reach, take, try_take},
 };
 use crate::{backend::path::ZnodePath, error::Error};
 
@@ -141,7 +141,10 @@ impl WorkQueue {
     /// # Cancel safety
     ///
     /// As [`WorkQueue::take`].
-    pub async fn take_where(&self, wanted: impl FnMut(&Entry) -> bool + Send) -> Result<Delivery, QueueError> {
+    pub async fn take_where(
+        &self,
+        wanted: impl FnMut(&Entry) -> bool + Send,
+    ) -> Result<Delivery, QueueError> {
         self.one(Wanted::Matching(wanted)).await
     }
 

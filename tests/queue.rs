@@ -131,7 +131,10 @@ async fn an_entry_goes_from_unowned_to_owned_to_done_and_to_the_collector(store:
         "dataset": "taxi", "groupid": "42", "state": 3, "payload": { "x": 1 },
         "worker": "w", "claim": claim, "attempt": 1,
     });
-    assert_eq!(values(&store, "owned").await, BTreeMap::from([("entry-100-taxi:42-0000000000".into(), value)]));
+    assert_eq!(
+        values(&store, "owned").await,
+        BTreeMap::from([("entry-100-taxi:42-0000000000".into(), value)])
+    );
 
     delivery.done(json!(["fine"])).await.unwrap();
     assert_eq!(counts(&store).await, [0, 0, 1, 0, 0]);
@@ -141,7 +144,10 @@ async fn an_entry_goes_from_unowned_to_owned_to_done_and_to_the_collector(store:
     let results = soon(queue.collect(10)).await.unwrap();
     assert_eq!(results.len(), 1);
     assert_eq!(results[0].state(), Some(State::Successful));
-    assert_eq!((results[0].result(), results[0].payload()), (Some(&json!(["fine"])), Some(&json!({ "x": 1 }))));
+    assert_eq!(
+        (results[0].result(), results[0].payload()),
+        (Some(&json!(["fine"])), Some(&json!({ "x": 1 })))
+    );
     assert_eq!((results[0].worker(), results[0].attempts(), results[0].error()), (Some("w"), 1, None));
     assert_eq!(counts(&store).await, [0, 0, 1, 0, 0], "they stay until they are confirmed");
     assert_eq!(results.confirm().await.unwrap().len(), 1);
@@ -166,7 +172,10 @@ async fn the_highest_priority_comes_first_and_the_oldest_within_one(store: Store
         let priority = delivery.entry().priority();
         delivery.done(()).await.unwrap();
         let done = names(&store, "done").await;
-        assert!(done.iter().any(|it| it.starts_with(&format!("entry-{priority:03}-label-{name}:1-"))), "{done:?}");
+        assert!(
+            done.iter().any(|it| it.starts_with(&format!("entry-{priority:03}-label-{name}:1-"))),
+            "{done:?}"
+        );
     }
 }
 
@@ -204,14 +213,16 @@ async fn several_are_taken_at_once(store: Store) {
 async fn whoever_waits_gets_what_is_put_later_by_another(store: Store) {
     let (_one, takes) = worker(&store, "takes").await;
     let (_two, puts) = worker(&store, "puts").await;
-    let mut waiting = std::pin::pin!(takes.take());
-    assert!(tokio::time::timeout(100 * MS, waiting.as_mut()).await.is_err());
     let mut ready = std::pin::pin!(takes.wait_for_work());
     assert!(tokio::time::timeout(100 * MS, ready.as_mut()).await.is_err());
     puts.put("late").await.unwrap();
-    let (delivery, ready) = tokio::join!(soon(waiting), soon(ready));
-    assert_eq!(payload(&delivery.unwrap()), json!("late"));
-    ready.unwrap();
+    soon(ready).await.unwrap();
+    let first = soon(takes.take()).await.unwrap();
+    assert_eq!(payload(&first), json!("late"));
+    let mut waiting = std::pin::pin!(takes.take());
+    assert!(tokio::time::timeout(100 * MS, waiting.as_mut()).await.is_err());
+    puts.put("later").await.unwrap();
+    assert_eq!(payload(&soon(waiting).await.unwrap()), json!("later"));
 }
 
 async fn what_has_failed_is_collected_with_its_error(store: Store) {
@@ -346,7 +357,10 @@ async fn each_of_many_entries_is_done_once_by_several_workers(store: Store) {
 async fn without_a_backend_there_is_no_queue_and_the_error_says_what_to_do() {
     let alone = PartitionCoordinator::standalone();
     let error = alone.queue("/q").await.unwrap_err();
-    assert!(matches!(error, QueueError::Standalone) && error.to_string().contains("backend::Memory"), "{error}");
+    assert!(
+        matches!(error, QueueError::Standalone) && error.to_string().contains("backend::Memory"),
+        "{error}"
+    );
     let coordinator = PartitionCoordinator::connect(Config::for_backend(Memory::new())).await.unwrap();
     for bad in ["", "q", "/q/", "/q//r", "/\u{0}"] {
         let error = coordinator.queue(bad).await.unwrap_err();
@@ -362,7 +376,9 @@ async fn nothing_works_any_more_after_the_shutdown_and_nothing_hangs() {
     let delivery = queue.take().await.unwrap();
     coordinator.shutdown().await.unwrap();
     let hour = Duration::from_secs(3600);
-    let closed = |outcome: Result<(), QueueError>| assert!(matches!(outcome, Err(QueueError::Service(_))), "{outcome:?}");
+    let closed = |outcome: Result<(), QueueError>| {
+        assert!(matches!(outcome, Err(QueueError::Service(_))), "{outcome:?}")
+    };
     tokio::time::timeout(hour, async {
         closed(queue.put(2).await);
         closed(queue.take().await.map(drop));

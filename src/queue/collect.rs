@@ -141,7 +141,8 @@ async fn confirm(shared: Arc<Shared>, mut results: Vec<Finished>) -> Result<Vec<
     while !results.is_empty() {
         let mut batch: Vec<_> = results.drain(..results.len().min(AT_ONCE)).collect();
         loop {
-            let ops = batch.iter().map(|result| Op::delete(&path_of(done, &result.entry), Some(result.version)));
+            let ops =
+                batch.iter().map(|result| Op::delete(&path_of(done, &result.entry), Some(result.version)));
             match shared.receipts.commit(&live, ops.collect()).await {
                 Ok(_) => break,
                 // Confirmed by another collector, or not to be deleted.
@@ -182,11 +183,7 @@ pub(crate) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Re
 }
 
 /// Up to `max` of the entries in a folder, oldest first, and a watch on it.
-async fn read(
-    live: &Live,
-    folder: &ZnodePath,
-    max: usize,
-) -> Result<(Vec<Finished>, Watch), backend::Error> {
+async fn read(live: &Live, folder: &ZnodePath, max: usize) -> Result<(Vec<Finished>, Watch), backend::Error> {
     let (names, _, watch) = live.session.watch_children(folder).await?;
     let mut entries: Vec<_> = names.iter().filter_map(|name| readable(folder, name)).collect();
     entries.sort_unstable_by(Entry::by_age);

@@ -91,7 +91,9 @@ impl Custody {
                 Err(CommitError { index: Some(0), error: backend::Error::BadVersion }) => {
                     return Err(QueueError::at(&self.owned)(backend::Error::BadVersion));
                 }
-                Err(CommitError { index: Some(0 | 1), error: backend::Error::NoNode }) => return Err(self.lost()),
+                Err(CommitError { index: Some(0 | 1), error: backend::Error::NoNode }) => {
+                    return Err(self.lost());
+                }
                 Err(CommitError { error, .. }) => error,
             };
             if !error.is_unknown() {
@@ -152,7 +154,9 @@ impl Custody {
         let hold = self.hold.take().expect("it is given away only with the delivery");
         match hold.finish(ops, evidence).await? {
             Ok(done) => Ok(done),
-            Err(Unfinished::Lost | Unfinished::Refused { index: 0, error: backend::Error::NoNode }) => Err(lost),
+            Err(Unfinished::Lost | Unfinished::Refused { index: 0, error: backend::Error::NoNode }) => {
+                Err(lost)
+            }
             Err(Unfinished::Unknown(_)) => Err(QueueError::Unknown { path: self.owned.to_string() }),
             Err(Unfinished::Refused { error, .. } | Unfinished::Backend(error)) => {
                 Err(QueueError::at(&self.owned)(error))

@@ -218,10 +218,26 @@ mod tests {
     #[test]
     fn names_of_another_form_are_odd() {
         for name in [
-            "", "entry", "entry-", "entry-100", "entry-100-", "entry-100-d", "entry-100-0000000001", "entry--d-0000000001",
-            "entry-100-d-000000001", "entry-100-d-00000000001", "entry-100-d-00000000a1", "entry-1e2-d-0000000001",
-            "entry-100-d-+000000001", "entry-99999999999-d-0000000001", "entry-100-d-2147483648", "entry-100-d-4294967296",
-            "entry-100-d--2147483649", "other-100-d-0000000001", "Entry-100-d-0000000001", "claims",
+            "",
+            "entry",
+            "entry-",
+            "entry-100",
+            "entry-100-",
+            "entry-100-d",
+            "entry-100-0000000001",
+            "entry--d-0000000001",
+            "entry-100-d-000000001",
+            "entry-100-d-00000000001",
+            "entry-100-d-00000000a1",
+            "entry-1e2-d-0000000001",
+            "entry-100-d-+000000001",
+            "entry-99999999999-d-0000000001",
+            "entry-100-d-2147483648",
+            "entry-100-d-4294967296",
+            "entry-100-d--2147483649",
+            "other-100-d-0000000001",
+            "Entry-100-d-0000000001",
+            "claims",
         ] {
             assert_eq!(name.parse::<Entry>(), Err(OddName(name.into())));
         }

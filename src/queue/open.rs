@@ -168,8 +168,7 @@ pub(crate) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<()
     loop {
         let found = session.get_many(&znodes).await?;
         let missing = znodes.iter().zip(found).filter(|(_, found)| found.is_none());
-        let creates: Vec<_> =
-            missing.map(|(path, _)| Op::create(path, [], CreateMode::Persistent)).collect();
+        let creates: Vec<_> = missing.map(|(path, _)| Op::create(path, [], CreateMode::Persistent)).collect();
         match session.commit(creates).await {
             Ok(_) => return Ok(()),
             // Somebody else is at it: look again.

@@ -205,7 +205,8 @@ impl Posting {
         let (_, stat) = live.session.get(bucket).await?.ok_or(backend::Error::NoNode)?;
         for folder in [&layout.unowned, &layout.owned] {
             let (names, _) = live.session.children(folder).await?;
-            if names.iter().filter_map(|name| readable(folder, name)).any(|entry| entry.label() == self.label) {
+            if names.iter().filter_map(|name| readable(folder, name)).any(|entry| entry.label() == self.label)
+            {
                 return Ok(None);
             }
         }

@@ -62,7 +62,9 @@ impl Receipts {
                     self.keep(receipt, expected);
                     return Ok(Some(done));
                 }
-                Err(CommitError { index: Some(index), .. }) if index == ops.len() && receipt.version.is_some() => {
+                Err(CommitError { index: Some(index), .. })
+                    if index == ops.len() && receipt.version.is_some() =>
+                {
                     debug!(receipt = %receipt.path, "somebody has touched it");
                     receipt = self.fresh(live.id());
                     continue;
@@ -79,7 +81,9 @@ impl Receipts {
             }
             let Ok(found) = live.read_back(&receipt.path).await else { return Err(NotDone::Unknown) };
             match found.map(|(_, stat)| stat.version) {
-                version if version == receipt.version => debug!(receipt = %receipt.path, "not applied: again"),
+                version if version == receipt.version => {
+                    debug!(receipt = %receipt.path, "not applied: again")
+                }
                 Some(version) if version == expected => {
                     self.keep(receipt, expected);
                     return Ok(None);

@@ -34,7 +34,8 @@ const AT_ONCE: usize = 100;
 
 /// Runs until it is cancelled or there will never be a session again.
 pub(crate) async fn run(shared: Arc<Shared>, cancelled: CancellationToken) {
-    let mut task = Task { shared, known: HashMap::new(), left_alone: LeftAlone::default(), dice: fastrand::Rng::new() };
+    let mut task =
+        Task { shared, known: HashMap::new(), left_alone: LeftAlone::default(), dice: fastrand::Rng::new() };
     cancelled.run_until_cancelled(task.follow()).await;
 }
 
@@ -138,7 +139,10 @@ impl Task {
                 let (worker, attempt) = (value.worker().unwrap_or_default(), value.attempt());
                 info!(%entry, worker, attempt, "its worker is gone: given back");
             }
-            Err(CommitError { index: Some(0), error: backend::Error::NoNode | backend::Error::BadVersion }) => {
+            Err(CommitError {
+                index: Some(0),
+                error: backend::Error::NoNode | backend::Error::BadVersion,
+            }) => {
                 debug!(%entry, "somebody else has given it back");
             }
             Err(CommitError { index: Some(_), error: backend::Error::NoNode }) => {
@@ -183,7 +187,10 @@ async fn trim(session: &dyn Session, shared: &Shared) -> Result<(), backend::Err
     Ok(())
 }
 
-async fn delete_what_is_there(session: &dyn Session, mut paths: Vec<ZnodePath>) -> Result<(), backend::Error> {
+async fn delete_what_is_there(
+    session: &dyn Session,
+    mut paths: Vec<ZnodePath>,
+) -> Result<(), backend::Error> {
     loop {
         match session.commit(paths.iter().map(|path| Op::delete(path, None)).collect()).await {
             Ok(_) => return Ok(()),

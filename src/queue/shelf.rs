@@ -53,6 +53,7 @@ struct Stock {
     puts: u64,
     /// From how many is chosen: more than one while others are faster.
     width: usize,
+    misses: u32,
     error: Option<Error>,
     is_closed: bool,
     dice: fastrand::Rng,
@@ -83,6 +84,7 @@ impl Shelf {
             looking: 0,
             puts: 0,
             width: 1,
+            misses: 0,
             error: None,
             is_closed: false,
             dice: fastrand::Rng::new(),
@@ -123,7 +125,8 @@ impl Shelf {
                 (stock.entries.iter().take(limit).cloned().collect::<Vec<_>>(), stock.width)
             };
             // Not under the lock: this is the caller's code.
-            let accepted = candidates.into_iter().filter(|entry| wanted.as_mut().is_none_or(|wanted| wanted(entry)));
+            let accepted =
+                candidates.into_iter().filter(|entry| wanted.as_mut().is_none_or(|wanted| wanted(entry)));
             let mut accepted: Vec<_> = accepted.take(count.saturating_add(width - 1)).collect();
             let mut stock = self.lock();
             if accepted.is_empty() {
@@ -249,10 +252,16 @@ impl Shelf {
         self.announce();
     }
 
-    /// Somebody else was faster, or not.
-    pub(crate) fn adapt(&self, was_first: bool) {
-        let width = &mut self.lock().width;
-        *width = if was_first { *width / 2 } else { *width * 2 }.clamp(1, WIDEST);
+    /// Whether what was chosen was still there. A single miss comes from choosing from a look that is stale; several in
+    /// a row mean that others are after the same entries.
+    pub(crate) fn adapt(&self, was_there: bool) {
+        let mut stock = self.lock();
+        stock.misses = if was_there { 0 } else { stock.misses + 1 };
+        match stock.misses {
+            0 => stock.width = (stock.width / 2).max(1),
+            1 => {}
+            _ => stock.width = (stock.width * 2).min(WIDEST),
+        }
     }
 
     fn announce(&self) {
@@ -371,7 +380,7 @@ impl LeftAlone {
     /// Leaves one alone from now on.
     pub(crate) fn report(&mut self, folder: &ZnodePath, name: &str, why: &str) {
         if self.0.insert(name.into()) {
-            warn!(%folder, name, why, "left alone");
+            warn!(path = format_args!("{folder}/{name}"), why, "left alone");
         }
     }
 }

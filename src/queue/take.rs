@@ -178,7 +178,9 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
     let mut asked: Vec<Pin<Box<dyn Future<Output = Outcome> + Send>>> = Vec::new();
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
-            Some((data, stat)) => asked.push(Box::pin(ask(&shared, &live, chosen, Value::read(&data), stat.version))),
+            Some((data, stat)) => {
+                asked.push(Box::pin(ask(&shared, &live, chosen, Value::read(&data), stat.version)))
+            }
             None => {
                 shared.shelf.adapt(false);
                 chosen.is_gone();
@@ -253,7 +255,9 @@ async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Valu
             Err(error) if error.is_unknown() => Outcome::NotNow,
             Err(error) => Outcome::Failed(QueueError::at(&layout.root)(error)),
         },
-        Refused::Op { error, .. } | Refused::Backend(error) => Outcome::Failed(QueueError::at(&layout.root)(error)),
+        Refused::Op { error, .. } | Refused::Backend(error) => {
+            Outcome::Failed(QueueError::at(&layout.root)(error))
+        }
     }
 }
 
@@ -271,9 +275,10 @@ async fn find(shared: &Shared, live: &Live, entry: &Entry, claim: &str) -> Optio
             let paths: Vec<_> = alike.filter_map(|name| folder.join(name).ok()).collect();
             let found = live.session.get_many(&paths).await?;
             let is_ours = |data: &[u8]| Value::read(data).claim() == Some(claim);
-            let ours = paths.into_iter().zip(found).find(|(_, found)| {
-                found.as_ref().is_some_and(|(data, _)| is_ours(data))
-            });
+            let ours = paths
+                .into_iter()
+                .zip(found)
+                .find(|(_, found)| found.as_ref().is_some_and(|(data, _)| is_ours(data)));
             Ok::<_, backend::Error>(ours.map(|(path, _)| path))
         };
         match read.await {

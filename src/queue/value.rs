@@ -144,8 +144,7 @@ impl Value {
 
     /// The same, to be taken again after `attempt` deliveries.
     pub(crate) fn given_back(&self, attempt: u32) -> Value {
-        let mut back =
-            self.with([("state", State::Pending.number().into()), ("attempt", attempt.into())]);
+        let mut back = self.with([("state", State::Pending.number().into()), ("attempt", attempt.into())]);
         back.fields.shift_remove("worker");
         back.fields.shift_remove("claim");
         back
@@ -255,7 +254,9 @@ mod tests {
 
     #[test]
     fn fields_of_a_wrong_type_are_as_good_as_missing() {
-        let value = Value::read(br#"{"attempt": -1, "claim": 7, "worker": null, "state": "x", "foreign": {"hex": "0"}}"#);
+        let value = Value::read(
+            br#"{"attempt": -1, "claim": 7, "worker": null, "state": "x", "foreign": {"hex": "0"}}"#,
+        );
         assert_eq!((value.attempt(), value.claim(), value.worker(), value.state()), (0, None, None, None));
         assert_eq!(Value::read(br#"{"state": 9, "attempt": 99999999999}"#).attempt(), u32::MAX);
     }

@@ -69,7 +69,8 @@ async fn a_listing_is_sorted_as_the_original_sorts_it(store: Store) {
 #[test]
 fn the_order_of_names_is_the_original_s_also_where_no_server_takes_them() {
     for list in golden()["lists"].as_array().unwrap() {
-        let mut entries: Vec<Entry> = texts(&list["names"]).iter().map(|name| name.parse().unwrap()).collect();
+        let mut entries: Vec<Entry> =
+            texts(&list["names"]).iter().map(|name| name.parse().unwrap()).collect();
         entries.sort();
         let names: Vec<_> = entries.iter().map(Entry::name).collect();
         assert_eq!(names, texts(&list["sorted"]));
@@ -83,7 +84,10 @@ fn the_prefix_is_the_original_s_for_each_priority_that_can_be_put() {
         let entry: Result<Entry, _> = format!("{prefix}0000000003").parse();
         match entry {
             Ok(entry) => {
-                assert_eq!((i64::from(entry.priority()), entry.label(), entry.sequence()), (priority, "d:g", 3));
+                assert_eq!(
+                    (i64::from(entry.priority()), entry.label(), entry.sequence()),
+                    (priority, "d:g", 3)
+                );
             }
             // For these every reader of the original raises.
             Err(_) => assert!(priority < 0, "{prefix}"),
