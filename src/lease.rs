@@ -94,6 +94,11 @@ impl Lease {
         self.inner.tenure.is_valid()
     }
 
+    /// Whether it is over for good: then nothing can be written under it any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inner.tenure.has_ended()
+    }
+
     /// How long it is certain to last if nothing more is heard from the store.
     pub fn remaining(&self) -> Duration {
         self.inner.tenure.remaining()
@@ -461,17 +466,19 @@ impl Leases {
         name: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
+        let closed = || Error::Closed { group: String::new() };
         let cancelled = self.tasks.cancelled();
-        if !cancelled.is_cancelled() {
-            self.tasks.spawn(name, async move {
-                if let Some(found) = cancelled.run_until_cancelled(work).await {
-                    // Nobody waits for it any more: dropping it gives it back.
-                    let _ = sender.send(found);
-                }
-            });
+        if cancelled.is_cancelled() {
+            return Err(closed());
         }
-        receiver.await.map_err(|_| Error::Closed { group: String::new() })
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn(name, async move {
+            if let Some(found) = cancelled.run_until_cancelled(work).await {
+                // Nobody waits for it any more: dropping it gives it back.
+                let _ = sender.send(found);
+            }
+        });
+        receiver.await.map_err(|_| closed())
     }
 
     /// Takes the lease of `request` in the session `live`. The second value is what became of the operations,
