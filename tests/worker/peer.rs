@@ -3,9 +3,9 @@
 use std::{
     collections::HashMap,
     future::Future,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -306,9 +306,4 @@ impl Receipt for FaultyReceipt {
             if fails { Err(unavailable()) } else { Ok(()) }
         })
     }
-}
-
-/// Whether `future` is ready at once.
-pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
