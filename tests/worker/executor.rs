@@ -325,7 +325,7 @@ async fn an_executor_that_is_dropped_ends_every_request() {
 async fn an_executor_whose_connection_is_gone_consumes_again() {
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, Faults { broken: 100, ..Faults::default() });
-    let mut peer = Peer::new(&broker, "w").await;
+    let peer = Peer::new(&broker, "w").await;
     let executor = Executor::builder(faulty.clone()).topics(["w"]).start().await.unwrap();
     peer.list(executor.name(), &["t"]).await;
     sleep(Duration::from_secs(60)).await;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use apportion::worker::{
-    Arguments, Context, Executor, RequestError, Worker, local::LocalBroker, message::Request,
+    Arguments, Context, Executor, RequestError, Worker, failure::Failure, local::LocalBroker,
+    message::Request,
 };
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use crate::peer::{Faults, Faulty, LONG};
 
 const REQUESTS: u64 = 60;
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 20;
 
 /// How often each request has run.
 type Runs = Arc<Mutex<BTreeMap<u64, u32>>>;
@@ -83,6 +84,18 @@ async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static 
 async fn without_faults_every_request_ends_as_its_task_does() {
     let ends = each_request_ends_once(0, Faults::default()).await;
     assert_eq!(ends, BTreeMap::from([("success", 36), ("failure", 24)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_takes_an_hour_is_not_taken_for_lost() {
+    let broker = LocalBroker::new();
+    let nap = async |_, _| {
+        sleep(Duration::from_secs(3600)).await;
+        Ok::<_, Failure>("rested")
+    };
+    let _worker = Worker::builder(broker.clone()).topic("a").task("nap", nap).start().await.unwrap();
+    let executor = Executor::builder(broker).topics(["a"]).start().await.unwrap();
+    assert_eq!(executor.submit(Request::execute("nap")).await, Ok("rested".into()));
 }
 
 #[tokio::test(start_paused = true)]

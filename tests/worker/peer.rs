@@ -222,10 +222,11 @@ impl Transport for Faulty {
                     state.held_back.push((topic.to_owned(), message));
                 } else if !state.happens(faults.lost) {
                     if state.happens(faults.twice) {
-                        copies.push((topic.to_owned(), message.clone()));
+                        let copy = (topic.to_owned(), message.clone());
+                        if state.dice.bool() { copies.push(copy) } else { state.held_back.push(copy) }
                     }
                     copies.push((topic.to_owned(), message));
-                    if state.dice.bool() {
+                    if state.happens(10) {
                         copies.append(&mut state.held_back);
                     }
                 }
