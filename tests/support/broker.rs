@@ -47,6 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Broker {
     port: u16,
+    epmd_port: u16,
     folder: PathBuf,
     environment: Vec<(&'static str, String)>,
     processes: Option<Processes>,
@@ -87,14 +88,14 @@ impl Broker {
             format!("apportion-rabbit-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = env::temp_dir().join(&name);
         fs::create_dir_all(&folder).expect("the temporary folder is writable");
-        let port = free_port();
+        let (port, epmd_port) = (free_port(), free_port());
         let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n");
         fs::write(folder.join("rabbitmq.conf"), config).expect("the temporary folder is writable");
         fs::write(folder.join("enabled_plugins"), "[].\n").expect("the temporary folder is writable");
         let inside = |name: &str| folder.join(name).display().to_string();
         let environment = vec![
             ("HOME", folder.display().to_string()),
-            ("ERL_EPMD_PORT", free_port().to_string()),
+            ("ERL_EPMD_PORT", epmd_port.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
             ("RABBITMQ_NODENAME", format!("{name}@localhost")),
             ("RABBITMQ_DIST_PORT", free_port().to_string()),
@@ -112,7 +113,7 @@ impl Broker {
             // Otherwise the script stays between us and the node, and would have to be told to pass signals on.
             ("RABBITMQ_ALLOW_INPUT", "1".to_owned()),
         ];
-        Broker { port, folder, environment, processes: None }
+        Broker { port, epmd_port, folder, environment, processes: None }
     }
 
     /// Starts the processes without waiting for the broker to serve.
@@ -171,6 +172,11 @@ impl Broker {
     /// The port on which it serves.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of its `epmd`.
+    pub fn epmd_port(&self) -> u16 {
+        self.epmd_port
     }
 
     /// Where it keeps its data, configuration and log.
