@@ -4,11 +4,13 @@ mod executor;
 pub mod failure;
 mod finder;
 mod handler;
+mod json;
 pub mod lifecycle;
 pub mod local;
 pub mod message;
 mod server;
 pub mod transport;
+pub mod validate;
 
 #[cfg(feature = "amqp")]
 pub mod amqp;

@@ -58,6 +58,10 @@ pub struct Message {
     pub reply_to: Option<String>,
     /// Which request an answer belongs to.
     pub correlation_id: Option<String>,
+    /// Who sent it, one name for each start of an executor or worker of this crate; the AMQP property `app_id`.
+    /// Python peers send none and read none. It tells that the sender keeps two promises beyond theirs: an executor
+    /// uses a correlation id once only, and a worker goes on saying that a request is running.
+    pub sender: Option<String>,
     /// The content, JSON as UTF-8.
     pub body: Vec<u8>,
 }
@@ -81,6 +85,13 @@ impl Message {
         self.correlation_id = Some(id.into());
         self
     }
+
+    /// Says who sends it.
+    #[must_use]
+    pub fn sender(mut self, name: impl Into<String>) -> Self {
+        self.sender = Some(name.into());
+        self
+    }
 }
 
 impl fmt::Debug for Message {
@@ -89,12 +100,14 @@ impl fmt::Debug for Message {
             .field("kind", &self.kind)
             .field("reply_to", &self.reply_to)
             .field("correlation_id", &self.correlation_id)
+            .field("sender", &self.sender)
             .field("body", &String::from_utf8_lossy(&self.body))
             .finish()
     }
 }
 
-/// Receives the messages of one topic. Dropping it stops that, and gives back what was not settled.
+/// Receives the messages of one topic. Dropping it stops that, and gives back what it did not hand out yet. What
+/// was handed out should be settled before.
 pub struct Consumer(Box<dyn Deliveries>);
 
 /// What a transport implements to hand out messages.
