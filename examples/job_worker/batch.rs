@@ -110,7 +110,7 @@ impl Batch {
             wrong.push("what never works was not given up".into());
         }
         if !wrong.is_empty() {
-            return Err(format!("not as it should be: {}", wrong.join("; ")).into());
+            return Err(format!("not every job was done exactly once: {}", wrong.join("; ")).into());
         }
         say!(
             "  {}: one result each, under the latest token, and it is right.",

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Args, Event, batch::Batch, store::Store, task};
 use crate::support::{
-    Failure, say,
+    Failure, Gate, say,
     screen::{bytes, count, dim, red, yellow},
     stopped, time_of_day,
 };
@@ -27,8 +27,8 @@ pub async fn work(config: Config, args: Args) -> Result<(), Failure> {
     let stage = task::Stage {
         worker: me,
         pace: args.pace.unwrap_or_default(),
-        halfway: task::Gate::default(),
-        to_store: task::Gate::default(),
+        halfway: Gate::default(),
+        to_store: Gate::default(),
     };
     let outcome = super::work(&board, &stage, stop, |task, event| {
         let (job, file) = (&task.name, task.file.display());
