@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
-use apportion::{
-    Config, PartitionCoordinator,
-    backend::Memory,
-    queue::{Delivery, WorkQueue},
-};
+use apportion::{Config, PartitionCoordinator, backend::Memory, queue::WorkQueue};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
@@ -178,9 +174,9 @@ async fn start_node(
     let (sender, has) = watch::channel(String::new());
     let mut task = JoinSet::new();
     task.spawn(async move {
-        let report = |delivery: &Delivery, event: &Event| {
+        let report = |delivery: &str, event: &Event| {
             if matches!(event, Event::Taken) {
-                sender.send_replace(delivery.to_string());
+                sender.send_replace(delivery.into());
             }
         };
         // It ends when its coordinator is shut down.

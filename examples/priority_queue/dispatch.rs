@@ -11,7 +11,7 @@ use crate::{
     data::{Answer, DataSet, Question, SETS, set_of},
     support::{
         Column, Failure, say,
-        screen::{count, green},
+        screen::{bar, count, green},
         table,
     },
 };
@@ -46,6 +46,12 @@ impl Answers {
     pub fn new(start: Instant) -> Answers {
         let all = Question::all().into_iter().map(|question| (question.label(), question)).collect();
         Answers { start, all, seen: Vec::new() }
+    }
+
+    /// `[#####...............]  12 of 48`.
+    pub fn progress(&self) -> String {
+        let (done, all) = (self.seen.len(), self.all());
+        format!("{} {done:>4} of {all}", bar(done, all))
     }
 
     pub fn all(&self) -> usize {

@@ -1,8 +1,9 @@
 //! One process of a real fleet: a compute node, or the dispatcher.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
 use apportion::{Config, PartitionCoordinator};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Args, Event, Node,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::support::{
     Failure, say,
-    screen::{bar, bold, count, dim, yellow},
+    screen::{bold, count, dim, yellow},
     seconds, stopped, time, time_of_day,
 };
 
@@ -51,7 +52,9 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
     }
     let mut answers = Answers::new(time::now());
     let (new, known) = dispatch::put(&queue).await?;
-    say!("{} put into {queue}, {known} were there already; times are UTC", count(new, "entry"));
+    say!("{} put into {queue}, {known} there already; times are UTC", count(new, "question"));
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !answers.is_complete() {
         tokio::select! {
             collected = answers.collect(&queue) => {
@@ -59,15 +62,15 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
                     let worker = finished.worker().unwrap_or("?");
                     say!("{}  {} done by {worker}, attempt {}", time_of_day(), finished.entry(), finished.attempts());
                 }
-                let (done, all) = (answers.seen.len(), answers.all());
-                say!("{}  {} {done:>4} of {all}", time_of_day(), bar(done, all));
             }
+            _ = ticks.tick() => say!("{}  {}", time_of_day(), answers.progress()),
             () = &mut stop => {
                 coordinator.shutdown().await?;
                 return Err("stopped: the rest of the work is in the queue".into());
             }
         }
     }
+    say!("{}  {}", time_of_day(), answers.progress());
     say!("\n{}", bold("SUMMARY"));
     answers.print_nodes();
     let score = answers.score();

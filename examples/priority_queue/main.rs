@@ -20,7 +20,7 @@ mod support;
 
 use std::{pin::pin, process::ExitCode, time::Duration};
 
-use apportion::queue::{Delivery, QueueError, WorkQueue};
+use apportion::queue::{QueueError, WorkQueue};
 use clap::{Parser, ValueEnum};
 
 use self::{
@@ -34,7 +34,7 @@ async fn compute(
     queue: &WorkQueue,
     node: &Node,
     stop: impl Future<Output = ()>,
-    mut report: impl FnMut(&Delivery, &Event),
+    mut report: impl FnMut(&str, &Event),
 ) -> Result<(), QueueError> {
     let mut stop = pin!(stop);
     let mut cache = Cache::of(node.cache);
@@ -51,16 +51,17 @@ async fn compute(
             () = &mut stop => return Ok(()),
             delivery = take => delivery?,
         };
+        let name = delivery.to_string();
         let question: Question = match delivery.payload_as() {
             Ok(question) => question,
             Err(error) => {
                 // It would fail everywhere: the dispatcher gets the error as its result.
-                report(&delivery, &Event::Failed(error.to_string()));
+                report(&name, &Event::Failed(error.to_string()));
                 is_ours(delivery.fail(error).await)?;
                 continue;
             }
         };
-        report(&delivery, &Event::Taken);
+        report(&name, &Event::Taken);
         let answer = tokio::select! {
             () = &mut stop => {
                 is_ours(delivery.release().await)?;
@@ -68,12 +69,11 @@ async fn compute(
             }
             answer = delivery.lease().while_held(answer(&question, node, &mut cache)) => answer,
         };
-        let Ok(answer) = answer else {
-            report(&delivery, &Event::Lost);
-            continue;
+        let event = match answer {
+            Ok(answer) if is_ours(delivery.done(&answer).await)? => Event::Answered(answer),
+            Ok(_) | Err(_) => Event::Lost,
         };
-        report(&delivery, &Event::Answered(answer.clone()));
-        is_ours(delivery.done(answer).await)?;
+        report(&name, &event);
     }
 }
 

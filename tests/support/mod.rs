@@ -16,6 +16,7 @@ pub mod broker;
 pub mod ensemble;
 pub mod events;
 pub mod fleet;
+pub mod process;
 pub mod proxy;
 pub mod server;
 
@@ -26,6 +27,7 @@ use apportion::backend::zookeeper::{Hosts, ZooKeeper};
 pub use self::{
     broker::{Broker, shared_broker},
     ensemble::Ensemble,
+    process::Process,
     proxy::{Mode, Proxy},
     server::{Server, Settings},
 };
