@@ -94,6 +94,11 @@ impl Lease {
         self.inner.tenure.is_valid()
     }
 
+    /// Whether it is over for good: then nothing can be written under it any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inner.tenure.has_ended()
+    }
+
     /// How long it is certain to last if nothing more is heard from the store.
     pub fn remaining(&self) -> Duration {
         self.inner.tenure.remaining()
@@ -149,9 +154,8 @@ impl Lease {
         .await
     }
 
-    /// The same question as operations of a transaction on the same store: they fail unless the lease is held.
-    ///
-    /// They are meaningful in a commit of this process's own session only: see [`Lease::session_id`].
+    /// The same question as operations of a transaction on the same store, in whatever session: it is refused
+    /// unless this very lease holds when the store applies it.
     pub fn checks(&self) -> Vec<Op> {
         let lock = (self.inner.lock.clone(), LOCK_VERSION);
         let checks = [Some(lock), self.inner.subject.clone()].into_iter().flatten();
@@ -462,17 +466,19 @@ impl Leases {
         name: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
+        let closed = || Error::Closed { group: String::new() };
         let cancelled = self.tasks.cancelled();
-        if !cancelled.is_cancelled() {
-            self.tasks.spawn(name, async move {
-                if let Some(found) = cancelled.run_until_cancelled(work).await {
-                    // Nobody waits for it any more: dropping it gives it back.
-                    let _ = sender.send(found);
-                }
-            });
+        if cancelled.is_cancelled() {
+            return Err(closed());
         }
-        receiver.await.map_err(|_| Error::Closed { group: String::new() })
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn(name, async move {
+            if let Some(found) = cancelled.run_until_cancelled(work).await {
+                // Nobody waits for it any more: dropping it gives it back.
+                let _ = sender.send(found);
+            }
+        });
+        receiver.await.map_err(|_| closed())
     }
 
     /// Takes the lease of `request` in the session `live`. The second value is what became of the operations,
@@ -534,3 +540,6 @@ impl fmt::Debug for Leases {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
