@@ -114,9 +114,9 @@ async fn an_abandoned_or_dropped_claim_can_be_claimed_again_under_a_higher_token
         let lock = znode(&*observer, lease.path()).await.1;
         assert_eq!((lease.token().get(), lock.version), (lock.czxid.unsigned_abs(), 1));
         if round < 4 {
-            claim.abandon().await.unwrap()
+            claim.abandon().await.unwrap();
         } else {
-            drop(claim)
+            drop(claim);
         }
         assert!(!lease.is_held());
     }
