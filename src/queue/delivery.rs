@@ -1,6 +1,6 @@
 //! [`Delivery`]: something that was taken, and how it ends.
 
-use std::{fmt, sync::Arc, sync::atomic::Ordering};
+use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
@@ -10,7 +10,7 @@ use super::{
     entry::Entry,
     error::{MAX_VALUE_BYTES, QueueError},
     layout::Layout,
-    open::{Handle, Shared},
+    open::{Handle, Shared, skip_number},
     recovery::give_back,
     value::Value,
 };
@@ -121,7 +121,7 @@ impl Custody {
         ];
         let owned = self.owned.clone();
         self.finish(Around { before, after: Vec::new() }, Some(owned)).await?;
-        self.shared.has_finished.store(true, Ordering::SeqCst);
+        self.shared.ended.notify_one();
         Ok(())
     }
 
@@ -159,6 +159,11 @@ impl Custody {
             }
             Err(Unfinished::Unknown(_)) => Err(QueueError::Unknown { path: self.owned.to_string() }),
             Err(Unfinished::Refused { error, .. } | Unfinished::Backend(error)) => {
+                if error == backend::Error::NodeExists {
+                    // It will be delivered again, and end then.
+                    let live = self.shared.leases.access().live().await?;
+                    skip_number(&*live.session, &self.shared.layout.done).await;
+                }
                 Err(QueueError::at(&self.owned)(error))
             }
         }

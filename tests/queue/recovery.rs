@@ -159,10 +159,11 @@ async fn the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it(store: Sto
         queue.put(number).await.unwrap();
     }
     assert_eq!(names(&store, "receipts").await.len(), 1, "one for puts that follow each other");
-    let puts = (0..4).map(|number| tokio::spawn(queue.put(number).into_future()));
-    for put in puts.collect::<Vec<_>>() {
-        put.await.unwrap().unwrap();
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        puts.spawn(queue.put(number).into_future());
     }
+    puts.join_all().await.into_iter().for_each(Result::unwrap);
     let receipts = names(&store, "receipts").await.len();
     assert!((1..=4).contains(&receipts), "{receipts}");
     let other = queue.clone();
