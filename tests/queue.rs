@@ -3,8 +3,12 @@
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "queue/between.rs"]
+mod between;
 #[path = "queue/foreign.rs"]
 mod foreign;
+#[path = "queue/gate.rs"]
+mod gate;
 #[path = "queue/golden.rs"]
 mod golden;
 #[path = "queue/losses.rs"]

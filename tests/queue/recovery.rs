@@ -106,8 +106,12 @@ async fn a_fresh_take_is_never_mistaken_for_an_abandoned_one(store: Store) {
 async fn whoever_stops_waiting_holds_nothing(store: Store) {
     let (_agent, queue) = worker(&store, "a").await;
     let (_other, puts) = worker(&store, "b").await;
+    let mut given_back = 0;
     for stage in 0..40 {
         puts.put(stage).await.unwrap();
+        // Seen, so that it is asked for at once.
+        let seen = || async { queue.entries().await.unwrap().pop() };
+        let put = eventually("seen", 10 * SECOND, seen).await;
         let mut waiting = Box::pin(queue.take());
         // Not only at waits for the store, but at each poll.
         let taken = std::future::poll_fn(|context| match waiting.as_mut().poll(context) {
@@ -132,11 +136,13 @@ async fn whoever_stops_waiting_holds_nothing(store: Store) {
                 // It was not delivered, so it does not count.
                 let delivery = soon(queue.take()).await.unwrap();
                 assert_eq!((payload(&delivery), delivery.attempt()), (json!(stage), 1));
+                given_back += usize::from(delivery.entry() != &put);
                 delivery.done(()).await.unwrap();
             }
         }
         assert_eq!(counts(&store).await[0], 0);
     }
+    assert!(given_back > 0, "no take was dropped half-way");
     counts_become(&store, [0, 0, 40, 0, 0]).await;
 }
 
