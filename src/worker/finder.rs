@@ -1,1 +1,211 @@
-//! Part of the worker protocol.
+//! Pure: which worker can run which task, and which of them gets the next request.
+//!
+//! A worker is known by its topic, for as long as it is heard of. Source: `taskflow.engines.worker_based.types`
+//! (`ProxyWorkerFinder`), which picks at random; here the one with the fewest open requests is picked, and of
+//! equals the one whose turn was longest ago, so that work is spread evenly without dice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{clock::Moment, ring::HashRing};
+
+/// The workers that were heard of lately.
+#[derive(Debug)]
+pub(super) struct Finder {
+    expiry: Duration,
+    workers: BTreeMap<Arc<str>, Known>,
+    /// How often a worker was picked.
+    turns: u64,
+    /// For each task that was picked for by key: the ring of the topics that list it. Emptied when a list changes.
+    rings: HashMap<String, HashRing>,
+}
+
+#[derive(Debug)]
+struct Known {
+    tasks: BTreeSet<String>,
+    heard: Moment,
+    open: usize,
+    last_turn: u64,
+}
+
+impl Finder {
+    /// Nobody is known yet; a worker that is silent for `expiry` is forgotten.
+    pub(super) fn new(expiry: Duration) -> Self {
+        Finder { expiry, workers: BTreeMap::new(), turns: 0, rings: HashMap::new() }
+    }
+
+    /// A worker says what it can run. Returns whether that is news.
+    pub(super) fn lists(
+        &mut self,
+        topic: &str,
+        tasks: impl IntoIterator<Item = String>,
+        now: Moment,
+    ) -> bool {
+        let tasks: BTreeSet<String> = tasks.into_iter().collect();
+        let is_news = match self.workers.get_mut(topic) {
+            Some(known) => {
+                known.heard = now;
+                let is_news = known.tasks != tasks;
+                known.tasks = tasks;
+                is_news
+            }
+            None => {
+                self.workers.insert(topic.into(), Known { tasks, heard: now, open: 0, last_turn: 0 });
+                true
+            }
+        };
+        if is_news {
+            self.rings.clear();
+        }
+        is_news
+    }
+
+    /// A worker, if it is known, has given a sign of life.
+    pub(super) fn heard(&mut self, topic: &str, now: Moment) {
+        if let Some(known) = self.workers.get_mut(topic) {
+            known.heard = now;
+        }
+    }
+
+    /// Forgets the workers that have been silent for too long, and returns their topics.
+    pub(super) fn drop_silent(&mut self, now: Moment) -> Vec<Arc<str>> {
+        let is_silent = |known: &Known| now.saturating_since(known.heard) >= self.expiry;
+        let dropped: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, known)| is_silent(known))
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        for topic in &dropped {
+            self.workers.remove(topic);
+            self.rings.clear();
+        }
+        dropped
+    }
+
+    /// Whether the worker of `topic` was heard of lately.
+    pub(super) fn knows(&self, topic: &str) -> bool {
+        self.workers.contains_key(topic)
+    }
+
+    /// The topics of the known workers, each with what it can run.
+    pub(super) fn workers(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeSet<String>)> {
+        self.workers.iter().map(|(topic, known)| (topic, &known.tasks))
+    }
+
+    /// Gives a request to a worker that lists `task`, the same one for the same `key` while the workers stay the
+    /// same. `None` if there is no such worker. Each pick asks for one [`Finder::release`].
+    pub(super) fn pick(&mut self, task: &str, key: Option<&str>) -> Option<Arc<str>> {
+        let able = self.workers.iter().filter(|(_, known)| known.tasks.contains(task));
+        let topic = match key {
+            None => {
+                able.min_by_key(|(_, known)| (known.open, known.last_turn)).map(|(topic, _)| topic)?.clone()
+            }
+            Some(key) => {
+                if !self.rings.contains_key(task) {
+                    let topics: Vec<&str> = able.map(|(topic, _)| &**topic).collect();
+                    let ring = HashRing::builder().members(topics).build().ok()?;
+                    self.rings.insert(task.to_owned(), ring);
+                }
+                self.rings.get(task)?.owner(key)?.into()
+            }
+        };
+        self.turns += 1;
+        let known = self.workers.get_mut(&topic)?;
+        known.open += 1;
+        known.last_turn = self.turns;
+        Some(topic)
+    }
+
+    /// A request that was given to the worker of `topic` has ended.
+    pub(super) fn release(&mut self, topic: &str) {
+        if let Some(known) = self.workers.get_mut(topic) {
+            // A worker that was forgotten and came back starts from nothing.
+            known.open = known.open.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_origin(Duration::from_secs(seconds))
+    }
+
+    fn finder(workers: &[(&str, &[&str])]) -> Finder {
+        let mut finder = Finder::new(MINUTE);
+        for (topic, tasks) in workers {
+            assert!(finder.lists(topic, tasks.iter().map(ToString::to_string), at(0)));
+        }
+        finder
+    }
+
+    #[test]
+    fn a_worker_that_was_silent_for_the_expiry_to_the_second_is_forgotten() {
+        let mut finder = finder(&[("a", &["t"]), ("b", &["t"])]);
+        finder.heard("b", at(1));
+        assert!(finder.drop_silent(at(59)).is_empty());
+        assert_eq!(finder.drop_silent(at(60)), ["a".into()]);
+        assert!(!finder.knows("a") && finder.knows("b"));
+        assert_eq!(finder.pick("t", None).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn only_a_worker_that_lists_the_task_is_picked() {
+        let mut finder = finder(&[("a", &["t"]), ("b", &["u", "v"])]);
+        for key in [None, Some("k")] {
+            assert_eq!(finder.pick("u", key).as_deref(), Some("b"));
+            assert_eq!(finder.pick("w", key), None);
+        }
+    }
+
+    #[test]
+    fn requests_are_spread_evenly_and_go_where_fewest_are_open() {
+        let mut finder = finder(&[("a", &["t"]), ("b", &["t"]), ("c", &["t"])]);
+        let picked: Vec<_> = (0..6).map(|_| finder.pick("t", None).unwrap().to_string()).collect();
+        assert_eq!(picked, ["a", "b", "c", "a", "b", "c"]);
+        finder.release("b");
+        finder.release("b");
+        finder.release("c");
+        assert_eq!(finder.pick("t", None).as_deref(), Some("b"));
+        let mut next: Vec<_> = (0..2).map(|_| finder.pick("t", None).unwrap().to_string()).collect();
+        next.sort();
+        assert_eq!(next, ["b", "c"]);
+    }
+
+    #[test]
+    fn a_worker_says_something_new_when_its_tasks_differ() {
+        let mut finder = finder(&[("a", &["t", "u"])]);
+        let tasks = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(!finder.lists("a", tasks(&["u", "t", "t"]), at(1)));
+        assert!(finder.lists("a", tasks(&[]), at(2)));
+        assert_eq!(finder.pick("t", None), None);
+        assert!(finder.knows("a"));
+    }
+
+    #[test]
+    fn requests_of_one_key_meet_one_worker_and_few_move_when_a_worker_leaves() {
+        let mut finder = finder(&[("a", &["t"]), ("b", &["t"]), ("c", &["t"])]);
+        let keys: Vec<String> = (0..100).map(|key| key.to_string()).collect();
+        let pick_all = |finder: &mut Finder| -> Vec<_> {
+            keys.iter().map(|key| finder.pick("t", Some(key)).unwrap()).collect()
+        };
+        let before = pick_all(&mut finder);
+        assert_eq!(pick_all(&mut finder), before);
+        finder.heard("a", at(30));
+        finder.heard("b", at(30));
+        assert_eq!(finder.drop_silent(at(70)), ["c".into()]);
+        let after = pick_all(&mut finder);
+        for (was, is) in before.iter().zip(&after) {
+            assert!(was == is || &**was == "c", "{was} became {is}");
+        }
+        assert!(before.iter().any(|topic| &**topic == "c"));
+    }
+}

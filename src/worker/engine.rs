@@ -1,0 +1,310 @@
+//! Pure: the executor's table of requests. What happens goes in, [`Action`]s come out.
+//!
+//! A request ends once, as success, failure or expiry, whatever arrives and in whatever order:
+//!
+//! - Only the table decides. What is said of a request that has ended, or that was never made, is ignored.
+//! - What only a running task can say (an event, a result) is believed of a request that was sent and not yet
+//!   reported as running: the report was lost or comes later.
+//! - Expiry is for requests that nobody has started on. One that runs ends without its result when its worker is
+//!   silent for too long: *about this request*, if the worker is one of ours, which goes on saying that it runs;
+//!   altogether, if it is a worker of TaskFlow, which does not.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    failure::Failure,
+    finder::Finder,
+    lifecycle::{Lifecycle, State, Transition},
+    message::{NotifyReply, OddResponse, Response},
+    transport::TransportError,
+    validate::FormatError,
+};
+use crate::clock::Moment;
+
+/// Why a request ended without a result.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The task failed, or the worker refused it.
+    #[error("the task failed: {0}")]
+    Failed(#[source] Failure),
+    /// No worker has started on it in time. One may still start, if the request was sent.
+    #[error("no worker has started on the request within {timeout:?}")]
+    Expired {
+        /// For how long it was waited.
+        timeout: Duration,
+    },
+    /// A worker had started on it and was not heard of for too long. The task may have run, in part or in full.
+    #[error("the worker at {topic:?} has vanished while it ran the request")]
+    WorkerVanished {
+        /// The topic of the worker.
+        topic: String,
+    },
+    /// A worker had started on it and has not finished in the time it was given. It may still finish.
+    #[error("the request was not finished within {timeout:?} from its start")]
+    Overdue {
+        /// What it was given.
+        timeout: Duration,
+    },
+    /// The request could not be sent.
+    #[error("the request could not be sent: {0}")]
+    NotSent(#[source] TransportError),
+    /// The worker says that it is over, and its answer makes no sense.
+    #[error("the answer of the worker makes no sense: {0}")]
+    BadAnswer(#[source] FormatError),
+    /// The executor was shut down. The task may still run.
+    #[error("the executor was shut down")]
+    Closed,
+}
+
+/// What became of a request: the value of its task, or why there is none.
+pub type Outcome = Result<Value, RequestError>;
+
+/// A request as it is submitted.
+#[derive(Debug)]
+pub(super) struct New {
+    pub(super) task: String,
+    pub(super) key: Option<String>,
+    pub(super) body: Vec<u8>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) run_timeout: Option<Duration>,
+}
+
+/// What the driver has to do for a request.
+#[derive(Debug, PartialEq)]
+pub(super) enum Action {
+    /// Send it to a worker, and say so if that fails.
+    Send { id: String, topic: Arc<str>, body: Vec<u8> },
+    /// Tell its handle where it stands.
+    Moved { id: String, state: State },
+    /// Tell its handle what happened on the way.
+    Event { id: String, event: Response },
+    /// Tell its handle what became of it. The last action for this id.
+    End { id: String, outcome: Outcome },
+}
+
+/// What became of a response, for the log.
+#[derive(Debug, PartialEq)]
+pub(super) enum Heard {
+    /// It belonged to a request, which was told.
+    Taken,
+    /// Nothing is or was asked for under this id, or no more.
+    NotAsked,
+    /// It makes no sense at this point and changes nothing.
+    Odd(String),
+}
+
+/// The requests that have not ended, and the workers that may run them.
+#[derive(Debug)]
+pub(super) struct Engine {
+    expiry: Duration,
+    finder: Finder,
+    requests: HashMap<String, Entry>,
+    /// Those in WAITING, in the order they came, and some that have ended since.
+    waiting: VecDeque<String>,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    life: Lifecycle,
+    task: String,
+    key: Option<String>,
+    /// Empty once it is sent.
+    body: Vec<u8>,
+    /// Who it was sent to.
+    topic: Option<Arc<str>>,
+    /// The last word about it, which says whether more words are promised while it runs.
+    heard: Moment,
+    is_repeated: bool,
+    run_timeout: Option<Duration>,
+    started: Moment,
+}
+
+impl Engine {
+    /// Without requests and workers. A worker that is silent for `expiry` is gone.
+    pub(super) fn new(expiry: Duration) -> Self {
+        Engine {
+            expiry,
+            finder: Finder::new(expiry),
+            requests: HashMap::new(),
+            waiting: VecDeque::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last call, in order.
+    pub(super) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// The workers that were heard of lately.
+    pub(super) fn finder(&self) -> &Finder {
+        &self.finder
+    }
+
+    /// A request is made. Its id is new.
+    pub(super) fn submit(&mut self, id: String, new: New, now: Moment) {
+        let New { task, key, body, timeout, run_timeout } = new;
+        let life = Lifecycle::new(now, timeout);
+        let (topic, heard, started, is_repeated) = (None, now, now, false);
+        let entry = Entry { life, task, key, body, topic, heard, is_repeated, run_timeout, started };
+        self.requests.insert(id.clone(), entry);
+        if let Some(id) = self.send(id) {
+            self.waiting.push_back(id);
+        }
+    }
+
+    /// A worker says what it can run. Returns whether that is news.
+    pub(super) fn on_notify(&mut self, reply: &NotifyReply, now: Moment) -> bool {
+        let is_news = self.finder.lists(reply.topic(), reply.tasks().iter().cloned(), now);
+        if is_news {
+            for id in std::mem::take(&mut self.waiting) {
+                if let Some(id) = self.send(id) {
+                    self.waiting.push_back(id);
+                }
+            }
+        }
+        is_news
+    }
+
+    /// Somebody says something about the request `id`; if it runs, and `is_repeated`, he will go on to do so.
+    pub(super) fn on_response(
+        &mut self,
+        id: &str,
+        said: Result<Response, OddResponse>,
+        is_repeated: bool,
+        now: Moment,
+    ) -> Heard {
+        let Some(entry) = self.requests.get_mut(id) else {
+            return Heard::NotAsked;
+        };
+        let Some(topic) = &entry.topic else {
+            return Heard::Odd("nobody was asked yet".into());
+        };
+        self.finder.heard(topic, now);
+        entry.heard = now;
+        entry.is_repeated |= is_repeated;
+        match said {
+            Ok(Response::Running) => {
+                self.run(id, now);
+            }
+            Ok(event @ Response::Event { .. }) => {
+                self.run(id, now);
+                self.actions.push(Action::Event { id: id.to_owned(), event });
+            }
+            Ok(Response::Success(value)) => {
+                self.run(id, now);
+                self.end(id, Ok(value));
+            }
+            Ok(Response::Failure(failure)) => self.end(id, Err(RequestError::Failed(failure))),
+            Err(OddResponse::Outcome { reason, .. }) => self.end(id, Err(RequestError::BadAnswer(reason))),
+            Err(odd @ (OddResponse::State(_) | OddResponse::Event(_))) => return Heard::Odd(odd.to_string()),
+        }
+        Heard::Taken
+    }
+
+    /// The request `id` could not be sent. If somebody works on it, it was sent all the same.
+    pub(super) fn on_not_sent(&mut self, id: &str, error: TransportError) {
+        if self.requests.get(id).is_some_and(|entry| entry.life.state() == State::Pending) {
+            self.end(id, Err(RequestError::NotSent(error)));
+        }
+    }
+
+    /// Nobody waits for the request `id` any more.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.remove(id);
+    }
+
+    /// Ends what has waited for too long. To be called every now and then. Returns the workers that are gone.
+    pub(super) fn tick(&mut self, now: Moment) -> Vec<Arc<str>> {
+        let dropped = self.finder.drop_silent(now);
+        let over: Vec<_> = self
+            .requests
+            .iter()
+            .filter_map(|(id, entry)| Some((id.clone(), self.overdue(entry, now)?)))
+            .collect();
+        for (id, error) in over {
+            self.end(&id, Err(error));
+        }
+        if self.waiting.len() > self.requests.len() {
+            self.waiting.retain(|id| self.requests.contains_key(id));
+        }
+        dropped
+    }
+
+    /// Ends all requests.
+    pub(super) fn close(&mut self) {
+        let ids: Vec<String> = self.requests.keys().cloned().collect();
+        for id in ids {
+            self.end(&id, Err(RequestError::Closed));
+        }
+    }
+
+    /// Why this request is over at `now`, if it is.
+    fn overdue(&self, entry: &Entry, now: Moment) -> Option<RequestError> {
+        if entry.life.is_expired(now) {
+            return Some(RequestError::Expired { timeout: entry.life.timeout()? });
+        }
+        if entry.life.state() != State::Running {
+            return None;
+        }
+        let topic = entry.topic.as_ref()?;
+        let has_vanished = if entry.is_repeated {
+            now.saturating_since(entry.heard) >= self.expiry
+        } else {
+            !self.finder.knows(topic)
+        };
+        if has_vanished {
+            return Some(RequestError::WorkerVanished { topic: topic.to_string() });
+        }
+        let timeout = entry.run_timeout?;
+        (now.saturating_since(entry.started) > timeout).then_some(RequestError::Overdue { timeout })
+    }
+
+    /// Sends the request `id` to a worker that can run it; gives the id back if there is none.
+    fn send(&mut self, id: String) -> Option<String> {
+        let entry = self.requests.get_mut(&id)?;
+        let Some(topic) = self.finder.pick(&entry.task, entry.key.as_deref()) else {
+            return Some(id);
+        };
+        entry.life.step(State::Pending).expect("only what waits is sent");
+        entry.topic = Some(topic.clone());
+        let body = std::mem::take(&mut entry.body);
+        self.actions.push(Action::Moved { id: id.clone(), state: State::Pending });
+        self.actions.push(Action::Send { id, topic, body });
+        None
+    }
+
+    /// Somebody works on the request `id`.
+    fn run(&mut self, id: &str, now: Moment) {
+        let Some(entry) = self.requests.get_mut(id) else { return };
+        if entry.life.step(State::Running) == Ok(Transition::Moved) {
+            entry.started = now;
+            self.actions.push(Action::Moved { id: id.to_owned(), state: State::Running });
+        }
+    }
+
+    fn end(&mut self, id: &str, outcome: Outcome) {
+        if let Some((id, _)) = self.remove(id) {
+            self.actions.push(Action::End { id, outcome });
+        }
+    }
+
+    fn remove(&mut self, id: &str) -> Option<(String, Entry)> {
+        let (id, entry) = self.requests.remove_entry(id)?;
+        if let Some(topic) = &entry.topic {
+            self.finder.release(topic);
+        }
+        Some((id, entry))
+    }
+}
+
+#[cfg(test)]
+mod tests;

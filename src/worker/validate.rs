@@ -1,0 +1,330 @@
+//! Pure: which messages are accepted, and why not the others: exactly those that TaskFlow's validators accept.
+//!
+//! The messages of [`super::message`] are validated as they are read; these functions are for tools that look at
+//! messages without reading them.
+//!
+//! Deliberately different is only what comes before validation, the JSON itself. Python's bare `NaN`, `Infinity`
+//! and `-Infinity`, and numbers too large for a double, are read as `null`, which is how they are written here, and
+//! half of a surrogate pair as U+FFFD, because neither exists in JSON; an integer beyond 64 bits becomes the nearest
+//! double; and a body whose lists and objects are nested in more than 127 levels is refused.
+//!
+//! Source: `taskflow.engines.worker_based.protocol`, `taskflow.types.failure`.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::{failure::Failure, lifecycle::State, message::Action};
+
+/// Why a message is refused: the field, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message} {reason}", if field.is_empty() { "the ".into() } else { format!("`{field}` of the ") })]
+pub struct FormatError {
+    message: &'static str,
+    field: String,
+    reason: String,
+}
+
+impl FormatError {
+    /// Where in the message, for instance `failures.x.causes[0].version`; empty if it is the message as a whole.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// What is wrong with that field, for instance `is missing`.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    pub(super) fn not_json(error: &serde_json::Error) -> Self {
+        FormatError { message: "message", field: String::new(), reason: format!("is not JSON: {error}") }
+    }
+}
+
+/// Accepts what an executor sends to find workers: an empty object.
+///
+/// # Errors
+///
+/// [`FormatError`] names the first field that is wrong.
+pub fn notify(message: &Value) -> Result<(), FormatError> {
+    only(object(message, At::Message("notify"))?, &[], At::Message("notify"))
+}
+
+/// Accepts what a worker answers: its topic and its tasks, nothing else.
+///
+/// # Errors
+///
+/// [`FormatError`] names the first field that is wrong.
+pub fn notify_reply(message: &Value) -> Result<(), FormatError> {
+    let at = At::Message("notify reply");
+    let fields = object(message, at)?;
+    text(fields, "topic", at)?;
+    texts(required(fields, "tasks", at)?, At::Key(&at, "tasks"))?;
+    only(fields, &["topic", "tasks"], at)
+}
+
+/// Accepts a request, with all the failures in it.
+///
+/// # Errors
+///
+/// [`FormatError`] names the first field that is wrong.
+pub fn request(message: &Value) -> Result<(), FormatError> {
+    let at = At::Message("request");
+    let fields = object(message, at)?;
+    text(fields, "task_cls", at)?;
+    text(fields, "task_name", at)?;
+    match required(fields, "task_version", at)? {
+        Value::String(_) | Value::Array(_) => {}
+        _ => return Err(At::Key(&at, "task_version").is("is neither a text nor a list")),
+    }
+    if text(fields, "action", at)?.parse::<Action>().is_err() {
+        return Err(At::Key(&at, "action").is("is neither `execute` nor `revert`"));
+    }
+    for key in ["arguments", "failures"] {
+        if let Some(value) = fields.get(key) {
+            object(value, At::Key(&at, key))?;
+        }
+    }
+    each_failure(fields, at, check_failure)
+}
+
+/// Accepts a response. What it says of the outcome is not looked at, and need not fit the state: see
+/// [`WireResponse::meaning`](super::message::WireResponse::meaning).
+///
+/// # Errors
+///
+/// [`FormatError`] names the first field that is wrong.
+pub fn response(message: &Value) -> Result<(), FormatError> {
+    let at = At::Message("response");
+    let fields = object(message, at)?;
+    let state = text(fields, "state", at)?;
+    if state != "EVENT" && state.parse::<State>().is_err() {
+        return Err(At::Key(&at, "state").is("is no state of a response"));
+    }
+    let at_data = At::Key(&at, "data");
+    let data = object(required(fields, "data", at)?, at_data)?;
+    if data.contains_key("event_type") || data.contains_key("details") {
+        text(data, "event_type", at_data)?;
+        object(required(data, "details", at_data)?, At::Key(&at_data, "details"))?;
+        only(data, &["event_type", "details"], at_data)?;
+    } else {
+        only(data, &["result"], at_data)?;
+    }
+    only(fields, &["state", "data"], at)
+}
+
+/// Accepts a failure, with all its causes. One of another version than [`Failure::VERSION`] is valid, although
+/// nobody can read it.
+///
+/// # Errors
+///
+/// [`FormatError`] names the first field that is wrong.
+pub fn failure(message: &Value) -> Result<(), FormatError> {
+    check_failure(message, At::Message("failure"))
+}
+
+/// Accepts those valid failures that can be read, because all of it is version [`Failure::VERSION`].
+pub(super) fn readable_failure(message: &Value) -> Result<(), FormatError> {
+    check_readable(message, At::Message("failure"))
+}
+
+/// The same for all failures in a valid request.
+pub(super) fn readable_request(message: &Value) -> Result<(), FormatError> {
+    let at = At::Message("request");
+    each_failure(object(message, at)?, at, check_readable)
+}
+
+/// Accepts the data of a response that says FAILURE.
+pub(super) fn failure_data(data: &Map<String, Value>) -> Result<(), FormatError> {
+    let at = At::Message("response");
+    let at = At::Key(&at, "data");
+    let failure = required(data, "result", at)?;
+    check_failure(failure, At::Key(&at, "result"))?;
+    check_readable(failure, At::Key(&at, "result"))
+}
+
+/// Why the data of a response lacks what its state promises.
+pub(super) fn missing_data(key: &str) -> FormatError {
+    let at = At::Message("response");
+    let at = At::Key(&at, "data");
+    At::Key(&at, key).is("is missing")
+}
+
+/// What a request's `result` is: in Python, two of anything that can be taken apart, and `null` is none.
+pub(super) enum Outcome<'a> {
+    None,
+    Success(std::borrow::Cow<'a, Value>),
+    Failure(&'a Value),
+}
+
+fn each_failure(
+    fields: &Map<String, Value>,
+    at: At<'_>,
+    check: fn(&Value, At<'_>) -> Result<(), FormatError>,
+) -> Result<(), FormatError> {
+    let at_failures = At::Key(&at, "failures");
+    for (name, failure) in fields.get("failures").and_then(Value::as_object).into_iter().flatten() {
+        check(failure, At::Key(&at_failures, name))?;
+    }
+    let at_result = At::Key(&at, "result");
+    match outcome(fields.get("result"), at_result)? {
+        Outcome::Failure(failure) => check(failure, At::Index(&at_result, 1)),
+        Outcome::None | Outcome::Success(_) => Ok(()),
+    }
+}
+
+/// Takes `result` apart as Python does. A text of two characters and an object of two keys are pairs, too.
+fn outcome<'a>(result: Option<&'a Value>, at: At<'_>) -> Result<Outcome<'a>, FormatError> {
+    use std::borrow::Cow;
+    let unpaired = || at.is("is no pair of a kind and a value");
+    match result {
+        None | Some(Value::Null) => Ok(Outcome::None),
+        Some(Value::Array(items)) => match &items[..] {
+            [kind, value] if kind == "failure" => Ok(Outcome::Failure(value)),
+            [_, value] => Ok(Outcome::Success(Cow::Borrowed(value))),
+            _ => Err(unpaired()),
+        },
+        Some(Value::String(text)) => {
+            let mut chars = text.chars();
+            match (chars.next(), chars.next(), chars.next()) {
+                (Some(_), Some(value), None) => {
+                    Ok(Outcome::Success(Cow::Owned(Value::from(value.to_string()))))
+                }
+                _ => Err(unpaired()),
+            }
+        }
+        Some(Value::Object(fields)) => {
+            let mut keys = fields.keys();
+            match (keys.next(), keys.next(), keys.next()) {
+                (Some(kind), Some(_), None) if kind == "failure" => Err(At::Index(&at, 1).is("is no object")),
+                (Some(_), Some(value), None) => Ok(Outcome::Success(Cow::Owned(Value::from(value.as_str())))),
+                _ => Err(unpaired()),
+            }
+        }
+        Some(_) => Err(unpaired()),
+    }
+}
+
+/// The `result` of a valid request.
+pub(super) fn valid_outcome(fields: &Map<String, Value>) -> Result<Outcome<'_>, FormatError> {
+    let at = At::Message("request");
+    outcome(fields.get("result"), At::Key(&at, "result"))
+}
+
+fn check_failure(failure: &Value, at: At<'_>) -> Result<(), FormatError> {
+    let fields = object(failure, at)?;
+    text(fields, "exception_str", at)?;
+    text(fields, "traceback_str", at)?;
+    let at_names = At::Key(&at, "exc_type_names");
+    let names = texts(required(fields, "exc_type_names", at)?, at_names)?;
+    match names.last().and_then(Value::as_str) {
+        None => return Err(at_names.is("is empty")),
+        Some("Exception" | "BaseException") => {}
+        Some(_) => return Err(at_names.is("ends neither with `Exception` nor with `BaseException`")),
+    }
+    if fields.get("version").is_some_and(|version| !is_count(version)) {
+        return Err(At::Key(&at, "version").is("is no integer from 0 on"));
+    }
+    if let Some(args) = fields.get("exc_args") {
+        list(args, At::Key(&at, "exc_args"))?;
+    }
+    each_cause(fields, at, check_failure)
+}
+
+fn check_readable(failure: &Value, at: At<'_>) -> Result<(), FormatError> {
+    let fields = object(failure, at)?;
+    let version = required(fields, "version", at)?;
+    #[allow(clippy::float_cmp, reason = "1.0 is 1 in Python, and nothing else is")]
+    if version.as_f64() != Some(1.0) {
+        let expected = Failure::VERSION;
+        return Err(At::Key(&at, "version").is(format!("is {version}, and only {expected} can be read")));
+    }
+    each_cause(fields, at, check_readable)
+}
+
+fn each_cause(
+    failure: &Map<String, Value>,
+    at: At<'_>,
+    check: fn(&Value, At<'_>) -> Result<(), FormatError>,
+) -> Result<(), FormatError> {
+    let at_causes = At::Key(&at, "causes");
+    let causes = failure.get("causes").map(|causes| list(causes, at_causes)).transpose()?;
+    for (index, cause) in causes.into_iter().flatten().enumerate() {
+        check(cause, At::Index(&at_causes, index))?;
+    }
+    Ok(())
+}
+
+/// An integer as JSON schema sees it: `1.0` is one, `true` is none.
+fn is_count(value: &Value) -> bool {
+    value.as_u64().is_some() || value.as_f64().is_some_and(|value| value >= 0.0 && value.fract() == 0.0)
+}
+
+/// Where in a message a value is. On the stack, so that a valid message costs nothing for it.
+#[derive(Clone, Copy)]
+enum At<'a> {
+    Message(&'static str),
+    Key(&'a At<'a>, &'a str),
+    Index(&'a At<'a>, usize),
+}
+
+impl At<'_> {
+    fn is(&self, reason: impl Into<String>) -> FormatError {
+        FormatError { message: self.message(), field: self.to_string(), reason: reason.into() }
+    }
+
+    fn message(&self) -> &'static str {
+        match self {
+            At::Message(message) => message,
+            At::Key(parent, _) | At::Index(parent, _) => parent.message(),
+        }
+    }
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// A stranger chose the key, and it ends up in a log.
+        const LONGEST: usize = 64;
+        match self {
+            At::Message(_) => Ok(()),
+            At::Index(parent, index) => write!(f, "{parent}[{index}]"),
+            At::Key(parent, key) => {
+                let dot = if matches!(parent, At::Message(_)) { "" } else { "." };
+                let cut = key.char_indices().nth(LONGEST).map(|(end, _)| end);
+                let (key, rest) = cut.map_or((*key, ""), |end| (&key[..end], "..."));
+                write!(f, "{parent}{dot}{}{rest}", key.escape_debug())
+            }
+        }
+    }
+}
+
+fn object<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Map<String, Value>, FormatError> {
+    value.as_object().ok_or_else(|| at.is("is no object"))
+}
+
+fn list<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Vec<Value>, FormatError> {
+    value.as_array().ok_or_else(|| at.is("is no list"))
+}
+
+fn texts<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Vec<Value>, FormatError> {
+    let texts = list(value, at)?;
+    match texts.iter().position(|text| !text.is_string()) {
+        Some(index) => Err(At::Index(&at, index).is("is no text")),
+        None => Ok(texts),
+    }
+}
+
+fn required<'v>(fields: &'v Map<String, Value>, key: &str, at: At<'_>) -> Result<&'v Value, FormatError> {
+    fields.get(key).ok_or_else(|| At::Key(&at, key).is("is missing"))
+}
+
+fn text<'v>(fields: &'v Map<String, Value>, key: &str, at: At<'_>) -> Result<&'v str, FormatError> {
+    required(fields, key, at)?.as_str().ok_or_else(|| At::Key(&at, key).is("is no text"))
+}
+
+fn only(fields: &Map<String, Value>, known: &[&str], at: At<'_>) -> Result<(), FormatError> {
+    match fields.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(At::Key(&at, key).is("is not expected there")),
+        None => Ok(()),
+    }
+}
