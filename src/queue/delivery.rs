@@ -26,6 +26,7 @@ use crate::{
 /// here or elsewhere, after the other entries of its priority. Each delivery counts as an attempt, however it came to
 /// its end. (One that nobody waited for any more when it came does not.) After
 /// [`max_attempts`](super::OpenQueue::max_attempts) the entry goes to the dead letters instead.
+#[must_use = "dropped, it is given back"]
 pub struct Delivery {
     entry: Entry,
     value: Value,
