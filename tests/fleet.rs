@@ -17,7 +17,7 @@ use std::{
 };
 
 use apportion::backend::{Connector as _, path::ZnodePath};
-use support::{Process, Server, eventually, shared_server, zookeeper};
+use support::{Example, Server, eventually, shared_server, zookeeper};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 /// The tick of the harness's servers.
@@ -140,7 +140,7 @@ struct Fleet {
     url: String,
     namespace: String,
     folder: PathBuf,
-    processes: BTreeMap<String, Process>,
+    processes: BTreeMap<String, Example>,
     logs: Vec<PathBuf>,
     alarms: BTreeSet<String>,
 }
@@ -204,7 +204,7 @@ impl Fleet {
         let (cycle, file) = (format!("{}ms", CYCLE.as_millis()), log.to_string_lossy());
         let args = ["--backend", &self.url, "--member-id", id, "--cycle", &cycle, "--log-evaluations", &file];
         // What ran under this id before was killed: it is gone when the new one is there.
-        self.processes.insert(id.into(), Process::start("alarm_evaluator", &out, &args));
+        self.processes.insert(id.into(), Example::start("alarm_evaluator", &out, &args));
         self.logs.push(log);
     }
 

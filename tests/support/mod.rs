@@ -15,8 +15,9 @@
 pub mod broker;
 pub mod ensemble;
 pub mod events;
+pub mod example;
 pub mod fleet;
-pub mod process;
+mod process;
 pub mod proxy;
 pub mod server;
 
@@ -27,7 +28,7 @@ use apportion::backend::zookeeper::{Hosts, ZooKeeper};
 pub use self::{
     broker::{Broker, shared_broker},
     ensemble::Ensemble,
-    process::Process,
+    example::Example,
     proxy::{Mode, Proxy},
     server::{Server, Settings},
 };

@@ -1,93 +1,85 @@
-//! Examples as processes, which end with the test process, however that ends.
+//! A server as a child process that dies with the test process, whatever kills that.
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Runs "$@" until it ends, or the pipe on stdin does, as it does with the test process. What it writes goes to $out,
-/// its exit code to $out.code.
-const GUARD: &str = r#"
-trap '' INT TERM HUP
-out=$1; shift
-rm -f "$out.code"
-"$@" </dev/null >>"$out" 2>&1 &
-pid=$!
-echo $pid
-exec 3<&0 >/dev/null
-(read -r word <&3; kill -9 $pid) &
-reader=$!
-wait $pid
-echo $? >"$out.code"
-kill -9 $reader
-"#;
-
-/// A process of an example. Dropping it kills it.
+/// A server behind a shell that guards it: the shell prints the server's process id, waits for a word or the end of
+/// its input, kills the server, and removes its folder unless the word is `keep`.
+///
+/// The pipe to the shell ends with the test process, so no server outlives it. Signals of the terminal go to the whole
+/// process group: the shell has to ignore them, lest it ends before its server.
 #[derive(Debug)]
-pub struct Process {
-    guard: Child,
+pub(super) struct Guarded {
+    shell: Child,
+    stdin: Option<ChildStdin>,
     pid: u32,
-    out: PathBuf,
 }
 
-impl Process {
-    /// Starts an example; what it writes is appended to the file `out`.
-    pub fn start(example: &str, out: &Path, args: &[&str]) -> Process {
-        let mut guard = Command::new("sh")
-            .args(["-c", GUARD, "sh"])
-            .arg(out)
-            .arg(find(example))
-            .args(args)
+impl Guarded {
+    /// Runs `script` in the shell, with what else `prepare` gives it: arguments, environment.
+    pub(super) fn spawn(script: &str, prepare: impl FnOnce(&mut Command)) -> Guarded {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "sh"]);
+        prepare(&mut shell);
+        let mut shell = shell
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("there is a shell");
         let mut line = String::new();
-        let stdout = guard.stdout.take().expect("it is piped");
+        let stdout = shell.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("the shell writes a line");
         let pid = line.trim().parse().expect("the shell writes a process id");
-        Process { guard, pid, out: out.into() }
+        Guarded { stdin: shell.stdin.take(), shell, pid }
     }
 
-    /// Sends a signal, such as `KILL`.
-    pub fn signal(&self, signal: &str) {
-        let script = format!("kill -{signal} {}", self.pid);
-        let status = Command::new("sh").args(["-c", &script]).status().expect("there is a shell");
-        assert!(status.success(), "{script}");
+    /// Sends a signal; whether the server was there to receive it.
+    pub(super) fn signal(&self, signal: &str) -> bool {
+        let script = format!("kill -{signal} {} 2>/dev/null", self.pid);
+        Command::new("sh").args(["-c", &script]).status().expect("there is a shell").success()
     }
 
-    /// What it has written so far.
-    pub fn output(&self) -> String {
-        fs::read_to_string(&self.out).unwrap_or_default()
+    /// Kills the server and waits for its end; its folder stays.
+    pub(super) fn kill(self) {
+        self.end("keep\n");
     }
 
-    /// How it ended; `None` as long as it runs.
-    pub fn exit_code(&self) -> Option<i32> {
-        let mut file = self.out.clone().into_os_string();
-        file.push(".code");
-        fs::read_to_string(file).ok()?.trim().parse().ok()
+    /// Kills the server, waits for its end, and removes its folder.
+    pub(super) fn remove(self) {
+        self.end("");
     }
-}
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
+    fn end(mut self, word: &str) {
+        if let Some(mut stdin) = self.stdin.take() {
+            let _ = stdin.write_all(word.as_bytes());
+        }
+        let _ = self.shell.wait();
     }
 }
 
-/// The examples lie beside the tests: `cargo test` builds both.
-fn find(name: &str) -> PathBuf {
-    let test = env::current_exe().expect("a test has a file");
-    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let example = folder.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION);
-    assert!(
-        example.exists(),
-        "there is no {}: `cargo test` builds it, but `cargo test --test fleet` does not; run `cargo build --examples`",
-        example.display()
-    );
-    example
+/// A new folder below the temporary one.
+pub(super) fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("apportion-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = env::temp_dir().join(name);
+    fs::create_dir_all(&folder).expect("the temporary folder is writable");
+    folder
+}
+
+/// What the server in `folder` has logged.
+pub(super) fn log(folder: &Path) -> String {
+    fs::read(folder.join("log")).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
+}
+
+/// The end of what the server in `folder` has logged, for the message of a panic.
+pub(super) fn end_of_log(folder: &Path) -> String {
+    let log = log(folder);
+    let start = log.lines().count().saturating_sub(25);
+    log.lines().skip(start).collect::<Vec<_>>().join("\n")
 }
