@@ -256,12 +256,8 @@ impl Engine {
             return None;
         }
         let topic = entry.topic.as_ref()?;
-        let has_vanished = if entry.is_repeated {
-            now.saturating_since(entry.heard) >= self.expiry
-        } else {
-            !self.finder.knows(topic)
-        };
-        if has_vanished {
+        let is_silent = now.saturating_since(entry.heard) >= self.expiry;
+        if is_silent && (entry.is_repeated || !self.finder.knows(topic)) {
             return Some(RequestError::WorkerVanished { topic: topic.to_string() });
         }
         let timeout = entry.run_timeout?;

@@ -98,6 +98,19 @@ fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent() {
 }
 
 #[test]
+fn a_worker_that_was_forgotten_and_starts_on_a_request_all_the_same_is_not_taken_for_lost() {
+    let mut engine = Engine::new(MINUTE);
+    lists(&mut engine, "w", at(0));
+    engine.submit("r".into(), New { timeout: None, ..new("t") }, at(0));
+    assert_eq!(engine.tick(at(60)), ["w".into()]);
+    engine.on_response("r", Ok(Response::Running), false, at(70));
+    engine.tick(at(129));
+    assert_eq!(ends(&mut engine), []);
+    engine.tick(at(130));
+    assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
+}
+
+#[test]
 fn a_request_may_run_for_its_run_timeout_and_no_longer() {
     let timeout = Duration::from_secs(20);
     let mut engine = with_pending(Some(timeout));
