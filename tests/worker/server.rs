@@ -344,6 +344,21 @@ async fn a_copy_of_a_request_that_is_here_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_taskflow_tries_again_as_soon_as_it_hears_of_the_failure_is_run_again() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let fail = async |_, _| Err::<(), _>(Failure::new("E", "no"));
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("fail", fail).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    faulty.lag(SECOND);
+    for _ in 0..2 {
+        peer.request("w", "1", &execute("fail")).await;
+        assert_eq!(peer.next_state("1").await, "RUNNING");
+        assert_eq!(peer.next_state("1").await, "FAILURE");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_copy_of_a_request_from_an_executor_of_ours_is_dropped() {
     let broker = LocalBroker::new();
     let (_worker, mut peer) = start(&broker).await;

@@ -69,8 +69,10 @@ impl Job {
                 Response::Failure(failure)
             }
         };
+        // Before the executor hears of the end: TaskFlow's may try again under the same id at once, and that is no copy.
+        drop(presence);
         conclude(&inner, &address, response).await;
-        drop((presence, slot));
+        drop(slot);
     }
 }
 
