@@ -41,7 +41,7 @@
 //! | it runs for longer than [`Submission::run_timeout`], if there is one | [`Overdue`](RequestError::Overdue) |
 //! | it could not be sent, three times in a row | [`NotSent`](RequestError::NotSent) |
 //! | the answer says that it is over, and cannot be read | [`BadAnswer`](RequestError::BadAnswer) |
-//! | the executor was shut down | [`Closed`](RequestError::Closed) |
+//! | the executor was shut down, or the transport closed | [`Closed`](RequestError::Closed) |
 //!
 //! A request ends once, and always: messages that are lost, come twice or in the wrong order change which line of the
 //! table it is at most. A task is run at most once, for it is acknowledged before it is run; to try again is up to

@@ -58,8 +58,8 @@ pub enum RequestError {
     /// The worker says that it is over, and its answer makes no sense.
     #[error("the answer of the worker makes no sense: {0}")]
     BadAnswer(#[source] FormatError),
-    /// The executor was shut down. The task may still run.
-    #[error("the executor was shut down")]
+    /// The executor was shut down, or its transport closed. The task may still run.
+    #[error("the executor was shut down or its transport closed")]
     Closed,
 }
 

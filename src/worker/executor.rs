@@ -99,14 +99,23 @@ impl Executor {
         &self.name
     }
 
-    /// Ends all requests that are left with [`Closed`](super::RequestError::Closed). What the workers do with them
-    /// is not changed by that.
+    /// Ends all requests that are left, and those submitted later, with [`Closed`](super::RequestError::Closed).
+    /// What the workers do with them is not changed by that. Calling it twice does no harm.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the executor does the same without waiting.
-    pub async fn shutdown(self) {
+    /// Cancelled, it ends them all the same. Dropping the executor does so, too, without waiting.
+    pub async fn shutdown(&self) {
         self.tasks.shutdown(LAST_WORDS).await;
+    }
+
+    /// Waits until the executor can have nothing run any more: it was shut down, or its transport was closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn closed(&self) {
+        self.commands.closed().await;
     }
 }
 

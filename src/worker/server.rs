@@ -108,6 +108,16 @@ impl Worker {
             - self.inner.slots.available_permits().min(self.inner.concurrency as usize)
     }
 
+    /// Waits until the worker takes no more requests although nobody told it to stop: its transport was closed. A
+    /// connection that breaks is no reason; it opens a new one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn closed(&self) {
+        self.inner.draining.cancelled().await;
+    }
+
     /// Takes no more requests, gives back those that did not start, and waits for those that run, for at most
     /// `patience`; what is left then is dropped, and its executors hear of a FAILURE. Returns whether nothing was
     /// left.

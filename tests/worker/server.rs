@@ -14,12 +14,12 @@ use apportion::worker::{
     failure::Failure,
     local::LocalBroker,
     message::TaskResult,
-    transport::{Message, TransportError},
+    transport::{Message, Transport, TransportError},
 };
 use serde_json::{Value, json};
 use tokio::{
     sync::{Notify, Semaphore},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::peer::{Faults, Faulty, LONG, Peer, body, drop_after, execute};
@@ -385,6 +385,16 @@ async fn a_worker_whose_connection_is_gone_consumes_again() {
     peer.request("w", "2", &execute("echo")).await;
     assert_eq!(peer.next_state("2").await, "RUNNING");
     assert_eq!(peer.next_state("2").await, "SUCCESS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_is_closed_ends_the_worker() {
+    let broker = LocalBroker::new();
+    let (worker, _peer) = start(&broker).await;
+    assert!(timeout(LONG, worker.closed()).await.is_err());
+    broker.close().await;
+    timeout(SECOND, worker.closed()).await.expect("it does not end");
+    assert!(worker.shutdown(SECOND).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,7 +61,11 @@ impl Driver {
             tokio::select! {
                 () = cancelled.cancelled() => break,
                 Some(command) = self.commands.recv() => self.obey(command),
-                Some(said) = self.heard.recv() => self.hear(said),
+                said = self.heard.recv() => match said {
+                    Some(said) => self.hear(said),
+                    // Nothing will be heard again: the transport is closed.
+                    None => break,
+                },
                 _ = ticks.tick() => self.tick(),
             }
             self.act();

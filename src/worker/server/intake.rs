@@ -95,6 +95,8 @@ impl Drop for Presence {
 }
 
 pub(super) async fn take_in(inner: Arc<Inner>, mut consumer: Consumer) {
+    // However this ends, `Worker::closed` hears of it.
+    let _end = inner.draining.clone().drop_guard();
     let mut waiting: VecDeque<Job> = VecDeque::new();
     loop {
         tokio::select! {
