@@ -214,13 +214,17 @@ impl ExecutorBuilder {
     ///
     /// # Errors
     ///
-    /// [`TransportError`] if its own topic cannot be consumed.
+    /// [`TransportError`] if it has no topics, or its own cannot be consumed.
     ///
     /// # Cancel safety
     ///
     /// Safe: nothing was started then.
     pub async fn start(self) -> Result<Executor, TransportError> {
         let ExecutorBuilder { transport, topics, request_timeout, notify_period, worker_expiry } = self;
+        if topics.is_empty() {
+            let reason = "an executor needs topics, where it looks for workers".into();
+            return Err(TransportError::Refused { reason });
+        }
         let link = Link::new(transport);
         let name = link.sender.clone();
         let consumer = link.transport.consume(&name, PREFETCH).await?;

@@ -55,7 +55,6 @@ pub struct Arguments(Map<String, Value>);
 #[error("argument {name:?}: {reason}")]
 pub struct ArgumentError {
     name: String,
-    #[source]
     reason: serde_json::Error,
 }
 
@@ -66,8 +65,11 @@ impl Arguments {
     ///
     /// [`ArgumentError`] if it is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T, ArgumentError> {
-        let value = self.0.get(name).unwrap_or(&Value::Null);
-        T::deserialize(value).map_err(|reason| ArgumentError { name: name.to_owned(), reason })
+        let value = self.0.get(name);
+        T::deserialize(value.unwrap_or(&Value::Null)).map_err(|reason| {
+            let reason = if value.is_some() { reason } else { serde::de::Error::custom("it is missing") };
+            ArgumentError { name: name.to_owned(), reason }
+        })
     }
 
     /// All arguments as one value with a field for each.
@@ -237,5 +239,19 @@ fn failure_of<E: Into<Box<dyn Error + Send + Sync>>>(error: E) -> Failure {
             let failure = Failure::new(if is_named { name } else { "" }, plain.exception_str());
             plain.causes().iter().cloned().fold(failure, Failure::caused_by)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_that_is_missing_or_of_another_type_is_named() {
+        let arguments = Arguments::from(Map::from_iter([("width".to_owned(), "wide".into())]));
+        let said = |name| arguments.get::<u32>(name).unwrap_err().to_string();
+        assert_eq!(said("height"), r#"argument "height": it is missing"#);
+        assert_eq!(said("width"), r#"argument "width": invalid type: string "wide", expected u32"#);
+        assert_eq!(arguments.get::<Option<u32>>("height").unwrap(), None);
     }
 }

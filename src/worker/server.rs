@@ -104,8 +104,7 @@ impl Worker {
 
     /// How many requests it runs at this moment.
     pub fn running(&self) -> usize {
-        self.inner.concurrency as usize
-            - self.inner.slots.available_permits().min(self.inner.concurrency as usize)
+        (self.inner.concurrency as usize).saturating_sub(self.inner.slots.available_permits())
     }
 
     /// Waits until the worker takes no more requests although nobody told it to stop: its transport was closed. A
@@ -236,7 +235,7 @@ impl WorkerBuilder {
     ///
     /// # Errors
     ///
-    /// [`TransportError`] if the topic cannot be consumed.
+    /// [`TransportError`] if it has no topic, or that cannot be consumed.
     ///
     /// # Cancel safety
     ///
@@ -244,7 +243,9 @@ impl WorkerBuilder {
     pub async fn start(self) -> Result<Worker, TransportError> {
         let WorkerBuilder { transport, topic, handlers, concurrency, ahead, heartbeat } = self;
         if topic.is_empty() {
-            return Err(TransportError::Refused { reason: "a worker needs a topic".into() });
+            return Err(TransportError::Refused {
+                reason: "a worker needs a topic, where it takes requests".into(),
+            });
         }
         let concurrency = concurrency.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let prefetch = u16::try_from(concurrency).unwrap_or(u16::MAX).saturating_add(ahead);

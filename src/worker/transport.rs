@@ -94,14 +94,18 @@ impl Message {
     }
 }
 
+/// Shows the beginning of the body: it is of any size, a stranger may have sent it, and it ends up in logs.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 256;
+        let shown = &self.body[..self.body.len().min(SHOWN)];
         f.debug_struct("Message")
             .field("kind", &self.kind)
             .field("reply_to", &self.reply_to)
             .field("correlation_id", &self.correlation_id)
             .field("sender", &self.sender)
-            .field("body", &String::from_utf8_lossy(&self.body))
+            .field("body", &String::from_utf8_lossy(shown))
+            .field("bytes", &self.body.len())
             .finish()
     }
 }
@@ -221,8 +225,8 @@ pub enum TransportError {
         /// What was wrong.
         reason: String,
     },
-    /// The broker will never take it: it is too large, or not permitted.
-    #[error("the broker refused: {reason}")]
+    /// It will never be taken: it is too large, not permitted, or makes no sense.
+    #[error("refused: {reason}")]
     Refused {
         /// What was wrong.
         reason: String,

@@ -51,6 +51,13 @@ async fn every_topic_is_asked_at_the_start_and_every_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_executor_needs_topics() {
+    let refused = Executor::builder(LocalBroker::new()).start().await;
+    let text = "refused: an executor needs topics, where it looks for workers";
+    assert_eq!(refused.unwrap_err().to_string(), text);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_waits_for_a_worker_and_goes_through_its_life() {
     let broker = LocalBroker::new();
     let executor = start(&broker).await;
