@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::transport::{Consumer, Message, Transport, TransportError};
+use super::transport::{Consumer, Incoming, Message, Transport, TransportError};
 use crate::backoff::Backoff;
 
 /// How often a message is sent before that has failed, and how long after each other. As the original has it.
@@ -78,4 +78,17 @@ impl Link {
         };
         cancelled.run_until_cancelled(again).await.flatten()
     }
+}
+
+/// Throws away what nobody can make anything of.
+pub(super) async fn reject(incoming: Incoming, reason: &str) {
+    tracing::warn!(message = ?incoming.message(), reason, "rejected");
+    if let Err(error) = incoming.reject().await {
+        tracing::debug!(%error, "and could not even be rejected");
+    }
+}
+
+/// What is to be acted on: nothing, if the broker may deliver it again.
+pub(super) async fn acknowledge(incoming: Incoming) -> Option<Message> {
+    incoming.ack().await.map_err(|error| tracing::warn!(%error, "could not acknowledge, so it is left")).ok()
 }

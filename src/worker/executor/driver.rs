@@ -15,9 +15,9 @@ use crate::{
     worker::{
         engine::{Action, Engine, Heard, New, Outcome},
         lifecycle::State,
-        link::Link,
+        link::{self, Link},
         message::{Notify, NotifyReply, OddResponse, Request, Response, WireResponse},
-        transport::{Consumer, Incoming, Message, TransportError},
+        transport::{Consumer, Message, TransportError},
     },
 };
 
@@ -212,24 +212,16 @@ pub(super) async fn receive(
         let said = match understand(incoming.message(), &topics) {
             Ok(said) => said,
             Err(reason) => {
-                reject(incoming, &reason).await;
+                link::reject(incoming, &reason).await;
                 continue;
             }
         };
-        if let Err(error) = incoming.ack().await {
-            tracing::warn!(%error, "could not acknowledge, so it is left");
+        if link::acknowledge(incoming).await.is_none() {
             continue;
         }
         if heard.send(said).await.is_err() {
             return;
         }
-    }
-}
-
-async fn reject(incoming: Incoming, reason: &str) {
-    tracing::warn!(message = ?incoming.message(), reason, "rejected");
-    if let Err(error) = incoming.reject().await {
-        tracing::debug!(%error, "and could not even be rejected");
     }
 }
 

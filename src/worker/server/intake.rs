@@ -10,6 +10,7 @@ use super::{Inner, run::Job};
 use crate::worker::{
     failure::Failure,
     handler::Address,
+    link::{acknowledge, reject},
     message::{Action, Notify, NotifyReply, Request, Response},
     transport::{Consumer, Incoming, Message},
 };
@@ -153,17 +154,6 @@ async fn sort(inner: &Arc<Inner>, incoming: Incoming) -> Option<Job> {
             None
         }
     }
-}
-
-async fn reject(incoming: Incoming, reason: &str) {
-    tracing::warn!(message = ?incoming.message(), reason, "rejected");
-    if let Err(error) = incoming.reject().await {
-        tracing::debug!(%error, "and could not even be rejected");
-    }
-}
-
-async fn acknowledge(incoming: Incoming) -> Option<Message> {
-    incoming.ack().await.map_err(|error| tracing::warn!(%error, "could not acknowledge, so it is left")).ok()
 }
 
 async fn answer(inner: &Arc<Inner>, incoming: Incoming) {
