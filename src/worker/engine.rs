@@ -27,13 +27,13 @@ use super::{
 };
 use crate::clock::Moment;
 
-/// Why a request ended without a result.
+/// Why a request ended without a result. `source` gives nothing, because `Display` says all of it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The task failed, or the worker refused it.
     #[error("the task failed: {0}")]
-    Failed(#[source] Failure),
+    Failed(Failure),
     /// No worker has started on it in time. One may still start, if the request was sent.
     #[error("no worker has started on the request within {timeout:?}")]
     Expired {
@@ -54,10 +54,10 @@ pub enum RequestError {
     },
     /// The request could not be sent.
     #[error("the request could not be sent: {0}")]
-    NotSent(#[source] TransportError),
+    NotSent(TransportError),
     /// The worker says that it is over, and its answer makes no sense.
     #[error("the answer of the worker makes no sense: {0}")]
-    BadAnswer(#[source] FormatError),
+    BadAnswer(FormatError),
     /// The executor was shut down, or its transport closed. The task may still run.
     #[error("the executor was shut down or its transport closed")]
     Closed,
