@@ -210,7 +210,7 @@ mod tests {
             ("amqp://a;amqp://b", "host"),
             ("amqp://u@h", "credentials"),
             ("amqp://:hunter2@h", "credentials"),
-            ("amqp://u:hunt/er2@h", "credentials"),
+            ("amqp://u:hun/ter2@h", "credentials"),
             ("amqp://u:hunter2%@h", "credentials"),
             ("amqp://u:hunter2%ff@h", "credentials"),
             ("amqp://h/%zz", "path"),
@@ -223,7 +223,7 @@ mod tests {
             match Address::parse(url) {
                 Err(error @ ConnectError::Url { part, .. }) => {
                     assert_eq!(part, wrong, "{url}");
-                    assert!(!error.to_string().contains("hunt"), "{error}");
+                    assert!(!error.to_string().contains("hun"), "{error}");
                 }
                 other => panic!("{url}: {other:?}"),
             }
