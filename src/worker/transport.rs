@@ -41,6 +41,13 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         prefetch: u16,
     ) -> BoxFuture<'a, Result<Consumer, TransportError>>;
 
+    /// Whether anybody consumes `topic` at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`].
+    fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>>;
+
     /// The clock by which requests expire and silent workers are dropped.
     fn clock(&self) -> Arc<dyn Clock>;
 

@@ -265,6 +265,10 @@ impl Transport for Faulty {
         })
     }
 
+    fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>> {
+        self.inner.is_consumed(topic)
+    }
+
     fn clock(&self) -> Arc<dyn Clock> {
         self.inner.clock()
     }
