@@ -96,13 +96,13 @@ async fn our_envelopes_are_those_of_taskflow_and_taskflows_are_read_to_the_byte(
 struct CannotTake(i64, #[source] std::num::ParseIntError);
 
 async fn double(context: Context, arguments: Arguments) -> Result<i64, Failure> {
-    let number: i64 = arguments.get("number").map_err(|error| Failure::of(&error))?;
+    let number: i64 = arguments.get("number")?;
     context.update_progress(0.5).await;
     Ok(number * 2)
 }
 
 async fn halve(_: Context, arguments: Arguments, undo: Undo) -> Result<String, Failure> {
-    let number: i64 = arguments.get("number").map_err(|error| Failure::of(&error))?;
+    let number: i64 = arguments.get("number")?;
     let Some(TaskResult::Success(result)) = undo.result else { return Err(Failure::new("", "no result")) };
     let reasons: Vec<_> = undo.failures.iter().map(|(atom, failure)| format!("{atom}: {failure}")).collect();
     Ok(format!("halved {result} to {number} because of {}", reasons.join(", ")))

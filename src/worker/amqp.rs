@@ -16,8 +16,8 @@
 //! # When the connection breaks
 //!
 //! Consumers end, and the next call opens a new connection; a broker that answers nothing is given up after two
-//! heartbeats. An acknowledgement that was on its way then is lost, and the message comes again: AMQP confirms
-//! messages, not acknowledgements.
+//! heartbeats. An acknowledgement that was on its way then is lost, and another consumer of the topic gets the message
+//! again: AMQP confirms messages, not acknowledgements.
 
 mod url;
 

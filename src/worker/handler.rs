@@ -15,10 +15,39 @@ use crate::backend::BoxFuture;
 
 /// One task of a worker, which can be executed and reverted.
 ///
-/// For most tasks a closure is enough: see [`WorkerBuilder::task`](super::WorkerBuilder::task).
+/// For most tasks a closure is enough: see [`WorkerBuilder::task`](super::WorkerBuilder::task) and
+/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task). This is for those that have state:
 ///
-/// A task is run **at most once** for each request, because the request is acknowledged before: when the worker dies
-/// in between, nobody else takes over. A task that panics has failed. It must not block its thread for long, since
+/// ```
+/// use apportion::{
+///     backend::BoxFuture,
+///     worker::{Arguments, Context, Handler, Undo, failure::Failure},
+/// };
+/// use serde_json::Value;
+///
+/// /// Keeps rooms. `Worker::builder(broker).handler("hotel.Book", Book::default())` runs it.
+/// #[derive(Default)]
+/// struct Book(std::sync::Mutex<std::collections::BTreeSet<u32>>);
+///
+/// impl Handler for Book {
+///     fn execute(&self, _: Context, arguments: Arguments) -> BoxFuture<'_, Result<Value, Failure>> {
+///         Box::pin(async move {
+///             let room = arguments.get("room")?;
+///             let is_free = self.0.lock().unwrap().insert(room);
+///             if is_free { Ok(room.into()) } else { Err(Failure::new("hotel.Taken", format!("room {room}"))) }
+///         })
+///     }
+///
+///     fn revert(&self, _: Context, arguments: Arguments, _: Undo) -> BoxFuture<'_, Result<Value, Failure>> {
+///         Box::pin(async move {
+///             let room: u32 = arguments.get("room")?;
+///             Ok(self.0.lock().unwrap().remove(&room).into())
+///         })
+///     }
+/// }
+/// ```
+///
+/// A request is acknowledged before its task is run: when the worker dies in between, nobody else takes over. A task that panics has failed. It must not block its thread for long, since
 /// then the worker cannot tell that it is alive; `tokio::task::spawn_blocking` is for that.
 pub trait Handler: Send + Sync + 'static {
     /// Does the work. When the worker shuts down and its patience ends, the future is dropped.
@@ -90,6 +119,12 @@ impl Arguments {
 impl From<Map<String, Value>> for Arguments {
     fn from(arguments: Map<String, Value>) -> Self {
         Arguments(arguments)
+    }
+}
+
+impl From<ArgumentError> for Failure {
+    fn from(error: ArgumentError) -> Self {
+        Failure::of(&error)
     }
 }
 
