@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apportion::queue::{Finished, QueueError, WorkQueue};
+use apportion::queue::{Collected, Finished, QueueError, WorkQueue};
 
 use crate::{
     data::{Answer, DataSet, Question, SETS, set_of},
@@ -66,11 +66,17 @@ impl Answers {
         labels.len() >= self.all.len()
     }
 
-    /// Waits for some more, and takes them out of the queue.
-    pub async fn collect(&mut self, queue: &WorkQueue) -> Result<&[(Finished, Duration)], QueueError> {
-        let collected = queue.collect(100).await?.confirm().await?;
+    /// Waits for some more, and takes them out of the queue. Not cancel safe: see [`Answers::take`].
+    pub async fn next(&mut self, queue: &WorkQueue) -> Result<&[(Finished, Duration)], QueueError> {
+        let collected = queue.collect(100).await?;
+        self.take(collected).await
+    }
+
+    /// Takes answers out of the queue. Whoever drops this half-way has taken them out and has not seen them.
+    pub async fn take(&mut self, collected: Collected) -> Result<&[(Finished, Duration)], QueueError> {
+        let confirmed = collected.confirm().await?;
         let (before, at) = (self.seen.len(), self.start.elapsed());
-        self.seen.extend(collected.into_iter().map(|it| (it, at)));
+        self.seen.extend(confirmed.into_iter().map(|it| (it, at)));
         Ok(&self.seen[before..])
     }
 

@@ -57,8 +57,8 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !answers.is_complete() {
         tokio::select! {
-            collected = answers.collect(&queue) => {
-                for (finished, _) in collected?.iter().filter(|(it, _)| it.attempts() > 1) {
+            collected = queue.collect(100) => {
+                for (finished, _) in answers.take(collected?).await?.iter().filter(|(it, _)| it.attempts() > 1) {
                     let worker = finished.worker().unwrap_or("?");
                     say!("{}  {} done by {worker}, attempt {}", time_of_day(), finished.entry(), finished.attempts());
                 }
