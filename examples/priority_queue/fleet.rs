@@ -63,7 +63,14 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
                     say!("{}  {} done by {worker}, attempt {}", time_of_day(), finished.entry(), finished.attempts());
                 }
             }
-            _ = ticks.tick() => say!("{}  {}", time_of_day(), answers.progress()),
+            _ = ticks.tick() => {
+                say!("{}  {}", time_of_day(), answers.progress());
+                // Delivered as often as it may be: somebody has to look at it, or there is no answer ever.
+                if let Some(letter) = queue.dead_letters().await?.first() {
+                    let (entry, attempts) = (letter.entry(), letter.attempts());
+                    return Err(format!("{entry} was delivered {attempts} times and never ended").into());
+                }
+            }
             () = &mut stop => {
                 coordinator.shutdown().await?;
                 return Err("stopped: the rest of the work is in the queue".into());
