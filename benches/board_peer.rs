@@ -4,10 +4,10 @@
 //! `post PATH COUNT`, `consume PATH WORKERS COUNT`, `iterate PATH COUNT` with two numbers (from no connection to the
 //! list, and the list once more), `queue ROOT COUNT` with two (put, take and finish).
 
-#[path = "support/work.rs"]
-mod work;
 #[path = "../tests/support/mod.rs"]
 mod support;
+#[path = "support/work.rs"]
+mod work;
 
 use std::{
     error::Error,
@@ -16,20 +16,18 @@ use std::{
 };
 
 use support::Server;
-use work::{Place, consume, finish, iterate, post, put};
+use work::{Place, block_on, consume, finish, iterate, post, put};
 
 fn main() -> Result<(), Box<dyn Error>> {
     if std::env::args().nth(1).is_none_or(|arg| arg != "serve") {
         println!("this one takes turns with Python: scripts/bench-python board");
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let server = runtime.block_on(Server::start());
+    let server = block_on(Server::start());
     println!("{}", server.connect_string());
     let place = Place::Server(server.connect_string());
     for line in stdin().lock().lines() {
-        let line = line?;
-        let took = runtime.block_on(answer(&place, &line))?;
+        let took = answer(&place, &line?)?;
         let seconds: Vec<_> = took.iter().map(|took| format!("{:.6}", took.as_secs_f64())).collect();
         println!("{}", seconds.join(" "));
         stdout().flush()?;
@@ -37,16 +35,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn answer(place: &Place, line: &str) -> Result<Vec<Duration>, Box<dyn Error>> {
+fn answer(place: &Place, line: &str) -> Result<Vec<Duration>, Box<dyn Error>> {
     Ok(match line.split(' ').collect::<Vec<_>>()[..] {
-        ["post", path, count] => vec![post(place, path, count.parse()?).await],
-        ["consume", path, workers, count] => {
-            vec![consume(place, path, workers.parse()?, count.parse()?).await]
-        }
-        ["iterate", path, count] => iterate(place, path, count.parse()?).await.into(),
+        ["post", path, count] => vec![post(place, path, count.parse()?)],
+        ["consume", path, workers, count] => vec![consume(place, path, workers.parse()?, count.parse()?)],
+        ["iterate", path, count] => iterate(place, path, count.parse()?).into(),
         ["queue", root, count] => {
             let count = count.parse()?;
-            vec![put(place, root, count).await, finish(place, root, 1, count).await]
+            vec![put(place, root, count), finish(place, root, 1, count)]
         }
         _ => return Err(format!("what is `{line}`?").into()),
     })
