@@ -20,6 +20,7 @@ use crate::{
     config::{Config, ConfigError},
     error::Error,
     group::{Group, member::MemberId},
+    lease::Leases,
     ring::{KeySet, RingKey},
     session::{Keeper, Status},
     share::Share,
@@ -41,13 +42,14 @@ struct Shared {
     backing: Option<Backing>,
     /// `None` once it is shut down or dropped: then nothing is joined any more.
     groups: Mutex<Option<HashMap<String, Entry>>>,
-    tasks: Tasks,
+    tasks: Arc<Tasks>,
     /// Whether the backend was told of the end, once all has ended. Held by the call that sees to it.
     end: tokio::sync::Mutex<Option<bool>>,
 }
 
 struct Backing {
     keeper: Keeper,
+    leases: Arc<Leases>,
     namespace: ZnodePath,
     clock: Arc<dyn Clock>,
     /// Written into our znodes: they are ours in whatever session.
@@ -77,11 +79,11 @@ impl PartitionCoordinator {
         let Some(backing) = &coordinator.shared.backing else { return Ok(coordinator) };
         let timeout = coordinator.shared.config.session_timeout;
         // The attempt gives up after the session timeout, and then says what it tried.
-        let opened = backing.keeper.opened(timeout + timeout / 10).await;
+        let opened = backing.keeper.access(timeout + timeout / 10).live().await;
         if opened.is_err() {
             backing.keeper.close().await;
         }
-        opened.map(|()| coordinator)
+        opened.map(|_| coordinator)
     }
 
     /// Starts to connect to the backend of `config` and returns at once, so that a service comes up while the
@@ -112,7 +114,7 @@ impl PartitionCoordinator {
                 config,
                 backing: None,
                 groups: Mutex::new(Some(HashMap::new())),
-                tasks: Tasks::new(),
+                tasks: Arc::new(Tasks::new()),
                 end: tokio::sync::Mutex::default(),
             }),
         }
@@ -129,9 +131,13 @@ impl PartitionCoordinator {
         let namespace = config.namespace_path()?;
         let me = config.chosen_member_id()?.unwrap_or_else(|| MemberId::from(uuid::Uuid::new_v4()));
         info!(member = %me, %namespace, "starting");
+        let clock = connector.clock();
+        let keeper = Keeper::start(connector, config.clone(), namespace.clone());
+        let tasks = Arc::new(Tasks::new());
         let backing = Backing {
-            clock: connector.clock(),
-            keeper: Keeper::start(connector, config.clone(), namespace.clone()),
+            clock,
+            leases: Leases::start(keeper.access(config.session_timeout), me.clone(), tasks.clone()),
+            keeper,
             namespace,
             nonce: uuid::Uuid::new_v4(),
             waits,
@@ -141,7 +147,7 @@ impl PartitionCoordinator {
             config,
             backing: Some(backing),
             groups: Mutex::new(Some(HashMap::new())),
-            tasks: Tasks::new(),
+            tasks,
             end: tokio::sync::Mutex::default(),
         };
         Ok(PartitionCoordinator { shared: Arc::new(shared) })

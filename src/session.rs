@@ -6,6 +6,7 @@
 //! [`Live::attend`]. It goes through the leader, which a ping or a read does not; and the index of a failed
 //! check names the znode that is gone.
 
+pub(crate) mod access;
 pub(crate) mod deadline;
 pub(crate) mod tenure;
 pub(crate) mod timing;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::{
+    access::Access,
     deadline::Deadline,
     tenure::{Lifeline, Tenure},
     timing::Timing,
@@ -157,27 +159,9 @@ impl Keeper {
         }
     }
 
-    /// Why the last attempt to open a session failed.
-    pub(crate) fn last_error(&self) -> Option<Error> {
-        match &*self.status.borrow() {
-            Status::Opening { error } => error.clone(),
-            Status::Live(_) | Status::Closed => None,
-        }
-    }
-
-    /// Waits for a session, for at most `patience`; an error that waiting cannot mend comes at once.
-    pub(crate) async fn opened(&self, patience: Duration) -> Result<(), Error> {
-        let mut status = self.status();
-        let decided = status.wait_for(|status| match status {
-            Status::Live(_) | Status::Closed => true,
-            Status::Opening { error } => error.as_ref().is_some_and(|error| !error.is_transient()),
-        });
-        match timeout(patience, decided).await.as_ref().map(|decided| decided.as_deref()) {
-            Ok(Ok(Status::Live(_))) => Ok(()),
-            Ok(Ok(Status::Opening { error: Some(error) })) => Err(error.clone()),
-            Ok(_) => Err(Error::Closed { group: String::new() }),
-            Err(_) => Err(Error::unreachable_after(patience, self.last_error().as_ref())),
-        }
+    /// The door to the present session, for those who wait for one at most `patience`.
+    pub(crate) fn access(&self, patience: Duration) -> Access {
+        Access::new(self.status(), patience)
     }
 
     /// How long an orderly end may take.

@@ -78,7 +78,10 @@ impl Join {
             match timeout(patience, group.joined()).await {
                 Ok(joined) => joined?,
                 Err(_) => {
-                    return Err(Error::unreachable_after(patience, backing.keeper.last_error().as_ref()));
+                    return Err(Error::unreachable_after(
+                        patience,
+                        backing.keeper.access(patience).last_error().as_ref(),
+                    ));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Ours, on command: for a program in another language that takes turns with it. `scripts/bench-python` starts it.
+//! Ours, on command: for a program in another language that takes turns with it. `scripts/bench-python ring` starts it.
 //!
 //! Reads the keys from a file, one a line, then commands from the standard input: `extract MEMBERS KERNEL`,
 //! `build ..` and `lookup ..` answer with the nanoseconds of this thread and a number to compare;
@@ -18,7 +18,7 @@ use support::{Time, members, ring};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(file) = std::env::args().nth(1).filter(|arg| !arg.starts_with('-')) else {
-        println!("this one takes turns with Python: scripts/bench-python");
+        println!("this one takes turns with Python: scripts/bench-python ring");
         return Ok(());
     };
     let keys: Vec<String> = fs::read_to_string(file)?.lines().map(String::from).collect();

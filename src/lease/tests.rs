@@ -1,0 +1,231 @@
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    backend::{Connector, Memory, Session, memory::LostReply},
+    config::Config,
+    session::Keeper,
+    testing::Faults,
+};
+
+/// A process of a fleet on an ensemble, and a session beside it that looks at the store.
+struct Bench {
+    memory: Memory,
+    faults: Faults,
+    keeper: Keeper,
+    leases: Arc<Leases>,
+    looker: Arc<dyn Session>,
+}
+
+const T: Duration = Duration::from_secs(10);
+
+fn path(text: &str) -> ZnodePath {
+    text.parse().unwrap()
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let memory = Memory::new();
+        let looker = memory.open(Duration::from_secs(3600)).await.unwrap();
+        for at in ["/ns", "/thing"] {
+            looker.commit(vec![Op::create(&path(at), [], CreateMode::Persistent)]).await.unwrap();
+        }
+        let faults = Faults::new(Arc::new(memory.clone()));
+        let keeper = Keeper::start(Arc::new(faults.clone()), Config::default(), path("/ns"));
+        let access = keeper.access(T);
+        access.live().await.unwrap();
+        let leases = Leases::start(access, "me".parse().unwrap(), Arc::new(Tasks::new()));
+        Bench { memory, faults, keeper, leases, looker }
+    }
+
+    /// Takes `/thing` as it is now.
+    async fn take(&self) -> Result<(Hold, Option<Vec<Done>>), Refused> {
+        let version = self.version("/thing").await.unwrap_or(0);
+        let request = Request {
+            lock: path("/thing.lock"),
+            data: b"me".into(),
+            with: Around { before: vec![Op::set(&path("/thing"), [], Some(version))], after: Vec::new() },
+            subject: Some((path("/thing"), version + 1)),
+        };
+        self.leases.acquire(&self.leases.access().live().await.unwrap(), request).await
+    }
+
+    async fn version(&self, at: &str) -> Option<i32> {
+        self.looker.get(&path(at)).await.unwrap().map(|(_, stat)| stat.version)
+    }
+
+    async fn gone(&self, at: &str) {
+        let at = path(at);
+        let gone = async {
+            loop {
+                let (stat, mut watch) = self.looker.watch_node(&at).await.unwrap();
+                if stat.is_none() {
+                    return;
+                }
+                watch.fired().await;
+            }
+        };
+        timeout(Duration::from_secs(60), gone).await.expect("it goes in time");
+    }
+
+    fn consume(version: i32) -> Around {
+        Around { before: Vec::new(), after: vec![Op::delete(&path("/thing"), Some(version))] }
+    }
+
+    fn lose_next(&self, lost: LostReply) {
+        self.faults.lose_nth_write(self.faults.calls().writes + 1, lost);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_exclusive_and_its_tokens_only_grow() {
+    let bench = Bench::new().await;
+    let (first, _) = bench.take().await.unwrap();
+    assert!(first.lease().is_held());
+    assert!(matches!(bench.take().await, Err(Refused::Taken)));
+    let token = first.lease().token();
+    drop(first);
+    bench.gone("/thing.lock").await;
+    let (second, _) = bench.take().await.unwrap();
+    assert!(second.lease().token() > token);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_is_refused_by_the_store() {
+    let bench = Bench::new().await;
+    let foreign = Op::create(&path("/thing.lock"), [], CreateMode::Ephemeral);
+    bench.looker.commit(vec![foreign]).await.unwrap();
+    assert!(matches!(bench.take().await, Err(Refused::Taken)));
+    assert_eq!(bench.version("/thing").await, Some(0), "nothing was done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_leaves_one_lease_or_none() {
+    for lost in [LostReply::BeforeApplying, LostReply::AfterApplying] {
+        let bench = Bench::new().await;
+        bench.lose_next(lost);
+        let (hold, done) = bench.take().await.unwrap();
+        assert_eq!(done.is_none(), lost == LostReply::AfterApplying, "{lost:?}");
+        assert_eq!(bench.version("/thing").await, Some(1), "{lost:?}");
+        bench.lose_next(lost);
+        let finished = hold.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+        assert!(finished.is_ok(), "{lost:?} {finished:?}");
+        assert_eq!(
+            (bench.version("/thing").await, bench.version("/thing.lock").await),
+            (None, None),
+            "{lost:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_lapses_before_the_session_can_expire() {
+    let bench = Bench::new().await;
+    let (hold, _) = bench.take().await.unwrap();
+    let lease = hold.lease().clone();
+    let session = lease.session_id();
+    bench.memory.suspend(session);
+    let lost = lease.lost().await;
+    assert_eq!(lost.lock, "/thing.lock");
+    assert!(bench.memory.sessions().contains(&session), "the lock is still ours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_is_dropped_where_it_stands_when_the_lease_is_lost() {
+    let bench = Bench::new().await;
+    let (hold, _) = bench.take().await.unwrap();
+    assert_eq!(hold.lease().while_held(async { 7 }).await, Ok(7));
+    bench.memory.expire(hold.lease().session_id());
+    assert!(hold.lease().while_held(pending::<()>()).await.is_err());
+    let mut steps = 0;
+    assert!(hold.lease().while_held(async { steps += 1 }).await.is_err());
+    assert_eq!(steps, 0, "no step is taken after the loss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_holder_cannot_finish() {
+    let bench = Bench::new().await;
+    let (stale, _) = bench.take().await.unwrap();
+    let session = stale.lease().session_id();
+    bench.memory.expire(session);
+    bench.gone("/thing.lock").await;
+    let finished = stale.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+    assert!(matches!(finished, Err(Unfinished::Unknown(_))), "{finished:?}");
+    assert!(bench.version("/thing").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_whose_lock_was_replaced_is_refused_though_its_session_lives() {
+    let bench = Bench::new().await;
+    let (stale, _) = bench.take().await.unwrap();
+    // A person deletes the lock, and a Python peer takes it: version 0.
+    let lock = path("/thing.lock");
+    let ops = vec![Op::delete(&lock, None), Op::create(&lock, [], CreateMode::Ephemeral)];
+    bench.looker.commit(ops).await.unwrap();
+    let checks = stale.lease().checks();
+    assert!(bench.looker.commit(checks).await.is_err());
+    let finished = stale.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+    assert!(matches!(finished, Err(Unfinished::Lost)), "{finished:?}");
+    assert!(bench.version("/thing.lock").await.is_some() && bench.version("/thing").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_end_gives_the_thing_back() {
+    let bench = Bench::new().await;
+    let (hold, _) = bench.take().await.unwrap();
+    let child = Op::create(&path("/thing/child"), [], CreateMode::Persistent);
+    bench.looker.commit(vec![child]).await.unwrap();
+    let finished = hold.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+    assert!(
+        matches!(finished, Err(Unfinished::Refused { index: 1, error: backend::Error::NotEmpty })),
+        "{finished:?}"
+    );
+    bench.gone("/thing.lock").await;
+    assert!(bench.take().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_is_so_even_if_the_thing_was_touched() {
+    let bench = Bench::new().await;
+    let (mut hold, _) = bench.take().await.unwrap();
+    hold.set_back(Around {
+        before: vec![Op::Check { path: path("/thing"), version: Some(1) }],
+        after: Vec::new(),
+    });
+    bench.looker.commit(vec![Op::set(&path("/thing"), [], None)]).await.unwrap();
+    drop(hold);
+    bench.gone("/thing.lock").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_nobody_waits_for_is_given_back() {
+    let bench = Arc::new(Bench::new().await);
+    let taker = bench.clone();
+    let leases = bench.leases.clone();
+    bench.memory.suspend(bench.leases.access().live().await.unwrap().id());
+    let taking = leases.run("take", async move { taker.take().await.map(|(hold, _)| hold) });
+    assert!(timeout(Duration::from_millis(10), taking).await.is_err(), "the store hangs");
+    bench.memory.resume(bench.leases.access().live().await.unwrap().id());
+    // Taken and given back: the lock has come and gone, and the thing was marked once.
+    let marked = async {
+        while bench.version("/thing").await != Some(1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), marked).await.expect("the request goes on");
+    bench.gone("/thing.lock").await;
+    while !bench.leases.held().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_somebody_deletes_ends_the_lease_with_the_next_heartbeat() {
+    let bench = Bench::new().await;
+    let (hold, _) = bench.take().await.unwrap();
+    bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
+    timeout(T, hold.lease().lost()).await.expect("a heartbeat finds it");
+    assert!(bench.keeper.live().is_some_and(|live| live.id() == hold.lease().session_id()));
+}
