@@ -12,20 +12,40 @@ use std::{
 };
 
 use apportion::backend::{Connector, CreateMode, Op, SessionState, path::ZnodePath};
-use support::{Ensemble, Mode, Proxy, Server, eventually, shared_server, zookeeper};
+use support::{Broker, Ensemble, Mode, Proxy, Server, eventually, shared_server, zookeeper};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Runs itself in a second process, kills that, and looks for what it left.
 #[tokio::test]
 async fn a_killed_test_leaves_no_server_and_no_folder_behind() {
-    const ROLE: &str = "APPORTION_TEST_IS_TO_BE_KILLED";
-    let name = "a_killed_test_leaves_no_server_and_no_folder_behind";
-    if std::env::var_os(ROLE).is_some() {
+    if is_to_be_killed() {
         let server = Server::start().await;
-        eprintln!("serves {} {}", server.port(), server.folder().display());
+        eprintln!("serves {} {}", server.folder().display(), server.port());
         return std::future::pending().await;
     }
+    nothing_is_left_of("a_killed_test_leaves_no_server_and_no_folder_behind").await;
+}
+
+#[tokio::test]
+async fn a_killed_test_leaves_no_broker_and_no_epmd_behind() {
+    if is_to_be_killed() {
+        let broker = Broker::start().await;
+        eprintln!("serves {} {} {}", broker.folder().display(), broker.port(), broker.epmd_port());
+        return std::future::pending().await;
+    }
+    nothing_is_left_of("a_killed_test_leaves_no_broker_and_no_epmd_behind").await;
+}
+
+const ROLE: &str = "APPORTION_TEST_IS_TO_BE_KILLED";
+
+fn is_to_be_killed() -> bool {
+    std::env::var_os(ROLE).is_some()
+}
+
+/// Runs the test `name` in a second process until it says in which folder and on which ports something serves,
+/// kills it, and waits until all that is gone.
+async fn nothing_is_left_of(name: &str) {
     let mut test = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env(ROLE, "1")
@@ -38,13 +58,14 @@ async fn a_killed_test_leaves_no_server_and_no_folder_behind() {
     let line =
         lines.map(Result::unwrap).find(|line| line.starts_with("serves ")).expect("it starts a server");
     let mut words = line.split(' ').skip(1);
-    let port: u16 = words.next().unwrap().parse().unwrap();
     let folder = std::path::PathBuf::from(words.next().unwrap());
-    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() && folder.exists());
+    let ports: Vec<u16> = words.map(|port| port.parse().unwrap()).collect();
+    let serves = |port: &u16| std::net::TcpStream::connect(("127.0.0.1", *port)).is_ok();
+    assert!(folder.exists() && !ports.is_empty() && ports.iter().all(serves));
     test.kill().unwrap();
     test.wait().unwrap();
-    eventually("the server and its folder are gone", 5 * SECOND, || async {
-        let gone = std::net::TcpStream::connect(("127.0.0.1", port)).is_err() && !folder.exists();
+    eventually("the server and its folder are gone", 10 * SECOND, || async {
+        let gone = !folder.exists() && !ports.iter().any(serves);
         gone.then_some(())
     })
     .await;

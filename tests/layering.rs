@@ -117,6 +117,7 @@ const PURE: &[&str] = &[
     "src/ring/",
     "src/session/deadline.rs",
     "src/session/timing.rs",
+    "src/worker/amqp/url.rs",
     "src/worker/engine.rs",
     "src/worker/failure.rs",
     "src/worker/finder.rs",

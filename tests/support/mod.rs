@@ -1,7 +1,9 @@
-//! Real ZooKeeper servers, ensembles and connections that break, for tests. Every server runs on free ports of
-//! 127.0.0.1, keeps its data in a temporary folder, and dies with the test process, whatever kills that.
+//! Real ZooKeeper servers, ensembles, RabbitMQ brokers and connections that break, for tests. Every server runs on
+//! free ports of 127.0.0.1, keeps its data in a temporary folder, and dies with the test process, whatever kills
+//! that.
 //!
-//! The servers need Java and ZooKeeper: see [`server`]. A test without them fails; it is never skipped.
+//! The servers need Java and ZooKeeper, see [`server`]; the brokers need RabbitMQ, see [`broker`]. A test without
+//! them fails; it is never skipped.
 
 #![allow(
     dead_code,
@@ -10,6 +12,7 @@
 )]
 #![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
 
+pub mod broker;
 pub mod ensemble;
 pub mod events;
 pub mod fleet;
@@ -21,6 +24,7 @@ use std::{future::Future, time::Duration};
 use apportion::backend::zookeeper::{Hosts, ZooKeeper};
 
 pub use self::{
+    broker::{Broker, shared_broker},
     ensemble::Ensemble,
     proxy::{Mode, Proxy},
     server::{Server, Settings},

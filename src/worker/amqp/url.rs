@@ -1,0 +1,241 @@
+//! Pure: reads `amqp://` URLs the way kombu does, without ever showing the password.
+//!
+//! Differences from kombu, each an error here: options other than `heartbeat`, several brokers, `amqps://`, an empty
+//! host, and a user without a password.
+
+use std::{fmt, net::Ipv6Addr};
+
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+
+use crate::worker::amqp::ConnectError;
+
+/// Where a broker is and how to log in there. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    user: String,
+    password: String,
+    /// An IPv6 address without its brackets.
+    host: String,
+    port: u16,
+    vhost: String,
+    heartbeat_seconds: u16,
+}
+
+const DEFAULT_PORT: u16 = 5672;
+const DEFAULT_HEARTBEAT_SECONDS: u16 = 10;
+
+impl Address {
+    pub(super) fn parse(url: &str) -> Result<Address, ConnectError> {
+        let missing = || bad("scheme", "it is missing: a URL starts with `amqp://`");
+        let (scheme, rest) = url.split_once("://").ok_or_else(missing)?;
+        match scheme.to_ascii_lowercase().as_str() {
+            "amqp" | "pyamqp" => {}
+            "amqps" => return Err(bad("scheme", "`amqps` is not supported: this build has no TLS")),
+            // Anything else may be the beginning of credentials.
+            _ => return Err(bad("scheme", "a URL starts with `amqp://`")),
+        }
+        let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if rest.contains('#') {
+            return Err(bad("fragment", "`#` means nothing here: write `%23`"));
+        }
+        if rest.contains('@') {
+            return Err(bad(
+                "credentials",
+                "an `@` comes after the host: in a password `/`, `?` and `@` are written `%2F`, `%3F` and `%40`",
+            ));
+        }
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (user_info, netloc) = authority.rsplit_once('@').unwrap_or(("guest:guest", authority));
+        let (user, password) = user_info
+            .split_once(':')
+            .filter(|(user, _)| !user.is_empty())
+            .ok_or_else(|| bad("credentials", "they are `user:password`"))?;
+        let (host, port) = host_and_port(netloc)?;
+        let vhost = decode("path", path.strip_prefix('/').unwrap_or(path))?;
+        Ok(Address {
+            user: decode("credentials", user)?,
+            password: decode("credentials", password)?,
+            host,
+            port,
+            // As in kombu; for AMQP clients that follow the letter, `host/` is the virtual host without a name.
+            vhost: if vhost.is_empty() { "/".to_owned() } else { vhost },
+            heartbeat_seconds: heartbeat(query)?,
+        })
+    }
+
+    /// The same, for the client.
+    pub(super) fn uri(&self) -> AMQPUri {
+        AMQPUri {
+            scheme: AMQPScheme::AMQP,
+            authority: AMQPAuthority {
+                userinfo: AMQPUserInfo { username: self.user.clone(), password: self.password.clone() },
+                host: self.host.clone(),
+                port: self.port,
+            },
+            vhost: self.vhost.clone(),
+            query: AMQPQueryString { heartbeat: Some(self.heartbeat_seconds), ..AMQPQueryString::default() },
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let brackets = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(
+            f,
+            "amqp://{}:(hidden)@{}{}{}:{}/{}",
+            self.user.escape_debug(),
+            brackets.0,
+            self.host,
+            brackets.1,
+            self.port,
+            self.vhost.escape_debug()
+        )
+    }
+}
+
+/// Only the host appears in errors: where the host was forgotten, the place of the port holds the password.
+fn host_and_port(text: &str) -> Result<(String, u16), ConnectError> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => (address, port),
+        Some(_) => return Err(bad("host", "brackets hold an IPv6 address")),
+        None => {
+            let host = text.split(':').next().unwrap_or(text);
+            let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            if host.is_empty() {
+                return Err(bad("host", "it is empty: write `amqp://localhost` for a broker on this host"));
+            }
+            if !host.bytes().all(is_name) {
+                let problem = format!("`{}` has more than letters, digits and `-._`", host.escape_debug());
+                return Err(bad("host", problem));
+            }
+            (host, &text[host.len()..])
+        }
+    };
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => Some(DEFAULT_PORT),
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|p| *p > 0),
+        _ => None,
+    };
+    let port = port.ok_or_else(|| {
+        bad("host", format!("`{host}` has a port that is not between 1 and 65535 (IPv6 goes into brackets)"))
+    })?;
+    Ok((host.to_owned(), port))
+}
+
+fn heartbeat(query: &str) -> Result<u16, ConnectError> {
+    let mut seconds = DEFAULT_HEARTBEAT_SECONDS;
+    for option in query.split('&').filter(|option| !option.is_empty()) {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("heartbeat", value) => {
+                let value = value.parse().ok().filter(|value| *value > 0);
+                seconds = value.ok_or_else(|| bad("options", "`heartbeat` is from 1 to 65535 seconds"))?;
+            }
+            (name, _) => {
+                return Err(bad("options", format!("`{}` is unknown", name.escape_debug())));
+            }
+        }
+    }
+    Ok(seconds)
+}
+
+/// Undoes percent escapes.
+fn decode(part: &'static str, text: &str) -> Result<String, ConnectError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut pieces = text.split('%');
+    bytes.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
+    for piece in pieces {
+        let escape = piece.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = escape.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(
+            byte.ok_or_else(|| bad(part, "`%` is followed by two hexadecimal digits, itself it is `%25`"))?,
+        );
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).map_err(|_| bad(part, "it is no UTF-8 once its escapes are decoded"))
+}
+
+fn bad(part: &'static str, problem: impl Into<String>) -> ConnectError {
+    ConnectError::Url { part, problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(url: &str) -> String {
+        format!("{:?}", Address::parse(url).unwrap_or_else(|error| panic!("{url}: {error}")))
+    }
+
+    #[test]
+    fn what_is_left_out_is_what_kombu_takes() {
+        assert_eq!(shown("amqp://h"), "amqp://guest:(hidden)@h:5672//");
+        assert_eq!(shown("pyamqp://h:1/"), "amqp://guest:(hidden)@h:1//");
+        assert_eq!(shown("AMQP://u:p@[::1]:7/v"), "amqp://u:(hidden)@[::1]:7/v");
+        let uri = Address::parse("amqp://h").unwrap().uri();
+        assert_eq!((uri.authority.userinfo.password.as_str(), uri.query.heartbeat), ("guest", Some(10)));
+    }
+
+    #[test]
+    fn user_password_and_virtual_host_are_decoded() {
+        let uri = Address::parse("amqp://a%40b:p%2F%3a%25@h/%2Fv%C3%A9?heartbeat=3").unwrap().uri();
+        assert_eq!(uri.authority.userinfo.username, "a@b");
+        assert_eq!(uri.authority.userinfo.password, "p/:%");
+        assert_eq!((uri.vhost.as_str(), uri.query.heartbeat), ("/vé", Some(3)));
+        for root in ["amqp://h//", "amqp://h/%2F", "amqp://h/", "amqp://h"] {
+            assert_eq!(Address::parse(root).unwrap().vhost, "/", "{root}");
+        }
+    }
+
+    #[test]
+    fn malformed_urls_say_which_part_is_wrong_and_never_show_the_password() {
+        for (url, wrong) in [
+            ("", "scheme"),
+            ("h:5672", "scheme"),
+            ("user:secret@h", "scheme"),
+            ("amqps://u:secret@h", "scheme"),
+            ("redis://u:secret@h", "scheme"),
+            ("user:secret@h://x", "scheme"),
+            ("amqp://", "host"),
+            ("amqp:///v", "host"),
+            ("amqp://u:secret@", "host"),
+            ("amqp://u:secret", "host"),
+            ("amqp://h:0", "host"),
+            ("amqp://h:65536", "host"),
+            ("amqp://h:+1", "host"),
+            ("amqp://::1", "host"),
+            ("amqp://[h]", "host"),
+            ("amqp://[::1]1", "host"),
+            ("amqp://a,b", "host"),
+            ("amqp://a;amqp://b", "host"),
+            ("amqp://u@h", "credentials"),
+            ("amqp://:secret@h", "credentials"),
+            ("amqp://u:sec/ret@h", "credentials"),
+            ("amqp://u:secret%@h", "credentials"),
+            ("amqp://u:secret%ff@h", "credentials"),
+            ("amqp://h/%zz", "path"),
+            ("amqp://h/v#x", "fragment"),
+            ("amqp://h?heartbeat=0", "options"),
+            ("amqp://h?heartbeat=1.5", "options"),
+            ("amqp://h?heartbeat=65536", "options"),
+            ("amqp://h?heartbaet=3", "options"),
+        ] {
+            match Address::parse(url) {
+                Err(error @ ConnectError::Url { part, .. }) => {
+                    assert_eq!(part, wrong, "{url}");
+                    assert!(!error.to_string().contains("sec"), "{error}");
+                }
+                other => panic!("{url}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused_without_a_panic() {
+        for url in
+            ["amqp://%", "amqp://é%é", "amqp://u:%é1@h", "amqp://h/%é", "amqp://@", "amqp://:@:", "://"]
+        {
+            let _ = Address::parse(url);
+        }
+    }
+}
