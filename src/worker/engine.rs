@@ -305,3 +305,6 @@ impl Engine {
         Some((id, entry))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,15 +45,15 @@ impl Failure {
     /// A longer chain of causes is cut: JSON must not be nested too deeply, and a chain may have no end.
     const CAUSES: usize = 16;
 
-    /// A failure of type `name` that says `message`.
+    /// A failure of type `name` that says `message`. Without a name it is just an `Exception`.
     pub fn new(name: impl Into<String>, message: impl Into<String>) -> Self {
         let (name, message) = (name.into(), message.into());
-        let names = [name, Failure::ROOT.to_owned()].into_iter();
+        let own_name = Some(name).filter(|name| !name.is_empty() && name != Failure::ROOT);
         Failure {
             exc_args: vec![Value::from(message.as_str())],
             exception_str: message,
             traceback_str: String::new(),
-            exc_type_names: names.skip_while(|name| name.is_empty()).collect(),
+            exc_type_names: own_name.into_iter().chain([Failure::ROOT.to_owned()]).collect(),
             causes: Vec::new(),
         }
     }
@@ -135,6 +135,18 @@ impl Failure {
     /// [`VERSION`](Failure::VERSION).
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
+    }
+
+    /// Whether its JSON has more levels than `levels`.
+    pub(super) fn is_deeper(&self, levels: usize) -> bool {
+        let Some(inside) = levels.checked_sub(2) else { return true };
+        self.exc_args.iter().any(|arg| json::is_deeper(arg, inside))
+            || self.causes.iter().any(|cause| cause.is_deeper(inside))
+    }
+
+    /// The same with neither arguments nor causes.
+    pub(super) fn shallow(&self) -> Self {
+        Failure { exc_args: Vec::new(), causes: Vec::new(), ..self.clone() }
     }
 
     /// The failure in `value`, which [`validate::readable_failure`] has accepted.

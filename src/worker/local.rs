@@ -45,6 +45,11 @@ impl LocalBroker {
         self
     }
 
+    /// How many messages a topic holds: those that wait, and those in the hands of a consumer.
+    pub fn held(&self, topic: &str) -> usize {
+        self.act(|exchange| exchange.queues.get(topic).map_or(0, |queue| queue.held))
+    }
+
     /// The clock that executors and workers on this broker go by, which can be told to jump.
     pub fn tokio_clock(&self) -> &TokioClock {
         &self.clock
@@ -190,12 +195,9 @@ impl Exchange {
         Ok(Place { topic: topic.into(), queue: queue_id, member })
     }
 
-    fn queue(&mut self, place: &Place) -> Option<&mut Queue> {
-        self.queues.get_mut(&*place.topic).filter(|queue| queue.id == place.queue)
-    }
-
     fn poll_next(&mut self, place: &Place, waker: &Waker) -> Poll<Option<Message>> {
-        let Some(member) = self.queue(place).and_then(|queue| queue.member(place.member)) else {
+        let member = queue_of(&mut self.queues, place).and_then(|queue| queue.member(place.member));
+        let Some(member) = member else {
             return Poll::Ready(None);
         };
         if let Some(message) = member.inbox.pop_front() {
@@ -210,7 +212,7 @@ impl Exchange {
         if self.closed {
             return Err(TransportError::Closed);
         }
-        let Some(queue) = self.queues.get_mut(&*place.topic).filter(|queue| queue.id == place.queue) else {
+        let Some(queue) = queue_of(&mut self.queues, place) else {
             return Ok(());
         };
         if let Some(member) = queue.member(place.member) {
@@ -225,7 +227,7 @@ impl Exchange {
     }
 
     fn leave(&mut self, place: &Place) {
-        let Some(queue) = self.queues.get_mut(&*place.topic).filter(|queue| queue.id == place.queue) else {
+        let Some(queue) = queue_of(&mut self.queues, place) else {
             return;
         };
         let Some(index) = queue.consumers.iter().position(|member| member.id == place.member) else {
@@ -248,6 +250,11 @@ impl Exchange {
             self.woken.extend(queue.consumers.into_iter().filter_map(|member| member.waker));
         }
     }
+}
+
+/// The queue that this place is in, unless it has ended.
+fn queue_of<'a>(queues: &'a mut HashMap<String, Queue>, place: &Place) -> Option<&'a mut Queue> {
+    queues.get_mut(&*place.topic).filter(|queue| queue.id == place.queue)
 }
 
 impl Queue {

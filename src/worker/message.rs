@@ -150,10 +150,7 @@ impl TryFrom<Value> for NotifyReply {
 
     fn try_from(mut value: Value) -> Result<Self, FormatError> {
         validate::notify_reply(&value)?;
-        let tasks = match value["tasks"].take() {
-            Value::Array(tasks) => tasks,
-            _ => unreachable!("validated to be a list"),
-        };
+        let Value::Array(tasks) = value["tasks"].take() else { unreachable!("validated to be a list") };
         Ok(NotifyReply {
             topic: json::into_text(value["topic"].take()),
             tasks: tasks.into_iter().map(json::into_text).collect(),

@@ -38,6 +38,9 @@ impl Response {
     /// The event that tells how much of a task is done.
     pub const PROGRESS: &'static str = "update_progress";
 
+    /// How many levels are around a result.
+    const LEVELS: usize = 2;
+
     /// The event that says that `fraction` of the task is done, between 0 and 1.
     pub fn progress(fraction: f64) -> Self {
         let details = Map::from_iter([("progress".to_owned(), Value::from(fraction))]);
@@ -65,8 +68,21 @@ impl Response {
     }
 
     /// The body of the message. To read one, see [`WireResponse`].
+    ///
+    /// A result or failure that is nested in so many levels that no executor would read it becomes a failure that
+    /// says so: otherwise the executor would wait for ever.
     pub fn to_json(&self) -> Vec<u8> {
-        json::write(self)
+        let levels = json::LEVELS - Response::LEVELS;
+        match self {
+            Response::Success(result) if json::is_deeper(result, levels) => {
+                let message = format!("the result is nested in more than {levels} levels");
+                json::write(&Response::Failure(Failure::new("ValueError", message)))
+            }
+            Response::Failure(failure) if failure.is_deeper(levels) => {
+                json::write(&Response::Failure(failure.shallow()))
+            }
+            _ => json::write(self),
+        }
     }
 }
 

@@ -178,6 +178,9 @@ async fn answer(inner: &Arc<Inner>, incoming: Incoming) {
     let inner_too = inner.clone();
     inner.tasks.spawn("notify", async move {
         let inner = inner_too;
+        if inner.draining.is_cancelled() {
+            return;
+        }
         let reply = inner.reply_listing(inner.handlers.keys().cloned().collect());
         let message = Message::new(NotifyReply::KIND, reply.to_json());
         // The executor will ask again.

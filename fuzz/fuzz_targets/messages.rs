@@ -1,0 +1,28 @@
+//! No bytes harm a reader of messages, and what is read can be written and read again.
+
+#![no_main]
+
+use apportion::worker::{
+    failure::Failure,
+    message::{Notify, NotifyReply, Request, WireResponse},
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|json: &[u8]| {
+    let _ = Notify::from_json(json);
+    if let Ok(reply) = NotifyReply::from_json(json) {
+        assert_eq!(NotifyReply::from_json(&reply.to_json()), Ok(reply));
+    }
+    if let Ok(request) = Request::from_json(json) {
+        assert_eq!(Request::from_json(&request.to_json()), Ok(request));
+    }
+    if let Ok(failure) = Failure::from_json(json) {
+        assert_eq!(Failure::from_json(&failure.to_json()), Ok(failure));
+    }
+    if let Ok(response) = WireResponse::from_json(json).map(WireResponse::meaning) {
+        if let Ok(response) = response {
+            let again = WireResponse::from_json(&response.to_json()).expect("it was read before");
+            assert_eq!(again.meaning(), Ok(response));
+        }
+    }
+});

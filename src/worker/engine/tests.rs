@@ -1,0 +1,251 @@
+//! What the table of requests does, event by event, and a property over random events.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_origin(Duration::from_secs(seconds))
+}
+
+fn new(task: &str) -> New {
+    New { task: task.into(), key: None, body: b"{}".to_vec(), timeout: Some(MINUTE), run_timeout: None }
+}
+
+fn lists(engine: &mut Engine, topic: &str, now: Moment) -> bool {
+    engine.on_notify(&NotifyReply::new(topic, ["t"]), now)
+}
+
+/// An engine with a request that was sent to a worker at topic `w`.
+fn with_pending(run_timeout: Option<Duration>) -> Engine {
+    let mut engine = Engine::new(MINUTE);
+    lists(&mut engine, "w", at(0));
+    engine.submit("r".into(), New { run_timeout, ..new("t") }, at(0));
+    engine.take_actions();
+    engine
+}
+
+fn failure() -> Failure {
+    Failure::new("E", "no")
+}
+
+fn ends(engine: &mut Engine) -> Vec<Outcome> {
+    let ended = |action| match action {
+        Action::End { outcome, .. } => Some(outcome),
+        _ => None,
+    };
+    engine.take_actions().into_iter().filter_map(ended).collect()
+}
+
+#[test]
+fn a_request_waits_until_a_worker_lists_its_task_and_is_sent_once() {
+    let mut engine = Engine::new(MINUTE);
+    engine.submit("r".into(), new("t"), at(0));
+    assert!(engine.on_notify(&NotifyReply::new("other", ["u"]), at(1)));
+    assert_eq!(engine.take_actions(), []);
+    assert!(lists(&mut engine, "w", at(2)));
+    let sent = Action::Send { id: "r".into(), topic: "w".into(), body: b"{}".to_vec() };
+    assert_eq!(engine.take_actions(), [Action::Moved { id: "r".into(), state: State::Pending }, sent]);
+    assert!(!lists(&mut engine, "w", at(3)));
+    assert!(lists(&mut engine, "w2", at(3)));
+    assert_eq!(engine.take_actions(), []);
+}
+
+#[test]
+fn a_request_expires_strictly_after_its_timeout_and_not_once_it_runs() {
+    let mut waiting = Engine::new(MINUTE);
+    waiting.submit("r".into(), new("t"), at(0));
+    for mut engine in [waiting, with_pending(None)] {
+        engine.tick(at(60));
+        assert_eq!(ends(&mut engine), []);
+        engine.tick(Moment::from_origin(MINUTE + Duration::from_nanos(1)));
+        assert_eq!(ends(&mut engine), [Err(RequestError::Expired { timeout: MINUTE })]);
+    }
+    let mut engine = with_pending(None);
+    engine.on_response("r", Ok(Response::Running), false, at(59));
+    for now in 60..600 {
+        lists(&mut engine, "w", at(now));
+        engine.tick(at(now));
+    }
+    assert_eq!(ends(&mut engine), []);
+}
+
+#[test]
+fn a_request_on_a_worker_of_ours_is_lost_when_nothing_is_heard_of_it_though_the_topic_answers() {
+    let mut engine = with_pending(None);
+    engine.on_response("r", Ok(Response::Running), true, at(10));
+    engine.on_response("r", Ok(Response::Running), true, at(15));
+    lists(&mut engine, "w", at(70));
+    engine.tick(at(74));
+    assert_eq!(ends(&mut engine), []);
+    engine.tick(at(75));
+    assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
+}
+
+#[test]
+fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent() {
+    let mut engine = with_pending(None);
+    engine.on_response("r", Ok(Response::Running), false, at(10));
+    lists(&mut engine, "w", at(65));
+    engine.tick(at(124));
+    assert_eq!(ends(&mut engine), []);
+    assert_eq!(engine.tick(at(125)), ["w".into()]);
+    assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
+}
+
+#[test]
+fn a_request_may_run_for_its_run_timeout_and_no_longer() {
+    let timeout = Duration::from_secs(20);
+    let mut engine = with_pending(Some(timeout));
+    engine.on_response("r", Ok(Response::Running), false, at(10));
+    engine.tick(at(30));
+    assert_eq!(ends(&mut engine), []);
+    engine.tick(at(31));
+    assert_eq!(ends(&mut engine), [Err(RequestError::Overdue { timeout })]);
+}
+
+#[test]
+fn a_failed_send_ends_a_request_that_nobody_has_started_on() {
+    let error = TransportError::Unavailable { reason: "away".into() };
+    let mut engine = with_pending(None);
+    engine.on_not_sent("r", error.clone());
+    assert_eq!(ends(&mut engine), [Err(RequestError::NotSent(error.clone()))]);
+
+    let mut engine = with_pending(None);
+    engine.on_response("r", Ok(Response::Running), true, at(1));
+    engine.on_not_sent("r", error);
+    assert_eq!(ends(&mut engine), []);
+}
+
+#[test]
+fn what_only_a_running_task_can_say_tells_that_it_runs() {
+    for said in [Response::progress(0.5), Response::Success(1.into())] {
+        let mut engine = with_pending(None);
+        assert_eq!(engine.on_response("r", Ok(said), true, at(1)), Heard::Taken);
+        let running = Action::Moved { id: "r".into(), state: State::Running };
+        assert_eq!(engine.take_actions().first(), Some(&running));
+    }
+}
+
+#[test]
+fn nothing_is_believed_of_a_request_that_was_not_sent_or_has_ended() {
+    let mut engine = Engine::new(MINUTE);
+    engine.submit("r".into(), new("t"), at(0));
+    assert!(matches!(engine.on_response("r", Ok(Response::Success(1.into())), true, at(0)), Heard::Odd(_)));
+    lists(&mut engine, "w", at(0));
+    engine.on_response("r", Ok(Response::Failure(failure())), true, at(0));
+    assert_eq!(ends(&mut engine), [Err(RequestError::Failed(failure()))]);
+    for late in [Response::Success(1.into()), Response::Running, Response::progress(1.0)] {
+        assert_eq!(engine.on_response("r", Ok(late), true, at(0)), Heard::NotAsked);
+    }
+    assert_eq!(engine.take_actions(), []);
+}
+
+#[test]
+fn a_forgotten_request_is_not_sent_and_leaves_nothing_behind() {
+    let mut engine = Engine::new(MINUTE);
+    for id in 0..100 {
+        engine.submit(id.to_string(), new("t"), at(0));
+        engine.forget(&id.to_string());
+    }
+    engine.tick(at(1));
+    assert!(engine.waiting.is_empty() && engine.requests.is_empty());
+    lists(&mut engine, "w", at(1));
+    assert_eq!(engine.take_actions(), []);
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Submit,
+    Lists(u8),
+    Says { id: u8, what: u8, is_repeated: bool },
+    NotSent(u8),
+    Forget(u8),
+    Passes(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(Event::Submit),
+        (0..3_u8).prop_map(Event::Lists),
+        (any::<u8>(), 0..7_u8, any::<bool>()).prop_map(|(id, what, is_repeated)| Event::Says {
+            id,
+            what,
+            is_repeated
+        }),
+        any::<u8>().prop_map(Event::NotSent),
+        any::<u8>().prop_map(Event::Forget),
+        (0..40_u8).prop_map(Event::Passes),
+    ]
+}
+
+fn said(what: u8) -> Result<Response, OddResponse> {
+    use crate::worker::message::WireResponse;
+    let json = match what {
+        0 => r#"{"state": "RUNNING", "data": {}}"#,
+        1 => r#"{"state": "EVENT", "data": {"event_type": "x", "details": {}}}"#,
+        2 => r#"{"state": "SUCCESS", "data": {"result": 1}}"#,
+        3 => r#"{"state": "FAILURE", "data": {"result": 1}}"#,
+        4 => r#"{"state": "WAITING", "data": {}}"#,
+        5 => r#"{"state": "EVENT", "data": {"result": 1}}"#,
+        _ => return Ok(Response::Failure(failure())),
+    };
+    WireResponse::from_json(json.as_bytes()).unwrap().meaning()
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_each_request_ends_exactly_once_unless_it_is_forgotten(
+        events in prop::collection::vec(event(), 0..200)
+    ) {
+        let mut engine = Engine::new(MINUTE);
+        let (mut now, mut made) = (at(0), 0_usize);
+        let (mut ended, mut forgotten) = (HashSet::new(), HashSet::new());
+        let pick = |id: u8, made: usize| (usize::from(id) % made.max(1)).to_string();
+        for event in events.into_iter().map(Some).chain([None]) {
+            match event {
+                Some(Event::Submit) => {
+                    engine.submit(made.to_string(), new("t"), now);
+                    made += 1;
+                }
+                Some(Event::Lists(topic)) => {
+                    lists(&mut engine, &topic.to_string(), now);
+                }
+                Some(Event::Says { id, what, is_repeated }) => {
+                    engine.on_response(&pick(id, made), said(what), is_repeated, now);
+                }
+                Some(Event::NotSent(id)) => engine.on_not_sent(&pick(id, made), TransportError::Closed),
+                Some(Event::Forget(id)) => {
+                    let id = pick(id, made);
+                    engine.forget(&id);
+                    if made > 0 && !ended.contains(&id) {
+                        forgotten.insert(id);
+                    }
+                }
+                Some(Event::Passes(seconds)) => {
+                    now = now + Duration::from_secs(seconds.into());
+                    engine.tick(now);
+                }
+                // In the end: silence, for longer than anybody waits.
+                None => {
+                    engine.tick(now + 2 * MINUTE);
+                }
+            }
+            for action in engine.take_actions() {
+                let (Action::Send { id, .. } | Action::Moved { id, .. } | Action::Event { id, .. } | Action::End { id, .. }) =
+                    &action;
+                prop_assert!(!ended.contains(id) && !forgotten.contains(id), "{action:?} comes too late");
+                if matches!(action, Action::End { .. }) {
+                    ended.insert(id.clone());
+                }
+            }
+        }
+        prop_assert_eq!(ended.len() + forgotten.len(), made);
+        prop_assert!(engine.requests.is_empty());
+        prop_assert!(engine.finder.workers().next().is_none());
+    }
+}
