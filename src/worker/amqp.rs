@@ -7,7 +7,7 @@
 //! |---|---|
 //! | exchange | the given name, type direct, not durable, deleted with its last queue |
 //! | queue | `<exchange>_<topic>`, bound by the topic, not durable, not exclusive, deleted with its last consumer |
-//! | properties | `type`, `reply_to`, `correlation_id`, delivery mode 2, priority 0, `application/json`, `utf-8`, no headers |
+//! | properties | `type`, `reply_to`, `correlation_id`, `app_id` (ours alone), delivery mode 2, priority 0, `application/json`, `utf-8`, no headers |
 //!
 //! Two differences. TaskFlow makes the queue of a topic when it sends to it, and a queue that never has a consumer
 //! stays for ever; here only who consumes makes one, so what is sent to an absent worker is gone, and no queue is
@@ -23,7 +23,7 @@ mod url;
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -35,8 +35,8 @@ use lapin::{
     Acker, BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind, ExchangeKind,
     message::Delivery,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-        BasicRejectOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions,
+        BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
         QueueDeclareOptions,
     },
     types::{FieldTable, ShortString},
@@ -85,7 +85,7 @@ struct Inner {
     exchange: String,
     link: Mutex<Link>,
     clock: Arc<dyn Clock>,
-    /// Settlements. Cancelled when the transport is closed.
+    /// Settlements and cancellations of consumers. Told to stop when the transport is closed.
     tasks: Tasks,
 }
 
@@ -178,7 +178,8 @@ impl Transport for AmqpTransport {
     ) -> BoxFuture<'a, Result<Consumer, TransportError>> {
         let consumer = async move {
             let (channel, consumer) = self.0.consume(topic, prefetch).await?;
-            Ok(Consumer::new(Subscription { consumer, channel, inner: self.0.clone(), ended: false }))
+            let line = Arc::new(Line { channel, inner: self.0.clone() });
+            Ok(Consumer::new(Subscription { consumer, line, ended: false }))
         };
         Box::pin(self.0.until_closed(consumer))
     }
@@ -240,7 +241,7 @@ impl Inner {
     }
 
     async fn publish(&self, topic: &str, message: Message) -> Result<(), TransportError> {
-        let Message { kind, reply_to, correlation_id, body } = message;
+        let Message { kind, reply_to, correlation_id, sender, body } = message;
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_content_encoding("utf-8".into())
@@ -255,6 +256,9 @@ impl Inner {
         }
         if let Some(correlation_id) = correlation_id {
             properties = properties.with_correlation_id(short("the correlation id", correlation_id)?);
+        }
+        if let Some(sender) = sender {
+            properties = properties.with_app_id(short("the name of the sender", sender)?);
         }
         let topic = short("the topic", topic)?;
         let channel = self.open().await?.publisher().await?;
@@ -331,9 +335,15 @@ impl Open {
 
 struct Subscription {
     consumer: lapin::Consumer,
+    line: Arc<Line>,
+    ended: bool,
+}
+
+/// What a consumer and its unsettled messages share.
+struct Line {
+    /// Closed with its last handle. Then an acknowledgement would come too late.
     channel: Channel,
     inner: Arc<Inner>,
-    ended: bool,
 }
 
 impl Deliveries for Subscription {
@@ -348,9 +358,10 @@ impl Deliveries for Subscription {
                     kind: text(properties.kind()),
                     reply_to: text(properties.reply_to()),
                     correlation_id: text(properties.correlation_id()),
+                    sender: text(properties.app_id()),
                     body: data,
                 };
-                let unsettled = Unsettled { acker, channel: self.channel.clone(), inner: self.inner.clone() };
+                let unsettled = Unsettled { acker, line: self.line.clone() };
                 Some(Incoming::new(message, Delivered(Some(unsettled))))
             }
             Some(Err(error)) => {
@@ -367,35 +378,54 @@ impl Deliveries for Subscription {
     }
 }
 
+/// Gives back what was not handed out: until then the broker keeps it for us.
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if self.ended || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let (mut consumer, line) = (self.consumer.clone(), self.line.clone());
+        let spawner = line.clone();
+        spawner.inner.tasks.spawn("cancel", async move {
+            // An error means that the channel is gone, and so are the messages.
+            let _ = line.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+            while let Some(Ok(delivery)) = poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx)).await {
+                let _ = delivery.acker.nack(requeue()).await;
+            }
+        });
+    }
+}
+
 /// `None` once it is settled.
 struct Delivered(Option<Unsettled>);
 
 struct Unsettled {
     acker: Acker,
-    /// Closed with its last handle, and then an acknowledgement could come too late.
-    channel: Channel,
-    inner: Arc<Inner>,
+    line: Arc<Line>,
 }
 
 impl Unsettled {
     /// In a task, so that it happens although nobody waits for it.
     fn settle(self, how: Settlement) -> oneshot::Receiver<Result<(), TransportError>> {
-        let Unsettled { acker, channel, inner } = self;
+        let Unsettled { acker, line } = self;
         let (done, answer) = oneshot::channel();
-        inner.tasks.spawn("settle", async move {
+        let spawner = line.clone();
+        spawner.inner.tasks.spawn("settle", async move {
             let settled = match how {
                 Settlement::Ack => acker.ack(BasicAckOptions::default()).await,
                 Settlement::Reject => acker.reject(BasicRejectOptions::default()).await,
-                Settlement::Requeue => {
-                    acker.nack(BasicNackOptions { requeue: true, ..Default::default() }).await
-                }
+                Settlement::Requeue => acker.nack(requeue()).await,
             };
-            drop(channel);
+            drop(line);
             let gone = || TransportError::Unavailable { reason: "the connection is gone".into() };
             let _ = done.send(settled.map_err(failed).and_then(|sent| sent.then_some(()).ok_or_else(gone)));
         });
         answer
     }
+}
+
+fn requeue() -> BasicNackOptions {
+    BasicNackOptions { requeue: true, ..Default::default() }
 }
 
 impl Receipt for Delivered {
