@@ -1,0 +1,314 @@
+//! The other side, message by message, and a transport that fails as told.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use apportion::{
+    backend::BoxFuture,
+    clock::Clock,
+    worker::{
+        local::LocalBroker,
+        transport::{
+            Consumer, Deliveries, Incoming, Message, Receipt, Settlement, Transport, TransportError,
+        },
+    },
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+/// Longer than anything takes, in paused time.
+pub(crate) const LONG: Duration = Duration::from_secs(600);
+
+/// An executor or worker played by the test: what comes for it, and what it sends, is up to the test.
+pub(crate) struct Peer {
+    pub(crate) broker: LocalBroker,
+    pub(crate) name: String,
+    consumer: Consumer,
+}
+
+impl Peer {
+    pub(crate) async fn new(broker: &LocalBroker, name: &str) -> Self {
+        let consumer = broker.consume(name, 100).await.unwrap();
+        Peer { broker: broker.clone(), name: name.into(), consumer }
+    }
+
+    /// The next message for it.
+    pub(crate) async fn next(&mut self) -> Message {
+        let incoming = timeout(LONG, self.consumer.next()).await.expect("nothing came").unwrap();
+        incoming.ack().await.unwrap()
+    }
+
+    /// The next message of a kind; what comes before is thrown away.
+    pub(crate) async fn next_of(&mut self, kind: &str) -> Message {
+        loop {
+            let message = self.next().await;
+            if message.kind.as_deref() == Some(kind) {
+                return message;
+            }
+        }
+    }
+
+    /// What the next response for it says, and of which request.
+    pub(crate) async fn next_response(&mut self) -> (String, Value) {
+        let message = self.next_of("RESPONSE").await;
+        assert_eq!(message.reply_to, None);
+        (message.correlation_id.clone().unwrap(), body(&message))
+    }
+
+    /// The next response about `id`, without its failure's details.
+    pub(crate) async fn next_state(&mut self, id: &str) -> String {
+        let (about, said) = self.next_response().await;
+        assert_eq!(about, id);
+        said["state"].as_str().unwrap().into()
+    }
+
+    /// Whether nothing comes for as long as this.
+    pub(crate) async fn hears_nothing_for(&mut self, time: Duration) -> bool {
+        timeout(time, self.consumer.next()).await.is_err()
+    }
+
+    pub(crate) async fn send(&self, topic: &str, message: Message) {
+        self.broker.publish(topic, message).await.unwrap();
+    }
+
+    /// Asks a worker for a run, as TaskFlow would.
+    pub(crate) async fn request(&self, topic: &str, id: &str, request: &Value) {
+        let message = Message::new("REQUEST", request.to_string()).reply_to(&*self.name).correlation_id(id);
+        self.send(topic, message).await;
+    }
+
+    /// Tells an executor what this worker can run.
+    pub(crate) async fn list(&self, executor: &str, tasks: &[&str]) {
+        let body = json!({"topic": self.name, "tasks": tasks});
+        self.send(executor, Message::new("NOTIFY", body.to_string())).await;
+    }
+
+    /// Tells an executor something about a request, as TaskFlow would.
+    pub(crate) async fn respond(&self, to: &Message, response: &Value) {
+        let message =
+            Message::new("RESPONSE", response.to_string()).correlation_id(to.correlation_id.clone().unwrap());
+        self.send(to.reply_to.as_ref().unwrap(), message).await;
+    }
+}
+
+pub(crate) fn body(message: &Message) -> Value {
+    serde_json::from_slice(&message.body).unwrap()
+}
+
+/// A request to execute `task`.
+pub(crate) fn execute(task: &str) -> Value {
+    json!({"task_cls": task, "task_name": task, "task_version": [1, 0], "action": "execute", "arguments": {}})
+}
+
+pub(crate) fn running() -> Value {
+    json!({"state": "RUNNING", "data": {}})
+}
+
+pub(crate) fn success(result: impl Into<Value>) -> Value {
+    json!({"state": "SUCCESS", "data": {"result": result.into()}})
+}
+
+/// Polls `future` at most `polls` times and drops it then.
+pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for poll in 0..polls {
+        let polled = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        if let Poll::Ready(output) = polled {
+            return Some(output);
+        }
+        if poll + 1 < polls {
+            // Everybody else gets on.
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+    }
+    None
+}
+
+/// What a [`Faulty`] transport does, in percent of the messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Faults {
+    pub(crate) lost: u8,
+    pub(crate) twice: u8,
+    /// Sent only after a later message.
+    pub(crate) late: u8,
+    /// Reported as not sent, half of them after they were.
+    pub(crate) refused: u8,
+    /// The connection breaks when the next message is asked for.
+    pub(crate) broken: u8,
+    /// The acknowledgement fails.
+    pub(crate) unacknowledged: u8,
+}
+
+/// A transport that fails by dice, or as a rule says.
+#[derive(Debug, Clone)]
+pub(crate) struct Faulty {
+    inner: LocalBroker,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    dice: fastrand::Rng,
+    faults: Faults,
+    held_back: Vec<(String, Message)>,
+    /// How often a message to this topic is still refused.
+    refusals: HashMap<String, (u32, TransportError)>,
+    attempts: HashMap<String, u32>,
+}
+
+impl State {
+    fn happens(&mut self, percent: u8) -> bool {
+        self.dice.u8(0..100) < percent
+    }
+}
+
+impl Faulty {
+    pub(crate) fn new(inner: &LocalBroker, seed: u64, faults: Faults) -> Self {
+        let state = State {
+            dice: fastrand::Rng::with_seed(seed),
+            faults,
+            held_back: Vec::new(),
+            refusals: HashMap::new(),
+            attempts: HashMap::new(),
+        };
+        Faulty { inner: inner.clone(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// From now on the next `times` messages to `topic` are not sent.
+    pub(crate) fn refuse(&self, topic: &str, times: u32, error: TransportError) {
+        self.state.lock().unwrap().refusals.insert(topic.into(), (times, error));
+    }
+
+    /// How often somebody tried to send to `topic`.
+    pub(crate) fn attempts(&self, topic: &str) -> u32 {
+        self.state.lock().unwrap().attempts.get(topic).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn set(&self, faults: Faults) {
+        self.state.lock().unwrap().faults = faults;
+    }
+}
+
+fn unavailable() -> TransportError {
+    TransportError::Unavailable { reason: "told to be".into() }
+}
+
+impl Transport for Faulty {
+    fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<(), TransportError>> {
+        let mut copies = Vec::new();
+        let result = {
+            let mut state = self.state.lock().unwrap();
+            *state.attempts.entry(topic.into()).or_default() += 1;
+            let faults = state.faults;
+            let refusal = state.refusals.get_mut(topic).filter(|(left, _)| *left > 0).map(|(left, error)| {
+                *left -= 1;
+                error.clone()
+            });
+            if let Some(error) = refusal {
+                Err(error)
+            } else if state.happens(faults.refused) {
+                if state.dice.bool() {
+                    copies.push((topic.to_owned(), message));
+                }
+                Err(unavailable())
+            } else {
+                if state.happens(faults.late) {
+                    state.held_back.push((topic.to_owned(), message));
+                } else if !state.happens(faults.lost) {
+                    if state.happens(faults.twice) {
+                        copies.push((topic.to_owned(), message.clone()));
+                    }
+                    copies.push((topic.to_owned(), message));
+                    if state.dice.bool() {
+                        copies.append(&mut state.held_back);
+                    }
+                }
+                Ok(())
+            }
+        };
+        Box::pin(async move {
+            for (topic, message) in copies {
+                self.inner.publish(&topic, message).await?;
+            }
+            result
+        })
+    }
+
+    fn consume<'a>(
+        &'a self,
+        topic: &'a str,
+        prefetch: u16,
+    ) -> BoxFuture<'a, Result<Consumer, TransportError>> {
+        Box::pin(async move {
+            let inner = Some(self.inner.consume(topic, prefetch).await?);
+            Ok(Consumer::new(FaultyDeliveries { inner, state: self.state.clone() }))
+        })
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.inner.clock()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+struct FaultyDeliveries {
+    inner: Option<Consumer>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Deliveries for FaultyDeliveries {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let next = pin!(inner.next()).poll(cx);
+        if let Poll::Ready(Some(incoming)) = next {
+            let mut state = self.state.lock().unwrap();
+            let faults = state.faults;
+            if state.happens(faults.broken) {
+                drop(state);
+                drop(incoming);
+                self.inner = None;
+                return Poll::Ready(None);
+            }
+            let fails = state.happens(faults.unacknowledged);
+            let receipt = FaultyReceipt { inner: Some(incoming), fails };
+            let message = receipt.inner.as_ref().unwrap().message().clone();
+            return Poll::Ready(Some(Incoming::new(message, receipt)));
+        }
+        next
+    }
+}
+
+struct FaultyReceipt {
+    inner: Option<Incoming>,
+    fails: bool,
+}
+
+impl Receipt for FaultyReceipt {
+    fn settle(mut self: Box<Self>, how: Settlement) -> BoxFuture<'static, Result<(), TransportError>> {
+        let inner = self.inner.take().unwrap();
+        let fails = self.fails && how == Settlement::Ack;
+        Box::pin(async move {
+            match how {
+                // The broker hears it, and its word is lost.
+                Settlement::Ack => inner.ack().await.map(drop)?,
+                Settlement::Reject => inner.reject().await?,
+                Settlement::Requeue => inner.requeue().await?,
+            }
+            if fails { Err(unavailable()) } else { Ok(()) }
+        })
+    }
+}
+
+/// Whether `future` is ready at once.
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}

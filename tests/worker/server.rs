@@ -1,0 +1,461 @@
+//! The worker, as an executor sees it.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use apportion::worker::{
+    Arguments, Context, Worker, WorkerBuilder,
+    failure::Failure,
+    local::LocalBroker,
+    message::TaskResult,
+    transport::{Message, TransportError},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::sleep,
+};
+
+use crate::peer::{Faults, Faulty, LONG, Peer, body, drop_after, execute};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An error with a cause.
+#[derive(Debug, thiserror::Error)]
+#[error("outer")]
+struct Outer(#[source] std::num::ParseIntError);
+
+fn worker(broker: &LocalBroker) -> WorkerBuilder {
+    Worker::builder(broker.clone())
+        .topic("w")
+        .task("echo", async |_, arguments: Arguments| {
+            Ok::<_, Failure>(Value::from(arguments.as_map().clone()))
+        })
+        .task("fail", async |_, _| Err::<(), _>(Outer("x".parse::<u8>().unwrap_err())))
+        .task("panic", |_, _| async { if true { panic!("of {}", "sorts") } else { Ok::<_, Failure>(()) } })
+        .task("progress", async |context: Context, _| {
+            context.update_progress(0.0).await;
+            context.update_progress(1.0).await;
+            Ok::<_, Failure>(context.task_name().to_owned())
+        })
+        .task("sleep", async |_, arguments: Arguments| {
+            sleep(Duration::from_secs(arguments.get("seconds")?)).await;
+            Ok::<_, Box<dyn Error + Send + Sync>>("slept")
+        })
+        .revertible_task(
+            "revert",
+            async |_, _| Ok::<_, Failure>(()),
+            async |_, _, undo: apportion::worker::Undo| {
+                let result = match undo.result {
+                    Some(TaskResult::Success(value)) => value,
+                    Some(TaskResult::Failure(failure)) => failure.exception_str().into(),
+                    None => Value::Null,
+                };
+                Ok::<_, Failure>(json!([result, undo.failures.keys().collect::<Vec<_>>()]))
+            },
+        )
+}
+
+async fn start(broker: &LocalBroker) -> (Worker, Peer) {
+    (worker(broker).start().await.unwrap(), Peer::new(broker, "executor").await)
+}
+
+fn sleep_for(seconds: u64) -> Value {
+    let mut request = execute("sleep");
+    request["arguments"] = json!({"seconds": seconds});
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_answers_who_asks_with_its_topic_and_tasks() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    peer.send("w", Message::new("NOTIFY", "{}").reply_to("executor")).await;
+    let reply = peer.next().await;
+    assert_eq!(reply.kind.as_deref(), Some("NOTIFY"));
+    assert_eq!((reply.reply_to.as_deref(), reply.correlation_id.as_deref()), (None, None));
+    let tasks = ["echo", "fail", "panic", "progress", "revert", "sleep"];
+    assert_eq!(body(&reply), json!({"topic": "w", "tasks": tasks}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_question_and_no_request_is_thrown_away_without_an_answer() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    let request = execute("echo").to_string();
+    let mut untyped = Message::new("", request.clone()).reply_to("executor").correlation_id("1");
+    untyped.kind = None;
+    for message in [
+        Message::new("NOTIFY", "{}"),
+        Message::new("NOTIFY", r#"{"extra": 1}"#).reply_to("executor"),
+        Message::new("NOTIFY", "no JSON").reply_to("executor"),
+        Message::new("REQUEST", request.clone()).reply_to("executor"),
+        Message::new("REQUEST", request.clone()).correlation_id("1"),
+        Message::new("REQUEST", "[1"),
+        Message::new("RESPONSE", request.clone()).reply_to("executor").correlation_id("1"),
+        Message::new("ODD", request).reply_to("executor").correlation_id("1"),
+        untyped,
+    ] {
+        peer.send("w", message).await;
+    }
+    assert!(peer.hears_nothing_for(LONG).await);
+    assert_eq!(broker.held("w"), 0);
+    peer.request("w", "1", &execute("echo")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_reported_as_running_then_events_then_success() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    peer.request("w", "1", &execute("progress")).await;
+    let event = |done: f64| json!({"state": "EVENT", "data": {"event_type": "update_progress", "details": {"progress": done}}});
+    for expected in [
+        json!({"state": "RUNNING", "data": {}}),
+        event(0.0),
+        event(1.0),
+        json!({"state": "SUCCESS", "data": {"result": "progress"}}),
+    ] {
+        assert_eq!(peer.next_response().await, ("1".into(), expected));
+    }
+    assert!(peer.hears_nothing_for(LONG).await);
+    assert_eq!(broker.held("w"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_fails_is_a_failure_with_its_chain_of_causes() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    peer.request("w", "1", &execute("fail")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    let (_, said) = peer.next_response().await;
+    assert_eq!(said["state"], "FAILURE");
+    let failure = &said["data"]["result"];
+    assert_eq!(failure["exception_str"], "outer");
+    let names = failure["exc_type_names"].as_array().unwrap();
+    assert!(names[0].as_str().unwrap().ends_with("::Outer") && names[1] == "Exception", "{names:?}");
+    assert_eq!(failure["causes"][0]["exception_str"], "invalid digit found in string");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panics_has_failed_and_the_worker_goes_on() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    peer.request("w", "1", &execute("panic")).await;
+    peer.request("w", "2", &execute("echo")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    let (_, said) = peer.next_response().await;
+    assert_eq!(said["data"]["result"]["exception_str"], "the task panicked: of sorts");
+    assert_eq!(peer.next_state("2").await, "RUNNING");
+    assert_eq!(peer.next_state("2").await, "SUCCESS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_addressed_request_that_cannot_be_run_is_answered_with_a_failure_and_acknowledged() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    let with = |key: &str, value: Value| {
+        let mut request = execute("echo");
+        request[key] = value;
+        request
+    };
+    for (request, reason) in [
+        (with("task_cls", json!("missing")), "this worker has no task \"missing\""),
+        (with("action", json!("dance")), "`action` of the request is neither `execute` nor `revert`"),
+        (with("arguments", json!([])), "`arguments` of the request is no object"),
+        (json!({"task_cls": "echo"}), "`task_name` of the request is missing"),
+        (json!([]), "the request is no object"),
+    ] {
+        peer.request("w", "1", &request).await;
+        let (id, said) = peer.next_response().await;
+        assert_eq!((&*id, &said["state"]), ("1", &json!("FAILURE")));
+        assert_eq!(said["data"]["result"]["exception_str"], reason);
+    }
+    assert!(peer.hears_nothing_for(SECOND).await);
+    assert_eq!(broker.held("w"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revert_gets_the_result_and_the_failures() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    let failure = json!({"exception_str": "boom", "traceback_str": "", "exc_type_names": ["E", "Exception"],
+        "version": 1, "exc_args": [], "causes": []});
+    for (result, failures, expected) in [
+        (json!(["success", 1]), json!({"a": failure}), json!([1, ["a"]])),
+        (json!(["failure", failure]), json!({}), json!(["boom", []])),
+    ] {
+        let mut request = execute("revert");
+        request["action"] = json!("revert");
+        request["result"] = result;
+        request["failures"] = failures;
+        peer.request("w", "1", &request).await;
+        assert_eq!(peer.next_state("1").await, "RUNNING");
+        let (_, said) = peer.next_response().await;
+        assert_eq!(said, json!({"state": "SUCCESS", "data": {"result": expected}}));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_has_nothing_to_revert_reverts() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    let mut request = execute("fail");
+    request["action"] = json!("revert");
+    peer.request("w", "1", &request).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    assert_eq!(peer.next_response().await.1, json!({"state": "SUCCESS", "data": {"result": null}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_start_cannot_be_reported_is_not_run() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let runs = Arc::new(AtomicU32::new(0));
+    let counter = runs.clone();
+    let count = move |_, _| {
+        counter.fetch_add(1, SeqCst);
+        async { Ok::<_, Failure>(()) }
+    };
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    faulty.refuse("executor", 3, TransportError::Unavailable { reason: "told to".into() });
+    peer.request("w", "1", &execute("count")).await;
+    assert!(peer.hears_nothing_for(LONG).await);
+    assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.held("w")), (0, 3, 0));
+    peer.request("w", "2", &execute("count")).await;
+    assert_eq!(peer.next_state("2").await, "RUNNING");
+    assert_eq!(peer.next_state("2").await, "SUCCESS");
+    assert_eq!(runs.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_acknowledged_is_not_run() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults { unacknowledged: 100, ..Faults::default() });
+    let echo = async |_, _| Ok::<_, Failure>(1);
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.request("w", "1", &execute("echo")).await;
+    assert!(peer.hears_nothing_for(LONG).await);
+    faulty.set(Faults::default());
+    peer.request("w", "1", &execute("echo")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_is_sent_again_until_the_broker_is_back() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let nap = async |_, _| {
+        sleep(SECOND).await;
+        Ok::<_, Failure>(7)
+    };
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.request("w", "1", &execute("nap")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    faulty.refuse("executor", 20, TransportError::Unavailable { reason: "told to".into() });
+    assert_eq!(peer.next_response().await.1, json!({"state": "SUCCESS", "data": {"result": 7}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let nap = async |_, _| {
+        sleep(SECOND).await;
+        Ok::<_, Failure>("large")
+    };
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.request("w", "1", &execute("nap")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    faulty.refuse("executor", 1, TransportError::Refused { reason: "too large".into() });
+    let (_, said) = peer.next_response().await;
+    let text = "what became of the task could not be sent: the broker refused: too large";
+    assert_eq!(said["data"]["result"]["exception_str"], text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_requests_run_at_a_time_than_told_and_the_others_are_not_acknowledged() {
+    let broker = LocalBroker::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let (peak, now) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let shared = (gate.clone(), peak.clone(), now.clone());
+    let wait = move |_, _| {
+        let (gate, peak, now) = shared.clone();
+        async move {
+            peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            gate.acquire().await.unwrap().forget();
+            now.fetch_sub(1, SeqCst);
+            Ok::<_, Failure>(())
+        }
+    };
+    let worker = Worker::builder(broker.clone()).topic("w").task("wait", wait).concurrency(3);
+    let worker = worker.start().await.unwrap();
+    let peer = Peer::new(&broker, "executor").await;
+    for id in 0..10 {
+        peer.request("w", &id.to_string(), &execute("wait")).await;
+    }
+    sleep(SECOND).await;
+    assert_eq!((worker.running(), now.load(SeqCst), broker.held("w")), (3, 3, 7));
+    gate.add_permits(10);
+    sleep(SECOND).await;
+    assert_eq!((worker.running(), peak.load(SeqCst), broker.held("w")), (0, 3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_worker_still_answers_who_asks_and_says_that_it_is_running() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    peer.request("w", "1", &sleep_for(12)).await;
+    peer.request("w", "2", &sleep_for(1)).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    peer.send("w", Message::new("NOTIFY", "{}").reply_to("executor")).await;
+    assert_eq!(peer.next().await.kind.as_deref(), Some("NOTIFY"));
+    let mut states = Vec::new();
+    for _ in 0..3 {
+        states.push(peer.next_state("1").await);
+    }
+    assert_eq!(states, ["RUNNING", "RUNNING", "SUCCESS"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_a_request_that_is_here_is_dropped() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    for _ in 0..3 {
+        peer.request("w", "1", &sleep_for(2)).await;
+    }
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    assert_eq!(peer.next_state("1").await, "SUCCESS");
+    assert!(peer.hears_nothing_for(LONG).await);
+    // TaskFlow tries a task again under the same id.
+    peer.request("w", "1", &sleep_for(2)).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    assert_eq!(peer.next_state("1").await, "SUCCESS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_copy_of_a_request_from_an_executor_of_ours_is_dropped() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    let request = Message::new("REQUEST", execute("echo").to_string());
+    let request = request.reply_to("executor").correlation_id("1").sender("executor");
+    peer.send("w", request.clone()).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    assert_eq!(peer.next_state("1").await, "SUCCESS");
+    peer.send("w", request).await;
+    assert!(peer.hears_nothing_for(LONG).await);
+    assert_eq!(broker.held("w"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_connection_is_gone_consumes_again() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults { broken: 100, ..Faults::default() });
+    let echo = async |_, _| Ok::<_, Failure>(1);
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.request("w", "1", &execute("echo")).await;
+    assert!(peer.hears_nothing_for(LONG).await);
+    faulty.set(Faults::default());
+    peer.request("w", "2", &execute("echo")).await;
+    assert_eq!(peer.next_state("2").await, "RUNNING");
+    assert_eq!(peer.next_state("2").await, "SUCCESS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_what_runs_and_gives_back_what_does_not() {
+    let broker = LocalBroker::new();
+    let (worker, mut peer) = start(&broker).await;
+    peer.send("w", Message::new("NOTIFY", "{}").reply_to("executor")).await;
+    peer.next_of("NOTIFY").await;
+    peer.request("w", "1", &sleep_for(20)).await;
+    peer.request("w", "2", &sleep_for(20)).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    // Somebody else at the same topic, who is busy with something else until then.
+    let mut other = Peer::new(&broker, "w").await;
+    let (is_drained, ()) = tokio::join!(worker.shutdown(LONG), async {
+        let given_back = other.next().await;
+        assert_eq!(given_back.correlation_id.as_deref(), Some("2"));
+        assert_eq!(body(&peer.next_of("NOTIFY").await), json!({"topic": "w", "tasks": []}));
+        while peer.next_state("1").await != "SUCCESS" {}
+    });
+    assert!(is_drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_done_when_the_patience_ends_is_a_failure() {
+    let broker = LocalBroker::new();
+    let (worker, mut peer) = start(&broker).await;
+    peer.request("w", "1", &sleep_for(600)).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    assert!(!worker.shutdown(SECOND).await);
+    let (_, said) = peer.next_response().await;
+    let text = "the worker was shut down before the task was done";
+    assert_eq!(said["data"]["result"]["exception_str"], text);
+    assert!(peer.hears_nothing_for(LONG).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_dropped_ends_what_runs_with_a_failure() {
+    let broker = LocalBroker::new();
+    let (worker, mut peer) = start(&broker).await;
+    peer.request("w", "1", &sleep_for(600)).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    drop(worker);
+    assert_eq!(peer.next_state("1").await, "FAILURE");
+    assert!(peer.hears_nothing_for(LONG).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_is_dropped_at_any_poll_leaves_no_request_without_an_end() {
+    for polls in 0..6 {
+        let broker = LocalBroker::new();
+        let (worker, mut peer) = start(&broker).await;
+        peer.request("w", "1", &sleep_for(600)).await;
+        assert_eq!(peer.next_state("1").await, "RUNNING");
+        drop_after(polls, worker.shutdown(LONG)).await;
+        assert_eq!(peer.next_state("1").await, "FAILURE", "dropped after {polls} polls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_needs_a_topic() {
+    let refused = Worker::builder(LocalBroker::new()).start().await;
+    assert!(matches!(refused, Err(TransportError::Refused { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_has_state_and_reverts_by_itself() {
+    use apportion::{backend::BoxFuture, worker::Handler};
+
+    struct Light(Notify);
+    impl Handler for Light {
+        fn execute(&self, _: Context, _: Arguments) -> BoxFuture<'_, Result<Value, Failure>> {
+            Box::pin(async {
+                self.0.notify_one();
+                Ok("on".into())
+            })
+        }
+    }
+    let broker = LocalBroker::new();
+    let light = Worker::builder(broker.clone()).topic("w").handler("light", Light(Notify::new()));
+    let _worker = light.start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    let mut revert = execute("light");
+    revert["action"] = json!("revert");
+    for (request, result) in [(execute("light"), json!("on")), (revert, Value::Null)] {
+        peer.request("w", "1", &request).await;
+        assert_eq!(peer.next_state("1").await, "RUNNING");
+        assert_eq!(peer.next_response().await.1["data"]["result"], result);
+    }
+}
