@@ -9,7 +9,7 @@ pub mod screen;
 pub mod time;
 
 pub use self::{
-    fleet::{FleetArgs, stopped},
+    fleet::{FleetArgs, print_events, stopped},
     screen::{Column, table},
     time::{Cycles, duration, seconds, time_of_day},
 };
