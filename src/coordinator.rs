@@ -1,6 +1,7 @@
 //! [`PartitionCoordinator`]: the door to everything that is shared.
 
 mod join;
+mod work;
 
 use std::{
     collections::HashMap,

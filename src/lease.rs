@@ -94,6 +94,11 @@ impl Lease {
         self.inner.tenure.is_valid()
     }
 
+    /// Whether it is over for good: then nothing can be written under it any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inner.tenure.has_ended()
+    }
+
     /// How long it is certain to last if nothing more is heard from the store.
     pub fn remaining(&self) -> Duration {
         self.inner.tenure.remaining()
@@ -186,13 +191,9 @@ impl Lease {
         let live = &self.inner.live;
         loop {
             let error = match live.session.commit(ops.with([self.delete_lock()])).await {
-                Ok(done) => {
-                    self.inner.tenure.end();
-                    return Ok(Some(done));
-                }
+                Ok(done) => return Ok(Some(done)),
                 Err(CommitError { index: Some(index), error }) if index == ops.before.len() => {
                     debug!(lock = %self.inner.lock, %error, "the lock is gone");
-                    self.inner.tenure.end();
                     return Err(Unfinished::Lost);
                 }
                 Err(CommitError { index: Some(index), error }) => {
@@ -205,7 +206,7 @@ impl Lease {
             }
             match live.read_back(&self.inner.lock).await {
                 Ok(found) if self.is_ours(found.as_ref()) => continue,
-                Ok(_) => self.inner.tenure.end(),
+                Ok(_) => {}
                 Err(_) if evidence.is_none() => return Ok(None),
                 Err(loss) => return Err(Unfinished::Unknown(loss)),
             }
@@ -312,6 +313,16 @@ impl Hold {
         self.back = back;
     }
 
+    /// Has each heartbeat check the thing as well, so that the lease ends when somebody else touches it: for things
+    /// that the holder itself does not change. Whoever breaks a lock by hand lets another process make one that
+    /// looks the same, down to its version; the thing does not.
+    pub(crate) fn attend_subject(&self) {
+        let Inner { live, tenure, subject, .. } = &*self.lease.inner;
+        if let Some((path, version)) = subject {
+            live.attend_with(tenure, path, *version);
+        }
+    }
+
     /// Deletes the lock between `ops.before` and `ops.after`, all or nothing. `evidence` is a znode that is there
     /// before and not after: without one, the end of the session counts as success.
     ///
@@ -326,6 +337,8 @@ impl Hold {
         evidence: Option<ZnodePath>,
     ) -> Result<Result<Option<Vec<Done>>, Unfinished>, Error> {
         let leases = self.entry.as_ref().expect("a hold is settled once, by value").leases.clone();
+        // Here first: once the store has done it, others may take over.
+        self.lease.inner.tenure.end();
         leases
             .run("finish", async move {
                 let mut hold = self;
@@ -346,6 +359,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let Some(entry) = self.entry.take() else { return };
+        self.lease.inner.tenure.end();
         let dropped = Dropped { lease: self.lease.clone(), back: std::mem::take(&mut self.back), entry };
         let leases = dropped.entry.leases.clone();
         // Without a task to do it, the end of the session gives everything back.
@@ -367,19 +381,19 @@ struct Dropped {
 
 impl Dropped {
     async fn give_back(self) {
-        let lock = &self.lease.inner.lock;
-        // Refused, the thing was touched by somebody; the lock must not stay for that.
-        let attempts = [&self.back, &Around::default()];
-        for ops in attempts {
-            match self.lease.give_up(ops, None).await {
-                Ok(_) => {
-                    debug!(%lock, "given back");
-                    break;
-                }
-                Err(Unfinished::Lost | Unfinished::Unknown(_)) => break,
-                Err(error) => warn!(%lock, %error, "could not be given back so"),
+        let lease = &self.lease;
+        let lock = &lease.inner.lock;
+        if let Err(error @ (Unfinished::Refused { .. } | Unfinished::Backend(_))) =
+            lease.give_up(&self.back, None).await
+        {
+            warn!(%lock, %error, "could not be given back as it was taken");
+            // The thing was touched by somebody; the lock must not stay for that, if it is still this one.
+            let found = lease.inner.live.read_back(lock).await;
+            if found.is_ok_and(|found| lease.is_ours(found.as_ref())) {
+                let _ = lease.give_up(&Around::default(), None).await;
             }
         }
+        debug!(%lock, "given back");
         drop(self.entry);
     }
 }
@@ -452,17 +466,19 @@ impl Leases {
         name: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
+        let closed = || Error::Closed { group: String::new() };
         let cancelled = self.tasks.cancelled();
-        if !cancelled.is_cancelled() {
-            self.tasks.spawn(name, async move {
-                if let Some(found) = cancelled.run_until_cancelled(work).await {
-                    // Nobody waits for it any more: dropping it gives it back.
-                    let _ = sender.send(found);
-                }
-            });
+        if cancelled.is_cancelled() {
+            return Err(closed());
         }
-        receiver.await.map_err(|_| Error::Closed { group: String::new() })
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn(name, async move {
+            if let Some(found) = cancelled.run_until_cancelled(work).await {
+                // Nobody waits for it any more: dropping it gives it back.
+                let _ = sender.send(found);
+            }
+        });
+        receiver.await.map_err(|_| closed())
     }
 
     /// Takes the lease of `request` in the session `live`. The second value is what became of the operations,

@@ -70,9 +70,14 @@ impl Live {
     /// Has the znode at `path`, which this session owns, checked by each heartbeat from now on.
     pub(crate) fn attend(&self, path: &ZnodePath, version: i32) -> Tenure {
         let tenure = Tenure::new(&self.lifeline);
+        self.attend_with(&tenure, path, version);
+        tenure
+    }
+
+    /// Like [`Live::attend`], for one more znode of a tenure, whoever owns it.
+    pub(crate) fn attend_with(&self, tenure: &Tenure, path: &ZnodePath, version: i32) {
         let attended = Attended { path: path.clone(), version, tenure: tenure.clone() };
         self.attended.lock().unwrap_or_else(PoisonError::into_inner).push(attended);
-        tenure
     }
 
     pub(crate) fn id(&self) -> SessionId {

@@ -113,6 +113,8 @@ const PURE: &[&str] = &[
     "src/group/member.rs",
     "src/group/rebalance.rs",
     "src/queue/entry.rs",
+    "src/queue/layout.rs",
+    "src/queue/value.rs",
     "src/ring.rs",
     "src/ring/",
     "src/session/deadline.rs",

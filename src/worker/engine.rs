@@ -40,7 +40,7 @@ pub enum RequestError {
         /// For how long it was waited.
         timeout: Duration,
     },
-    /// A worker had started on it and was not heard of for too long. The task may have run in part or in full.
+    /// A worker had started on it and was not heard of for too long. The task may have run, in part or in full.
     #[error("the worker at {topic:?} has vanished while it ran the request")]
     WorkerVanished {
         /// The topic of the worker.

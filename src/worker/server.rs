@@ -163,7 +163,8 @@ impl WorkerBuilder {
     /// Runs `execute` for requests to execute `name`. There is nothing to revert.
     ///
     /// The result is anything that can be JSON; the error is any error, text or box, and a
-    /// [`Failure`](super::failure::Failure) is sent as it is.
+    /// [`Failure`](super::failure::Failure) is sent as it is. A closure without state may be an `async` one; one with
+    /// state gives a copy of it to each run: `move |context, arguments| { let db = db.clone(); async move { .. } }`.
     pub fn task<F, Fut, T, E>(self, name: impl Into<String>, execute: F) -> Self
     where
         F: Fn(Context, Arguments) -> Fut + Send + Sync + 'static,

@@ -3,9 +3,9 @@
 use std::{
     collections::HashMap,
     future::Future,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -222,10 +222,11 @@ impl Transport for Faulty {
                     state.held_back.push((topic.to_owned(), message));
                 } else if !state.happens(faults.lost) {
                     if state.happens(faults.twice) {
-                        copies.push((topic.to_owned(), message.clone()));
+                        let copy = (topic.to_owned(), message.clone());
+                        if state.dice.bool() { copies.push(copy) } else { state.held_back.push(copy) }
                     }
                     copies.push((topic.to_owned(), message));
-                    if state.dice.bool() {
+                    if state.happens(10) {
                         copies.append(&mut state.held_back);
                     }
                 }
@@ -306,9 +307,4 @@ impl Receipt for FaultyReceipt {
             if fails { Err(unavailable()) } else { Ok(()) }
         })
     }
-}
-
-/// Whether `future` is ready at once.
-pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -198,6 +198,7 @@ fn said(what: u8) -> Result<Response, OddResponse> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_each_request_ends_exactly_once_unless_it_is_forgotten(
         events in prop::collection::vec(event(), 0..200)

@@ -1,0 +1,217 @@
+//! What is known of a board: by its last listing, and by what was done here since.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use tracing::warn;
+
+use super::{
+    layout::Place,
+    posting::{Posting, PostingError},
+};
+use crate::backend::{Stat, path::ZnodePath};
+
+/// A job as it was read.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) path: ZnodePath,
+    pub(super) lock: ZnodePath,
+    pub(super) posting: Arc<Posting>,
+    /// As it is written; claims and the trash leave it as it is.
+    pub(super) data: Arc<Vec<u8>>,
+    pub(super) stat: Stat,
+}
+
+impl Known {
+    fn place(&self) -> Place {
+        Place {
+            priority: Reverse(self.posting.priority),
+            czxid: self.stat.czxid,
+            name: self.path.name().into(),
+        }
+    }
+
+    /// Whether both are readings of one znode, not of two that had one name after another.
+    pub(super) fn is_same(&self, other: &Known) -> bool {
+        self.stat.czxid == other.stat.czxid && self.path == other.path
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Known")
+            .field("path", &self.path)
+            .field("posting", &self.posting)
+            .field("version", &self.stat.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What stands where a job could and cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unreadable {
+    /// The znode.
+    pub path: ZnodePath,
+    /// What is wrong with it.
+    pub reason: PostingError,
+}
+
+/// Something that was done here.
+#[derive(Debug, Clone)]
+pub(super) enum Mark {
+    Posted(Arc<Known>),
+    Claimed(Arc<Known>),
+    Released(Arc<Known>),
+    Removed(Arc<Known>),
+    Unreadable(Unreadable),
+}
+
+/// What one listing brought.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// The names of all jobs on the board, and whether there is a lock.
+    pub(super) names: HashMap<Box<str>, bool>,
+    /// What was read this time: those that were not known.
+    pub(super) read: HashMap<Box<str>, Arc<Known>>,
+    pub(super) unreadable: Vec<Unreadable>,
+}
+
+/// A job, and whether it was claimed when it was last looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub(super) known: Arc<Known>,
+    pub(super) is_claimed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    jobs: BTreeMap<Place, Slot>,
+    places: HashMap<Box<str>, Place>,
+    unclaimed: BTreeSet<Place>,
+    unreadable: BTreeMap<Box<str>, Unreadable>,
+    /// What was done here since the listing that is under way was asked for, which may not show it.
+    marks: Option<Vec<Mark>>,
+}
+
+impl Cache {
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// In the order of the board.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.jobs.values()
+    }
+
+    pub(super) fn slot(&self, name: &str) -> Option<&Slot> {
+        self.jobs.get(self.places.get(name)?)
+    }
+
+    /// Unclaimed jobs in the order of the board.
+    pub(super) fn unclaimed(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.unclaimed.iter().filter_map(|place| self.jobs.get(place)).map(|slot| &slot.known)
+    }
+
+    pub(super) fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+        self.unreadable.values()
+    }
+
+    /// Whether a listing says that this job, or something unreadable of its name, is on the board.
+    pub(super) fn has(&self, job: &Known) -> bool {
+        let name = job.path.name();
+        self.slot(name).is_some_and(|slot| slot.known.is_same(job)) || self.unreadable.contains_key(name)
+    }
+
+    pub(super) fn mark(&mut self, mark: Mark) {
+        if let Some(marks) = &mut self.marks {
+            marks.push(mark.clone());
+        }
+        self.apply(mark);
+    }
+
+    fn apply(&mut self, mark: Mark) {
+        match mark {
+            Mark::Posted(known) => {
+                if self.slot(known.path.name()).is_none() {
+                    self.insert(Slot { known, is_claimed: false });
+                }
+            }
+            Mark::Claimed(known) => self.insert(Slot { known, is_claimed: true }),
+            Mark::Released(known) => self.insert(Slot { known, is_claimed: false }),
+            Mark::Removed(known) => {
+                if self.slot(known.path.name()).is_some_and(|slot| slot.known.is_same(&known)) {
+                    self.remove(known.path.name());
+                }
+            }
+            Mark::Unreadable(unreadable) => self.set_aside(unreadable),
+        }
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        let place = slot.known.place();
+        self.remove(&place.name);
+        self.unreadable.remove(&place.name);
+        if !slot.is_claimed {
+            self.unclaimed.insert(place.clone());
+        }
+        self.places.insert(place.name.clone(), place.clone());
+        self.jobs.insert(place, slot);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(place) = self.places.remove(name) {
+            self.jobs.remove(&place);
+            self.unclaimed.remove(&place);
+        }
+    }
+
+    fn set_aside(&mut self, found: Unreadable) {
+        let name: Box<str> = found.path.name().into();
+        self.remove(&name);
+        let Unreadable { path, reason } = &found;
+        if self.unreadable.get(&name) != Some(&found) {
+            warn!(%path, %reason, "left alone: it cannot be read as a job");
+        }
+        self.unreadable.insert(name, found);
+    }
+
+    /// From here on, what is done here is remembered until [`Cache::merge`] or [`Cache::drop_marks`].
+    pub(super) fn expect_listing(&mut self) {
+        self.marks = Some(Vec::new());
+    }
+
+    /// The listing that was expected does not come.
+    pub(super) fn drop_marks(&mut self) {
+        self.marks = None;
+    }
+
+    /// Adopts a listing. Returns whether something was done here meanwhile, which it may or may not show.
+    pub(super) fn merge(&mut self, listing: Listing) -> bool {
+        let Listing { names, read, unreadable } = listing;
+        let gone = self.places.keys().filter(|name| !names.contains_key(*name));
+        let gone: Vec<_> = gone.cloned().collect();
+        gone.iter().for_each(|name| self.remove(name));
+        for (name, is_claimed) in &names {
+            let before = self.slot(name);
+            let Some(known) = read.get(name).or(before.map(|slot| &slot.known)) else { continue };
+            let is_news =
+                before.is_none_or(|it| it.is_claimed != *is_claimed || !Arc::ptr_eq(&it.known, known));
+            if is_news {
+                let known = known.clone();
+                self.insert(Slot { known, is_claimed: *is_claimed });
+            }
+        }
+        let still: BTreeSet<Box<str>> = unreadable.iter().map(|it| it.path.name().into()).collect();
+        unreadable.into_iter().for_each(|found| self.set_aside(found));
+        self.unreadable.retain(|name, _| still.contains(name));
+        let marks = self.marks.take().unwrap_or_default();
+        let is_mixed = !marks.is_empty();
+        marks.into_iter().for_each(|mark| self.apply(mark));
+        is_mixed
+    }
+}

@@ -1,0 +1,208 @@
+//! [`Jobs`]: the jobs of a board at one moment; [`BoardEvents`]: what changes between two.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    vec,
+};
+
+use super::{BoardError, Job, JobBoard, cache::Slot};
+
+/// A look at a board; await it. From [`JobBoard::jobs`].
+#[must_use = "a look at a board does nothing until it is awaited"]
+#[derive(Debug)]
+pub struct ListJobs {
+    board: JobBoard,
+    only_unclaimed: bool,
+    ensure_fresh: bool,
+}
+
+impl ListJobs {
+    pub(super) fn new(board: JobBoard) -> Self {
+        ListJobs { board, only_unclaimed: false, ensure_fresh: false }
+    }
+
+    /// Leaves out jobs that somebody has claimed.
+    pub fn only_unclaimed(mut self) -> Self {
+        self.only_unclaimed = true;
+        self
+    }
+
+    /// Lists the board now: every job is seen whose post was acknowledged before. Without it, the answer is what
+    /// the watch has shown so far, and costs nothing.
+    pub fn ensure_fresh(mut self) -> Self {
+        self.ensure_fresh = true;
+        self
+    }
+
+    async fn run(self) -> Result<Jobs, BoardError> {
+        if self.board.shared().over.is_cancelled() {
+            return Err(self.board.shared().closed());
+        }
+        if self.ensure_fresh {
+            self.board.shared().fresh().await?;
+        }
+        Ok(self.board.seen(self.only_unclaimed))
+    }
+}
+
+impl IntoFuture for ListJobs {
+    type Output = Result<Jobs, BoardError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+/// The jobs of a board at one moment: the highest priority first, the oldest first within one.
+#[derive(Debug, Clone)]
+pub struct Jobs(Vec<Job>);
+
+impl Jobs {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Job> {
+        self.0.iter()
+    }
+}
+
+impl IntoIterator for Jobs {
+    type Item = Job;
+    type IntoIter = vec::IntoIter<Job>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Jobs {
+    type Item = &'a Job;
+    type IntoIter = std::slice::Iter<'a, Job>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Something that has happened on a board.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum BoardEvent {
+    /// A job is there.
+    Posted(Job),
+    /// A job is off the board: done, or given up for good.
+    Removed(Job),
+    /// Somebody has claimed a job.
+    Claimed(Job),
+    /// A claim has ended and the job waits again.
+    Released(Job),
+}
+
+impl BoardEvent {
+    /// The job that it happened to.
+    pub fn job(&self) -> &Job {
+        match self {
+            BoardEvent::Posted(job)
+            | BoardEvent::Removed(job)
+            | BoardEvent::Claimed(job)
+            | BoardEvent::Released(job) => job,
+        }
+    }
+}
+
+/// The events of a board from one moment on. From [`JobBoard::events`].
+///
+/// They are the difference between what was last told and what is known now: a reader that is slow misses what
+/// came and went meanwhile, and holds nothing up.
+pub struct BoardEvents {
+    board: JobBoard,
+    seen: HashMap<Box<str>, Slot>,
+    ready: VecDeque<BoardEvent>,
+    revision: u64,
+}
+
+impl BoardEvents {
+    pub(super) fn new(board: JobBoard) -> Self {
+        let revision = board.shared().revision();
+        let seen = board.look_around();
+        BoardEvents { board, seen, ready: VecDeque::new(), revision }
+    }
+
+    /// The next event; `None` once the board or the coordinator is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: nothing is lost.
+    pub async fn next(&mut self) -> Option<BoardEvent> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let before = self.revision;
+            let newer =
+                |shared: &super::Shared| Some(shared.revision()).filter(|revision| *revision != before);
+            self.revision = self.board.shared().until(newer).await.ok()?;
+            self.compare();
+        }
+    }
+
+    fn compare(&mut self) {
+        let now = self.board.look_around();
+        let job = |slot: &Slot| Job {
+            known: slot.known.clone(),
+            is_claimed: slot.is_claimed,
+            board: self.board.clone(),
+        };
+        let lives_on =
+            |slot: &Slot, other: Option<&Slot>| other.is_some_and(|it| it.known.is_same(&slot.known));
+        let removed = self.seen.iter().filter(|(name, slot)| !lives_on(slot, now.get(*name)));
+        let mut events: Vec<_> = removed.map(|(_, slot)| BoardEvent::Removed(job(slot))).collect();
+        for (name, slot) in &now {
+            let before = self.seen.get(name).filter(|before| before.known.is_same(&slot.known));
+            if before.is_none() {
+                events.push(BoardEvent::Posted(job(slot)));
+            }
+            match (before.is_some_and(|before| before.is_claimed), slot.is_claimed) {
+                (false, true) => events.push(BoardEvent::Claimed(job(slot))),
+                (true, false) => events.push(BoardEvent::Released(job(slot))),
+                (true, true) | (false, false) => {}
+            }
+        }
+        // Stable: a job is posted before it is claimed.
+        events.sort_by_key(|event| event.job().known.stat.czxid);
+        self.ready = events.into();
+        self.seen = now;
+    }
+}
+
+impl JobBoard {
+    pub(super) fn seen(&self, only_unclaimed: bool) -> Jobs {
+        let cache = self.shared().cache();
+        let job =
+            |slot: &Slot| Job { known: slot.known.clone(), is_claimed: slot.is_claimed, board: self.clone() };
+        Jobs(cache.slots().filter(|slot| !(only_unclaimed && slot.is_claimed)).map(job).collect())
+    }
+
+    fn look_around(&self) -> HashMap<Box<str>, Slot> {
+        let cache = self.shared().cache();
+        cache.slots().map(|slot| (slot.known.path.name().into(), slot.clone())).collect()
+    }
+}
+
+impl fmt::Debug for BoardEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoardEvents").field("board", &self.board).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,214 @@
+//! Pure: where things stand on a board, and which job comes before which.
+
+use std::cmp::Reverse;
+
+use super::posting::Priority;
+use crate::backend::path::{PathError, ZnodePath};
+
+/// Why a path can be that of no board.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BoardPathError {
+    /// It is no path of a znode. A slash at the end makes an empty name, too.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The trash and the entities stand beside a board, so it needs a parent.
+    #[error("the root has nothing beside it")]
+    Root,
+    /// TaskFlow finds the trash by replacing the last name wherever it occurs in the path, so it would look
+    /// elsewhere.
+    #[error("its last name, `{0}`, occurs in it more than once")]
+    Repeated(String),
+}
+
+/// The znodes of one board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The board itself, the parent of jobs and locks.
+    pub(crate) board: ZnodePath,
+    /// Where jobs go that are given up for good.
+    pub(crate) trash: ZnodePath,
+    /// Where registered entities are listed by kind.
+    pub(crate) entities: ZnodePath,
+    /// Ours: shows for a moment which post was carried out.
+    pub(crate) posting: ZnodePath,
+    /// What jobs are created from: the server appends the number.
+    pub(crate) job: ZnodePath,
+}
+
+impl Layout {
+    pub(crate) fn new(path: &str) -> Result<Self, BoardPathError> {
+        let board = ZnodePath::parse(path)?;
+        let parent = board.parent().ok_or(BoardPathError::Root)?;
+        if path.matches(board.name()).count() != 1 {
+            return Err(BoardPathError::Repeated(board.name().into()));
+        }
+        Ok(Layout {
+            trash: parent.join(".trash")?,
+            entities: parent.join(".entities")?,
+            posting: parent.join(".posting")?,
+            job: board.join("job")?,
+            board,
+        })
+    }
+}
+
+/// What a child of a board is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Child<'a> {
+    Job,
+    /// The lock of the job of this name.
+    Lock(&'a str),
+    /// It would break TaskFlow's reader.
+    Odd,
+    Foreign,
+}
+
+/// The end of the name of a lock.
+const LOCK: &str = ".lock";
+
+impl<'a> Child<'a> {
+    pub(crate) fn of(name: &'a str) -> Self {
+        let Some(number) = name.strip_prefix("job") else { return Child::Foreign };
+        if let Some(job) = name.strip_suffix(LOCK) {
+            return Child::Lock(job);
+        }
+        if is_python_int(number) { Child::Job } else { Child::Odd }
+    }
+}
+
+/// The lock of a job.
+pub(crate) fn lock_of(job: &ZnodePath) -> Result<ZnodePath, PathError> {
+    ZnodePath::parse(&format!("{job}{LOCK}"))
+}
+
+/// Whether Python's `int()` takes it: that is how TaskFlow tells jobs from other children.
+fn is_python_int(text: &str) -> bool {
+    /// Python refuses more since 3.11, because of the time it would take.
+    const MOST_DIGITS: usize = 4300;
+    let text = text.trim();
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let mut parts = digits.split('_');
+    parts.all(|part| !part.is_empty() && part.chars().all(is_decimal))
+        && digits.chars().filter(|c| *c != '_').count() <= MOST_DIGITS
+}
+
+/// The zeros of all scripts in the Basic Multilingual Plane, in which names of znodes end (Unicode 14, as Python
+/// 3.11). The other nine digits of a script follow its zero.
+const ZEROS: [u16; 37] = [
+    0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50,
+    0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40,
+    0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10,
+];
+
+fn is_decimal(c: char) -> bool {
+    u16::try_from(u32::from(c)).is_ok_and(|c| ZEROS.iter().any(|zero| (*zero..zero + 10).contains(&c)))
+}
+
+/// Where a job stands in the order of a board: the highest priority first, the oldest first within one.
+///
+/// The age is that of the znode, not its number, which becomes negative after 2147483647.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) priority: Reverse<Priority>,
+    pub(crate) czxid: i64,
+    pub(crate) name: Box<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_a_board_stands_beside_it() {
+        let layout = Layout::new("/taskflow/jobs").unwrap();
+        let beside = [layout.trash, layout.entities, layout.posting, layout.job].map(|it| it.to_string());
+        assert_eq!(
+            beside,
+            ["/taskflow/.trash", "/taskflow/.entities", "/taskflow/.posting", "/taskflow/jobs/job"]
+        );
+        assert_eq!(Layout::new("/jobs").unwrap().trash.as_str(), "/.trash");
+    }
+
+    #[test]
+    fn a_path_that_taskflow_would_take_apart_otherwise_is_refused() {
+        for path in ["/jobs/jobs", "/aa/a", "/a/b/a", "/my-jobs/jobs", "/ababa/aba"] {
+            let refused = Layout::new(path);
+            assert!(matches!(refused, Err(BoardPathError::Repeated(_))), "{path}: {refused:?}");
+        }
+        for path in ["/aa", "/a/aa", "/jobs/job"] {
+            let refused = Layout::new(path);
+            assert_eq!(refused.is_ok(), path != "/jobs/job", "{path}: {refused:?}");
+        }
+        assert_eq!(Layout::new("/"), Err(BoardPathError::Root));
+        for path in ["", "jobs", "/a/jobs/", "//jobs", "/a/.."] {
+            assert!(matches!(Layout::new(path), Err(BoardPathError::Path(_))), "{path}");
+        }
+    }
+
+    #[test]
+    fn children_are_jobs_if_pythons_int_takes_what_follows() {
+        // Asked of Python 3.11.
+        for name in [
+            "job0000000012",
+            "job12",
+            "job-0000000001",
+            "job+5",
+            "job 7",
+            "job7 ",
+            "job1_0",
+            "job١٢",
+            "job๓",
+            "job\u{a0}7",
+            "job\u{3000}7",
+            "job00",
+            "job-2147483648",
+            "job１",
+        ] {
+            assert_eq!(Child::of(name), Child::Job, "{name}");
+        }
+        for name in [
+            "job",
+            "jobs",
+            "job-x",
+            "job--1",
+            "job+-1",
+            "job1__0",
+            "job_1",
+            "job1_",
+            "job1.0",
+            "job0x1",
+            "job1e3",
+            "job- 1",
+            "job²",
+            "job½",
+            "job三",
+            "job\u{200b}7",
+            "job7.lock2",
+            "job1 2",
+        ] {
+            assert_eq!(Child::of(name), Child::Odd, "{name}");
+        }
+        assert_eq!(Child::of(&format!("job{}", "1".repeat(4301))), Child::Odd);
+        assert_eq!(Child::of(&format!("job{}", "1".repeat(4300))), Child::Job);
+        assert_eq!(Child::of("job0000000012.lock"), Child::Lock("job0000000012"));
+        for name in ["Job1", "ajob1", "", "1", "lock.job1.lock"] {
+            assert_eq!(Child::of(name), Child::Foreign, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_highest_priority_comes_first_and_the_oldest_within_one() {
+        let place =
+            |priority, czxid, name: &str| Place { priority: Reverse(priority), czxid, name: name.into() };
+        let mut places = vec![
+            place(Priority::Low, 1, "job0000000000"),
+            place(Priority::High, 9, "job-2147483648"),
+            place(Priority::High, 8, "job2147483647"),
+            place(Priority::VeryHigh, 10, "job-2147483647"),
+        ];
+        places.sort();
+        let names: Vec<_> = places.iter().map(|place| &*place.name).collect();
+        assert_eq!(names, ["job-2147483647", "job2147483647", "job-2147483648", "job0000000000"]);
+    }
+}

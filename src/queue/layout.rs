@@ -1,0 +1,71 @@
+//! Pure: [`Layout`]: the folders of a queue. `unowned`, `owned` and `done` are the original's; the others are ours.
+
+use crate::backend::path::{PathError, ZnodePath};
+
+use super::entry::Entry;
+
+/// How many znodes tell those who put things with the same label of each other.
+const BUCKETS: u32 = 64;
+
+/// Where a queue keeps what.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) root: ZnodePath,
+    /// What waits to be taken.
+    pub(crate) unowned: ZnodePath,
+    /// What was taken.
+    pub(crate) owned: ZnodePath,
+    /// What has ended.
+    pub(crate) done: ZnodePath,
+    /// What was delivered too often.
+    pub(crate) dead: ZnodePath,
+    /// The locks of those who have taken something, ephemeral.
+    pub(crate) claims: ZnodePath,
+    /// The receipts of writes, ephemeral.
+    pub(crate) receipts: ZnodePath,
+    labels: ZnodePath,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &str) -> Result<Self, PathError> {
+        let root = ZnodePath::parse(root)?;
+        Ok(Layout {
+            unowned: root.join("unowned")?,
+            owned: root.join("owned")?,
+            done: root.join("done")?,
+            dead: root.join("dead")?,
+            claims: root.join("claims")?,
+            receipts: root.join("receipts")?,
+            labels: root.join("labels")?,
+            root,
+        })
+    }
+
+    /// Everything that has to exist, parents first.
+    pub(crate) fn znodes(&self) -> Vec<ZnodePath> {
+        let folders =
+            [&self.unowned, &self.owned, &self.done, &self.dead, &self.claims, &self.receipts, &self.labels];
+        folders.into_iter().cloned().chain((0..BUCKETS).map(|number| self.numbered_bucket(number))).collect()
+    }
+
+    /// What to create, sequentially, for an entry in `folder`.
+    pub(crate) fn entry(folder: &ZnodePath, priority: u32, label: &str) -> ZnodePath {
+        folder.join(&Entry::prefix(priority, label)).expect("a label has no slash")
+    }
+
+    /// The znode whose version grows when a thing with this label appears in `unowned`; none without a label.
+    pub(crate) fn bucket(&self, label: &str) -> Option<ZnodePath> {
+        if label.is_empty() {
+            return None;
+        }
+        // FNV-1a: every process has to find the same one.
+        let hash = label
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        Some(self.numbered_bucket(hash % BUCKETS))
+    }
+
+    fn numbered_bucket(&self, number: u32) -> ZnodePath {
+        self.labels.join(&format!("{number:02}")).expect("digits are a name")
+    }
+}

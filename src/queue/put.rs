@@ -1,0 +1,224 @@
+//! [`Put`]: how something gets into a queue, once.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+};
+
+use serde_json::Value as Json;
+use tokio::time::sleep;
+
+use super::{
+    delivery::checked,
+    entry::{MAX_PRIORITY, check_label},
+    error::QueueError,
+    layout::Layout,
+    open::{Handle, PAUSE, Shared, count, lay_out},
+    receipts::NotDone,
+    recovery::appeared,
+    shelf::readable,
+    value::Value,
+};
+use crate::{
+    backend::{self, CreateMode, Done, Op, path::ZnodePath},
+    error::Error,
+    session::Live,
+};
+
+/// The priority of what is put without one; the original's.
+const DEFAULT_PRIORITY: u16 = 100;
+
+/// Something on its way into a queue; await it. From [`WorkQueue::put`](super::WorkQueue::put).
+#[must_use = "nothing is put until it is awaited"]
+pub struct Put {
+    handle: Arc<Handle>,
+    payload: Result<Json, QueueError>,
+    priority: u16,
+    label: String,
+    unless_queued: bool,
+}
+
+impl Put {
+    pub(crate) fn new(handle: Arc<Handle>, payload: Result<Json, QueueError>) -> Self {
+        Put { handle, payload, priority: DEFAULT_PRIORITY, label: String::new(), unless_queued: false }
+    }
+
+    /// What is taken first: the highest; 100 unless said otherwise, at most 999.
+    pub fn priority(mut self, priority: u16) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// What it is about, for workers that choose by that: `dataset:group` in the original. It becomes part of the name
+    /// of a znode: at most 200 bytes, no slash, no dash at the end.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Sets the label, and puts nothing if an entry with it waits or is being worked on:
+    /// [`QueueError::AlreadyQueued`].
+    ///
+    /// Of several processes that put the same label at once with this library, one gets through. The dispatcher of the
+    /// original looks first and puts afterwards, so between it and anybody else there can be two. This lists what
+    /// waits and what is being worked on.
+    pub fn unless_queued(mut self, label: impl Into<String>) -> Self {
+        self.unless_queued = true;
+        self.label(label)
+    }
+
+    async fn run(self) -> Result<(), QueueError> {
+        let Put { handle, payload, priority, label, unless_queued } = self;
+        let payload = payload?;
+        if priority > MAX_PRIORITY {
+            return Err(QueueError::Priority { priority });
+        }
+        if let Err(reason) = check_label(&label) {
+            return Err(QueueError::Label { label, reason });
+        }
+        let data = checked(&Value::new(&label, payload))?;
+        let shared = handle.shared.clone();
+        let posting = Posting { shared, priority, label, data, unless_queued };
+        handle.shared.leases.run("put", posting.run()).await?
+    }
+}
+
+impl IntoFuture for Put {
+    type Output = Result<(), QueueError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl fmt::Debug for Put {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Put")
+            .field("priority", &self.priority)
+            .field("label", &self.label)
+            .field("unless_queued", &self.unless_queued)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A put that was found in order.
+struct Posting {
+    shared: Arc<Shared>,
+    priority: u16,
+    label: String,
+    data: Vec<u8>,
+    unless_queued: bool,
+}
+
+impl Posting {
+    async fn run(self) -> Result<(), QueueError> {
+        let access = self.shared.leases.access();
+        let give_up = self.shared.clock.now() + access.patience();
+        loop {
+            let live = access.live().await?;
+            let error = match self.attempt(&live).await? {
+                None => return Ok(()),
+                Some(error) => error,
+            };
+            if self.shared.clock.now() >= give_up {
+                return Err(QueueError::at(&self.shared.layout.unowned)(error));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Puts it; an error that may pass by itself, if nothing was done for now.
+    async fn attempt(&self, live: &Live) -> Result<Option<backend::Error>, QueueError> {
+        let Shared { layout, receipts, shelf, .. } = &*self.shared;
+        loop {
+            if let Some(error) = passing(self.refuse_if_full(live).await)? {
+                return Ok(Some(error));
+            }
+            let bucket = match self.unless_queued.then(|| layout.bucket(&self.label)).flatten() {
+                None => appeared(layout, &self.label),
+                Some(bucket) => match self.seen(live, &bucket).await {
+                    Ok(Some(version)) => Some(Op::set(&bucket, [], Some(version))),
+                    Ok(None) => return Err(QueueError::AlreadyQueued { label: self.label.clone() }),
+                    Err(backend::Error::NoNode) => {
+                        lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
+                        continue;
+                    }
+                    Err(error) => return passing::<()>(Err(QueueError::at(&bucket)(error))),
+                },
+            };
+            let to = Layout::entry(&layout.unowned, self.priority.into(), &self.label);
+            let create = Op::create(&to, self.data.clone(), CreateMode::PersistentSequential);
+            let ops = [create].into_iter().chain(bucket).collect();
+            // The two go out together; the count is for the next put.
+            let put = receipts.commit(live, ops);
+            let (put, len) = tokio::join!(put, count(&*live.session, &layout.unowned));
+            if let Ok(len) = len {
+                self.shared.last_len.store(len, Ordering::Relaxed);
+            }
+            match put {
+                Ok(done) => {
+                    let path = done.and_then(|done| match done.into_iter().next() {
+                        Some(Done::Created(path)) => Some(path),
+                        _ => None,
+                    });
+                    shelf.add(path.as_ref().map(ZnodePath::name));
+                    return Ok(None);
+                }
+                // Something with a label like this one has appeared since it was looked for.
+                Err(NotDone::Refused { index: 1, error: backend::Error::BadVersion }) => {}
+                Err(NotDone::Refused { error: backend::Error::NoNode, .. }) => {
+                    lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
+                }
+                Err(NotDone::Refused { error, .. } | NotDone::Backend(error)) => {
+                    return Err(QueueError::at(&layout.unowned)(error));
+                }
+                Err(NotDone::Unknown) => return Err(QueueError::Unknown { path: to.to_string() }),
+            }
+        }
+    }
+
+    /// Counts only where the last put has seen a queue that was full, or nobody has looked yet.
+    async fn refuse_if_full(&self, live: &Live) -> Result<(), QueueError> {
+        let (shared, max_len) = (&self.shared, self.shared.options.max_len);
+        if shared.last_len.load(Ordering::Relaxed) < max_len {
+            return Ok(());
+        }
+        let unowned = &shared.layout.unowned;
+        let len = match count(&*live.session, unowned).await {
+            // It is made when something is put.
+            Err(backend::Error::NoNode) => 0,
+            len => len.map_err(QueueError::at(unowned))?,
+        };
+        shared.last_len.store(len, Ordering::Relaxed);
+        if len >= max_len { Err(QueueError::Full { len, max_len }) } else { Ok(()) }
+    }
+
+    /// Looks for an entry with the label; without one, the version that the bucket had before.
+    ///
+    /// Whatever puts an entry of this label into `unowned` sets the bucket: so if that has this version still when
+    /// something is put, none has appeared. In this order of readings none is missed on its way to `owned` either.
+    async fn seen(&self, live: &Live, bucket: &ZnodePath) -> Result<Option<i32>, backend::Error> {
+        let layout = &self.shared.layout;
+        let (_, stat) = live.session.get(bucket).await?.ok_or(backend::Error::NoNode)?;
+        for folder in [&layout.unowned, &layout.owned] {
+            let (names, _) = live.session.children(folder).await?;
+            if names.iter().filter_map(|name| readable(folder, name)).any(|entry| entry.label() == self.label)
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(stat.version))
+    }
+}
+
+/// An error that may pass by itself, as a value.
+fn passing<T>(outcome: Result<T, QueueError>) -> Result<Option<backend::Error>, QueueError> {
+    match outcome {
+        Ok(_) => Ok(None),
+        Err(QueueError::Service(Error::Backend { error, .. })) if error.is_unknown() => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,173 @@
+//! What others have put into the folders: Python's entries, and what is none at all.
+
+use apportion::{
+    backend::{CreateMode, Op},
+    queue::QueueError,
+};
+use serde_json::{Value, json};
+
+use super::{counts, counts_become, names, names_in, path, payload, soon, values, worker};
+use crate::support::{
+    events::Events,
+    fleet::{MS, SECOND, Store, on_both_backends, znode},
+};
+
+on_both_backends!(
+    an_entry_of_the_original_is_taken_and_ended_so_that_the_original_can_read_it,
+    what_a_worker_of_the_original_has_taken_is_left_alone,
+    a_value_that_is_no_object_is_handed_out_as_it_is,
+    odd_names_in_any_folder_disturb_nobody_and_stay,
+    an_entry_with_a_child_is_left_alone,
+    an_entry_that_python_takes_meanwhile_is_python_s,
+);
+
+/// Puts as the dispatcher of the original does.
+async fn python_puts(store: &Store, folder: &str, prefix: &str, value: &str) -> String {
+    let session = store.session().await;
+    let parent = path(store, folder);
+    let before = names_in(&*session, &parent).await;
+    let create = Op::create(&parent.join(prefix).unwrap(), value, CreateMode::PersistentSequential);
+    session.commit(vec![create]).await.unwrap();
+    names_in(&*session, &parent).await.into_iter().find(|name| !before.contains(name)).unwrap()
+}
+
+async fn an_entry_of_the_original_is_taken_and_ended_so_that_the_original_can_read_it(store: Store) {
+    let (_agent, queue) = worker(&store, "w").await;
+    let written = r#"{"groupid": 42, "state": 1, "dataset": "taxi", "more": [1.50, "\u00e9"]}"#;
+    python_puts(&store, "unowned", "entry-300-taxi:42-", written).await;
+    let delivery = soon(queue.take()).await.unwrap();
+    assert_eq!((delivery.entry().priority(), delivery.entry().label()), (300, "taxi:42"));
+    assert_eq!(delivery.raw(), written.as_bytes());
+    assert_eq!(payload(&delivery), serde_json::from_str::<Value>(written).unwrap());
+    let owned = values(&store, "owned").await;
+    let (name, value) = owned.first_key_value().unwrap();
+    assert!(name.starts_with("entry-300-taxi:42-"), "{name}");
+    assert_eq!((&value["state"], &value["worker"], &value["groupid"]), (&json!(3), &json!("w"), &json!(42)));
+    delivery.release().await.unwrap();
+    let back = values(&store, "unowned").await;
+    let expected = json!({ "groupid": 42, "state": 1, "dataset": "taxi", "more": [1.5, "é"], "attempt": 1 });
+    assert_eq!(back.values().collect::<Vec<_>>(), [&expected]);
+    soon(queue.take()).await.unwrap().done("r").await.unwrap();
+    let done = values(&store, "done").await;
+    let value = done.values().next().unwrap();
+    assert_eq!(
+        (&value["state"], &value["dataset"], &value["more"][1]),
+        (&json!(4), &json!("taxi"), &json!("é"))
+    );
+}
+
+async fn what_a_worker_of_the_original_has_taken_is_left_alone(store: Store) {
+    let taken = r#"{"dataset": "taxi", "groupid": "42", "state": 2, "worker": "python-1"}"#;
+    let (_agent, queue) = worker(&store, "w").await;
+    let name = python_puts(&store, "owned", "entry-100-taxi:42-", taken).await;
+    // Claims come and go, so that the owned entries are looked at.
+    for number in 0..3 {
+        queue.put(number).await.unwrap();
+        soon(queue.take()).await.unwrap().done(()).await.unwrap();
+        tokio::time::sleep(if store.is_memory() { 2 * SECOND } else { 700 * MS }).await;
+    }
+    assert_eq!(names(&store, "owned").await, [name]);
+    let finished = r#"{"dataset": "taxi", "groupid": "42", "state": 4, "worker": "python-1"}"#;
+    python_puts(&store, "done", "entry-100-taxi:42-", finished).await;
+    let results = soon(queue.collect(10)).await.unwrap();
+    assert_eq!(results.len(), 4);
+    assert_eq!((results[3].worker(), results[3].state().unwrap().number()), (Some("python-1"), 4));
+    assert_eq!(results[3].payload().unwrap()["dataset"], "taxi");
+    assert_eq!(results.confirm().await.unwrap().len(), 4);
+}
+
+async fn a_value_that_is_no_object_is_handed_out_as_it_is(store: Store) {
+    let (_agent, queue) = worker(&store, "w").await;
+    let session = store.session().await;
+    for bytes in [&b""[..], b"not json", b"[1, 2]", b"\xff\x00", b"{\"cut", b"{\"a\": NaN}"] {
+        let prefix = path(&store, "unowned").join("entry-100-l-").unwrap();
+        session.commit(vec![Op::create(&prefix, bytes, CreateMode::PersistentSequential)]).await.unwrap();
+        for attempt in 1..=2 {
+            let delivery = soon(queue.take()).await.unwrap();
+            let raw_again = delivery.attempt() > 1;
+            assert_eq!((delivery.raw(), delivery.attempt()), (bytes, attempt));
+            assert_eq!(delivery.payload().is_some(), bytes == b"[1, 2]");
+            if raw_again {
+                delivery.done("fine").await.unwrap();
+            } else {
+                delivery.release().await.unwrap();
+            }
+        }
+        let results = soon(queue.collect(1)).await.unwrap();
+        assert_eq!((results[0].raw(), results[0].result()), (bytes, Some(&json!("fine"))));
+        results.confirm().await.unwrap();
+    }
+}
+
+async fn odd_names_in_any_folder_disturb_nobody_and_stay(store: Store) {
+    let events = Events::of("apportion::queue::shelf");
+    let (_agent, queue) = worker(&store, "w").await;
+    let session = store.session().await;
+    let odd =
+        ["entry-abc-d:g-0000000001", "entry--05-d:g-0000000001", "lock", "entry-", "entry-100", "группа"];
+    for folder in ["unowned", "owned", "done", "dead", "claims", "receipts", "labels"] {
+        for name in odd {
+            let path = path(&store, folder).join(name).unwrap();
+            session.commit(vec![Op::create(&path, "", CreateMode::Persistent)]).await.unwrap();
+        }
+    }
+    for number in 0..5 {
+        queue.put(number).unless_queued(format!("l:{number}")).await.unwrap();
+        let delivery = soon(queue.take()).await.unwrap();
+        assert_eq!(payload(&delivery), json!(number));
+        delivery.done(()).await.unwrap();
+    }
+    assert!(queue.try_take().await.unwrap().is_none());
+    assert!(queue.entries().await.unwrap().is_empty());
+    assert_eq!(queue.len().await.unwrap(), odd.len(), "the store counts them");
+    assert!(queue.dead_letters().await.unwrap().is_empty());
+    assert_eq!(soon(queue.collect(100)).await.unwrap().confirm().await.unwrap().len(), 5);
+    counts_become(&store, [odd.len(); 5]).await;
+    // The looks at what is owned follow some time later.
+    tokio::time::sleep(2 * SECOND).await;
+    let reported = events.take(tracing::Level::WARN);
+    for folder in ["unowned", "owned"] {
+        for name in odd {
+            let is_it = |line: &&String| line.contains(&format!("/{folder}/{name} "));
+            assert_eq!(reported.iter().filter(is_it).count(), 1, "{folder}/{name} in {reported:#?}");
+        }
+    }
+}
+
+async fn an_entry_with_a_child_is_left_alone(store: Store) {
+    let (_agent, queue) = worker(&store, "w").await;
+    queue.put("first").await.unwrap();
+    let name = names(&store, "unowned").await.remove(0);
+    let child = path(&store, "unowned").join(&name).unwrap().join("child").unwrap();
+    let session = store.session().await;
+    session.commit(vec![Op::create(&child, "", CreateMode::Persistent)]).await.unwrap();
+    queue.put("second").await.unwrap();
+    let delivery = soon(queue.take()).await.unwrap();
+    assert_eq!(payload(&delivery), json!("second"));
+    assert!(queue.try_take().await.unwrap().is_none());
+    delivery.done(()).await.unwrap();
+    znode(&*session, &child).await;
+    assert_eq!(counts(&store).await, [1, 0, 1, 0, 0]);
+    let again = queue.put("third").await;
+    assert!(!matches!(again, Err(QueueError::Full { .. })), "{again:?}");
+}
+
+async fn an_entry_that_python_takes_meanwhile_is_python_s(store: Store) {
+    let (_agent, queue) = worker(&store, "w").await;
+    let session = store.session().await;
+    for number in 0..10 {
+        queue.put(number).await.unwrap();
+    }
+    // The queue has seen all of them; every second one goes without its knowledge.
+    assert_eq!(queue.entries().await.unwrap().len(), 10);
+    for name in names(&store, "unowned").await.iter().step_by(2) {
+        session.commit(vec![Op::delete(&path(&store, "unowned").join(name).unwrap(), None)]).await.unwrap();
+    }
+    let mut taken = Vec::new();
+    while let Some(delivery) = queue.try_take().await.unwrap() {
+        taken.push(payload(&delivery).as_i64().unwrap());
+        delivery.done(()).await.unwrap();
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, [1, 3, 5, 7, 9]);
+}

@@ -1,0 +1,267 @@
+//! What is put is put once, and only what can be put.
+
+use apportion::{
+    PartitionCoordinator,
+    backend::{CreateMode, Op, memory::LostReply},
+    queue::{MAX_VALUE_BYTES, QueueError},
+};
+use serde_json::json;
+
+use super::{counts, names, open, path, payload, root, soon, values, worker};
+use crate::support::{
+    eventually,
+    fleet::{SECOND, Store, on_both_backends},
+};
+
+on_both_backends!(
+    a_full_queue_refuses_and_takes_more_when_something_was_taken,
+    an_entry_with_a_label_is_put_once_while_it_is_queued,
+    of_many_that_put_the_same_label_at_once_one_gets_through,
+    what_can_never_be_put_is_refused_before_it_is_sent,
+    payloads_of_all_kinds_arrive_as_they_were_put,
+);
+
+async fn a_full_queue_refuses_and_takes_more_when_something_was_taken(store: Store) {
+    let agent = store.agent("a").await;
+    let queue = agent.coordinator.queue(root(&store)).max_len(3).await.unwrap();
+    for number in 0..3 {
+        queue.put(number).await.unwrap();
+    }
+    let full = queue.put(3).await;
+    assert!(matches!(full, Err(QueueError::Full { len: 3, max_len: 3 })), "{full:?}");
+    // Another process that has not put anything yet looks first.
+    let other = store.agent("b").await;
+    let others = other.coordinator.queue(root(&store)).max_len(3).await.unwrap();
+    assert!(matches!(others.put(3).await, Err(QueueError::Full { .. })));
+    let _taken = soon(others.take()).await.unwrap();
+    queue.put(3).await.unwrap();
+    assert!(matches!(queue.put(4).await, Err(QueueError::Full { .. })));
+    let none = agent.coordinator.queue(root(&store)).max_len(0).await.unwrap();
+    assert!(matches!(none.put(4).await, Err(QueueError::Full { max_len: 0, .. })));
+    assert_eq!(counts(&store).await[..2], [3, 1]);
+}
+
+async fn an_entry_with_a_label_is_put_once_while_it_is_queued(store: Store) {
+    let (_agent, queue) = worker(&store, "a").await;
+    let (_other, others) = worker(&store, "b").await;
+    let refused = async |label: &str| {
+        for queue in [&queue, &others] {
+            let again = queue.put("again").unless_queued(label).await;
+            assert!(
+                matches!(&again, Err(QueueError::AlreadyQueued { label: it }) if it == label),
+                "{again:?}"
+            );
+        }
+    };
+    queue.put("x").unless_queued("l:1").await.unwrap();
+    refused("l:1").await;
+    others.put("y").unless_queued("l:2").await.unwrap();
+    let delivery = soon(queue.take_where(|entry| entry.label() == "l:1")).await.unwrap();
+    refused("l:1").await;
+    delivery.release().await.unwrap();
+    refused("l:1").await;
+    soon(others.take_where(|entry| entry.label() == "l:1")).await.unwrap().done(()).await.unwrap();
+    others.put("z").unless_queued("l:1").await.unwrap();
+    refused("l:1").await;
+    // One that was put without asking counts as well, and so does one of the original's dispatcher.
+    queue.put("w").label("l:3").await.unwrap();
+    refused("l:3").await;
+    let session = store.session().await;
+    let python = path(&store, "owned").join("entry-100-taxi:42-").unwrap();
+    session.commit(vec![Op::create(&python, "{}", CreateMode::PersistentSequential)]).await.unwrap();
+    for agent in ["c", "d"] {
+        let (_agent, queue) = worker(&store, agent).await;
+        let again = queue.put("again").unless_queued("taxi:42").await;
+        assert!(matches!(again, Err(QueueError::AlreadyQueued { .. })), "{again:?}");
+    }
+    // Without a label there is nothing to be equal to.
+    queue.put("a").unless_queued("").await.unwrap();
+    queue.put("a").unless_queued("").await.unwrap();
+}
+
+async fn of_many_that_put_the_same_label_at_once_one_gets_through(store: Store) {
+    let mut agents = Vec::new();
+    for id in 0..4 {
+        agents.push(worker(&store, &format!("w-{id}")).await);
+    }
+    for round in 0..5 {
+        let label = format!("l:{round}");
+        let puts: Vec<_> = agents
+            .iter()
+            .flat_map(|(_, queue)| [queue, queue])
+            .map(|queue| tokio::spawn(queue.put("x").unless_queued(&*label).into_future()))
+            .collect();
+        let mut through = 0;
+        for put in puts {
+            match soon(put).await.unwrap() {
+                Ok(()) => through += 1,
+                Err(QueueError::AlreadyQueued { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(through, 1, "round {round}");
+        let queued = names(&store, "unowned").await;
+        assert_eq!(queued.iter().filter(|name| name.contains(&label)).count(), 1, "{queued:?}");
+    }
+}
+
+async fn what_can_never_be_put_is_refused_before_it_is_sent(store: Store) {
+    let (agent, queue) = worker(&store, "a").await;
+    let writes = agent.faults().calls().writes;
+    for priority in [1000, u16::MAX] {
+        assert!(matches!(queue.put(1).priority(priority).await, Err(QueueError::Priority { .. })));
+    }
+    for label in ["a/b", "l-", "\u{0}", "\u{1f600}", &"x".repeat(201)] {
+        for put in [queue.put(1).label(label), queue.put(1).unless_queued(label)] {
+            assert!(matches!(put.await, Err(QueueError::Label { .. })), "{label}");
+        }
+    }
+    let large = queue.put("x".repeat(MAX_VALUE_BYTES)).await;
+    assert!(matches!(large, Err(QueueError::TooLarge { bytes }) if bytes > MAX_VALUE_BYTES), "{large:?}");
+    let unwritable = std::collections::BTreeMap::from([(vec![1], 2)]);
+    assert!(matches!(queue.put(unwritable).await, Err(QueueError::Payload(_))));
+    assert_eq!(agent.faults().calls().writes, writes);
+    assert_eq!(counts(&store).await, [0; 5]);
+
+    // As large as it may be, it goes all the way; a result that is too much is refused and gives the entry back.
+    let rest = r#"{"dataset":"","groupid":"","state":1,"payload":""}"#.len();
+    queue.put("x".repeat(MAX_VALUE_BYTES - rest)).await.unwrap();
+    let delivery = soon(queue.take()).await.unwrap();
+    assert!(matches!(delivery.done("y".repeat(1000)).await, Err(QueueError::TooLarge { .. })));
+    let mut again = soon(queue.take()).await.unwrap();
+    assert_eq!(again.attempt(), 2);
+    let large = again.update("x".repeat(MAX_VALUE_BYTES)).await;
+    assert!(matches!(large, Err(QueueError::TooLarge { .. })));
+    again.update("small").await.unwrap();
+    again.done("y".repeat(1000)).await.unwrap();
+    assert_eq!(counts(&store).await, [0, 0, 1, 0, 0]);
+}
+
+async fn payloads_of_all_kinds_arrive_as_they_were_put(store: Store) {
+    let (_agent, queue) = worker(&store, "a").await;
+    let deep = (0..50).fold(json!(null), |inner, _| json!([inner]));
+    for payload_put in
+        [json!(null), json!(-1.5), json!("группа\u{1f600}\n"), json!([]), json!({ "z": 1, "a": {} }), deep]
+    {
+        queue.put(&payload_put).await.unwrap();
+        let delivery = soon(queue.take()).await.unwrap();
+        assert_eq!(payload(&delivery), payload_put);
+        assert_eq!(delivery.payload_as::<serde_json::Value>().unwrap(), payload_put);
+        delivery.done(&payload_put).await.unwrap();
+        let result = soon(queue.collect(1)).await.unwrap();
+        assert_eq!((result[0].payload(), result[0].result()), (Some(&payload_put), Some(&payload_put)));
+        result.confirm().await.unwrap();
+    }
+    #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
+    struct Report {
+        day: u32,
+    }
+    queue.put(Report { day: 3 }).await.unwrap();
+    let delivery = soon(queue.take()).await.unwrap();
+    assert_eq!(delivery.payload_as::<Report>().unwrap(), Report { day: 3 });
+    assert!(delivery.payload_as::<String>().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_nobody_waits_for_goes_on_and_is_there_once() {
+    let store = Store::memory();
+    let (_agent, queue) = worker(&store, "a").await;
+    for stage in 0..20 {
+        let mut put = Box::pin(queue.put(stage).into_future());
+        let mut moment = std::pin::pin!(store.for_a_moment(stage));
+        tokio::select! {
+            biased;
+            () = moment.as_mut() => {}
+            done = put.as_mut() => done.unwrap(),
+        }
+        drop(put);
+    }
+    let known = || async {
+        let values = values(&store, "unowned").await;
+        let mut put: Vec<_> = values.values().map(|value| value["payload"].as_u64().unwrap()).collect();
+        let count = put.len();
+        put.dedup();
+        assert_eq!(put.len(), count, "{put:?}");
+        // Those that were never polled have done nothing.
+        (count >= 18).then_some(())
+    };
+    eventually("all that were begun", 10 * SECOND, known).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_whose_reply_is_lost_is_there_once_whether_it_arrived_or_not() {
+    for lost in [LostReply::BeforeApplying, LostReply::AfterApplying] {
+        let store = Store::memory();
+        let (agent, queue) = worker(&store, "a").await;
+        // The first makes its receipt, the others use it again.
+        for number in 0..3 {
+            agent.faults().lose_nth_write(agent.faults().calls().writes + 1, lost);
+            queue.put(number).unless_queued(format!("l:{number}")).await.unwrap();
+        }
+        assert_eq!(counts(&store).await, [3, 0, 0, 0, 0], "{lost:?}");
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            taken.push(payload(&queue.try_take().await.unwrap().unwrap()));
+        }
+        assert_eq!(taken, [json!(0), json!(1), json!(2)], "{lost:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_whose_session_ends_before_the_reply_says_that_it_does_not_know() {
+    let store = Store::memory();
+    let (agent, queue) = worker(&store, "a").await;
+    agent.suspend();
+    let expired = agent.coordinator.session_id().unwrap();
+    let put = tokio::spawn(queue.put("x").into_future());
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
+    store.ensemble().expire(expired);
+    let outcome = soon(put).await.unwrap();
+    // It hung at a reading, or at the write.
+    assert!(matches!(outcome, Ok(()) | Err(QueueError::Unknown { .. })), "{outcome:?}");
+    let again = PartitionCoordinator::connect(store.config_via(store.ensemble().clone(), "b")).await.unwrap();
+    let queue = again.queue(root(&store)).await.unwrap();
+    assert_eq!(queue.len().await.unwrap(), usize::from(outcome.is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_labels_of_a_queue_and_its_folders_are_made_again_if_somebody_deletes_them() {
+    let store = Store::memory();
+    let (_agent, queue) = worker(&store, "a").await;
+    let session = store.session().await;
+    let root = store.path("queue");
+    crate::support::fleet::delete_recursively(&*session, &root).await;
+    queue.put("x").unless_queued("l:1").await.unwrap();
+    let delivery = soon(queue.take()).await.unwrap();
+    assert_eq!(payload(&delivery), json!("x"));
+    for folder in ["labels", "claims", "receipts", "dead", "done"] {
+        crate::support::fleet::delete_recursively(&*session, &path(&store, folder)).await;
+        queue.put(folder).label("l:2").await.unwrap();
+        let delivery = soon(queue.take()).await.unwrap();
+        assert_eq!(payload(&delivery), json!(folder));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_costs_one_request_and_a_take_two() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let queue = open(&store, &agent).await;
+    queue.put(0).await.unwrap();
+    soon(queue.take()).await.unwrap().done(()).await.unwrap();
+    let before = agent.faults().calls();
+    for number in 0..10 {
+        queue.put(number).label("l:1").await.unwrap();
+    }
+    let put = agent.faults().calls();
+    assert_eq!((put.writes - before.writes, put.lists - before.lists), (10, 0));
+    assert_eq!(put.gets - before.gets, 10, "they go out beside the writes");
+    for _ in 0..10 {
+        soon(queue.take()).await.unwrap().done(()).await.unwrap();
+    }
+    let taken = agent.faults().calls();
+    assert_eq!(taken.writes - put.writes, 20, "one to take, one to end");
+    assert_eq!(taken.get_manys - put.get_manys, 10);
+    assert!(taken.lists - put.lists < 10, "{} looks", taken.lists - put.lists);
+}
