@@ -56,21 +56,16 @@ mod jobs;
 mod layout;
 mod post;
 mod posting;
+mod shared;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, mpsc, watch},
-    time::{sleep, timeout},
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::DropGuard;
 use tracing::{debug, info};
 
 pub use self::{
@@ -83,18 +78,8 @@ pub use self::{
     post::Post,
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
 };
-use self::{
-    cache::{Cache, Known},
-    claim::Denied,
-    entity::Entity,
-    layout::Layout,
-};
-use crate::{
-    backend::{self, BoxFuture, Op, path::ZnodePath},
-    error::Error,
-    lease::Leases,
-    session::{Live, Status},
-};
+use self::{claim::Denied, layout::Layout, shared::Shared};
+use crate::{backend::path::ZnodePath, error::Error, lease::Leases};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
@@ -110,26 +95,6 @@ struct Alive {
     _guard: DropGuard,
 }
 
-/// What handles and driver share.
-struct Shared {
-    layout: Layout,
-    leases: Arc<Leases>,
-    cache: Mutex<Cache>,
-    /// Counts the changes of the cache.
-    revision: watch::Sender<u64>,
-    /// Counts the listings that somebody waits for: asked for, and done.
-    wanted: AtomicU64,
-    serial: AtomicU64,
-    wake: Notify,
-    suspicion: Notify,
-    /// Why the board could not be listed the last time.
-    trouble: Mutex<Option<Error>>,
-    entities: Mutex<Vec<Entity>>,
-    markers: mpsc::UnboundedSender<ZnodePath>,
-    dice: Mutex<fastrand::Rng>,
-    over: CancellationToken,
-}
-
 /// After an error that may pass, while somebody waits for a job.
 const RETRY: Duration = Duration::from_secs(1);
 /// Among at most so many jobs of one priority a worker chooses that keeps losing races.
@@ -139,23 +104,8 @@ impl JobBoard {
     /// Opens the board at `path`, which is created if need be, and waits until it is listed.
     pub(crate) async fn open(leases: Arc<Leases>, path: &str) -> Result<Self, BoardError> {
         let layout = Layout::new(path).map_err(|reason| BoardError::Path { path: path.into(), reason })?;
-        let (markers, to_clean) = mpsc::unbounded_channel();
-        let over = leases.tasks().cancelled().child_token();
-        let shared = Arc::new(Shared {
-            layout,
-            leases: leases.clone(),
-            cache: Mutex::default(),
-            revision: watch::Sender::new(0),
-            wanted: AtomicU64::new(0),
-            serial: AtomicU64::new(0),
-            wake: Notify::new(),
-            suspicion: Notify::new(),
-            trouble: Mutex::default(),
-            entities: Mutex::default(),
-            markers,
-            dice: Mutex::new(fastrand::Rng::new()),
-            over: over.clone(),
-        });
+        let (shared, to_clean) = Shared::new(layout, leases.clone());
+        let over = shared.over.clone();
         let board = JobBoard { alive: Arc::new(Alive { shared: shared.clone(), _guard: over.drop_guard() }) };
         let live = shared.live().await?;
         shared.probe(&live).await?;
@@ -337,12 +287,17 @@ impl JobBoard {
 
     /// Claims one of the jobs that are known as unclaimed.
     async fn claim_any(&self) -> Result<Option<Claim>, BoardError> {
-        let mut width = 1;
-        while let Some(known) = self.shared().choose(width) {
-            if let Ok(claim) = self.attempt(known).await? {
+        let shared = self.shared();
+        shared.interest.notify_one();
+        while let Some(known) = shared.choose() {
+            let attempt = self.attempt(known).await?;
+            // Two that change it at once lose no more than a step.
+            let width = shared.width.load(Ordering::Relaxed);
+            let next = if attempt.is_ok() { width - 1 } else { 2 * width };
+            shared.width.store(next.clamp(1, WIDEST), Ordering::Relaxed);
+            if let Ok(claim) = attempt {
                 return Ok(Some(claim));
             }
-            width = (4 * width).min(WIDEST);
         }
         Ok(None)
     }
@@ -363,170 +318,6 @@ impl JobBoard {
             self.shared().over.cancel();
             self.shared().unregister().await;
         }
-    }
-}
-
-impl Shared {
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn entities(&self) -> MutexGuard<'_, Vec<Entity>> {
-        self.entities.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn closed(&self) -> BoardError {
-        BoardError::Closed { board: self.layout.board.to_string() }
-    }
-
-    /// An error of the service as one of this board.
-    fn service(&self, error: Error) -> BoardError {
-        if matches!(error, Error::Closed { .. }) { self.closed() } else { error.into() }
-    }
-
-    /// The live session, if there is one at this moment.
-    fn present(&self) -> Option<Arc<Live>> {
-        match &*self.leases.access().status().borrow() {
-            Status::Live(live) => Some(live.clone()),
-            Status::Opening { .. } | Status::Closed => None,
-        }
-    }
-
-    async fn live(&self) -> Result<Arc<Live>, BoardError> {
-        self.leases.access().live().await.map_err(|error| self.service(error))
-    }
-
-    /// Runs what must not stop half-way.
-    async fn run<T: Send + 'static>(
-        &self,
-        name: &'static str,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, BoardError> {
-        if self.over.is_cancelled() {
-            return Err(self.closed());
-        }
-        self.leases.run(name, work).await.map_err(|error| self.service(error))
-    }
-
-    async fn read<T>(
-        &self,
-        path: &ZnodePath,
-        work: impl for<'a> Fn(&'a Live) -> BoxFuture<'a, Result<T, backend::Error>>,
-    ) -> Result<T, BoardError> {
-        if self.over.is_cancelled() {
-            return Err(self.closed());
-        }
-        self.leases.access().repeat(path, work).await.map_err(|error| self.service(error))
-    }
-
-    /// Asks the server for the two kinds of requests that came late to ZooKeeper.
-    async fn probe(&self, live: &Live) -> Result<(), BoardError> {
-        let root = ZnodePath::root();
-        let asked = async {
-            live.session.commit(vec![Op::exists(&root)]).await.map_err(|error| error.error)?;
-            live.session.get_many(std::slice::from_ref(&root)).await
-        };
-        match asked.await {
-            Err(backend::Error::Other(reason)) => Err(BoardError::Incompatible { reason }),
-            Err(error) => Err(Error::from_backend(error, &root).into()),
-            Ok(_) => Ok(()),
-        }
-    }
-
-    fn revision(&self) -> u64 {
-        *self.revision.borrow()
-    }
-
-    /// Waits until `probe` finds something in what is known.
-    async fn until<T>(&self, probe: impl Fn(&Shared) -> Option<T>) -> Result<T, BoardError> {
-        let mut revision = self.revision.subscribe();
-        let found = self.over.run_until_cancelled(async {
-            loop {
-                revision.mark_unchanged();
-                if let Some(found) = probe(self) {
-                    return found;
-                }
-                // The sender is ours.
-                let _ = revision.changed().await;
-            }
-        });
-        found.await.ok_or_else(|| self.closed())
-    }
-
-    /// Waits until the board was listed by a request that was sent after this call.
-    async fn fresh(&self) -> Result<(), BoardError> {
-        let ticket = self.wanted.fetch_add(1, Ordering::SeqCst) + 1;
-        self.wake.notify_one();
-        let patience = self.leases.access().patience();
-        let listed = |shared: &Shared| match shared.trouble() {
-            _ if shared.serial() >= ticket => Some(Ok(())),
-            Some(error) if !error.is_transient() => Some(Err(error.into())),
-            _ => None,
-        };
-        match timeout(patience, self.until(listed)).await {
-            Ok(listed) => listed?,
-            Err(_) => {
-                let trouble = self.trouble().or_else(|| self.leases.access().last_error());
-                Err(Error::unreachable_after(patience, trouble.as_ref()).into())
-            }
-        }
-    }
-
-    fn wanted(&self) -> u64 {
-        self.wanted.load(Ordering::SeqCst)
-    }
-
-    /// Up to which request for a listing all are answered.
-    fn serial(&self) -> u64 {
-        self.serial.load(Ordering::SeqCst)
-    }
-
-    /// Waits until somebody waits for a listing.
-    async fn is_wanted(&self) {
-        while self.wanted() <= self.serial() {
-            self.wake.notified().await;
-        }
-    }
-
-    fn has_listed(&self, serial: u64) {
-        self.serial.store(serial, Ordering::SeqCst);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.revision.send_modify(|revision| *revision += 1);
-    }
-
-    fn has_failed(&self, error: Error) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        self.revision.send_modify(|revision| *revision += 1);
-    }
-
-    fn trouble(&self) -> Option<Error> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Has the board listed again soon: what is known may be wrong.
-    fn suspect(&self) {
-        self.suspicion.notify_one();
-    }
-
-    async fn is_suspected(&self) {
-        self.suspicion.notified().await;
-    }
-
-    /// Has the marker of a post deleted.
-    fn clean(&self, marker: ZnodePath) {
-        // Without a task to do it, the end of the session does.
-        let _ = self.markers.send(marker);
-    }
-
-    /// One of the first `width` unclaimed jobs of the highest priority there is.
-    fn choose(&self, width: usize) -> Option<Arc<Known>> {
-        let cache = self.cache();
-        let first = cache.unclaimed().next()?;
-        let alike =
-            cache.unclaimed().take(width).take_while(|it| it.posting.priority() == first.posting.priority());
-        let alike: Vec<_> = alike.collect();
-        let at = self.dice.lock().unwrap_or_else(PoisonError::into_inner).usize(..alike.len());
-        Some(Arc::clone(alike[at]))
     }
 }
 

@@ -5,3 +5,6 @@ pub mod guarantees {}
 
 #[doc = include_str!("../docs/coming_from_aodh.md")]
 pub mod coming_from_aodh {}
+
+#[doc = include_str!("../docs/coming_from_taskflow.md")]
+pub mod coming_from_taskflow {}

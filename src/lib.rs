@@ -25,6 +25,13 @@
 //! # Ok::<(), apportion::Error>(()) }).unwrap();
 //! ```
 //!
+//! That is one of three ways to divide work:
+//!
+//! - **Shares** of a group, as above: everybody knows all the work, and each does a part.
+//! - **Claims**: jobs are posted on a [board], or put into a [queue] by priority and label, and workers take them. A
+//!   claim is exclusive and comes back by itself when its holder dies.
+//! - **Requests**: an executor hands them to [workers](worker) that have announced what they can run.
+//!
 //! # The pieces
 //!
 //! - [`PartitionCoordinator`] is one member of a fleet: it keeps a session to ZooKeeper, with heartbeats and
@@ -38,6 +45,9 @@
 //!   for the answer only.
 //! - [`HashRing`] is the consistent-hash ring behind it, equal to aodh's to the bit. It needs no coordinator and no
 //!   runtime.
+//! - [`JobBoard`] is a board of jobs in TaskFlow's layout, [`WorkQueue`] a queue by priority; what is claimed or taken
+//!   rests on a [`Lease`], with a [`FencingToken`] for stores that must refuse stale writers.
+//! - [`worker`] has executors, workers and what carries messages between them. It needs no coordinator.
 //! - [`Config`] is everything that is chosen beforehand, from a URL or by setters.
 //! - [`backend`] is the seam to the store: ZooKeeper, or [`backend::Memory`], an ensemble in the process with the same
 //!   semantics, for tests and trials.
@@ -47,7 +57,8 @@
 //! A member stops before it could be replaced: its shares are empty and invalid, by its own clock, before ZooKeeper
 //! can expire its session. Once a membership has come to rest every key has exactly one owner, and a change moves
 //! only the keys of those who came or went. What is *not* guaranteed yet is that no two members hold a key in the
-//! moment of a change. [`guide::guarantees`] has the table, the bounds and the assumptions.
+//! moment of a change. What is claimed is claimed by one, at the store and by the clock. [`guide::guarantees`] has the
+//! tables, the bounds and the assumptions; [`guide`] also says what changes for those who come from Python.
 //!
 //! # Long-running work
 //!
@@ -71,6 +82,26 @@
 //! }
 //! # assert_eq!(running.len(), 2);
 //! # Ok::<(), apportion::Error>(()) }).unwrap();
+//! ```
+//!
+//! # Work that is claimed
+//!
+//! ```
+//! # use apportion::{Config, PartitionCoordinator, backend, board::Priority};
+//! # use serde_json::json;
+//! # async fn resize(_: &apportion::board::Job) -> Result<(), String> { Ok(()) }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! # let coordinator = PartitionCoordinator::connect(Config::for_backend(backend::Memory::new())).await?;
+//! let board = coordinator.job_board("/taskflow/jobs").await?;
+//! board.post("resize-volume").details(json!({ "volume": "v-17" })).priority(Priority::High).await?;
+//!
+//! let claim = board.claim_next().await?;
+//! match claim.lease().while_held(resize(claim.job())).await {
+//!     Ok(Ok(())) => claim.consume().await?,
+//!     Ok(Err(_)) => claim.abandon().await?, // it failed: somebody may try again
+//!     Err(_) => {}                          // the lease was lost: another worker may have the job now
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
 //! # Without a server
@@ -110,6 +141,7 @@
 //! # Cargo features
 //!
 //! - `zookeeper` (default): the distributed engine. Without it there are the ring and the in-memory backend.
+//! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, laid out as kombu does it.
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which spread very many keys over the threads of a
 //!   `rayon` pool. Same results, same order.
 //! - `testing`: the conformance suite for backends and the fault-injecting backend.
@@ -137,9 +169,12 @@ mod task;
 pub mod testing;
 pub mod worker;
 
+pub use board::JobBoard;
 pub use config::{Config, ConfigError};
 pub use coordinator::{Join, PartitionCoordinator};
 pub use error::Error;
 pub use group::{Group, MemberId};
+pub use lease::{FencingToken, Lease};
+pub use queue::WorkQueue;
 pub use ring::{HashRing, KeySet, Label, RingKey};
 pub use share::Share;

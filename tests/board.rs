@@ -3,6 +3,12 @@
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "board/bad_input.rs"]
+mod bad_input;
+#[path = "board/checklist.rs"]
+mod checklist;
+#[path = "board/losses.rs"]
+mod losses;
 #[path = "board/upstream.rs"]
 mod upstream;
 

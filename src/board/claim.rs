@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    BoardError, Job, JobBoard,
+    BoardError, Job, JobBoard, Shared,
     cache::{Known, Mark, Unreadable},
     driver::understand,
     posting::{self, PostingError},
@@ -58,7 +58,7 @@ impl JobBoard {
                 subject: Some((known.path.clone(), version.wrapping_add(1))),
             };
             let (is_job, error) = match shared.leases.acquire(&live, request).await {
-                Ok((hold, done)) => return Ok(Ok(Claim::new(self, known, hold, done))),
+                Ok((hold, done)) => return Ok(Ok(Claim::new(self, &known, hold, done))),
                 Err(Refused::Taken) => {
                     shared.mark(Mark::Claimed(known));
                     // Somebody may have given it back since.
@@ -97,7 +97,7 @@ impl JobBoard {
     }
 }
 
-impl super::Shared {
+impl Shared {
     fn set_aside(&self, known: &Known, reason: PostingError) -> Denied {
         self.mark(Mark::Unreadable(Unreadable { path: known.path.clone(), reason: reason.clone() }));
         Denied::Unreadable(reason)
@@ -105,13 +105,13 @@ impl super::Shared {
 }
 
 impl Claim {
-    fn new(board: JobBoard, known: Arc<Known>, mut hold: Hold, done: Option<Vec<Done>>) -> Self {
+    fn new(board: JobBoard, known: &Known, mut hold: Hold, done: Option<Vec<Done>>) -> Self {
         let set = done.and_then(|mut done| match done.pop() {
             Some(Done::Set(stat)) => Some(stat),
             _ => None,
         });
         let stat = set.unwrap_or(Stat { version: known.stat.version.wrapping_add(1), ..known.stat });
-        let known = Arc::new(Known { stat, ..Known::clone(&known) });
+        let known = Arc::new(Known { stat, ..known.clone() });
         board.shared().mark(Mark::Claimed(known.clone()));
         let claim = Job { known, is_claimed: true, board };
         hold.attend_subject();
@@ -197,8 +197,13 @@ impl Claim {
         let name = || job.known.path.to_string();
         let moves_to = ops.before.first().map(|op| op.path().to_string());
         match hold.finish(ops, evidence).await.map_err(|error| job.shared().service(error))? {
-            Ok(_) => {
+            Ok(Some(_)) => {
                 job.shared().mark(mark(job.known.clone()));
+                Ok(())
+            }
+            // The reply was lost: others may have been quicker than what was read afterwards.
+            Ok(None) => {
+                job.shared().suspect();
                 Ok(())
             }
             Err(Unfinished::Lost) => {

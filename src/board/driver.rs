@@ -15,20 +15,23 @@ use tracing::{debug, warn};
 
 use super::{
     Shared,
-    cache::{Known, Listing, Mark, Unreadable},
+    cache::{Known, Listing, Unreadable},
     layout::{Child, lock_of},
     posting::{Posting, PostingError},
 };
 use crate::{
     backend::{self, Fired, Session, SessionState, Watch, Znode, path::ZnodePath},
     error::Error,
-    session::{Live, Status, ensure},
+    session::{Live, Status},
 };
 
 /// Least time between two listings that nobody waits for: a storm of claims changes the children without end.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What each child adds to that, so that a huge board is not listed all the time.
 const PAUSE_A_CHILD: Duration = Duration::from_micros(2);
+/// How long a change may go unseen while nobody wants to know: otherwise every board of a fleet would list at every
+/// post and claim of every other.
+const UNSEEN: Duration = Duration::from_millis(100);
 /// Before something is tried again that was refused.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -121,7 +124,10 @@ async fn follow(shared: &Shared, live: &Live) {
         let paused = timeout(pause, shared.is_wanted()).await;
         cause = match (paused, watch) {
             (Ok(()), _) => Cause::Wanted,
-            (Err(_), None) => Cause::Changed,
+            (Err(_), None) => {
+                looked_for(shared).await;
+                Cause::Changed
+            }
             (Err(_), Some(watch)) => next_cause(shared, &mut state, watch).await,
         };
         if matches!(cause, Cause::Over) {
@@ -138,13 +144,25 @@ async fn next_cause(
 ) -> Cause {
     select! {
         fired = watch.fired() => match fired {
-            Fired::Changed => Cause::Changed,
+            Fired::Changed => {
+                looked_for(shared).await;
+                Cause::Changed
+            }
             Fired::Lost(_) => Cause::Over,
         },
         () = shared.is_wanted() => Cause::Wanted,
         () = shared.is_suspected() => Cause::Changed,
         () = reconnected(state) => Cause::Anew,
         () = async { if shared.has_unregistered() { sleep(RETRY).await } else { pending().await } } => Cause::Changed,
+    }
+}
+
+/// Waits until somebody wants to know of a change, or it has been unseen for long enough.
+async fn looked_for(shared: &Shared) {
+    select! {
+        () = shared.is_of_interest() => {}
+        () = shared.is_wanted() => {}
+        () = sleep(UNSEEN) => {}
     }
 }
 
@@ -155,7 +173,7 @@ async fn reconnected(state: &mut tokio::sync::watch::Receiver<SessionState>) {
             return;
         }
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// Lists the board and reads what is not known yet. Says also how many children there are.
@@ -252,21 +270,5 @@ pub(super) fn understand(path: &ZnodePath, found: Found) -> Option<Result<Known,
         Ok(None) => None,
         Ok(Some((data, stat))) => Some(read(data, stat)),
         Err(reason) => Some(Err(reason)),
-    }
-}
-
-impl Shared {
-    /// Makes sure that the folders of the board exist.
-    pub(super) async fn ensure(&self, live: &Live) -> Result<(), backend::Error> {
-        for folder in [&self.layout.board, &self.layout.trash, &self.layout.posting] {
-            ensure(&*live.session, folder).await?;
-        }
-        Ok(())
-    }
-
-    /// Notes what was done here, for the next who looks.
-    pub(super) fn mark(&self, mark: Mark) {
-        self.cache().mark(mark);
-        self.revision.send_modify(|revision| *revision += 1);
     }
 }

@@ -201,7 +201,7 @@ mod tests {
     fn the_highest_priority_comes_first_and_the_oldest_within_one() {
         let place =
             |priority, czxid, name: &str| Place { priority: Reverse(priority), czxid, name: name.into() };
-        let mut places = vec![
+        let mut places = [
             place(Priority::Low, 1, "job0000000000"),
             place(Priority::High, 9, "job-2147483648"),
             place(Priority::High, 8, "job2147483647"),

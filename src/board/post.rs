@@ -5,10 +5,11 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -191,7 +192,9 @@ impl Shared {
 }
 
 /// Most markers that are deleted in one transaction.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 1000;
+/// How long a marker waits for others.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Deletes markers, many at once. Those it does not get to end with the session.
 pub(super) async fn clean_up(shared: Arc<Shared>, mut markers: mpsc::UnboundedReceiver<ZnodePath>) {
@@ -201,7 +204,16 @@ pub(super) async fn clean_up(shared: Arc<Shared>, mut markers: mpsc::UnboundedRe
     drop(shared);
     let mut batch = Vec::new();
     let clean = async {
-        while markers.recv_many(&mut batch, AT_ONCE).await > 0 {
+        while let Some(first) = markers.recv().await {
+            // Many posts one after another make one request of it.
+            sleep(LINGER).await;
+            batch.push(first);
+            while let Ok(next) = markers.try_recv() {
+                batch.push(next);
+                if batch.len() == AT_ONCE {
+                    break;
+                }
+            }
             let Ok(live) = access.live().await else { return };
             let ops = batch.iter().map(|marker| Op::delete(marker, None)).collect();
             if let Err(error) = live.session.commit(ops).await {
