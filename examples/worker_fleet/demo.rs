@@ -328,9 +328,8 @@ impl Hashing {
         if self.crash.is_none() || self.vanished + self.expired == 0 {
             return Err("no worker crashed in the middle of its work".into());
         }
-        let all =
-            green(format!("All {} are right", count(self.results.len(), "hash").replace("hashs", "hashes")));
-        say!("  {all}: this process has computed them again, without workers.");
+        let right = green(format!("The hashes of all {} are right:", count(self.results.len(), "file")));
+        say!("  {right} computed again without workers, they are the same.");
         Ok(())
     }
 }

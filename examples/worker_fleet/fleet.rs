@@ -1,6 +1,6 @@
 //! One worker, or the executor, at a real broker.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use apportion::worker::{Executor, Worker, amqp::AmqpTransport, transport::Transport};
 use tokio::{task::JoinSet, time::timeout};
@@ -43,7 +43,7 @@ pub async fn worker(url: &str, args: &Args) -> Result<(), Failure> {
         .await?;
     say!("worker {name}: hashing what comes to topic {topic}; times are UTC, Ctrl-C ends it");
     stop.as_mut().await;
-    say!("{}  stopping; {}, again Ctrl-C drops it", time_of_day(), running(worker.running()));
+    say!("{}  stopping; {}", time_of_day(), running(worker.running()));
     let is_drained = tokio::select! {
         is_drained = worker.shutdown(PATIENCE) => is_drained,
         () = stopped() => false,
@@ -55,10 +55,9 @@ pub async fn worker(url: &str, args: &Args) -> Result<(), Failure> {
 }
 
 fn running(number: usize) -> String {
-    if number == 0 {
-        "nothing is running".into()
-    } else {
-        format!("first {} to finish", count(number, "request"))
+    match number {
+        0 => "nothing is running".into(),
+        _ => format!("{} may finish, unless Ctrl-C comes again", count(number, "request")),
     }
 }
 
@@ -78,16 +77,16 @@ pub async fn executor(url: &str, files: Vec<File>, args: &Args) -> Result<(), Fa
     let has_workers = tokio::select! {
         has_workers = executor.wait_for_workers(work::HASH, 1) => has_workers,
         () = &mut stop => false,
-        () = say_that_it_waits() => unreachable!("it waits for ever"),
+        never = say_that_it_waits() => match never {},
     };
 
     let executor = Arc::new(executor);
-    let mut work = Work::new(files.into(), args.concurrency.unwrap_or(16) as usize);
+    let mut work = Work::new(files.into(), args.concurrency.unwrap_or(8) as usize);
     if has_workers {
         tokio::select! {
             () = work.hash_all(&executor) => {}
             () = &mut stop => {
-                say!("{}  stopping; {}, again Ctrl-C drops it", time_of_day(), running(work.requests.len()));
+                say!("{}  stopping; {}", time_of_day(), running(work.requests.len()));
                 tokio::select! {
                     _ = timeout(PATIENCE, work.finish()) => {}
                     () = stopped() => {}
@@ -101,7 +100,7 @@ pub async fn executor(url: &str, files: Vec<File>, args: &Args) -> Result<(), Fa
     work.summary()
 }
 
-async fn say_that_it_waits() {
+async fn say_that_it_waits() -> Infallible {
     tokio::time::sleep(Duration::from_secs(1)).await;
     say!("{}  no worker there yet; waiting for one", time_of_day());
     std::future::pending().await
@@ -170,19 +169,15 @@ impl Work {
 
     fn summary(&self) -> Result<(), Failure> {
         let took = self.start.elapsed();
-        let rate = (self.bytes as f64 / took.as_secs_f64()) as u64;
-        let (done, all) = (self.done, self.files.len());
+        let (done, failed, all) = (self.done, self.failed, self.files.len());
         let now = time_of_day();
-        say!(
-            "{now}  {done} of {all} hashed, {} in {} ({} a second)",
-            bytes(self.bytes),
-            seconds(took),
-            bytes(rate)
-        );
-        match (self.failed, all - self.done - self.failed) {
-            (0, 0) => say!("{now}  {}", green("nothing failed")),
-            (0, left) => say!("{now}  {}", yellow(format!("{left} were left out"))),
-            (failed, _) => return Err(format!("{failed} of {all} could not be hashed").into()),
+        say!("{now}  {done} of {all} hashed, {} in {}", bytes(self.bytes), seconds(took));
+        if failed > 0 {
+            return Err(format!("{failed} of {all} could not be hashed").into());
+        }
+        match all - done {
+            0 => say!("{now}  {}", green("nothing failed")),
+            left => say!("{now}  {}", yellow(format!("{left} were left out"))),
         }
         Ok(())
     }

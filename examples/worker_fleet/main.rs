@@ -45,10 +45,11 @@ struct Args {
     /// share a topic
     #[arg(long, value_delimiter = ',', default_value = "worker-fleet", requires = "amqp")]
     topic: Vec<String>,
-    /// How long a worker may be silent before the executor sends its requests again; the same for all of a fleet
+    /// After how long a request is sent again that no worker has started on, or whose worker has fallen silent; the
+    /// same for all of a fleet
     #[arg(long, value_parser = support::duration, default_value = "60s", requires = "amqp")]
     expiry: Duration,
-    /// How many requests a worker runs, or the executor has open, at a time [default: 2, executor 16]
+    /// How many requests a worker runs, or the executor has open, at a time [default: 2, executor 8]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000), requires = "amqp")]
     concurrency: Option<u32>,
     /// Print the library's events to stderr: -v what happens, -vv everything

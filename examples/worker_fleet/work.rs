@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -100,8 +100,18 @@ async fn hash(manner: &Manner, context: &Context, arguments: &Arguments) -> Resu
 /// Copies `from` to `to`, where nothing may be yet, and gives `to`.
 async fn back_up(_: Context, arguments: Arguments) -> Result<PathBuf, TaskError> {
     let (from, to): (PathBuf, PathBuf) = (arguments.get("from")?, arguments.get("to")?);
-    let content = fs::read(&from).map_err(|source| TaskError::Unreadable { path: from, source })?;
-    let written = fs::File::create_new(&to).and_then(|mut file| file.write_all(&content));
+    spawn_blocking(move || copy(from, to)).await.expect("copying does not panic")
+}
+
+fn copy(from: PathBuf, to: PathBuf) -> Result<PathBuf, TaskError> {
+    let mut source = match fs::File::open(&from) {
+        Ok(file) => file,
+        Err(source) => return Err(TaskError::Unreadable { path: from, source }),
+    };
+    // What failed is not reverted, so it has to leave nothing behind by itself.
+    let written = fs::File::create_new(&to).and_then(|mut file| {
+        io::copy(&mut source, &mut file).map(drop).inspect_err(|_| drop(fs::remove_file(&to)))
+    });
     match written {
         Ok(()) => Ok(to),
         Err(source) => Err(TaskError::Unwritable { path: to, source }),

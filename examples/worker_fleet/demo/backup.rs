@@ -30,11 +30,11 @@ pub struct Summary {
 /// Backs up the first two of `files`. The second copy is damaged on purpose.
 pub async fn run(executor: &Executor, files: &[(File, Hashed)]) -> Result<Summary, Failure> {
     let some = &files[..files.len().min(2)];
-    let which = if some.len() == 1 { "One file is" } else { "Two files are" };
-    say!(
-        "\n{} {which} copied, and the copies verified. The last one is damaged on purpose.",
-        bold("BACK UP")
-    );
+    let what = match some.len() {
+        1 => "One file is copied; the copy is verified, and damaged before that.",
+        _ => "Two files are copied; the copies are verified, one is damaged before that.",
+    };
+    say!("\n{} {what}", bold("BACK UP"));
     let scratch = Scratch::new()?;
     let mut summary = Summary::default();
     for (number, (file, hashed)) in some.iter().enumerate() {
@@ -68,7 +68,7 @@ async fn back_up(
     step(BACK_UP, "copied");
     if is_damaged {
         fs::OpenOptions::new().append(true).open(copy)?.write_all(b"!")?;
-        step("", &dim("(this program appends a byte to the copy)"));
+        step("", &dim("(this program appends one byte to the copy)"));
     }
     let failure =
         match executor.submit(Request::execute(VERIFY).argument("path", to).argument("md5", md5)).await {
