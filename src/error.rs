@@ -93,7 +93,7 @@ pub enum Error {
         reason: RingError,
     },
     /// The group was left, or the coordinator is shut down.
-    #[error("group `{group}` was left, or its coordinator is shut down")]
+    #[error("{}the coordinator is shut down", left(group))]
     Closed {
         /// The group; empty for the coordinator itself.
         group: String,
@@ -137,6 +137,10 @@ impl Error {
             error => Error::Backend { path: path.to_string(), error },
         }
     }
+}
+
+fn left(group: &str) -> String {
+    if group.is_empty() { String::new() } else { format!("group `{group}` was left, or ") }
 }
 
 impl From<Infallible> for Error {

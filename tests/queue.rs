@@ -3,8 +3,12 @@
 #![cfg(feature = "zookeeper")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "queue/between.rs"]
+mod between;
 #[path = "queue/foreign.rs"]
 mod foreign;
+#[path = "queue/gate.rs"]
+mod gate;
 #[path = "queue/golden.rs"]
 mod golden;
 #[path = "queue/losses.rs"]
@@ -377,7 +381,7 @@ async fn nothing_works_any_more_after_the_shutdown_and_nothing_hangs() {
     coordinator.shutdown().await.unwrap();
     let hour = Duration::from_secs(3600);
     let closed = |outcome: Result<(), QueueError>| {
-        assert!(matches!(outcome, Err(QueueError::Service(_))), "{outcome:?}")
+        assert!(matches!(outcome, Err(QueueError::Service(_))), "{outcome:?}");
     };
     tokio::time::timeout(hour, async {
         closed(queue.put(2).await);

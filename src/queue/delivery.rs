@@ -1,6 +1,6 @@
 //! [`Delivery`]: something that was taken, and how it ends.
 
-use std::{fmt, sync::Arc, sync::atomic::Ordering};
+use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
@@ -10,7 +10,7 @@ use super::{
     entry::Entry,
     error::{MAX_VALUE_BYTES, QueueError},
     layout::Layout,
-    open::{Handle, Shared},
+    open::{Handle, Shared, skip_number},
     recovery::give_back,
     value::Value,
 };
@@ -26,6 +26,7 @@ use crate::{
 /// here or elsewhere, after the other entries of its priority. Each delivery counts as an attempt, however it came to
 /// its end. (One that nobody waited for any more when it came does not.) After
 /// [`max_attempts`](super::OpenQueue::max_attempts) the entry goes to the dead letters instead.
+#[must_use = "dropped, it is given back"]
 pub struct Delivery {
     entry: Entry,
     value: Value,
@@ -121,7 +122,7 @@ impl Custody {
         ];
         let owned = self.owned.clone();
         self.finish(Around { before, after: Vec::new() }, Some(owned)).await?;
-        self.shared.has_finished.store(true, Ordering::SeqCst);
+        self.shared.ended.notify_one();
         Ok(())
     }
 
@@ -159,6 +160,11 @@ impl Custody {
             }
             Err(Unfinished::Unknown(_)) => Err(QueueError::Unknown { path: self.owned.to_string() }),
             Err(Unfinished::Refused { error, .. } | Unfinished::Backend(error)) => {
+                if error == backend::Error::NodeExists {
+                    // It will be delivered again, and end then.
+                    let live = self.shared.leases.access().live().await?;
+                    skip_number(&*live.session, &self.shared.layout.done).await;
+                }
                 Err(QueueError::at(&self.owned)(error))
             }
         }

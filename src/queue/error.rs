@@ -14,7 +14,8 @@ pub const MAX_VALUE_BYTES: usize = MAX_REQUEST_BYTES - 16 * 1024;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The store is out of reach, keeps us out, or the coordinator is shut down. Nothing was done.
+    /// The store is out of reach, keeps us out, or the coordinator is shut down. Nothing was done, or at a shutdown
+    /// perhaps what was under way.
     #[error(transparent)]
     Service(#[from] Error),
     /// The coordinator has no store.

@@ -4,14 +4,13 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
+use tracing::debug;
 
 use super::{
     WorkQueue, error::QueueError, layout::Layout, lister, receipts::Receipts, recovery, shelf::Shelf,
@@ -99,7 +98,7 @@ impl OpenQueue {
             shelf: Shelf::new(layout.unowned.clone(), clock.clone()),
             receipts: Receipts::new(layout.receipts.clone()),
             last_len: AtomicUsize::new(usize::MAX),
-            has_finished: AtomicBool::new(false),
+            ended: Notify::new(),
             layout,
             leases: leases.clone(),
             clock,
@@ -140,8 +139,8 @@ pub(crate) struct Shared {
     pub(crate) receipts: Receipts,
     /// How many waited after the last put; `MAX` before the first one.
     pub(crate) last_len: AtomicUsize,
-    /// Whether something has ended here since results were last counted.
-    pub(crate) has_finished: AtomicBool,
+    /// Told when something has ended here: results are to be counted.
+    pub(crate) ended: Notify,
 }
 
 impl fmt::Debug for Shared {
@@ -175,6 +174,16 @@ pub(crate) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<()
             Err(CommitError { error: backend::Error::NodeExists, .. }) => {}
             Err(CommitError { error, .. }) => return Err(error),
         }
+    }
+}
+
+/// Lets the store go on to the next number in a folder where the present one is taken: in a tree that was restored from
+/// a backup the numbers begin anew, and a name that is there already would keep everybody from going on.
+pub(crate) async fn skip_number(session: &dyn Session, folder: &ZnodePath) {
+    let scratch = folder.join(&uuid::Uuid::new_v4().simple().to_string()).expect("a uuid is a name");
+    let ops = vec![Op::create(&scratch, [], CreateMode::Persistent), Op::delete(&scratch, None)];
+    if let Err(error) = session.commit(ops).await {
+        debug!(%folder, %error, "no number was skipped");
     }
 }
 

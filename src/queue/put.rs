@@ -15,7 +15,7 @@ use super::{
     entry::{MAX_PRIORITY, check_label},
     error::QueueError,
     layout::Layout,
-    open::{Handle, PAUSE, Shared, count, lay_out},
+    open::{Handle, PAUSE, Shared, count, lay_out, skip_number},
     receipts::NotDone,
     recovery::appeared,
     shelf::readable,
@@ -119,10 +119,7 @@ impl Posting {
         let give_up = self.shared.clock.now() + access.patience();
         loop {
             let live = access.live().await?;
-            let error = match self.attempt(&live).await? {
-                None => return Ok(()),
-                Some(error) => error,
-            };
+            let Some(error) = self.attempt(&live).await? else { return Ok(()) };
             if self.shared.clock.now() >= give_up {
                 return Err(QueueError::at(&self.shared.layout.unowned)(error));
             }
@@ -169,6 +166,9 @@ impl Posting {
                 }
                 // Something with a label like this one has appeared since it was looked for.
                 Err(NotDone::Refused { index: 1, error: backend::Error::BadVersion }) => {}
+                Err(NotDone::Refused { index: 0, error: backend::Error::NodeExists }) => {
+                    skip_number(&*live.session, &layout.unowned).await;
+                }
                 Err(NotDone::Refused { error: backend::Error::NoNode, .. }) => {
                     lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
                 }

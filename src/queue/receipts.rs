@@ -82,7 +82,7 @@ impl Receipts {
             let Ok(found) = live.read_back(&receipt.path).await else { return Err(NotDone::Unknown) };
             match found.map(|(_, stat)| stat.version) {
                 version if version == receipt.version => {
-                    debug!(receipt = %receipt.path, "not applied: again")
+                    debug!(receipt = %receipt.path, "not applied: again");
                 }
                 Some(version) if version == expected => {
                     self.keep(receipt, expected);

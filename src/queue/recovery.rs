@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use super::{
     entry::Entry,
     layout::Layout,
     lister::{next_live, over},
-    open::{PAUSE, Shared, count, lay_out},
+    open::{PAUSE, Shared, count, lay_out, skip_number},
     shelf::{LeftAlone, readable},
     value::Value,
 };
@@ -34,8 +34,13 @@ const AT_ONCE: usize = 100;
 
 /// Runs until it is cancelled or there will never be a session again.
 pub(crate) async fn run(shared: Arc<Shared>, cancelled: CancellationToken) {
-    let mut task =
-        Task { shared, known: HashMap::new(), left_alone: LeftAlone::default(), dice: fastrand::Rng::new() };
+    let mut task = Task {
+        shared,
+        known: HashMap::new(),
+        left_alone: LeftAlone::default(),
+        has_ended: false,
+        dice: fastrand::Rng::new(),
+    };
     cancelled.run_until_cancelled(task.follow()).await;
 }
 
@@ -45,6 +50,8 @@ struct Task {
     /// keeps its claim for as long as it is there, so each is read once.
     known: HashMap<Entry, Option<String>>,
     left_alone: LeftAlone,
+    /// Whether something has ended here since results were last counted.
+    has_ended: bool,
     dice: fastrand::Rng,
 }
 
@@ -60,17 +67,26 @@ impl Task {
     }
 
     async fn watch(&mut self, live: &Live) {
+        let shared = self.shared.clone();
         loop {
-            match self.look(live).await {
-                Ok((claims, mut watch)) => {
-                    self.trim(live).await;
-                    watch.fired().await;
-                    let longest = DELAY + DELAY_FOR_EACH * u32::try_from(claims).unwrap_or(u32::MAX);
-                    sleep(longest.mul_f64(self.dice.f64())).await;
-                }
+            let (claims, mut watch) = match self.look(live).await {
+                Ok(seen) => seen,
                 Err(error) => {
                     debug!(%error, "the claims were not looked at");
                     sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                _ = watch.fired() => {}
+                () = shared.ended.notified() => self.has_ended = true,
+            }
+            let longest = DELAY + DELAY_FOR_EACH * u32::try_from(claims).unwrap_or(u32::MAX);
+            sleep(longest.mul_f64(self.dice.f64())).await;
+            if self.has_ended {
+                match trim(&*live.session, &shared).await {
+                    Ok(()) => self.has_ended = false,
+                    Err(error) => debug!(%error, "results were not counted"),
                 }
             }
         }
@@ -145,6 +161,11 @@ impl Task {
             }) => {
                 debug!(%entry, "somebody else has given it back");
             }
+            Err(CommitError { index: Some(1), error: error @ backend::Error::NodeExists }) => {
+                skip_number(session, &shared.layout.unowned).await;
+                skip_number(session, &shared.layout.dead).await;
+                return Err(error);
+            }
             Err(CommitError { index: Some(_), error: backend::Error::NoNode }) => {
                 lay_out(session, &shared.layout).await?;
                 return Err(backend::Error::NoNode);
@@ -157,19 +178,9 @@ impl Task {
         }
         Ok(())
     }
-
-    /// Removes the oldest results if there are more than are to be kept.
-    async fn trim(&mut self, live: &Live) {
-        if !self.shared.has_finished.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        if let Err(error) = trim(&*live.session, &self.shared).await {
-            self.shared.has_finished.store(true, Ordering::SeqCst);
-            debug!(%error, "results were not counted");
-        }
-    }
 }
 
+/// Removes the oldest results if there are more than are to be kept.
 async fn trim(session: &dyn Session, shared: &Shared) -> Result<(), backend::Error> {
     let (done, keep) = (&shared.layout.done, shared.options.keep_results);
     if count(session, done).await? <= keep {

@@ -30,6 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// From how many entries of one priority is chosen at most, when others are after the first one as well.
 const WIDEST: usize = 16;
 
+/// How many are added between two looks.
+const MOST_ADDED: u64 = 1000;
+
 /// See the module documentation.
 pub(crate) struct Shelf {
     folder: ZnodePath,
@@ -51,6 +54,7 @@ struct Stock {
     looking: usize,
     /// What was put by this process so far: a look that began before does not show it.
     puts: u64,
+    puts_seen: u64,
     /// From how many is chosen: more than one while others are faster.
     width: usize,
     misses: u32,
@@ -83,6 +87,7 @@ impl Shelf {
             next_look: clock.now(),
             looking: 0,
             puts: 0,
+            puts_seen: 0,
             width: 1,
             misses: 0,
             error: None,
@@ -179,7 +184,9 @@ impl Shelf {
     pub(crate) fn add(&self, name: Option<&str>) {
         let mut stock = self.lock();
         stock.puts += 1;
-        match name.and_then(|name| name.parse::<Entry>().ok()) {
+        // Where nobody takes, nobody looks either, and what was put would pile up here.
+        let is_in_use = stock.puts - stock.puts_seen < MOST_ADDED;
+        match name.and_then(|name| name.parse::<Entry>().ok()).filter(|_| is_in_use) {
             Some(entry) => drop(stock.entries.insert(Arc::new(entry))),
             None => {
                 stock.is_stale = true;
@@ -227,6 +234,7 @@ impl Shelf {
         let entries = entries.into_iter().map(Arc::new).filter(|entry| !stock.busy.contains(entry));
         stock.entries = entries.collect();
         stock.is_stale = stock.puts != puts;
+        stock.puts_seen = puts;
         stock.error = None;
         // At most a tenth of the time goes into looking. The dice keep processes apart.
         let pause = (now.saturating_since(began) * 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
@@ -315,7 +323,7 @@ impl Chosen {
     }
 
     /// It is no longer there: taken by us, or by somebody else.
-    pub(crate) fn is_gone(mut self) {
+    pub(crate) fn forget(mut self) {
         self.is_decided = true;
     }
 

@@ -16,7 +16,7 @@ use super::{
     entry::Entry,
     error::QueueError,
     layout::Layout,
-    open::{Handle, PAUSE, Shared, lay_out},
+    open::{Handle, PAUSE, Shared, lay_out, skip_number},
     recovery::path_of,
     shelf::{Chosen, Found, readable},
     value::Value,
@@ -150,13 +150,8 @@ pub(crate) async fn wait(shared: &Shared) -> Result<(), QueueError> {
     }
 }
 
-/// What came of asking the store for one entry.
-enum Outcome {
-    Taken(Custody),
-    /// Somebody else was faster, or it has to be tried again.
-    NotNow,
-    Failed(QueueError),
-}
+/// What was taken; `None` if somebody else was faster, or it has to be tried again.
+type Outcome = Result<Option<Custody>, QueueError>;
 
 /// Asks the store for what was chosen. Empty: choose again.
 async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody>, QueueError> {
@@ -179,20 +174,20 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
             Some((data, stat)) => {
-                asked.push(Box::pin(ask(&shared, &live, chosen, Value::read(&data), stat.version)))
+                asked.push(Box::pin(ask(&shared, &live, chosen, Value::read(&data), stat.version)));
             }
             None => {
                 shared.shelf.adapt(false);
-                chosen.is_gone();
+                chosen.forget();
             }
         }
     }
     let (mut taken, mut failure) = (Vec::new(), None);
     for outcome in join_all(asked).await {
         match outcome {
-            Outcome::Taken(custody) => taken.push(custody),
-            Outcome::NotNow => {}
-            Outcome::Failed(error) => failure = Some(error),
+            Ok(Some(custody)) => taken.push(custody),
+            Ok(None) => {}
+            Err(error) => failure = Some(error),
         }
     }
     match failure {
@@ -228,36 +223,38 @@ async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Valu
                 _ => find(shared, live, &entry, &claim).await,
             };
             // Without it, the hold is given back, and what is owned under it then is as well.
-            let Some(owned) = owned else { return Outcome::NotNow };
+            let Some(owned) = owned else { return Ok(None) };
             shared.shelf.adapt(true);
-            chosen.is_gone();
+            chosen.forget();
             debug!(%entry, %owned, attempt = value.attempt(), "taken");
-            return Outcome::Taken(Custody::new(shared.clone(), hold, entry, owned, value));
+            return Ok(Some(Custody::new(shared.clone(), hold, entry, owned, value)));
         }
         Err(refused) => refused,
     };
     match refused {
         Refused::Op { index: 0, error: backend::Error::NoNode } => {
             shared.shelf.adapt(false);
-            chosen.is_gone();
-            Outcome::NotNow
+            chosen.forget();
+            Ok(None)
         }
         Refused::Op { index: 0, error: backend::Error::BadVersion } | Refused::Lost(_) | Refused::Taken => {
-            Outcome::NotNow
+            Ok(None)
         }
         Refused::Op { index: 0, error: error @ backend::Error::NotEmpty }
         | Refused::Backend(error @ backend::Error::TooLarge { .. }) => {
             chosen.leave_alone(&error.to_string());
-            Outcome::NotNow
+            Ok(None)
+        }
+        Refused::Op { index: 1, error: backend::Error::NodeExists } => {
+            skip_number(&*live.session, &layout.owned).await;
+            Ok(None)
         }
         Refused::Op { error: backend::Error::NoNode, .. } => match lay_out(&*live.session, layout).await {
-            Ok(()) => Outcome::NotNow,
-            Err(error) if error.is_unknown() => Outcome::NotNow,
-            Err(error) => Outcome::Failed(QueueError::at(&layout.root)(error)),
+            Ok(()) => Ok(None),
+            Err(error) if error.is_unknown() => Ok(None),
+            Err(error) => Err(QueueError::at(&layout.root)(error)),
         },
-        Refused::Op { error, .. } | Refused::Backend(error) => {
-            Outcome::Failed(QueueError::at(&layout.root)(error))
-        }
+        Refused::Op { error, .. } | Refused::Backend(error) => Err(QueueError::at(&layout.root)(error)),
     }
 }
 

@@ -1,13 +1,13 @@
 //! The names and the order of the original (`tests/golden/queue.json`), as its Python code has them.
 
 use apportion::{
-    backend::{CommitError, CreateMode, Error as BackendError, Op},
+    backend::{CreateMode, Op},
     queue::{Entry, LabelError, QueueError},
 };
 use serde_json::Value;
 
-use super::{names, open, path};
-use crate::support::fleet::{Store, create_with_ancestors, on_both_backends};
+use super::{names, open, path, soon};
+use crate::support::fleet::{Store, on_both_backends};
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../golden/queue.json")).unwrap()
@@ -20,6 +20,8 @@ fn texts(list: &Value) -> Vec<String> {
 on_both_backends!(
     what_is_put_has_the_names_that_the_original_gives,
     a_listing_is_sorted_as_the_original_sorts_it,
+    numbers_that_are_taken_are_skipped_in_every_folder,
+    entries_past_the_largest_number_come_after_those_before_it,
 );
 
 async fn what_is_put_has_the_names_that_the_original_gives(store: Store) {
@@ -125,20 +127,42 @@ fn an_odd_name_that_raises_in_the_original_is_no_entry() {
     }
 }
 
-/// A name is unique below its parent, so a number that was given already, to something that was restored from a backup
-/// for instance, is refused by the store.
-#[tokio::test(start_paused = true)]
-async fn a_number_that_is_taken_is_an_error_and_loses_nothing() {
-    let store = Store::memory();
+/// In a tree that was restored from a backup the store numbers from the beginning, and comes to names that are there.
+async fn numbers_that_are_taken_are_skipped_in_every_folder(store: Store) {
     let agent = store.agent("a").await;
     let queue = open(&store, &agent).await;
     let session = store.session().await;
-    let restored = path(&store, "unowned").join("entry-100-l-0000000001").unwrap();
-    create_with_ancestors(&*session, &restored).await;
-    let put = queue.put("x").label("l").await;
-    assert!(matches!(put, Err(QueueError::Service(_))), "{put:?}");
-    queue.put("y").label("m").await.unwrap();
+    for folder in ["unowned", "owned"] {
+        for number in [1, 2, 3] {
+            let restored = path(&store, folder).join(&format!("entry-100-l-{number:010}")).unwrap();
+            session.commit(vec![Op::create(&restored, "{}", CreateMode::Persistent)]).await.unwrap();
+        }
+    }
+    // Creations count from 0, so the next number is 3.
     queue.put("x").label("l").await.unwrap();
-    let again = session.commit(vec![Op::create(&restored, "", CreateMode::Persistent)]).await;
-    assert!(matches!(again, Err(CommitError { error: BackendError::NodeExists, .. })));
+    assert!(names(&store, "unowned").await.contains(&"entry-100-l-0000000004".to_owned()));
+    for number in [1, 2, 3, 4] {
+        let delivery = soon(queue.take()).await.unwrap();
+        assert_eq!((delivery.entry().sequence(), delivery.attempt()), (number, 1));
+        delivery.done(number).await.unwrap();
+    }
+    assert_eq!(names(&store, "owned").await.len(), 3);
+}
+
+/// The store goes on below zero after 2147483647.
+async fn entries_past_the_largest_number_come_after_those_before_it(store: Store) {
+    let agent = store.agent("a").await;
+    let queue = open(&store, &agent).await;
+    let session = store.session().await;
+    let numbers = [5, i32::MAX - 1, i32::MAX, i32::MIN, i32::MIN + 1, -7];
+    for number in numbers.into_iter().rev() {
+        let name = format!("entry-100-taxi:42-{number:010}");
+        let path = path(&store, "unowned").join(&name).unwrap();
+        session.commit(vec![Op::create(&path, "{}", CreateMode::Persistent)]).await.unwrap();
+    }
+    for number in numbers {
+        let delivery = soon(queue.take()).await.unwrap();
+        assert_eq!((delivery.entry().sequence(), delivery.entry().label()), (number, "taxi:42"));
+        delivery.done(()).await.unwrap();
+    }
 }

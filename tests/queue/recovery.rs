@@ -106,8 +106,12 @@ async fn a_fresh_take_is_never_mistaken_for_an_abandoned_one(store: Store) {
 async fn whoever_stops_waiting_holds_nothing(store: Store) {
     let (_agent, queue) = worker(&store, "a").await;
     let (_other, puts) = worker(&store, "b").await;
+    let mut given_back = 0;
     for stage in 0..40 {
         puts.put(stage).await.unwrap();
+        // Seen, so that it is asked for at once.
+        let seen = || async { queue.entries().await.unwrap().pop() };
+        let put = eventually("seen", 10 * SECOND, seen).await;
         let mut waiting = Box::pin(queue.take());
         // Not only at waits for the store, but at each poll.
         let taken = std::future::poll_fn(|context| match waiting.as_mut().poll(context) {
@@ -132,11 +136,13 @@ async fn whoever_stops_waiting_holds_nothing(store: Store) {
                 // It was not delivered, so it does not count.
                 let delivery = soon(queue.take()).await.unwrap();
                 assert_eq!((payload(&delivery), delivery.attempt()), (json!(stage), 1));
+                given_back += usize::from(delivery.entry() != &put);
                 delivery.done(()).await.unwrap();
             }
         }
         assert_eq!(counts(&store).await[0], 0);
     }
+    assert!(given_back > 0, "no take was dropped half-way");
     counts_become(&store, [0, 0, 40, 0, 0]).await;
 }
 
@@ -159,10 +165,11 @@ async fn the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it(store: Sto
         queue.put(number).await.unwrap();
     }
     assert_eq!(names(&store, "receipts").await.len(), 1, "one for puts that follow each other");
-    let puts = (0..4).map(|number| tokio::spawn(queue.put(number).into_future()));
-    for put in puts.collect::<Vec<_>>() {
-        put.await.unwrap().unwrap();
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        puts.spawn(queue.put(number).into_future());
     }
+    puts.join_all().await.into_iter().for_each(Result::unwrap);
     let receipts = names(&store, "receipts").await.len();
     assert!((1..=4).contains(&receipts), "{receipts}");
     let other = queue.clone();
