@@ -107,10 +107,7 @@ impl JobBoard {
         let (shared, to_clean) = Shared::new(layout, leases.clone());
         let over = shared.over.clone();
         let board = JobBoard { alive: Arc::new(Alive { shared: shared.clone(), _guard: over.drop_guard() }) };
-        let live = shared.live().await?;
-        shared.probe(&live).await?;
-        let made = shared.ensure(&live).await;
-        made.map_err(|error| Error::from_backend(error, &shared.layout.board))?;
+        shared.prepare().await?;
         let tasks = leases.tasks();
         tasks.spawn("markers of posts", post::clean_up(shared.clone(), to_clean));
         tasks.spawn("job board", driver::run(shared.clone()));
