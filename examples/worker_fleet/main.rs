@@ -27,7 +27,7 @@ use self::support::{Failure, exit};
 
 /// Hashes files (MD5), with workers that do the work and an executor that hands it out.
 ///
-/// Without --amqp, an executor and three workers hash the files within this process, which takes about ten seconds:
+/// Without --amqp, an executor and three workers hash the files within this process, which takes six to ten seconds:
 /// one worker crashes, and one task fails and is reverted. With --amqp it is one worker, or the executor, at a broker.
 #[derive(Debug, Parser)]
 #[command(after_help = EXAMPLES)]
