@@ -79,7 +79,7 @@ pub use self::{
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
 };
 use self::{claim::Denied, layout::Layout, shared::Shared};
-use crate::{backend::path::ZnodePath, error::Error, lease::Leases};
+use crate::{backend::path::ZnodePath, lease::Leases};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
@@ -107,10 +107,7 @@ impl JobBoard {
         let (shared, to_clean) = Shared::new(layout, leases.clone());
         let over = shared.over.clone();
         let board = JobBoard { alive: Arc::new(Alive { shared: shared.clone(), _guard: over.drop_guard() }) };
-        let live = shared.live().await?;
-        shared.probe(&live).await?;
-        let made = shared.ensure(&live).await;
-        made.map_err(|error| Error::from_backend(error, &shared.layout.board))?;
+        shared.prepare().await?;
         let tasks = leases.tasks();
         tasks.spawn("markers of posts", post::clean_up(shared.clone(), to_clean));
         tasks.spawn("job board", driver::run(shared.clone()));

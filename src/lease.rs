@@ -415,12 +415,15 @@ impl Dropped {
 /// A lock that this process holds or is about to take: two claims in one session cannot be told apart at the store.
 struct Entry {
     leases: Arc<Leases>,
-    lock: ZnodePath,
+    held: Held,
 }
+
+/// A session of ours and its lock: whoever keeps a lease that was lost with an earlier session is in nobody's way.
+type Held = (SessionId, ZnodePath);
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.leases.held().remove(&self.lock);
+        self.leases.held().remove(&self.held);
     }
 }
 
@@ -429,7 +432,7 @@ pub(crate) struct Leases {
     access: Access,
     me: MemberId,
     tasks: Arc<Tasks>,
-    held: Mutex<HashSet<ZnodePath>>,
+    held: Mutex<HashSet<Held>>,
     dropped: mpsc::UnboundedSender<Dropped>,
 }
 
@@ -505,10 +508,11 @@ impl Leases {
         request: Request,
     ) -> Result<(Hold, Option<Vec<Done>>), Refused> {
         let Request { lock, data, with, subject } = request;
-        if !self.held().insert(lock.clone()) {
+        let held = (live.id(), lock.clone());
+        if !self.held().insert(held.clone()) {
             return Err(Refused::Taken);
         }
-        let entry = Entry { leases: Arc::clone(self), lock: lock.clone() };
+        let entry = Entry { leases: Arc::clone(self), held };
         let ops = with
             .with([Op::create(&lock, data.clone(), CreateMode::Ephemeral), Op::set(&lock, data, Some(0))]);
         let (stat, done) = loop {
@@ -543,7 +547,7 @@ impl Leases {
         Ok((hold, done))
     }
 
-    fn held(&self) -> MutexGuard<'_, HashSet<ZnodePath>> {
+    fn held(&self) -> MutexGuard<'_, HashSet<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -63,20 +63,24 @@ impl MemberArgs {
     /// Prints the library's events to stderr. A demonstration causes warnings on purpose and explains them, so
     /// it shows none unless asked.
     pub fn print_events(&self) {
-        let level = match (self.verbose, &self.backend) {
-            (0, None) => LevelFilter::OFF,
-            (0, Some(_)) => LevelFilter::WARN,
-            (1, _) => LevelFilter::INFO,
-            _ => LevelFilter::DEBUG,
-        };
-        let is_terminal = std::io::stderr().is_terminal();
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(is_terminal)
-            .without_time();
-        let ours = Targets::new().with_target("apportion", level);
-        tracing_subscriber::registry().with(lines).with(ours).init();
+        print_events(self.verbose, self.backend.is_none());
     }
+}
+
+/// Prints the library's events to stderr: what `-v` was given `verbose` times for; at least warnings, unless this is
+/// a demonstration.
+pub fn print_events(verbose: u8, is_demonstration: bool) {
+    let level = match verbose {
+        0 if is_demonstration => LevelFilter::OFF,
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).without_time();
+    let ours = Targets::new().with_target("apportion", level);
+    tracing_subscriber::registry().with(lines).with(ours).init();
 }
 
 /// Waits until somebody asks this process to stop: Ctrl-C, or SIGTERM from a service manager.

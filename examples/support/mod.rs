@@ -10,7 +10,7 @@ pub mod screen;
 pub mod time;
 
 pub use self::{
-    fleet::{FleetArgs, MemberArgs, stopped},
+    fleet::{FleetArgs, MemberArgs, print_events, stopped},
     gate::Gate,
     screen::{Column, table},
     time::{Cycles, duration, seconds, time_of_day},

@@ -21,7 +21,7 @@ use super::{
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Op, Stat, path::ZnodePath},
+    backend::{self, CommitError, CreateMode, Done, Op, Stat, Znode, path::ZnodePath},
     error::Error,
     session::Live,
 };
@@ -149,9 +149,11 @@ impl JobBoard {
         };
         shared.clean(marker);
         let Some(path) = path else {
-            return match shared.find(&live, marked.czxid).await? {
-                Some(known) => Ok(self.posted(known)),
-                None => Err(BoardError::PostedAndGone { uuid }),
+            return match shared.find(marked.czxid).await {
+                Ok(Some(known)) => Ok(self.posted(known)),
+                Ok(None) => Err(BoardError::PostedAndGone { uuid }),
+                // It was posted: whoever took this for a refusal would post it again.
+                Err(_) => Err(BoardError::Unknown { uuid }),
             };
         };
         let lock = lock_of(&path).expect("the name of a lock is made of the same letters");
@@ -175,19 +177,23 @@ impl JobBoard {
 }
 
 impl Shared {
-    /// The job that was created by this transaction, if it is still there.
-    async fn find(&self, live: &Live, czxid: i64) -> Result<Option<Known>, BoardError> {
-        let board = &self.layout.board;
-        let found = async {
-            let (names, _) = live.session.children(board).await?;
-            let jobs = names.iter().filter(|name| Child::of(name) == Child::Job);
-            let paths: Vec<_> = jobs.filter_map(|name| board.join(name).ok()).collect();
-            let found = live.session.get_many(&paths).await?;
-            let ours =
-                paths.iter().zip(found).find(|(_, it)| it.as_ref().is_some_and(|(_, it)| it.czxid == czxid));
-            Ok(ours.and_then(|(path, found)| understand(path, Ok(found))?.ok()))
-        };
-        found.await.map_err(|error| Error::from_backend(error, board).into())
+    /// The job that was created by this transaction, if it is still there; in whatever session.
+    async fn find(&self, czxid: i64) -> Result<Option<Known>, BoardError> {
+        let board = self.layout.board.clone();
+        self.read(&self.layout.board, move |live| {
+            let board = board.clone();
+            Box::pin(async move {
+                live.session.sync(&board).await?;
+                let (names, _) = live.session.children(&board).await?;
+                let jobs = names.iter().filter(|name| Child::of(name) == Child::Job);
+                let paths: Vec<_> = jobs.filter_map(|name| board.join(name).ok()).collect();
+                let found = live.session.get_many(&paths).await?;
+                let is_ours = |found: &Option<Znode>| found.as_ref().is_some_and(|(_, it)| it.czxid == czxid);
+                let ours = paths.iter().zip(found).find(|(_, found)| is_ours(found));
+                Ok(ours.and_then(|(path, found)| understand(path, Ok(found))?.ok()))
+            })
+        })
+        .await
     }
 }
 
@@ -214,17 +220,29 @@ pub(super) async fn clean_up(shared: Arc<Shared>, mut markers: mpsc::UnboundedRe
                     break;
                 }
             }
-            let Ok(live) = access.live().await else { return };
-            let ops = batch.iter().map(|marker| Op::delete(marker, None)).collect();
-            if let Err(error) = live.session.commit(ops).await {
-                debug!(%error, "markers could not be deleted together");
-                for marker in &batch {
-                    // One that is gone is as good as deleted.
-                    let _ = live.session.commit(vec![Op::delete(marker, None)]).await;
-                }
+            // Without a session, they have gone with the last one.
+            if let Ok(live) = access.live().await {
+                delete(&live, &mut batch).await;
             }
             batch.clear();
         }
     };
     cancelled.run_until_cancelled(clean).await;
+}
+
+/// Deletes markers together. Those that are gone are as good as deleted.
+async fn delete(live: &Live, batch: &mut Vec<ZnodePath>) {
+    while let Some(first) = batch.first().cloned() {
+        let ops = batch.iter().map(|marker| Op::delete(marker, None)).collect();
+        match live.session.commit(ops).await {
+            Ok(_) => return,
+            Err(CommitError { index: Some(index), .. }) => drop(batch.remove(index)),
+            Err(CommitError { index: None, error }) => {
+                debug!(%error, "whether markers were deleted is not known");
+                if !matches!(live.read_back(&first).await, Ok(Some(_))) {
+                    return;
+                }
+            }
+        }
+    }
 }

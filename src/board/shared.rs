@@ -127,18 +127,20 @@ impl Shared {
         self.leases.access().repeat(path, work).await.map_err(|error| self.service(error))
     }
 
-    /// Asks the server for the two kinds of requests that came late to ZooKeeper.
-    pub(super) async fn probe(&self, live: &Live) -> Result<(), BoardError> {
-        let root = ZnodePath::root();
-        let asked = async {
-            live.session.commit(vec![Op::exists(&root)]).await.map_err(|error| error.error)?;
-            live.session.get_many(std::slice::from_ref(&root)).await
-        };
-        match asked.await {
-            Err(backend::Error::Other(reason)) => Err(BoardError::Incompatible { reason }),
-            Err(error) => Err(Error::from_backend(error, &root).into()),
-            Ok(_) => Ok(()),
-        }
+    /// Asks the server for the two kinds of requests that came late to ZooKeeper, and makes what is missing.
+    pub(super) async fn prepare(self: &Arc<Self>) -> Result<(), BoardError> {
+        let shared = self.clone();
+        let prepared = self.read(&self.layout.board, move |live| {
+            let shared = shared.clone();
+            Box::pin(async move {
+                match probe(live).await {
+                    Err(backend::Error::Other(reason)) => Ok(Err(BoardError::Incompatible { reason })),
+                    Err(error) => Err(error),
+                    Ok(()) => shared.ensure(live).await.map(Ok),
+                }
+            })
+        });
+        prepared.await?
     }
 
     pub(super) fn revision(&self) -> u64 {
@@ -259,4 +261,10 @@ impl Shared {
         self.cache().mark(mark);
         self.revision.send_modify(|revision| *revision += 1);
     }
+}
+
+async fn probe(live: &Live) -> Result<(), backend::Error> {
+    let root = ZnodePath::root();
+    live.session.commit(vec![Op::exists(&root)]).await.map_err(|error| error.error)?;
+    live.session.get_many(std::slice::from_ref(&root)).await.map(drop)
 }
