@@ -2,7 +2,10 @@
 
 use std::{pin::pin, time::Duration};
 
-use apportion::{Config, PartitionCoordinator};
+use apportion::{
+    Config, PartitionCoordinator,
+    queue::{Finished, QueueError, WorkQueue},
+};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -65,8 +68,7 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
             }
             _ = ticks.tick() => {
                 say!("{}  {}", time_of_day(), answers.progress());
-                // Delivered as often as it may be: somebody has to look at it, or there is no answer ever.
-                if let Some(letter) = queue.dead_letters().await?.first() {
+                if let Some(letter) = given_up(&queue).await? {
                     let (entry, attempts) = (letter.entry(), letter.attempts());
                     return Err(format!("{entry} was delivered {attempts} times and never ended").into());
                 }
@@ -94,4 +96,14 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
     checked?;
     answers.say_that_it_is_right();
     Ok(())
+}
+
+/// What was delivered as often as it may be: somebody has to look at it, or it never has an answer.
+async fn given_up(queue: &WorkQueue) -> Result<Option<Finished>, QueueError> {
+    match queue.dead_letters().await {
+        Ok(letters) => Ok(letters.into_iter().next()),
+        // The servers are away for a while: later.
+        Err(QueueError::Service(error)) if error.is_transient() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
