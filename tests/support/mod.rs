@@ -16,6 +16,7 @@ pub mod broker;
 pub mod ensemble;
 pub mod events;
 pub mod fleet;
+mod process;
 pub mod proxy;
 pub mod server;
 
