@@ -79,7 +79,7 @@ pub use self::{
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
 };
 use self::{claim::Denied, layout::Layout, shared::Shared};
-use crate::{backend::path::ZnodePath, error::Error, lease::Leases};
+use crate::{backend::path::ZnodePath, lease::Leases};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
