@@ -96,14 +96,13 @@ impl Task {
     async fn look(&mut self, live: &Live) -> Result<(usize, Watch), backend::Error> {
         let (shared, session) = (self.shared.clone(), &*live.session);
         let layout = &shared.layout;
-        // In this order: an entry and its claim appear in one transaction, so what is owned in the first reading and
-        // has no claim in the second has lost it. The other way round, whatever is taken between the two readings
-        // would look abandoned.
         let read = async {
+            // The watch before all else: what is taken and abandoned after that makes it fire.
+            let (claims, _, watch) = session.watch_children(&layout.claims).await?;
             let (owned, _) = session.children(&layout.owned).await?;
-            Ok::<_, backend::Error>((owned, session.watch_children(&layout.claims).await?))
+            Ok::<_, backend::Error>((claims, watch, owned))
         };
-        let (owned, (claims, _, watch)) = match read.await {
+        let (claims, watch, owned) = match read.await {
             Err(backend::Error::NoNode) => {
                 lay_out(session, layout).await?;
                 return Err(backend::Error::NoNode);
@@ -112,16 +111,27 @@ impl Task {
         };
         let owned = self.left_alone.sort_out(&layout.owned, &owned);
         self.learn(session, layout, owned).await?;
-        let claims: HashSet<_> = claims.into_iter().collect();
-        let is_dead = |claim: &Option<String>| claim.as_ref().is_some_and(|claim| !claims.contains(claim));
-        let dead = self.known.iter().filter(|(_, claim)| is_dead(claim)).map(|(entry, _)| entry.clone());
-        let mut dead: Vec<_> = dead.collect();
+        let mut claims: HashSet<_> = claims.into_iter().collect();
+        let mut dead = self.without(&claims);
+        if !dead.is_empty() {
+            // They may have been taken since. An entry and its claim appear in one transaction, so what is owned in the
+            // last reading and has no claim in this one has lost it.
+            let (now, _) = session.children(&layout.claims).await?;
+            claims = now.into_iter().collect();
+            dead = self.without(&claims);
+        }
         // Whoever else looks at this moment starts elsewhere.
         self.dice.shuffle(&mut dead);
         for entry in dead {
             self.give_back(session, &entry).await?;
         }
         Ok((claims.len(), watch))
+    }
+
+    /// What is owned under none of these claims.
+    fn without(&self, claims: &HashSet<String>) -> Vec<Entry> {
+        let is_dead = |claim: &Option<String>| claim.as_ref().is_some_and(|claim| !claims.contains(claim));
+        self.known.iter().filter(|(_, claim)| is_dead(claim)).map(|(entry, _)| entry.clone()).collect()
     }
 
     /// Reads what was not yet there when it was last looked.
