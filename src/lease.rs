@@ -351,6 +351,20 @@ impl Hold {
             .await
     }
 
+    /// Waits until a heartbeat has shown that the session lives, if none has for a while. After an outage that the
+    /// session has survived, a lease would else be lost at the first look, given back, and taken again at once, for
+    /// as long as the heartbeat takes.
+    async fn confirmed(&self) -> Result<(), Refused> {
+        let Inner { live, tenure, lock, .. } = &*self.lease.inner;
+        while !tenure.is_valid() {
+            if tenure.has_ended() {
+                return Err(live.read_back(lock).await.map_or_else(Refused::Lost, |_| Refused::Taken));
+            }
+            tenure.changed(false).await;
+        }
+        Ok(())
+    }
+
     fn settle(&mut self) {
         self.entry = None;
     }
@@ -528,7 +542,9 @@ impl Leases {
         let token = FencingToken::of(&stat);
         debug!(%lock, %token, "taken");
         let lease = Lease { inner: Arc::new(Inner { live: live.clone(), tenure, lock, token, subject }) };
-        Ok((Hold { lease, back: Around::default(), entry: Some(entry) }, done))
+        let hold = Hold { lease, back: Around::default(), entry: Some(entry) };
+        hold.confirmed().await?;
+        Ok((hold, done))
     }
 
     fn held(&self) -> MutexGuard<'_, HashSet<Held>> {

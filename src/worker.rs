@@ -41,19 +41,23 @@
 //! | it runs for longer than [`Submission::run_timeout`], if there is one | [`Overdue`](RequestError::Overdue) |
 //! | it could not be sent, three times in a row | [`NotSent`](RequestError::NotSent) |
 //! | the answer says that it is over, and cannot be read | [`BadAnswer`](RequestError::BadAnswer) |
-//! | the executor was shut down | [`Closed`](RequestError::Closed) |
+//! | the executor was shut down, or the transport closed | [`Closed`](RequestError::Closed) |
 //!
 //! A request ends once, and always: messages that are lost, come twice or in the wrong order change which line of the
-//! table it is at most. A task is run at most once, for it is acknowledged before it is run; to try again is up to
-//! who submitted it.
+//! table it is at most. A request is acknowledged before it is run, so nobody runs it a second time when its worker
+//! dies; to try again is up to who submitted it. A second copy of a request is dropped by the worker that has the
+//! first. Only workers that *share* a topic can both run one: when a connection to an AMQP broker breaks just as the
+//! request is sent or acknowledged, another of them may get the copy. A task that must not run twice wants a topic
+//! for each worker.
 //!
 //! # Beside TaskFlow
 //!
 //! The messages are those of TaskFlow's worker-based engine, so an executor can use workers in Python and the reverse,
 //! over an AMQP broker that both reach. Two things work between peers of this crate only, which recognise each other by
 //! [`sender`](transport::Message::sender). A worker goes on saying that a request is running, so that one whose worker
-//! died is noticed even if the worker is back already or shares its topic; of a request that runs on a worker of
-//! TaskFlow, only the silence of the whole topic tells. And a worker does not run a late copy of a request that it has
+//! died is noticed even if the worker is back already or shares its topic. A worker of TaskFlow answers nobody while
+//! all its threads are busy, so a request that runs there is lost when the worker is silent *and* the broker knows of
+//! no consumer at its topic. And a worker does not run a late copy of a request that it has
 //! run before.
 
 mod engine;

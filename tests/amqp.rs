@@ -85,7 +85,9 @@ async fn a_message_arrives_as_it_was_sent_whatever_its_body() {
 async fn a_topic_that_nobody_consumes_swallows_what_is_sent_to_it() {
     let transport = connect(&exchange()).await;
     transport.publish("workers", text("lost")).await.unwrap();
+    assert_eq!(transport.is_consumed("workers").await, Ok(false));
     let mut consumer = transport.consume("workers", 1).await.unwrap();
+    assert_eq!(transport.is_consumed("workers").await, Ok(true));
     transport.publish("others", text("lost")).await.unwrap();
     transport.publish("workers", text("kept")).await.unwrap();
     assert_eq!(bodies(&mut consumer, 1).await, ["kept"]);
@@ -245,6 +247,7 @@ async fn a_cut_connection_ends_the_consumer_and_the_next_call_opens_a_new_one() 
     assert!(consumer.next().await.is_none());
     assert!(is_unavailable(&transport.publish("workers", text("lost")).await));
     assert!(is_unavailable(&transport.consume("workers", 1).await));
+    assert!(is_unavailable(&transport.is_consumed("workers").await));
     proxy.set(Mode::Pass);
     let mut consumer = transport.consume("workers", 1).await.unwrap();
     transport.publish("workers", text("kept")).await.unwrap();

@@ -14,6 +14,7 @@ use apportion::worker::{
     Arguments, Context, Executor, RequestError, Undo, Worker,
     amqp::AmqpTransport,
     failure::Failure,
+    lifecycle::State,
     message::{Request, Response, TaskResult},
     transport::{Message, Transport},
 };
@@ -95,13 +96,13 @@ async fn our_envelopes_are_those_of_taskflow_and_taskflows_are_read_to_the_byte(
 struct CannotTake(i64, #[source] std::num::ParseIntError);
 
 async fn double(context: Context, arguments: Arguments) -> Result<i64, Failure> {
-    let number: i64 = arguments.get("number").map_err(|error| Failure::of(&error))?;
+    let number: i64 = arguments.get("number")?;
     context.update_progress(0.5).await;
     Ok(number * 2)
 }
 
 async fn halve(_: Context, arguments: Arguments, undo: Undo) -> Result<String, Failure> {
-    let number: i64 = arguments.get("number").map_err(|error| Failure::of(&error))?;
+    let number: i64 = arguments.get("number")?;
     let Some(TaskResult::Success(result)) = undo.result else { return Err(Failure::new("", "no result")) };
     let reasons: Vec<_> = undo.failures.iter().map(|(atom, failure)| format!("{atom}: {failure}")).collect();
     Ok(format!("halved {result} to {number} because of {}", reasons.join(", ")))
@@ -168,7 +169,7 @@ async fn our_executor_uses_and_reverts_the_tasks_of_taskflows_worker() {
     let mut worker = Python::start("worker.py", &[&broker.url(), exchange, "python"]);
     assert_eq!(worker.says().await, json!({"ready": true}));
     assert!(timeout(20 * SECOND, executor.wait_for_workers("interop_tasks.Double", 1)).await.unwrap());
-    assert_eq!(executor.workers()["python"].len(), 2);
+    assert_eq!(executor.workers()["python"].len(), 3);
 
     let submitted = executor.submit(Request::execute("interop_tasks.Double").argument("number", 21));
     let mut progress = submitted.progress();
@@ -199,4 +200,31 @@ async fn our_executor_uses_and_reverts_the_tasks_of_taskflows_worker() {
     assert_eq!(executor.submit(undo).await.unwrap(), "halved 8 to 4");
 
     executor.shutdown().await;
+}
+
+/// TaskFlow's worker answers who asks on the threads on which it runs tasks.
+#[tokio::test]
+async fn taskflows_worker_that_is_too_busy_to_answer_is_not_taken_for_lost_and_one_that_died_is() {
+    let (broker, exchange) = (shared_broker().await, "busy");
+    let executor = Executor::builder(connect(exchange).await)
+        .topics(["python"])
+        .notify_period(SECOND / 5)
+        .worker_expiry(2 * SECOND)
+        .start()
+        .await
+        .unwrap();
+    let worker = Python::start("worker.py", &[&broker.url(), exchange, "python"]);
+    let nap = |seconds: u32| Request::execute("interop_tasks.Nap").argument("seconds", seconds);
+    // It has two threads.
+    let naps = [executor.submit(nap(4)), executor.submit(nap(4))];
+    for nap in naps {
+        assert_eq!(timeout(30 * SECOND, nap).await.expect("it hangs"), Ok("rested".into()));
+    }
+
+    let lost = executor.submit(nap(600));
+    let started = lost.wait_for_state(|state| state == State::Running);
+    assert_eq!(timeout(30 * SECOND, started).await.expect("it does not start"), State::Running);
+    drop(worker);
+    let outcome = timeout(30 * SECOND, lost).await.expect("it hangs");
+    assert_eq!(outcome, Err(RequestError::WorkerVanished { topic: "python".into() }));
 }

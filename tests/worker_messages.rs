@@ -275,7 +275,6 @@ fn the_constants_are_those_of_taskflow() {
     let constants = &GOLDEN["constants"];
     for (name, ours) in [
         ("REQUEST_TIMEOUT", lifecycle::REQUEST_TIMEOUT),
-        ("QUEUE_EXPIRE_TIMEOUT", lifecycle::QUEUE_EXPIRY),
         ("NOTIFY_PERIOD", lifecycle::NOTIFY_PERIOD),
         ("EXPIRES_AFTER", lifecycle::WORKER_EXPIRY),
     ] {

@@ -16,8 +16,8 @@
 //! # When the connection breaks
 //!
 //! Consumers end, and the next call opens a new connection; a broker that answers nothing is given up after two
-//! heartbeats. An acknowledgement that was on its way then is lost, and the message comes again: AMQP confirms
-//! messages, not acknowledgements.
+//! heartbeats. An acknowledgement that was on its way then is lost, and another consumer of the topic gets the message
+//! again: AMQP confirms messages, not acknowledgements.
 
 mod url;
 
@@ -184,6 +184,10 @@ impl Transport for AmqpTransport {
         Box::pin(self.0.until_closed(consumer))
     }
 
+    fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>> {
+        Box::pin(self.0.until_closed(self.0.is_consumed(topic)))
+    }
+
     fn clock(&self) -> Arc<dyn Clock> {
         self.0.clock.clone()
     }
@@ -288,7 +292,7 @@ impl Inner {
         topic: &str,
         prefetch: u16,
     ) -> Result<(Channel, lapin::Consumer), TransportError> {
-        let queue = short("the name of the queue", format!("{}_{topic}", self.exchange))?;
+        let queue = self.queue(topic)?;
         let none = FieldTable::default;
         let channel = self.open().await?.connection.create_channel().await.map_err(failed)?;
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await.map_err(failed)?;
@@ -302,6 +306,23 @@ impl Inner {
         let consume = channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), none());
         let consumer = consume.await.map_err(failed)?;
         Ok((channel, consumer))
+    }
+
+    async fn is_consumed(&self, topic: &str) -> Result<bool, TransportError> {
+        let queue = self.queue(topic)?;
+        // A channel of its own, because asking for a queue that is not there closes it.
+        let channel = self.open().await?.connection.create_channel().await.map_err(failed)?;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        match channel.queue_declare(queue, options, FieldTable::default()).await {
+            // TaskFlow's engines make the queue of a worker, too, so that it is there does not tell.
+            Ok(queue) => Ok(queue.consumer_count() > 0),
+            Err(error) if protocol_error(&error) == Some(NOT_FOUND) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn queue(&self, topic: &str) -> Result<ShortString, TransportError> {
+        short("the name of the queue", format!("{}_{topic}", self.exchange))
     }
 
     async fn close(&self) {
@@ -453,16 +474,23 @@ fn short(what: &str, text: impl Into<String>) -> Result<ShortString, TransportEr
         .map_err(|_| TransportError::Refused { reason: format!("{what} has more than 255 bytes") })
 }
 
+const NOT_FOUND: u16 = 404;
+
+/// The reply code of the broker, if the error is one of its.
+fn protocol_error(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}
+
 /// What the errors of the client mean for who called.
 #[allow(clippy::needless_pass_by_value, reason = "it is for map_err")]
 fn failed(error: lapin::Error) -> TransportError {
     /// Content too large, access refused, precondition failed (declared otherwise by somebody else), not allowed.
     const FOR_GOOD: [u16; 4] = [311, 403, 406, 530];
-    let for_good = match error.kind() {
-        ErrorKind::ProtocolError(error) => FOR_GOOD.contains(&error.get_id()),
-        ErrorKind::SerialisationError(_) => true,
-        _ => false,
-    };
+    let for_good = protocol_error(&error).is_some_and(|code| FOR_GOOD.contains(&code))
+        || matches!(error.kind(), ErrorKind::SerialisationError(_));
     let reason = error.to_string();
     if for_good { TransportError::Refused { reason } } else { TransportError::Unavailable { reason } }
 }

@@ -6,11 +6,12 @@
 //! - What only a running task can say (an event, a result) is believed of a request that was sent and not yet
 //!   reported as running: the report was lost or comes later.
 //! - Expiry is for requests that nobody has started on. One that runs ends without its result when its worker is
-//!   silent for too long: *about this request*, if the worker is one of ours, which goes on saying that it runs;
-//!   altogether, if it is a worker of TaskFlow, which does not.
+//!   silent for too long: *about this request*, if the worker is one of ours, which goes on saying that it runs. A
+//!   worker of TaskFlow does not, and answers nobody while all its threads are busy: when it is silent altogether,
+//!   the broker is asked whether anybody still consumes its topic.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -27,13 +28,13 @@ use super::{
 };
 use crate::clock::Moment;
 
-/// Why a request ended without a result.
+/// Why a request ended without a result. `source` gives nothing, because `Display` says all of it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The task failed, or the worker refused it.
     #[error("the task failed: {0}")]
-    Failed(#[source] Failure),
+    Failed(Failure),
     /// No worker has started on it in time. One may still start, if the request was sent.
     #[error("no worker has started on the request within {timeout:?}")]
     Expired {
@@ -54,12 +55,12 @@ pub enum RequestError {
     },
     /// The request could not be sent.
     #[error("the request could not be sent: {0}")]
-    NotSent(#[source] TransportError),
+    NotSent(TransportError),
     /// The worker says that it is over, and its answer makes no sense.
     #[error("the answer of the worker makes no sense: {0}")]
-    BadAnswer(#[source] FormatError),
-    /// The executor was shut down. The task may still run.
-    #[error("the executor was shut down")]
+    BadAnswer(FormatError),
+    /// The executor was shut down, or its transport closed. The task may still run.
+    #[error("the executor was shut down or its transport closed")]
     Closed,
 }
 
@@ -85,6 +86,8 @@ pub(super) enum Action {
     Moved { id: String, state: State },
     /// Tell its handle what happened on the way.
     Event { id: String, event: Response },
+    /// Find out whether anybody consumes the topic, and say so, or that nobody can tell now.
+    Look { topic: Arc<str> },
     /// Tell its handle what became of it. The last action for this id.
     End { id: String, outcome: Outcome },
 }
@@ -108,6 +111,8 @@ pub(super) struct Engine {
     requests: HashMap<String, Entry>,
     /// Those in WAITING, in the order they came, and some that have ended since.
     waiting: VecDeque<String>,
+    /// Topics that are being looked at.
+    looking: HashSet<Arc<str>>,
     actions: Vec<Action>,
 }
 
@@ -127,6 +132,21 @@ struct Entry {
     started: Moment,
 }
 
+impl Entry {
+    /// Whether nothing was heard about it for too long.
+    fn is_silent(&self, expiry: Duration, now: Moment) -> bool {
+        now.saturating_since(self.heard) >= expiry
+    }
+
+    /// Whether it runs on a worker of TaskFlow that says nothing, as it does when it is busy, and when it is dead.
+    fn is_in_doubt(&self, finder: &Finder, expiry: Duration, now: Moment) -> bool {
+        self.life.state() == State::Running
+            && !self.is_repeated
+            && self.is_silent(expiry, now)
+            && self.topic.as_ref().is_some_and(|topic| !finder.knows(topic))
+    }
+}
+
 impl Engine {
     /// Without requests and workers. A worker that is silent for `expiry` is gone.
     pub(super) fn new(expiry: Duration) -> Self {
@@ -135,6 +155,7 @@ impl Engine {
             finder: Finder::new(expiry),
             requests: HashMap::new(),
             waiting: VecDeque::new(),
+            looking: HashSet::new(),
             actions: Vec::new(),
         }
     }
@@ -233,10 +254,37 @@ impl Engine {
         for (id, error) in over {
             self.end(&id, Err(error));
         }
+        for entry in self.requests.values() {
+            if entry.is_in_doubt(&self.finder, self.expiry, now)
+                && let Some(topic) = &entry.topic
+                && self.looking.insert(topic.clone())
+            {
+                self.actions.push(Action::Look { topic: topic.clone() });
+            }
+        }
         if self.waiting.len() > self.requests.len() {
             self.waiting.retain(|id| self.requests.contains_key(id));
         }
         dropped
+    }
+
+    /// What a look at the topic has shown.
+    pub(super) fn on_looked(&mut self, topic: &Arc<str>, is_consumed: Option<bool>, now: Moment) {
+        self.looking.remove(topic);
+        let Some(is_consumed) = is_consumed else { return };
+        let mut lost = Vec::new();
+        for (id, entry) in &mut self.requests {
+            if entry.topic.as_ref() == Some(topic) && entry.is_in_doubt(&self.finder, self.expiry, now) {
+                if is_consumed {
+                    entry.heard = now;
+                } else {
+                    lost.push(id.clone());
+                }
+            }
+        }
+        for id in lost {
+            self.end(&id, Err(RequestError::WorkerVanished { topic: topic.to_string() }));
+        }
     }
 
     /// Ends all requests.
@@ -255,14 +303,8 @@ impl Engine {
         if entry.life.state() != State::Running {
             return None;
         }
-        let topic = entry.topic.as_ref()?;
-        let has_vanished = if entry.is_repeated {
-            now.saturating_since(entry.heard) >= self.expiry
-        } else {
-            !self.finder.knows(topic)
-        };
-        if has_vanished {
-            return Some(RequestError::WorkerVanished { topic: topic.to_string() });
+        if entry.is_repeated && entry.is_silent(self.expiry, now) {
+            return Some(RequestError::WorkerVanished { topic: entry.topic.as_ref()?.to_string() });
         }
         let timeout = entry.run_timeout?;
         (now.saturating_since(entry.started) > timeout).then_some(RequestError::Overdue { timeout })

@@ -35,6 +35,26 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// goes to a worker that lists its task: the one with the fewest open requests of this executor, or always the same
 /// one for the same [key](Submission::key). While there is none, the request waits.
 ///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # use std::{error::Error, time::Duration};
+/// # use apportion::worker::{Worker, local::LocalBroker};
+/// use apportion::worker::{Executor, RequestError, Submission, message::Request};
+///
+/// # let broker = LocalBroker::new();
+/// # let convert = async |_, _| Err::<(), Box<dyn Error + Send + Sync>>("no such format".into());
+/// # let _worker = Worker::builder(broker.clone()).topic("images").task("convert", convert).start().await.unwrap();
+/// let executor = Executor::builder(broker).topics(["images", "more-images"]).start().await?;
+/// let request = Request::execute("convert").argument("file", "a.xcf");
+/// let limited = Submission::new(request).key("a.xcf").run_timeout(Duration::from_secs(60));
+/// match executor.submit(limited).await {
+///     Ok(value) => println!("done: {value}"),
+///     Err(RequestError::Failed(failure)) => println!("it cannot be done: {failure}"),
+///     Err(error) => println!("perhaps it can be done later: {error}"),
+/// }
+/// # Ok::<(), Box<dyn Error>>(()) }).unwrap();
+/// ```
+///
 /// Every request ends, once: see [`RequestError`](super::RequestError) for the ways it can end without a result.
 pub struct Executor {
     commands: mpsc::UnboundedSender<Command>,
@@ -99,14 +119,23 @@ impl Executor {
         &self.name
     }
 
-    /// Ends all requests that are left with [`Closed`](super::RequestError::Closed). What the workers do with them
-    /// is not changed by that.
+    /// Ends all requests that are left, and those submitted later, with [`Closed`](super::RequestError::Closed).
+    /// What the workers do with them is not changed by that. Calling it twice does no harm.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the executor does the same without waiting.
-    pub async fn shutdown(self) {
+    /// Cancelled, it ends them all the same. Dropping the executor does so, too, without waiting.
+    pub async fn shutdown(&self) {
         self.tasks.shutdown(LAST_WORDS).await;
+    }
+
+    /// Waits until the executor can have nothing run any more: it was shut down, or its transport was closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn closed(&self) {
+        self.commands.closed().await;
     }
 }
 
@@ -149,8 +178,9 @@ impl Submission {
         self
     }
 
-    /// How long it may run; without this, for as long as its worker is alive. A worker of TaskFlow that is restarted
-    /// within the worker expiry, or shares its topic with others, is taken to be alive: for those a limit is wise.
+    /// How long it may run; without this, for as long as its worker is alive. A worker of TaskFlow whose topic has a
+    /// consumer is taken to be alive, be it one that was restarted, another one of the same topic, or one that hangs:
+    /// for those a limit is wise.
     pub fn run_timeout(mut self, timeout: Duration) -> Self {
         self.run_timeout = Some(timeout);
         self
@@ -194,8 +224,8 @@ impl ExecutorBuilder {
         self
     }
 
-    /// How long a worker may be silent; 60 s unless told otherwise. It has to be longer than the heartbeat of the
-    /// workers by far.
+    /// How long a worker may be silent; 60 s unless told otherwise. It has to be several times as long as the
+    /// [notify period](Self::notify_period) and as the [heartbeat](super::WorkerBuilder::heartbeat) of the workers.
     pub fn worker_expiry(mut self, expiry: Duration) -> Self {
         self.worker_expiry = expiry;
         self
@@ -205,13 +235,17 @@ impl ExecutorBuilder {
     ///
     /// # Errors
     ///
-    /// [`TransportError`] if its own topic cannot be consumed.
+    /// [`TransportError`] if it has no topics, or its own cannot be consumed.
     ///
     /// # Cancel safety
     ///
     /// Safe: nothing was started then.
     pub async fn start(self) -> Result<Executor, TransportError> {
         let ExecutorBuilder { transport, topics, request_timeout, notify_period, worker_expiry } = self;
+        if topics.is_empty() {
+            let reason = "an executor needs topics, where it looks for workers".into();
+            return Err(TransportError::Refused { reason });
+        }
         let link = Link::new(transport);
         let name = link.sender.clone();
         let consumer = link.transport.consume(&name, PREFETCH).await?;

@@ -15,10 +15,39 @@ use crate::backend::BoxFuture;
 
 /// One task of a worker, which can be executed and reverted.
 ///
-/// For most tasks a closure is enough: see [`WorkerBuilder::task`](super::WorkerBuilder::task).
+/// For most tasks a closure is enough: see [`WorkerBuilder::task`](super::WorkerBuilder::task) and
+/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task). This is for those that have state:
 ///
-/// A task is run **at most once** for each request, because the request is acknowledged before: when the worker dies
-/// in between, nobody else takes over. A task that panics has failed. It must not block its thread for long, since
+/// ```
+/// use apportion::{
+///     backend::BoxFuture,
+///     worker::{Arguments, Context, Handler, Undo, failure::Failure},
+/// };
+/// use serde_json::Value;
+///
+/// /// Keeps rooms. `Worker::builder(broker).handler("hotel.Book", Book::default())` runs it.
+/// #[derive(Default)]
+/// struct Book(std::sync::Mutex<std::collections::BTreeSet<u32>>);
+///
+/// impl Handler for Book {
+///     fn execute(&self, _: Context, arguments: Arguments) -> BoxFuture<'_, Result<Value, Failure>> {
+///         Box::pin(async move {
+///             let room = arguments.get("room")?;
+///             let is_free = self.0.lock().unwrap().insert(room);
+///             if is_free { Ok(room.into()) } else { Err(Failure::new("hotel.Taken", format!("room {room}"))) }
+///         })
+///     }
+///
+///     fn revert(&self, _: Context, arguments: Arguments, _: Undo) -> BoxFuture<'_, Result<Value, Failure>> {
+///         Box::pin(async move {
+///             let room: u32 = arguments.get("room")?;
+///             Ok(self.0.lock().unwrap().remove(&room).into())
+///         })
+///     }
+/// }
+/// ```
+///
+/// A request is acknowledged before its task is run: when the worker dies in between, nobody else takes over. A task that panics has failed. It must not block its thread for long, since
 /// then the worker cannot tell that it is alive; `tokio::task::spawn_blocking` is for that.
 pub trait Handler: Send + Sync + 'static {
     /// Does the work. When the worker shuts down and its patience ends, the future is dropped.
@@ -55,7 +84,6 @@ pub struct Arguments(Map<String, Value>);
 #[error("argument {name:?}: {reason}")]
 pub struct ArgumentError {
     name: String,
-    #[source]
     reason: serde_json::Error,
 }
 
@@ -66,8 +94,11 @@ impl Arguments {
     ///
     /// [`ArgumentError`] if it is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T, ArgumentError> {
-        let value = self.0.get(name).unwrap_or(&Value::Null);
-        T::deserialize(value).map_err(|reason| ArgumentError { name: name.to_owned(), reason })
+        let value = self.0.get(name);
+        T::deserialize(value.unwrap_or(&Value::Null)).map_err(|reason| {
+            let reason = if value.is_some() { reason } else { serde::de::Error::custom("it is missing") };
+            ArgumentError { name: name.to_owned(), reason }
+        })
     }
 
     /// All arguments as one value with a field for each.
@@ -88,6 +119,12 @@ impl Arguments {
 impl From<Map<String, Value>> for Arguments {
     fn from(arguments: Map<String, Value>) -> Self {
         Arguments(arguments)
+    }
+}
+
+impl From<ArgumentError> for Failure {
+    fn from(error: ArgumentError) -> Self {
+        Failure::of(&error)
     }
 }
 
@@ -237,5 +274,19 @@ fn failure_of<E: Into<Box<dyn Error + Send + Sync>>>(error: E) -> Failure {
             let failure = Failure::new(if is_named { name } else { "" }, plain.exception_str());
             plain.causes().iter().cloned().fold(failure, Failure::caused_by)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_that_is_missing_or_of_another_type_is_named() {
+        let arguments = Arguments::from(Map::from_iter([("width".to_owned(), "wide".into())]));
+        let said = |name| arguments.get::<u32>(name).unwrap_err().to_string();
+        assert_eq!(said("height"), r#"argument "height": it is missing"#);
+        assert_eq!(said("width"), r#"argument "width": invalid type: string "wide", expected u32"#);
+        assert_eq!(arguments.get::<Option<u32>>("height").unwrap(), None);
     }
 }

@@ -13,9 +13,6 @@ pub const NOTIFY_PERIOD: Duration = Duration::from_secs(5);
 /// A worker that has not answered for this long is gone; at exactly this age it is gone already.
 pub const WORKER_EXPIRY: Duration = Duration::from_secs(60);
 
-/// How long a queue without consumers is kept by the broker.
-pub const QUEUE_EXPIRY: Duration = Duration::from_secs(60);
-
 /// Where a request stands.
 ///
 /// Source: `taskflow.engines.worker_based.protocol`.

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::transport::{Consumer, Message, Transport, TransportError};
-use crate::backoff::Backoff;
+use super::transport::{Consumer, Incoming, Message, Transport, TransportError};
+use crate::{backend::BoxFuture, backoff::Backoff};
 
 /// How often a message is sent before that has failed, and how long after each other. As the original has it.
 const TRIES: u32 = 3;
@@ -20,6 +20,12 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// A growing delay between attempts to get the connection back.
 pub(super) fn backoff() -> Backoff {
     Backoff::new(FIRST_DELAY, LONGEST_DELAY)
+}
+
+async fn patiently<T>(work: BoxFuture<'_, Result<T, TransportError>>) -> Result<T, TransportError> {
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| {
+        Err(TransportError::Unavailable { reason: format!("no word from it within {PATIENCE:?}") })
+    })
 }
 
 /// A transport, and who speaks through it.
@@ -37,10 +43,12 @@ impl Link {
 
     /// Sends `message`, or gives up after one attempt.
     pub(super) async fn send_once(&self, topic: &str, message: Message) -> Result<(), TransportError> {
-        let sending = self.transport.publish(topic, message.sender(&*self.sender));
-        timeout(PATIENCE, sending).await.unwrap_or_else(|_| {
-            Err(TransportError::Unavailable { reason: format!("no word from it within {PATIENCE:?}") })
-        })
+        patiently(self.transport.publish(topic, message.sender(&*self.sender))).await
+    }
+
+    /// Whether anybody consumes `topic`.
+    pub(super) async fn is_consumed(&self, topic: &str) -> Result<bool, TransportError> {
+        patiently(self.transport.is_consumed(topic)).await
     }
 
     /// Sends `message`, or gives up after three attempts. It may be sent more than once.
@@ -78,4 +86,17 @@ impl Link {
         };
         cancelled.run_until_cancelled(again).await.flatten()
     }
+}
+
+/// Throws away what nobody can make anything of.
+pub(super) async fn reject(incoming: Incoming, reason: &str) {
+    tracing::warn!(message = ?incoming.message(), reason, "rejected");
+    if let Err(error) = incoming.reject().await {
+        tracing::debug!(%error, "and could not even be rejected");
+    }
+}
+
+/// What is to be acted on: nothing, if the broker may deliver it again.
+pub(super) async fn acknowledge(incoming: Incoming) -> Option<Message> {
+    incoming.ack().await.map_err(|error| tracing::warn!(%error, "could not acknowledge, so it is left")).ok()
 }

@@ -103,6 +103,15 @@ impl Transport for LocalBroker {
         })
     }
 
+    fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>> {
+        Box::pin(async move {
+            self.act(|exchange| match exchange.closed {
+                true => Err(TransportError::Closed),
+                false => Ok(exchange.queues.contains_key(topic)),
+            })
+        })
+    }
+
     fn clock(&self) -> Arc<dyn Clock> {
         self.clock.clone()
     }

@@ -37,11 +37,12 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Runs tasks for executors, until it is shut down or dropped.
 ///
 /// Each worker has a topic of its own, where it tells executors what it can run and takes their requests. Several
-/// workers may share a topic if they list the same tasks; then they compete.
+/// workers may share a topic if they list the same tasks; then they compete. When one of them is shut down, new
+/// requests wait until the executor has asked the others, 5 s at most.
 ///
 /// - At most [`concurrency`](WorkerBuilder::concurrency) requests run at a time, and the others wait at the broker or
 ///   in memory, unacknowledged: should the worker die, the broker gives them to somebody else.
-/// - A request is acknowledged **before** it is run, so it is run **at most once**. A copy of it that comes while the
+/// - A request is acknowledged **before** it is run, so nobody runs it again should the worker die. A copy of it that comes while the
 ///   first is here is dropped, and so is a later copy if the executor is one of this crate, which uses an id only
 ///   once; TaskFlow uses it again when it tries a task again.
 /// - The executor hears RUNNING, then events, then SUCCESS or FAILURE. A task that panics has failed. RUNNING is
@@ -104,11 +105,21 @@ impl Worker {
 
     /// How many requests it runs at this moment.
     pub fn running(&self) -> usize {
-        self.inner.concurrency as usize
-            - self.inner.slots.available_permits().min(self.inner.concurrency as usize)
+        (self.inner.concurrency as usize).saturating_sub(self.inner.slots.available_permits())
     }
 
-    /// Takes no more requests, gives back those that did not start, and waits for those that run, for at most
+    /// Waits until the worker takes no more requests although nobody told it to stop: its transport was closed. A
+    /// connection that breaks is no reason; it opens a new one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn closed(&self) {
+        self.inner.draining.cancelled().await;
+    }
+
+    /// Takes no more requests, gives back those that did not start (to others at its topic; without them, they expire
+    /// at their executor), and waits for those that run, for at most
     /// `patience`; what is left then is dropped, and its executors hear of a FAILURE. Returns whether nothing was
     /// left.
     ///
@@ -215,7 +226,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// How often executors are told of a request that it is still running; every 5 s unless told otherwise.
+    /// How often executors are told of a request that it is still running; every 5 s unless told otherwise. An
+    /// executor that hears nothing for its [worker expiry](super::ExecutorBuilder::worker_expiry) gives the request
+    /// up.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;
         self
@@ -226,7 +239,7 @@ impl WorkerBuilder {
     ///
     /// # Errors
     ///
-    /// [`TransportError`] if the topic cannot be consumed.
+    /// [`TransportError`] if it has no topic, or that cannot be consumed.
     ///
     /// # Cancel safety
     ///
@@ -234,7 +247,9 @@ impl WorkerBuilder {
     pub async fn start(self) -> Result<Worker, TransportError> {
         let WorkerBuilder { transport, topic, handlers, concurrency, ahead, heartbeat } = self;
         if topic.is_empty() {
-            return Err(TransportError::Refused { reason: "a worker needs a topic".into() });
+            return Err(TransportError::Refused {
+                reason: "a worker needs a topic, where it takes requests".into(),
+            });
         }
         let concurrency = concurrency.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let prefetch = u16::try_from(concurrency).unwrap_or(u16::MAX).saturating_add(ahead);

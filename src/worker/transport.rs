@@ -41,6 +41,13 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         prefetch: u16,
     ) -> BoxFuture<'a, Result<Consumer, TransportError>>;
 
+    /// Whether anybody consumes `topic` at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`].
+    fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>>;
+
     /// The clock by which requests expire and silent workers are dropped.
     fn clock(&self) -> Arc<dyn Clock>;
 
@@ -94,14 +101,18 @@ impl Message {
     }
 }
 
+/// Shows the beginning of the body: it is of any size, a stranger may have sent it, and it ends up in logs.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 256;
+        let shown = &self.body[..self.body.len().min(SHOWN)];
         f.debug_struct("Message")
             .field("kind", &self.kind)
             .field("reply_to", &self.reply_to)
             .field("correlation_id", &self.correlation_id)
             .field("sender", &self.sender)
-            .field("body", &String::from_utf8_lossy(&self.body))
+            .field("body", &String::from_utf8_lossy(shown))
+            .field("bytes", &self.body.len())
             .finish()
     }
 }
@@ -221,8 +232,8 @@ pub enum TransportError {
         /// What was wrong.
         reason: String,
     },
-    /// The broker will never take it: it is too large, or not permitted.
-    #[error("the broker refused: {reason}")]
+    /// It will never be taken: it is too large, not permitted, or makes no sense.
+    #[error("refused: {reason}")]
     Refused {
         /// What was wrong.
         reason: String,

@@ -1,5 +1,7 @@
 """The tasks that both sides know by name."""
 
+import time
+
 from taskflow import task
 
 
@@ -27,3 +29,11 @@ class Fail(task.Task):
 
     def revert(self, doubled, **kwargs):
         return "nothing to undo"
+
+
+class Nap(task.Task):
+    """Takes some time."""
+
+    def execute(self, seconds):
+        time.sleep(seconds)
+        return "rested"

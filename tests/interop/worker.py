@@ -16,7 +16,7 @@ peer.end_with_stdin()
 served = worker.Worker(
     exchange,
     topic,
-    [interop_tasks.Double, interop_tasks.Fail],
+    [interop_tasks.Double, interop_tasks.Fail, interop_tasks.Nap],
     threads_count=2,
     url=url,
 )

@@ -5,26 +5,23 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    process::{Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
-use super::free_port;
+use super::{
+    free_port,
+    process::{Guarded, end_of_log, log, new_folder},
+};
 
 const DEBIAN_SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
 const HELP: &str = "These tests run against a real RabbitMQ broker. Run scripts/test, which installs what is \
     missing, or `apt-get install rabbitmq-server`. Elsewhere set RABBITMQ_HOME to an unpacked RabbitMQ release \
     (3.10 or later) and have erl and epmd in PATH.";
 
-/// Runs epmd and the node until a line or the end of stdin comes, then kills both. The pipe on stdin ends with the
-/// test process, however that ends; so neither outlives it. Signals of the terminal go to the whole process group
-/// and must not end this shell before its children.
+/// Guards the node and its epmd; see [`Guarded`].
 const GUARD: &str = r#"
 trap '' INT TERM HUP
 folder=$1 scripts=$2
@@ -50,14 +47,7 @@ pub struct Broker {
     epmd_port: u16,
     folder: PathBuf,
     environment: Vec<(&'static str, String)>,
-    processes: Option<Processes>,
-}
-
-#[derive(Debug)]
-struct Processes {
-    guard: Child,
-    stdin: Option<ChildStdin>,
-    node: u32,
+    processes: Option<Guarded>,
 }
 
 /// The broker that the tests of one binary share. Each test uses an exchange of its own.
@@ -83,11 +73,8 @@ impl Broker {
     }
 
     fn prepare() -> Broker {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name =
-            format!("apportion-rabbit-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = env::temp_dir().join(&name);
-        fs::create_dir_all(&folder).expect("the temporary folder is writable");
+        let folder = new_folder();
+        let name = folder.file_name().expect("it has a name").display().to_string();
         let (port, epmd_port) = (free_port(), free_port());
         let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n");
         fs::write(folder.join("rabbitmq.conf"), config).expect("the temporary folder is writable");
@@ -119,20 +106,10 @@ impl Broker {
     /// Starts the processes without waiting for the broker to serve.
     fn spawn(&mut self) {
         assert!(self.processes.is_none(), "the broker on port {} runs already", self.port);
-        let mut guard = Command::new("sh");
-        guard.args(["-c", GUARD, "sh"]).arg(&self.folder).arg(scripts());
-        let mut guard = self
-            .in_environment(&mut guard)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("there is a shell");
-        let mut line = String::new();
-        let stdout = guard.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the shell writes a line");
-        let node = line.trim().parse().expect("the shell writes a process id");
-        self.processes = Some(Processes { stdin: guard.stdin.take(), guard, node });
+        let guarded = Guarded::spawn(GUARD, |shell| {
+            self.in_environment(shell.arg(&self.folder).arg(scripts()));
+        });
+        self.processes = Some(guarded);
     }
 
     /// What the user's own RabbitMQ listens to must not reach ours.
@@ -150,7 +127,7 @@ impl Broker {
     async fn ready(&self) -> Result<(), String> {
         let up = async {
             loop {
-                let log = self.log();
+                let log = log(&self.folder);
                 if log.contains("Server startup complete") {
                     return true;
                 }
@@ -163,10 +140,8 @@ impl Broker {
         if tokio::time::timeout(PATIENCE, up).await == Ok(true) {
             return Ok(());
         }
-        let log = self.log();
-        let tail: Vec<_> = log.lines().rev().take(25).collect();
-        let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-        Err(format!("the broker on port {} did not start; the end of its log:\n{tail}", self.port))
+        let log = end_of_log(&self.folder);
+        Err(format!("the broker on port {} did not start; the end of its log:\n{log}", self.port))
     }
 
     /// The port on which it serves.
@@ -207,8 +182,8 @@ impl Broker {
 
     /// Kills the broker with SIGKILL. What is durable stays.
     pub fn kill(&mut self) {
-        if let Some(mut processes) = self.processes.take() {
-            processes.end("keep\n");
+        if let Some(processes) = self.processes.take() {
+            processes.kill();
         }
     }
 
@@ -234,34 +209,16 @@ impl Broker {
 
     /// Whether the node was there to receive it.
     fn signal(&self, signal: &str) -> bool {
-        let node = self.processes.as_ref().expect("the broker runs").node;
-        let script = format!("kill -{signal} {node} 2>/dev/null");
-        Command::new("sh").args(["-c", &script]).status().expect("there is a shell").success()
-    }
-
-    fn log(&self) -> String {
-        fs::read(self.folder.join("log"))
-            .map(|log| String::from_utf8_lossy(&log).into_owned())
-            .unwrap_or_default()
+        self.processes.as_ref().expect("the broker runs").signal(signal)
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
         match self.processes.take() {
-            Some(mut processes) => processes.end(""),
+            Some(processes) => processes.remove(),
             None => drop(fs::remove_dir_all(&self.folder)),
         }
-    }
-}
-
-impl Processes {
-    /// Kills both and waits for their end.
-    fn end(&mut self, word: &str) {
-        if let Some(mut stdin) = self.stdin.take() {
-            let _ = stdin.write_all(word.as_bytes());
-        }
-        let _ = self.guard.wait();
     }
 }
 

@@ -5,13 +5,9 @@
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    process::{Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -20,7 +16,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::free_port;
+use super::{
+    free_port,
+    process::{Guarded, end_of_log, log, new_folder},
+};
 
 const DEBIAN_JAR: &str = "/usr/share/java/zookeeper.jar";
 const DEBIAN_LOGGERS: [&str; 2] = ["/usr/share/java/slf4j-simple.jar", "/usr/share/java/slf4j-nop.jar"];
@@ -28,9 +27,7 @@ const HELP: &str = "These tests run against real ZooKeeper servers. Run scripts/
     missing, or `apt-get install libzookeeper-java default-jre-headless`. Elsewhere set ZOOKEEPER_HOME to an \
     unpacked ZooKeeper release, or ZOOKEEPER_CLASSPATH to its class path, and have java 11 or later in PATH.";
 
-/// Runs "$@" until a line or the end of stdin comes, then kills it. The pipe on stdin ends with the test process,
-/// however that ends; so no server outlives it. Signals of the terminal go to the whole process group and must
-/// not end this shell before its java.
+/// Guards a server, "$@"; see [`Guarded`].
 const GUARD: &str = r#"
 trap '' INT TERM HUP
 folder=$1; shift
@@ -75,14 +72,7 @@ impl Default for Settings {
 pub struct Server {
     port: u16,
     folder: PathBuf,
-    java: Option<Java>,
-}
-
-#[derive(Debug)]
-struct Java {
-    guard: Child,
-    stdin: Option<ChildStdin>,
-    pid: u32,
+    java: Option<Guarded>,
 }
 
 impl Server {
@@ -107,9 +97,7 @@ impl Server {
 
     /// Writes the configuration of a server, member `id` of an ensemble if one is given.
     pub(super) fn prepare(port: u16, settings: &Settings, id: Option<usize>) -> Server {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("apportion-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = env::temp_dir().join(name);
+        let folder = new_folder();
         fs::create_dir_all(folder.join("data")).expect("the temporary folder is writable");
         let mut config = format!(
             "tickTime={}\nminSessionTimeout={}\nmaxSessionTimeout={}\ndataDir={}\nclientPort={port}\n\
@@ -134,25 +122,22 @@ impl Server {
     pub(super) fn spawn(&mut self) {
         assert!(self.java.is_none(), "the server on port {} runs already", self.port);
         let (java, class_path) = installed();
-        let mut guard = Command::new("sh")
-            .args(["-c", GUARD, "sh"])
-            .arg(&self.folder)
-            .arg(java)
-            .args(["-Xmx64m", "-Xss256k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
-            .args(["-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
-            .arg(class_path)
-            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
-            .arg(self.folder.join("zoo.cfg"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("there is a shell");
-        let mut line = String::new();
-        let stdout = guard.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the shell writes a line");
-        let pid = line.trim().parse().expect("the shell writes a process id");
-        self.java = Some(Java { stdin: guard.stdin.take(), guard, pid });
+        self.java = Some(Guarded::spawn(GUARD, |shell| {
+            shell
+                .arg(&self.folder)
+                .arg(java)
+                .args([
+                    "-Xmx64m",
+                    "-Xss256k",
+                    "-XX:+UseSerialGC",
+                    "-XX:TieredStopAtLevel=1",
+                    "-XX:-UsePerfData",
+                ])
+                .args(["-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
+                .arg(class_path)
+                .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+                .arg(self.folder.join("zoo.cfg"));
+        }));
     }
 
     /// Waits until the server serves, alone or in its ensemble.
@@ -168,7 +153,7 @@ impl Server {
                     let config = self.ask("conf").await.unwrap_or_default();
                     return config.contains(&*self.folder.to_string_lossy());
                 }
-                if self.log().contains("exiting abnormally") {
+                if log(&self.folder).contains("exiting abnormally") {
                     return false;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -177,10 +162,8 @@ impl Server {
         if tokio::time::timeout(PATIENCE, ready).await == Ok(true) {
             return Ok(());
         }
-        let log = self.log();
-        let tail: Vec<_> = log.lines().rev().take(25).collect();
-        let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-        Err(format!("the server on port {} did not start; the end of its log:\n{tail}", self.port))
+        let log = end_of_log(&self.folder);
+        Err(format!("the server on port {} did not start; the end of its log:\n{log}", self.port))
     }
 
     /// The port on which it serves.
@@ -224,8 +207,8 @@ impl Server {
 
     /// Kills the server with SIGKILL. Its data stays.
     pub fn kill(&mut self) {
-        if let Some(mut java) = self.java.take() {
-            java.end("keep\n");
+        if let Some(java) = self.java.take() {
+            java.kill();
         }
     }
 
@@ -249,35 +232,16 @@ impl Server {
     }
 
     fn signal(&self, signal: &str) {
-        let java = self.java.as_ref().expect("the server runs");
-        let script = format!("kill -{signal} {}", java.pid);
-        let status = Command::new("sh").args(["-c", &script]).status().expect("there is a shell");
-        assert!(status.success(), "{script}");
-    }
-
-    fn log(&self) -> String {
-        fs::read(self.folder.join("log"))
-            .map(|log| String::from_utf8_lossy(&log).into_owned())
-            .unwrap_or_default()
+        assert!(self.java.as_ref().expect("the server runs").signal(signal), "the server is there");
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         match self.java.take() {
-            Some(mut java) => java.end(""),
+            Some(java) => java.remove(),
             None => drop(fs::remove_dir_all(&self.folder)),
         }
-    }
-}
-
-impl Java {
-    /// Kills the process and waits for its end.
-    fn end(&mut self, word: &str) {
-        if let Some(mut stdin) = self.stdin.take() {
-            let _ = stdin.write_all(word.as_bytes());
-        }
-        let _ = self.guard.wait();
     }
 }
 

@@ -224,11 +224,26 @@ async fn a_revert_without_failures_reverts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_worker_dies_after_running_ends_as_vanished() {
-    let mut asked = Asked::new().await;
+    let asked = Asked::new().await;
     asked.hears(&running()).await;
-    let outcome = timeout(Duration::from_secs(65), &mut asked.request).await.expect("it hangs");
+    let Asked { executor: _executor, peer, mut request, .. } = asked;
+    drop(peer);
+    let outcome = timeout(Duration::from_secs(65), &mut request).await.expect("it hangs");
     assert_eq!(outcome, Err(RequestError::WorkerVanished { topic: "w".into() }));
-    assert_eq!(asked.request.state(), State::Failure);
+    assert_eq!(request.state(), State::Failure);
+}
+
+/// TaskFlow's worker answers who asks on the threads on which it runs tasks.
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_worker_is_too_busy_to_answer_goes_on_until_the_worker_is_gone() {
+    let asked = Asked::new().await;
+    asked.hears(&running()).await;
+    let Asked { executor, peer, mut request, .. } = asked;
+    assert!(timeout(LONG, &mut request).await.is_err());
+    assert!(executor.workers().is_empty());
+    drop(peer);
+    let outcome = timeout(Duration::from_secs(65), request).await.expect("it hangs");
+    assert_eq!(outcome, Err(RequestError::WorkerVanished { topic: "w".into() }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use apportion::worker::{
     lifecycle::State,
     local::LocalBroker,
     message::{Request, Response, TaskResult},
-    transport::{Message, TransportError},
+    transport::{Message, Transport, TransportError},
 };
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -48,6 +48,13 @@ async fn every_topic_is_asked_at_the_start_and_every_five_seconds() {
         assert!(w.hears_nothing_for(Duration::from_millis(4990)).await);
         w.next_of("NOTIFY").await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_executor_needs_topics() {
+    let refused = Executor::builder(LocalBroker::new()).start().await;
+    let text = "refused: an executor needs topics, where it looks for workers";
+    assert_eq!(refused.unwrap_err().to_string(), text);
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,6 +315,32 @@ async fn a_shutdown_ends_every_request() {
         assert_eq!(request.await, Err(RequestError::Closed));
     }
     assert_eq!(broker.held(sent.reply_to.as_ref().unwrap()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_submitted_after_a_shutdown_has_failed_already() {
+    let broker = LocalBroker::new();
+    let executor = start(&broker).await;
+    executor.shutdown().await;
+    executor.shutdown().await;
+    let mut late = executor.submit(t());
+    assert_eq!((&mut late).await, Err(RequestError::Closed));
+    assert_eq!(late.state(), State::Failure);
+    assert_eq!(late.wait_for_state(|state| state == State::Running).await, State::Failure);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_is_closed_ends_the_executor_and_all_its_requests() {
+    let broker = LocalBroker::new();
+    let executor =
+        Executor::builder(broker.clone()).topics(["w"]).request_timeout(None).start().await.unwrap();
+    let waiting = executor.submit(t());
+    assert!(timeout(LONG, executor.closed()).await.is_err());
+    broker.close().await;
+    timeout(SECOND, executor.closed()).await.expect("it does not end");
+    for request in [waiting, executor.submit(t())] {
+        assert_eq!(timeout(SECOND, request).await.expect("it hangs"), Err(RequestError::Closed));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,10 +35,13 @@ async fn is_idle(consumer: &mut Consumer) -> bool {
 async fn a_topic_that_nobody_consumes_swallows_what_is_sent_to_it() {
     let broker = LocalBroker::new();
     send(&broker, "swallowed").await;
+    assert_eq!(broker.is_consumed("t").await, Ok(false));
     let mut consumer = broker.consume("t", 10).await.unwrap();
+    assert_eq!(broker.is_consumed("t").await, Ok(true));
     send(&broker, "kept").await;
     assert_eq!(next_text(&mut consumer).await, "kept");
     drop(consumer);
+    assert_eq!(broker.is_consumed("t").await, Ok(false));
     send(&broker, "swallowed, too").await;
     let mut consumer = broker.consume("t", 10).await.unwrap();
     assert!(is_idle(&mut consumer).await);
@@ -143,6 +146,7 @@ async fn a_closed_broker_ends_its_consumers_and_refuses_everything() {
     assert_eq!(incoming.ack().await, Err(TransportError::Closed));
     assert_eq!(broker.publish("t", message("2")).await, Err(TransportError::Closed));
     assert_eq!(broker.consume("t", 1).await.map(drop), Err(TransportError::Closed));
+    assert_eq!(broker.is_consumed("t").await, Err(TransportError::Closed));
     broker.close().await;
 }
 

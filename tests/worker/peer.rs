@@ -20,7 +20,7 @@ use apportion::{
     },
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Longer than anything takes, in paused time.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
@@ -124,7 +124,7 @@ pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::
         }
         if poll + 1 < polls {
             // Everybody else gets on.
-            tokio::time::sleep(Duration::from_millis(7)).await;
+            sleep(Duration::from_millis(7)).await;
         }
     }
     None
@@ -160,6 +160,8 @@ struct State {
     /// How often a message to this topic is still refused.
     refusals: HashMap<String, (u32, TransportError)>,
     attempts: HashMap<String, u32>,
+    /// How much later than its receiver the sender of a message hears that it was sent.
+    lag: Duration,
 }
 
 impl State {
@@ -176,6 +178,7 @@ impl Faulty {
             held_back: Vec::new(),
             refusals: HashMap::new(),
             attempts: HashMap::new(),
+            lag: Duration::ZERO,
         };
         Faulty { inner: inner.clone(), state: Arc::new(Mutex::new(state)) }
     }
@@ -190,6 +193,11 @@ impl Faulty {
         self.state.lock().unwrap().attempts.get(topic).copied().unwrap_or(0)
     }
 
+    /// From now on a message arrives so much earlier than its sender hears of that.
+    pub(crate) fn lag(&self, lag: Duration) {
+        self.state.lock().unwrap().lag = lag;
+    }
+
     pub(crate) fn set(&self, faults: Faults) {
         self.state.lock().unwrap().faults = faults;
     }
@@ -202,8 +210,10 @@ fn unavailable() -> TransportError {
 impl Transport for Faulty {
     fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<(), TransportError>> {
         let mut copies = Vec::new();
+        let lag;
         let result = {
             let mut state = self.state.lock().unwrap();
+            lag = state.lag;
             *state.attempts.entry(topic.into()).or_default() += 1;
             let faults = state.faults;
             let refusal = state.refusals.get_mut(topic).filter(|(left, _)| *left > 0).map(|(left, error)| {
@@ -237,6 +247,9 @@ impl Transport for Faulty {
             for (topic, message) in copies {
                 self.inner.publish(&topic, message).await?;
             }
+            if !lag.is_zero() {
+                sleep(lag).await;
+            }
             result
         })
     }
@@ -250,6 +263,10 @@ impl Transport for Faulty {
             let inner = Some(self.inner.consume(topic, prefetch).await?);
             Ok(Consumer::new(FaultyDeliveries { inner, state: self.state.clone() }))
         })
+    }
+
+    fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>> {
+        self.inner.is_consumed(topic)
     }
 
     fn clock(&self) -> Arc<dyn Clock> {

@@ -87,14 +87,54 @@ fn a_request_on_a_worker_of_ours_is_lost_when_nothing_is_heard_of_it_though_the_
 }
 
 #[test]
-fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent() {
+fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent_and_nobody_consumes_it() {
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), false, at(10));
     lists(&mut engine, "w", at(65));
     engine.tick(at(124));
     assert_eq!(ends(&mut engine), []);
     assert_eq!(engine.tick(at(125)), ["w".into()]);
+    assert_eq!(engine.take_actions(), [Action::Look { topic: "w".into() }]);
+    engine.on_looked(&"w".into(), Some(false), at(125));
     assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
+}
+
+#[test]
+fn a_worker_that_was_forgotten_and_starts_on_a_request_all_the_same_is_not_taken_for_lost() {
+    let mut engine = Engine::new(MINUTE);
+    lists(&mut engine, "w", at(0));
+    engine.submit("r".into(), New { timeout: None, ..new("t") }, at(0));
+    assert_eq!(engine.tick(at(60)), ["w".into()]);
+    engine.on_response("r", Ok(Response::Running), false, at(70));
+    engine.tick(at(129));
+    assert_eq!(engine.take_actions().last(), Some(&Action::Moved { id: "r".into(), state: State::Running }));
+    engine.tick(at(130));
+    assert_eq!(engine.take_actions(), [Action::Look { topic: "w".into() }]);
+}
+
+#[test]
+fn a_topic_that_is_silent_is_looked_at_once_at_a_time_and_again_after_the_expiry() {
+    let mut engine = with_pending(None);
+    engine.on_response("r", Ok(Response::Running), false, at(0));
+    engine.take_actions();
+    let (topic, look) = ("w".into(), [Action::Look { topic: "w".into() }]);
+    engine.tick(at(60));
+    assert_eq!(engine.take_actions(), look);
+    engine.tick(at(61));
+    assert_eq!(engine.take_actions(), []);
+    // Nobody could tell: again soon.
+    engine.on_looked(&topic, None, at(62));
+    engine.tick(at(63));
+    assert_eq!(engine.take_actions(), look);
+    engine.on_looked(&topic, Some(true), at(64));
+    engine.tick(at(123));
+    assert_eq!(engine.take_actions(), []);
+    engine.tick(at(124));
+    assert_eq!(engine.take_actions(), look);
+    // It answers after all, while the broker says that it was gone.
+    lists(&mut engine, "w", at(124));
+    engine.on_looked(&topic, Some(false), at(124));
+    assert_eq!(engine.take_actions(), []);
 }
 
 #[test]
@@ -236,9 +276,17 @@ proptest! {
                     engine.tick(now + 2 * MINUTE);
                 }
             }
-            for action in engine.take_actions() {
-                let (Action::Send { id, .. } | Action::Moved { id, .. } | Action::Event { id, .. } | Action::End { id, .. }) =
-                    &action;
+            let mut actions = VecDeque::from(engine.take_actions());
+            while let Some(action) = actions.pop_front() {
+                let id = match &action {
+                    Action::Look { topic } => {
+                        engine.on_looked(topic, Some(false), now + 2 * MINUTE);
+                        actions.extend(engine.take_actions());
+                        continue;
+                    }
+                    Action::Send { id, .. } | Action::Moved { id, .. } | Action::Event { id, .. } => id,
+                    Action::End { id, .. } => id,
+                };
                 prop_assert!(!ended.contains(id) && !forgotten.contains(id), "{action:?} comes too late");
                 if matches!(action, Action::End { .. }) {
                     ended.insert(id.clone());

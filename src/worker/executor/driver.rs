@@ -1,6 +1,6 @@
 //! Runs the executor's [`Engine`] over a transport. No message ends any of its loops.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -15,9 +15,9 @@ use crate::{
     worker::{
         engine::{Action, Engine, Heard, New, Outcome},
         lifecycle::State,
-        link::Link,
+        link::{self, Link},
         message::{Notify, NotifyReply, OddResponse, Request, Response, WireResponse},
-        transport::{Consumer, Incoming, Message, TransportError},
+        transport::{Consumer, Message, TransportError},
     },
 };
 
@@ -27,9 +27,24 @@ const TICK: Duration = Duration::from_secs(1);
 /// What handles ask of the driver.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit { id: String, new: New, ended: oneshot::Sender<Outcome>, life: watch::Sender<Life> },
-    Forget { id: String },
-    NotSent { id: String, error: TransportError },
+    Submit {
+        id: String,
+        new: New,
+        ended: oneshot::Sender<Outcome>,
+        life: watch::Sender<Life>,
+    },
+    Forget {
+        id: String,
+    },
+    NotSent {
+        id: String,
+        error: TransportError,
+    },
+    /// `None`: nobody could tell.
+    Looked {
+        topic: Arc<str>,
+        is_consumed: Option<bool>,
+    },
 }
 
 /// What was received.
@@ -49,7 +64,7 @@ pub(super) struct Driver {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) heard: mpsc::Receiver<Said>,
     pub(super) own_commands: mpsc::WeakUnboundedSender<Command>,
-    /// One for each request that is being sent.
+    /// What is sent, and asked of the broker, at this moment.
     pub(super) sending: Tasks,
 }
 
@@ -61,7 +76,11 @@ impl Driver {
             tokio::select! {
                 () = cancelled.cancelled() => break,
                 Some(command) = self.commands.recv() => self.obey(command),
-                Some(said) = self.heard.recv() => self.hear(said),
+                said = self.heard.recv() => match said {
+                    Some(said) => self.hear(said),
+                    // Nothing will be heard again: the transport is closed.
+                    None => break,
+                },
                 _ = ticks.tick() => self.tick(),
             }
             self.act();
@@ -88,6 +107,9 @@ impl Driver {
             Command::NotSent { id, error } => {
                 tracing::warn!(id, %error, "the request could not be sent");
                 self.engine.on_not_sent(&id, error);
+            }
+            Command::Looked { topic, is_consumed } => {
+                self.engine.on_looked(&topic, is_consumed, self.clock.now());
             }
         }
     }
@@ -129,6 +151,7 @@ impl Driver {
         for action in self.engine.take_actions() {
             match action {
                 Action::Send { id, topic, body } => self.send(id, topic, body),
+                Action::Look { topic } => self.look(topic),
                 Action::Moved { id, state } => self.tell(&id, |life| life.state = state),
                 Action::Event { id, event } => self.tell(&id, |life| life.add(event)),
                 Action::End { id, outcome } => {
@@ -149,16 +172,35 @@ impl Driver {
         }
     }
 
-    /// Beside the driver, so that a broker that is slow or away holds up nobody else.
     fn send(&self, id: String, topic: Arc<str>, body: Vec<u8>) {
-        let (link, commands, cancelled) =
-            (self.link.clone(), self.own_commands.clone(), self.sending.cancelled());
-        self.sending.spawn("send", async move {
+        let link = self.link.clone();
+        self.beside("send", async move {
             let message = Message::new(Request::KIND, body).reply_to(&*link.sender).correlation_id(&*id);
-            let sent = cancelled.run_until_cancelled(link.send(&topic, message)).await;
-            if let (Some(Err(error)), Some(commands)) = (sent, commands.upgrade()) {
+            let error = link.send(&topic, message).await.err()?;
+            Some(Command::NotSent { id, error })
+        });
+    }
+
+    fn look(&self, topic: Arc<str>) {
+        let link = self.link.clone();
+        self.beside("look", async move {
+            let looked = link.is_consumed(&topic).await;
+            if let Err(error) = &looked {
+                tracing::warn!(topic = &*topic, %error, "nobody can tell whether the worker is there");
+            }
+            Some(Command::Looked { topic, is_consumed: looked.ok() })
+        });
+    }
+
+    /// Does `work` beside the driver, so that a broker that is slow or away holds up nobody else. What comes of it
+    /// is a command.
+    fn beside(&self, name: &'static str, work: impl Future<Output = Option<Command>> + Send + 'static) {
+        let (commands, cancelled) = (self.own_commands.clone(), self.sending.cancelled());
+        self.sending.spawn(name, async move {
+            let done = cancelled.run_until_cancelled(work).await.flatten();
+            if let (Some(command), Some(commands)) = (done, commands.upgrade()) {
                 // An error means that the executor is gone, and with it the request.
-                let _ = commands.send(Command::NotSent { id, error });
+                let _ = commands.send(command);
             }
         });
     }
@@ -208,24 +250,16 @@ pub(super) async fn receive(
         let said = match understand(incoming.message(), &topics) {
             Ok(said) => said,
             Err(reason) => {
-                reject(incoming, &reason).await;
+                link::reject(incoming, &reason).await;
                 continue;
             }
         };
-        if let Err(error) = incoming.ack().await {
-            tracing::warn!(%error, "could not acknowledge, so it is left");
+        if link::acknowledge(incoming).await.is_none() {
             continue;
         }
         if heard.send(said).await.is_err() {
             return;
         }
-    }
-}
-
-async fn reject(incoming: Incoming, reason: &str) {
-    tracing::warn!(message = ?incoming.message(), reason, "rejected");
-    if let Err(error) = incoming.reject().await {
-        tracing::debug!(%error, "and could not even be rejected");
     }
 }
 

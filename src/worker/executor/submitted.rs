@@ -83,7 +83,10 @@ impl Submitted {
 
     /// Where the request stands. One that ended without a result is in [`State::Failure`], however that came.
     pub fn state(&self) -> State {
-        self.life.borrow().state
+        let has_ended = self.life.has_changed().is_err();
+        let state = self.life.borrow().state;
+        // Nobody is left to say so if the executor is gone.
+        if has_ended && !state.is_final() { State::Failure } else { state }
     }
 
     /// Waits until the request is in a state that `is_wanted` accepts. Returns it, or the last state if the request

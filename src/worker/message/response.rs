@@ -196,7 +196,7 @@ pub enum OddResponse {
     State(State),
     /// It reports an event and does not say which. The request goes on.
     #[error("EVENT without an event: {0}")]
-    Event(#[source] FormatError),
+    Event(FormatError),
     /// It says that the request is over, and the result or failure is missing or cannot be read. Nothing else will
     /// come: the request has failed.
     #[error("{state} without a usable outcome: {reason}")]

@@ -10,6 +10,7 @@ use super::{Inner, run::Job};
 use crate::worker::{
     failure::Failure,
     handler::Address,
+    link::{acknowledge, reject},
     message::{Action, Notify, NotifyReply, Request, Response},
     transport::{Consumer, Incoming, Message},
 };
@@ -95,6 +96,8 @@ impl Drop for Presence {
 }
 
 pub(super) async fn take_in(inner: Arc<Inner>, mut consumer: Consumer) {
+    // However this ends, `Worker::closed` hears of it.
+    let _end = inner.draining.clone().drop_guard();
     let mut waiting: VecDeque<Job> = VecDeque::new();
     loop {
         tokio::select! {
@@ -151,17 +154,6 @@ async fn sort(inner: &Arc<Inner>, incoming: Incoming) -> Option<Job> {
             None
         }
     }
-}
-
-async fn reject(incoming: Incoming, reason: &str) {
-    tracing::warn!(message = ?incoming.message(), reason, "rejected");
-    if let Err(error) = incoming.reject().await {
-        tracing::debug!(%error, "and could not even be rejected");
-    }
-}
-
-async fn acknowledge(incoming: Incoming) -> Option<Message> {
-    incoming.ack().await.map_err(|error| tracing::warn!(%error, "could not acknowledge, so it is left")).ok()
 }
 
 async fn answer(inner: &Arc<Inner>, incoming: Incoming) {

@@ -46,8 +46,7 @@ impl Job {
         let Job { incoming, address, request, handler, mut presence } = self;
         let id = address.correlation_id.clone();
         // First, so that it runs at most once: should this worker die, nobody gets it again.
-        if let Err(error) = incoming.ack().await {
-            tracing::warn!(id, %error, "could not acknowledge the request, so it is left");
+        if link::acknowledge(incoming).await.is_none() {
             return;
         }
         presence.has_run = true;
@@ -69,8 +68,10 @@ impl Job {
                 Response::Failure(failure)
             }
         };
+        // Before the executor hears of the end: TaskFlow's may try again under the same id at once, and that is no copy.
+        drop(presence);
         conclude(&inner, &address, response).await;
-        drop((presence, slot));
+        drop(slot);
     }
 }
 
