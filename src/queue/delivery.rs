@@ -10,7 +10,7 @@ use super::{
     entry::Entry,
     error::{MAX_VALUE_BYTES, QueueError},
     layout::Layout,
-    open::{Handle, Shared, skip_number},
+    open::{Handle, Shared},
     recovery::give_back,
     take::find,
     value::Value,
@@ -158,9 +158,6 @@ impl Custody {
         evidence: Option<ZnodePath>,
     ) -> Result<Option<Vec<Done>>, QueueError> {
         let lost = self.lost();
-        if self.hold().lease().has_ended() {
-            return Err(lost);
-        }
         let hold = self.hold.take().expect("it is given away only with the delivery");
         match hold.finish(ops, evidence).await? {
             Ok(done) => Ok(done),
@@ -169,11 +166,6 @@ impl Custody {
             }
             Err(Unfinished::Unknown(_)) => Err(QueueError::Unknown { path: self.owned.to_string() }),
             Err(Unfinished::Refused { error, .. } | Unfinished::Backend(error)) => {
-                if error == backend::Error::NodeExists {
-                    // It will be delivered again, and end then.
-                    let live = self.shared.leases.access().live().await?;
-                    skip_number(&*live.session, &self.shared.layout.done).await;
-                }
                 Err(QueueError::at(&self.owned)(error))
             }
         }

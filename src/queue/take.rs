@@ -16,7 +16,7 @@ use super::{
     entry::Entry,
     error::QueueError,
     layout::Layout,
-    open::{Handle, PAUSE, Shared, lay_out, skip_number},
+    open::{Handle, PAUSE, Shared},
     recovery::path_of,
     shelf::{Chosen, Found, readable},
     value::Value,
@@ -25,7 +25,10 @@ use crate::{
     backend::{self, CreateMode, Done, Op, path::ZnodePath},
     error::Error,
     lease::{Around, Refused, Request},
-    session::Live,
+    session::{
+        Live,
+        requests::{Denied, get_each},
+    },
 };
 
 /// Which entries somebody is after.
@@ -112,14 +115,14 @@ where
 {
     let shelf = &shared.shelf;
     let mut changes = shelf.changes();
-    let _looking = shelf.look();
+    let looking = shelf.look();
     loop {
         changes.borrow_and_update();
         let found = match wanted {
-            Wanted::Any => shelf.choose(count, None),
-            Wanted::Matching(filter) => shelf.choose(count, Some(filter)),
-            Wanted::Preferring(filter) => match shelf.choose(count, Some(filter)) {
-                Found::Nothing => shelf.choose(count, None),
+            Wanted::Any => shelf.choose(&looking, count, None),
+            Wanted::Matching(filter) => shelf.choose(&looking, count, Some(filter)),
+            Wanted::Preferring(filter) => match shelf.choose(&looking, count, Some(filter)) {
+                Found::Nothing => shelf.choose(&looking, count, None),
                 found => found,
             },
         };
@@ -162,7 +165,7 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
     };
     let unowned = &shared.layout.unowned;
     let paths: Vec<_> = chosen.iter().map(|chosen| path_of(unowned, chosen.entry())).collect();
-    let found = match live.session.get_many(&paths).await {
+    let found = match get_each(&*live.session, &paths).await {
         Ok(found) => found,
         Err(error) if error.is_unknown() => {
             sleep(PAUSE).await;
@@ -173,13 +176,14 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
     let mut asked: Vec<Pin<Box<dyn Future<Output = Outcome> + Send>>> = Vec::new();
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
-            Some((data, stat)) => {
+            Ok(Some((data, stat))) => {
                 asked.push(Box::pin(ask(&shared, &live, chosen, Value::read(&data), stat.version)));
             }
-            None => {
+            Ok(None) => {
                 shared.shelf.adapt(false);
                 chosen.forget();
             }
+            Err(Denied) => chosen.leave_alone("it is not permitted to us"),
         }
     }
     let (mut taken, mut failure) = (Vec::new(), None);
@@ -245,15 +249,6 @@ async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Valu
             chosen.leave_alone(&error.to_string());
             Ok(None)
         }
-        Refused::Op { index: 1, error: backend::Error::NodeExists } => {
-            skip_number(&*live.session, &layout.owned).await;
-            Ok(None)
-        }
-        Refused::Op { error: backend::Error::NoNode, .. } => match lay_out(&*live.session, layout).await {
-            Ok(()) => Ok(None),
-            Err(error) if error.is_unknown() => Ok(None),
-            Err(error) => Err(QueueError::at(&layout.root)(error)),
-        },
         Refused::Op { error, .. } | Refused::Backend(error) => Err(QueueError::at(&layout.root)(error)),
     }
 }
@@ -269,12 +264,12 @@ pub(crate) async fn find(live: &Live, folder: &ZnodePath, entry: &Entry, claim: 
                 })
             });
             let paths: Vec<_> = alike.filter_map(|name| folder.join(name).ok()).collect();
-            let found = live.session.get_many(&paths).await?;
+            let found = get_each(&*live.session, &paths).await?;
             let is_ours = |data: &[u8]| Value::read(data).claim() == Some(claim);
             let ours = paths
                 .into_iter()
                 .zip(found)
-                .find(|(_, found)| found.as_ref().is_some_and(|(data, _)| is_ours(data)));
+                .find(|(_, found)| matches!(found, Ok(Some((data, _))) if is_ours(data)));
             Ok::<_, backend::Error>(ours.map(|(path, _)| path))
         };
         match read.await {
