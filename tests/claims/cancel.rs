@@ -190,7 +190,7 @@ impl Scene {
             "wait for jobs" => Call::new(async move { drop(board.wait(PATIENCE).await.unwrap()) }),
             "wait for one" => {
                 let job = self.board.jobs().ensure_fresh().await.unwrap().into_iter().next().unwrap();
-                Call::new(async move { drop(job.wait(Duration::from_secs(1)).await.unwrap()) })
+                Call::new(async move { assert!(!job.wait(Duration::from_secs(1)).await.unwrap()) })
             }
             "list" => Call::new(async move { drop(board.jobs().ensure_fresh().await.unwrap()) }),
             "look" => {
@@ -256,7 +256,7 @@ impl Scene {
             }
             "wait for work" => Call::new(async move { queue.wait_for_work().await.unwrap() }),
             "entries" => Call::new(async move { drop(queue.entries().await.unwrap()) }),
-            "len" => Call::new(async move { drop(queue.len().await.unwrap()) }),
+            "len" => Call::new(async move { assert_eq!(queue.len().await.unwrap(), 2) }),
             "revive" => {
                 let letter = self.queue.dead_letters().await.unwrap().remove(0);
                 Call::new(async move { assert!(queue.revive(&letter).await.unwrap()) })

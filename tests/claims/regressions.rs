@@ -5,7 +5,7 @@ use std::time::Duration;
 use apportion::{
     PartitionCoordinator,
     backend::{
-        CreateMode, Op, Session,
+        CreateMode, Op,
         memory::LostReply::{AfterApplying, BeforeApplying},
         path::ZnodePath,
     },
