@@ -11,15 +11,13 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use apportion::backend::{Connector as _, path::ZnodePath};
-use support::{Server, eventually, shared_server, zookeeper};
+use support::{Example, Server, eventually, shared_server, zookeeper};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 /// The tick of the harness's servers.
@@ -142,27 +140,10 @@ struct Fleet {
     url: String,
     namespace: String,
     folder: PathBuf,
-    processes: BTreeMap<String, Process>,
+    processes: BTreeMap<String, Example>,
     logs: Vec<PathBuf>,
     alarms: BTreeSet<String>,
 }
-
-struct Process {
-    /// Kills the evaluator when its stdin ends, as it does with this process, however that ends.
-    guard: Child,
-    pid: u32,
-}
-
-const GUARD: &str = r#"
-trap '' INT TERM HUP
-out=$1; shift
-"$@" </dev/null >>"$out" 2>&1 &
-pid=$!
-echo $pid
-read -r word
-kill -9 $pid
-wait $pid
-"#;
 
 /// One evaluation.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
@@ -219,32 +200,18 @@ impl Fleet {
 
     fn start(&mut self, id: &str) {
         let log = self.folder.join(format!("{id}-{}.jsonl", self.logs.len()));
-        let mut guard = Command::new("sh")
-            .args(["-c", GUARD, "sh"])
-            .arg(self.folder.join(format!("{id}.out")))
-            .arg(example("alarm_evaluator"))
-            .args(["--backend", &self.url, "--member-id", id, "--cycle", &format!("{}ms", CYCLE.as_millis())])
-            .arg("--log-evaluations")
-            .arg(&log)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("there is a shell");
-        let mut line = String::new();
-        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let pid = line.trim().parse().expect("the shell writes a process id");
+        let out = self.folder.join(format!("{id}.out"));
+        let (cycle, file) = (format!("{}ms", CYCLE.as_millis()), log.to_string_lossy());
+        let args = ["--backend", &self.url, "--member-id", id, "--cycle", &cycle, "--log-evaluations", &file];
+        // What ran under this id before was killed: it is gone when the new one is there.
+        self.processes.insert(id.into(), Example::start("alarm_evaluator", &out, &args));
         self.logs.push(log);
-        if let Some(mut before) = self.processes.insert(id.into(), Process { guard, pid }) {
-            before.end();
-        }
     }
 
     /// Sends a signal; returns when.
     fn signal(&mut self, id: &str, signal: &str) -> Duration {
-        let script = format!("kill -{signal} {}", self.processes[id].pid);
         let at = now();
-        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success(), "{script}");
+        self.processes[id].signal(signal);
         at
     }
 
@@ -317,15 +284,8 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.processes.values_mut().for_each(Process::end);
+        self.processes.clear();
         let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-impl Process {
-    fn end(&mut self) {
-        drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
     }
 }
 
@@ -357,19 +317,6 @@ fn settled_cycles(lines: &[Line]) -> Vec<(BTreeSet<String>, Settled)> {
         settled.push((members, Settled { number, epoch: lines[0].epoch, end, by }));
     }
     settled
-}
-
-/// The examples lie beside the tests: `cargo test` builds both.
-fn example(name: &str) -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let example = folder.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION);
-    assert!(
-        example.exists(),
-        "there is no {}: `cargo test` builds it, but `cargo test --test fleet` does not; run `cargo build --examples`",
-        example.display()
-    );
-    example
 }
 
 fn show(what: &str, took: Duration) {

@@ -1,6 +1,6 @@
 //! The arguments by which an example becomes one member of a real fleet, and the signal that ends it.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, ops::Deref};
 
 use apportion::{Config, ConfigError};
 use tracing_subscriber::{
@@ -11,7 +11,7 @@ use tracing_subscriber::{
 
 /// The arguments that all examples have.
 #[derive(Debug, clap::Args)]
-pub struct FleetArgs {
+pub struct MemberArgs {
     /// Be one member of a fleet that meets at these servers; `?timeout=6s&namespace=test` and other options of
     /// the library may follow. Without it, a demonstration runs in this process alone and ends by itself
     #[arg(long, value_name = "zookeeper://HOST:PORT,...")]
@@ -19,15 +19,37 @@ pub struct FleetArgs {
     /// The name of this member, unique among those that run at the same time [default: a uuid]
     #[arg(long, value_name = "ID", requires = "backend")]
     pub member_id: Option<String>,
-    /// The group that shares the work [default: the name of the example]
-    #[arg(long, value_name = "NAME", requires = "backend")]
-    group: Option<String>,
     /// Print the library's events to stderr: -v what happens, -vv everything
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
+/// The arguments of examples that share their work in a group.
+#[derive(Debug, clap::Args)]
+pub struct FleetArgs {
+    #[command(flatten)]
+    member: MemberArgs,
+    /// The group that shares the work [default: the name of the example]
+    #[arg(long, value_name = "NAME", requires = "backend")]
+    group: Option<String>,
+}
+
 impl FleetArgs {
+    /// The group that was asked for, or `default`.
+    pub fn group<'a>(&'a self, default: &'a str) -> &'a str {
+        self.group.as_deref().unwrap_or(default)
+    }
+}
+
+impl Deref for FleetArgs {
+    type Target = MemberArgs;
+
+    fn deref(&self) -> &MemberArgs {
+        &self.member
+    }
+}
+
+impl MemberArgs {
     /// The configuration that `--backend` and `--member-id` ask for; `None` without `--backend`.
     pub fn config(&self) -> Result<Option<Config>, ConfigError> {
         let Some(url) = &self.backend else { return Ok(None) };
@@ -38,28 +60,27 @@ impl FleetArgs {
         }))
     }
 
-    /// The group that was asked for, or `default`.
-    pub fn group<'a>(&'a self, default: &'a str) -> &'a str {
-        self.group.as_deref().unwrap_or(default)
-    }
-
     /// Prints the library's events to stderr. A demonstration causes warnings on purpose and explains them, so
     /// it shows none unless asked.
     pub fn print_events(&self) {
-        let level = match (self.verbose, &self.backend) {
-            (0, None) => LevelFilter::OFF,
-            (0, Some(_)) => LevelFilter::WARN,
-            (1, _) => LevelFilter::INFO,
-            _ => LevelFilter::DEBUG,
-        };
-        let is_terminal = std::io::stderr().is_terminal();
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(is_terminal)
-            .without_time();
-        let ours = Targets::new().with_target("apportion", level);
-        tracing_subscriber::registry().with(lines).with(ours).init();
+        print_events(self.verbose, self.backend.is_none());
     }
+}
+
+/// Prints the library's events to stderr: what `-v` was given `verbose` times for; at least warnings, unless this is
+/// a demonstration.
+pub fn print_events(verbose: u8, is_demonstration: bool) {
+    let level = match verbose {
+        0 if is_demonstration => LevelFilter::OFF,
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    let is_terminal = std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).without_time();
+    let ours = Targets::new().with_target("apportion", level);
+    tracing_subscriber::registry().with(lines).with(ours).init();
 }
 
 /// Waits until somebody asks this process to stop: Ctrl-C, or SIGTERM from a service manager.

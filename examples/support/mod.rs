@@ -1,15 +1,17 @@
-//! What the examples share beside the library: arguments, time of day, and lines on a screen.
+//! What the examples share beside the library: arguments, time of day, lines on a screen, and a gate.
 
 #![allow(dead_code, reason = "each example compiles this module for itself and uses its own part of it")]
 #![allow(unreachable_pub, reason = "a module of an example has no public interface")]
 #![allow(unused_imports, unused_macros, reason = "as above")]
 
 pub mod fleet;
+pub mod gate;
 pub mod screen;
 pub mod time;
 
 pub use self::{
-    fleet::{FleetArgs, stopped},
+    fleet::{FleetArgs, MemberArgs, print_events, stopped},
+    gate::Gate,
     screen::{Column, table},
     time::{Cycles, duration, seconds, time_of_day},
 };

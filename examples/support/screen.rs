@@ -75,6 +75,33 @@ pub fn some_of<S: AsRef<str>>(names: &[S], width: usize) -> String {
     text
 }
 
+/// `734 B`, `1.2 kB`, `3.4 MB`.
+pub fn bytes(number: u64) -> String {
+    let (mut value, mut unit) = (number as f64, "B");
+    for larger in ["kB", "MB", "GB"] {
+        // What would be written as 1000 is 1 of the next.
+        if value < 999.5 {
+            break;
+        }
+        (value, unit) = (value / 1000.0, larger);
+    }
+    if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// `file.rs` as it is, and of a longer text the last `room` characters, the first of them replaced by `~`.
+pub fn end_of(text: &str, room: usize) -> String {
+    match text.chars().count().checked_sub(room) {
+        None | Some(0) => text.into(),
+        Some(surplus) => format!("~{}", text.chars().skip(surplus + 1).collect::<String>()),
+    }
+}
+
+/// `[====    ]`, with room for `room` signs.
+pub fn bar(done: f64, room: usize) -> String {
+    let full = ((done.clamp(0.0, 1.0) * room as f64) as usize).min(room);
+    format!("[{}{}]", "=".repeat(full), " ".repeat(room - full))
+}
+
 /// A column of a [`table`].
 #[derive(Clone, Copy, Debug)]
 pub enum Column {

@@ -4,7 +4,10 @@ use std::fmt;
 
 use tracing::{debug, warn};
 
-use super::{FencingToken, Inner, LOCK_VERSION, Lease, leases::Entry};
+use super::{
+    FencingToken, Inner, LOCK_VERSION, Lease,
+    leases::{Entry, Refused},
+};
 use crate::{
     backend::{self, CommitError, Done, Loss, Op, Stat, Znode, path::ZnodePath},
     error::Error,
@@ -104,6 +107,20 @@ impl Hold {
                 finished
             })
             .await
+    }
+
+    /// Waits until a heartbeat has shown that the session lives, if none has for a while. After an outage that the
+    /// session has survived, a lease would else be lost at the first look, given back, and taken again at once, for
+    /// as long as the heartbeat takes.
+    pub(super) async fn confirmed(&self) -> Result<(), Refused> {
+        let Inner { live, tenure, lock, .. } = &*self.lease.inner;
+        while !tenure.is_valid() {
+            if tenure.has_ended() {
+                return Err(live.read_back(lock).await.map_or_else(Refused::Lost, |_| Refused::Taken));
+            }
+            tenure.changed(false).await;
+        }
+        Ok(())
     }
 
     fn settle(&mut self) {

@@ -183,7 +183,9 @@ impl Leases {
         let token = FencingToken::of(&stat);
         debug!(%lock, %token, "taken");
         let lease = Lease { inner: Arc::new(Inner { live: live.clone(), tenure, lock, token, subject }) };
-        Ok((Hold::new(lease, entry), done))
+        let hold = Hold::new(lease, entry);
+        hold.confirmed().await?;
+        Ok((hold, done))
     }
 
     pub(super) fn give_back(&self, dropped: Dropped) {

@@ -134,6 +134,20 @@ async fn a_lease_lapses_before_the_session_can_expire() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_is_taken_after_an_outage_is_held_when_it_is_handed_out() {
+    let bench = Bench::new().await;
+    let session = bench.leases.access().live().await.unwrap().id();
+    bench.memory.suspend(session);
+    // Longer than a lease, shorter than the session: it lives, and has yet to prove it.
+    tokio::time::sleep(T * 7 / 10).await;
+    bench.memory.resume(session);
+    let (hold, _) = bench.take().await.unwrap();
+    assert_eq!(hold.lease().session_id(), session);
+    assert!(hold.lease().is_held());
+    assert_eq!(hold.lease().while_held(async { 7 }).await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
 async fn work_is_dropped_where_it_stands_when_the_lease_is_lost() {
     let bench = Bench::new().await;
     let (hold, _) = bench.take().await.unwrap();

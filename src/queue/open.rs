@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
 use super::{
-    WorkQueue, error::QueueError, layout::Layout, lister, receipts::Receipts, recovery, shelf::Shelf,
+    WorkQueue, error::QueueError, layout::Layout, lister, put::Fill, receipts::Receipts, recovery,
+    shelf::Shelf,
 };
 use crate::{
     backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath},
@@ -97,7 +98,7 @@ impl OpenQueue {
         let shared = Arc::new(Shared {
             shelf: Shelf::new(layout.unowned.clone(), clock.clone()),
             receipts: Receipts::new(layout.receipts.clone()),
-            last_len: AtomicUsize::new(usize::MAX),
+            fill: Fill::default(),
             ended: Notify::new(),
             layout,
             leases: leases.clone(),
@@ -137,8 +138,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) receipts: Receipts,
-    /// How many waited after the last put; `MAX` before the first one.
-    pub(crate) last_len: AtomicUsize,
+    pub(crate) fill: Fill,
     /// Told when something has ended here: results are to be counted.
     pub(crate) ended: Notify,
 }

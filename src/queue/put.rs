@@ -4,7 +4,8 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde_json::Value as Json;
@@ -23,9 +24,15 @@ use super::{
 };
 use crate::{
     backend::{self, CreateMode, Done, Op, path::ZnodePath},
+    clock::Moment,
     error::Error,
     session::Live,
 };
+
+/// How long a count is good for, and how many putters can have one at the same time without putting too much: each
+/// puts no more than that part of what there was room for.
+const GOOD_FOR: Duration = Duration::from_millis(50);
+const SHARED_BY: usize = 64;
 
 /// The priority of what is put without one; the original's.
 const DEFAULT_PRIORITY: u16 = 100;
@@ -104,6 +111,41 @@ impl fmt::Debug for Put {
     }
 }
 
+/// How many waited when they were last counted. Counting each time would make a put take twice as long.
+#[derive(Debug, Default)]
+pub(crate) struct Fill(Mutex<Option<Counted>>);
+
+#[derive(Debug)]
+struct Counted {
+    len: usize,
+    at: Moment,
+    /// How many were put here since.
+    puts: usize,
+}
+
+impl Fill {
+    fn last(&self) -> Option<usize> {
+        self.lock().as_ref().map(|counted| counted.len)
+    }
+
+    fn set(&self, len: usize, at: Moment) {
+        *self.lock() = Some(Counted { len, at, puts: 0 });
+    }
+
+    /// Whether one more is put without counting.
+    fn is_certain(&self, now: Moment, max_len: usize) -> bool {
+        self.lock().as_mut().is_some_and(|counted| {
+            counted.puts += 1;
+            let room = max_len.saturating_sub(counted.len) / SHARED_BY;
+            counted.puts <= room && now.saturating_since(counted.at) < GOOD_FOR
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Counted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A put that was found in order.
 struct Posting {
     shared: Arc<Shared>,
@@ -129,7 +171,7 @@ impl Posting {
 
     /// Puts it; an error that may pass by itself, if nothing was done for now.
     async fn attempt(&self, live: &Live) -> Result<Option<backend::Error>, QueueError> {
-        let Shared { layout, receipts, shelf, .. } = &*self.shared;
+        let Shared { layout, receipts, shelf, fill, clock, options, .. } = &*self.shared;
         loop {
             if let Some(error) = passing(self.refuse_if_full(live).await)? {
                 return Ok(Some(error));
@@ -149,12 +191,18 @@ impl Posting {
             let to = Layout::entry(&layout.unowned, self.priority.into(), &self.label);
             let create = Op::create(&to, self.data.clone(), CreateMode::PersistentSequential);
             let ops = [create].into_iter().chain(bucket).collect();
-            // The two go out together; the count is for the next put.
             let put = receipts.commit(live, ops);
-            let (put, len) = tokio::join!(put, count(&*live.session, &layout.unowned));
-            if let Ok(len) = len {
-                self.shared.last_len.store(len, Ordering::Relaxed);
-            }
+            let put = if fill.is_certain(clock.now(), options.max_len) {
+                put.await
+            } else {
+                // The two go out together; the count is for the next put.
+                let now = clock.now();
+                let (put, len) = tokio::join!(put, count(&*live.session, &layout.unowned));
+                if let Ok(len) = len {
+                    fill.set(len, now);
+                }
+                put
+            };
             match put {
                 Ok(done) => {
                     let path = done.and_then(|done| match done.into_iter().next() {
@@ -180,12 +228,12 @@ impl Posting {
     /// Counts only where the last put has seen a queue that was full, or nobody has looked yet.
     async fn refuse_if_full(&self, live: &Live) -> Result<(), QueueError> {
         let (shared, max_len) = (&self.shared, self.shared.options.max_len);
-        if shared.last_len.load(Ordering::Relaxed) < max_len {
+        if shared.fill.last().is_some_and(|len| len < max_len) {
             return Ok(());
         }
-        let unowned = &shared.layout.unowned;
+        let (unowned, now) = (&shared.layout.unowned, shared.clock.now());
         let len = count(&*live.session, unowned).await.map_err(QueueError::at(unowned))?;
-        shared.last_len.store(len, Ordering::Relaxed);
+        shared.fill.set(len, now);
         if len >= max_len { Err(QueueError::Full { len, max_len }) } else { Ok(()) }
     }
 

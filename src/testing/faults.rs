@@ -38,6 +38,8 @@ pub struct Calls {
     pub get_manys: u64,
     /// [`Session::watch_node`].
     pub node_watches: u64,
+    /// [`Session::sync`].
+    pub syncs: u64,
     /// [`Session::commit`] with at least one operation.
     pub commits: u64,
     /// Those of `commits` with an operation other than a check.
@@ -228,6 +230,7 @@ impl Session for FaultySession {
     }
 
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {
+        lock(&self.book).calls.syncs += 1;
         self.inner.sync(path)
     }
 
@@ -263,8 +266,17 @@ mod tests {
         first.children(&path).await.unwrap();
         second.watch_children(&path).await.unwrap();
         second.watch_node(&path).await.unwrap();
-        let expected =
-            Calls { opens: 2, lists: 2, gets: 1, get_manys: 1, node_watches: 1, commits: 2, writes: 1 };
+        first.sync(&path).await.unwrap();
+        let expected = Calls {
+            opens: 2,
+            lists: 2,
+            gets: 1,
+            get_manys: 1,
+            node_watches: 1,
+            syncs: 1,
+            commits: 2,
+            writes: 1,
+        };
         assert_eq!(faults.calls(), expected);
     }
 

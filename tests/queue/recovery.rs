@@ -204,6 +204,24 @@ async fn waiting_outlasts_the_session(store: Store) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn waiting_for_results_outlasts_an_outage_of_any_length() {
+    let store = Store::memory();
+    let (agent, queue) = worker(&store, "a").await;
+    queue.put("x").await.unwrap();
+    let mut collecting = pin!(queue.collect(1));
+    assert!(tokio::time::timeout(100 * MS, collecting.as_mut()).await.is_err());
+    store.ensemble().refuse_connections(true);
+    store.ensemble().expire(agent.coordinator.session_id().unwrap());
+    let waited = tokio::time::timeout(600 * SECOND, collecting.as_mut()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    store.ensemble().refuse_connections(false);
+    let (done, collected) =
+        tokio::join!(async { soon(queue.take()).await.unwrap().done("y").await }, soon(collecting));
+    done.unwrap();
+    assert_eq!(collected.unwrap()[0].result(), Some(&json!("y")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_taken_under_a_name_that_was_there_before_is_not_taken_for_abandoned() {
     let store = Store::memory();
     let (_agent, queue) = worker(&store, "a").await;

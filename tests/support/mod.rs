@@ -15,6 +15,7 @@
 pub mod broker;
 pub mod ensemble;
 pub mod events;
+pub mod example;
 pub mod fleet;
 mod process;
 pub mod proxy;
@@ -27,6 +28,7 @@ use apportion::backend::zookeeper::{Hosts, ZooKeeper};
 pub use self::{
     broker::{Broker, shared_broker},
     ensemble::Ensemble,
+    example::Example,
     proxy::{Mode, Proxy},
     server::{Server, Settings},
 };

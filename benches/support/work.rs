@@ -1,0 +1,155 @@
+//! What `board` and `board_peer` measure. Each step opens what it needs first, and starts its clock then.
+//!
+//! Each worker has a thread, a runtime and a session of its own, as if it were a process.
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+use std::{
+    future::Future,
+    sync::{
+        Barrier,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use apportion::{Config, PartitionCoordinator, backend::Memory};
+use serde_json::json;
+
+/// Where the store is.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Memory(Memory),
+    /// A server, as `host:port`.
+    Server(String),
+}
+
+impl Place {
+    async fn connect(&self) -> PartitionCoordinator {
+        let config = match self {
+            Place::Memory(memory) => Config::for_backend(memory.clone()),
+            Place::Server(host) => Config::from_url(&format!("zookeeper://{host}")).expect("it is one"),
+        };
+        PartitionCoordinator::connect(config).await.expect("the store answers")
+    }
+}
+
+/// Runs it on a runtime of one thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("there is a thread").block_on(work)
+}
+
+/// Posts jobs, one after the other.
+pub(crate) fn post(place: &Place, path: &str, count: usize) -> Duration {
+    block_on(async {
+        let coordinator = place.connect().await;
+        let board = coordinator.job_board(path).await.expect("it opens");
+        let start = Instant::now();
+        for number in 0..count {
+            let name = format!("job-{number}");
+            board.post(name).details(json!({ "number": number })).await.expect("it is posted");
+        }
+        let took = start.elapsed();
+        coordinator.shutdown().await.expect("it ends");
+        took
+    })
+}
+
+/// Claims and consumes all jobs of a board.
+pub(crate) fn consume(place: &Place, path: &str, workers: usize, count: usize) -> Duration {
+    by_all(workers, count, async |turns| {
+        let coordinator = place.connect().await;
+        let board = coordinator.job_board(path).await.expect("it opens");
+        turns.start();
+        while turns.next() {
+            board.claim_next().await.expect("there is one").consume().await.expect("it is consumed");
+        }
+        turns.end();
+        coordinator.shutdown().await.expect("it ends");
+    })
+}
+
+/// From no connection to the jobs with their state, and the same again, read anew.
+pub(crate) fn iterate(place: &Place, path: &str, count: usize) -> [Duration; 2] {
+    block_on(async {
+        let mut start = Instant::now();
+        let coordinator = place.connect().await;
+        let board = coordinator.job_board(path).await.expect("it opens");
+        let mut both = [Duration::ZERO; 2];
+        for took in &mut both {
+            let jobs = board.jobs().ensure_fresh().await.expect("it is listed");
+            let unclaimed = jobs.iter().filter(|job| !job.is_claimed()).count();
+            *took = start.elapsed();
+            assert_eq!((jobs.len(), unclaimed), (count, count));
+            start = Instant::now();
+        }
+        coordinator.shutdown().await.expect("it ends");
+        both
+    })
+}
+
+/// Puts entries into a queue, one after the other.
+pub(crate) fn put(place: &Place, root: &str, count: usize) -> Duration {
+    block_on(async {
+        let coordinator = place.connect().await;
+        let queue = coordinator.queue(root).await.expect("it opens");
+        let start = Instant::now();
+        for number in 0..count {
+            queue.put(json!({ "number": number })).await.expect("it is put");
+        }
+        let took = start.elapsed();
+        coordinator.shutdown().await.expect("it ends");
+        took
+    })
+}
+
+/// Takes and finishes all entries of a queue.
+pub(crate) fn finish(place: &Place, root: &str, workers: usize, count: usize) -> Duration {
+    by_all(workers, count, async |turns| {
+        let coordinator = place.connect().await;
+        let queue = coordinator.queue(root).await.expect("it opens");
+        turns.start();
+        while turns.next() {
+            queue.take().await.expect("there is one").done(true).await.expect("it is finished");
+        }
+        turns.end();
+        coordinator.shutdown().await.expect("it ends");
+    })
+}
+
+/// Hands out as many turns as there is work.
+struct Turns {
+    left: AtomicUsize,
+    all: Barrier,
+}
+
+impl Turns {
+    /// Waits until all are ready.
+    fn start(&self) {
+        self.all.wait();
+    }
+
+    fn next(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Waits until all are through.
+    fn end(&self) {
+        self.all.wait();
+    }
+}
+
+/// From when all are ready until all are through.
+fn by_all(workers: usize, count: usize, work: impl AsyncFn(&Turns) + Sync) -> Duration {
+    let turns = Turns { left: AtomicUsize::new(count), all: Barrier::new(workers + 1) };
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| block_on(work(&turns)));
+        }
+        turns.start();
+        let start = Instant::now();
+        turns.end();
+        start.elapsed()
+    })
+}

@@ -1,0 +1,84 @@
+//! A worker with a thread and a runtime of its own, so that it can die as a process does.
+
+use std::{
+    future::Future,
+    io,
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use apportion::worker::WorkerBuilder;
+use tokio::{runtime, sync::oneshot, task::spawn_blocking};
+
+use crate::support::Failure;
+
+/// How long a worker may take to finish what it runs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub struct Process {
+    pub name: &'static str,
+    end: oneshot::Sender<End>,
+    thread: JoinHandle<bool>,
+}
+
+enum End {
+    ShutDown,
+    Crash,
+}
+
+impl Process {
+    /// Starts `worker`, and waits until it takes requests.
+    pub async fn start(name: &'static str, worker: WorkerBuilder) -> Result<Process, Failure> {
+        let (started, is_started) = oneshot::channel();
+        let (end, is_ended) = oneshot::channel();
+        let live = move || live(worker, started, is_ended);
+        let thread = Builder::new().name(name.into()).spawn(live)?;
+        is_started.await??;
+        Ok(Process { name, end, thread })
+    }
+
+    /// Lets it finish what it runs. Returns whether it did so in time.
+    pub fn shut_down(self) -> impl Future<Output = bool> {
+        self.finish(End::ShutDown)
+    }
+
+    /// Ends it between one instruction and the next, as far as anybody else can tell.
+    pub async fn crash(self) {
+        self.finish(End::Crash).await;
+    }
+
+    async fn finish(self, end: End) -> bool {
+        // If nobody takes it, the thread is at its end already.
+        let _ = self.end.send(end);
+        spawn_blocking(|| self.thread.join()).await.is_ok_and(|ended| ended.unwrap_or(false))
+    }
+}
+
+fn live(
+    worker: WorkerBuilder,
+    started: oneshot::Sender<Result<(), Failure>>,
+    end: oneshot::Receiver<End>,
+) -> bool {
+    let start = |runtime: io::Result<runtime::Runtime>| {
+        let runtime = runtime?;
+        let worker = runtime.block_on(worker.start())?;
+        Ok((runtime, worker))
+    };
+    let (runtime, worker) = match start(runtime::Builder::new_current_thread().enable_all().build()) {
+        Ok(both) => both,
+        Err(failure) => {
+            let _ = started.send(Err(failure));
+            return false;
+        }
+    };
+    let _ = started.send(Ok(()));
+    match runtime.block_on(end) {
+        Ok(End::ShutDown) => runtime.block_on(worker.shutdown(PATIENCE)),
+        Ok(End::Crash) | Err(_) => {
+            // Before the worker, which says goodbye when it is dropped: without a runtime it cannot.
+            drop(runtime);
+            drop(worker);
+            false
+        }
+    }
+}

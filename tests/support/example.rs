@@ -1,0 +1,81 @@
+//! The examples as child processes that die with the test process, whatever kills that.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use super::process::Guarded;
+
+/// Runs "$@" until it ends, or the pipe on stdin does, as it does with the test process. What it writes goes to $out,
+/// its exit code to $out.code.
+const GUARD: &str = r#"
+trap '' INT TERM HUP
+out=$1; shift
+rm -f "$out.code"
+"$@" </dev/null >>"$out" 2>&1 &
+pid=$!
+echo $pid
+exec 3<&0 >/dev/null
+(read -r word <&3; kill -9 $pid) &
+reader=$!
+wait $pid
+echo $? >"$out.code"
+kill -9 $reader
+"#;
+
+/// A process of an example. Dropping it kills it.
+#[derive(Debug)]
+pub struct Example {
+    process: Option<Guarded>,
+    out: PathBuf,
+}
+
+impl Example {
+    /// Starts the example `name`; what it writes is appended to the file `out`.
+    pub fn start(name: &str, out: &Path, args: &[&str]) -> Example {
+        let process = Guarded::spawn(GUARD, |shell| {
+            shell.arg(out).arg(find(name)).args(args);
+        });
+        Example { process: Some(process), out: out.into() }
+    }
+
+    /// Sends a signal, such as `KILL`.
+    pub fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("it is there until it is dropped");
+        assert!(process.signal(signal), "{signal}: {} is gone", self.out.display());
+    }
+
+    /// What it has written so far.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// How it ended; `None` as long as it runs.
+    pub fn exit_code(&self) -> Option<i32> {
+        let mut file = self.out.clone().into_os_string();
+        file.push(".code");
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+}
+
+/// The examples lie beside the tests: `cargo test` builds both.
+fn find(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("a test has a file");
+    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let example = folder.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION);
+    assert!(
+        example.exists(),
+        "there is no {}: `cargo test` builds it, but `cargo test --test fleet` does not; run `cargo build --examples`",
+        example.display()
+    );
+    example
+}
