@@ -31,7 +31,7 @@ use crate::{
 /// Least time between two listings that nobody waits for: a storm of claims changes the children without end.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What each child adds to that, so that a huge board is not listed all the time.
-const PAUSE_A_CHILD: Duration = Duration::from_micros(2);
+const PAUSE_A_CHILD: Duration = Duration::from_micros(10);
 /// How long a change may go unseen while nobody wants to know: otherwise every board of a fleet would list at every
 /// post and claim of every other.
 const UNSEEN: Duration = Duration::from_millis(100);

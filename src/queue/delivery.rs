@@ -12,6 +12,7 @@ use super::{
     layout::Layout,
     open::{Handle, Shared},
     recovery::give_back,
+    take::find,
     value::Value,
 };
 use crate::{
@@ -120,8 +121,16 @@ impl Custody {
             Op::delete(&self.owned, Some(self.version)),
             Op::create(&to, data, CreateMode::PersistentSequential),
         ];
-        let owned = self.owned.clone();
-        self.finish(Around { before, after: Vec::new() }, Some(owned)).await?;
+        let (owned, live) = (self.owned.clone(), self.hold().lease().live().clone());
+        let done = self.finish(Around { before, after: Vec::new() }, Some(owned.clone())).await?;
+        // The reply was lost. That claim and entry are gone tells little: somebody may have deleted the claim, and
+        // others have given the entry back.
+        if done.is_none() {
+            let claim = value.claim().unwrap_or_default();
+            if find(&live, folder, &self.entry, claim).await.is_none() {
+                return Err(QueueError::Unknown { path: owned.to_string() });
+            }
+        }
         self.shared.ended.notify_one();
         Ok(())
     }

@@ -99,14 +99,13 @@ impl Task {
     async fn look(&mut self, live: &Live) -> Result<(usize, Watch), backend::Error> {
         let (shared, session) = (self.shared.clone(), &*live.session);
         let layout = &shared.layout;
-        // In this order: an entry and its claim appear in one transaction, so what is owned in the first reading and
-        // has no claim in the second has lost it. The other way round, whatever is taken between the two readings
-        // would look abandoned.
         let read = async {
+            // The watch before all else: what is taken and abandoned after that makes it fire.
+            let (claims, _, watch) = session.watch_children(&layout.claims).await?;
             let (owned, _) = session.children(&layout.owned).await?;
-            Ok::<_, backend::Error>((owned, session.watch_children(&layout.claims).await?))
+            Ok::<_, backend::Error>((claims, watch, owned))
         };
-        let (owned, (claims, _, watch)) = match read.await {
+        let (claims, watch, owned) = match read.await {
             Err(backend::Error::NoNode) => {
                 lay_out(session, layout).await?;
                 return Err(backend::Error::NoNode);
@@ -115,16 +114,28 @@ impl Task {
         };
         let owned = self.left_alone.sort_out(&layout.owned, &owned);
         self.learn(session, layout, owned).await?;
-        let claims: HashSet<_> = claims.into_iter().collect();
-        let taken = self.known.iter().filter_map(|(entry, claim)| Some((entry, claim.as_ref()?)));
-        let dead = taken.filter(|(_, claim)| !claims.contains(*claim));
-        let mut dead: Vec<_> = dead.map(|(entry, claim)| (entry.clone(), claim.clone())).collect();
+        let mut claims: HashSet<_> = claims.into_iter().collect();
+        let mut dead = self.without(&claims);
+        if !dead.is_empty() {
+            // They may have been taken since. An entry and its claim appear in one transaction, so what is owned in the
+            // last reading and has no claim in this one has lost it.
+            let (now, _) = session.children(&layout.claims).await?;
+            claims = now.into_iter().collect();
+            dead = self.without(&claims);
+        }
         // Whoever else looks at this moment starts elsewhere.
         self.dice.shuffle(&mut dead);
         for (entry, claim) in dead {
             self.give_back(session, &entry, &claim).await?;
         }
         Ok((claims.len(), watch))
+    }
+
+    /// What is owned under none of these claims, and under which it was taken.
+    fn without(&self, claims: &HashSet<String>) -> Vec<(Entry, String)> {
+        let taken = self.known.iter().filter_map(|(entry, claim)| Some((entry, claim.as_ref()?)));
+        let dead = taken.filter(|(_, claim)| !claims.contains(*claim));
+        dead.map(|(entry, claim)| (entry.clone(), claim.clone())).collect()
     }
 
     /// Reads what was not yet there when it was last looked.

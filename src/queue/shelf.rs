@@ -28,7 +28,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// From how many entries of one priority is chosen at most, when others are after the first one as well.
-const WIDEST: usize = 16;
+const WIDEST: usize = 64;
 
 /// How many are added between two looks.
 const MOST_ADDED: u64 = 1000;
@@ -273,12 +273,13 @@ impl Shelf {
     }
 
     /// Whether what was chosen was still there. A single miss comes from choosing from a look that is stale; several in
-    /// a row mean that others are after the same entries.
+    /// a row mean that others are after the same entries. Wider at once and narrower in small steps: each miss is a
+    /// request for nothing, and the others are still there after a hit.
     pub(crate) fn adapt(&self, was_there: bool) {
         let mut stock = self.lock();
         stock.misses = if was_there { 0 } else { stock.misses + 1 };
         match stock.misses {
-            0 => stock.width = (stock.width / 2).max(1),
+            0 => stock.width = (stock.width - 1).max(1),
             1 => {}
             _ => stock.width = (stock.width * 2).min(WIDEST),
         }

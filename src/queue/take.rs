@@ -224,7 +224,7 @@ async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Valu
         Ok((hold, done)) => {
             let owned = match done.and_then(|done| done.into_iter().nth(1)) {
                 Some(Done::Created(path)) => Some(path),
-                _ => find(shared, live, &entry, &claim).await,
+                _ => find(live, &layout.owned, &entry, &claim).await,
             };
             // Without it, the hold is given back, and what is owned under it then is as well.
             let Some(owned) = owned else { return Ok(None) };
@@ -253,9 +253,8 @@ async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Valu
     }
 }
 
-/// The name that the store gave to what was taken, if its reply was lost.
-async fn find(shared: &Shared, live: &Live, entry: &Entry, claim: &str) -> Option<ZnodePath> {
-    let folder = &shared.layout.owned;
+/// The name that the store gave in `folder` to what was taken under `claim`, if its reply was lost.
+pub(crate) async fn find(live: &Live, folder: &ZnodePath, entry: &Entry, claim: &str) -> Option<ZnodePath> {
     loop {
         let read = async {
             let (names, _) = live.session.children(folder).await?;
