@@ -56,6 +56,7 @@ mod jobs;
 mod layout;
 mod post;
 mod posting;
+mod python_json;
 mod shared;
 
 use std::{

@@ -257,7 +257,7 @@ async fn what_is_released_comes_again_with_its_updated_payload(store: Store) {
     let again = soon(queue.take()).await.unwrap();
     assert_eq!((payload(&again), again.attempt()), (json!({ "step": 3 }), 2));
     assert_eq!((again.entry().label(), again.entry().priority()), ("l:1", 7));
-    assert!(again.lease().token() > first);
+    assert!(again.token() > first);
     // Dropped, it is given back as well, and the attempt counts.
     drop(again);
     counts_become(&store, [1, 0, 0, 0, 0]).await;

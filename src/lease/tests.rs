@@ -4,9 +4,10 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    backend::{Connector, Memory, Session, memory::LostReply},
+    backend::{self, Connector, CreateMode, Done, Memory, Session, memory::LostReply},
     config::Config,
     session::Keeper,
+    task::Tasks,
     testing::Faults,
 };
 

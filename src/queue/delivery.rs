@@ -18,7 +18,7 @@ use super::{
 use crate::{
     backend::{self, CommitError, CreateMode, Done, Op, path::ZnodePath},
     error::Error,
-    lease::{Around, Hold, Lease, LeaseLost, Unfinished},
+    lease::{Around, FencingToken, Hold, Lease, LeaseLost, Unfinished},
 };
 
 /// Something that this worker has taken from a queue, and nobody else has: until it is ended, or its lease is lost.
@@ -221,6 +221,11 @@ impl Delivery {
     /// [`while_held`](Lease::while_held) to stop the work when it is not.
     pub fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// What a store can compare that the work writes to; of two deliveries of one entry the later has the higher one.
+    pub fn token(&self) -> FencingToken {
+        self.lease.token()
     }
 
     /// Writes another payload, for instance how far the work has come: whoever gets the entry next goes on there.

@@ -69,10 +69,11 @@ impl OpenQueue {
     }
 
     /// After how many deliveries without a result an entry goes aside, to the
-    /// [dead letters](WorkQueue::dead_letters); a number or `None` for never, 5 unless said otherwise. It counts
+    /// [dead letters](WorkQueue::dead_letters); a number, at least 1, or `None` for never; 5 unless said otherwise. It counts
     /// where the entry is given back, so all processes should say the same.
     pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
-        self.options.max_attempts = max_attempts.into();
+        // With 0, what nobody waited for any more would go aside.
+        self.options.max_attempts = max_attempts.into().map(|most| most.max(1));
         self
     }
 

@@ -133,6 +133,27 @@ async fn a_python_claim_is_respected_by_one_who_lost_his_own(store: Store) {
     claim(&ours).await.consume().await.unwrap();
 }
 
+async fn a_python_conductor_that_has_read_a_job_before_our_claim_is_refused_and_reads_again(store: Store) {
+    let (_a, ours) = worker(&store, "a").await;
+    let job = ours.post("x").await.unwrap();
+    let python = store.session().await;
+    let (before, stat) = znode(&*python, job.path()).await;
+    ours.claim(&job).await.unwrap().abandon().await.unwrap();
+    let lock = path(&format!("{}.lock", job.path()));
+    let claim = |version| {
+        let create = Op::create(&lock, "{\"owner\": \"p\"}", CreateMode::Ephemeral);
+        python.commit(vec![Op::Check { path: job.path().clone(), version: Some(version) }, create])
+    };
+    assert_eq!(claim(stat.version).await.unwrap_err().index, Some(0));
+    assert!(!exists(&*python, &lock).await);
+    let (again, stat) = znode(&*python, job.path()).await;
+    assert_eq!(again, before);
+    claim(stat.version).await.unwrap();
+    let ends = vec![Op::delete(&lock, Some(0)), Op::delete(job.path(), Some(stat.version))];
+    python.commit(ends).await.unwrap();
+    assert!(names(&ours).await.is_empty());
+}
+
 async fn a_post_whose_session_dies_before_the_reply_is_reported_with_its_uuid(store: Store) {
     let (agent, board) = worker(&store, "a").await;
     let uuid = uuid::Uuid::new_v4();
@@ -237,6 +258,7 @@ on_both_backends!(
     a_job_whose_holder_loses_its_session_is_anothers_and_the_holder_can_do_no_harm,
     a_holder_whose_lock_was_broken_learns_of_it_and_leaves_the_next_one_alone,
     a_python_claim_is_respected_by_one_who_lost_his_own,
+    a_python_conductor_that_has_read_a_job_before_our_claim_is_refused_and_reads_again,
     a_post_whose_session_dies_before_the_reply_is_reported_with_its_uuid,
     a_board_goes_on_after_a_lost_session_and_registers_again,
     while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_time,

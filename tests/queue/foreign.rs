@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{counts, counts_become, names, names_in, path, payload, soon, values, worker};
 use crate::support::{
     events::Events,
+    eventually,
     fleet::{MS, SECOND, Store, on_both_backends, znode},
 };
 
@@ -125,12 +126,19 @@ async fn odd_names_in_any_folder_disturb_nobody_and_stay(store: Store) {
     assert_eq!(soon(queue.collect(100)).await.unwrap().confirm().await.unwrap().len(), 5);
     counts_become(&store, [odd.len(); 5]).await;
     // The looks at what is owned follow some time later.
-    tokio::time::sleep(2 * SECOND).await;
-    let reported = events.take(tracing::Level::WARN);
+    let reported = std::cell::RefCell::new(Vec::new());
+    let times = |folder: &str, name: &str| {
+        let path = format!("/{folder}/{name} ");
+        reported.borrow().iter().filter(|line: &&String| line.contains(&path)).count()
+    };
+    let all = || async {
+        reported.borrow_mut().extend(events.take(tracing::Level::WARN));
+        odd.iter().all(|name| times("owned", name) > 0).then_some(())
+    };
+    eventually("reports", 20 * SECOND, all).await;
     for folder in ["unowned", "owned"] {
         for name in odd {
-            let is_it = |line: &&String| line.contains(&format!("/{folder}/{name} "));
-            assert_eq!(reported.iter().filter(is_it).count(), 1, "{folder}/{name} in {reported:#?}");
+            assert_eq!(times(folder, name), 1, "{folder}/{name} in {reported:#?}");
         }
     }
 }
