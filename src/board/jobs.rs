@@ -185,7 +185,7 @@ impl BoardEvents {
                 Some(slot) => self.seen.insert(name, slot.clone()),
                 None => self.seen.remove(&name),
             };
-            events.extend(self.between(before, now));
+            events.extend(self.between(before.as_ref(), now.as_ref()));
         }
         // Stable: a job is posted before it is claimed.
         events.sort_by_key(|event| event.job().known.stat.czxid);
@@ -193,18 +193,17 @@ impl BoardEvents {
     }
 
     /// What has happened to what has this name.
-    fn between(&self, before: Option<Slot>, now: Option<Slot>) -> impl Iterator<Item = BoardEvent> + use<> {
+    fn between(&self, before: Option<&Slot>, now: Option<&Slot>) -> impl Iterator<Item = BoardEvent> + use<> {
         let job = |slot: &Slot| Job {
             known: slot.known.clone(),
             is_claimed: slot.is_claimed,
             board: self.board.clone(),
         };
-        let is_same =
-            matches!((&before, &now), (Some(before), Some(now)) if before.known.is_same(&now.known));
-        let was_claimed = is_same && before.as_ref().is_some_and(|slot| slot.is_claimed);
-        let removed = before.filter(|_| !is_same).map(|slot| BoardEvent::Removed(job(&slot)));
-        let posted = now.as_ref().filter(|_| !is_same).map(|slot| BoardEvent::Posted(job(slot)));
-        let moved = now.as_ref().and_then(|slot| match (was_claimed, slot.is_claimed) {
+        let is_same = matches!((before, now), (Some(before), Some(now)) if before.known.is_same(&now.known));
+        let was_claimed = is_same && before.is_some_and(|slot| slot.is_claimed);
+        let removed = before.filter(|_| !is_same).map(|slot| BoardEvent::Removed(job(slot)));
+        let posted = now.filter(|_| !is_same).map(|slot| BoardEvent::Posted(job(slot)));
+        let moved = now.and_then(|slot| match (was_claimed, slot.is_claimed) {
             (false, true) => Some(BoardEvent::Claimed(job(slot))),
             (true, false) => Some(BoardEvent::Released(job(slot))),
             (true, true) | (false, false) => None,
