@@ -38,6 +38,7 @@
 //! An owned entry whose claim is gone is given back by any process that has the queue open. What a Python worker has
 //! taken has no claim, and is left alone.
 
+mod ahead;
 mod collect;
 mod delivery;
 mod entry;

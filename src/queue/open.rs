@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
 use super::{
-    WorkQueue, error::QueueError, layout::Layout, lister, put::Fill, receipts::Receipts, recovery,
-    shelf::Shelf,
+    WorkQueue, ahead::Ahead, error::QueueError, layout::Layout, lister, put::Fill, receipts::Receipts,
+    recovery, shelf::Shelf,
 };
 use crate::{
     backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath},
@@ -96,6 +96,7 @@ impl OpenQueue {
         });
         made.await?;
         let shared = Arc::new(Shared {
+            ahead: Ahead::default(),
             shelf: Shelf::new(layout.unowned.clone(), clock.clone()),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Fill::default(),
@@ -137,6 +138,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
     pub(crate) shelf: Arc<Shelf>,
+    pub(crate) ahead: Ahead,
     pub(crate) receipts: Receipts,
     pub(crate) fill: Fill,
     /// Told when something has ended here: results are to be counted.

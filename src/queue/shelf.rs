@@ -168,6 +168,13 @@ impl Shelf {
         }
     }
 
+    /// The next ones in their order, up to `count`; none while others are after them as well.
+    pub(crate) fn next(&self, count: usize) -> Vec<Arc<Entry>> {
+        let stock = self.lock();
+        let count = if stock.width == 1 { count } else { 0 };
+        stock.entries.iter().take(count).cloned().collect()
+    }
+
     /// All that wait, in their order; `None` while that is being looked at.
     pub(crate) fn entries(&self, looking: &Looking) -> Result<Option<Vec<Entry>>, Found> {
         let stock = self.lock();

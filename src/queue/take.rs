@@ -22,7 +22,7 @@ use super::{
     value::Value,
 };
 use crate::{
-    backend::{self, CreateMode, Done, Op, path::ZnodePath},
+    backend::{self, CreateMode, Done, Op, Znode, path::ZnodePath},
     error::Error,
     lease::{Around, Refused, Request},
     session::{
@@ -163,15 +163,13 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
         Err(Error::Unreachable { .. }) => return Ok(Vec::new()),
         live => live?,
     };
-    let unowned = &shared.layout.unowned;
-    let paths: Vec<_> = chosen.iter().map(|chosen| path_of(unowned, chosen.entry())).collect();
-    let found = match get_each(&*live.session, &paths).await {
+    let found = match read(&shared, &live, &chosen).await {
         Ok(found) => found,
         Err(error) if error.is_unknown() => {
             sleep(PAUSE).await;
             return Ok(Vec::new());
         }
-        Err(error) => return Err(QueueError::at(unowned)(error)),
+        Err(error) => return Err(QueueError::at(&shared.layout.unowned)(error)),
     };
     let mut asked: Vec<Pin<Box<dyn Future<Output = Outcome> + Send>>> = Vec::new();
     for (chosen, found) in chosen.into_iter().zip(found) {
@@ -198,6 +196,33 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
         Some(error) if taken.is_empty() => Err(error),
         _ => Ok(taken),
     }
+}
+
+/// The values of what was chosen. For a single one, which another soon follows, perhaps with some of the next ones.
+async fn read(
+    shared: &Shared,
+    live: &Live,
+    chosen: &[Chosen],
+) -> Result<Vec<Result<Option<Znode>, Denied>>, backend::Error> {
+    let path = |entry: &Entry| path_of(&shared.layout.unowned, entry);
+    let [one] = chosen else {
+        let paths: Vec<_> = chosen.iter().map(|chosen| path(chosen.entry())).collect();
+        return get_each(&*live.session, &paths).await;
+    };
+    let (ahead, now) = (&shared.ahead, shared.clock.now());
+    if let Some(found) = ahead.find(one.entry(), live.id(), now) {
+        return Ok(vec![Ok(Some(found))]);
+    }
+    let next = shared.shelf.next(ahead.count(now));
+    let paths: Vec<_> = std::iter::once(one.entry()).chain(next.iter().map(|it| &**it)).map(path).collect();
+    let mut found = get_each(&*live.session, &paths).await?.into_iter();
+    let first: Vec<_> = found.by_ref().take(1).collect();
+    if let [Ok(Some((data, _)))] = &first[..] {
+        let read =
+            next.iter().zip(found).filter_map(|(entry, found)| Some((Entry::clone(entry), found.ok()??)));
+        ahead.keep(live.id(), now, data.len(), read);
+    }
+    Ok(first)
 }
 
 async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Value, version: i32) -> Outcome {

@@ -241,7 +241,7 @@ async fn the_labels_of_a_queue_and_its_folders_are_made_again_if_somebody_delete
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_put_costs_one_request_and_a_take_two() {
+async fn a_put_costs_one_request_and_a_take_one_or_two() {
     let store = Store::memory();
     let agent = store.agent("a").await;
     let queue = open(&store, &agent).await;
@@ -259,6 +259,7 @@ async fn a_put_costs_one_request_and_a_take_two() {
     }
     let taken = agent.faults().calls();
     assert_eq!(taken.writes - put.writes, 20, "one to take, one to end");
-    assert_eq!(taken.get_manys - put.get_manys, 10);
+    let reads = taken.get_manys - put.get_manys;
+    assert!(reads < 5, "{reads} requests for the values of ten: some are read ahead");
     assert!(taken.lists - put.lists < 10, "{} looks", taken.lists - put.lists);
 }
