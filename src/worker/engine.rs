@@ -184,13 +184,10 @@ impl Engine {
 
     /// A worker says what it can run. Returns whether that is news.
     pub(super) fn on_notify(&mut self, reply: &NotifyReply, now: Moment) -> bool {
+        let is_back = self.finder.heard(reply.topic(), now);
         let is_news = self.finder.lists(reply.topic(), reply.tasks().iter().cloned(), now);
-        if is_news {
-            for id in std::mem::take(&mut self.waiting) {
-                if let Some(id) = self.send(id) {
-                    self.waiting.push_back(id);
-                }
-            }
+        if is_news || is_back {
+            self.send_waiting();
         }
         is_news
     }
@@ -209,9 +206,10 @@ impl Engine {
         let Some(topic) = &entry.topic else {
             return Heard::Odd("nobody was asked yet".into());
         };
-        self.finder.heard(topic, now);
+        let is_back = self.finder.heard(topic, now);
         entry.heard = now;
         entry.is_repeated |= is_repeated;
+        let mut heard = Heard::Taken;
         match said {
             Ok(Response::Running) => {
                 self.run(id, now);
@@ -226,9 +224,12 @@ impl Engine {
             }
             Ok(Response::Failure(failure)) => self.end(id, Err(RequestError::Failed(failure))),
             Err(OddResponse::Outcome { reason, .. }) => self.end(id, Err(RequestError::BadAnswer(reason))),
-            Err(odd @ (OddResponse::State(_) | OddResponse::Event(_))) => return Heard::Odd(odd.to_string()),
+            Err(odd @ (OddResponse::State(_) | OddResponse::Event(_))) => heard = Heard::Odd(odd.to_string()),
         }
-        Heard::Taken
+        if is_back {
+            self.send_waiting();
+        }
+        heard
     }
 
     /// The request `id` could not be sent. If somebody works on it, it was sent all the same.
@@ -310,6 +311,15 @@ impl Engine {
         (now.saturating_since(entry.started) > timeout).then_some(RequestError::Overdue { timeout })
     }
 
+    /// Sends what waits and can be sent now.
+    fn send_waiting(&mut self) {
+        for id in std::mem::take(&mut self.waiting) {
+            if let Some(id) = self.send(id) {
+                self.waiting.push_back(id);
+            }
+        }
+    }
+
     /// Sends the request `id` to a worker that can run it; gives the id back if there is none.
     fn send(&mut self, id: String) -> Option<String> {
         let entry = self.requests.get_mut(&id)?;
@@ -334,6 +344,9 @@ impl Engine {
     }
 
     fn end(&mut self, id: &str, outcome: Outcome) {
+        if let Err(RequestError::WorkerVanished { topic }) = &outcome {
+            self.finder.doubt(topic);
+        }
         if let Some((id, _)) = self.remove(id) {
             self.actions.push(Action::End { id, outcome });
         }

@@ -33,7 +33,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 ///
 /// It asks each topic every 5 s what the worker there can run, and forgets a worker that is silent for 60 s. A request
 /// goes to a worker that lists its task: the one with the fewest open requests of this executor, or always the same
-/// one for the same [key](Submission::key). While there is none, the request waits.
+/// one for the same [key](Submission::key). A worker that lost a request is passed over until it is heard of again. While
+/// there is none, the request waits.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

@@ -87,6 +87,50 @@ fn a_request_on_a_worker_of_ours_is_lost_when_nothing_is_heard_of_it_though_the_
 }
 
 #[test]
+fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_until_that_is_heard_of() {
+    let sent = |engine: &mut Engine| {
+        let topic = |action| match action {
+            Action::Send { topic, .. } => Some(topic),
+            _ => None,
+        };
+        engine.take_actions().into_iter().find_map(topic)
+    };
+    let lost = |others: &[&str]| {
+        let mut engine = with_pending(None);
+        engine.on_response("r", Ok(Response::Running), true, at(0));
+        // The answer to a question comes later than the last word about the request, so the topic is still listed.
+        for topic in ["w"].iter().chain(others) {
+            lists(&mut engine, topic, at(4));
+        }
+        assert!(engine.tick(at(60)).is_empty());
+        assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
+        engine
+    };
+
+    let mut engine = lost(&["v"]);
+    for id in ["again", "and again"] {
+        engine.submit(id.into(), new("t"), at(60));
+        assert_eq!(sent(&mut engine).as_deref(), Some("v"));
+    }
+
+    let mut engine = lost(&[]);
+    engine.submit("again".into(), new("t"), at(60));
+    assert_eq!(sent(&mut engine), None);
+    assert!(!lists(&mut engine, "w", at(61)), "that it is back is no news of what it can run");
+    assert_eq!(sent(&mut engine).as_deref(), Some("w"));
+
+    let mut engine = with_pending(None);
+    engine.submit("other".into(), new("t"), at(30));
+    engine.on_response("r", Ok(Response::Running), true, at(0));
+    lists(&mut engine, "w", at(4));
+    engine.tick(at(60));
+    engine.submit("again".into(), new("t"), at(60));
+    engine.take_actions();
+    engine.on_response("other", Ok(Response::Running), true, at(61));
+    assert_eq!(sent(&mut engine).as_deref(), Some("w"));
+}
+
+#[test]
 fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent_and_nobody_consumes_it() {
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), false, at(10));
