@@ -288,8 +288,9 @@ impl Engine {
         }
     }
 
-    /// Ends all requests.
+    /// Ends all requests. What was not sent yet is not.
     pub(super) fn close(&mut self) {
+        self.actions.retain(|action| !matches!(action, Action::Send { .. }));
         let ids: Vec<String> = self.requests.keys().cloned().collect();
         for id in ids {
             self.end(&id, Err(RequestError::Closed));

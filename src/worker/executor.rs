@@ -36,6 +36,9 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// one for the same [key](Submission::key). A worker that lost a request is passed over until it is heard of again. While
 /// there is none, the request waits.
 ///
+/// Requests leave in the order in which they were submitted, as far as they go to the same worker and can be sent at
+/// once. One that has to be sent again, a second later, is overtaken by those behind it, which do not wait for it.
+///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// # use std::{error::Error, time::Duration};

@@ -229,6 +229,49 @@ async fn a_request_is_sent_three_times_a_second_apart_before_that_has_failed() {
     assert_eq!(outcome, Err(RequestError::NotSent(away)));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_to_one_worker_leave_in_the_order_in_which_they_were_submitted() {
+    let broker = LocalBroker::new();
+    let (executor, mut peer) = meet(&broker).await;
+    for _ in 0..10 {
+        let requests: Vec<_> = (0..1000).map(|_| executor.submit(t())).collect();
+        for request in &requests {
+            let sent = peer.next_of("REQUEST").await;
+            assert_eq!(sent.correlation_id.as_deref(), Some(request.id()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_waited_for_a_worker_leave_in_order_too() {
+    let broker = LocalBroker::new();
+    let executor = start(&broker).await;
+    let requests: Vec<_> = (0..1000).map(|_| executor.submit(t())).collect();
+    let mut peer = Peer::new(&broker, "w").await;
+    peer.list(executor.name(), &["t"]).await;
+    for request in &requests {
+        assert_eq!(peer.next_of("REQUEST").await.correlation_id.as_deref(), Some(request.id()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_to_be_sent_again_holds_up_nobody() {
+    let broker = LocalBroker::new();
+    let mut peer = Peer::new(&broker, "w").await;
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
+    peer.list(executor.name(), &["t"]).await;
+    assert!(executor.wait_for_workers("t", 1).await);
+    peer.next_of("NOTIFY").await;
+    faulty.refuse("w", 1, TransportError::Unavailable { reason: "told to".into() });
+    let [first, second, third] = [(); 3].map(|()| executor.submit(t()));
+    for request in [&second, &third] {
+        let sent = timeout(SECOND / 2, peer.next()).await.expect("it is held up");
+        assert_eq!(sent.correlation_id.as_deref(), Some(request.id()));
+    }
+    assert_eq!(peer.next().await.correlation_id.as_deref(), Some(first.id()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn odd_messages_are_thrown_away() {
     let broker = LocalBroker::new();

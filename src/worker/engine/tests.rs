@@ -230,6 +230,17 @@ fn nothing_is_believed_of_a_request_that_was_not_sent_or_has_ended() {
 }
 
 #[test]
+fn what_was_not_sent_before_the_end_is_not_sent_at_the_end() {
+    let mut engine = Engine::new(MINUTE);
+    lists(&mut engine, "w", at(0));
+    engine.submit("r".into(), new("t"), at(0));
+    engine.close();
+    let actions = engine.take_actions();
+    assert!(!actions.iter().any(|action| matches!(action, Action::Send { .. })), "{actions:?}");
+    assert!(matches!(actions.last(), Some(Action::End { outcome: Err(RequestError::Closed), .. })));
+}
+
+#[test]
 fn a_forgotten_request_is_not_sent_and_leaves_nothing_behind() {
     let mut engine = Engine::new(MINUTE);
     for id in 0..100 {
