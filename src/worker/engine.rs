@@ -29,17 +29,27 @@ use super::{
 use crate::clock::Moment;
 
 /// Why a request ended without a result. `source` gives nothing, because `Display` says all of it.
+///
+/// To try again, submit the request again: see [`is_transient`](Self::is_transient) for whether that may help, and
+/// [`may_have_run`](Self::may_have_run) for whether it may run the task a second time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The task failed, or the worker refused it.
+    /// The task failed, or the worker refused it. It may have run, in part or in full.
     #[error("the task failed: {0}")]
     Failed(Failure),
-    /// No worker has started on it in time. One may still start, if the request was sent.
-    #[error("no worker has started on the request within {timeout:?}")]
+    /// No worker has started on it in time. If the request was sent, one may still start, or has started and its
+    /// word was lost; if not, the task has not run and will not.
+    #[error("{} within {timeout:?}", if *.was_sent {
+        "the worker has not started on the request"
+    } else {
+        "no worker was found for the request"
+    })]
     Expired {
         /// For how long it was waited.
         timeout: Duration,
+        /// Whether a worker was found and the request sent to it, as far as that went.
+        was_sent: bool,
     },
     /// A worker had started on it and was not heard of for too long. The task may have run, in part or in full.
     #[error("the worker at {topic:?} has vanished while it ran the request")]
@@ -47,21 +57,54 @@ pub enum RequestError {
         /// The topic of the worker.
         topic: String,
     },
-    /// A worker had started on it and has not finished in the time it was given. It may still finish.
+    /// A worker had started on it and has not finished in the time it was given. The task has run in part, and may
+    /// still finish.
     #[error("the request was not finished within {timeout:?} from its start")]
     Overdue {
         /// What it was given.
         timeout: Duration,
     },
-    /// The request could not be sent.
+    /// The request could not be sent, or whether it was could not be told. If the transport
+    /// [refused](TransportError::Refused) it, the task has not run and will not; else it may have run.
     #[error("the request could not be sent: {0}")]
     NotSent(TransportError),
-    /// The worker says that it is over, and its answer makes no sense.
+    /// The worker says that it is over, and its answer makes no sense. The task may have run.
     #[error("the answer of the worker makes no sense: {0}")]
     BadAnswer(FormatError),
-    /// The executor was shut down, or its transport closed. The task may still run.
+    /// The executor was shut down, or its transport closed. The task may have run, or may still run.
     #[error("the executor was shut down or its transport closed")]
     Closed,
+}
+
+impl RequestError {
+    /// Whether the task may have run, in part or in full, or may still run: then a second attempt can be one too many.
+    /// If not, it is certain that it has not and will not.
+    pub fn may_have_run(&self) -> bool {
+        match self {
+            RequestError::Expired { was_sent, .. } => *was_sent,
+            RequestError::NotSent(error) => !matches!(error, TransportError::Refused { .. }),
+            RequestError::Failed(_)
+            | RequestError::WorkerVanished { .. }
+            | RequestError::Overdue { .. }
+            | RequestError::BadAnswer(_)
+            | RequestError::Closed => true,
+        }
+    }
+
+    /// Whether the same request, submitted again, may end better: workers or the broker were away, lost or too slow.
+    /// If not, the worker has given its answer, the request cannot be sent as it is, or the executor is at its end.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            RequestError::Expired { .. }
+            | RequestError::WorkerVanished { .. }
+            | RequestError::Overdue { .. }
+            | RequestError::NotSent(TransportError::Unavailable { .. }) => true,
+            RequestError::Failed(_)
+            | RequestError::NotSent(_)
+            | RequestError::BadAnswer(_)
+            | RequestError::Closed => false,
+        }
+    }
 }
 
 /// What became of a request: the value of its task, or why there is none.
@@ -300,7 +343,8 @@ impl Engine {
     /// Why this request is over at `now`, if it is.
     fn overdue(&self, entry: &Entry, now: Moment) -> Option<RequestError> {
         if entry.life.is_expired(now) {
-            return Some(RequestError::Expired { timeout: entry.life.timeout()? });
+            let was_sent = entry.topic.is_some();
+            return Some(RequestError::Expired { timeout: entry.life.timeout()?, was_sent });
         }
         if entry.life.state() != State::Running {
             return None;

@@ -54,7 +54,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// match executor.submit(limited).await {
 ///     Ok(value) => println!("done: {value}"),
 ///     Err(RequestError::Failed(failure)) => println!("it cannot be done: {failure}"),
-///     Err(error) => println!("perhaps it can be done later: {error}"),
+///     Err(error) if error.may_have_run() => println!("nobody knows whether it was done: {error}"),
+///     Err(error) => println!("it was not done: {error}"),
 /// }
 /// # Ok::<(), Box<dyn Error>>(()) }).unwrap();
 /// ```

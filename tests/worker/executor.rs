@@ -117,8 +117,8 @@ async fn a_request_that_nobody_starts_on_expires_after_a_minute_and_not_before()
     sleep(Duration::from_millis(59_900)).await;
     assert_eq!((waiting.state(), pending.state()), (State::Waiting, State::Pending));
     let both = async { (waiting.await, pending.await) };
-    let expired = || Err(RequestError::Expired { timeout: Duration::from_secs(60) });
-    assert_eq!(timeout(3 * SECOND, both).await.expect("late"), (expired(), expired()));
+    let expired = |was_sent| Err(RequestError::Expired { timeout: Duration::from_secs(60), was_sent });
+    assert_eq!(timeout(3 * SECOND, both).await.expect("late"), (expired(false), expired(true)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn a_clock_that_jumps_expires_what_waits() {
     sleep(SECOND).await;
     broker.tokio_clock().jump(Duration::from_secs(3600));
     let outcome = timeout(2 * SECOND, request).await.expect("late");
-    assert_eq!(outcome, Err(RequestError::Expired { timeout: Duration::from_secs(3600) }));
+    assert_eq!(outcome, Err(RequestError::Expired { timeout: Duration::from_secs(3600), was_sent: false }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,11 +59,11 @@ fn a_request_waits_until_a_worker_lists_its_task_and_is_sent_once() {
 fn a_request_expires_strictly_after_its_timeout_and_not_once_it_runs() {
     let mut waiting = Engine::new(MINUTE);
     waiting.submit("r".into(), new("t"), at(0));
-    for mut engine in [waiting, with_pending(None)] {
+    for (mut engine, was_sent) in [(waiting, false), (with_pending(None), true)] {
         engine.tick(at(60));
         assert_eq!(ends(&mut engine), []);
         engine.tick(Moment::from_origin(MINUTE + Duration::from_nanos(1)));
-        assert_eq!(ends(&mut engine), [Err(RequestError::Expired { timeout: MINUTE })]);
+        assert_eq!(ends(&mut engine), [Err(RequestError::Expired { timeout: MINUTE, was_sent })]);
     }
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), false, at(59));
@@ -203,6 +203,30 @@ fn a_failed_send_ends_a_request_that_nobody_has_started_on() {
     engine.on_response("r", Ok(Response::Running), true, at(1));
     engine.on_not_sent("r", error);
     assert_eq!(ends(&mut engine), []);
+}
+
+#[test]
+fn an_error_tells_whether_to_try_again() {
+    let timeout = MINUTE;
+    let odd = Failure::from_json(b"{}").unwrap_err();
+    let text = || String::from("away");
+    for (error, may_have_run, is_transient) in [
+        (RequestError::Failed(failure()), true, false),
+        (RequestError::Expired { timeout, was_sent: false }, false, true),
+        (RequestError::Expired { timeout, was_sent: true }, true, true),
+        (RequestError::WorkerVanished { topic: "w".into() }, true, true),
+        (RequestError::Overdue { timeout }, true, true),
+        (RequestError::NotSent(TransportError::Unavailable { reason: text() }), true, true),
+        (RequestError::NotSent(TransportError::Refused { reason: text() }), false, false),
+        (RequestError::NotSent(TransportError::Closed), true, false),
+        (RequestError::BadAnswer(odd), true, false),
+        (RequestError::Closed, true, false),
+    ] {
+        assert_eq!((error.may_have_run(), error.is_transient()), (may_have_run, is_transient), "{error}");
+    }
+    let expired = |was_sent| RequestError::Expired { timeout, was_sent }.to_string();
+    assert_eq!(expired(false), "no worker was found for the request within 60s");
+    assert_eq!(expired(true), "the worker has not started on the request within 60s");
 }
 
 #[test]
