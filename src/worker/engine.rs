@@ -123,7 +123,7 @@ pub(super) struct New {
 /// What the driver has to do for a request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
-    /// Send it to a worker, and say so if that fails.
+    /// Tell its handle that it is PENDING at this worker, send it there, and say so if that fails.
     Send { id: String, topic: Arc<str>, body: Vec<u8> },
     /// Tell its handle where it stands.
     Moved { id: String, state: State },
@@ -374,7 +374,6 @@ impl Engine {
         entry.life.step(State::Pending).expect("only what waits is sent");
         entry.topic = Some(topic.clone());
         let body = std::mem::take(&mut entry.body);
-        self.actions.push(Action::Moved { id: id.clone(), state: State::Pending });
         self.actions.push(Action::Send { id, topic, body });
         None
     }

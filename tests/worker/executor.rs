@@ -63,7 +63,7 @@ async fn a_request_waits_for_a_worker_and_goes_through_its_life() {
     let executor = start(&broker).await;
     let mut request = executor.submit(t().argument("x", 1));
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(request.state(), State::Waiting);
+    assert_eq!((request.state(), request.topic()), (State::Waiting, None));
     let mut peer = Peer::new(&broker, "w").await;
     peer.list(executor.name(), &["t"]).await;
     let sent = peer.next_of("REQUEST").await;
@@ -71,12 +71,12 @@ async fn a_request_waits_for_a_worker_and_goes_through_its_life() {
     assert_eq!(sent.correlation_id.as_deref(), Some(request.id()));
     let expected = json!({"task_cls": "t", "task_name": "t", "task_version": [1, 0], "action": "execute", "arguments": {"x": 1}});
     assert_eq!(body(&sent), expected);
-    assert_eq!(request.state(), State::Pending);
+    assert_eq!((request.state(), request.topic().as_deref()), (State::Pending, Some("w")));
     peer.respond(&sent, &running()).await;
     assert_eq!(request.wait_for_state(|state| state == State::Running).await, State::Running);
     peer.respond(&sent, &success("done")).await;
     assert_eq!((&mut request).await, Ok("done".into()));
-    assert_eq!(request.state(), State::Success);
+    assert_eq!((request.state(), request.topic().as_deref()), (State::Success, Some("w")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -158,7 +158,13 @@ impl Driver {
     fn act(&mut self) {
         for action in self.engine.take_actions() {
             match action {
-                Action::Send { id, topic, body } => self.send(id, topic, body),
+                Action::Send { id, topic, body } => {
+                    self.tell(&id, |life| {
+                        life.state = State::Pending;
+                        life.topic = Some(topic.clone());
+                    });
+                    self.send(id, topic, body);
+                }
                 Action::Look { topic } => self.look(topic),
                 Action::Moved { id, state } => self.tell(&id, |life| life.state = state),
                 Action::Event { id, event } => self.tell(&id, |life| life.add(event)),
