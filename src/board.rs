@@ -205,9 +205,13 @@ impl JobBoard {
     ///
     /// Safe.
     pub async fn wait(&self, patience: Duration) -> Result<Option<Jobs>, BoardError> {
-        let some = |shared: &Shared| shared.cache().unclaimed().next().map(drop);
+        let some = |shared: &Shared| {
+            // Cheap first: there may be many that are claimed.
+            shared.cache().unclaimed().next()?;
+            Some(self.seen(true)).filter(|jobs| !jobs.is_empty())
+        };
         match timeout(patience, self.shared().until(some)).await {
-            Ok(found) => found.map(|()| Some(self.seen(true))),
+            Ok(found) => found.map(Some),
             Err(_) => Ok(None),
         }
     }
@@ -251,8 +255,11 @@ impl JobBoard {
     /// Safe: a claim that nobody waits for any more is given back.
     pub async fn claim_next(&self) -> Result<Claim, BoardError> {
         loop {
-            let some = |shared: &Shared| shared.cache().unclaimed().next().map(drop);
-            self.shared().until(some).await?;
+            let some = |shared: &Shared| match shared.cache().unclaimed().next() {
+                Some(_) => Some(Ok(())),
+                None => shared.trouble().filter(|error| !error.is_transient()).map(Err),
+            };
+            self.shared().until(some).await??;
             match self.claim_any().await {
                 Ok(Some(claim)) => return Ok(claim),
                 Ok(None) => {}
@@ -311,10 +318,10 @@ impl JobBoard {
     ///
     /// Cancelled, registrations may stay until the session ends.
     pub async fn close(&self) {
-        if !self.shared().over.is_cancelled() {
-            self.shared().over.cancel();
-            self.shared().unregister().await;
-        }
+        // Taken before the driver does it, so that they are gone when this returns.
+        let entities = self.shared().take_entities();
+        self.shared().over.cancel();
+        self.shared().unregister(entities).await;
     }
 }
 

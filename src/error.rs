@@ -117,6 +117,10 @@ impl Error {
     pub(crate) fn unreachable_after(patience: Duration, last: Option<&Error>) -> Error {
         match last {
             Some(Error::Unreachable { reason }) => Error::Unreachable { reason: reason.clone() },
+            // The last session ended, and there is none since: whoever waits goes on waiting.
+            Some(Error::Backend { path, error }) if error.is_unknown() => Error::Unreachable {
+                reason: format!("no answer within {patience:?}, at last at `{path}`: {error}"),
+            },
             Some(other) => other.clone(),
             None => Error::Unreachable { reason: format!("no session within {patience:?}") },
         }

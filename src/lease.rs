@@ -26,7 +26,7 @@ use crate::{
     backend::{self, CommitError, CreateMode, Done, Loss, Op, SessionId, Stat, Znode, path::ZnodePath},
     error::Error,
     group::member::MemberId,
-    session::{Live, access::Access, tenure::Tenure},
+    session::{Live, access::Access, requests::make_way, tenure::Tenure},
     task::Tasks,
 };
 
@@ -92,11 +92,6 @@ impl Lease {
     /// pause in the connection, if the session has survived it.
     pub fn is_held(&self) -> bool {
         self.inner.tenure.is_valid()
-    }
-
-    /// Whether it is over for good: then nothing can be written under it any more.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.inner.tenure.has_ended()
     }
 
     /// How long it is certain to last if nothing more is heard from the store.
@@ -178,6 +173,20 @@ impl Lease {
         })
     }
 
+    /// Deletes the lock alone, if it is still this one: the thing or the lock was touched by somebody, and the lock
+    /// must not stay for that.
+    async fn delete_what_is_left(&self) {
+        let Inner { live, lock, .. } = &*self.inner;
+        let Ok(Some((data, stat))) = live.read_back(lock).await else { return };
+        let version = Some(stat.version);
+        if self.is_ours(Some(&(data, stat))) {
+            warn!(%lock, "somebody has touched what was held: the lock alone is given back");
+            if let Err(error) = live.session.commit(vec![Op::delete(lock, version)]).await {
+                warn!(%lock, %error, "it stays until the session ends");
+            }
+        }
+    }
+
     fn delete_lock(&self) -> Op {
         Op::delete(&self.inner.lock, Some(LOCK_VERSION))
     }
@@ -189,14 +198,18 @@ impl Lease {
         evidence: Option<&ZnodePath>,
     ) -> Result<Option<Vec<Done>>, Unfinished> {
         let live = &self.inner.live;
+        let all = ops.with([self.delete_lock()]);
         loop {
-            let error = match live.session.commit(ops.with([self.delete_lock()])).await {
+            let error = match live.session.commit(all.clone()).await {
                 Ok(done) => return Ok(Some(done)),
-                Err(CommitError { index: Some(index), error }) if index == ops.before.len() => {
-                    debug!(lock = %self.inner.lock, %error, "the lock is gone");
-                    return Err(Unfinished::Lost);
-                }
                 Err(CommitError { index: Some(index), error }) => {
+                    if index == ops.before.len() {
+                        debug!(lock = %self.inner.lock, %error, "the lock is gone");
+                        return Err(Unfinished::Lost);
+                    }
+                    if make_way(&*live.session, &all[index], &error).await {
+                        continue;
+                    }
                     return Err(Unfinished::Refused { index, error });
                 }
                 Err(CommitError { index: None, error }) => error,
@@ -326,7 +339,7 @@ impl Hold {
     /// Deletes the lock between `ops.before` and `ops.after`, all or nothing. `evidence` is a znode that is there
     /// before and not after: without one, the end of the session counts as success.
     ///
-    /// `None` if the reply was lost. If it fails, the hold is given back, unless it is lost.
+    /// `None` if the reply was lost. If it fails, what is left of the hold is given back.
     ///
     /// # Cancel safety
     ///
@@ -342,13 +355,31 @@ impl Hold {
         leases
             .run("finish", async move {
                 let mut hold = self;
+                // Asked before anything is sent: then it is certain that nothing was done.
+                if hold.lease.live().is_over() {
+                    return Err(Unfinished::Lost);
+                }
                 let finished = hold.lease.give_up(&ops, evidence.as_ref()).await;
-                if !matches!(finished, Err(Unfinished::Refused { .. } | Unfinished::Backend(_))) {
+                if matches!(finished, Ok(_) | Err(Unfinished::Unknown(_))) {
                     hold.settle();
                 }
                 finished
             })
             .await
+    }
+
+    /// Waits until a heartbeat has shown that the session lives, if none has for a while. After an outage that the
+    /// session has survived, a lease would else be lost at the first look, given back, and taken again at once, for
+    /// as long as the heartbeat takes.
+    async fn confirmed(&self) -> Result<(), Refused> {
+        let Inner { live, tenure, lock, .. } = &*self.lease.inner;
+        while !tenure.is_valid() {
+            if tenure.has_ended() {
+                return Err(live.read_back(lock).await.map_or_else(Refused::Lost, |_| Refused::Taken));
+            }
+            tenure.changed(false).await;
+        }
+        Ok(())
     }
 
     fn settle(&mut self) {
@@ -383,17 +414,13 @@ impl Dropped {
     async fn give_back(self) {
         let lease = &self.lease;
         let lock = &lease.inner.lock;
-        if let Err(error @ (Unfinished::Refused { .. } | Unfinished::Backend(_))) =
-            lease.give_up(&self.back, None).await
-        {
-            warn!(%lock, %error, "could not be given back as it was taken");
-            // The thing was touched by somebody; the lock must not stay for that, if it is still this one.
-            let found = lease.inner.live.read_back(lock).await;
-            if found.is_ok_and(|found| lease.is_ours(found.as_ref())) {
-                let _ = lease.give_up(&Around::default(), None).await;
+        match lease.give_up(&self.back, None).await {
+            Ok(_) => debug!(%lock, "given back"),
+            Err(error) => {
+                debug!(%lock, %error, "not given back as it was taken");
+                lease.delete_what_is_left().await;
             }
         }
-        debug!(%lock, "given back");
         drop(self.entry);
     }
 }
@@ -512,7 +539,12 @@ impl Leases {
                 {
                     return Err(Refused::Taken);
                 }
-                Err(CommitError { index: Some(index), error }) => return Err(Refused::Op { index, error }),
+                Err(CommitError { index: Some(index), error }) => {
+                    if make_way(&*live.session, &ops[index], &error).await {
+                        continue;
+                    }
+                    return Err(Refused::Op { index, error });
+                }
                 Err(CommitError { index: None, error }) => error,
             };
             if !error.is_unknown() {
@@ -528,7 +560,9 @@ impl Leases {
         let token = FencingToken::of(&stat);
         debug!(%lock, %token, "taken");
         let lease = Lease { inner: Arc::new(Inner { live: live.clone(), tenure, lock, token, subject }) };
-        Ok((Hold { lease, back: Around::default(), entry: Some(entry) }, done))
+        let hold = Hold { lease, back: Around::default(), entry: Some(entry) };
+        hold.confirmed().await?;
+        Ok((hold, done))
     }
 
     fn held(&self) -> MutexGuard<'_, HashSet<Held>> {

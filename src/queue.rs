@@ -255,10 +255,10 @@ impl WorkQueue {
         let shared = &self.handle.shared;
         let looked = async {
             let mut changes = shared.shelf.changes();
-            let _looking = shared.shelf.look();
+            let looking = shared.shelf.look();
             loop {
                 changes.borrow_and_update();
-                match shared.shelf.entries() {
+                match shared.shelf.entries(&looking) {
                     Ok(Some(entries)) => return Ok(entries),
                     Ok(None) => {}
                     Err(Found::Refused(error)) => return Err(error.into()),

@@ -8,6 +8,7 @@
 
 pub(crate) mod access;
 pub(crate) mod deadline;
+pub(crate) mod requests;
 pub(crate) mod tenure;
 pub(crate) mod timing;
 
@@ -27,13 +28,12 @@ use tracing::{debug, info, warn};
 use self::{
     access::Access,
     deadline::Deadline,
+    requests::ensure,
     tenure::{Lifeline, Tenure},
     timing::Timing,
 };
 use crate::{
-    backend::{
-        self, CommitError, Connector, CreateMode, Loss, Op, Session, SessionId, SessionState, path::ZnodePath,
-    },
+    backend::{self, CommitError, Connector, Loss, Op, Session, SessionId, SessionState, path::ZnodePath},
     backoff::Backoff,
     clock::{Clock, Moment},
     config::Config,
@@ -87,6 +87,11 @@ impl Live {
     /// Whether the connection is up at this moment.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(*self.session.state().borrow(), SessionState::Connected { .. })
+    }
+
+    /// Whether nothing can be written in it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lifeline.has_ended() || matches!(*self.session.state().borrow(), SessionState::Lost(_))
     }
 
     /// Waits for the server's word on everything that was asked of it before; whether it came. A client cannot
@@ -338,12 +343,12 @@ impl KeeperTask {
             next = sent + timing.heartbeat;
             let (checks, tenures) = live.checks(&self.namespace);
             let outcome = tokio::select! {
-                outcome = live.session.commit(checks) => outcome,
+                outcome = check(&*live.session, &checks) => outcome,
                 loss = lost(&mut state) => return (End::Lost(loss), has_beaten),
                 () = sleep(remaining) => return (End::Unconfirmed, has_beaten),
             };
             match outcome {
-                Ok(_) => {
+                Ok(()) => {
                     (confirmed, has_beaten) = (sent, true);
                     moves.send_replace(deadline.confirm(sent));
                     self.backoff.reset();
@@ -378,6 +383,21 @@ impl KeeperTask {
     }
 }
 
+/// Most checks of a heartbeat that go out in one request: of many leases, all together would be too large for one.
+const CHECKS_AT_ONCE: usize = 500;
+
+/// One heartbeat, in as many requests as it takes. It counts from the first of them.
+async fn check(session: &dyn Session, checks: &[Op]) -> Result<(), CommitError> {
+    for (number, some) in checks.chunks(CHECKS_AT_ONCE).enumerate() {
+        let outcome = session.commit(some.to_vec()).await;
+        outcome.map_err(|CommitError { index, error }| CommitError {
+            index: index.map(|index| number * CHECKS_AT_ONCE + index),
+            error,
+        })?;
+    }
+    Ok(())
+}
+
 /// A refusal is not tried again sooner.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
@@ -393,19 +413,4 @@ async fn lost(state: &mut watch::Receiver<SessionState>) -> Loss {
             return Loss::Closed;
         }
     }
-}
-
-/// Makes sure that the persistent znode `path` and its ancestors exist.
-pub(crate) async fn ensure(session: &dyn Session, path: &ZnodePath) -> Result<(), backend::Error> {
-    for path in path.with_ancestors() {
-        // Looked at first: the right to create children of the root is not needed where they exist.
-        if session.get(&path).await?.is_some() {
-            continue;
-        }
-        match session.commit(vec![Op::create(&path, [], CreateMode::Persistent)]).await {
-            Ok(_) | Err(CommitError { error: backend::Error::NodeExists, .. }) => {}
-            Err(CommitError { error, .. }) => return Err(error),
-        }
-    }
-    Ok(())
 }

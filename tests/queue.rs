@@ -362,7 +362,7 @@ async fn without_a_backend_there_is_no_queue_and_the_error_says_what_to_do() {
     let alone = PartitionCoordinator::standalone();
     let error = alone.queue("/q").await.unwrap_err();
     assert!(
-        matches!(error, QueueError::Standalone) && error.to_string().contains("backend::Memory"),
+        matches!(error, QueueError::NoBackend) && error.to_string().contains("backend::Memory"),
         "{error}"
     );
     let coordinator = PartitionCoordinator::connect(Config::for_backend(Memory::new())).await.unwrap();

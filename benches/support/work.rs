@@ -2,6 +2,7 @@
 //!
 //! Each worker has a thread, a runtime and a session of its own, as if it were a process.
 #![allow(dead_code, reason = "each benchmark uses its part")]
+#![expect(clippy::disallowed_methods, reason = "this measures real time")]
 
 use std::{
     future::Future,
@@ -28,7 +29,7 @@ impl Place {
     async fn connect(&self) -> PartitionCoordinator {
         let config = match self {
             Place::Memory(memory) => Config::for_backend(memory.clone()),
-            Place::Server(host) => Config::from_url(&format!("zookeeper://{host}")).expect("it is one"),
+            Place::Server(host) => Config::from_url(format!("zookeeper://{host}")).expect("it is one"),
         };
         PartitionCoordinator::connect(config).await.expect("the store answers")
     }

@@ -65,11 +65,11 @@ impl Batch {
         Ok(())
     }
 
-    /// `[#####...............]  20 of 80`.
+    /// `[=====               ]  20 of 80`.
     pub async fn progress(&self) -> Result<String, BoardError> {
         let all = self.len();
         let done = all - self.left().await?.len();
-        Ok(format!("{} {done:>4} of {all}", bar(done, all)))
+        Ok(format!("{} {done:>4} of {all}", bar(done as f64 / all.max(1) as f64, 20)))
     }
 
     /// Shows who did what, and fails unless each job was done exactly once. Those for the files `hopeless` have to be

@@ -36,7 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const BOARD: &str = "/job-worker/jobs";
 const NAMES: [&str; 3] = ["worker-1", "worker-2", "worker-3"];
 /// How long one worker alone would take for all files, unless it is said how long it takes for one.
-const WORK: Duration = Duration::from_secs(18);
+const WORK: Duration = Duration::from_secs(16);
 
 /// Runs the demonstration; fails if a job was not done exactly once.
 pub async fn run(files: Vec<PathBuf>, pace: Option<Duration>) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ async fn in_folder(folder: &Path, files: &[PathBuf], pace: Option<Duration>) -> 
             // What is in the script and comes too late is left out.
             tokio::select! {
                 all = demo.batch.finished() => {
-                    demo.say("(all done before somebody could crash: more files show more)");
+                    demo.say("(all is done before the story is over: with more files there is more to see)");
                     all.map_err(Failure::from)
                 }
                 told = demo.tell(&late, &late_job) => match told {
@@ -107,6 +107,9 @@ async fn in_folder(folder: &Path, files: &[PathBuf], pace: Option<Duration>) -> 
     }
     demo.say(&demo.batch.progress().await?);
     demo.batch.check(&[&never]).await?;
+    for worker in demo.workers.values() {
+        worker.task.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
     poster.shutdown().await?;
     Ok(())
 }

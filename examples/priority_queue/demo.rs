@@ -105,7 +105,7 @@ async fn act(ensemble: &Memory, title: &str, node: &Node) -> Result<Score, Failu
         crash(ensemble, &queue, &mut answers, nodes.get_mut("node-2").ok_or("there is no node-2")?).await?;
     }
     while !answers.is_complete() {
-        answers.collect(&queue).await?;
+        answers.next(&queue).await?;
     }
     answers.print_letters();
     answers.check()?;
@@ -126,7 +126,7 @@ async fn crash(
     node: &mut Running,
 ) -> Result<(), Failure> {
     while answers.seen.len() < answers.all() / 4 {
-        answers.collect(queue).await?;
+        answers.next(queue).await?;
     }
     node.gate.close();
     node.gate.reached().await;
@@ -138,7 +138,7 @@ async fn crash(
     let crashed = time::now();
     say!("  node-2 is killed; it has {entry}");
     loop {
-        let again = answers.collect(queue).await?.iter().find(|(it, _)| it.attempts() > 1);
+        let again = answers.next(queue).await?.iter().find(|(it, _)| it.attempts() > 1);
         if let Some((finished, _)) = again {
             let text = format!(
                 "{} is done by {}, attempt {}, {} later",

@@ -1,11 +1,11 @@
 //! Whoever has questions: puts them, collects the answers, and checks that each came once and is right.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use apportion::queue::{Finished, QueueError, WorkQueue};
+use apportion::queue::{Collected, Finished, QueueError, WorkQueue};
 
 use crate::{
     data::{Answer, DataSet, Question, SETS, set_of},
@@ -40,18 +40,19 @@ pub struct Answers {
     all: HashMap<String, Question>,
     /// In the order in which they were given, and when they were seen.
     pub seen: Vec<(Finished, Duration)>,
+    names: HashSet<String>,
 }
 
 impl Answers {
     pub fn new(start: Instant) -> Answers {
         let all = Question::all().into_iter().map(|question| (question.label(), question)).collect();
-        Answers { start, all, seen: Vec::new() }
+        Answers { start, all, seen: Vec::new(), names: HashSet::new() }
     }
 
-    /// `[#####...............]  12 of 48`.
+    /// `[=====               ]  12 of 48`.
     pub fn progress(&self) -> String {
         let (done, all) = (self.seen.len(), self.all());
-        format!("{} {done:>4} of {all}", bar(done, all))
+        format!("{} {done:>4} of {all}", bar(done as f64 / all.max(1) as f64, 20))
     }
 
     pub fn all(&self) -> usize {
@@ -67,10 +68,26 @@ impl Answers {
     }
 
     /// Waits for some more, and takes them out of the queue.
-    pub async fn collect(&mut self, queue: &WorkQueue) -> Result<&[(Finished, Duration)], QueueError> {
-        let collected = queue.collect(100).await?.confirm().await?;
+    pub async fn next(&mut self, queue: &WorkQueue) -> Result<&[(Finished, Duration)], QueueError> {
+        let collected = queue.collect(100).await?;
+        self.take(collected).await
+    }
+
+    /// Takes answers out of the queue, and returns those that are new.
+    pub async fn take(&mut self, collected: Collected) -> Result<&[(Finished, Duration)], QueueError> {
         let (before, at) = (self.seen.len(), self.start.elapsed());
-        self.seen.extend(collected.into_iter().map(|it| (it, at)));
+        // Noted first and confirmed then: what fails in between comes again, and is known by its name. The other way
+        // round, what is confirmed when this is dropped, or when the reply is lost, is seen by nobody.
+        for finished in &collected {
+            if self.names.insert(finished.entry().name().to_owned()) {
+                self.seen.push((finished.clone(), at));
+            }
+        }
+        match collected.confirm().await {
+            Ok(_) | Err(QueueError::Unknown { .. }) => {}
+            Err(QueueError::Service(error)) if error.is_transient() => {}
+            Err(error) => return Err(error),
+        }
         Ok(&self.seen[before..])
     }
 

@@ -2,7 +2,10 @@
 
 use std::{pin::pin, time::Duration};
 
-use apportion::{Config, PartitionCoordinator};
+use apportion::{
+    Config, PartitionCoordinator,
+    queue::{Finished, QueueError, WorkQueue},
+};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -57,13 +60,19 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !answers.is_complete() {
         tokio::select! {
-            collected = answers.collect(&queue) => {
-                for (finished, _) in collected?.iter().filter(|(it, _)| it.attempts() > 1) {
+            collected = queue.collect(100) => {
+                for (finished, _) in answers.take(collected?).await?.iter().filter(|(it, _)| it.attempts() > 1) {
                     let worker = finished.worker().unwrap_or("?");
                     say!("{}  {} done by {worker}, attempt {}", time_of_day(), finished.entry(), finished.attempts());
                 }
             }
-            _ = ticks.tick() => say!("{}  {}", time_of_day(), answers.progress()),
+            _ = ticks.tick() => {
+                say!("{}  {}", time_of_day(), answers.progress());
+                if let Some(letter) = given_up(&queue).await? {
+                    let (entry, attempts) = (letter.entry(), letter.attempts());
+                    return Err(format!("{entry} was delivered {attempts} times and never ended").into());
+                }
+            }
             () = &mut stop => {
                 coordinator.shutdown().await?;
                 return Err("stopped: the rest of the work is in the queue".into());
@@ -87,4 +96,14 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
     checked?;
     answers.say_that_it_is_right();
     Ok(())
+}
+
+/// What was delivered as often as it may be: somebody has to look at it, or it never has an answer.
+async fn given_up(queue: &WorkQueue) -> Result<Option<Finished>, QueueError> {
+    match queue.dead_letters().await {
+        Ok(letters) => Ok(letters.into_iter().next()),
+        // The servers are away for a while: later.
+        Err(QueueError::Service(error)) if error.is_transient() => Ok(None),
+        Err(error) => Err(error),
+    }
 }

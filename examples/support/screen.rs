@@ -53,27 +53,6 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// `812 B`, `3.4 kB`.
-pub fn bytes(number: u64) -> String {
-    if number < 1000 {
-        return format!("{number} B");
-    }
-    let mut size = number as f64;
-    let mut units = ["kB", "MB", "GB", "TB"].iter();
-    let mut unit = "B";
-    while let Some(next) = (size >= 1000.0).then(|| units.next()).flatten() {
-        (size, unit) = (size / 1000.0, next);
-    }
-    format!("{size:.1} {unit}")
-}
-
-/// `[#####...............]`: how much of `all` is done.
-pub fn bar(done: usize, all: usize) -> String {
-    const CELLS: usize = 20;
-    let full = CELLS * done / all.max(1);
-    format!("[{}{}]", "#".repeat(full), ".".repeat(CELLS.saturating_sub(full)))
-}
-
 /// `a, b and c`.
 pub fn and<S: AsRef<str>>(names: &[S]) -> String {
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     sync::Arc,
 };
@@ -96,7 +96,17 @@ pub(super) struct Cache {
     unreadable: BTreeMap<Box<str>, Unreadable>,
     /// What was done here since the listing that is under way was asked for, which may not show it.
     marks: Option<Vec<Mark>>,
+    /// For each listener, the jobs that have changed since it was told last; `None` if they are too many to remember.
+    changed: HashMap<Listener, Option<HashSet<Box<str>>>>,
+    listeners: u64,
 }
+
+/// Somebody who is told what changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Listener(u64);
+
+/// How many changes are remembered for a listener that does not ask.
+const MOST_CHANGES: usize = 10_000;
 
 impl Cache {
     pub(super) fn len(&self) -> usize {
@@ -127,6 +137,35 @@ impl Cache {
         self.slot(name).is_some_and(|slot| slot.known.is_same(job)) || self.unreadable.contains_key(name)
     }
 
+    /// From here on, changes are remembered until [`Cache::ignore`].
+    pub(super) fn listen(&mut self) -> Listener {
+        self.listeners += 1;
+        let listener = Listener(self.listeners);
+        self.changed.insert(listener, Some(HashSet::new()));
+        listener
+    }
+
+    pub(super) fn ignore(&mut self, listener: Listener) {
+        self.changed.remove(&listener);
+    }
+
+    /// What has changed since this was asked last; `None`: it may be anything.
+    pub(super) fn changes(&mut self, listener: Listener) -> Option<HashSet<Box<str>>> {
+        self.changed.insert(listener, Some(HashSet::new())).flatten()
+    }
+
+    fn has_changed(&mut self, name: &str) {
+        for changed in self.changed.values_mut() {
+            if let Some(names) = changed {
+                if names.len() == MOST_CHANGES {
+                    *changed = None;
+                } else if !names.contains(name) {
+                    names.insert(name.into());
+                }
+            }
+        }
+    }
+
     pub(super) fn mark(&mut self, mark: Mark) {
         if let Some(marks) = &mut self.marks {
             marks.push(mark.clone());
@@ -155,6 +194,7 @@ impl Cache {
     fn insert(&mut self, slot: Slot) {
         let place = slot.known.place();
         self.remove(&place.name);
+        self.has_changed(&place.name);
         self.unreadable.remove(&place.name);
         if !slot.is_claimed {
             self.unclaimed.insert(place.clone());
@@ -167,6 +207,7 @@ impl Cache {
         if let Some(place) = self.places.remove(name) {
             self.jobs.remove(&place);
             self.unclaimed.remove(&place);
+            self.has_changed(name);
         }
     }
 

@@ -12,7 +12,6 @@ use crate::{
     backend::{self, CreateMode, Done, Op, Stat, path::ZnodePath},
     error::Error,
     lease::{Around, FencingToken, Hold, Lease, Refused, Request, Unfinished},
-    session::{Live, ensure},
 };
 
 /// A claimed job: nobody else works on it as long as the [lease](Claim::lease) is held.
@@ -176,10 +175,7 @@ impl Claim {
     ///
     /// Cancelled, it goes on in the background, or the claim is given back.
     pub async fn trash(self) -> Result<(), BoardError> {
-        let trash = self.job.shared().layout.trash.clone();
-        let live: Arc<Live> = self.lease().live().clone();
-        let made = ensure(&*live.session, &trash).await;
-        made.map_err(|error| BoardError::from(Error::from_backend(error, &trash)))?;
+        let trash = &self.job.shared().layout.trash;
         let target = trash.join(self.job.known.path.name()).expect("the name is that of a znode");
         let create = Op::create(&target, self.job.known.data.to_vec(), CreateMode::Persistent);
         let ops = Around { before: vec![create], after: vec![self.job.delete()] };

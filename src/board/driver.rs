@@ -20,15 +20,18 @@ use super::{
     posting::{Posting, PostingError},
 };
 use crate::{
-    backend::{self, Fired, Session, SessionState, Watch, Znode, path::ZnodePath},
+    backend::{self, Fired, SessionState, Watch, Znode, path::ZnodePath},
     error::Error,
-    session::{Live, Status},
+    session::{
+        Live, Status,
+        requests::{Denied, get_each},
+    },
 };
 
 /// Least time between two listings that nobody waits for: a storm of claims changes the children without end.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What each child adds to that, so that a huge board is not listed all the time.
-const PAUSE_A_CHILD: Duration = Duration::from_micros(2);
+const PAUSE_A_CHILD: Duration = Duration::from_micros(10);
 /// How long a change may go unseen while nobody wants to know: otherwise every board of a fleet would list at every
 /// post and claim of every other.
 const UNSEEN: Duration = Duration::from_millis(100);
@@ -55,7 +58,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
         loop {
             let live = match &*status.borrow_and_update() {
                 Status::Live(live) => Some(live.clone()),
-                Status::Opening { .. } => None,
+                Status::Opening { error } => {
+                    // Whoever waits for a job learns of what waiting cannot mend.
+                    error
+                        .iter()
+                        .filter(|error| !error.is_transient())
+                        .for_each(|error| shared.has_failed(error.clone()));
+                    None
+                }
                 Status::Closed => return,
             };
             let changed = match live {
@@ -71,6 +81,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
     })
     .await;
+    // Its last handle was dropped.
+    shared.unregister(shared.take_entities()).await;
 }
 
 /// Follows the board until the session is over.
@@ -227,7 +239,7 @@ async fn list(
     }
     // In the order of their numbers, which is nearly that in which the server has them at hand.
     unknown.sort_unstable();
-    for (path, found) in unknown.iter().zip(read(&*live.session, &unknown).await?) {
+    for (path, found) in unknown.iter().zip(get_each(&*live.session, &unknown).await?) {
         match understand(path, found) {
             Some(Ok(known)) => {
                 listing.read.insert(path.name().into(), Arc::new(known));
@@ -239,27 +251,11 @@ async fn list(
     Ok((listing, children.len(), watch))
 }
 
-/// What was read of a job, or why it cannot be: `Err` if it is not permitted.
-type Found = Result<Option<Znode>, PostingError>;
-
-/// Reads many jobs at once; if one of them keeps its data to itself, one by one.
-async fn read(session: &dyn Session, paths: &[ZnodePath]) -> Result<Vec<Found>, backend::Error> {
-    match session.get_many(paths).await {
-        Err(backend::Error::NotPermitted) => {}
-        found => return Ok(found?.into_iter().map(Ok).collect()),
-    }
-    let mut found = Vec::with_capacity(paths.len());
-    for path in paths {
-        found.push(match session.get(path).await {
-            Err(backend::Error::NotPermitted) => Err(PostingError::NotPermitted),
-            data => Ok(data?),
-        });
-    }
-    Ok(found)
-}
-
 /// Makes a job of what was read; `None` if nothing is there.
-pub(super) fn understand(path: &ZnodePath, found: Found) -> Option<Result<Known, PostingError>> {
+pub(super) fn understand(
+    path: &ZnodePath,
+    found: Result<Option<Znode>, Denied>,
+) -> Option<Result<Known, PostingError>> {
     let read = |data: Vec<u8>, stat| {
         let posting = Posting::decode(&data)?;
         // Its name is longer than that of the job, but of the same letters.
@@ -269,6 +265,6 @@ pub(super) fn understand(path: &ZnodePath, found: Found) -> Option<Result<Known,
     match found {
         Ok(None) => None,
         Ok(Some((data, stat))) => Some(read(data, stat)),
-        Err(reason) => Some(Err(reason)),
+        Err(Denied) => Some(Err(PostingError::NotPermitted)),
     }
 }

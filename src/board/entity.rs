@@ -7,7 +7,7 @@ use super::{BoardError, JobBoard, Shared, posting};
 use crate::{
     backend::{self, CommitError, CreateMode, Op, path::ZnodePath},
     error::Error,
-    session::{Live, ensure},
+    session::{Live, requests::ensure},
 };
 
 /// The only kind that TaskFlow knows.
@@ -30,7 +30,7 @@ enum Registered {
 
 impl JobBoard {
     /// Shows that this process serves the board: an ephemeral znode beside it, which comes back after a lost session
-    /// and goes with [`JobBoard::close`] or the coordinator. `kind` is `conductor`; TaskFlow names its own
+    /// and goes with the board or the coordinator. `kind` is `conductor`; TaskFlow names its own
     /// `name@host:pid` and gives them the metadata `hostname` and `pid`.
     ///
     /// Registering the same name again replaces the metadata.
@@ -139,9 +139,12 @@ impl Shared {
         self.entities().iter().any(|entity| !entity.is_there)
     }
 
-    /// Takes all registrations back.
-    pub(super) async fn unregister(&self) {
-        let all = std::mem::take(&mut *self.entities());
+    pub(super) fn take_entities(&self) -> Vec<Entity> {
+        std::mem::take(&mut *self.entities())
+    }
+
+    /// Takes registrations back.
+    pub(super) async fn unregister(&self, all: Vec<Entity>) {
         let Some(live) = self.present() else { return };
         for entity in all.into_iter().filter(|entity| entity.is_there) {
             let deleted = live.session.commit(vec![Op::delete(&entity.path, None)]).await;

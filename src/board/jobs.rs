@@ -8,7 +8,10 @@ use std::{
     vec,
 };
 
-use super::{BoardError, Job, JobBoard, cache::Slot};
+use super::{
+    BoardError, Job, JobBoard,
+    cache::{Listener, Slot},
+};
 
 /// A look at a board; await it. From [`JobBoard::jobs`].
 #[must_use = "a look at a board does nothing until it is awaited"]
@@ -128,6 +131,7 @@ impl BoardEvent {
 /// came and went meanwhile, and holds nothing up.
 pub struct BoardEvents {
     board: JobBoard,
+    listener: Listener,
     seen: HashMap<Box<str>, Slot>,
     ready: VecDeque<BoardEvent>,
     revision: u64,
@@ -136,8 +140,12 @@ pub struct BoardEvents {
 impl BoardEvents {
     pub(super) fn new(board: JobBoard) -> Self {
         let revision = board.shared().revision();
-        let seen = board.look_around();
-        BoardEvents { board, seen, ready: VecDeque::new(), revision }
+        let (listener, seen) = {
+            let mut cache = board.shared().cache();
+            let seen = cache.slots().map(|slot| (slot.known.path.name().into(), slot.clone())).collect();
+            (cache.listen(), seen)
+        };
+        BoardEvents { board, listener, seen, ready: VecDeque::new(), revision }
     }
 
     /// The next event; `None` once the board or the coordinator is closed.
@@ -159,31 +167,54 @@ impl BoardEvents {
     }
 
     fn compare(&mut self) {
-        let now = self.board.look_around();
+        let changes: Vec<(Box<str>, Option<Slot>)> = {
+            let mut cache = self.board.shared().cache();
+            let names = cache.changes(self.listener).unwrap_or_else(|| {
+                let known = cache.slots().map(|slot| slot.known.path.name().into());
+                known.chain(self.seen.keys().cloned()).collect()
+            });
+            let now = |name: Box<str>| {
+                let slot = cache.slot(&name).cloned();
+                (name, slot)
+            };
+            names.into_iter().map(now).collect()
+        };
+        let mut events = Vec::new();
+        for (name, now) in changes {
+            let before = match &now {
+                Some(slot) => self.seen.insert(name, slot.clone()),
+                None => self.seen.remove(&name),
+            };
+            events.extend(self.between(before.as_ref(), now.as_ref()));
+        }
+        // Stable: a job is posted before it is claimed.
+        events.sort_by_key(|event| event.job().known.stat.czxid);
+        self.ready = events.into();
+    }
+
+    /// What has happened to what has this name.
+    fn between(&self, before: Option<&Slot>, now: Option<&Slot>) -> impl Iterator<Item = BoardEvent> + use<> {
         let job = |slot: &Slot| Job {
             known: slot.known.clone(),
             is_claimed: slot.is_claimed,
             board: self.board.clone(),
         };
-        let lives_on =
-            |slot: &Slot, other: Option<&Slot>| other.is_some_and(|it| it.known.is_same(&slot.known));
-        let removed = self.seen.iter().filter(|(name, slot)| !lives_on(slot, now.get(*name)));
-        let mut events: Vec<_> = removed.map(|(_, slot)| BoardEvent::Removed(job(slot))).collect();
-        for (name, slot) in &now {
-            let before = self.seen.get(name).filter(|before| before.known.is_same(&slot.known));
-            if before.is_none() {
-                events.push(BoardEvent::Posted(job(slot)));
-            }
-            match (before.is_some_and(|before| before.is_claimed), slot.is_claimed) {
-                (false, true) => events.push(BoardEvent::Claimed(job(slot))),
-                (true, false) => events.push(BoardEvent::Released(job(slot))),
-                (true, true) | (false, false) => {}
-            }
-        }
-        // Stable: a job is posted before it is claimed.
-        events.sort_by_key(|event| event.job().known.stat.czxid);
-        self.ready = events.into();
-        self.seen = now;
+        let is_same = matches!((before, now), (Some(before), Some(now)) if before.known.is_same(&now.known));
+        let was_claimed = is_same && before.is_some_and(|slot| slot.is_claimed);
+        let removed = before.filter(|_| !is_same).map(|slot| BoardEvent::Removed(job(slot)));
+        let posted = now.filter(|_| !is_same).map(|slot| BoardEvent::Posted(job(slot)));
+        let moved = now.and_then(|slot| match (was_claimed, slot.is_claimed) {
+            (false, true) => Some(BoardEvent::Claimed(job(slot))),
+            (true, false) => Some(BoardEvent::Released(job(slot))),
+            (true, true) | (false, false) => None,
+        });
+        [removed, posted, moved].into_iter().flatten()
+    }
+}
+
+impl Drop for BoardEvents {
+    fn drop(&mut self) {
+        self.board.shared().cache().ignore(self.listener);
     }
 }
 
@@ -193,11 +224,6 @@ impl JobBoard {
         let job =
             |slot: &Slot| Job { known: slot.known.clone(), is_claimed: slot.is_claimed, board: self.clone() };
         Jobs(cache.slots().filter(|slot| !(only_unclaimed && slot.is_claimed)).map(job).collect())
-    }
-
-    fn look_around(&self) -> HashMap<Box<str>, Slot> {
-        let cache = self.shared().cache();
-        cache.slots().map(|slot| (slot.known.path.name().into(), slot.clone())).collect()
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     backend::{self, CommitError, CreateMode, Done, Op, Stat, Znode, path::ZnodePath},
     error::Error,
-    session::Live,
+    session::{Live, requests::make_way},
 };
 
 /// A job on its way to a board; await it. From [`JobBoard::post`].
@@ -120,20 +120,16 @@ impl JobBoard {
             Op::create(&marker, [], CreateMode::Ephemeral),
             Op::set(&marker, [], Some(0)),
         ];
-        let mut is_made = false;
         let (path, marked) = loop {
             let error = match live.session.commit(ops.clone()).await {
                 Ok(done) => match (done.first(), done.last()) {
                     (Some(Done::Created(path)), Some(Done::Set(stat))) => break (Some(path.clone()), *stat),
                     _ => backend::Error::Other(format!("a post ended with {done:?}")),
                 },
-                Err(CommitError { index: Some(_), error: backend::Error::NoNode }) if !is_made => {
-                    is_made = true;
-                    let made = shared.ensure(&live).await;
-                    made.map_err(|error| Error::from_backend(error, &shared.layout.board))?;
-                    continue;
-                }
-                Err(CommitError { index: Some(_), error }) => {
+                Err(CommitError { index: Some(index), error }) => {
+                    if make_way(&*live.session, &ops[index], &error).await {
+                        continue;
+                    }
                     return Err(Error::from_backend(error, &shared.layout.board).into());
                 }
                 Err(CommitError { index: None, error }) => error,

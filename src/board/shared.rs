@@ -21,7 +21,7 @@ use crate::{
     backend::{self, BoxFuture, Op, path::ZnodePath},
     error::Error,
     lease::Leases,
-    session::{Live, Status, ensure},
+    session::{Live, Status, requests::ensure},
 };
 
 /// What handles and driver share.

@@ -30,7 +30,8 @@ impl PartitionCoordinator {
     /// # Errors
     ///
     /// [`QueueError::Root`](crate::queue::QueueError::Root) if that is no path,
-    /// [`QueueError::Standalone`](crate::queue::QueueError::Standalone) without a backend,
+    /// [`QueueError::NoBackend`](crate::queue::QueueError::NoBackend) for a
+    /// [standalone](PartitionCoordinator::standalone) coordinator,
     /// [`QueueError::Service`](crate::queue::QueueError::Service) if the store does not answer.
     ///
     /// # Cancel safety

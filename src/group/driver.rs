@@ -17,7 +17,7 @@ use crate::{
     clock::{Clock, Moment},
     error::Error,
     ring::{HashRing, Label, RingError},
-    session::{Live, Status, ensure, tenure::Tenure},
+    session::{Live, Status, requests::ensure, tenure::Tenure},
 };
 
 /// What the driver needs beside the engine.

@@ -133,6 +133,20 @@ async fn a_lease_lapses_before_the_session_can_expire() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_is_taken_after_an_outage_is_held_when_it_is_handed_out() {
+    let bench = Bench::new().await;
+    let session = bench.leases.access().live().await.unwrap().id();
+    bench.memory.suspend(session);
+    // Longer than a lease, shorter than the session: it lives, and has yet to prove it.
+    tokio::time::sleep(T * 7 / 10).await;
+    bench.memory.resume(session);
+    let (hold, _) = bench.take().await.unwrap();
+    assert_eq!(hold.lease().session_id(), session);
+    assert!(hold.lease().is_held());
+    assert_eq!(hold.lease().while_held(async { 7 }).await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
 async fn work_is_dropped_where_it_stands_when_the_lease_is_lost() {
     let bench = Bench::new().await;
     let (hold, _) = bench.take().await.unwrap();
@@ -152,7 +166,7 @@ async fn a_stale_holder_cannot_finish() {
     bench.memory.expire(session);
     bench.gone("/thing.lock").await;
     let finished = stale.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
-    assert!(matches!(finished, Err(Unfinished::Unknown(_))), "{finished:?}");
+    assert!(matches!(finished, Err(Unfinished::Lost)), "{finished:?}");
     assert!(bench.version("/thing").await.is_some());
 }
 
@@ -228,4 +242,58 @@ async fn a_lock_that_somebody_deletes_ends_the_lease_with_the_next_heartbeat() {
     bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
     timeout(T, hold.lease().lost()).await.expect("a heartbeat finds it");
     assert!(bench.keeper.live().is_some_and(|live| live.id() == hold.lease().session_id()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_somebody_has_written_to_does_not_stay() {
+    for ends in [true, false] {
+        let bench = Bench::new().await;
+        let (hold, _) = bench.take().await.unwrap();
+        bench.looker.commit(vec![Op::set(&path("/thing.lock"), b"x", None)]).await.unwrap();
+        if ends {
+            let finished = hold.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+            assert!(matches!(finished, Err(Unfinished::Lost)), "{finished:?}");
+        } else {
+            drop(hold);
+        }
+        bench.gone("/thing.lock").await;
+        assert!(bench.take().await.is_ok(), "{ends}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_somebody_removed_is_made_again_for_the_end() {
+    for lost in [None, Some(LostReply::BeforeApplying), Some(LostReply::AfterApplying)] {
+        let bench = Bench::new().await;
+        let (hold, _) = bench.take().await.unwrap();
+        let done = path("/done/deeper/entry-");
+        let ops = Around {
+            before: vec![Op::create(&done, [], CreateMode::PersistentSequential)],
+            after: vec![Op::delete(&path("/thing"), Some(1))],
+        };
+        if let Some(lost) = lost {
+            bench.lose_next(lost);
+        }
+        let finished = hold.finish(ops, Some(path("/thing"))).await.unwrap();
+        assert!(finished.is_ok(), "{lost:?} {finished:?}");
+        let (names, _) = bench.looker.children(&path("/done/deeper")).await.unwrap();
+        assert_eq!(names, ["entry-0000000000"], "{lost:?}");
+        assert_eq!(bench.version("/thing").await, None, "{lost:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_leases_there_are_the_session_is_kept() {
+    let bench = Bench::new().await;
+    let long = path(&format!("/{}", "x".repeat(1000)));
+    bench.looker.commit(vec![Op::create(&long, [], CreateMode::Persistent)]).await.unwrap();
+    let live = bench.leases.access().live().await.unwrap();
+    let tenures: Vec<_> = (0..5_000).map(|_| live.attend(&long, 0)).collect();
+    let (hold, _) = bench.take().await.unwrap();
+    tokio::time::sleep(6 * T).await;
+    assert_eq!(bench.leases.access().live().await.unwrap().id(), live.id());
+    assert!(hold.lease().is_held() && tenures.iter().all(Tenure::is_valid));
+    bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
+    timeout(T, hold.lease().lost()).await.expect("a heartbeat finds it");
+    assert!(tenures.iter().all(Tenure::is_valid));
 }

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     backend::{self, CreateMode, Done, Op, Watch, path::ZnodePath},
     error::Error,
-    session::Live,
+    session::{
+        Live,
+        requests::{ensure, get_each},
+    },
 };
 
 /// How many znodes are read in one request, and how many results are removed in one transaction.
@@ -184,16 +187,22 @@ pub(crate) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Re
 
 /// Up to `max` of the entries in a folder, oldest first, and a watch on it.
 async fn read(live: &Live, folder: &ZnodePath, max: usize) -> Result<(Vec<Finished>, Watch), backend::Error> {
-    let (names, _, watch) = live.session.watch_children(folder).await?;
+    let (names, _, watch) = loop {
+        match live.session.watch_children(folder).await {
+            Err(backend::Error::NoNode) => ensure(&*live.session, folder).await?,
+            found => break found?,
+        }
+    };
     let mut entries: Vec<_> = names.iter().filter_map(|name| readable(folder, name)).collect();
     entries.sort_unstable_by(Entry::by_age);
     entries.truncate(max);
     let mut results = Vec::with_capacity(entries.len());
     for entries in entries.chunks(AT_ONCE) {
         let paths: Vec<_> = entries.iter().map(|entry| path_of(folder, entry)).collect();
-        let found = live.session.get_many(&paths).await?;
+        let found = get_each(&*live.session, &paths).await?;
         results.extend(entries.iter().zip(found).filter_map(|(entry, found)| {
-            let (data, stat) = found?;
+            // What is kept from us is somebody else's to collect.
+            let (data, stat) = found.ok()??;
             Some(Finished { entry: entry.clone(), value: Value::read(&data), version: stat.version })
         }));
     }

@@ -10,8 +10,9 @@ use super::{
     entry::Entry,
     error::{MAX_VALUE_BYTES, QueueError},
     layout::Layout,
-    open::{Handle, Shared, skip_number},
+    open::{Handle, Shared},
     recovery::give_back,
+    take::find,
     value::Value,
 };
 use crate::{
@@ -120,8 +121,16 @@ impl Custody {
             Op::delete(&self.owned, Some(self.version)),
             Op::create(&to, data, CreateMode::PersistentSequential),
         ];
-        let owned = self.owned.clone();
-        self.finish(Around { before, after: Vec::new() }, Some(owned)).await?;
+        let (owned, live) = (self.owned.clone(), self.hold().lease().live().clone());
+        let done = self.finish(Around { before, after: Vec::new() }, Some(owned.clone())).await?;
+        // The reply was lost. That claim and entry are gone tells little: somebody may have deleted the claim, and
+        // others have given the entry back.
+        if done.is_none() {
+            let claim = value.claim().unwrap_or_default();
+            if find(&live, folder, &self.entry, claim).await.is_none() {
+                return Err(QueueError::Unknown { path: owned.to_string() });
+            }
+        }
         self.shared.ended.notify_one();
         Ok(())
     }
@@ -149,9 +158,6 @@ impl Custody {
         evidence: Option<ZnodePath>,
     ) -> Result<Option<Vec<Done>>, QueueError> {
         let lost = self.lost();
-        if self.hold().lease().has_ended() {
-            return Err(lost);
-        }
         let hold = self.hold.take().expect("it is given away only with the delivery");
         match hold.finish(ops, evidence).await? {
             Ok(done) => Ok(done),
@@ -160,11 +166,6 @@ impl Custody {
             }
             Err(Unfinished::Unknown(_)) => Err(QueueError::Unknown { path: self.owned.to_string() }),
             Err(Unfinished::Refused { error, .. } | Unfinished::Backend(error)) => {
-                if error == backend::Error::NodeExists {
-                    // It will be delivered again, and end then.
-                    let live = self.shared.leases.access().live().await?;
-                    skip_number(&*live.session, &self.shared.layout.done).await;
-                }
                 Err(QueueError::at(&self.owned)(error))
             }
         }

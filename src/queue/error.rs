@@ -18,11 +18,11 @@ pub enum QueueError {
     /// perhaps what was under way.
     #[error(transparent)]
     Service(#[from] Error),
-    /// The coordinator has no store.
+    /// There is no backend: a queue is for several processes.
     #[error(
-        "a standalone coordinator has no queue: connect to a server, or to `backend::Memory` for one in the process"
+        "a work queue needs a backend: connect to one, or to `backend::Memory`, an ensemble in the process"
     )]
-    Standalone,
+    NoBackend,
     /// The root is no path of a znode.
     #[error("`{}` cannot be the root of a queue: {reason}", root.escape_debug())]
     Root {

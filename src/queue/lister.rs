@@ -22,7 +22,7 @@ pub(crate) async fn run(shared: Arc<Shared>, cancelled: CancellationToken) {
 
 async fn follow(shared: &Shared) {
     let mut status = shared.leases.access().status();
-    while let Some(live) = next_live(&mut status).await {
+    while let Some(live) = next_live(&mut status, |error| shared.shelf.fail(error)).await {
         shared.shelf.spoil();
         tokio::select! {
             () = list(shared, &live) => {}
@@ -31,9 +31,19 @@ async fn follow(shared: &Shared) {
     }
 }
 
-/// The next session; `None` if there will be none.
-pub(super) async fn next_live(status: &mut watch::Receiver<Status>) -> Option<Arc<Live>> {
-    let found = status.wait_for(|status| !matches!(status, Status::Opening { .. })).await;
+/// The next session; `None` if there will be none. `fail` is told of what waiting cannot mend.
+pub(super) async fn next_live(
+    status: &mut watch::Receiver<Status>,
+    fail: impl Fn(Error),
+) -> Option<Arc<Live>> {
+    let decided = |status: &Status| match status {
+        Status::Opening { error } => {
+            error.iter().filter(|error| !error.is_transient()).for_each(|error| fail(error.clone()));
+            false
+        }
+        Status::Live(_) | Status::Closed => true,
+    };
+    let found = status.wait_for(decided).await;
     match found.as_deref() {
         Ok(Status::Live(live)) => Some(live.clone()),
         _ => None,

@@ -10,7 +10,6 @@ use std::{
 
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
-use tracing::debug;
 
 use super::{
     WorkQueue, error::QueueError, layout::Layout, lister, put::Fill, receipts::Receipts, recovery,
@@ -20,7 +19,7 @@ use crate::{
     backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath},
     clock::Clock,
     lease::Leases,
-    session,
+    session::requests::ensure,
 };
 
 /// Between two tries of what the store did not answer.
@@ -87,7 +86,7 @@ impl OpenQueue {
     async fn run(self) -> Result<WorkQueue, QueueError> {
         let OpenQueue { backing, root, options } = self;
         let layout = Layout::new(&root).map_err(|reason| QueueError::Root { root, reason })?;
-        let (leases, clock) = backing.ok_or(QueueError::Standalone)?;
+        let (leases, clock) = backing.ok_or(QueueError::NoBackend)?;
         let layout = Arc::new(layout);
         let laid_out = layout.clone();
         let made = leases.access().repeat(&layout.root, move |live| {
@@ -162,7 +161,7 @@ pub(crate) struct Handle {
 
 /// Creates what is missing of a queue.
 pub(crate) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), backend::Error> {
-    session::ensure(session, &layout.root).await?;
+    ensure(session, &layout.root).await?;
     let znodes = layout.znodes();
     loop {
         let found = session.get_many(&znodes).await?;
@@ -177,18 +176,8 @@ pub(crate) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<()
     }
 }
 
-/// Lets the store go on to the next number in a folder where the present one is taken: in a tree that was restored from
-/// a backup the numbers begin anew, and a name that is there already would keep everybody from going on.
-pub(crate) async fn skip_number(session: &dyn Session, folder: &ZnodePath) {
-    let scratch = folder.join(&uuid::Uuid::new_v4().simple().to_string()).expect("a uuid is a name");
-    let ops = vec![Op::create(&scratch, [], CreateMode::Persistent), Op::delete(&scratch, None)];
-    if let Err(error) = session.commit(ops).await {
-        debug!(%folder, %error, "no number was skipped");
-    }
-}
-
-/// The number of children of a folder.
+/// The number of children of a folder; none if it is still to be made.
 pub(crate) async fn count(session: &dyn Session, folder: &ZnodePath) -> Result<usize, backend::Error> {
-    let (_, stat) = session.get(folder).await?.ok_or(backend::Error::NoNode)?;
-    Ok(usize::try_from(stat.num_children).unwrap_or(0))
+    let found = session.get(folder).await?;
+    Ok(found.map_or(0, |(_, stat)| usize::try_from(stat.num_children).unwrap_or(0)))
 }

@@ -16,7 +16,7 @@ use super::{
     entry::{MAX_PRIORITY, check_label},
     error::QueueError,
     layout::Layout,
-    open::{Handle, PAUSE, Shared, count, lay_out, skip_number},
+    open::{Handle, PAUSE, Shared, count, lay_out},
     receipts::NotDone,
     recovery::appeared,
     shelf::readable,
@@ -214,9 +214,6 @@ impl Posting {
                 }
                 // Something with a label like this one has appeared since it was looked for.
                 Err(NotDone::Refused { index: 1, error: backend::Error::BadVersion }) => {}
-                Err(NotDone::Refused { index: 0, error: backend::Error::NodeExists }) => {
-                    skip_number(&*live.session, &layout.unowned).await;
-                }
                 Err(NotDone::Refused { error: backend::Error::NoNode, .. }) => {
                     lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
                 }
@@ -235,11 +232,7 @@ impl Posting {
             return Ok(());
         }
         let (unowned, now) = (&shared.layout.unowned, shared.clock.now());
-        let len = match count(&*live.session, unowned).await {
-            // It is made when something is put.
-            Err(backend::Error::NoNode) => 0,
-            len => len.map_err(QueueError::at(unowned))?,
-        };
+        let len = count(&*live.session, unowned).await.map_err(QueueError::at(unowned))?;
         shared.fill.set(len, now);
         if len >= max_len { Err(QueueError::Full { len, max_len }) } else { Ok(()) }
     }

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::{
     backend::{self, CommitError, CreateMode, Done, Op, SessionId, path::ZnodePath},
-    session::Live,
+    session::{Live, requests::make_way},
 };
 
 /// See the module documentation.
@@ -56,8 +56,8 @@ impl Receipts {
                 None => (0, Op::create(&receipt.path, [], CreateMode::Ephemeral)),
                 Some(version) => (version.wrapping_add(1), Op::set(&receipt.path, [], Some(version))),
             };
-            let all = ops.iter().cloned().chain([write]).collect();
-            let error = match live.session.commit(all).await {
+            let all: Vec<_> = ops.iter().cloned().chain([write]).collect();
+            let error = match live.session.commit(all.clone()).await {
                 Ok(done) => {
                     self.keep(receipt, expected);
                     return Ok(Some(done));
@@ -70,6 +70,9 @@ impl Receipts {
                     continue;
                 }
                 Err(CommitError { index: Some(index), error }) => {
+                    if make_way(&*live.session, &all[index], &error).await {
+                        continue;
+                    }
                     self.put_back(receipt);
                     return Err(NotDone::Refused { index, error });
                 }

@@ -14,14 +14,17 @@ use super::{
     entry::Entry,
     layout::Layout,
     lister::{next_live, over},
-    open::{PAUSE, Shared, count, lay_out, skip_number},
+    open::{PAUSE, Shared, count, lay_out},
     shelf::{LeftAlone, readable},
     value::Value,
 };
 use crate::{
     backend::{self, CommitError, CreateMode, Op, Session, Watch, path::ZnodePath},
     lease::Around,
-    session::Live,
+    session::{
+        Live,
+        requests::{Denied, get_each, make_way},
+    },
 };
 
 /// The longest wait between a change of the claims and a look at them, and how much longer it is for each claim: the
@@ -58,7 +61,7 @@ struct Task {
 impl Task {
     async fn follow(&mut self) {
         let mut status = self.shared.leases.access().status();
-        while let Some(live) = next_live(&mut status).await {
+        while let Some(live) = next_live(&mut status, drop).await {
             tokio::select! {
                 () = self.watch(&live) => {}
                 () = over(&mut status, &live) => {}
@@ -96,14 +99,13 @@ impl Task {
     async fn look(&mut self, live: &Live) -> Result<(usize, Watch), backend::Error> {
         let (shared, session) = (self.shared.clone(), &*live.session);
         let layout = &shared.layout;
-        // In this order: an entry and its claim appear in one transaction, so what is owned in the first reading and
-        // has no claim in the second has lost it. The other way round, whatever is taken between the two readings
-        // would look abandoned.
         let read = async {
+            // The watch before all else: what is taken and abandoned after that makes it fire.
+            let (claims, _, watch) = session.watch_children(&layout.claims).await?;
             let (owned, _) = session.children(&layout.owned).await?;
-            Ok::<_, backend::Error>((owned, session.watch_children(&layout.claims).await?))
+            Ok::<_, backend::Error>((claims, watch, owned))
         };
-        let (owned, (claims, _, watch)) = match read.await {
+        let (claims, watch, owned) = match read.await {
             Err(backend::Error::NoNode) => {
                 lay_out(session, layout).await?;
                 return Err(backend::Error::NoNode);
@@ -112,16 +114,28 @@ impl Task {
         };
         let owned = self.left_alone.sort_out(&layout.owned, &owned);
         self.learn(session, layout, owned).await?;
-        let claims: HashSet<_> = claims.into_iter().collect();
-        let is_dead = |claim: &Option<String>| claim.as_ref().is_some_and(|claim| !claims.contains(claim));
-        let dead = self.known.iter().filter(|(_, claim)| is_dead(claim)).map(|(entry, _)| entry.clone());
-        let mut dead: Vec<_> = dead.collect();
+        let mut claims: HashSet<_> = claims.into_iter().collect();
+        let mut dead = self.without(&claims);
+        if !dead.is_empty() {
+            // They may have been taken since. An entry and its claim appear in one transaction, so what is owned in the
+            // last reading and has no claim in this one has lost it.
+            let (now, _) = session.children(&layout.claims).await?;
+            claims = now.into_iter().collect();
+            dead = self.without(&claims);
+        }
         // Whoever else looks at this moment starts elsewhere.
         self.dice.shuffle(&mut dead);
-        for entry in dead {
-            self.give_back(session, &entry).await?;
+        for (entry, claim) in dead {
+            self.give_back(session, &entry, &claim).await?;
         }
         Ok((claims.len(), watch))
+    }
+
+    /// What is owned under none of these claims, and under which it was taken.
+    fn without(&self, claims: &HashSet<String>) -> Vec<(Entry, String)> {
+        let taken = self.known.iter().filter_map(|(entry, claim)| Some((entry, claim.as_ref()?)));
+        let dead = taken.filter(|(_, claim)| !claims.contains(*claim));
+        dead.map(|(entry, claim)| (entry.clone(), claim.clone())).collect()
     }
 
     /// Reads what was not yet there when it was last looked.
@@ -135,22 +149,42 @@ impl Task {
         self.known.retain(|entry, _| there.contains(entry));
         let unread: Vec<_> = owned.iter().filter(|entry| !self.known.contains_key(*entry)).cloned().collect();
         let paths: Vec<_> = unread.iter().map(|entry| path_of(&layout.owned, entry)).collect();
-        let found = session.get_many(&paths).await?;
+        let found = get_each(session, &paths).await?;
         for (entry, found) in unread.into_iter().zip(found) {
-            if let Some((data, _)) = found {
-                self.known.insert(entry, Value::read(&data).claim().map(str::to_owned));
+            match found {
+                Ok(Some((data, _))) => {
+                    self.known.insert(entry, Value::read(&data).claim().map(str::to_owned));
+                }
+                Ok(None) => {}
+                Err(Denied) => self.leave_alone(entry, "it is not permitted to us"),
             }
         }
         Ok(())
     }
 
-    async fn give_back(&mut self, session: &dyn Session, entry: &Entry) -> Result<(), backend::Error> {
+    fn leave_alone(&mut self, entry: Entry, why: &str) {
+        self.left_alone.report(&self.shared.layout.owned, entry.name(), why);
+        self.known.insert(entry, None);
+    }
+
+    /// Gives back what was taken under this claim.
+    async fn give_back(
+        &mut self,
+        session: &dyn Session,
+        entry: &Entry,
+        claim: &str,
+    ) -> Result<(), backend::Error> {
         let shared = self.shared.clone();
         let path = path_of(&shared.layout.owned, entry);
         let Some((data, stat)) = session.get(&path).await? else { return Ok(()) };
         let value = Value::read(&data);
-        let ops = give_back(&shared, &path, entry, stat.version, &value, value.attempt());
-        match session.commit(ops.before).await {
+        if value.claim() != Some(claim) {
+            // Somebody has removed the folder, its numbers have begun anew, and this is another of that name.
+            self.known.remove(entry);
+            return Err(backend::Error::BadVersion);
+        }
+        let ops = give_back(&shared, &path, entry, stat.version, &value, value.attempt()).before;
+        match session.commit(ops.clone()).await {
             Ok(_) => {
                 let (worker, attempt) = (value.worker().unwrap_or_default(), value.attempt());
                 info!(%entry, worker, attempt, "its worker is gone: given back");
@@ -161,18 +195,15 @@ impl Task {
             }) => {
                 debug!(%entry, "somebody else has given it back");
             }
-            Err(CommitError { index: Some(1), error: error @ backend::Error::NodeExists }) => {
-                skip_number(session, &shared.layout.unowned).await;
-                skip_number(session, &shared.layout.dead).await;
-                return Err(error);
-            }
             Err(CommitError { index: Some(_), error: backend::Error::NoNode }) => {
                 lay_out(session, &shared.layout).await?;
                 return Err(backend::Error::NoNode);
             }
-            Err(CommitError { index: Some(_), error }) => {
-                self.left_alone.report(&shared.layout.owned, entry.name(), &error.to_string());
-                self.known.insert(entry.clone(), None);
+            Err(CommitError { index: Some(index), error }) => {
+                if make_way(session, &ops[index], &error).await {
+                    return Err(error);
+                }
+                self.leave_alone(entry.clone(), &error.to_string());
             }
             Err(CommitError { index: None, error }) => return Err(error),
         }

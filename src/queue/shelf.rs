@@ -28,7 +28,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// From how many entries of one priority is chosen at most, when others are after the first one as well.
-const WIDEST: usize = 16;
+const WIDEST: usize = 64;
 
 /// How many are added between two looks.
 const MOST_ADDED: u64 = 1000;
@@ -52,6 +52,9 @@ struct Stock {
     is_stale: bool,
     next_look: Moment,
     looking: usize,
+    /// Counts the looks: begun, and the last one that was installed.
+    looks: u64,
+    seen: u64,
     /// What was put by this process so far: a look that began before does not show it.
     puts: u64,
     puts_seen: u64,
@@ -86,6 +89,8 @@ impl Shelf {
             is_stale: true,
             next_look: clock.now(),
             looking: 0,
+            looks: 0,
+            seen: 0,
             puts: 0,
             puts_seen: 0,
             width: 1,
@@ -109,14 +114,19 @@ impl Shelf {
 
     /// Has it looked at, as far as that is stale, for as long as the guard lives.
     pub(crate) fn look(self: &Arc<Self>) -> Looking {
-        self.lock().looking += 1;
+        let asked = {
+            let mut stock = self.lock();
+            stock.looking += 1;
+            stock.looks
+        };
         self.demand.send_replace(());
-        Looking(self.clone())
+        Looking { shelf: self.clone(), asked }
     }
 
     /// Chooses up to `count` of those that `wanted` accepts, in their order; `None` accepts all.
     pub(crate) fn choose(
         self: &Arc<Self>,
+        looking: &Looking,
         count: usize,
         mut wanted: Option<&mut dyn FnMut(&Entry) -> bool>,
     ) -> Found {
@@ -135,7 +145,7 @@ impl Shelf {
             let mut accepted: Vec<_> = accepted.take(count.saturating_add(width - 1)).collect();
             let mut stock = self.lock();
             if accepted.is_empty() {
-                return if stock.is_stale { Found::Wait } else { Found::Nothing };
+                return if stock.answers(looking) { Found::Nothing } else { Found::Wait };
             }
             if width > 1 {
                 let first = accepted[0].priority();
@@ -159,10 +169,10 @@ impl Shelf {
     }
 
     /// All that wait, in their order; `None` while that is being looked at.
-    pub(crate) fn entries(&self) -> Result<Option<Vec<Entry>>, Found> {
+    pub(crate) fn entries(&self, looking: &Looking) -> Result<Option<Vec<Entry>>, Found> {
         let stock = self.lock();
         match stock.instead_of_choosing(self.clock.now()) {
-            None if !stock.is_stale => {
+            None | Some(Found::Wait) if stock.answers(looking) => {
                 Ok(Some(stock.entries.iter().map(|entry| Entry::clone(entry)).collect()))
             }
             None | Some(Found::Wait) => Ok(None),
@@ -222,19 +232,21 @@ impl Shelf {
     }
 
     /// Where a look begins.
-    pub(crate) fn begin(&self) -> (u64, Moment) {
-        (self.lock().puts, self.clock.now())
+    pub(crate) fn begin(&self) -> Look {
+        let mut stock = self.lock();
+        stock.looks += 1;
+        Look { number: stock.looks, puts: stock.puts, began: self.clock.now() }
     }
 
     /// What was seen by a look.
-    pub(crate) fn install(&self, names: &[String], (puts, began): (u64, Moment)) {
+    pub(crate) fn install(&self, names: &[String], Look { number, puts, began }: Look) {
         let now = self.clock.now();
         let mut stock = self.lock();
         let entries = stock.left_alone.sort_out(&self.folder, names);
         let entries = entries.into_iter().map(Arc::new).filter(|entry| !stock.busy.contains(entry));
         stock.entries = entries.collect();
         stock.is_stale = stock.puts != puts;
-        stock.puts_seen = puts;
+        (stock.seen, stock.puts_seen) = (number, puts);
         stock.error = None;
         // At most a tenth of the time goes into looking. The dice keep processes apart.
         let pause = (now.saturating_since(began) * 10).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
@@ -261,12 +273,13 @@ impl Shelf {
     }
 
     /// Whether what was chosen was still there. A single miss comes from choosing from a look that is stale; several in
-    /// a row mean that others are after the same entries.
+    /// a row mean that others are after the same entries. Wider at once and narrower in small steps: each miss is a
+    /// request for nothing, and the others are still there after a hit.
     pub(crate) fn adapt(&self, was_there: bool) {
         let mut stock = self.lock();
         stock.misses = if was_there { 0 } else { stock.misses + 1 };
         match stock.misses {
-            0 => stock.width = (stock.width / 2).max(1),
+            0 => stock.width = (stock.width - 1).max(1),
             1 => {}
             _ => stock.width = (stock.width * 2).min(WIDEST),
         }
@@ -279,6 +292,12 @@ impl Shelf {
 }
 
 impl Stock {
+    /// Whether what was seen answers whoever waits: nothing has changed since, or it was seen since they asked. The
+    /// latter because where others put and take all the time, each look is stale as soon as it is done.
+    fn answers(&self, looking: &Looking) -> bool {
+        !self.is_stale || self.seen > looking.asked
+    }
+
     fn instead_of_choosing(&self, now: Moment) -> Option<Found> {
         if self.is_closed {
             return Some(Found::Closed);
@@ -302,12 +321,23 @@ impl fmt::Debug for Shelf {
 }
 
 /// Somebody waits for a look.
-pub(crate) struct Looking(Arc<Shelf>);
+pub(crate) struct Looking {
+    shelf: Arc<Shelf>,
+    /// The last look that had begun before.
+    asked: u64,
+}
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        self.0.lock().looking -= 1;
+        self.shelf.lock().looking -= 1;
     }
+}
+
+/// A look that is under way.
+pub(crate) struct Look {
+    number: u64,
+    puts: u64,
+    began: Moment,
 }
 
 /// An entry that nobody else in this process chooses. Dropped undecided, it is back on the shelf.
@@ -390,5 +420,40 @@ impl LeftAlone {
         if self.0.insert(name.into()) {
             warn!(path = format_args!("{folder}/{name}"), why, "left alone");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TokioClock;
+
+    fn shelf() -> Arc<Shelf> {
+        Shelf::new("/unowned".parse().unwrap(), Arc::new(TokioClock::new()))
+    }
+
+    fn name(number: u32) -> String {
+        format!("entry-100-l-{number:010}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_is_answered_by_a_look_that_began_later_also_while_everything_changes() {
+        let shelf = shelf();
+        let early = shelf.begin();
+        let looking = shelf.look();
+        shelf.install(&[name(1)], early);
+        shelf.spoil();
+        assert!(matches!(shelf.entries(&looking), Ok(None)), "that look began before");
+        let begin = shelf.begin();
+        shelf.install(&[name(2)], begin);
+        // Others put and take all the time.
+        shelf.spoil();
+        let seen = shelf.entries(&looking);
+        assert!(matches!(&seen, Ok(Some(seen)) if seen[0].name() == name(2)));
+        let found = shelf.choose(&looking, 1, Some(&mut |_| false));
+        assert!(matches!(found, Found::Nothing));
+        let later = shelf.look();
+        assert!(matches!(shelf.choose(&later, 1, Some(&mut |_| false)), Found::Wait));
+        assert!(matches!(shelf.choose(&later, 1, None), Found::Some(_)), "the store decides");
     }
 }

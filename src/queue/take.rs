@@ -16,7 +16,7 @@ use super::{
     entry::Entry,
     error::QueueError,
     layout::Layout,
-    open::{Handle, PAUSE, Shared, lay_out, skip_number},
+    open::{Handle, PAUSE, Shared},
     recovery::path_of,
     shelf::{Chosen, Found, readable},
     value::Value,
@@ -25,7 +25,10 @@ use crate::{
     backend::{self, CreateMode, Done, Op, path::ZnodePath},
     error::Error,
     lease::{Around, Refused, Request},
-    session::Live,
+    session::{
+        Live,
+        requests::{Denied, get_each},
+    },
 };
 
 /// Which entries somebody is after.
@@ -112,14 +115,14 @@ where
 {
     let shelf = &shared.shelf;
     let mut changes = shelf.changes();
-    let _looking = shelf.look();
+    let looking = shelf.look();
     loop {
         changes.borrow_and_update();
         let found = match wanted {
-            Wanted::Any => shelf.choose(count, None),
-            Wanted::Matching(filter) => shelf.choose(count, Some(filter)),
-            Wanted::Preferring(filter) => match shelf.choose(count, Some(filter)) {
-                Found::Nothing => shelf.choose(count, None),
+            Wanted::Any => shelf.choose(&looking, count, None),
+            Wanted::Matching(filter) => shelf.choose(&looking, count, Some(filter)),
+            Wanted::Preferring(filter) => match shelf.choose(&looking, count, Some(filter)) {
+                Found::Nothing => shelf.choose(&looking, count, None),
                 found => found,
             },
         };
@@ -162,7 +165,7 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
     };
     let unowned = &shared.layout.unowned;
     let paths: Vec<_> = chosen.iter().map(|chosen| path_of(unowned, chosen.entry())).collect();
-    let found = match live.session.get_many(&paths).await {
+    let found = match get_each(&*live.session, &paths).await {
         Ok(found) => found,
         Err(error) if error.is_unknown() => {
             sleep(PAUSE).await;
@@ -173,13 +176,14 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
     let mut asked: Vec<Pin<Box<dyn Future<Output = Outcome> + Send>>> = Vec::new();
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
-            Some((data, stat)) => {
+            Ok(Some((data, stat))) => {
                 asked.push(Box::pin(ask(&shared, &live, chosen, Value::read(&data), stat.version)));
             }
-            None => {
+            Ok(None) => {
                 shared.shelf.adapt(false);
                 chosen.forget();
             }
+            Err(Denied) => chosen.leave_alone("it is not permitted to us"),
         }
     }
     let (mut taken, mut failure) = (Vec::new(), None);
@@ -220,7 +224,7 @@ async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Valu
         Ok((hold, done)) => {
             let owned = match done.and_then(|done| done.into_iter().nth(1)) {
                 Some(Done::Created(path)) => Some(path),
-                _ => find(shared, live, &entry, &claim).await,
+                _ => find(live, &layout.owned, &entry, &claim).await,
             };
             // Without it, the hold is given back, and what is owned under it then is as well.
             let Some(owned) = owned else { return Ok(None) };
@@ -245,22 +249,12 @@ async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Valu
             chosen.leave_alone(&error.to_string());
             Ok(None)
         }
-        Refused::Op { index: 1, error: backend::Error::NodeExists } => {
-            skip_number(&*live.session, &layout.owned).await;
-            Ok(None)
-        }
-        Refused::Op { error: backend::Error::NoNode, .. } => match lay_out(&*live.session, layout).await {
-            Ok(()) => Ok(None),
-            Err(error) if error.is_unknown() => Ok(None),
-            Err(error) => Err(QueueError::at(&layout.root)(error)),
-        },
         Refused::Op { error, .. } | Refused::Backend(error) => Err(QueueError::at(&layout.root)(error)),
     }
 }
 
-/// The name that the store gave to what was taken, if its reply was lost.
-async fn find(shared: &Shared, live: &Live, entry: &Entry, claim: &str) -> Option<ZnodePath> {
-    let folder = &shared.layout.owned;
+/// The name that the store gave in `folder` to what was taken under `claim`, if its reply was lost.
+pub(crate) async fn find(live: &Live, folder: &ZnodePath, entry: &Entry, claim: &str) -> Option<ZnodePath> {
     loop {
         let read = async {
             let (names, _) = live.session.children(folder).await?;
@@ -270,12 +264,12 @@ async fn find(shared: &Shared, live: &Live, entry: &Entry, claim: &str) -> Optio
                 })
             });
             let paths: Vec<_> = alike.filter_map(|name| folder.join(name).ok()).collect();
-            let found = live.session.get_many(&paths).await?;
+            let found = get_each(&*live.session, &paths).await?;
             let is_ours = |data: &[u8]| Value::read(data).claim() == Some(claim);
             let ours = paths
                 .into_iter()
                 .zip(found)
-                .find(|(_, found)| found.as_ref().is_some_and(|(data, _)| is_ours(data)));
+                .find(|(_, found)| matches!(found, Ok(Some((data, _))) if is_ours(data)));
             Ok::<_, backend::Error>(ours.map(|(path, _)| path))
         };
         match read.await {

@@ -29,6 +29,11 @@ impl Lifeline {
     pub(crate) fn end(&self) {
         self.over.cancel();
     }
+
+    /// Whether it is over for good.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.over.is_cancelled()
+    }
 }
 
 /// One life of one ephemeral znode in one session: what a share rests on.

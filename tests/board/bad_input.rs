@@ -216,6 +216,25 @@ async fn a_posting_that_changes_under_a_claim_is_read_again(store: Store) {
     assert!(board.try_claim_next().await.unwrap().is_none());
 }
 
+async fn a_number_that_is_taken_is_skipped(store: Store) {
+    let observer = store.session().await;
+    let (_a, board) = worker(&store, "a").await;
+    // As after a backup was restored: the numbers begin anew. Each create counts.
+    for number in [1, 2] {
+        create(
+            &*observer,
+            &board.path().join(&format!("job{number:010}")).unwrap(),
+            "{\"uuid\": 1, \"name\": 1}",
+        )
+        .await;
+    }
+    create(&*observer, &board.path().join("job0000000003").unwrap(), "").await;
+    create(&*observer, &board.path().join("job0000000005").unwrap(), "").await;
+    let posted = board.post("x").await.unwrap();
+    let next = board.post("y").await.unwrap();
+    assert_eq!((posted.path().name(), next.path().name()), ("job0000000004", "job0000000006"));
+}
+
 async fn a_board_that_is_removed_is_made_again(store: Store) {
     let observer = store.session().await;
     let (_a, board) = worker(&store, "a").await;
@@ -238,5 +257,6 @@ on_both_backends!(
     numbers_past_31_bits_come_after_those_before,
     what_stands_in_the_way_of_the_end_of_a_job_is_named_and_nothing_is_lost,
     a_posting_that_changes_under_a_claim_is_read_again,
+    a_number_that_is_taken_is_skipped,
     a_board_that_is_removed_is_made_again,
 );

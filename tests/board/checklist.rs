@@ -207,6 +207,10 @@ async fn conductors_show_themselves_until_the_board_is_closed(store: Store) {
     ours.close().await;
     assert!(!exists(&*observer, &entity).await);
     theirs.register_entity("conductor", "me@host:7", json!({})).await.unwrap();
+    // Or its last handle is dropped.
+    drop(theirs);
+    let gone = || async { (!exists(&*observer, &entity).await).then_some(()) };
+    eventually("unregistered", PATIENCE, gone).await;
 }
 
 async fn events_tell_what_happened_to_each_job_in_order(store: Store) {

@@ -77,9 +77,9 @@ async fn a_job_whose_holder_loses_its_session_is_anothers_and_the_holder_can_do_
         let fresh = claim(&theirs).await;
         assert!(fresh.token() > lease.token());
         match end {
-            0 => assert!(stale.consume().await.is_err()),
-            1 => assert!(stale.trash().await.is_err()),
-            2 => assert!(stale.abandon().await.is_ok(), "it came back with the session"),
+            0 => assert!(matches!(refused(stale.consume().await), BoardError::ClaimLost { .. })),
+            1 => assert!(matches!(refused(stale.trash().await), BoardError::ClaimLost { .. })),
+            2 => assert!(matches!(refused(stale.abandon().await), BoardError::ClaimLost { .. })),
             _ => drop(stale),
         }
         assert_eq!(theirs.find_owner(&job).await.unwrap().as_deref(), Some("same-name-2"));
@@ -197,6 +197,40 @@ async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_
     claim(&board).await.consume().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_markers_of_posts_go_also_after_an_outage() {
+    let store = Store::memory();
+    let (agent, board) = worker(&store, "a").await;
+    let observer = store.session().await;
+    let markers = board.path().parent().unwrap().join(".posting").unwrap();
+    board.post("before").await.unwrap();
+    // Longer than anybody waits for a session.
+    let memory = store.ensemble();
+    memory.refuse_connections(true);
+    memory.expire(agent.coordinator.session_id().unwrap());
+    tokio::time::sleep(100 * SECOND).await;
+    memory.refuse_connections(false);
+    eventually("connected", PATIENCE, || async { board.connected().then_some(()) }).await;
+    board.post("after").await.unwrap();
+    let gone = || async { children(&*observer, &markers).await.is_empty().then_some(()) };
+    eventually("no markers", PATIENCE, gone).await;
+}
+
+async fn a_worker_who_waits_learns_that_the_board_is_closed_to_it(store: Store) {
+    let (agent, board) = worker(&store, "a").await;
+    let (_b, theirs) = worker(&store, "b").await;
+    agent.faults().deny(board.path());
+    let (claimed, ()) = tokio::join!(tokio::time::timeout(PATIENCE, board.claim_next()), async {
+        store.for_a_moment(5).await;
+        theirs.post("x").await.unwrap();
+    });
+    let error = refused(claimed.expect("it does not wait for what nobody mends"));
+    assert!(matches!(&error, BoardError::Service(apportion::Error::NotPermitted { .. })), "{error}");
+    agent.faults().allow();
+    let claimed = eventually("mended", PATIENCE, || async { board.claim_next().await.ok() }).await;
+    claimed.consume().await.unwrap();
+}
+
 on_both_backends!(
     a_post_whose_reply_is_lost_is_on_the_board_once,
     a_claim_and_its_end_whose_replies_are_lost_happen_once,
@@ -206,4 +240,5 @@ on_both_backends!(
     a_post_whose_session_dies_before_the_reply_is_reported_with_its_uuid,
     a_board_goes_on_after_a_lost_session_and_registers_again,
     while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_time,
+    a_worker_who_waits_learns_that_the_board_is_closed_to_it,
 );

@@ -18,6 +18,7 @@ on_both_backends!(
     a_value_that_is_no_object_is_handed_out_as_it_is,
     odd_names_in_any_folder_disturb_nobody_and_stay,
     an_entry_with_a_child_is_left_alone,
+    what_others_keep_to_themselves_does_not_cost_the_rest,
     an_entry_that_python_takes_meanwhile_is_python_s,
 );
 
@@ -150,6 +151,24 @@ async fn an_entry_with_a_child_is_left_alone(store: Store) {
     assert_eq!(counts(&store).await, [1, 0, 1, 0, 0]);
     let again = queue.put("third").await;
     assert!(!matches!(again, Err(QueueError::Full { .. })), "{again:?}");
+}
+
+async fn what_others_keep_to_themselves_does_not_cost_the_rest(store: Store) {
+    let (agent, queue) = worker(&store, "w").await;
+    for folder in ["unowned", "owned", "done"] {
+        let name = python_puts(&store, folder, "entry-999-secret:1-", "{}").await;
+        agent.faults().deny(&path(&store, folder).join(&name).unwrap());
+    }
+    let (doomed, others) = worker(&store, "doomed").await;
+    queue.put("open").await.unwrap();
+    let _taken = soon(others.take_where(|entry| entry.label() != "secret:1")).await.unwrap();
+    let _line = doomed.crash();
+    let delivery = tokio::time::timeout(store.expiry() + 10 * SECOND, queue.take()).await.unwrap().unwrap();
+    assert_eq!(payload(&delivery), json!("open"));
+    delivery.done("fine").await.unwrap();
+    let results = soon(queue.collect(10)).await.unwrap();
+    assert_eq!((results.len(), results[0].result()), (1, Some(&json!("fine"))));
+    assert!(queue.try_take().await.unwrap().is_none());
 }
 
 async fn an_entry_that_python_takes_meanwhile_is_python_s(store: Store) {

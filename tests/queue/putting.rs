@@ -253,7 +253,7 @@ async fn a_put_costs_one_request_and_a_take_two() {
     }
     let put = agent.faults().calls();
     assert_eq!((put.writes - before.writes, put.lists - before.lists), (10, 0));
-    assert_eq!(put.gets - before.gets, 10, "they go out beside the writes");
+    assert!(put.gets - before.gets <= 1, "what waits is counted beside a write now and then");
     for _ in 0..10 {
         soon(queue.take()).await.unwrap().done(()).await.unwrap();
     }

@@ -202,3 +202,70 @@ async fn waiting_outlasts_the_session(store: Store) {
     let (data, _) = znode(&*store.session().await, &path(&store, "unowned")).await;
     assert!(data.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_results_outlasts_an_outage_of_any_length() {
+    let store = Store::memory();
+    let (agent, queue) = worker(&store, "a").await;
+    queue.put("x").await.unwrap();
+    let mut collecting = pin!(queue.collect(1));
+    assert!(tokio::time::timeout(100 * MS, collecting.as_mut()).await.is_err());
+    store.ensemble().refuse_connections(true);
+    store.ensemble().expire(agent.coordinator.session_id().unwrap());
+    let waited = tokio::time::timeout(600 * SECOND, collecting.as_mut()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    store.ensemble().refuse_connections(false);
+    let (done, collected) =
+        tokio::join!(async { soon(queue.take()).await.unwrap().done("y").await }, soon(collecting));
+    done.unwrap();
+    assert_eq!(collected.unwrap()[0].result(), Some(&json!("y")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_under_a_name_that_was_there_before_is_not_taken_for_abandoned() {
+    let store = Store::memory();
+    let (_agent, queue) = worker(&store, "a").await;
+    let (_looks, _other) = worker(&store, "b").await;
+    let session = store.session().await;
+    queue.put("x").label("l").await.unwrap();
+    let first = soon(queue.take()).await.unwrap();
+    // Time for everybody to see it.
+    tokio::time::sleep(5 * SECOND).await;
+    crate::support::fleet::delete_recursively(&*session, &store.path("queue")).await;
+    queue.put("y").label("l").await.unwrap();
+    let second = soon(queue.take()).await.unwrap();
+    assert_eq!(payload(&second), json!("y"));
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(counts(&store).await, [0, 1, 0, 0, 1]);
+    second.done(()).await.unwrap();
+    assert!(matches!(first.done(()).await, Err(QueueError::Lost(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_somebody_removed_costs_no_work() {
+    for folder in ["done", "dead", "unowned", "labels"] {
+        let store = Store::memory();
+        let agent = store.agent("a").await;
+        let queue = agent.coordinator.queue(super::root(&store)).max_attempts(2).await.unwrap();
+        let session = store.session().await;
+        let mut waiting = Box::pin(queue.collect(1));
+        assert!(tokio::time::timeout(SECOND, waiting.as_mut()).await.is_err());
+        queue.put("x").label("l").await.unwrap();
+        for attempt in 1..=2 {
+            let delivery = soon(queue.take()).await.unwrap();
+            assert_eq!(delivery.attempt(), attempt, "{folder}");
+            crate::support::fleet::delete_recursively(&*session, &path(&store, folder)).await;
+            // What tells of a label cannot be made by the way: it comes back a moment later.
+            let released = delivery.release().await;
+            assert_eq!(released.is_err(), folder == "labels" && attempt == 1, "{folder} {released:?}");
+            let free = || async { names(&store, "owned").await.is_empty().then_some(()) };
+            eventually("nothing owned", 30 * SECOND, free).await;
+        }
+        assert_eq!(queue.dead_letters().await.unwrap().len(), 1, "{folder}");
+        queue.put("y").label("l").await.unwrap();
+        let delivery = soon(queue.take()).await.unwrap();
+        crate::support::fleet::delete_recursively(&*session, &path(&store, folder)).await;
+        delivery.done("fine").await.unwrap();
+        assert_eq!(soon(waiting).await.unwrap()[0].result(), Some(&json!("fine")), "{folder}");
+    }
+}
