@@ -45,7 +45,7 @@
 //!
 //! A request ends once, and always: messages that are lost, come twice or in the wrong order change which line of the
 //! table it is at most. A request is acknowledged before it is run, so nobody runs it a second time when its worker
-//! dies; to try again is up to who submitted it. A second copy of a request is dropped by the worker that has the
+//! dies; to try again is up to who submitted it, and [`RequestError::may_have_run`] is there to tell. A second copy of a request is dropped by the worker that has the
 //! first. Only workers that *share* a topic can both run one: when a connection to an AMQP broker breaks just as the
 //! request is sent or acknowledged, another of them may get the copy. A task that must not run twice wants a topic
 //! for each worker.

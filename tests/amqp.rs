@@ -237,6 +237,27 @@ async fn many_calls_at_once_share_one_connection() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_arrive_in_the_order_in_which_they_were_begun() {
+    let transport = connect(&exchange()).await;
+    let mut consumer = transport.consume("workers", 1000).await.unwrap();
+    let mut sending = tokio::task::JoinSet::new();
+    for number in 0..1000 {
+        let transport = transport.clone();
+        let mut publish = Box::pin(tokio::task::unconstrained(async move {
+            transport.publish("workers", text(&format!("{number:04}"))).await
+        }));
+        let begun = poll_fn(|cx| Poll::Ready(publish.as_mut().poll(cx))).await;
+        assert_eq!(begun, Poll::Pending);
+        sending.spawn(publish);
+    }
+    let received = bodies(&mut consumer, 1000).await;
+    assert_eq!(received.windows(2).filter(|pair| pair[0] > pair[1]).count(), 0);
+    for sent in sending.join_all().await {
+        sent.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_cut_connection_ends_the_consumer_and_the_next_call_opens_a_new_one() {
     let proxy = Proxy::start(shared_broker().await.port()).await;

@@ -24,7 +24,7 @@ mod url;
 use std::{
     fmt,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -84,6 +84,8 @@ struct Inner {
     address: Address,
     exchange: String,
     link: Mutex<Link>,
+    /// Whose turn it is to hand over a message. It is fair, which keeps the messages in order.
+    turn: Mutex<()>,
     clock: Arc<dyn Clock>,
     /// Settlements and cancellations of consumers. Told to stop when the transport is closed.
     tasks: Tasks,
@@ -158,6 +160,7 @@ impl AmqpTransport {
             address: Address::parse(url)?,
             exchange: exchange.to_owned(),
             link: Mutex::default(),
+            turn: Mutex::default(),
             clock: Arc::new(BootClock),
             tasks: Tasks::new(),
         };
@@ -265,12 +268,21 @@ impl Inner {
             properties = properties.with_app_id(short("the name of the sender", sender)?);
         }
         let topic = short("the topic", topic)?;
+        let turn = self.turn.lock().await;
         let channel = self.open().await?.publisher().await?;
         // The broker deletes the exchange with its last queue, and a message to a missing one closes the channel.
         self.declare(&channel, true).await?;
         let exchange = self.exchange.as_str().into();
         let sent = channel.basic_publish(exchange, topic, BasicPublishOptions::default(), &body, properties);
-        match sent.await.map_err(failed)?.await.map_err(failed)? {
+        let mut sent = pin!(sent);
+        // The client takes it with the first poll, and what comes then is waited for side by side.
+        let handed_over = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await;
+        drop(turn);
+        let sent = match handed_over {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => sent.await,
+        };
+        match sent.map_err(failed)?.await.map_err(failed)? {
             Confirmation::Ack(_) | Confirmation::NotRequested => Ok(()),
             Confirmation::Nack(_) => {
                 Err(TransportError::Unavailable { reason: "it did not take the message".into() })

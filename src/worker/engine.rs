@@ -29,17 +29,27 @@ use super::{
 use crate::clock::Moment;
 
 /// Why a request ended without a result. `source` gives nothing, because `Display` says all of it.
+///
+/// To try again, submit the request again: see [`is_transient`](Self::is_transient) for whether that may help, and
+/// [`may_have_run`](Self::may_have_run) for whether it may run the task a second time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The task failed, or the worker refused it.
+    /// The task failed, or the worker refused it. It may have run, in part or in full.
     #[error("the task failed: {0}")]
     Failed(Failure),
-    /// No worker has started on it in time. One may still start, if the request was sent.
-    #[error("no worker has started on the request within {timeout:?}")]
+    /// No worker has started on it in time. If the request was sent, one may still start, or has started and its
+    /// word was lost; if not, the task has not run and will not.
+    #[error("{} within {timeout:?}", if *.was_sent {
+        "the worker has not started on the request"
+    } else {
+        "no worker was found for the request"
+    })]
     Expired {
         /// For how long it was waited.
         timeout: Duration,
+        /// Whether a worker was found and the request sent to it, as far as that went.
+        was_sent: bool,
     },
     /// A worker had started on it and was not heard of for too long. The task may have run, in part or in full.
     #[error("the worker at {topic:?} has vanished while it ran the request")]
@@ -47,21 +57,54 @@ pub enum RequestError {
         /// The topic of the worker.
         topic: String,
     },
-    /// A worker had started on it and has not finished in the time it was given. It may still finish.
+    /// A worker had started on it and has not finished in the time it was given. The task has run in part, and may
+    /// still finish.
     #[error("the request was not finished within {timeout:?} from its start")]
     Overdue {
         /// What it was given.
         timeout: Duration,
     },
-    /// The request could not be sent.
+    /// The request could not be sent, or whether it was could not be told. If the transport
+    /// [refused](TransportError::Refused) it, the task has not run and will not; else it may have run.
     #[error("the request could not be sent: {0}")]
     NotSent(TransportError),
-    /// The worker says that it is over, and its answer makes no sense.
+    /// The worker says that it is over, and its answer makes no sense. The task may have run.
     #[error("the answer of the worker makes no sense: {0}")]
     BadAnswer(FormatError),
-    /// The executor was shut down, or its transport closed. The task may still run.
+    /// The executor was shut down, or its transport closed. The task may have run, or may still run.
     #[error("the executor was shut down or its transport closed")]
     Closed,
+}
+
+impl RequestError {
+    /// Whether the task may have run, in part or in full, or may still run: then a second attempt can be one too many.
+    /// If not, it is certain that it has not and will not.
+    pub fn may_have_run(&self) -> bool {
+        match self {
+            RequestError::Expired { was_sent, .. } => *was_sent,
+            RequestError::NotSent(error) => !matches!(error, TransportError::Refused { .. }),
+            RequestError::Failed(_)
+            | RequestError::WorkerVanished { .. }
+            | RequestError::Overdue { .. }
+            | RequestError::BadAnswer(_)
+            | RequestError::Closed => true,
+        }
+    }
+
+    /// Whether the same request, submitted again, may end better: workers or the broker were away, lost or too slow.
+    /// If not, the worker has given its answer, the request cannot be sent as it is, or the executor is at its end.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            RequestError::Expired { .. }
+            | RequestError::WorkerVanished { .. }
+            | RequestError::Overdue { .. }
+            | RequestError::NotSent(TransportError::Unavailable { .. }) => true,
+            RequestError::Failed(_)
+            | RequestError::NotSent(_)
+            | RequestError::BadAnswer(_)
+            | RequestError::Closed => false,
+        }
+    }
 }
 
 /// What became of a request: the value of its task, or why there is none.
@@ -80,7 +123,7 @@ pub(super) struct New {
 /// What the driver has to do for a request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
-    /// Send it to a worker, and say so if that fails.
+    /// Tell its handle that it is PENDING at this worker, send it there, and say so if that fails.
     Send { id: String, topic: Arc<str>, body: Vec<u8> },
     /// Tell its handle where it stands.
     Moved { id: String, state: State },
@@ -184,13 +227,10 @@ impl Engine {
 
     /// A worker says what it can run. Returns whether that is news.
     pub(super) fn on_notify(&mut self, reply: &NotifyReply, now: Moment) -> bool {
+        let is_back = self.finder.heard(reply.topic(), now);
         let is_news = self.finder.lists(reply.topic(), reply.tasks().iter().cloned(), now);
-        if is_news {
-            for id in std::mem::take(&mut self.waiting) {
-                if let Some(id) = self.send(id) {
-                    self.waiting.push_back(id);
-                }
-            }
+        if is_news || is_back {
+            self.send_waiting();
         }
         is_news
     }
@@ -209,9 +249,10 @@ impl Engine {
         let Some(topic) = &entry.topic else {
             return Heard::Odd("nobody was asked yet".into());
         };
-        self.finder.heard(topic, now);
+        let is_back = self.finder.heard(topic, now);
         entry.heard = now;
         entry.is_repeated |= is_repeated;
+        let mut heard = Heard::Taken;
         match said {
             Ok(Response::Running) => {
                 self.run(id, now);
@@ -226,9 +267,12 @@ impl Engine {
             }
             Ok(Response::Failure(failure)) => self.end(id, Err(RequestError::Failed(failure))),
             Err(OddResponse::Outcome { reason, .. }) => self.end(id, Err(RequestError::BadAnswer(reason))),
-            Err(odd @ (OddResponse::State(_) | OddResponse::Event(_))) => return Heard::Odd(odd.to_string()),
+            Err(odd @ (OddResponse::State(_) | OddResponse::Event(_))) => heard = Heard::Odd(odd.to_string()),
         }
-        Heard::Taken
+        if is_back {
+            self.send_waiting();
+        }
+        heard
     }
 
     /// The request `id` could not be sent. If somebody works on it, it was sent all the same.
@@ -287,8 +331,9 @@ impl Engine {
         }
     }
 
-    /// Ends all requests.
+    /// Ends all requests. What was not sent yet is not.
     pub(super) fn close(&mut self) {
+        self.actions.retain(|action| !matches!(action, Action::Send { .. }));
         let ids: Vec<String> = self.requests.keys().cloned().collect();
         for id in ids {
             self.end(&id, Err(RequestError::Closed));
@@ -298,7 +343,8 @@ impl Engine {
     /// Why this request is over at `now`, if it is.
     fn overdue(&self, entry: &Entry, now: Moment) -> Option<RequestError> {
         if entry.life.is_expired(now) {
-            return Some(RequestError::Expired { timeout: entry.life.timeout()? });
+            let was_sent = entry.topic.is_some();
+            return Some(RequestError::Expired { timeout: entry.life.timeout()?, was_sent });
         }
         if entry.life.state() != State::Running {
             return None;
@@ -310,6 +356,15 @@ impl Engine {
         (now.saturating_since(entry.started) > timeout).then_some(RequestError::Overdue { timeout })
     }
 
+    /// Sends what waits and can be sent now.
+    fn send_waiting(&mut self) {
+        for id in std::mem::take(&mut self.waiting) {
+            if let Some(id) = self.send(id) {
+                self.waiting.push_back(id);
+            }
+        }
+    }
+
     /// Sends the request `id` to a worker that can run it; gives the id back if there is none.
     fn send(&mut self, id: String) -> Option<String> {
         let entry = self.requests.get_mut(&id)?;
@@ -319,7 +374,6 @@ impl Engine {
         entry.life.step(State::Pending).expect("only what waits is sent");
         entry.topic = Some(topic.clone());
         let body = std::mem::take(&mut entry.body);
-        self.actions.push(Action::Moved { id: id.clone(), state: State::Pending });
         self.actions.push(Action::Send { id, topic, body });
         None
     }
@@ -334,6 +388,9 @@ impl Engine {
     }
 
     fn end(&mut self, id: &str, outcome: Outcome) {
+        if let Err(RequestError::WorkerVanished { topic }) = &outcome {
+            self.finder.doubt(topic);
+        }
         if let Some((id, _)) = self.remove(id) {
             self.actions.push(Action::End { id, outcome });
         }

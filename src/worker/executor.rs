@@ -33,7 +33,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 ///
 /// It asks each topic every 5 s what the worker there can run, and forgets a worker that is silent for 60 s. A request
 /// goes to a worker that lists its task: the one with the fewest open requests of this executor, or always the same
-/// one for the same [key](Submission::key). While there is none, the request waits.
+/// one for the same [key](Submission::key). A worker that lost a request is passed over until it is heard of again. While
+/// there is none, the request waits.
+///
+/// Requests leave in the order in which they were submitted, as far as they go to the same worker and can be sent at
+/// once. One that has to be sent again, a second later, is overtaken by those behind it, which do not wait for it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -50,7 +54,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// match executor.submit(limited).await {
 ///     Ok(value) => println!("done: {value}"),
 ///     Err(RequestError::Failed(failure)) => println!("it cannot be done: {failure}"),
-///     Err(error) => println!("perhaps it can be done later: {error}"),
+///     Err(error) if error.may_have_run() => println!("nobody knows whether it was done: {error}"),
+///     Err(error) => println!("it was not done: {error}"),
 /// }
 /// # Ok::<(), Box<dyn Error>>(()) }).unwrap();
 /// ```

@@ -2,7 +2,8 @@
 //!
 //! A worker is known by its topic, for as long as it is heard of. Source: `taskflow.engines.worker_based.types`
 //! (`ProxyWorkerFinder`), which picks at random; here the one with the fewest open requests is picked, and of
-//! equals the one whose turn was longest ago, so that work is spread evenly without dice.
+//! equals the one whose turn was longest ago, so that work is spread evenly without dice. One that has lost a request
+//! is passed over until it is heard of again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,7 +20,7 @@ pub(super) struct Finder {
     workers: BTreeMap<Arc<str>, Known>,
     /// How often a worker was picked.
     turns: u64,
-    /// For each task that was picked for by key: the ring of the topics that list it. Emptied when a list changes.
+    /// For each task that was picked for by key: the ring of the topics that can run it. Emptied when that changes.
     rings: HashMap<String, HashRing>,
 }
 
@@ -29,6 +30,14 @@ struct Known {
     heard: Moment,
     open: usize,
     last_turn: u64,
+    /// It has lost a request, and was not heard of since.
+    is_in_doubt: bool,
+}
+
+impl Known {
+    fn can_run(&self, task: &str) -> bool {
+        !self.is_in_doubt && self.tasks.contains(task)
+    }
 }
 
 impl Finder {
@@ -53,7 +62,8 @@ impl Finder {
                 is_news
             }
             None => {
-                self.workers.insert(topic.into(), Known { tasks, heard: now, open: 0, last_turn: 0 });
+                let known = Known { tasks, heard: now, open: 0, last_turn: 0, is_in_doubt: false };
+                self.workers.insert(topic.into(), known);
                 true
             }
         };
@@ -63,10 +73,22 @@ impl Finder {
         is_news
     }
 
-    /// A worker, if it is known, has given a sign of life.
-    pub(super) fn heard(&mut self, topic: &str, now: Moment) {
+    /// A worker, if it is known, has given a sign of life. Returns whether it was in doubt.
+    pub(super) fn heard(&mut self, topic: &str, now: Moment) -> bool {
+        let Some(known) = self.workers.get_mut(topic) else { return false };
+        known.heard = now;
+        let is_back = std::mem::take(&mut known.is_in_doubt);
+        if is_back {
+            self.rings.clear();
+        }
+        is_back
+    }
+
+    /// A worker, if it is known, has lost a request: it is not picked until it is heard of.
+    pub(super) fn doubt(&mut self, topic: &str) {
         if let Some(known) = self.workers.get_mut(topic) {
-            known.heard = now;
+            known.is_in_doubt = true;
+            self.rings.clear();
         }
     }
 
@@ -99,7 +121,7 @@ impl Finder {
     /// Gives a request to a worker that lists `task`, the same one for the same `key` while the workers stay the
     /// same. `None` if there is no such worker. Each pick asks for one [`Finder::release`].
     pub(super) fn pick(&mut self, task: &str, key: Option<&str>) -> Option<Arc<str>> {
-        let able = self.workers.iter().filter(|(_, known)| known.tasks.contains(task));
+        let able = self.workers.iter().filter(|(_, known)| known.can_run(task));
         let topic = match key {
             None => {
                 able.min_by_key(|(_, known)| (known.open, known.last_turn)).map(|(topic, _)| topic)?.clone()
@@ -178,6 +200,24 @@ mod tests {
         let mut next: Vec<_> = (0..2).map(|_| finder.pick("t", None).unwrap().to_string()).collect();
         next.sort();
         assert_eq!(next, ["b", "c"]);
+    }
+
+    #[test]
+    fn a_worker_that_lost_a_request_is_not_picked_until_it_is_heard_of() {
+        for key in [None, Some("k")] {
+            let mut finder = finder(&[("a", &["t"]), ("b", &["t"])]);
+            let lost = finder.pick("t", key).unwrap();
+            let other = if &*lost == "a" { "b" } else { "a" };
+            finder.doubt(&lost);
+            finder.release(&lost);
+            for _ in 0..3 {
+                assert_eq!(finder.pick("t", key).as_deref(), Some(other));
+            }
+            finder.doubt(other);
+            assert_eq!(finder.pick("t", key), None);
+            assert!(finder.heard(&lost, at(1)) && !finder.heard(&lost, at(1)));
+            assert_eq!(finder.pick("t", key), Some(lost));
+        }
     }
 
     #[test]

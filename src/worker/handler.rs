@@ -1,6 +1,8 @@
 //! What a worker does for a request: [`Handler`], or closures, with [`Context`], [`Arguments`] and [`Undo`].
 
-use std::{any::type_name, collections::BTreeMap, error::Error, fmt, future::Future, marker::PhantomData};
+use std::{
+    any::type_name, collections::BTreeMap, error::Error, fmt, future::Future, marker::PhantomData, sync::Arc,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -154,11 +156,17 @@ impl Address {
 #[derive(Debug, Clone)]
 pub struct Context {
     pub(super) address: Address,
+    pub(super) topic: Arc<str>,
     pub(super) task_cls: String,
     pub(super) task_name: String,
 }
 
 impl Context {
+    /// The topic of the worker that runs it.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// The task, as the worker lists it.
     pub fn task_cls(&self) -> &str {
         &self.task_cls

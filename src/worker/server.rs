@@ -57,7 +57,7 @@ pub struct Worker {
 /// What the tasks of one worker share.
 struct Inner {
     link: Link,
-    topic: String,
+    topic: Arc<str>,
     handlers: BTreeMap<String, Arc<dyn Handler>>,
     concurrency: u32,
     prefetch: u16,
@@ -256,7 +256,7 @@ impl WorkerBuilder {
         let consumer = transport.consume(&topic, prefetch).await?;
         let inner = Arc::new(Inner {
             link: Link::new(transport),
-            topic,
+            topic: topic.into(),
             handlers,
             concurrency,
             prefetch,

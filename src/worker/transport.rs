@@ -5,8 +5,9 @@
 //! queue ends with its last consumer, together with what waits in it. That is how kombu lays out TaskFlow's
 //! worker-based engine. [`LocalBroker`](crate::worker::local::LocalBroker) does it within the process.
 //!
-//! A message is delivered at least once until it is settled, and nothing is promised of the order. A transport
-//! repeats nothing by itself: a consumer that ended is asked for again, and a failed publish is repeated, by the
+//! A message is delivered at least once until it is settled. Those that are sent to one topic through one transport
+//! arrive in the order in which [`publish`](Transport::publish) was first polled, unless something goes wrong; to keep
+//! that in mind is up to who sends. A transport repeats nothing by itself: a consumer that ended is asked for again, and a failed publish is repeated, by the
 //! executor and the worker, which know for how long it is worth it.
 
 use std::{
@@ -22,6 +23,9 @@ use crate::{backend::BoxFuture, clock::Clock};
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends `message` to `topic` (the routing key). A topic that nobody consumes swallows it, as a direct
     /// exchange does, and that is no error.
+    ///
+    /// Its place among the other messages is that of the first poll, which has to be safe to do with another waker
+    /// than the next.
     ///
     /// # Errors
     ///

@@ -290,7 +290,7 @@ async fn a_request_on_a_worker_of_taskflow_that_came_back_is_limited_by_its_run_
 async fn a_result_that_comes_after_the_end_is_dropped() {
     let mut asked = Asked::new().await;
     let expired = timeout(Duration::from_secs(65), &mut asked.request).await.expect("it hangs");
-    assert_eq!(expired, Err(RequestError::Expired { timeout: Duration::from_secs(60) }));
+    assert_eq!(expired, Err(RequestError::Expired { timeout: Duration::from_secs(60), was_sent: true }));
     asked.hears(&success(1)).await;
     assert_eq!(asked.request.state(), State::Failure);
     asked.peer.list(asked.executor.name(), &["t"]).await;

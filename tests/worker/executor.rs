@@ -63,7 +63,7 @@ async fn a_request_waits_for_a_worker_and_goes_through_its_life() {
     let executor = start(&broker).await;
     let mut request = executor.submit(t().argument("x", 1));
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(request.state(), State::Waiting);
+    assert_eq!((request.state(), request.topic()), (State::Waiting, None));
     let mut peer = Peer::new(&broker, "w").await;
     peer.list(executor.name(), &["t"]).await;
     let sent = peer.next_of("REQUEST").await;
@@ -71,12 +71,12 @@ async fn a_request_waits_for_a_worker_and_goes_through_its_life() {
     assert_eq!(sent.correlation_id.as_deref(), Some(request.id()));
     let expected = json!({"task_cls": "t", "task_name": "t", "task_version": [1, 0], "action": "execute", "arguments": {"x": 1}});
     assert_eq!(body(&sent), expected);
-    assert_eq!(request.state(), State::Pending);
+    assert_eq!((request.state(), request.topic().as_deref()), (State::Pending, Some("w")));
     peer.respond(&sent, &running()).await;
     assert_eq!(request.wait_for_state(|state| state == State::Running).await, State::Running);
     peer.respond(&sent, &success("done")).await;
     assert_eq!((&mut request).await, Ok("done".into()));
-    assert_eq!(request.state(), State::Success);
+    assert_eq!((request.state(), request.topic().as_deref()), (State::Success, Some("w")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,8 +117,8 @@ async fn a_request_that_nobody_starts_on_expires_after_a_minute_and_not_before()
     sleep(Duration::from_millis(59_900)).await;
     assert_eq!((waiting.state(), pending.state()), (State::Waiting, State::Pending));
     let both = async { (waiting.await, pending.await) };
-    let expired = || Err(RequestError::Expired { timeout: Duration::from_secs(60) });
-    assert_eq!(timeout(3 * SECOND, both).await.expect("late"), (expired(), expired()));
+    let expired = |was_sent| Err(RequestError::Expired { timeout: Duration::from_secs(60), was_sent });
+    assert_eq!(timeout(3 * SECOND, both).await.expect("late"), (expired(false), expired(true)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn a_clock_that_jumps_expires_what_waits() {
     sleep(SECOND).await;
     broker.tokio_clock().jump(Duration::from_secs(3600));
     let outcome = timeout(2 * SECOND, request).await.expect("late");
-    assert_eq!(outcome, Err(RequestError::Expired { timeout: Duration::from_secs(3600) }));
+    assert_eq!(outcome, Err(RequestError::Expired { timeout: Duration::from_secs(3600), was_sent: false }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,6 +227,49 @@ async fn a_request_is_sent_three_times_a_second_apart_before_that_has_failed() {
     faulty.refuse("w", 3, away.clone());
     let outcome = timeout(3 * SECOND, executor.submit(t())).await.expect("late");
     assert_eq!(outcome, Err(RequestError::NotSent(away)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_to_one_worker_leave_in_the_order_in_which_they_were_submitted() {
+    let broker = LocalBroker::new();
+    let (executor, mut peer) = meet(&broker).await;
+    for _ in 0..10 {
+        let requests: Vec<_> = (0..1000).map(|_| executor.submit(t())).collect();
+        for request in &requests {
+            let sent = peer.next_of("REQUEST").await;
+            assert_eq!(sent.correlation_id.as_deref(), Some(request.id()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_waited_for_a_worker_leave_in_order_too() {
+    let broker = LocalBroker::new();
+    let executor = start(&broker).await;
+    let requests: Vec<_> = (0..1000).map(|_| executor.submit(t())).collect();
+    let mut peer = Peer::new(&broker, "w").await;
+    peer.list(executor.name(), &["t"]).await;
+    for request in &requests {
+        assert_eq!(peer.next_of("REQUEST").await.correlation_id.as_deref(), Some(request.id()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_to_be_sent_again_holds_up_nobody() {
+    let broker = LocalBroker::new();
+    let mut peer = Peer::new(&broker, "w").await;
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
+    peer.list(executor.name(), &["t"]).await;
+    assert!(executor.wait_for_workers("t", 1).await);
+    peer.next_of("NOTIFY").await;
+    faulty.refuse("w", 1, TransportError::Unavailable { reason: "told to".into() });
+    let [first, second, third] = [(); 3].map(|()| executor.submit(t()));
+    for request in [&second, &third] {
+        let sent = timeout(SECOND / 2, peer.next()).await.expect("it is held up");
+        assert_eq!(sent.correlation_id.as_deref(), Some(request.id()));
+    }
+    assert_eq!(peer.next().await.correlation_id.as_deref(), Some(first.id()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::peer::{Faults, Faulty, LONG, Peer, body, drop_after, execute};
+use crate::peer::{Faults, Faulty, LONG, Peer, body, drop_after, execute, success};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -82,6 +82,19 @@ async fn a_worker_answers_who_asks_with_its_topic_and_tasks() {
     assert_eq!((reply.reply_to.as_deref(), reply.correlation_id.as_deref()), (None, None));
     let tasks = ["echo", "fail", "panic", "progress", "revert", "sleep"];
     assert_eq!(body(&reply), json!({"topic": "w", "tasks": tasks}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_knows_where_and_for_whom_it_runs() {
+    let broker = LocalBroker::new();
+    let who = async |context: Context, _| {
+        Ok::<_, Failure>(json!([context.topic(), context.task_cls(), context.request_id()]))
+    };
+    let _worker = Worker::builder(broker.clone()).topic("w").task("who", who).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.request("w", "1", &execute("who")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    assert_eq!(peer.next_response().await.1, success(json!(["w", "who", "1"])));
 }
 
 #[tokio::test(start_paused = true)]

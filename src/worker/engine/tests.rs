@@ -49,7 +49,7 @@ fn a_request_waits_until_a_worker_lists_its_task_and_is_sent_once() {
     assert_eq!(engine.take_actions(), []);
     assert!(lists(&mut engine, "w", at(2)));
     let sent = Action::Send { id: "r".into(), topic: "w".into(), body: b"{}".to_vec() };
-    assert_eq!(engine.take_actions(), [Action::Moved { id: "r".into(), state: State::Pending }, sent]);
+    assert_eq!(engine.take_actions(), [sent]);
     assert!(!lists(&mut engine, "w", at(3)));
     assert!(lists(&mut engine, "w2", at(3)));
     assert_eq!(engine.take_actions(), []);
@@ -59,11 +59,11 @@ fn a_request_waits_until_a_worker_lists_its_task_and_is_sent_once() {
 fn a_request_expires_strictly_after_its_timeout_and_not_once_it_runs() {
     let mut waiting = Engine::new(MINUTE);
     waiting.submit("r".into(), new("t"), at(0));
-    for mut engine in [waiting, with_pending(None)] {
+    for (mut engine, was_sent) in [(waiting, false), (with_pending(None), true)] {
         engine.tick(at(60));
         assert_eq!(ends(&mut engine), []);
         engine.tick(Moment::from_origin(MINUTE + Duration::from_nanos(1)));
-        assert_eq!(ends(&mut engine), [Err(RequestError::Expired { timeout: MINUTE })]);
+        assert_eq!(ends(&mut engine), [Err(RequestError::Expired { timeout: MINUTE, was_sent })]);
     }
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), false, at(59));
@@ -84,6 +84,50 @@ fn a_request_on_a_worker_of_ours_is_lost_when_nothing_is_heard_of_it_though_the_
     assert_eq!(ends(&mut engine), []);
     engine.tick(at(75));
     assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
+}
+
+#[test]
+fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_until_that_is_heard_of() {
+    let sent = |engine: &mut Engine| {
+        let topic = |action| match action {
+            Action::Send { topic, .. } => Some(topic),
+            _ => None,
+        };
+        engine.take_actions().into_iter().find_map(topic)
+    };
+    let lost = |others: &[&str]| {
+        let mut engine = with_pending(None);
+        engine.on_response("r", Ok(Response::Running), true, at(0));
+        // The answer to a question comes later than the last word about the request, so the topic is still listed.
+        for topic in ["w"].iter().chain(others) {
+            lists(&mut engine, topic, at(4));
+        }
+        assert!(engine.tick(at(60)).is_empty());
+        assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
+        engine
+    };
+
+    let mut engine = lost(&["v"]);
+    for id in ["again", "and again"] {
+        engine.submit(id.into(), new("t"), at(60));
+        assert_eq!(sent(&mut engine).as_deref(), Some("v"));
+    }
+
+    let mut engine = lost(&[]);
+    engine.submit("again".into(), new("t"), at(60));
+    assert_eq!(sent(&mut engine), None);
+    assert!(!lists(&mut engine, "w", at(61)), "that it is back is no news of what it can run");
+    assert_eq!(sent(&mut engine).as_deref(), Some("w"));
+
+    let mut engine = with_pending(None);
+    engine.submit("other".into(), new("t"), at(30));
+    engine.on_response("r", Ok(Response::Running), true, at(0));
+    lists(&mut engine, "w", at(4));
+    engine.tick(at(60));
+    engine.submit("again".into(), new("t"), at(60));
+    engine.take_actions();
+    engine.on_response("other", Ok(Response::Running), true, at(61));
+    assert_eq!(sent(&mut engine).as_deref(), Some("w"));
 }
 
 #[test]
@@ -162,6 +206,30 @@ fn a_failed_send_ends_a_request_that_nobody_has_started_on() {
 }
 
 #[test]
+fn an_error_tells_whether_to_try_again() {
+    let timeout = MINUTE;
+    let odd = Failure::from_json(b"{}").unwrap_err();
+    let text = || String::from("away");
+    for (error, may_have_run, is_transient) in [
+        (RequestError::Failed(failure()), true, false),
+        (RequestError::Expired { timeout, was_sent: false }, false, true),
+        (RequestError::Expired { timeout, was_sent: true }, true, true),
+        (RequestError::WorkerVanished { topic: "w".into() }, true, true),
+        (RequestError::Overdue { timeout }, true, true),
+        (RequestError::NotSent(TransportError::Unavailable { reason: text() }), true, true),
+        (RequestError::NotSent(TransportError::Refused { reason: text() }), false, false),
+        (RequestError::NotSent(TransportError::Closed), true, false),
+        (RequestError::BadAnswer(odd), true, false),
+        (RequestError::Closed, true, false),
+    ] {
+        assert_eq!((error.may_have_run(), error.is_transient()), (may_have_run, is_transient), "{error}");
+    }
+    let expired = |was_sent| RequestError::Expired { timeout, was_sent }.to_string();
+    assert_eq!(expired(false), "no worker was found for the request within 60s");
+    assert_eq!(expired(true), "the worker has not started on the request within 60s");
+}
+
+#[test]
 fn what_only_a_running_task_can_say_tells_that_it_runs() {
     for said in [Response::progress(0.5), Response::Success(1.into())] {
         let mut engine = with_pending(None);
@@ -183,6 +251,17 @@ fn nothing_is_believed_of_a_request_that_was_not_sent_or_has_ended() {
         assert_eq!(engine.on_response("r", Ok(late), true, at(0)), Heard::NotAsked);
     }
     assert_eq!(engine.take_actions(), []);
+}
+
+#[test]
+fn what_was_not_sent_before_the_end_is_not_sent_at_the_end() {
+    let mut engine = Engine::new(MINUTE);
+    lists(&mut engine, "w", at(0));
+    engine.submit("r".into(), new("t"), at(0));
+    engine.close();
+    let actions = engine.take_actions();
+    assert!(!actions.iter().any(|action| matches!(action, Action::Send { .. })), "{actions:?}");
+    assert!(matches!(actions.last(), Some(Action::End { outcome: Err(RequestError::Closed), .. })));
 }
 
 #[test]

@@ -1,9 +1,17 @@
 //! Runs the executor's [`Engine`] over a transport. No message ends any of its loops.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{Future, ready},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::unconstrained,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -150,7 +158,13 @@ impl Driver {
     fn act(&mut self) {
         for action in self.engine.take_actions() {
             match action {
-                Action::Send { id, topic, body } => self.send(id, topic, body),
+                Action::Send { id, topic, body } => {
+                    self.tell(&id, |life| {
+                        life.state = State::Pending;
+                        life.topic = Some(topic.clone());
+                    });
+                    self.send(id, topic, body);
+                }
                 Action::Look { topic } => self.look(topic),
                 Action::Moved { id, state } => self.tell(&id, |life| life.state = state),
                 Action::Event { id, event } => self.tell(&id, |life| life.add(event)),
@@ -174,11 +188,19 @@ impl Driver {
 
     fn send(&self, id: String, topic: Arc<str>, body: Vec<u8>) {
         let link = self.link.clone();
-        self.beside("send", async move {
+        let mut sending = Box::pin(async move {
             let message = Message::new(Request::KIND, body).reply_to(&*link.sender).correlation_id(&*id);
             let error = link.send(&topic, message).await.err()?;
             Some(Command::NotSent { id, error })
         });
+        // The first poll gives a message its place, so it is done here, where the requests are in order. If it were
+        // refused by tokio's budget, the place would be lost. All else takes place beside.
+        let first = pin!(unconstrained(sending.as_mut())).poll(&mut Context::from_waker(Waker::noop()));
+        match first {
+            Poll::Ready(None) => {}
+            Poll::Ready(failed) => self.beside("send", ready(failed)),
+            Poll::Pending => self.beside("send", sending),
+        }
     }
 
     fn look(&self, topic: Arc<str>) {

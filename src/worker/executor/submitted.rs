@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,6 +25,8 @@ const KEPT: usize = 64;
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) state: State,
+    /// Who it was sent to.
+    pub(super) topic: Option<Arc<str>>,
     events: VecDeque<Response>,
     /// How many events came before the first of these.
     dropped: u64,
@@ -31,7 +34,7 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new() -> Self {
-        Life { state: State::Waiting, events: VecDeque::new(), dropped: 0 }
+        Life { state: State::Waiting, topic: None, events: VecDeque::new(), dropped: 0 }
     }
 
     pub(super) fn add(&mut self, event: Response) {
@@ -79,6 +82,11 @@ impl Submitted {
     /// The id of the request, its correlation id on the wire.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The topic of the worker that it was sent to, `None` while it waits for one. It stays when the request has ended.
+    pub fn topic(&self) -> Option<String> {
+        self.life.borrow().topic.as_deref().map(str::to_owned)
     }
 
     /// Where the request stands. One that ended without a result is in [`State::Failure`], however that came.
@@ -139,6 +147,7 @@ impl fmt::Debug for Submitted {
         f.debug_struct("Submitted")
             .field("id", &self.id)
             .field("state", &self.state())
+            .field("topic", &self.topic())
             .finish_non_exhaustive()
     }
 }

@@ -113,7 +113,7 @@ pub(super) async fn take_in(inner: Arc<Inner>, mut consumer: Consumer) {
                 None => {
                     // The broker has taken back what was not acknowledged.
                     waiting.clear();
-                    tracing::warn!(topic = inner.topic, "the connection is gone");
+                    tracing::warn!(topic = &*inner.topic, "the connection is gone");
                     let again = inner.link.consume_again(&inner.topic, inner.prefetch, &inner.draining).await;
                     match again {
                         Some(again) => consumer = again,
@@ -135,7 +135,7 @@ async fn say_goodbye(inner: &Inner) {
     for executor in executors {
         let message = Message::new(NotifyReply::KIND, reply.clone());
         if let Err(error) = inner.link.send_once(&executor, message).await {
-            tracing::debug!(topic = inner.topic, %error, "leaving without a word");
+            tracing::debug!(topic = &*inner.topic, %error, "leaving without a word");
             return;
         }
     }

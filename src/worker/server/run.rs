@@ -57,7 +57,7 @@ impl Job {
         let aborted = inner.tasks.cancelled();
         let outcome = tokio::select! {
             biased;
-            outcome = caught(perform(&*handler, &address, &request)) => outcome,
+            outcome = caught(perform(&*handler, &inner.topic, &address, &request)) => outcome,
             () = aborted.cancelled() => Err(Failure::of(&Abnormal::ShutDown)),
             never = repeat_running(&inner, &address) => match never {},
         };
@@ -75,9 +75,15 @@ impl Job {
     }
 }
 
-async fn perform(handler: &dyn Handler, address: &Address, request: &Request) -> Result<Value, Failure> {
+async fn perform(
+    handler: &dyn Handler,
+    topic: &Arc<str>,
+    address: &Address,
+    request: &Request,
+) -> Result<Value, Failure> {
     let context = Context {
         address: address.clone(),
+        topic: topic.clone(),
         task_cls: request.task_cls().to_owned(),
         task_name: request.task_name().to_owned(),
     };
