@@ -37,6 +37,9 @@
 //! | `.entities/conductor/<name>` beside the board | ephemeral: a process that serves the board |
 //! | `.posting/<uuid>` beside the board | ephemeral, ours, for a moment: shows that a post was carried out |
 //!
+//! Boards with one parent share what lies beside them. The paths are those of the store: the namespace of the
+//! [`Config`](crate::Config) is that of groups.
+//!
 //! # What differs from TaskFlow
 //!
 //! - Iteration starts with the highest priority, as TaskFlow's documentation says; its board starts with the lowest.

@@ -152,6 +152,9 @@ impl WorkQueue {
     /// Takes the first entry that `preferred` accepts, else the first one, waiting until there is one: a worker that
     /// has the data of some entries at hand.
     ///
+    /// What is preferred goes before priority: an urgent entry waits as long as others are preferred to it. Let
+    /// `preferred` look at [`Entry::priority`] where that matters.
+    ///
     /// # Errors
     ///
     /// As [`WorkQueue::take`].
@@ -318,7 +321,8 @@ impl WorkQueue {
     }
 
     /// Reads up to `max` results, the oldest first, waiting until there is one. They stay until they are
-    /// [confirmed](Collected::confirm).
+    /// [confirmed](Collected::confirm): note first what they say, then confirm. As one branch of a `select!`, both
+    /// together can be cut off after the results are gone and before anybody has seen them.
     ///
     /// # Errors
     ///

@@ -103,9 +103,7 @@ async fn work(
 fn is_ours(ended: Result<(), BoardError>) -> Result<bool, BoardError> {
     match ended {
         Ok(()) => Ok(true),
-        Err(BoardError::ClaimLost { .. } | BoardError::Unsettled { .. } | BoardError::Touched { .. }) => {
-            Ok(false)
-        }
+        Err(error) if error.means_lost() => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -89,7 +89,7 @@ async fn answer(question: &Question, node: &Node, cache: &mut Cache) -> Answer {
 fn is_ours(ended: Result<(), QueueError>) -> Result<bool, QueueError> {
     match ended {
         Ok(()) => Ok(true),
-        Err(QueueError::Lost(_) | QueueError::Unknown { .. }) => Ok(false),
+        Err(error) if error.means_lost() => Ok(false),
         Err(error) => Err(error),
     }
 }

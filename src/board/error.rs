@@ -140,3 +140,14 @@ pub enum BoardError {
     #[error(transparent)]
     Service(#[from] Error),
 }
+
+impl BoardError {
+    /// Whether a claim could not be ended because the job is another worker's by now, or may be: nothing is to be
+    /// mended, go on with the next one.
+    pub const fn means_lost(&self) -> bool {
+        matches!(
+            self,
+            BoardError::ClaimLost { .. } | BoardError::Unsettled { .. } | BoardError::Touched { .. }
+        )
+    }
+}

@@ -81,6 +81,12 @@ pub enum QueueError {
 }
 
 impl QueueError {
+    /// Whether a delivery could not be ended because the entry is another worker's by now, or may be: nothing is to be
+    /// mended, go on with the next one.
+    pub const fn means_lost(&self) -> bool {
+        matches!(self, QueueError::Lost(_) | QueueError::Unknown { .. })
+    }
+
     pub(crate) fn at(path: &ZnodePath) -> impl Fn(crate::backend::Error) -> QueueError + '_ {
         move |error| QueueError::Service(Error::from_backend(error, path))
     }
