@@ -36,7 +36,7 @@
 //! |---|---|
 //! | the task gives a value | that value |
 //! | the task fails or panics; no such task; a request that makes no sense | [`Failed`](RequestError::Failed), with the chain of causes |
-//! | no worker has started on it for 60 s | [`Expired`](RequestError::Expired) |
+//! | no worker has started on it for 60 s, be it that there is none or that all are busy | [`Expired`](RequestError::Expired) |
 //! | nothing was heard of a request that runs for 60 s | [`WorkerVanished`](RequestError::WorkerVanished) |
 //! | it runs for longer than [`Submission::run_timeout`], if there is one | [`Overdue`](RequestError::Overdue) |
 //! | it could not be sent, three times in a row | [`NotSent`](RequestError::NotSent) |

@@ -1,10 +1,10 @@
 //! The executor's side: has a file hashed, whatever becomes of the workers.
 
-use apportion::worker::{Executor, RequestError, message::Request, message::Response};
+use apportion::worker::{Executor, RequestError, lifecycle::State, message::Request};
 
 use super::{
     files::File,
-    work::{HASH, Hashed, STARTED},
+    work::{HASH, Hashed},
 };
 use crate::support::Failure;
 
@@ -25,39 +25,28 @@ pub enum News {
 /// Has `file` hashed.
 ///
 /// A request is run at most once, and one that is lost ends as an error: only who sent it knows whether it may be
-/// run twice. To hash a file twice does no harm, so it is sent again.
+/// run twice. To hash a file twice does no harm, so it is sent again without a look at
+/// [`may_have_run`](RequestError::may_have_run).
 pub async fn hash(executor: &Executor, file: &File, tell: impl Fn(News)) -> Result<Hashed, Failure> {
     for attempt in 1.. {
         let request = executor.submit(Request::execute(HASH).argument("path", file.path.as_str()));
         let mut progress = request.progress();
+        let state = request.wait_for_state(|state| state == State::Running).await;
+        if let (State::Running, Some(worker)) = (state, request.topic()) {
+            tell(News::Started { worker });
+        }
         let follow = async {
             while let Some(event) = progress.next().await {
-                if let Some(news) = understand(&event) {
-                    tell(news);
+                if let Some(done) = event.as_progress() {
+                    tell(News::Progress(done));
                 }
             }
         };
         match tokio::join!(request, follow).0 {
             Ok(result) => return Ok(serde_json::from_value(result)?),
-            Err(error @ (RequestError::WorkerVanished { .. } | RequestError::Expired { .. }))
-                if attempt < TRIES =>
-            {
-                tell(News::SentAgain(error));
-            }
+            Err(error) if error.is_transient() && attempt < TRIES => tell(News::SentAgain(error)),
             Err(error) => return Err(error.into()),
         }
     }
     unreachable!("the last try returns")
-}
-
-fn understand(event: &Response) -> Option<News> {
-    if let Some(done) = event.as_progress() {
-        return Some(News::Progress(done));
-    }
-    match event {
-        Response::Event { event_type, details } if event_type == STARTED => {
-            Some(News::Started { worker: details.get("worker")?.as_str()?.to_owned() })
-        }
-        _ => None,
-    }
 }

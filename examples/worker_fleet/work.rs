@@ -12,7 +12,7 @@ use apportion::worker::{
 };
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until},
@@ -26,8 +26,6 @@ pub const HASH: &str = "hash";
 pub const BACK_UP: &str = "back_up";
 /// Checks that a file has a certain hash.
 pub const VERIFY: &str = "verify";
-/// The event by which a task says who runs it.
-pub const STARTED: &str = "started";
 
 /// What [`HASH`] gives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,8 +81,6 @@ pub fn with_backups(worker: WorkerBuilder) -> WorkerBuilder {
 async fn hash(manner: &Manner, context: &Context, arguments: &Arguments) -> Result<Hashed, TaskError> {
     let path: PathBuf = arguments.get("path")?;
     let start = time::now();
-    let details = Map::from_iter([("worker".to_owned(), Value::from(manner.name.as_str()))]);
-    context.notify(STARTED, details).await;
     let outcome = digest(&path, manner.pace, Some(context)).await;
     if manner.talks {
         let (now, took) = (time_of_day(), seconds(start.elapsed()));

@@ -177,7 +177,8 @@ impl Submission {
         self
     }
 
-    /// How long to wait for a worker to start on it, in the place of what the executor has.
+    /// How long to wait for a worker to start on it, in the place of the executor's
+    /// [request timeout](ExecutorBuilder::request_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(Some(timeout));
         self
@@ -218,6 +219,10 @@ impl ExecutorBuilder {
 
     /// How long a request waits for a worker to start on it; 60 s unless told otherwise, `None` is for ever. It is
     /// looked at once a second.
+    ///
+    /// The time counts from [`submit`](Executor::submit) until the worker says that the request is running, so that a
+    /// request also expires that waits at a worker which is busy with others. Have no more requests open than the
+    /// workers can run, or a timeout that is longer than the queue.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.request_timeout = timeout.into();
         self
@@ -229,8 +234,10 @@ impl ExecutorBuilder {
         self
     }
 
-    /// How long a worker may be silent; 60 s unless told otherwise. It has to be several times as long as the
-    /// [notify period](Self::notify_period) and as the [heartbeat](super::WorkerBuilder::heartbeat) of the workers.
+    /// How long a worker may be silent, or silent about a request that it runs; 60 s unless told otherwise. It has to
+    /// be several times as long as the [notify period](Self::notify_period) and as the
+    /// [heartbeat](super::WorkerBuilder::heartbeat) of the workers, which do not know of it: whoever shortens this has
+    /// to shorten theirs, or requests that run well end as [`WorkerVanished`](super::RequestError::WorkerVanished).
     pub fn worker_expiry(mut self, expiry: Duration) -> Self {
         self.worker_expiry = expiry;
         self

@@ -18,7 +18,8 @@ use crate::backend::BoxFuture;
 /// One task of a worker, which can be executed and reverted.
 ///
 /// For most tasks a closure is enough: see [`WorkerBuilder::task`](super::WorkerBuilder::task) and
-/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task). This is for those that have state:
+/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task), also with some state. This is for tasks
+/// that are types of their own:
 ///
 /// ```
 /// use apportion::{

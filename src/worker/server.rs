@@ -175,7 +175,38 @@ impl WorkerBuilder {
     ///
     /// The result is anything that can be JSON; the error is any error, text or box, and a
     /// [`Failure`](super::failure::Failure) is sent as it is. A closure without state may be an `async` one; one with
-    /// state gives a copy of it to each run: `move |context, arguments| { let db = db.clone(); async move { .. } }`.
+    /// state gives a copy of it, mostly an `Arc`, to each run:
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// use apportion::worker::{ArgumentError, Executor, Worker, local::LocalBroker, message::Request};
+    ///
+    /// let broker = LocalBroker::new();
+    /// let total = Arc::new(Mutex::new(0));
+    /// let worker = Worker::builder(broker.clone())
+    ///     .topic("counters")
+    ///     .task("add", move |context, arguments| {
+    ///         let total = total.clone();
+    ///         async move {
+    ///             let number: u64 = arguments.get("number")?;
+    ///             context.update_progress(0.5).await;
+    ///             let mut total = total.lock().unwrap();
+    ///             *total += number;
+    ///             Ok::<_, ArgumentError>(*total)
+    ///         }
+    ///     })
+    ///     .start()
+    ///     .await?;
+    ///
+    /// let executor = Executor::builder(broker).topics(["counters"]).start().await?;
+    /// let add = |number| executor.submit(Request::execute("add").argument("number", number));
+    /// assert_eq!(add(2).await?, 2);
+    /// assert_eq!(add(3).await?, 5);
+    /// # drop(worker);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn task<F, Fut, T, E>(self, name: impl Into<String>, execute: F) -> Self
     where
         F: Fn(Context, Arguments) -> Fut + Send + Sync + 'static,
@@ -228,7 +259,8 @@ impl WorkerBuilder {
 
     /// How often executors are told of a request that it is still running; every 5 s unless told otherwise. An
     /// executor that hears nothing for its [worker expiry](super::ExecutorBuilder::worker_expiry) gives the request
-    /// up.
+    /// up, although it runs. So the heartbeat has to be several times as short as the shortest expiry of all
+    /// executors, each of which has its own; with the defaults it is 5 s against 60 s.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;
         self
