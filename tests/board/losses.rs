@@ -231,7 +231,8 @@ async fn the_markers_of_posts_go_also_after_an_outage() {
     memory.expire(agent.coordinator.session_id().unwrap());
     tokio::time::sleep(100 * SECOND).await;
     memory.refuse_connections(false);
-    eventually("connected", PATIENCE, || async { board.connected().then_some(()) }).await;
+    // After so many attempts the next one may be half a minute away.
+    eventually("connected", 2 * PATIENCE, || async { board.connected().then_some(()) }).await;
     board.post("after").await.unwrap();
     let gone = || async { children(&*observer, &markers).await.is_empty().then_some(()) };
     eventually("no markers", PATIENCE, gone).await;
