@@ -98,8 +98,9 @@ fn payload(delivery: &Delivery) -> Value {
     delivery.payload().unwrap().clone()
 }
 
+/// Longer than an agent may wait before it tries to reach a store again that was away.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(20 * SECOND, work).await.expect("in time")
+    tokio::time::timeout(60 * SECOND, work).await.expect("in time")
 }
 
 on_both_backends!(
