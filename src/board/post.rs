@@ -23,7 +23,10 @@ use super::{
 use crate::{
     backend::{self, CommitError, CreateMode, Done, Op, Stat, Znode, path::ZnodePath},
     error::Error,
-    session::{Live, requests::make_way},
+    session::{
+        Live,
+        requests::{Denied, get_each, make_way},
+    },
 };
 
 /// A job on its way to a board; await it. From [`JobBoard::post`].
@@ -183,10 +186,12 @@ impl Shared {
                 let (names, _) = live.session.children(&board).await?;
                 let jobs = names.iter().filter(|name| Child::of(name) == Child::Job);
                 let paths: Vec<_> = jobs.filter_map(|name| board.join(name).ok()).collect();
-                let found = live.session.get_many(&paths).await?;
-                let is_ours = |found: &Option<Znode>| found.as_ref().is_some_and(|(_, it)| it.czxid == czxid);
+                let found = get_each(&*live.session, &paths).await?;
+                let is_ours = |found: &Result<Option<Znode>, Denied>| {
+                    matches!(found, Ok(Some((_, stat))) if stat.czxid == czxid)
+                };
                 let ours = paths.iter().zip(found).find(|(_, found)| is_ours(found));
-                Ok(ours.and_then(|(path, found)| understand(path, Ok(found))?.ok()))
+                Ok(ours.and_then(|(path, found)| understand(path, found)?.ok()))
             })
         })
         .await

@@ -18,6 +18,17 @@ async fn lose_next(agent: &Agent, board: &JobBoard, observer: &dyn Session, lost
     faults.lose_nth_write(faults.calls().writes + 1, lost);
 }
 
+async fn a_post_whose_reply_is_lost_is_found_beside_a_job_that_is_kept_from_us(store: Store) {
+    let (agent, board) = worker(&store, "a").await;
+    let observer = store.session().await;
+    let secret = board.post("secret").await.unwrap();
+    agent.faults().deny(secret.path());
+    lose_next(&agent, &board, &*observer, LostReply::AfterApplying).await;
+    let job = board.post("open").await.unwrap();
+    assert_eq!(job.name(), "open");
+    assert!(exists(&*observer, job.path()).await);
+}
+
 async fn a_post_whose_reply_is_lost_is_on_the_board_once(store: Store) {
     let (agent, board) = worker(&store, "a").await;
     let observer = store.session().await;
@@ -255,6 +266,7 @@ async fn a_worker_who_waits_learns_that_the_board_is_closed_to_it(store: Store) 
 
 on_both_backends!(
     a_post_whose_reply_is_lost_is_on_the_board_once,
+    a_post_whose_reply_is_lost_is_found_beside_a_job_that_is_kept_from_us,
     a_claim_and_its_end_whose_replies_are_lost_happen_once,
     a_job_whose_holder_loses_its_session_is_anothers_and_the_holder_can_do_no_harm,
     a_holder_whose_lock_was_broken_learns_of_it_and_leaves_the_next_one_alone,
