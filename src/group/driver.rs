@@ -17,7 +17,11 @@ use crate::{
     clock::{Clock, Moment},
     error::Error,
     ring::{HashRing, Label, RingError},
-    session::{Live, Status, requests::ensure, tenure::Tenure},
+    session::{
+        Live, Status,
+        requests::{Denied, ensure, get_each},
+        tenure::Tenure,
+    },
 };
 
 /// What the driver needs beside the engine.
@@ -299,10 +303,7 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
         let (names, stat, watch) = session.watch_children(&places.group).await?;
         // A name that we could not join is no member's: nobody could have created it through a path of ours.
         let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
-        let found = match session.get_many(&paths).await {
-            Err(backend::Error::NotPermitted) => read_one_by_one(session, &paths).await?,
-            found => found?,
-        };
+        let found = read_members(session, &paths).await?;
         looks += 1;
         let is_torn = found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
         if !is_torn || looks == LOOKS {
@@ -319,20 +320,18 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
     Ok(Outcome { event: Event::Listed { epoch: stat.pzxid, members }, watch: Some(watch) })
 }
 
-/// Reads members of which some keep their data to themselves. One such peer must not cost everybody else the group:
+/// Reads members, of which some may keep their data to themselves. One such peer must not cost everybody else the group:
 /// to its Python peers it is a member, so here it is a plain one.
-async fn read_one_by_one(
+async fn read_members(
     session: &dyn Session,
     paths: &[ZnodePath],
 ) -> Result<Vec<Option<Znode>>, backend::Error> {
     let mut found = Vec::with_capacity(paths.len());
-    for path in paths {
-        found.push(match session.get(path).await {
+    for (path, data) in paths.iter().zip(get_each(session, paths).await?) {
+        found.push(match data {
+            Ok(data) => data,
             // The stat is anybody's.
-            Err(backend::Error::NotPermitted) => {
-                session.watch_node(path).await?.0.map(|stat| (Vec::new(), stat))
-            }
-            data => data?,
+            Err(Denied) => session.watch_node(path).await?.0.map(|stat| (Vec::new(), stat)),
         });
     }
     Ok(found)
