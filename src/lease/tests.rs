@@ -160,6 +160,20 @@ async fn work_is_dropped_where_it_stands_when_the_lease_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_that_was_suspended_takes_no_further_step_though_its_timers_slept_as_well() {
+    let bench = Bench::new().await;
+    let (hold, _) = bench.take().await.unwrap();
+    let mut steps = 0;
+    let work = async {
+        bench.memory.clock().jump(Duration::from_secs(60));
+        tokio::task::yield_now().await;
+        steps += 1;
+    };
+    assert!(hold.lease().while_held(work).await.is_err());
+    assert_eq!(steps, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stale_holder_cannot_finish() {
     let bench = Bench::new().await;
     let (stale, _) = bench.take().await.unwrap();
