@@ -24,16 +24,14 @@ pub mod path;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 pub use self::memory::Memory;
 use self::path::ZnodePath;
 use crate::clock::Clock;
-
-/// A boxed future, so that the traits of this module are object-safe.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use crate::future::BoxFuture;
 
 /// What the store answers, or why it does not.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -268,6 +266,17 @@ impl Op {
         Op::Delete { path: path.clone(), version }
     }
 
+    /// About how many bytes it adds to a request: header, path and data with their lengths, version or flags, and for a
+    /// create the access control list of a znode that is open to all.
+    pub fn encoded_len(&self) -> usize {
+        let path = 9 + 4 + self.path().as_str().len();
+        match self {
+            Op::Check { .. } | Op::Delete { .. } => path + 4,
+            Op::Set { data, .. } => path + 4 + data.len() + 4,
+            Op::Create { data, .. } => path + 4 + data.len() + 4 + 27,
+        }
+    }
+
     /// The znode it concerns.
     pub fn path(&self) -> &ZnodePath {
         match self {
@@ -334,6 +343,18 @@ pub enum Error {
     /// The session is over. A write that was under way may have been applied before.
     #[error("{0}")]
     Lost(Loss),
+    /// The server closed the connection each time it was sent this request, which was not applied. Most likely
+    /// the request is larger than the server takes, or than one between it and us passes on.
+    #[error(
+        "the server closed the connection at each of {attempts} attempts to send a request of about {bytes} bytes: \
+         compare that with the server's setting `jute.maxbuffer`"
+    )]
+    Dropped {
+        /// How often it was sent.
+        attempts: u32,
+        /// The size of the request.
+        bytes: usize,
+    },
     /// Anything else that the server refused.
     #[error("the server refused: {0}")]
     Other(String),

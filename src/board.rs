@@ -62,14 +62,10 @@ mod posting;
 mod python_json;
 mod shared;
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
+use serde_json::Value;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::DropGuard;
 use tracing::{debug, info};
 
 pub use self::{
@@ -82,46 +78,66 @@ pub use self::{
     post::Post,
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
 };
-use self::{claim::Denied, layout::Layout, shared::Shared};
-use crate::{backend::path::ZnodePath, lease::Leases};
+use self::{
+    claim::Denied,
+    driver::Driver,
+    entity::Registrar,
+    layout::Layout,
+    shared::{Handle, Shared},
+};
+use crate::{
+    backend::path::ZnodePath,
+    clock::Clock,
+    error::Error,
+    lease::Leases,
+    session::{
+        commit::Unapplied,
+        follow::{Sessions, follow},
+        listing::Lister,
+    },
+};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
 /// The original is `ZookeeperJobBoard` of `taskflow.jobs.backends.impl_zookeeper`.
 #[derive(Clone)]
 pub struct JobBoard {
-    alive: Arc<Alive>,
+    handle: Arc<Handle>,
 }
 
-struct Alive {
-    shared: Arc<Shared>,
-    /// Ends the driver.
-    _guard: DropGuard,
-}
-
-/// After an error that may pass, while somebody waits for a job.
+/// After an error that may pass, while a caller waits for a job.
 const RETRY: Duration = Duration::from_secs(1);
-/// Among at most so many jobs of one priority a worker chooses that keeps losing races.
-const WIDEST: usize = 64;
 
 impl JobBoard {
     /// Opens the board at `path`, which is created if need be, and waits until it is listed.
-    pub(crate) async fn open(leases: Arc<Leases>, path: &str) -> Result<Self, BoardError> {
+    pub(crate) async fn open(
+        leases: Arc<Leases>,
+        clock: Arc<dyn Clock>,
+        path: &str,
+    ) -> Result<Self, BoardError> {
         let layout = Layout::new(path).map_err(|reason| BoardError::Path { path: path.into(), reason })?;
-        let (shared, to_clean) = Shared::new(layout, leases.clone());
-        let over = shared.over.clone();
-        let board = JobBoard { alive: Arc::new(Alive { shared: shared.clone(), _guard: over.drop_guard() }) };
+        let shared = Shared::new(layout, leases.clone(), clock);
+        let board = JobBoard { handle: Handle::new(shared.clone()) };
         shared.prepare().await?;
-        let tasks = leases.tasks();
-        tasks.spawn("markers of posts", post::clean_up(shared.clone(), to_clean));
-        tasks.spawn("job board", driver::run(shared.clone()));
-        shared.fresh().await?;
+        let (tasks, access) = (leases.tasks(), leases.access().clone());
+        let lister = Lister { listing: shared.listing.clone(), contents: Driver::new(shared.clone()) };
+        tasks.spawn("job board", follow(Sessions::new(&access), lister, shared.closed.clone()));
+        tasks.spawn("entities", {
+            let (shared, registrar) = (shared.clone(), Registrar(shared.entities.clone()));
+            async move {
+                follow(Sessions::new(&access), registrar, shared.closed.clone()).await;
+                // The last handle of the board was dropped, or it was closed.
+                shared.entities.unregister(&access).await;
+                shared.receipts.clear(&access).await;
+            }
+        });
+        shared.refresh().await?;
         info!(board = %shared.layout.board, jobs = board.job_count(), "job board opened");
         Ok(board)
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        &self.alive.shared
+        &self.handle.shared
     }
 
     /// Where the board is.
@@ -154,7 +170,7 @@ impl JobBoard {
     ///
     /// Cancelled, it goes on in the background: the job is posted, or not.
     pub fn post(&self, name: impl Into<String>) -> Post {
-        Post::new(self.clone(), name.into())
+        Post::new(self.handle.clone(), name.into())
     }
 
     /// The jobs on the board, the highest priority first. Await it, or set options first:
@@ -180,7 +196,7 @@ impl JobBoard {
     ///
     /// Safe.
     pub fn jobs(&self) -> ListJobs {
-        ListJobs::new(self.clone())
+        ListJobs::new(self.handle.clone())
     }
 
     /// How many jobs are on the board, claimed or not, as far as is known: no I/O.
@@ -195,7 +211,7 @@ impl JobBoard {
 
     /// What happens on the board from now on.
     pub fn events(&self) -> BoardEvents {
-        BoardEvents::new(self.clone())
+        BoardEvents::new(self.handle.clone())
     }
 
     /// Waits until there is a job that nobody has claimed, at most for `patience`. Returns such jobs; `None` if
@@ -212,7 +228,7 @@ impl JobBoard {
         let some = |shared: &Shared| {
             // Cheap first: there may be many that are claimed.
             shared.cache().unclaimed().next()?;
-            Some(self.seen(true)).filter(|jobs| !jobs.is_empty())
+            Some(Jobs::known(&self.handle, true)).filter(|jobs| !jobs.is_empty())
         };
         match timeout(patience, self.shared().until(some)).await {
             Ok(found) => found.map(Some),
@@ -233,7 +249,7 @@ impl JobBoard {
     /// Safe: a claim that nobody waits for any more is given back.
     pub async fn claim(&self, job: &Job) -> Result<Claim, BoardError> {
         let path = job.path().to_string();
-        let denied = match self.attempt(job.known.clone()).await? {
+        let denied = match claim::attempt(&self.handle, job.known().clone()).await? {
             Ok(claim) => return Ok(claim),
             Err(denied) => denied,
         };
@@ -259,11 +275,8 @@ impl JobBoard {
     /// Safe: a claim that nobody waits for any more is given back.
     pub async fn claim_next(&self) -> Result<Claim, BoardError> {
         loop {
-            let some = |shared: &Shared| match shared.cache().unclaimed().next() {
-                Some(_) => Some(Ok(())),
-                None => shared.trouble().filter(|error| !error.is_transient()).map(Err),
-            };
-            self.shared().until(some).await??;
+            let some = |shared: &Shared| shared.cache().unclaimed().next().map(drop);
+            self.shared().until(some).await?;
             match self.claim_any().await {
                 Ok(Some(claim)) => return Ok(claim),
                 Ok(None) => {}
@@ -289,20 +302,17 @@ impl JobBoard {
         if let Some(claim) = self.claim_any().await? {
             return Ok(Some(claim));
         }
-        self.shared().fresh().await?;
+        self.shared().refresh().await?;
         self.claim_any().await
     }
 
     /// Claims one of the jobs that are known as unclaimed.
     async fn claim_any(&self) -> Result<Option<Claim>, BoardError> {
         let shared = self.shared();
-        shared.interest.notify_one();
+        let _asking = shared.listing.ask();
         while let Some(known) = shared.choose() {
-            let attempt = self.attempt(known).await?;
-            // Two that change it at once lose no more than a step.
-            let width = shared.width.load(Ordering::Relaxed);
-            let next = if attempt.is_ok() { width - 1 } else { 2 * width };
-            shared.width.store(next.clamp(1, WIDEST), Ordering::Relaxed);
+            let attempt = claim::attempt(&self.handle, known).await?;
+            shared.note(attempt.is_ok());
             if let Ok(claim) = attempt {
                 return Ok(Some(claim));
             }
@@ -312,7 +322,7 @@ impl JobBoard {
 
     /// Whether the board is open and the connection to the backend is up.
     pub fn connected(&self) -> bool {
-        !self.shared().over.is_cancelled() && self.shared().leases.access().is_connected()
+        self.shared().is_connected()
     }
 
     /// Closes the board for all of its handles and takes registrations back. Claims go on: they are the
@@ -322,19 +332,91 @@ impl JobBoard {
     ///
     /// Cancelled, registrations may stay until the session ends.
     pub async fn close(&self) {
-        // Taken before the driver does it, so that they are gone when this returns.
-        let entities = self.shared().take_entities();
-        self.shared().over.cancel();
-        self.shared().unregister(entities).await;
+        let shared = self.shared();
+        shared.listing.close();
+        // Here and not in the task, so that they are gone when this returns.
+        shared.entities.unregister(shared.leases.access()).await;
+    }
+
+    /// Shows that this process serves the board: an ephemeral znode beside it, which comes back after a lost session
+    /// and goes with the board or the coordinator. `kind` is `conductor`; TaskFlow names its own
+    /// `name@host:pid` and gives them the metadata `hostname` and `pid`.
+    ///
+    /// Registering the same name again replaces the metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardError::EntityKind`] and [`BoardError::EntityName`] for what cannot be, [`BoardError::EntityTaken`] if
+    /// another session has that name: after a crash its own former one, until it has expired.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, it goes on in the background.
+    pub async fn register_entity(
+        &self,
+        kind: &str,
+        name: &str,
+        metadata: impl Into<Value>,
+    ) -> Result<(), BoardError> {
+        if kind != entity::CONDUCTOR {
+            return Err(BoardError::EntityKind { kind: kind.into() });
+        }
+        let folder = self.shared().layout.entities.join(kind).expect("it is the name of a znode");
+        let path =
+            folder.join(name).map_err(|reason| BoardError::EntityName { name: name.into(), reason })?;
+        let data = posting::entity_data(kind, name, &metadata.into());
+        let handle = self.handle.clone();
+        let register = async move {
+            let shared = &handle.shared;
+            let live = shared.live().await?;
+            match shared.entities.register(&live, path.clone(), data).await {
+                Ok(()) => Ok(()),
+                Err(Unapplied::Overtaken) => Err(BoardError::EntityTaken { name: path.name().into() }),
+                Err(
+                    Unapplied::Refused { error, .. } | Unapplied::Failed(error) | Unapplied::Unknown(error),
+                ) => Err(Error::from_backend(error, &path).into()),
+            }
+        };
+        self.shared().run("register", register).await?
+    }
+
+    /// Who has claimed a job, read from the store. `None` if it is not claimed, or gone.
+    ///
+    /// A lock that names no owner counts as none, as in TaskFlow.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardError::Closed`] after the end, [`BoardError::Service`] if the backend does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn find_owner(&self, job: &Job) -> Result<Option<String>, BoardError> {
+        let (is_posted, lock) = self.look(job).await?;
+        Ok(lock.filter(|_| is_posted).and_then(|lock| posting::owner_of(&lock)))
+    }
+
+    /// Where a job stands, read from the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`JobBoard::find_owner`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn state(&self, job: &Job) -> Result<JobState, BoardError> {
+        let (is_posted, lock) = self.look(job).await?;
+        Ok(JobState::of(is_posted, lock.as_deref()))
+    }
+
+    async fn look(&self, job: &Job) -> Result<(bool, Option<Vec<u8>>), BoardError> {
+        job::look(self.shared(), job.known()).await
     }
 }
 
 impl fmt::Debug for JobBoard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobBoard")
-            .field("path", self.path())
-            .field("jobs", &self.job_count())
-            .field("connected", &self.connected())
-            .finish_non_exhaustive()
+        self.handle.fmt(f)
     }
 }

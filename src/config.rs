@@ -47,7 +47,7 @@ use crate::backend::zookeeper::{HostError, ZooKeeper};
 pub use crate::session::timing::TimingError;
 use crate::{
     backend::{Connector, path::ZnodePath},
-    group::member::MemberId,
+    member::MemberId,
     ring::Label,
     session::timing::{Timing, Wanted},
 };
@@ -120,6 +120,9 @@ pub struct Config {
     pub retry_backoff: Duration,
     /// The longest such delay. Default: 30 s.
     pub max_retry_interval: Duration,
+    /// Determines every random number and id of the coordinator, for tests that repeat a run. Default: `None`, others
+    /// each time. Never give two members of a fleet the same: their ids would be equal.
+    pub seed: Option<u64>,
     backend: Backend,
 }
 
@@ -149,6 +152,7 @@ impl Default for Config {
             membership_check: Duration::from_secs(10),
             retry_backoff: Duration::from_secs(1),
             max_retry_interval: Duration::from_secs(30),
+            seed: None,
             backend: Backend::Unset,
         }
     }
@@ -274,6 +278,12 @@ impl Config {
     /// Sets [`Config::max_retry_interval`].
     pub fn max_retry_interval(mut self, longest: Duration) -> Config {
         self.max_retry_interval = longest;
+        self
+    }
+
+    /// Sets [`Config::seed`].
+    pub fn seed(mut self, seed: u64) -> Config {
+        self.seed = Some(seed);
         self
     }
 

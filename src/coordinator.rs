@@ -20,8 +20,10 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigError},
     error::Error,
-    group::{Group, member::MemberId},
+    group::Group,
     lease::Leases,
+    member::MemberId,
+    random::Random,
     ring::{KeySet, RingKey},
     session::{Keeper, Status},
     share::Share,
@@ -55,6 +57,7 @@ struct Backing {
     clock: Arc<dyn Clock>,
     /// Written into our znodes: they are ours in whatever session.
     nonce: uuid::Uuid,
+    random: Random,
     /// Whether a join waits until it is done.
     waits: bool,
 }
@@ -111,7 +114,7 @@ impl PartitionCoordinator {
         let config = Config::default();
         PartitionCoordinator {
             shared: Arc::new(Shared {
-                me: MemberId::from(uuid::Uuid::new_v4()),
+                me: MemberId::from(Random::new(None).uuid()),
                 config,
                 backing: None,
                 groups: Mutex::new(Some(HashMap::new())),
@@ -130,17 +133,19 @@ impl PartitionCoordinator {
         config.validate()?;
         let connector = config.connector()?;
         let namespace = config.namespace_path()?;
-        let me = config.chosen_member_id()?.unwrap_or_else(|| MemberId::from(uuid::Uuid::new_v4()));
+        let random = Random::new(config.seed);
+        let me = config.chosen_member_id()?.unwrap_or_else(|| MemberId::from(random.uuid()));
         info!(member = %me, %namespace, "starting");
         let clock = connector.clock();
-        let keeper = Keeper::start(connector, config.clone(), namespace.clone());
+        let keeper = Keeper::start(connector, config.clone(), namespace.clone(), random.clone());
         let tasks = Arc::new(Tasks::new());
         let backing = Backing {
             clock,
             leases: Leases::start(keeper.access(config.session_timeout), me.clone(), tasks.clone()),
             keeper,
             namespace,
-            nonce: uuid::Uuid::new_v4(),
+            nonce: random.uuid(),
+            random,
             waits,
         };
         let shared = Shared {
@@ -324,7 +329,7 @@ impl Shared {
             groups.iter().for_each(Group::start_leaving);
             return true;
         };
-        let patience = backing.keeper.patience();
+        let limit = backing.keeper.close_timeout();
         let telling = async {
             // Without a session there is nobody to tell.
             let Some(live) = backing.keeper.live() else { return true };
@@ -334,11 +339,11 @@ impl Shared {
                     group.has_left().await;
                 }
             }
-            live.has_heard().await
+            live.confirm().await
         };
-        let told = timeout(patience, telling).await.unwrap_or(false);
+        let told = timeout(limit, telling).await.unwrap_or(false);
         let closed = backing.keeper.close().await;
-        let ended = self.tasks.shutdown(patience).await;
+        let ended = self.tasks.shutdown(limit).await;
         info!(member = %self.me, told, "shut down");
         told && closed && ended
     }

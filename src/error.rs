@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use crate::{
     backend::{self, Loss, path::PathError, path::ZnodePath},
     config::ConfigError,
-    group::member::MemberId,
+    member::MemberId,
     ring::RingError,
 };
 
@@ -41,7 +41,7 @@ pub enum Error {
         reason: PathError,
     },
     /// A weight of zero, or one that nobody can mean.
-    #[error("a weight of {weight} in group `{group}` is not in 1..={max}", max = crate::group::member::MAX_WEIGHT)]
+    #[error("a weight of {weight} in group `{group}` is not in 1..={max}", max = crate::member::MAX_WEIGHT)]
     Weight {
         /// The group.
         group: String,
@@ -114,15 +114,20 @@ impl Error {
         matches!(self, Error::Unreachable { .. } | Error::NotInGroup { .. } | Error::Backend { .. })
     }
 
-    pub(crate) fn unreachable_after(patience: Duration, last: Option<&Error>) -> Error {
+    /// The coordinator is shut down.
+    pub(crate) fn closed() -> Error {
+        Error::Closed { group: String::new() }
+    }
+
+    pub(crate) fn unreachable_after(timeout: Duration, last: Option<&Error>) -> Error {
         match last {
             Some(Error::Unreachable { reason }) => Error::Unreachable { reason: reason.clone() },
             // The last session ended, and there is none since: whoever waits goes on waiting.
             Some(Error::Backend { path, error }) if error.is_unknown() => Error::Unreachable {
-                reason: format!("no answer within {patience:?}, at last at `{path}`: {error}"),
+                reason: format!("no answer within {timeout:?}, at last at `{path}`: {error}"),
             },
             Some(other) => other.clone(),
-            None => Error::Unreachable { reason: format!("no session within {patience:?}") },
+            None => Error::Unreachable { reason: format!("no session within {timeout:?}") },
         }
     }
 

@@ -25,14 +25,15 @@ use tracing::debug;
 
 use self::driver::Command;
 pub use self::{
-    member::{Member, MemberId, MemberIdError},
+    member::Member,
     rebalance::Rebalance,
     view::{Standing, View},
 };
+pub use crate::member::{MemberId, MemberIdError};
 use crate::{
     error::Error,
     ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey},
-    session::{Status, tenure::Tenure},
+    session::{Status, access::Access, validity::Validity},
     share::{Guard, Share},
 };
 
@@ -52,7 +53,7 @@ pub(crate) enum Behind {
     Alone(Arc<watch::Sender<Arc<View>>>),
     Driver {
         commands: mpsc::Sender<Command>,
-        status: watch::Receiver<Status>,
+        access: Access,
         is_leaving: Arc<AtomicBool>,
     },
 }
@@ -184,8 +185,8 @@ impl Group {
 
     fn guard(view: &View, has_share: bool) -> Guard {
         // A share that hands nothing out because of the deadline must not become valid with a later heartbeat.
-        let tenure = view.tenure.clone().filter(|_| has_share);
-        Guard { group: view.group.clone(), epoch: view.epoch, tenure }
+        let validity = view.validity.clone().filter(|_| has_share);
+        Guard { group: view.group.clone(), epoch: view.epoch, validity }
     }
 
     /// The view to answer from, and whether it gives a share.
@@ -202,7 +203,7 @@ impl Group {
                 Standing::Joining if attempt == TRIES => break,
                 Standing::Joining => {}
             }
-            let pause = PAUSE.mul_f64(fastrand::Rng::new().f64());
+            let pause = PAUSE.mul_f64(self.random());
             debug!(group = %view.group, attempt, ?pause, "missing from the group; looking again");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -212,6 +213,15 @@ impl Group {
         let view = self.view();
         let members = view.members.iter().map(|member| member.id().clone()).collect();
         Err(Error::NotInGroup { group: view.group.to_string(), member: view.me.clone(), members })
+    }
+
+    /// A number from zero to one.
+    fn random(&self) -> f64 {
+        match &self.behind {
+            Behind::Driver { access, .. } => access.random().unit(),
+            // It is never missing from its group, so it never waits.
+            Behind::Alone(_) => 1.0,
+        }
     }
 
     /// Waits for a view in which we stand otherwise than on the way in.
@@ -225,8 +235,8 @@ impl Group {
 
     /// Whether there is a session whose connection is up; an error if there will be none until a person acts.
     fn is_connected(&self) -> Result<bool, Error> {
-        let Behind::Driver { status, .. } = &self.behind else { return Ok(true) };
-        match &*status.borrow() {
+        let Behind::Driver { access, .. } = &self.behind else { return Ok(true) };
+        match &*access.status().borrow() {
             Status::Live(live) => Ok(live.is_connected()),
             Status::Opening { error: Some(error) } if !error.is_transient() => Err(error.clone()),
             Status::Opening { .. } => Ok(false),
@@ -289,7 +299,7 @@ impl Group {
     pub(crate) fn start_leaving(&self) {
         match &self.behind {
             Behind::Alone(keep) => keep.send_modify(|view| {
-                view.tenure.iter().for_each(Tenure::end);
+                view.validity.iter().for_each(Validity::end);
                 *view = Arc::new(View { has_left: true, ..View::clone(view) });
             }),
             Behind::Driver { commands, is_leaving, .. } => {
@@ -341,7 +351,7 @@ pub struct Rebalances {
 
 struct Seen {
     ring: Arc<HashRing>,
-    tenure: Option<Tenure>,
+    validity: Option<Validity>,
 }
 
 impl Rebalances {
@@ -358,19 +368,19 @@ impl Rebalances {
         while !self.is_over {
             let view = self.views.borrow_and_update().clone();
             let is_member = view.standing() == Standing::Member;
-            let seen_life = self.seen.as_ref().and_then(|seen| seen.tenure.as_ref());
-            let has_share = is_member && !seen_life.is_some_and(Tenure::has_ended);
+            let seen_life = self.seen.as_ref().and_then(|seen| seen.validity.as_ref());
+            let has_share = is_member && !seen_life.is_some_and(Validity::has_ended);
             let ring = has_share.then(|| view.ring.clone());
             if ring.as_ref().map(|it| it.digest()) != self.seen.as_ref().map(|it| it.ring.digest()) {
                 let after = ring.clone();
-                let seen = ring.map(|ring| Seen { ring, tenure: view.tenure.clone() });
+                let seen = ring.map(|ring| Seen { ring, validity: view.validity.clone() });
                 let before = std::mem::replace(&mut self.seen, seen).map(|seen| seen.ring);
                 return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
             }
             if view.has_left {
                 break;
             }
-            let tenure = view.acting();
+            let validity = view.acting();
             tokio::select! {
                 changed = self.views.changed() => if changed.is_err() {
                     // Nothing can follow, but what we had has to be given up first.
@@ -378,7 +388,7 @@ impl Rebalances {
                     let before = self.seen.take()?.ring;
                     return Some(Rebalance { me: view.me.clone(), before: Some(before), after: None, epoch: view.epoch });
                 },
-                () = async { tenure.expect("guarded").changed(is_member).await }, if tenure.is_some_and(|it| !it.has_ended()) => {}
+                () = async { validity.expect("guarded").changed(is_member).await }, if validity.is_some_and(|it| !it.has_ended()) => {}
             }
         }
         None

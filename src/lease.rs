@@ -9,8 +9,9 @@
 //! the transaction that creates them, those of Python peers never. And it names the version of the thing as the
 //! claim left it. (A version check on a re-created lock alone proves nothing: its version starts again.)
 
-mod hold;
-mod leases;
+mod acquire;
+mod guard;
+mod registry;
 
 use std::{
     fmt,
@@ -22,12 +23,13 @@ use std::{
 };
 
 pub(crate) use self::{
-    hold::{Around, Hold, Unfinished},
-    leases::{Leases, Refused, Request},
+    acquire::{LOCK_OPS, Request},
+    guard::{Around, LeaseGuard},
+    registry::Leases,
 };
 use crate::{
     backend::{Op, SessionId, Stat, path::ZnodePath},
-    session::{Live, tenure::Tenure},
+    session::{Live, validity::Validity},
 };
 
 /// Grows from one lease of a thing to the next, never otherwise: the transaction that created the lock.
@@ -78,7 +80,7 @@ pub struct Lease {
 
 struct Inner {
     live: Arc<Live>,
-    tenure: Tenure,
+    validity: Validity,
     lock: ZnodePath,
     token: FencingToken,
     subject: Option<(ZnodePath, i32)>,
@@ -88,15 +90,25 @@ struct Inner {
 const LOCK_VERSION: i32 = 1;
 
 impl Lease {
+    fn new(
+        live: Arc<Live>,
+        validity: Validity,
+        lock: ZnodePath,
+        token: FencingToken,
+        subject: Option<(ZnodePath, i32)>,
+    ) -> Self {
+        Lease { inner: Arc::new(Inner { live, validity, lock, token, subject }) }
+    }
+
     /// Whether this process may act on it at this moment. A look at a clock, no I/O; it may come true again after a
     /// pause in the connection, if the session has survived it.
     pub fn is_held(&self) -> bool {
-        self.inner.tenure.is_valid()
+        self.inner.validity.is_valid()
     }
 
     /// How long it is certain to last if nothing more is heard from the store.
     pub fn remaining(&self) -> Duration {
-        self.inner.tenure.remaining()
+        self.inner.validity.remaining()
     }
 
     /// What a downstream store compares.
@@ -116,7 +128,7 @@ impl Lease {
     /// Safe.
     pub async fn lost(&self) -> LeaseLost {
         while self.is_held() {
-            self.inner.tenure.changed(true).await;
+            self.inner.validity.changed(true).await;
         }
         LeaseLost { lock: self.inner.lock.to_string() }
     }
@@ -165,6 +177,15 @@ impl Lease {
     /// The session that owns the lock, for writes in it.
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.inner.live
+    }
+
+    fn validity(&self) -> &Validity {
+        &self.inner.validity
+    }
+
+    /// The thing that is leased, and its version as the claim has left it.
+    fn subject(&self) -> Option<&(ZnodePath, i32)> {
+        self.inner.subject.as_ref()
     }
 }
 

@@ -39,17 +39,19 @@
 //! taken has no claim, and is left alone.
 
 mod ahead;
+mod cache;
 mod collect;
 mod delivery;
 mod entry;
 mod error;
+mod fill;
 mod layout;
-mod lister;
+mod moves;
+mod names;
 mod open;
 mod put;
-mod receipts;
 mod recovery;
-mod shelf;
+mod shared;
 mod take;
 mod value;
 
@@ -67,11 +69,10 @@ pub use self::{
     value::State,
 };
 use self::{
-    open::Handle,
-    shelf::Found,
-    take::{Wanted, out_of_reach, take, try_take},
+    shared::Handle,
+    take::{Wanted, take, try_take},
 };
-use crate::{backend::path::ZnodePath, error::Error};
+use crate::backend::path::ZnodePath;
 
 /// A queue of work, shared by whoever opens the same root. Clones are handles to the same one. From
 /// [`PartitionCoordinator::queue`](crate::PartitionCoordinator::queue).
@@ -86,7 +87,7 @@ type Any = fn(&Entry) -> bool;
 impl WorkQueue {
     /// Where it lies in the store.
     pub fn root(&self) -> &ZnodePath {
-        &self.handle.shared.layout.root
+        &self.handle.shared.layout().root
     }
 
     /// Puts `payload`, anything that is JSON. Await it, or set options first:
@@ -257,22 +258,13 @@ impl WorkQueue {
     /// Safe.
     pub async fn entries(&self) -> Result<Vec<Entry>, QueueError> {
         let shared = &self.handle.shared;
-        let looked = async {
-            let mut changes = shared.shelf.changes();
-            let looking = shared.shelf.look();
-            loop {
-                changes.borrow_and_update();
-                match shared.shelf.entries(&looking) {
-                    Ok(Some(entries)) => return Ok(entries),
-                    Ok(None) => {}
-                    Err(Found::Refused(error)) => return Err(error.into()),
-                    Err(_) => return Err(closed()),
-                }
-                changes.changed().await.map_err(|_| closed())?;
-            }
-        };
-        let patience = shared.leases.access().patience();
-        tokio::time::timeout(patience, looked).await.unwrap_or_else(|_| Err(out_of_reach(shared)))
+        let asking = shared.listing.ask();
+        let waiting = || shared.cache().entries().map(|entry| Entry::clone(entry)).collect();
+        let listed = shared.listing.until(|| shared.listing.answers(&asking).then(waiting));
+        match tokio::time::timeout(shared.leases.access().timeout(), listed).await {
+            Ok(listed) => listed.map_err(|stopped| shared.stopped(stopped)),
+            Err(_) => Err(shared.unreachable()),
+        }
     }
 
     /// Waits until something waits to be taken, without taking it.
@@ -299,10 +291,10 @@ impl WorkQueue {
     /// Safe.
     pub async fn len(&self) -> Result<usize, QueueError> {
         let shared = &self.handle.shared;
-        let layout = shared.layout.clone();
-        let counted = shared.leases.access().repeat(&shared.layout.unowned, move |live| {
-            let layout = layout.clone();
-            Box::pin(async move { open::count(&*live.session, &layout.unowned).await })
+        let unowned = shared.layout().unowned.clone();
+        let counted = shared.leases.access().repeat(&shared.layout().unowned, move |live| {
+            let unowned = unowned.clone();
+            Box::pin(async move { shared::count(&*live.session, &unowned).await })
         });
         Ok(counted.await?)
     }
@@ -371,7 +363,7 @@ impl WorkQueue {
     ///
     /// Cancelled, it goes on in the background.
     pub async fn revive(&self, letter: &Finished) -> Result<bool, QueueError> {
-        self.settle(letter, true).await
+        self.end_letter(letter, true).await
     }
 
     /// Removes a dead letter for good. Returns whether it was still there.
@@ -384,13 +376,13 @@ impl WorkQueue {
     ///
     /// Cancelled, it goes on in the background.
     pub async fn discard(&self, letter: &Finished) -> Result<bool, QueueError> {
-        self.settle(letter, false).await
+        self.end_letter(letter, false).await
     }
 
-    async fn settle(&self, letter: &Finished, revives: bool) -> Result<bool, QueueError> {
+    async fn end_letter(&self, letter: &Finished, revives: bool) -> Result<bool, QueueError> {
         let shared = &self.handle.shared;
-        let settled = collect::settle_dead(shared.clone(), letter.clone(), revives);
-        shared.leases.run("dead letter", settled).await?
+        let ended = collect::end_letter(shared.clone(), letter.clone(), revives);
+        shared.leases.run("dead letter", ended).await?
     }
 
     async fn one<F>(&self, wanted: Wanted<F>) -> Result<Delivery, QueueError>
@@ -406,10 +398,6 @@ impl WorkQueue {
     {
         Ok(try_take(&self.handle, 1, wanted).await?.pop())
     }
-}
-
-fn closed() -> QueueError {
-    Error::Closed { group: String::new() }.into()
 }
 
 impl fmt::Debug for WorkQueue {

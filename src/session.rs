@@ -1,22 +1,28 @@
-//! Keeps one live session: opens it, backs off, beats its heart, announces where it stands.
+//! Keeps one live session: opens it, backs off, sends heartbeats, announces its state.
 //!
 //! A [`Keeper`] has at most one session at a time. A session that is lost, or of which nothing was confirmed
 //! for its whole timeout, is given up and a new one is opened, with capped, jittered backoff. The heartbeat is
 //! one transaction of checks: on the namespace and on every znode that was handed over with
-//! [`Live::attend`]. It goes through the leader, which a ping or a read does not; and the index of a failed
+//! [`Live::validity_of`]. It goes through the leader, which a ping or a read does not; and the index of a failed
 //! check names the znode that is gone.
+//!
+//! The recipes (groups, leases, boards, queues) rest on what is below this module: [`commit`], [`follow`],
+//! [`listing`], [`read`], [`receipts`] and [`rivals`].
 
 pub(crate) mod access;
+pub(crate) mod commit;
 pub(crate) mod deadline;
+pub(crate) mod follow;
+pub(crate) mod live;
+pub(crate) mod listing;
+pub(crate) mod read;
+pub(crate) mod receipts;
 pub(crate) mod requests;
-pub(crate) mod tenure;
+pub(crate) mod rivals;
 pub(crate) mod timing;
+pub(crate) mod validity;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -25,124 +31,45 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub(crate) use self::live::{Live, Status};
 use self::{
     access::Access,
     deadline::Deadline,
     requests::ensure,
-    tenure::{Lifeline, Tenure},
     timing::Timing,
+    validity::{SessionValidity, Validity},
 };
 use crate::{
-    backend::{self, CommitError, Connector, Loss, Op, Session, SessionId, SessionState, path::ZnodePath},
+    backend::{self, CommitError, Connector, Loss, Op, Session, SessionState, path::ZnodePath},
     backoff::Backoff,
     clock::{Clock, Moment},
     config::Config,
     error::Error,
+    random::Random,
     task::Tasks,
 };
-
-/// Where the keeper stands.
-#[derive(Debug, Clone)]
-pub(crate) enum Status {
-    /// No session at present; `error` says why the last attempt failed.
-    Opening { error: Option<Error> },
-    /// There is a session.
-    Live(Arc<Live>),
-    /// The keeper has ended.
-    Closed,
-}
-
-/// One live session, as its users see it.
-pub(crate) struct Live {
-    pub(crate) session: Arc<dyn Session>,
-    pub(crate) timing: Timing,
-    lifeline: Lifeline,
-    attended: Mutex<Vec<Attended>>,
-}
-
-struct Attended {
-    path: ZnodePath,
-    version: i32,
-    tenure: Tenure,
-}
-
-impl Live {
-    /// Has the znode at `path`, which this session owns, checked by each heartbeat from now on.
-    pub(crate) fn attend(&self, path: &ZnodePath, version: i32) -> Tenure {
-        let tenure = Tenure::new(&self.lifeline);
-        self.attend_with(&tenure, path, version);
-        tenure
-    }
-
-    /// Like [`Live::attend`], for one more znode of a tenure, whoever owns it.
-    pub(crate) fn attend_with(&self, tenure: &Tenure, path: &ZnodePath, version: i32) {
-        let attended = Attended { path: path.clone(), version, tenure: tenure.clone() };
-        self.attended.lock().unwrap_or_else(PoisonError::into_inner).push(attended);
-    }
-
-    pub(crate) fn id(&self) -> SessionId {
-        self.session.id()
-    }
-
-    /// Whether the connection is up at this moment.
-    pub(crate) fn is_connected(&self) -> bool {
-        matches!(*self.session.state().borrow(), SessionState::Connected { .. })
-    }
-
-    /// Whether nothing can be written in it any more.
-    pub(crate) fn is_over(&self) -> bool {
-        self.lifeline.has_ended() || matches!(*self.session.state().borrow(), SessionState::Lost(_))
-    }
-
-    /// Waits for the server's word on everything that was asked of it before; whether it came. A client cannot
-    /// see whether its last request, the end of the session, has arrived, so this is asked before.
-    pub(crate) async fn has_heard(&self) -> bool {
-        if !self.is_connected() {
-            return *self.session.state().borrow() == SessionState::Lost(Loss::Expired);
-        }
-        match self.session.commit(vec![Op::exists(&ZnodePath::root())]).await {
-            Ok(_) => true,
-            Err(CommitError { index, error }) => {
-                index.is_some() || error == backend::Error::Lost(Loss::Expired)
-            }
-        }
-    }
-
-    /// The checks of a heartbeat, and whose they are. A tenure that has ended is no longer attended to.
-    fn checks(&self, namespace: &ZnodePath) -> (Vec<Op>, Vec<Tenure>) {
-        let mut attended = self.attended.lock().unwrap_or_else(PoisonError::into_inner);
-        attended.retain(|one| !one.tenure.has_ended());
-        let mut ops = vec![Op::exists(namespace)];
-        ops.extend(
-            attended.iter().map(|one| Op::Check { path: one.path.clone(), version: Some(one.version) }),
-        );
-        (ops, attended.iter().map(|one| one.tenure.clone()).collect())
-    }
-}
-
-impl fmt::Debug for Live {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live")
-            .field("session", &self.id())
-            .field("timing", &self.timing)
-            .finish_non_exhaustive()
-    }
-}
 
 /// The owner of the session task.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     status: watch::Receiver<Status>,
     tasks: Tasks,
-    patience: Duration,
+    random: Random,
+    /// How long an orderly end may take.
+    close_timeout: Duration,
 }
 
 impl Keeper {
     /// Starts to open a session, without waiting for it.
-    pub(crate) fn start(connector: Arc<dyn Connector>, config: Config, namespace: ZnodePath) -> Self {
+    pub(crate) fn start(
+        connector: Arc<dyn Connector>,
+        config: Config,
+        namespace: ZnodePath,
+        random: Random,
+    ) -> Self {
         let (sender, status) = watch::channel(Status::Opening { error: None });
         let tasks = Tasks::new();
-        let patience = config.session_timeout.min(Duration::from_secs(5));
+        let close_timeout = config.session_timeout.min(Duration::from_secs(5));
         let task = KeeperTask {
             clock: connector.clock(),
             backoff: Backoff::new(config.retry_backoff, config.max_retry_interval),
@@ -150,11 +77,11 @@ impl Keeper {
             config,
             namespace,
             status: sender,
-            patience,
-            dice: fastrand::Rng::new(),
+            close_timeout,
+            random: random.clone(),
         };
         tasks.spawn("session", task.run(tasks.cancelled()));
-        Keeper { status, tasks, patience }
+        Keeper { status, tasks, random, close_timeout }
     }
 
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
@@ -163,20 +90,17 @@ impl Keeper {
 
     /// The live session, if there is one.
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
-        match &*self.status.borrow() {
-            Status::Live(live) => Some(live.clone()),
-            Status::Opening { .. } | Status::Closed => None,
-        }
+        self.access(Duration::ZERO).present()
     }
 
-    /// The door to the present session, for those who wait for one at most `patience`.
-    pub(crate) fn access(&self, patience: Duration) -> Access {
-        Access::new(self.status(), patience)
+    /// The door to the present session, for callers that wait for one at most `timeout`.
+    pub(crate) fn access(&self, timeout: Duration) -> Access {
+        Access::new(self.status(), timeout, self.random.clone())
     }
 
     /// How long an orderly end may take.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
+    pub(crate) fn close_timeout(&self) -> Duration {
+        self.close_timeout
     }
 
     /// Ends it without waiting.
@@ -186,7 +110,7 @@ impl Keeper {
 
     /// Ends it and waits for that. Returns whether it came in time.
     pub(crate) async fn close(&self) -> bool {
-        self.tasks.shutdown(self.patience + CLOSE_PATIENCE).await
+        self.tasks.shutdown(self.close_timeout + CLOSE_WAIT).await
     }
 }
 
@@ -198,8 +122,8 @@ struct KeeperTask {
     status: watch::Sender<Status>,
     backoff: Backoff,
     /// How long the end of the last session may take.
-    patience: Duration,
-    dice: fastrand::Rng,
+    close_timeout: Duration,
+    random: Random,
 }
 
 /// A session with what it takes to keep it.
@@ -224,6 +148,7 @@ impl KeeperTask {
     async fn run(mut self, cancelled: CancellationToken) {
         loop {
             let attempt = tokio::select! {
+                biased;
                 () = cancelled.cancelled() => break,
                 attempt = self.open() => attempt,
             };
@@ -233,19 +158,20 @@ impl KeeperTask {
                     info!(session = %live.id(), timeout = ?live.timing.timeout, "session opened");
                     self.status.send_replace(Status::Live(live.clone()));
                     let end = tokio::select! {
+                        biased;
                         () = cancelled.cancelled() => None,
-                        end = self.beat(opened) => Some(end),
+                        end = self.keep(opened) => Some(end),
                     };
                     // Before the close: once the server knows, others may take over.
-                    live.lifeline.end();
+                    live.end();
                     let Some(end) = end else {
-                        let _ = timeout(self.patience, live.session.close()).await;
+                        let _ = timeout(self.close_timeout, live.session.close()).await;
                         break;
                     };
                     let (wait, error) = self.report(&live, end);
                     self.status.send_replace(Status::Opening { error: error.clone() });
                     // The old session may be out of reach: its end must not delay the next one.
-                    let _ = timeout(CLOSE_PATIENCE, live.session.close()).await;
+                    let _ = timeout(CLOSE_WAIT, live.session.close()).await;
                     if !wait {
                         continue;
                     }
@@ -258,11 +184,12 @@ impl KeeperTask {
             };
             let is_refused = matches!(error, Some(Error::NotPermitted { .. } | Error::AuthFailed));
             let least = if is_refused { REFUSED_RETRY } else { Duration::ZERO };
-            let delay = self.backoff.next_delay(self.dice.f64()).max(least);
+            let delay = self.backoff.next_delay(self.random.unit()).max(least);
             if let Some(error) = &error {
                 warn!(%error, ?delay, "no session; trying again");
             }
             tokio::select! {
+                biased;
                 () = cancelled.cancelled() => break,
                 () = sleep(delay) => {}
             }
@@ -270,8 +197,8 @@ impl KeeperTask {
         self.status.send_replace(Status::Closed);
     }
 
-    /// Says why the session was left; returns whether to wait before the next one, and the error to show.
-    fn report(&self, live: &Live, (end, has_beaten): (End, bool)) -> (bool, Option<Error>) {
+    /// Logs why the session was left; returns whether to wait before the next one, and the error to show.
+    fn report(&self, live: &Live, (end, was_confirmed): (End, bool)) -> (bool, Option<Error>) {
         let session = live.id();
         match end {
             End::Refused(error) => return (true, Some(error)),
@@ -281,8 +208,8 @@ impl KeeperTask {
                 warn!(%session, "no heartbeat confirmed for its timeout; opening a new session");
             }
         }
-        // A session that never saw a heartbeat may have been taken away at once, and so may the next.
-        (!has_beaten, None)
+        // A session of which no heartbeat was confirmed may have been taken away at once, and so may the next.
+        (!was_confirmed, None)
     }
 
     async fn open(&mut self) -> Result<Opened, Error> {
@@ -304,17 +231,17 @@ impl KeeperTask {
         }
         let deadline = Deadline::new(timing, sent);
         let (moves, moment) = watch::channel(deadline.moment());
-        let lifeline = Lifeline::new(self.clock.clone(), moment);
-        let live = Arc::new(Live { session, timing, lifeline, attended: Mutex::default() });
+        let validity = SessionValidity::new(self.clock.clone(), moment);
+        let live = Arc::new(Live::new(session, timing, validity, self.random.clone()));
         Ok(Opened { live, deadline, moves })
     }
 
-    /// Beats until the session is over, or has to be taken for it; says also whether a heartbeat was confirmed.
-    async fn beat(&mut self, opened: Opened) -> (End, bool) {
+    /// Sends heartbeats until the session is over, or has to be taken for it; says also whether one was confirmed.
+    async fn keep(&mut self, opened: Opened) -> (End, bool) {
         let Opened { live, mut deadline, moves } = opened;
         let timing = live.timing;
         let mut state = live.session.state();
-        let mut has_beaten = false;
+        let mut was_confirmed = false;
         let mut confirmed = self.clock.now();
         // The lease counts from the moment the session was asked for, which may be long ago.
         let mut next = (confirmed + timing.heartbeat).min(deadline.moment() - timing.heartbeat);
@@ -322,17 +249,18 @@ impl KeeperTask {
             let now = self.clock.now();
             let remaining = (confirmed + timing.timeout).saturating_since(now);
             if remaining.is_zero() {
-                return (End::Unconfirmed, has_beaten);
+                return (End::Unconfirmed, was_confirmed);
             }
             let connected = match *state.borrow_and_update() {
-                SessionState::Lost(loss) => return (End::Lost(loss), has_beaten),
+                SessionState::Lost(loss) => return (End::Lost(loss), was_confirmed),
                 SessionState::Suspended => false,
                 SessionState::Connected { .. } => true,
             };
             if !connected || now < next {
                 tokio::select! {
+                    biased;
                     changed = state.changed() => if changed.is_err() {
-                        return (End::Lost(Loss::Closed), has_beaten);
+                        return (End::Lost(Loss::Closed), was_confirmed);
                     },
                     () = sleep(next.saturating_since(now)), if connected => {}
                     () = sleep(remaining) => {}
@@ -341,41 +269,43 @@ impl KeeperTask {
             }
             let sent = now;
             next = sent + timing.heartbeat;
-            let (checks, tenures) = live.checks(&self.namespace);
+            let (checks, validities) = live.checks(&self.namespace);
             let outcome = tokio::select! {
+                biased;
                 outcome = check(&*live.session, &checks) => outcome,
-                loss = lost(&mut state) => return (End::Lost(loss), has_beaten),
-                () = sleep(remaining) => return (End::Unconfirmed, has_beaten),
+                loss = lost(&mut state) => return (End::Lost(loss), was_confirmed),
+                () = sleep(remaining) => return (End::Unconfirmed, was_confirmed),
             };
             match outcome {
                 Ok(()) => {
-                    (confirmed, has_beaten) = (sent, true);
+                    (confirmed, was_confirmed) = (sent, true);
                     moves.send_replace(deadline.confirm(sent));
                     self.backoff.reset();
                 }
                 Err(CommitError { index: Some(0), error }) => {
                     warn!(namespace = %self.namespace, %error, "the namespace is gone; making it again");
-                    tenures.iter().for_each(Tenure::end);
+                    validities.iter().for_each(Validity::end);
                     let made = tokio::select! {
+                        biased;
                         made = ensure(&*live.session, &self.namespace) => made,
-                        loss = lost(&mut state) => return (End::Lost(loss), has_beaten),
-                        () = sleep(remaining) => return (End::Unconfirmed, has_beaten),
+                        loss = lost(&mut state) => return (End::Lost(loss), was_confirmed),
+                        () = sleep(remaining) => return (End::Unconfirmed, was_confirmed),
                     };
                     match made {
                         Ok(()) => next = now,
                         Err(error) if error.is_unknown() => {}
                         Err(error) => {
-                            return (End::Refused(Error::from_backend(error, &self.namespace)), has_beaten);
+                            return (End::Refused(Error::from_backend(error, &self.namespace)), was_confirmed);
                         }
                     }
                 }
                 Err(CommitError { index: Some(index), error }) => {
                     debug!(%error, index, "a znode of ours is gone");
-                    tenures.get(index - 1).into_iter().for_each(Tenure::end);
+                    validities.get(index - 1).into_iter().for_each(Validity::end);
                     next = now;
                 }
                 Err(CommitError { index: None, error: backend::Error::Lost(loss) }) => {
-                    return (End::Lost(loss), has_beaten);
+                    return (End::Lost(loss), was_confirmed);
                 }
                 Err(CommitError { index: None, error }) => debug!(%error, "heartbeat not confirmed"),
             }
@@ -401,8 +331,8 @@ async fn check(session: &dyn Session, checks: &[Op]) -> Result<(), CommitError> 
 /// A refusal is not tried again sooner.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
-/// How long the next session waits for the server's word on the end of the last one.
-const CLOSE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long the next session waits for the server to confirm the end of the last one.
+const CLOSE_WAIT: Duration = Duration::from_millis(100);
 
 async fn lost(state: &mut watch::Receiver<SessionState>) -> Loss {
     loop {

@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, slice, sync::Arc, time::Duration, vec};
 
 use tracing::warn;
 
-use crate::{clock::Moment, session::tenure::Tenure};
+use crate::{clock::Moment, session::validity::Validity};
 
 /// What `extract_my_subset` returns: items that belong to this member, and until when it may act on them.
 ///
@@ -36,12 +36,12 @@ pub(crate) struct Guard {
     pub(crate) group: Arc<str>,
     pub(crate) epoch: i64,
     /// `None`: there was nothing to hand out.
-    pub(crate) tenure: Option<Tenure>,
+    pub(crate) validity: Option<Validity>,
 }
 
 impl Guard {
     fn is_valid(&self) -> bool {
-        self.tenure.as_ref().is_some_and(Tenure::is_valid)
+        self.validity.as_ref().is_some_and(Validity::is_valid)
     }
 }
 
@@ -69,13 +69,13 @@ impl<T> Share<T> {
     /// Until when the share is valid if no further heartbeat is confirmed; each one that is moves it. In the
     /// time of the backend's clock ([`Connector::clock`](crate::backend::Connector::clock)).
     pub fn deadline(&self) -> Moment {
-        self.guard.tenure.as_ref().map_or(Moment::default(), Tenure::deadline)
+        self.guard.validity.as_ref().map_or(Moment::default(), Validity::deadline)
     }
 
     /// How much time is left until the deadline as it stands: zero once the share is invalid,
     /// [`Duration::MAX`] where there is nobody to share with.
     pub fn remaining(&self) -> Duration {
-        self.guard.tenure.as_ref().map_or(Duration::ZERO, Tenure::remaining)
+        self.guard.validity.as_ref().map_or(Duration::ZERO, Validity::remaining)
     }
 
     /// The generation of the membership that the share was computed from:

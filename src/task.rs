@@ -2,6 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
@@ -32,6 +33,31 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(future).instrument(span));
     }
 
+    /// Runs `work` to its end, whether or not the caller waits for it; a result that no caller waits for is dropped.
+    /// `None` if the owner shuts down, or the work has panicked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: cancelled, the work goes on in the background.
+    pub(crate) async fn complete<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let cancelled = self.cancelled();
+        if cancelled.is_cancelled() {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.spawn(name, async move {
+            if let Some(found) = cancelled.run_until_cancelled(work).await {
+                // Dropping it gives back what it holds.
+                let _ = sender.send(found);
+            }
+        });
+        receiver.await.ok()
+    }
+
     /// A token that is cancelled when the owner shuts down or is dropped.
     pub(crate) fn cancelled(&self) -> CancellationToken {
         self.cancelled.clone()
@@ -42,11 +68,11 @@ impl Tasks {
         self.cancelled.cancel();
     }
 
-    /// Tells all tasks to stop and waits for them, for at most `patience`. Returns whether all have ended.
-    pub(crate) async fn shutdown(&self, patience: Duration) -> bool {
+    /// Tells all tasks to stop and waits for them, at most for `timeout`. Returns whether all have ended.
+    pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
         self.cancel();
         self.tracker.close();
-        tokio::time::timeout(patience, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(timeout, self.tracker.wait()).await.is_ok()
     }
 }
 

@@ -2,34 +2,69 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
 };
 
 use tracing::warn;
 
-use super::{
-    layout::Place,
-    posting::{Posting, PostingError},
-};
-use crate::backend::{Stat, path::ZnodePath};
+use serde_json::Value;
 
-/// A job as it was read.
+use super::{
+    layout::{Place, lock_of},
+    posting::{Posting, PostingError, Priority},
+};
+use crate::{
+    backend::{Stat, Znode, path::ZnodePath},
+    session::read::Denied,
+};
+
+/// A job as it was read. Its details are kept in the form in which they are written, which is several times smaller
+/// than as values.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) path: ZnodePath,
     pub(super) lock: ZnodePath,
-    pub(super) posting: Arc<Posting>,
+    pub(super) uuid: Value,
+    pub(super) name: Value,
+    pub(super) priority: Priority,
     /// As it is written; claims and the trash leave it as it is.
     pub(super) data: Arc<Vec<u8>>,
     pub(super) stat: Stat,
 }
 
 impl Known {
+    /// Makes a job of what was read; `None` if nothing is there.
+    pub(super) fn read(
+        path: &ZnodePath,
+        found: Result<Option<Znode>, Denied>,
+    ) -> Option<Result<Known, PostingError>> {
+        match found {
+            Ok(None) => None,
+            Ok(Some((data, stat))) => {
+                Some(Posting::decode(&data).and_then(|posting| Known::new(path, posting, data, stat)))
+            }
+            Err(Denied) => Some(Err(PostingError::NotPermitted)),
+        }
+    }
+
+    /// The job at `path`, whose posting is `data`.
+    pub(super) fn new(
+        path: &ZnodePath,
+        posting: Posting,
+        data: Vec<u8>,
+        stat: Stat,
+    ) -> Result<Known, PostingError> {
+        // Its name is longer than that of the job, but of the same letters.
+        let lock = lock_of(path).map_err(|_| PostingError::Name)?;
+        let Posting { uuid, name, priority, .. } = posting;
+        Ok(Known { path: path.clone(), lock, uuid, name, priority, data: Arc::new(data), stat })
+    }
+
     fn place(&self) -> Place {
         Place {
-            priority: Reverse(self.posting.priority),
+            priority: Reverse(self.priority),
             czxid: self.stat.czxid,
             name: self.path.name().into(),
         }
@@ -45,7 +80,8 @@ impl fmt::Debug for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Known")
             .field("path", &self.path)
-            .field("posting", &self.posting)
+            .field("name", &self.name)
+            .field("priority", &self.priority)
             .field("version", &self.stat.version)
             .finish_non_exhaustive()
     }
@@ -69,13 +105,23 @@ pub(super) enum Mark {
     Released(Arc<Known>),
     Removed(Arc<Known>),
     Unreadable(Unreadable),
+    /// It can be read and not be claimed, for as long as this is the last transaction that has changed it.
+    Unchangeable(Unreadable, i64),
 }
 
-/// What one listing brought.
+/// What is not to be claimed.
+#[derive(Debug, Clone)]
+struct Aside {
+    found: Unreadable,
+    /// As in [`Mark::Unchangeable`].
+    mzxid: Option<i64>,
+}
+
+/// What one listing has shown.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(super) struct Seen {
     /// The names of all jobs on the board, and whether there is a lock.
-    pub(super) names: HashMap<Box<str>, bool>,
+    pub(super) names: BTreeMap<Box<str>, bool>,
     /// What was read this time: those that were not known.
     pub(super) read: HashMap<Box<str>, Arc<Known>>,
     pub(super) unreadable: Vec<Unreadable>,
@@ -93,11 +139,11 @@ pub(super) struct Cache {
     jobs: BTreeMap<Place, Slot>,
     places: HashMap<Box<str>, Place>,
     unclaimed: BTreeSet<Place>,
-    unreadable: BTreeMap<Box<str>, Unreadable>,
+    unreadable: BTreeMap<Box<str>, Aside>,
     /// What was done here since the listing that is under way was asked for, which may not show it.
     marks: Option<Vec<Mark>>,
     /// For each listener, the jobs that have changed since it was told last; `None` if they are too many to remember.
-    changed: HashMap<Listener, Option<HashSet<Box<str>>>>,
+    changed: HashMap<Listener, Option<BTreeSet<Box<str>>>>,
     listeners: u64,
 }
 
@@ -128,7 +174,12 @@ impl Cache {
     }
 
     pub(super) fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
-        self.unreadable.values()
+        self.unreadable.values().map(|aside| &aside.found)
+    }
+
+    /// What stands aside under this name.
+    pub(super) fn aside(&self, name: &str) -> Option<&Unreadable> {
+        self.unreadable.get(name).map(|aside| &aside.found)
     }
 
     /// Whether a listing says that this job, or something unreadable of its name, is on the board.
@@ -141,7 +192,7 @@ impl Cache {
     pub(super) fn listen(&mut self) -> Listener {
         self.listeners += 1;
         let listener = Listener(self.listeners);
-        self.changed.insert(listener, Some(HashSet::new()));
+        self.changed.insert(listener, Some(BTreeSet::new()));
         listener
     }
 
@@ -150,8 +201,8 @@ impl Cache {
     }
 
     /// What has changed since this was asked last; `None`: it may be anything.
-    pub(super) fn changes(&mut self, listener: Listener) -> Option<HashSet<Box<str>>> {
-        self.changed.insert(listener, Some(HashSet::new())).flatten()
+    pub(super) fn changes(&mut self, listener: Listener) -> Option<BTreeSet<Box<str>>> {
+        self.changed.insert(listener, Some(BTreeSet::new())).flatten()
     }
 
     fn has_changed(&mut self, name: &str) {
@@ -187,7 +238,8 @@ impl Cache {
                     self.remove(known.path.name());
                 }
             }
-            Mark::Unreadable(unreadable) => self.set_aside(unreadable),
+            Mark::Unreadable(unreadable) => self.set_aside(unreadable, None),
+            Mark::Unchangeable(unreadable, mzxid) => self.set_aside(unreadable, Some(mzxid)),
         }
     }
 
@@ -211,14 +263,16 @@ impl Cache {
         }
     }
 
-    fn set_aside(&mut self, found: Unreadable) {
+    fn set_aside(&mut self, found: Unreadable, mzxid: Option<i64>) {
         let name: Box<str> = found.path.name().into();
         self.remove(&name);
         let Unreadable { path, reason } = &found;
-        if self.unreadable.get(&name) != Some(&found) {
-            warn!(%path, %reason, "left alone: it cannot be read as a job");
+        let before = self.unreadable.get(&name);
+        if before.is_none_or(|aside| aside.found != found) {
+            warn!(%path, %reason, "set aside: it cannot be read as a job, or not be claimed");
         }
-        self.unreadable.insert(name, found);
+        let mzxid = mzxid.or(before.and_then(|aside| aside.mzxid));
+        self.unreadable.insert(name, Aside { found, mzxid });
     }
 
     /// From here on, what is done here is remembered until [`Cache::merge`] or [`Cache::drop_marks`].
@@ -231,9 +285,17 @@ impl Cache {
         self.marks = None;
     }
 
-    /// Adopts a listing. Returns whether something was done here meanwhile, which it may or may not show.
-    pub(super) fn merge(&mut self, listing: Listing) -> bool {
-        let Listing { names, read, unreadable } = listing;
+    /// Adopts a listing.
+    pub(super) fn merge(&mut self, seen: Seen) {
+        let Seen { names, mut read, mut unreadable } = seen;
+        // What cannot be changed stays aside for as long as it is what it was.
+        for (name, aside) in &self.unreadable {
+            let is_same = |known: &Arc<Known>| aside.mzxid == Some(known.stat.mzxid);
+            if read.get(name).is_some_and(is_same) {
+                read.remove(name);
+                unreadable.push(aside.found.clone());
+            }
+        }
         let gone = self.places.keys().filter(|name| !names.contains_key(*name));
         let gone: Vec<_> = gone.cloned().collect();
         gone.iter().for_each(|name| self.remove(name));
@@ -248,11 +310,8 @@ impl Cache {
             }
         }
         let still: BTreeSet<Box<str>> = unreadable.iter().map(|it| it.path.name().into()).collect();
-        unreadable.into_iter().for_each(|found| self.set_aside(found));
+        unreadable.into_iter().for_each(|found| self.set_aside(found, None));
         self.unreadable.retain(|name, _| still.contains(name));
-        let marks = self.marks.take().unwrap_or_default();
-        let is_mixed = !marks.is_empty();
-        marks.into_iter().for_each(|mark| self.apply(mark));
-        is_mixed
+        self.marks.take().unwrap_or_default().into_iter().for_each(|mark| self.apply(mark));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -12,18 +12,21 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    BoardError, JobBoard, Shared,
-    cache::Known,
-    posting::{self, Posting, Priority},
+    cache::{Known, Slot},
+    error::BoardError,
+    posting::{self, Posting, Priority, as_text},
+    shared::{Handle, Shared},
 };
 use crate::backend::path::ZnodePath;
 
-/// A job on a board: what its posting says, and whether it was claimed when it was last looked at. Cheap to clone.
+/// A job on a board: what its posting says, and whether it was claimed when it was listed. Cheap to clone.
 #[derive(Clone)]
 pub struct Job {
-    pub(super) known: Arc<Known>,
-    pub(super) is_claimed: bool,
-    pub(super) board: JobBoard,
+    known: Arc<Known>,
+    is_claimed: bool,
+    handle: Arc<Handle>,
+    /// Decoded when it is asked for.
+    posting: Arc<OnceLock<Posting>>,
 }
 
 /// Where a job stands.
@@ -49,8 +52,20 @@ impl fmt::Display for JobState {
 }
 
 impl Job {
+    pub(super) fn new(known: Arc<Known>, is_claimed: bool, handle: Arc<Handle>) -> Self {
+        Job { known, is_claimed, handle, posting: Arc::default() }
+    }
+
+    pub(super) fn of(slot: &Slot, handle: &Arc<Handle>) -> Self {
+        Job::new(slot.known.clone(), slot.is_claimed, handle.clone())
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
-        self.board.shared()
+        &self.handle.shared
+    }
+
+    pub(super) fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Its znode.
@@ -60,27 +75,28 @@ impl Job {
 
     /// Its uuid, unless a foreign poster gave it another kind of identity: see [`Posting::uuid`].
     pub fn uuid(&self) -> Option<Uuid> {
-        self.known.posting.parsed_uuid()
+        self.known.uuid.as_str()?.parse().ok()
     }
 
     /// Its name; one that is not a text as JSON.
     pub fn name(&self) -> Cow<'_, str> {
-        self.known.posting.name()
+        as_text(&self.known.name)
     }
 
     /// How urgent it is.
     pub fn priority(&self) -> Priority {
-        self.known.posting.priority()
+        self.known.priority
     }
 
     /// What the poster has to say about the work.
     pub fn details(&self) -> &Value {
-        self.known.posting.details()
+        self.posting().details()
     }
 
     /// All that is written about it.
     pub fn posting(&self) -> &Posting {
-        &self.known.posting
+        let decode = || Posting::decode(&self.known.data).expect("it was decoded when it was read");
+        self.posting.get_or_init(decode)
     }
 
     /// Whether it was claimed when this was made, for instance by a listing: see [`JobBoard::state`] for now.
@@ -133,59 +149,31 @@ impl fmt::Display for Job {
     }
 }
 
-impl JobBoard {
-    /// Who has claimed a job, read from the store. `None` if nobody has, or the job is gone.
-    ///
-    /// A lock that names no owner counts as none, as in TaskFlow.
-    ///
-    /// # Errors
-    ///
-    /// [`BoardError::Closed`] after the end, [`BoardError::Service`] if the backend does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
-    pub async fn find_owner(&self, job: &Job) -> Result<Option<String>, BoardError> {
-        let lock = match self.look(job).await? {
-            (true, lock) => lock,
-            (false, _) => None,
-        };
-        Ok(lock.and_then(|lock| posting::owner_of(&lock)))
-    }
-
-    /// Where a job stands, read from the store.
-    ///
-    /// # Errors
-    ///
-    /// As [`JobBoard::find_owner`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
-    pub async fn state(&self, job: &Job) -> Result<JobState, BoardError> {
-        Ok(match self.look(job).await? {
-            (false, _) => JobState::Complete,
-            (true, Some(lock)) if posting::owner_of(&lock).is_some() => JobState::Claimed,
-            (true, _) => JobState::Unclaimed,
-        })
-    }
-
-    /// Whether the job is there, and what its lock says.
-    async fn look(&self, job: &Job) -> Result<(bool, Option<Vec<u8>>), BoardError> {
-        let paths = [job.known.path.clone(), job.known.lock.clone()];
-        let found = self
-            .shared()
-            .read(job.path(), move |live| {
-                let paths = paths.clone();
-                Box::pin(async move {
-                    live.session.sync(&paths[0]).await?;
-                    live.session.get_many(&paths).await
-                })
+/// Whether a job is there, and what its lock says, read from the store.
+pub(super) async fn look(shared: &Shared, known: &Known) -> Result<(bool, Option<Vec<u8>>), BoardError> {
+    let paths = [known.path.clone(), known.lock.clone()];
+    let found = shared
+        .read(&known.path, move |live| {
+            let paths = paths.clone();
+            Box::pin(async move {
+                live.session.sync(&paths[0]).await?;
+                live.session.get_many(&paths).await
             })
-            .await?;
-        let mut found = found.into_iter();
-        let posted = found.next().flatten().filter(|(_, stat)| stat.czxid == job.known.stat.czxid);
-        Ok((posted.is_some(), found.next().flatten().map(|(lock, _)| lock)))
+        })
+        .await?;
+    let mut found = found.into_iter();
+    let posted = found.next().flatten().filter(|(_, stat)| stat.czxid == known.stat.czxid);
+    Ok((posted.is_some(), found.next().flatten().map(|(lock, _)| lock)))
+}
+
+impl JobState {
+    /// What [`look`] says of a job.
+    pub(super) fn of(is_posted: bool, lock: Option<&[u8]>) -> Self {
+        match lock {
+            _ if !is_posted => JobState::Complete,
+            Some(lock) if posting::owner_of(lock).is_some() => JobState::Claimed,
+            _ => JobState::Unclaimed,
+        }
     }
 }
 

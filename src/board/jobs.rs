@@ -5,26 +5,29 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
+    sync::Arc,
     vec,
 };
 
 use super::{
-    BoardError, Job, JobBoard,
     cache::{Listener, Slot},
+    error::BoardError,
+    job::Job,
+    shared::{Handle, Shared},
 };
 
 /// A look at a board; await it. From [`JobBoard::jobs`].
 #[must_use = "a look at a board does nothing until it is awaited"]
 #[derive(Debug)]
 pub struct ListJobs {
-    board: JobBoard,
+    handle: Arc<Handle>,
     only_unclaimed: bool,
     ensure_fresh: bool,
 }
 
 impl ListJobs {
-    pub(super) fn new(board: JobBoard) -> Self {
-        ListJobs { board, only_unclaimed: false, ensure_fresh: false }
+    pub(super) fn new(handle: Arc<Handle>) -> Self {
+        ListJobs { handle, only_unclaimed: false, ensure_fresh: false }
     }
 
     /// Leaves out jobs that somebody has claimed.
@@ -41,13 +44,14 @@ impl ListJobs {
     }
 
     async fn run(self) -> Result<Jobs, BoardError> {
-        if self.board.shared().over.is_cancelled() {
-            return Err(self.board.shared().closed());
+        let shared = &self.handle.shared;
+        if shared.is_closed() {
+            return Err(shared.closed_error());
         }
         if self.ensure_fresh {
-            self.board.shared().fresh().await?;
+            shared.refresh().await?;
         }
-        Ok(self.board.seen(self.only_unclaimed))
+        Ok(Jobs::known(&self.handle, self.only_unclaimed))
     }
 }
 
@@ -65,6 +69,13 @@ impl IntoFuture for ListJobs {
 pub struct Jobs(Vec<Job>);
 
 impl Jobs {
+    /// Those that are known at this moment.
+    pub(super) fn known(handle: &Arc<Handle>, only_unclaimed: bool) -> Self {
+        let cache = handle.shared.cache();
+        let wanted = cache.slots().filter(|slot| !(only_unclaimed && slot.is_claimed));
+        Jobs(wanted.map(|slot| Job::of(slot, handle)).collect())
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -130,7 +141,7 @@ impl BoardEvent {
 /// They are the difference between what was last told and what is known now: a reader that is slow misses what
 /// came and went meanwhile, and holds nothing up.
 pub struct BoardEvents {
-    board: JobBoard,
+    handle: Arc<Handle>,
     listener: Listener,
     seen: HashMap<Box<str>, Slot>,
     ready: VecDeque<BoardEvent>,
@@ -138,14 +149,14 @@ pub struct BoardEvents {
 }
 
 impl BoardEvents {
-    pub(super) fn new(board: JobBoard) -> Self {
-        let revision = board.shared().revision();
+    pub(super) fn new(handle: Arc<Handle>) -> Self {
+        let revision = handle.shared.listing.revision();
         let (listener, seen) = {
-            let mut cache = board.shared().cache();
+            let mut cache = handle.shared.cache();
             let seen = cache.slots().map(|slot| (slot.known.path.name().into(), slot.clone())).collect();
             (cache.listen(), seen)
         };
-        BoardEvents { board, listener, seen, ready: VecDeque::new(), revision }
+        BoardEvents { handle, listener, seen, ready: VecDeque::new(), revision }
     }
 
     /// The next event; `None` once the board or the coordinator is closed.
@@ -160,15 +171,15 @@ impl BoardEvents {
             }
             let before = self.revision;
             let newer =
-                |shared: &super::Shared| Some(shared.revision()).filter(|revision| *revision != before);
-            self.revision = self.board.shared().until(newer).await.ok()?;
+                |shared: &Shared| Some(shared.listing.revision()).filter(|revision| *revision != before);
+            self.revision = self.handle.shared.until(newer).await.ok()?;
             self.compare();
         }
     }
 
     fn compare(&mut self) {
         let changes: Vec<(Box<str>, Option<Slot>)> = {
-            let mut cache = self.board.shared().cache();
+            let mut cache = self.handle.shared.cache();
             let names = cache.changes(self.listener).unwrap_or_else(|| {
                 let known = cache.slots().map(|slot| slot.known.path.name().into());
                 known.chain(self.seen.keys().cloned()).collect()
@@ -188,17 +199,13 @@ impl BoardEvents {
             events.extend(self.between(before.as_ref(), now.as_ref()));
         }
         // Stable: a job is posted before it is claimed.
-        events.sort_by_key(|event| event.job().known.stat.czxid);
+        events.sort_by_key(|event| event.job().known().stat.czxid);
         self.ready = events.into();
     }
 
     /// What has happened to what has this name.
     fn between(&self, before: Option<&Slot>, now: Option<&Slot>) -> impl Iterator<Item = BoardEvent> + use<> {
-        let job = |slot: &Slot| Job {
-            known: slot.known.clone(),
-            is_claimed: slot.is_claimed,
-            board: self.board.clone(),
-        };
+        let job = |slot: &Slot| Job::of(slot, &self.handle);
         let is_same = matches!((before, now), (Some(before), Some(now)) if before.known.is_same(&now.known));
         let was_claimed = is_same && before.is_some_and(|slot| slot.is_claimed);
         let removed = before.filter(|_| !is_same).map(|slot| BoardEvent::Removed(job(slot)));
@@ -214,21 +221,12 @@ impl BoardEvents {
 
 impl Drop for BoardEvents {
     fn drop(&mut self) {
-        self.board.shared().cache().ignore(self.listener);
-    }
-}
-
-impl JobBoard {
-    pub(super) fn seen(&self, only_unclaimed: bool) -> Jobs {
-        let cache = self.shared().cache();
-        let job =
-            |slot: &Slot| Job { known: slot.known.clone(), is_claimed: slot.is_claimed, board: self.clone() };
-        Jobs(cache.slots().filter(|slot| !(only_unclaimed && slot.is_claimed)).map(job).collect())
+        self.handle.shared.cache().ignore(self.listener);
     }
 }
 
 impl fmt::Debug for BoardEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoardEvents").field("board", &self.board).finish_non_exhaustive()
+        f.debug_struct("BoardEvents").field("board", &self.handle).finish_non_exhaustive()
     }
 }

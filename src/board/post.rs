@@ -5,40 +5,40 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     sync::Arc,
-    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
-use tokio::{sync::mpsc, time::sleep};
 use tracing::debug;
 use uuid::Uuid;
 
 use super::{
-    BoardError, Job, JobBoard, Shared,
     cache::{Known, Mark},
-    driver::understand,
-    layout::{Child, lock_of},
+    error::BoardError,
+    job::Job,
+    layout::Child,
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
+    shared::{Handle, Shared},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Op, Stat, Znode, path::ZnodePath},
+    backend::{CreateMode, Op, Stat, Znode},
     error::Error,
     session::{
-        Live,
-        requests::{Denied, get_each, make_way},
+        commit::Unapplied,
+        read::{Denied, read_each},
+        receipts::Receipted,
     },
 };
 
 /// A job on its way to a board; await it. From [`JobBoard::post`].
 #[must_use = "a post does nothing until it is awaited"]
 pub struct Post {
-    board: JobBoard,
+    handle: Arc<Handle>,
     uuid: Option<Uuid>,
     posting: Posting,
 }
 
 impl Post {
-    pub(super) fn new(board: JobBoard, name: String) -> Self {
+    pub(super) fn new(handle: Arc<Handle>, name: String) -> Self {
         let posting = Posting {
             uuid: Value::Null,
             name: Value::String(name),
@@ -46,7 +46,7 @@ impl Post {
             details: Value::Null,
             book: None,
         };
-        Post { board, uuid: None, posting }
+        Post { handle, uuid: None, posting }
     }
 
     /// What the worker has to know: a JSON object. Without it, an empty one.
@@ -75,8 +75,8 @@ impl Post {
     }
 
     async fn run(self) -> Result<Job, BoardError> {
-        let Post { board, uuid, mut posting } = self;
-        let uuid = uuid.unwrap_or_else(Uuid::new_v4);
+        let Post { handle, uuid, mut posting } = self;
+        let uuid = uuid.unwrap_or_else(|| handle.shared.leases.random().uuid());
         posting.uuid = Value::String(uuid.to_string());
         match &posting.details {
             Value::Object(_) => {}
@@ -88,8 +88,7 @@ impl Post {
             let reason = PostingError::TooLarge { bytes: data.len() };
             return Err(BoardError::TooLarge { name: posting.name().into_owned(), reason });
         }
-        let task = board.clone();
-        board.shared().run("post", async move { task.create(uuid, posting, data).await }).await?
+        handle.shared.run("post", create(handle.clone(), uuid, posting, data)).await?
     }
 }
 
@@ -105,145 +104,75 @@ impl IntoFuture for Post {
 impl fmt::Debug for Post {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Post")
-            .field("board", &self.board)
+            .field("board", &self.handle)
             .field("uuid", &self.uuid)
             .field("posting", &self.posting)
             .finish()
     }
 }
 
-impl JobBoard {
-    /// Creates the job beside a marker that shows, for as long as the session lives, that this was done and when.
-    async fn create(self, uuid: Uuid, posting: Posting, data: Vec<u8>) -> Result<Job, BoardError> {
-        let shared = self.shared();
-        let live = shared.live().await?;
-        let marker = shared.layout.posting.join(&Uuid::new_v4().to_string()).expect("a uuid is a name");
-        let ops = vec![
-            Op::create(&shared.layout.job, data.clone(), CreateMode::PersistentSequential),
-            Op::create(&marker, [], CreateMode::Ephemeral),
-            Op::set(&marker, [], Some(0)),
-        ];
-        let (path, marked) = loop {
-            let error = match live.session.commit(ops.clone()).await {
-                Ok(done) => match (done.first(), done.last()) {
-                    (Some(Done::Created(path)), Some(Done::Set(stat))) => break (Some(path.clone()), *stat),
-                    _ => backend::Error::Other(format!("a post ended with {done:?}")),
-                },
-                Err(CommitError { index: Some(index), error }) => {
-                    if make_way(&*live.session, &ops[index], &error).await {
-                        continue;
-                    }
-                    return Err(Error::from_backend(error, &shared.layout.board).into());
-                }
-                Err(CommitError { index: None, error }) => error,
+/// Creates the job.
+async fn create(
+    handle: Arc<Handle>,
+    uuid: Uuid,
+    posting: Posting,
+    data: Vec<u8>,
+) -> Result<Job, BoardError> {
+    let shared = &handle.shared;
+    let live = shared.live().await?;
+    let create = Op::create(&shared.layout.job, data.clone(), CreateMode::PersistentSequential);
+    let Receipted { applied, stat } = match shared.receipts.commit(&live, vec![create]).await {
+        Ok(receipted) => receipted,
+        Err(Unapplied::Refused { error, .. } | Unapplied::Failed(error)) => {
+            return Err(Error::from_backend(error, &shared.layout.board).into());
+        }
+        Err(Unapplied::Overtaken | Unapplied::Unknown(_)) => return Err(BoardError::Unknown { uuid }),
+    };
+    let known = match applied.created(0) {
+        Some(path) => {
+            // Made in one transaction, at one moment.
+            let stat = Stat {
+                czxid: stat.mzxid,
+                mzxid: stat.mzxid,
+                created_ms: stat.modified_ms,
+                modified_ms: stat.modified_ms,
+                ..Stat::default()
             };
-            if !error.is_unknown() {
-                return Err(Error::from_backend(error, &shared.layout.board).into());
-            }
-            match live.read_back(&marker).await {
-                Ok(Some((_, stat))) => break (None, stat),
-                Ok(None) => debug!(%uuid, "the reply was lost, and the request as well"),
-                Err(_) => return Err(BoardError::Unknown { uuid }),
-            }
-        };
-        shared.clean(marker);
-        let Some(path) = path else {
-            return match shared.find(marked.czxid).await {
-                Ok(Some(known)) => Ok(self.posted(known)),
-                Ok(None) => Err(BoardError::PostedAndGone { uuid }),
-                // It was posted: whoever took this for a refusal would post it again.
-                Err(_) => Err(BoardError::Unknown { uuid }),
-            };
-        };
-        let lock = lock_of(&path).expect("the name of a lock is made of the same letters");
-        // Made in one transaction, at one moment.
-        let stat = Stat {
-            czxid: marked.czxid,
-            mzxid: marked.czxid,
-            created_ms: marked.created_ms,
-            modified_ms: marked.created_ms,
-            ..Stat::default()
-        };
-        Ok(self.posted(Known { path, lock, posting: Arc::new(posting), data: Arc::new(data), stat }))
-    }
-
-    fn posted(self, known: Known) -> Job {
-        let known = Arc::new(known);
-        debug!(job = %known.path, "posted");
-        self.shared().mark(Mark::Posted(known.clone()));
-        Job { known, is_claimed: false, board: self }
-    }
+            Known::new(&path, posting, data, stat).expect("the name of a lock is made of the same letters")
+        }
+        None => match find(shared, stat.mzxid).await {
+            Ok(Some(known)) => known,
+            Ok(None) => return Err(BoardError::PostedAndGone { uuid }),
+            // It was posted: whoever took this for a refusal would post it again.
+            Err(_) => return Err(BoardError::Unknown { uuid }),
+        },
+    };
+    let known = Arc::new(known);
+    debug!(job = %known.path, "posted");
+    shared.mark(Mark::Posted(known.clone()));
+    Ok(Job::new(known, false, handle))
 }
 
-impl Shared {
-    /// The job that was created by this transaction, if it is still there; in whatever session.
-    async fn find(&self, czxid: i64) -> Result<Option<Known>, BoardError> {
-        let board = self.layout.board.clone();
-        self.read(&self.layout.board, move |live| {
-            let board = board.clone();
+/// The job that was created by this transaction, if it is still there; in whatever session.
+async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardError> {
+    let looked = shared.read(&shared.layout.board, {
+        let shared = shared.clone();
+        move |live| {
+            let shared = shared.clone();
             Box::pin(async move {
-                live.session.sync(&board).await?;
-                let (names, _) = live.session.children(&board).await?;
+                let board = &shared.layout.board;
+                live.session.sync(board).await?;
+                let (names, _) = live.session.children(board).await?;
                 let jobs = names.iter().filter(|name| Child::of(name) == Child::Job);
                 let paths: Vec<_> = jobs.filter_map(|name| board.join(name).ok()).collect();
-                let found = get_each(&*live.session, &paths).await?;
+                let found = read_each(&*live.session, &paths, &shared.sizes).await?;
                 let is_ours = |found: &Result<Option<Znode>, Denied>| {
                     matches!(found, Ok(Some((_, stat))) if stat.czxid == czxid)
                 };
                 let ours = paths.iter().zip(found).find(|(_, found)| is_ours(found));
-                Ok(ours.and_then(|(path, found)| understand(path, found)?.ok()))
+                Ok(ours.and_then(|(path, found)| Known::read(path, found)?.ok()))
             })
-        })
-        .await
-    }
-}
-
-/// Most markers that are deleted in one transaction.
-const AT_ONCE: usize = 1000;
-/// How long a marker waits for others.
-const LINGER: Duration = Duration::from_millis(100);
-
-/// Deletes markers, many at once. Those it does not get to end with the session.
-pub(super) async fn clean_up(shared: Arc<Shared>, mut markers: mpsc::UnboundedReceiver<ZnodePath>) {
-    let access = shared.leases.access().clone();
-    let cancelled = shared.leases.tasks().cancelled();
-    // Only posters keep it going: the board may be closed, and its last markers have to go all the same.
-    drop(shared);
-    let mut batch = Vec::new();
-    let clean = async {
-        while let Some(first) = markers.recv().await {
-            // Many posts one after another make one request of it.
-            sleep(LINGER).await;
-            batch.push(first);
-            while let Ok(next) = markers.try_recv() {
-                batch.push(next);
-                if batch.len() == AT_ONCE {
-                    break;
-                }
-            }
-            // Without a session, they have gone with the last one.
-            if let Ok(live) = access.live().await {
-                delete(&live, &mut batch).await;
-            }
-            batch.clear();
         }
-    };
-    cancelled.run_until_cancelled(clean).await;
-}
-
-/// Deletes markers together. Those that are gone are as good as deleted.
-async fn delete(live: &Live, batch: &mut Vec<ZnodePath>) {
-    while let Some(first) = batch.first().cloned() {
-        let ops = batch.iter().map(|marker| Op::delete(marker, None)).collect();
-        match live.session.commit(ops).await {
-            Ok(_) => return,
-            Err(CommitError { index: Some(index), .. }) => drop(batch.remove(index)),
-            Err(CommitError { index: None, error }) => {
-                debug!(%error, "whether markers were deleted is not known");
-                if !matches!(live.read_back(&first).await, Ok(Some(_))) {
-                    return;
-                }
-            }
-        }
-    }
+    });
+    looked.await
 }

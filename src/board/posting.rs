@@ -84,9 +84,12 @@ pub enum PostingError {
     /// A name that starts like that of a job and goes on as none does.
     #[error("its name has no number")]
     Name,
-    /// An access control list keeps it from us.
-    #[error("it is not permitted to us")]
+    /// An access control list denies it to this client.
+    #[error("permission denied by ACL")]
     NotPermitted,
+    /// It can be read and not be written again, as a claim has to.
+    #[error("it cannot be claimed: {0}")]
+    Unchangeable(String),
 }
 
 /// What is written about a job. Its uuid, name and details may be any JSON: foreign boards do not check them.

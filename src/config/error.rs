@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crate::{group::member::MemberIdError, session::timing::TimingError};
+use crate::{member::MemberIdError, session::timing::TimingError};
 
 /// Why a configuration cannot be used. No message ever contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

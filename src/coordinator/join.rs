@@ -21,9 +21,11 @@ use crate::{
         Behind, Group, View,
         driver::{Driver, Places},
         engine::{Engine, Settings},
-        member::{MAX_WEIGHT, Ours, Payload, Process},
+        member::{Ours, Payload, Process},
     },
+    member::MAX_WEIGHT,
     ring::HashRing,
+    session::{follow::Sessions, read::Sizes},
 };
 
 /// A join on its way; await it. From [`PartitionCoordinator::join`](super::PartitionCoordinator::join).
@@ -74,15 +76,10 @@ impl Join {
             let timing = backing.keeper.live().map(|live| live.timing);
             let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
             // Longer than a stranger's znode is waited for.
-            let patience = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
-            match timeout(patience, group.joined()).await {
+            let limit = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
+            match timeout(limit, group.joined()).await {
                 Ok(joined) => joined?,
-                Err(_) => {
-                    return Err(Error::unreachable_after(
-                        patience,
-                        backing.keeper.access(patience).last_error().as_ref(),
-                    ));
-                }
+                Err(_) => return Err(backing.keeper.access(limit).unreachable(None)),
             }
         }
         claim.is_kept = true;
@@ -220,11 +217,11 @@ impl Shared {
         let payload = Payload::new(options.weight, ours).encode();
         let (views, view) = watch::channel(Arc::new(View::before_joining(name, &self.me)));
         let (commands, inbox) = mpsc::channel(4);
-        let status = backing.keeper.status();
+        let access = backing.keeper.access(config.session_timeout);
         let driver = Driver {
             engine: Engine::new(settings),
             clock: backing.clock.clone(),
-            status: status.clone(),
+            sessions: Sessions::new(&access),
             commands: inbox,
             places: Places {
                 me: self.me.clone(),
@@ -233,11 +230,12 @@ impl Shared {
                 payload,
                 label: config.label,
                 replicas: config.replicas,
+                sizes: Sizes::default(),
             },
             views,
-            dice: fastrand::Rng::new(),
+            random: backing.random.clone(),
         };
         self.tasks.spawn("group", driver.run(self.tasks.cancelled()));
-        Ok(Group { views: view, behind: Behind::Driver { commands, status, is_leaving: Arc::default() } })
+        Ok(Group { views: view, behind: Behind::Driver { commands, access, is_leaving: Arc::default() } })
     }
 }

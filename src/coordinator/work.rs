@@ -21,7 +21,7 @@ impl PartitionCoordinator {
     /// Safe.
     pub async fn job_board(&self, path: &str) -> Result<JobBoard, BoardError> {
         let backing = self.shared.backing.as_ref().ok_or(BoardError::NoBackend)?;
-        JobBoard::open(backing.leases.clone(), path).await
+        JobBoard::open(backing.leases.clone(), backing.clock.clone(), path).await
     }
 
     /// Opens the work queue at `root`, an absolute path in the store, creating what is missing of it. Await it, or set

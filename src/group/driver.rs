@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     engine::{Action, Engine, Event, Occupant},
-    member::{Member, MemberId, Payload},
+    member::{Member, Payload},
     process,
     view::{self, View},
 };
@@ -16,11 +16,15 @@ use crate::{
     backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, Znode, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
+    member::MemberId,
+    random::Random,
     ring::{HashRing, Label, RingError},
     session::{
-        Live, Status,
-        requests::{Denied, ensure, get_each},
-        tenure::Tenure,
+        Live,
+        follow::{Change, Sessions},
+        read::{Denied, Sizes, read_each},
+        requests::ensure,
+        validity::Validity,
     },
 };
 
@@ -29,11 +33,11 @@ use crate::{
 pub(crate) struct Driver {
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) sessions: Sessions,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) places: Places,
     pub(crate) views: watch::Sender<Arc<View>>,
-    pub(crate) dice: fastrand::Rng,
+    pub(crate) random: Random,
 }
 
 /// What the user's half asks of the driver.
@@ -51,116 +55,120 @@ pub(crate) struct Places {
     pub(crate) payload: Vec<u8>,
     pub(crate) label: Label,
     pub(crate) replicas: u32,
+    /// The sizes of the members' znodes.
+    pub(crate) sizes: Sizes,
 }
 
-/// One session as the driver uses it.
-struct Hold {
+/// The present session as the driver uses it.
+struct Present {
     live: Arc<Live>,
-    tenure: Option<Tenure>,
+    validity: Option<Validity>,
     watch: Option<Watch>,
 }
 
-impl Drop for Hold {
+impl Drop for Present {
     fn drop(&mut self) {
-        self.tenure.iter().for_each(Tenure::end);
+        self.validity.iter().for_each(Validity::end);
     }
 }
 
 impl Driver {
     pub(crate) async fn run(mut self, cancelled: CancellationToken) {
-        let mut hold: Option<Hold> = None;
+        let mut present: Option<Present> = None;
         let mut revision = 0;
         loop {
-            self.follow_session(&mut hold);
-            if self.status.has_changed().is_err() {
-                // The keeper has ended, or its task has panicked: no session will ever come.
-                hold = None;
-                self.engine.handle(self.clock.now(), 0.0, Event::SessionLost);
-                self.engine.handle(self.clock.now(), 0.0, Event::Leave);
-            }
+            self.follow_session(&mut present);
             let action = self.engine.poll_action(self.clock.now());
-            self.stop_what_is_over(&mut hold);
+            self.end_what_is_over(&mut present);
             if std::mem::replace(&mut revision, self.engine.picture().revision) != revision {
-                self.publish(hold.as_ref());
+                self.publish(present.as_ref());
             }
             if self.engine.picture().has_left && self.engine.poll_timeout().is_none() && action.is_none() {
                 info!(group = %self.places.group, member = %self.places.me, "left");
                 return;
             }
             let event = tokio::select! {
+                biased;
                 () = cancelled.cancelled() => return,
-                event = self.step(&mut hold, action) => event,
+                event = self.step(&mut present, action) => event,
             };
             if let Some(event) = event {
                 debug!(group = %self.places.group, ?event);
-                self.engine.handle(self.clock.now(), self.dice.f64(), event);
+                self.engine.handle(self.clock.now(), self.random.unit(), event);
             }
         }
     }
 
     /// Waits for the next event: the outcome of `action`, or whatever comes first. `None`: look again.
-    async fn step(&mut self, hold: &mut Option<Hold>, action: Option<Action>) -> Option<Event> {
+    async fn step(&mut self, present: &mut Option<Present>, action: Option<Action>) -> Option<Event> {
         let now = self.clock.now();
         let due = self.engine.poll_timeout();
         let is_acting = action.is_some();
-        let (live, tenure, mut watch) = match hold {
-            Some(hold) => (Some(hold.live.clone()), hold.tenure.clone(), hold.watch.as_mut()),
+        let (live, validity, mut watch) = match present {
+            Some(present) => (Some(present.live.clone()), present.validity.clone(), present.watch.as_mut()),
             None => (None, None, None),
         };
         let outcome = tokio::select! {
-            _ = self.status.changed() => return None,
+            biased;
+            () = self.sessions.changed() => return None,
             Some(Command::Leave) = self.commands.recv() => return Some(Event::Leave),
-            () = async { tenure.as_ref().expect("guarded").ended().await }, if tenure.is_some() => {
+            () = async { validity.as_ref().expect("guarded").ended().await }, if validity.is_some() => {
                 return Some(Event::Gone);
             }
+            outcome = perform(live.as_deref(), &self.places, action), if is_acting => outcome,
             fired = async { watch.as_mut().expect("guarded").fired().await }, if watch.is_some() && !is_acting => {
-                hold.as_mut()?.watch = None;
+                present.as_mut()?.watch = None;
                 // A lost session is announced by the keeper.
                 return (fired == Fired::Changed).then_some(Event::WatchFired);
             }
             () = sleep_until(now, due), if !is_acting => return None,
-            outcome = perform(live.as_deref(), &self.places, action), if is_acting => outcome,
         };
-        if let (Some(hold), Some(watch)) = (hold.as_mut(), outcome.watch) {
-            hold.watch = Some(watch);
+        if let (Some(present), Some(watch)) = (present.as_mut(), outcome.watch) {
+            present.watch = Some(watch);
         }
         Some(outcome.event)
     }
 
     /// Tells the engine of a session that came or went.
-    fn follow_session(&mut self, hold: &mut Option<Hold>) {
-        let status = self.status.borrow_and_update().clone();
-        let (now, dice) = (self.clock.now(), self.dice.f64());
-        match (status, hold.as_ref().map(|hold| hold.live.id())) {
-            (Status::Live(live), held) if held != Some(live.id()) => {
+    fn follow_session(&mut self, present: &mut Option<Present>) {
+        let (now, random) = (self.clock.now(), self.random.unit());
+        match self.sessions.poll() {
+            Some(Change::Live(live)) => {
                 let timing = live.timing;
                 let lifetime = timing.timeout + 2 * timing.server_tick;
-                self.engine.handle(now, dice, Event::SessionUp { session: live.id(), lifetime });
-                *hold = Some(Hold { live, tenure: None, watch: None });
+                self.engine.handle(now, random, Event::SessionUp { session: live.id(), lifetime });
+                *present = Some(Present { live, validity: None, watch: None });
             }
-            (Status::Opening { .. } | Status::Closed, Some(_)) => {
-                self.engine.handle(now, dice, Event::SessionLost);
-                *hold = None;
+            Some(Change::Lost) => {
+                self.engine.handle(now, random, Event::SessionLost);
+                *present = None;
             }
-            (Status::Live(_) | Status::Opening { .. } | Status::Closed, _) => {}
+            Some(Change::Closed) => {
+                *present = None;
+                self.engine.handle(now, random, Event::SessionLost);
+                self.engine.handle(now, random, Event::Leave);
+            }
+            Some(Change::Refused(_)) | None => {}
         }
     }
 
-    /// A tenure lasts exactly as long as the engine counts our znode as there.
-    fn stop_what_is_over(&mut self, hold: &mut Option<Hold>) {
-        let Some(hold) = hold else { return };
-        match (self.engine.own(), &hold.tenure) {
-            (Some(own), None) => hold.tenure = Some(hold.live.attend(&self.places.own, own.version)),
-            (None, Some(tenure)) => {
-                tenure.end();
-                hold.tenure = None;
-                hold.watch = None;
+    /// Our znode is valid exactly as long as the engine counts it as there.
+    fn end_what_is_over(&mut self, present: &mut Option<Present>) {
+        let Some(present) = present else { return };
+        match (self.engine.own(), &present.validity) {
+            (Some(own), None) => {
+                present.validity = Some(present.live.validity_of(&self.places.own, own.version));
+            }
+            (None, Some(validity)) => {
+                validity.end();
+                present.validity = None;
+                present.watch = None;
             }
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
-    fn publish(&self, hold: Option<&Hold>) {
+    fn publish(&self, present: Option<&Present>) {
         let picture = self.engine.picture();
         let previous = self.views.borrow().clone();
         let mut refusal = picture.refusal.clone();
@@ -180,7 +188,9 @@ impl Driver {
             epoch: picture.epoch,
             members,
             ring,
-            tenure: hold.and_then(|hold| hold.tenure.clone()).filter(|_| picture.own.is_some()),
+            validity: present
+                .and_then(|present| present.validity.clone())
+                .filter(|_| picture.own.is_some()),
             is_settling: picture.is_settling,
             refusal,
             has_left: picture.has_left,
@@ -303,7 +313,7 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
         let (names, stat, watch) = session.watch_children(&places.group).await?;
         // A name that we could not join is no member's: nobody could have created it through a path of ours.
         let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
-        let found = read_members(session, &paths).await?;
+        let found = read_members(session, &paths, &places.sizes).await?;
         looks += 1;
         let is_torn = found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
         if !is_torn || looks == LOOKS {
@@ -325,9 +335,10 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
 async fn read_members(
     session: &dyn Session,
     paths: &[ZnodePath],
+    sizes: &Sizes,
 ) -> Result<Vec<Option<Znode>>, backend::Error> {
     let mut found = Vec::with_capacity(paths.len());
-    for (path, data) in paths.iter().zip(get_each(session, paths).await?) {
+    for (path, data) in paths.iter().zip(read_each(session, paths, sizes).await?) {
         found.push(match data {
             Ok(data) => data,
             // The stat is anybody's.

@@ -14,12 +14,13 @@
 
 use std::time::Duration;
 
-use super::member::{Member, MemberId, Ours, Payload};
+use super::member::{Member, Ours, Payload};
 use crate::{
     backend::{self, SessionId},
     backoff::Backoff,
     clock::Moment,
     error::Error,
+    member::MemberId,
 };
 
 /// What the engine has to know from the start.

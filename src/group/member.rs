@@ -1,4 +1,4 @@
-//! Pure: [`MemberId`] and [`Member`], and the payload, which is what a member writes into its znode and how it reads that of others.
+//! Pure: [`Member`], and the payload: what a member writes into its znode, and how it reads the payloads of others.
 //!
 //! The payload is a msgpack map. `weight` is what the Python peers read; everything of ours is under one key
 //! that they ignore:
@@ -11,114 +11,13 @@
 //! Anybody can write a member znode, so reading never fails: whatever is not understood is a plain member of
 //! weight 1.
 
-use std::{fmt, str::FromStr, sync::Arc};
-
 use rmpv::Value;
 use uuid::Uuid;
 
 use crate::{
-    backend::path::{PathError, ZnodePath},
+    member::{MAX_WEIGHT, MemberId},
     ring::Label,
 };
-
-/// The name of a member, unique in its group.
-///
-/// Any text that can be the name of a znode: not empty, without `/`, not `.` or `..`, only characters that
-/// ZooKeeper accepts. Python peers of a group can read ASCII names only.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId(Arc<str>);
-
-/// Why a text is no [`MemberId`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` cannot be a member id: {problem}", .id.escape_debug())]
-#[non_exhaustive]
-pub struct MemberIdError {
-    /// The text.
-    pub id: String,
-    /// What is wrong with it.
-    #[source]
-    pub problem: PathError,
-}
-
-impl MemberId {
-    /// The member id `id`.
-    ///
-    /// # Errors
-    ///
-    /// [`MemberIdError`] if a znode cannot have this name.
-    pub fn new(id: impl AsRef<str>) -> Result<MemberId, MemberIdError> {
-        let id = id.as_ref();
-        match ZnodePath::root().join(id) {
-            Ok(_) => Ok(MemberId(id.into())),
-            Err(problem) => Err(MemberIdError { id: id.into(), problem }),
-        }
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Uuid> for MemberId {
-    fn from(uuid: Uuid) -> MemberId {
-        MemberId(uuid.hyphenated().to_string().into())
-    }
-}
-
-impl FromStr for MemberId {
-    type Err = MemberIdError;
-
-    fn from_str(id: &str) -> Result<MemberId, MemberIdError> {
-        MemberId::new(id)
-    }
-}
-
-impl TryFrom<&str> for MemberId {
-    type Error = MemberIdError;
-
-    fn try_from(id: &str) -> Result<MemberId, MemberIdError> {
-        MemberId::new(id)
-    }
-}
-
-impl TryFrom<String> for MemberId {
-    type Error = MemberIdError;
-
-    fn try_from(id: String) -> Result<MemberId, MemberIdError> {
-        MemberId::new(id)
-    }
-}
-
-impl AsRef<str> for MemberId {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl PartialEq<str> for MemberId {
-    fn eq(&self, other: &str) -> bool {
-        &*self.0 == other
-    }
-}
-
-impl PartialEq<&str> for MemberId {
-    fn eq(&self, other: &&str) -> bool {
-        &*self.0 == *other
-    }
-}
-
-impl fmt::Display for MemberId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl fmt::Debug for MemberId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
 
 /// A process as others can recognize it: pids repeat, pids with their start time do not.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -250,9 +149,6 @@ impl Ours {
     /// The version that this library writes.
     pub(crate) const VERSION: u64 = 1;
 }
-
-/// The largest weight that counts: a member of it already has ten million ring points.
-pub(crate) const MAX_WEIGHT: u32 = 100_000;
 
 /// Twice the deepest nesting that is read (the decoder counts each level twice). The stack of a worker thread is
 /// small, and no payload worth reading is deep.

@@ -7,7 +7,7 @@
 //! Known limit: virtual machines cloned from one running snapshot share host name and boot id until they are
 //! rebooted, so they are taken for one host.
 
-use crate::group::member::Process;
+use super::member::Process;
 
 impl Process {
     /// This process; `None` where the system does not tell enough to prove a death later.
@@ -40,7 +40,7 @@ mod linux {
         process::{Pid, test_kill_process},
     };
 
-    use crate::group::member::Process;
+    use super::super::member::Process;
 
     pub(super) fn current() -> Option<Process> {
         let text = |path| Some(fs::read_to_string(path).ok()?.trim().to_owned());

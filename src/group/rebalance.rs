@@ -2,8 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::member::MemberId;
-use crate::ring::{self, HashRing, KeySet, Ranges, RingKey};
+use crate::{
+    member::MemberId,
+    ring::{self, HashRing, KeySet, Ranges, RingKey},
+};
 
 /// A change of this member's share. Stop what was [`lost`](Rebalance::lost) before starting what was
 /// [`gained`](Rebalance::gained).

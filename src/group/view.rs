@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
-use super::member::{Member, MemberId};
+use super::member::Member;
 use crate::{
     error::Error,
+    member::MemberId,
     ring::{HashRing, RingKey},
-    session::tenure::Tenure,
+    session::validity::Validity,
 };
 
 /// An immutable snapshot of a group: its members, their ring, and where this member stands. Looking at it does
@@ -22,7 +23,7 @@ pub struct View {
     pub(crate) members: Arc<[Member]>,
     pub(crate) ring: Arc<HashRing>,
     /// What our share rests on; `None` while our znode is not in the group.
-    pub(crate) tenure: Option<Tenure>,
+    pub(crate) validity: Option<Validity>,
     /// Our znode is in the group, and the first membership with it has yet to settle.
     pub(crate) is_settling: bool,
     pub(crate) refusal: Option<Error>,
@@ -62,7 +63,7 @@ impl fmt::Display for Standing {
 impl View {
     /// What is known before anything is.
     pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
-        View { tenure: None, members: [].into(), ..View::of_one(group, me, empty_ring()) }
+        View { validity: None, members: [].into(), ..View::of_one(group, me, empty_ring()) }
     }
 
     /// A group of one that nobody else can join.
@@ -73,7 +74,7 @@ impl View {
             epoch: 0,
             members: [Member::alone(me)].into(),
             ring: Arc::new(ring),
-            tenure: Some(Tenure::unlimited()),
+            validity: Some(Validity::unlimited()),
             is_settling: false,
             refusal: None,
             has_left: false,
@@ -108,12 +109,12 @@ impl View {
 
     /// Where this member stands at this moment.
     pub fn standing(&self) -> Standing {
-        match &self.tenure {
+        match &self.validity {
             _ if self.has_left => Standing::Left,
             _ if self.refusal.is_some() => Standing::Refused,
             None => Standing::Joining,
-            Some(tenure) if tenure.has_ended() => Standing::Joining,
-            Some(tenure) if tenure.is_valid() => Standing::Member,
+            Some(validity) if validity.has_ended() => Standing::Joining,
+            Some(validity) if validity.is_valid() => Standing::Member,
             Some(_) => Standing::Lapsed,
         }
     }
@@ -128,9 +129,9 @@ impl View {
         self.standing() == Standing::Member && self.ring.is_owner(self.me.as_str(), key)
     }
 
-    /// The tenure under which this member has a share.
-    pub(crate) fn acting(&self) -> Option<&Tenure> {
-        self.tenure.as_ref().filter(|_| !self.has_left && self.refusal.is_none())
+    /// The validity under which this member has a share.
+    pub(crate) fn acting(&self) -> Option<&Validity> {
+        self.validity.as_ref().filter(|_| !self.has_left && self.refusal.is_none())
     }
 }
 

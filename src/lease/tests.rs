@@ -4,9 +4,13 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    backend::{self, Connector, CreateMode, Done, Memory, Session, memory::LostReply},
+    backend::{self, Connector, CreateMode, Memory, Session, memory::LostReply},
     config::Config,
-    session::Keeper,
+    random::Random,
+    session::{
+        Keeper,
+        commit::{Applied, Unapplied},
+    },
     task::Tasks,
     testing::Faults,
 };
@@ -34,7 +38,10 @@ impl Bench {
             looker.commit(vec![Op::create(&path(at), [], CreateMode::Persistent)]).await.unwrap();
         }
         let faults = Faults::new(Arc::new(memory.clone()));
-        let keeper = Keeper::start(Arc::new(faults.clone()), Config::default(), path("/ns"));
+        let keeper = {
+            let connector = Arc::new(faults.clone());
+            Keeper::start(connector, Config::default(), path("/ns"), Random::new(Some(7)))
+        };
         let access = keeper.access(T);
         access.live().await.unwrap();
         let leases = Leases::start(access, "me".parse().unwrap(), Arc::new(Tasks::new()));
@@ -42,7 +49,7 @@ impl Bench {
     }
 
     /// Takes `/thing` as it is now.
-    async fn take(&self) -> Result<(Hold, Option<Vec<Done>>), Refused> {
+    async fn take(&self) -> Result<(LeaseGuard, Applied), Unapplied> {
         let version = self.version("/thing").await.unwrap_or(0);
         let request = Request {
             lock: path("/thing.lock"),
@@ -85,7 +92,7 @@ async fn a_lease_is_exclusive_and_its_tokens_only_grow() {
     let bench = Bench::new().await;
     let (first, _) = bench.take().await.unwrap();
     assert!(first.lease().is_held());
-    assert!(matches!(bench.take().await, Err(Refused::Taken)));
+    assert!(matches!(bench.take().await, Err(Unapplied::Overtaken)));
     let token = first.lease().token();
     drop(first);
     bench.gone("/thing.lock").await;
@@ -98,7 +105,7 @@ async fn another_process_is_refused_by_the_store() {
     let bench = Bench::new().await;
     let foreign = Op::create(&path("/thing.lock"), [], CreateMode::Ephemeral);
     bench.looker.commit(vec![foreign]).await.unwrap();
-    assert!(matches!(bench.take().await, Err(Refused::Taken)));
+    assert!(matches!(bench.take().await, Err(Unapplied::Overtaken)));
     assert_eq!(bench.version("/thing").await, Some(0), "nothing was done");
 }
 
@@ -107,11 +114,11 @@ async fn a_lost_reply_leaves_one_lease_or_none() {
     for lost in [LostReply::BeforeApplying, LostReply::AfterApplying] {
         let bench = Bench::new().await;
         bench.lose_next(lost);
-        let (hold, done) = bench.take().await.unwrap();
-        assert_eq!(done.is_none(), lost == LostReply::AfterApplying, "{lost:?}");
+        let (guard, applied) = bench.take().await.unwrap();
+        assert_eq!(matches!(applied, Applied::Seen(_)), lost == LostReply::AfterApplying, "{lost:?}");
         assert_eq!(bench.version("/thing").await, Some(1), "{lost:?}");
         bench.lose_next(lost);
-        let finished = hold.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+        let finished = guard.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
         assert!(finished.is_ok(), "{lost:?} {finished:?}");
         assert_eq!(
             (bench.version("/thing").await, bench.version("/thing.lock").await),
@@ -124,8 +131,8 @@ async fn a_lost_reply_leaves_one_lease_or_none() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_lapses_before_the_session_can_expire() {
     let bench = Bench::new().await;
-    let (hold, _) = bench.take().await.unwrap();
-    let lease = hold.lease().clone();
+    let (guard, _) = bench.take().await.unwrap();
+    let lease = guard.lease().clone();
     let session = lease.session_id();
     bench.memory.suspend(session);
     let lost = lease.lost().await;
@@ -141,35 +148,35 @@ async fn a_lease_that_is_taken_after_an_outage_is_held_when_it_is_handed_out() {
     // Longer than a lease, shorter than the session: it lives, and has yet to prove it.
     tokio::time::sleep(T * 7 / 10).await;
     bench.memory.resume(session);
-    let (hold, _) = bench.take().await.unwrap();
-    assert_eq!(hold.lease().session_id(), session);
-    assert!(hold.lease().is_held());
-    assert_eq!(hold.lease().while_held(async { 7 }).await, Ok(7));
+    let (guard, _) = bench.take().await.unwrap();
+    assert_eq!(guard.lease().session_id(), session);
+    assert!(guard.lease().is_held());
+    assert_eq!(guard.lease().while_held(async { 7 }).await, Ok(7));
 }
 
 #[tokio::test(start_paused = true)]
 async fn work_is_dropped_where_it_stands_when_the_lease_is_lost() {
     let bench = Bench::new().await;
-    let (hold, _) = bench.take().await.unwrap();
-    assert_eq!(hold.lease().while_held(async { 7 }).await, Ok(7));
-    bench.memory.expire(hold.lease().session_id());
-    assert!(hold.lease().while_held(pending::<()>()).await.is_err());
+    let (guard, _) = bench.take().await.unwrap();
+    assert_eq!(guard.lease().while_held(async { 7 }).await, Ok(7));
+    bench.memory.expire(guard.lease().session_id());
+    assert!(guard.lease().while_held(pending::<()>()).await.is_err());
     let mut steps = 0;
-    assert!(hold.lease().while_held(async { steps += 1 }).await.is_err());
+    assert!(guard.lease().while_held(async { steps += 1 }).await.is_err());
     assert_eq!(steps, 0, "no step is taken after the loss");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_host_that_was_suspended_takes_no_further_step_though_its_timers_slept_as_well() {
     let bench = Bench::new().await;
-    let (hold, _) = bench.take().await.unwrap();
+    let (guard, _) = bench.take().await.unwrap();
     let mut steps = 0;
     let work = async {
         bench.memory.clock().jump(Duration::from_secs(60));
         tokio::task::yield_now().await;
         steps += 1;
     };
-    assert!(hold.lease().while_held(work).await.is_err());
+    assert!(guard.lease().while_held(work).await.is_err());
     assert_eq!(steps, 0);
 }
 
@@ -181,7 +188,7 @@ async fn a_stale_holder_cannot_finish() {
     bench.memory.expire(session);
     bench.gone("/thing.lock").await;
     let finished = stale.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
-    assert!(matches!(finished, Err(Unfinished::Lost)), "{finished:?}");
+    assert!(matches!(finished, Err(Unapplied::Overtaken)), "{finished:?}");
     assert!(bench.version("/thing").await.is_some());
 }
 
@@ -196,19 +203,19 @@ async fn a_holder_whose_lock_was_replaced_is_refused_though_its_session_lives() 
     let checks = stale.lease().checks();
     assert!(bench.looker.commit(checks).await.is_err());
     let finished = stale.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
-    assert!(matches!(finished, Err(Unfinished::Lost)), "{finished:?}");
+    assert!(matches!(finished, Err(Unapplied::Overtaken)), "{finished:?}");
     assert!(bench.version("/thing.lock").await.is_some() && bench.version("/thing").await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_end_gives_the_thing_back() {
     let bench = Bench::new().await;
-    let (hold, _) = bench.take().await.unwrap();
+    let (guard, _) = bench.take().await.unwrap();
     let child = Op::create(&path("/thing/child"), [], CreateMode::Persistent);
     bench.looker.commit(vec![child]).await.unwrap();
-    let finished = hold.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+    let finished = guard.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
     assert!(
-        matches!(finished, Err(Unfinished::Refused { index: 1, error: backend::Error::NotEmpty })),
+        matches!(finished, Err(Unapplied::Refused { index: 1, error: backend::Error::NotEmpty })),
         "{finished:?}"
     );
     bench.gone("/thing.lock").await;
@@ -218,13 +225,13 @@ async fn a_refused_end_gives_the_thing_back() {
 #[tokio::test(start_paused = true)]
 async fn what_is_given_back_is_so_even_if_the_thing_was_touched() {
     let bench = Bench::new().await;
-    let (mut hold, _) = bench.take().await.unwrap();
-    hold.set_back(Around {
+    let (mut guard, _) = bench.take().await.unwrap();
+    guard.set_back(Around {
         before: vec![Op::Check { path: path("/thing"), version: Some(1) }],
         after: Vec::new(),
     });
     bench.looker.commit(vec![Op::set(&path("/thing"), [], None)]).await.unwrap();
-    drop(hold);
+    drop(guard);
     bench.gone("/thing.lock").await;
 }
 
@@ -234,7 +241,7 @@ async fn a_result_that_nobody_waits_for_is_given_back() {
     let taker = bench.clone();
     let leases = bench.leases.clone();
     bench.memory.suspend(bench.leases.access().live().await.unwrap().id());
-    let taking = leases.run("take", async move { taker.take().await.map(|(hold, _)| hold) });
+    let taking = leases.run("take", async move { taker.take().await.map(|(guard, _)| guard) });
     assert!(timeout(Duration::from_millis(10), taking).await.is_err(), "the store hangs");
     bench.memory.resume(bench.leases.access().live().await.unwrap().id());
     // Taken and given back: the lock has come and gone, and the thing was marked once.
@@ -245,7 +252,7 @@ async fn a_result_that_nobody_waits_for_is_given_back() {
     };
     timeout(Duration::from_secs(60), marked).await.expect("the request goes on");
     bench.gone("/thing.lock").await;
-    while !bench.leases.held().is_empty() {
+    while !bench.leases.holds_nothing() {
         tokio::task::yield_now().await;
     }
 }
@@ -253,23 +260,23 @@ async fn a_result_that_nobody_waits_for_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_somebody_deletes_ends_the_lease_with_the_next_heartbeat() {
     let bench = Bench::new().await;
-    let (hold, _) = bench.take().await.unwrap();
+    let (guard, _) = bench.take().await.unwrap();
     bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
-    timeout(T, hold.lease().lost()).await.expect("a heartbeat finds it");
-    assert!(bench.keeper.live().is_some_and(|live| live.id() == hold.lease().session_id()));
+    timeout(T, guard.lease().lost()).await.expect("a heartbeat finds it");
+    assert!(bench.keeper.live().is_some_and(|live| live.id() == guard.lease().session_id()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_somebody_has_written_to_does_not_stay() {
     for ends in [true, false] {
         let bench = Bench::new().await;
-        let (hold, _) = bench.take().await.unwrap();
+        let (guard, _) = bench.take().await.unwrap();
         bench.looker.commit(vec![Op::set(&path("/thing.lock"), b"x", None)]).await.unwrap();
         if ends {
-            let finished = hold.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
-            assert!(matches!(finished, Err(Unfinished::Lost)), "{finished:?}");
+            let finished = guard.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
+            assert!(matches!(finished, Err(Unapplied::Overtaken)), "{finished:?}");
         } else {
-            drop(hold);
+            drop(guard);
         }
         bench.gone("/thing.lock").await;
         assert!(bench.take().await.is_ok(), "{ends}");
@@ -280,7 +287,7 @@ async fn a_lock_that_somebody_has_written_to_does_not_stay() {
 async fn a_folder_that_somebody_removed_is_made_again_for_the_end() {
     for lost in [None, Some(LostReply::BeforeApplying), Some(LostReply::AfterApplying)] {
         let bench = Bench::new().await;
-        let (hold, _) = bench.take().await.unwrap();
+        let (guard, _) = bench.take().await.unwrap();
         let done = path("/done/deeper/entry-");
         let ops = Around {
             before: vec![Op::create(&done, [], CreateMode::PersistentSequential)],
@@ -289,7 +296,7 @@ async fn a_folder_that_somebody_removed_is_made_again_for_the_end() {
         if let Some(lost) = lost {
             bench.lose_next(lost);
         }
-        let finished = hold.finish(ops, Some(path("/thing"))).await.unwrap();
+        let finished = guard.finish(ops, Some(path("/thing"))).await.unwrap();
         assert!(finished.is_ok(), "{lost:?} {finished:?}");
         let (names, _) = bench.looker.children(&path("/done/deeper")).await.unwrap();
         assert_eq!(names, ["entry-0000000000"], "{lost:?}");
@@ -303,12 +310,12 @@ async fn however_many_leases_there_are_the_session_is_kept() {
     let long = path(&format!("/{}", "x".repeat(1000)));
     bench.looker.commit(vec![Op::create(&long, [], CreateMode::Persistent)]).await.unwrap();
     let live = bench.leases.access().live().await.unwrap();
-    let tenures: Vec<_> = (0..5_000).map(|_| live.attend(&long, 0)).collect();
-    let (hold, _) = bench.take().await.unwrap();
+    let validities: Vec<_> = (0..5_000).map(|_| live.validity_of(&long, 0)).collect();
+    let (guard, _) = bench.take().await.unwrap();
     tokio::time::sleep(6 * T).await;
     assert_eq!(bench.leases.access().live().await.unwrap().id(), live.id());
-    assert!(hold.lease().is_held() && tenures.iter().all(Tenure::is_valid));
+    assert!(guard.lease().is_held() && validities.iter().all(Validity::is_valid));
     bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
-    timeout(T, hold.lease().lost()).await.expect("a heartbeat finds it");
-    assert!(tenures.iter().all(Tenure::is_valid));
+    timeout(T, guard.lease().lost()).await.expect("a heartbeat finds it");
+    assert!(validities.iter().all(Validity::is_valid));
 }

@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_millis(100);
 
 /// See the module documentation.
 #[derive(Default)]
-pub(crate) struct Ahead(Mutex<State>);
+pub(super) struct Ahead(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -40,7 +40,7 @@ struct State {
 
 impl Ahead {
     /// The value of this entry, if it was read a moment ago; only once.
-    pub(crate) fn find(&self, entry: &Entry, session: SessionId, now: Moment) -> Option<Znode> {
+    pub(super) fn find(&self, entry: &Entry, session: SessionId, now: Moment) -> Option<Znode> {
         let mut state = self.lock();
         if !state.by.is_some_and(|(by, at)| by == session && now.saturating_since(at) < SOON) {
             state.read.clear();
@@ -51,13 +51,13 @@ impl Ahead {
     }
 
     /// How many are to be read ahead.
-    pub(crate) fn count(&self, now: Moment) -> usize {
+    pub(super) fn count(&self, now: Moment) -> usize {
         let is_due = |(at, len)| now.saturating_since(at) < SOON && len <= SMALL;
         if self.lock().last.is_some_and(is_due) { MOST } else { 0 }
     }
 
     /// Remembers what was read, the value of what is taken now being of this length.
-    pub(crate) fn keep(
+    pub(super) fn keep(
         &self,
         session: SessionId,
         now: Moment,

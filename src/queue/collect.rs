@@ -7,24 +7,20 @@ use serde_json::Value as Json;
 use super::{
     entry::Entry,
     error::QueueError,
-    layout::Layout,
-    open::{Handle, Shared},
-    receipts::NotDone,
-    recovery::{appeared, path_of},
-    shelf::readable,
+    moves::{CREATED, DELETED},
+    names::{path_of, readable},
+    shared::{Handle, Shared, unapplied},
     value::{State, Value},
 };
 use crate::{
-    backend::{self, CreateMode, Done, Op, Watch, path::ZnodePath},
+    backend::{self, Watch, Znode, path::ZnodePath},
     error::Error,
     session::{
-        Live,
-        requests::{ensure, get_each},
+        commit::Unapplied,
+        read::{Denied, read_each},
+        requests::{DELETED_AT_ONCE, ensure},
     },
 };
-
-/// How many znodes are read in one request, and how many results are removed in one transaction.
-const AT_ONCE: usize = 100;
 
 /// Something that has ended, with its result or its error; or, among the dead letters, one that never will by itself.
 #[derive(Clone)]
@@ -137,23 +133,19 @@ impl fmt::Debug for Collected {
     }
 }
 
-async fn confirm(shared: Arc<Shared>, mut results: Vec<Finished>) -> Result<Vec<Finished>, QueueError> {
-    let done = &shared.layout.done;
+async fn confirm(shared: Arc<Shared>, results: Vec<Finished>) -> Result<Vec<Finished>, QueueError> {
+    let done = &shared.layout().done;
     let live = shared.leases.access().live().await?;
     let mut confirmed = Vec::with_capacity(results.len());
-    while !results.is_empty() {
-        let mut batch: Vec<_> = results.drain(..results.len().min(AT_ONCE)).collect();
-        loop {
-            let ops =
-                batch.iter().map(|result| Op::delete(&path_of(done, &result.entry), Some(result.version)));
-            match shared.receipts.commit(&live, ops.collect()).await {
+    for batch in results.chunks(DELETED_AT_ONCE) {
+        let mut batch = batch.to_vec();
+        while !batch.is_empty() {
+            let remove = |result: &Finished| shared.moves.remove(done, &result.entry, result.version);
+            match shared.receipts.commit(&live, batch.iter().map(remove).collect()).await {
                 Ok(_) => break,
                 // Confirmed by another collector, or not to be deleted.
-                Err(NotDone::Refused { index, .. }) if index < batch.len() => drop(batch.remove(index)),
-                Err(NotDone::Refused { error, .. } | NotDone::Backend(error)) => {
-                    return Err(QueueError::at(done)(error));
-                }
-                Err(NotDone::Unknown) => return Err(QueueError::Unknown { path: done.to_string() }),
+                Err(Unapplied::Refused { index, .. }) if index < batch.len() => drop(batch.remove(index)),
+                Err(error) => return Err(unapplied(done, error)),
             }
         }
         confirmed.append(&mut batch);
@@ -162,19 +154,11 @@ async fn confirm(shared: Arc<Shared>, mut results: Vec<Finished>) -> Result<Vec<
 }
 
 /// Up to `max` of what is in `done`, once there is something if `waits`.
-pub(crate) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Result<Collected, QueueError> {
-    let done = &handle.shared.layout.done;
-    let access = handle.shared.leases.access();
+pub(super) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Result<Collected, QueueError> {
+    let shared = &handle.shared;
     loop {
-        let read = access.repeat(done, {
-            let done = done.clone();
-            move |live| {
-                let done = done.clone();
-                Box::pin(async move { read(live, &done, max).await })
-            }
-        });
-        let (results, mut watch) = match read.await {
-            // Whoever waits does so for the store as well.
+        let (results, mut watch) = match read(shared, &shared.layout().done, max).await {
+            // A caller that waits does so for the store as well.
             Err(Error::Unreachable { .. }) if waits => continue,
             read => read?,
         };
@@ -186,70 +170,69 @@ pub(crate) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Re
 }
 
 /// Up to `max` of the entries in a folder, oldest first, and a watch on it.
-async fn read(live: &Live, folder: &ZnodePath, max: usize) -> Result<(Vec<Finished>, Watch), backend::Error> {
-    let (names, _, watch) = loop {
-        match live.session.watch_children(folder).await {
-            Err(backend::Error::NoNode) => ensure(&*live.session, folder).await?,
-            found => break found?,
-        }
-    };
-    let mut entries: Vec<_> = names.iter().filter_map(|name| readable(folder, name)).collect();
-    entries.sort_unstable_by(Entry::by_age);
-    entries.truncate(max);
-    let mut results = Vec::with_capacity(entries.len());
-    for entries in entries.chunks(AT_ONCE) {
-        let paths: Vec<_> = entries.iter().map(|entry| path_of(folder, entry)).collect();
-        let found = get_each(&*live.session, &paths).await?;
-        results.extend(entries.iter().zip(found).filter_map(|(entry, found)| {
-            // What is kept from us is somebody else's to collect.
-            let (data, stat) = found.ok()??;
-            Some(Finished { entry: entry.clone(), value: Value::read(&data), version: stat.version })
-        }));
-    }
-    Ok((results, watch))
+async fn read(
+    shared: &Arc<Shared>,
+    folder: &ZnodePath,
+    max: usize,
+) -> Result<(Vec<Finished>, Watch), Error> {
+    let access = shared.leases.access();
+    let (shared, place) = (shared.clone(), folder.clone());
+    let read = access.repeat(folder, move |live| {
+        let (shared, folder) = (shared.clone(), place.clone());
+        Box::pin(async move {
+            let (names, _, watch) = match live.session.watch_children(&folder).await {
+                Err(backend::Error::NoNode) => {
+                    ensure(&*live.session, &folder).await?;
+                    live.session.watch_children(&folder).await?
+                }
+                found => found?,
+            };
+            let mut entries: Vec<_> = names.iter().filter_map(|name| readable(&folder, name)).collect();
+            entries.sort_unstable_by(Entry::by_age);
+            entries.truncate(max);
+            let paths: Vec<_> = entries.iter().map(|entry| path_of(&folder, entry)).collect();
+            let found = read_each(&*live.session, &paths, &shared.sizes).await?;
+            let finished = |(entry, found): (Entry, Result<Option<Znode>, Denied>)| {
+                // What is denied to us is another process's to collect.
+                let (data, stat) = found.ok()??;
+                Some(Finished { entry, value: Value::read(&data), version: stat.version })
+            };
+            Ok((entries.into_iter().zip(found).filter_map(finished).collect(), watch))
+        })
+    });
+    read.await
 }
 
 /// All dead letters, oldest first.
-pub(crate) async fn dead_letters(shared: &Shared) -> Result<Vec<Finished>, QueueError> {
-    let dead = shared.layout.dead.clone();
-    let read = shared.leases.access().repeat(&shared.layout.dead, move |live| {
-        let dead = dead.clone();
-        Box::pin(async move { read(live, &dead, usize::MAX).await })
-    });
-    Ok(read.await?.0)
+pub(super) async fn dead_letters(shared: &Arc<Shared>) -> Result<Vec<Finished>, QueueError> {
+    let (letters, _) = read(shared, &shared.layout().dead, usize::MAX).await?;
+    Ok(letters)
 }
 
 /// Removes a dead letter, for another life in `unowned` if it `revives`. Whether it was there.
-pub(crate) async fn settle_dead(
+pub(super) async fn end_letter(
     shared: Arc<Shared>,
     letter: Finished,
     revives: bool,
 ) -> Result<bool, QueueError> {
-    let layout = &shared.layout;
     let live = shared.leases.access().live().await?;
-    let (entry, dead) = (&letter.entry, path_of(&layout.dead, &letter.entry));
-    let mut ops = vec![Op::delete(&dead, Some(letter.version))];
-    if revives {
-        let to = Layout::entry(&layout.unowned, entry.priority(), entry.label());
-        let data = letter.value.given_back(0).data();
-        ops.push(Op::create(&to, data, CreateMode::PersistentSequential));
-        ops.extend(appeared(layout, entry.label()));
-    }
+    let (entry, dead) = (&letter.entry, &shared.layout().dead);
+    let ops = if revives {
+        shared.moves.revive(entry, letter.version, &letter.value)
+    } else {
+        vec![shared.moves.remove(dead, entry, letter.version)]
+    };
     match shared.receipts.commit(&live, ops).await {
-        Ok(done) => {
+        Ok(receipted) => {
             if revives {
-                let path = done.and_then(|done| match done.into_iter().nth(1) {
-                    Some(Done::Created(path)) => Some(path),
-                    _ => None,
-                });
-                shared.shelf.add(path.as_ref().map(ZnodePath::name));
+                shared.added(receipted.applied.created(CREATED).as_ref());
             }
             Ok(true)
         }
-        Err(NotDone::Refused { index: 0, error: backend::Error::NoNode | backend::Error::BadVersion }) => {
-            Ok(false)
-        }
-        Err(NotDone::Refused { error, .. } | NotDone::Backend(error)) => Err(QueueError::at(&dead)(error)),
-        Err(NotDone::Unknown) => Err(QueueError::Unknown { path: dead.to_string() }),
+        Err(Unapplied::Refused {
+            index: DELETED,
+            error: backend::Error::NoNode | backend::Error::BadVersion,
+        }) => Ok(false),
+        Err(error) => Err(unapplied(&path_of(dead, entry), error)),
     }
 }

@@ -8,17 +8,15 @@ use tokio::sync::Mutex;
 
 use super::{
     entry::Entry,
-    error::{MAX_VALUE_BYTES, QueueError},
-    layout::Layout,
-    open::{Handle, Shared},
-    recovery::give_back,
-    take::find,
+    error::QueueError,
+    moves::{CREATED, DELETED, Owned},
+    shared::{Handle, Shared, unapplied},
     value::Value,
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Op, path::ZnodePath},
-    error::Error,
-    lease::{Around, FencingToken, Hold, Lease, LeaseLost, Unfinished},
+    backend::{self, Znode, path::ZnodePath},
+    lease::{Around, FencingToken, Lease, LeaseGuard, LeaseLost},
+    session::commit::{Applied, Evidence, Unapplied, Verdict},
 };
 
 /// Something that this worker has taken from a queue, and nobody else has: until it is ended, or its lease is lost.
@@ -33,158 +31,125 @@ pub struct Delivery {
     value: Value,
     lease: Lease,
     /// Shared with writes under way, so that dropping one half-way does not lose track of the entry.
-    custody: Arc<Mutex<Custody>>,
+    owned: Arc<Mutex<OwnedEntry>>,
     handle: Arc<Handle>,
 }
 
-/// What is held, and the znode as we left it last.
-pub(crate) struct Custody {
-    hold: Option<Hold>,
+/// What this process has taken, and what becomes of it: the entry as it was left last, and the guard of its claim.
+pub(super) struct OwnedEntry {
+    guard: Option<LeaseGuard>,
     shared: Arc<Shared>,
-    entry: Entry,
-    owned: ZnodePath,
-    version: i32,
-    value: Value,
+    owned: Owned,
 }
 
-impl Custody {
-    /// What was taken, and counts for nothing until somebody gets it.
-    pub(crate) fn new(shared: Arc<Shared>, hold: Hold, entry: Entry, owned: ZnodePath, value: Value) -> Self {
-        let mut custody = Custody { hold: Some(hold), shared, entry, owned, version: 0, value };
-        custody.set_back(custody.value.attempt().saturating_sub(1));
-        custody
+impl OwnedEntry {
+    /// What was taken, and counts for nothing until a caller gets it.
+    pub(super) fn new(shared: Arc<Shared>, guard: LeaseGuard, owned: Owned) -> Self {
+        let mut entry = OwnedEntry { guard: Some(guard), shared, owned };
+        entry.set_back(entry.owned.value.attempt().saturating_sub(1));
+        entry
     }
 
-    /// The delivery, to whoever waits for it.
-    pub(crate) fn deliver(mut self, handle: Arc<Handle>) -> Delivery {
-        self.set_back(self.value.attempt());
-        let lease = self.hold().lease().clone();
-        let (entry, value) = (self.entry.clone(), self.value.clone());
-        Delivery { entry, value, lease, custody: Arc::new(Mutex::new(self)), handle }
-    }
-
-    fn hold(&mut self) -> &mut Hold {
-        self.hold.as_mut().expect("it is given away only with the delivery")
+    fn guard(&mut self) -> &mut LeaseGuard {
+        self.guard.as_mut().expect("it goes only when the delivery ends")
     }
 
     fn set_back(&mut self, attempt: u32) {
         let back = self.back(attempt);
-        self.hold().set_back(back);
+        self.guard().set_back(back);
     }
 
     fn back(&self, attempt: u32) -> Around {
-        give_back(&self.shared, &self.owned, &self.entry, self.version, &self.value, attempt)
+        Around { before: self.shared.moves.give_back(&self.owned, attempt), after: Vec::new() }
     }
 
     fn lost(&mut self) -> QueueError {
-        LeaseLost { lock: self.hold().lease().path().to_string() }.into()
+        LeaseLost { lock: self.guard().lease().path().to_string() }.into()
     }
 
     async fn update(&mut self, value: Value) -> Result<(), QueueError> {
-        let lease = self.hold().lease().clone();
-        let data = checked(&value)?;
-        let next = self.version.wrapping_add(1);
-        let mut ops = vec![Op::set(&self.owned, data, Some(self.version))];
+        let lease = self.guard().lease().clone();
+        let data = self.shared.checked(&value)?;
+        let (before, after) = (self.owned.version, self.owned.version.wrapping_add(1));
+        let mut ops = vec![self.shared.moves.update(&self.owned, data)];
         ops.extend(lease.checks());
-        let live = lease.live();
-        loop {
-            let error = match live.session.commit(ops.clone()).await {
-                Ok(_) => break,
-                Err(CommitError { index: Some(0), error: backend::Error::BadVersion }) => {
-                    return Err(QueueError::at(&self.owned)(backend::Error::BadVersion));
-                }
-                Err(CommitError { index: Some(0 | 1), error: backend::Error::NoNode }) => {
-                    return Err(self.lost());
-                }
-                Err(CommitError { error, .. }) => error,
-            };
-            if !error.is_unknown() {
-                return Err(QueueError::at(&self.owned)(error));
+        let judge = |found: Option<&Znode>| match found.map(|(_, stat)| stat.version) {
+            Some(version) if version == before => Verdict::NotApplied,
+            Some(version) if version == after => Verdict::Applied,
+            _ => Verdict::Overtaken,
+        };
+        match lease.live().commit_once(&ops, Evidence::new(&self.owned.path, &judge)).await {
+            Ok(_) => {}
+            Err(Unapplied::Overtaken | Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
+                return Err(self.lost());
             }
-            match live.read_back(&self.owned).await {
-                Ok(Some((_, stat))) if stat.version == next => break,
-                Ok(Some((_, stat))) if stat.version == self.version => {}
-                Ok(_) => return Err(self.lost()),
-                Err(_) => return Err(QueueError::Unknown { path: self.owned.to_string() }),
-            }
+            Err(error) => return Err(unapplied(&self.owned.path, error)),
         }
-        (self.version, self.value) = (next, value);
-        self.set_back(self.value.attempt());
+        (self.owned.version, self.owned.value) = (after, value);
+        self.set_back(self.owned.value.attempt());
         Ok(())
     }
 
-    /// Ends it: to `folder`, with `value`.
-    async fn end(&mut self, folder: &ZnodePath, value: &Value) -> Result<(), QueueError> {
-        let to = Layout::entry(folder, self.entry.priority(), self.entry.label());
-        let data = checked(value)?;
-        let before = vec![
-            Op::delete(&self.owned, Some(self.version)),
-            Op::create(&to, data, CreateMode::PersistentSequential),
-        ];
-        let (owned, live) = (self.owned.clone(), self.hold().lease().live().clone());
-        let done = self.finish(Around { before, after: Vec::new() }, Some(owned.clone())).await?;
-        // The reply was lost. That claim and entry are gone tells little: somebody may have deleted the claim, and
-        // others have given the entry back.
-        if done.is_none() {
+    /// Ends it with `value`.
+    async fn end(&mut self, value: &Value) -> Result<(), QueueError> {
+        let data = self.shared.checked(value)?;
+        let before = self.shared.moves.end(&self.owned, data);
+        let (shared, entry, path) = (self.shared.clone(), self.owned.entry.clone(), self.owned.path.clone());
+        let live = self.guard().lease().live().clone();
+        let applied = self.finish(Around { before, after: Vec::new() }, Some(path.clone())).await?;
+        // The reply was lost. That claim and entry are gone tells little: an operator may have deleted the claim, and
+        // another process have given the entry back.
+        if let Applied::Seen(_) = applied {
             let claim = value.claim().unwrap_or_default();
-            if find(&live, folder, &self.entry, claim).await.is_none() {
-                return Err(QueueError::Unknown { path: owned.to_string() });
+            if shared.find(&live, &shared.layout().done, &entry, claim).await.is_none() {
+                return Err(QueueError::Unknown { path: path.to_string() });
             }
         }
-        self.shared.ended.notify_one();
+        shared.ended.notify_one();
         Ok(())
     }
 
     /// Gives it back for another attempt.
     async fn release(&mut self) -> Result<(), QueueError> {
-        let back = self.back(self.value.attempt());
-        let name = match self.finish(back, None).await? {
-            Some(done) => match done.into_iter().nth(1) {
-                Some(Done::Created(path)) => Some(path),
-                _ => None,
-            },
-            None => None,
-        };
-        match name {
-            Some(path) if path.parent().as_ref() != Some(&self.shared.layout.unowned) => {}
-            path => self.shared.shelf.add(path.as_ref().map(ZnodePath::name)),
+        let back = self.back(self.owned.value.attempt());
+        let created = self.finish(back, None).await?.created(CREATED);
+        let unowned = &self.shared.layout().unowned;
+        match created {
+            // To the dead letters.
+            Some(path) if path.parent().as_ref() != Some(unowned) => {}
+            path => self.shared.added(path.as_ref()),
         }
         Ok(())
     }
 
-    async fn finish(
-        &mut self,
-        ops: Around,
-        evidence: Option<ZnodePath>,
-    ) -> Result<Option<Vec<Done>>, QueueError> {
+    async fn finish(&mut self, ops: Around, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
         let lost = self.lost();
-        let hold = self.hold.take().expect("it is given away only with the delivery");
-        match hold.finish(ops, evidence).await? {
-            Ok(done) => Ok(done),
-            Err(Unfinished::Lost | Unfinished::Refused { index: 0, error: backend::Error::NoNode }) => {
-                Err(lost)
-            }
-            Err(Unfinished::Unknown(_)) => Err(QueueError::Unknown { path: self.owned.to_string() }),
-            Err(Unfinished::Refused { error, .. } | Unfinished::Backend(error)) => {
-                Err(QueueError::at(&self.owned)(error))
-            }
+        let guard = self.guard.take().expect("it goes only when the delivery ends");
+        match guard.finish(ops, evidence).await? {
+            Ok(applied) => Ok(applied),
+            Err(
+                Unapplied::Overtaken
+                | Unapplied::Refused { index: DELETED, error: backend::Error::NoNode },
+            ) => Err(lost),
+            Err(error) => Err(unapplied(&self.owned.path, error)),
         }
     }
 }
 
-/// The data of a value that fits.
-pub(crate) fn checked(value: &Value) -> Result<Vec<u8>, QueueError> {
-    let data = value.data();
-    let bytes = data.len();
-    if bytes > MAX_VALUE_BYTES { Err(QueueError::TooLarge { bytes }) } else { Ok(data) }
-}
-
 /// As JSON.
-pub(crate) fn to_json(value: impl Serialize) -> Result<Json, QueueError> {
+pub(super) fn to_json(value: impl Serialize) -> Result<Json, QueueError> {
     serde_json::to_value(value).map_err(|error| QueueError::Payload(error.to_string()))
 }
 
 impl Delivery {
+    /// The delivery, to the caller that waits for it.
+    pub(super) fn new(mut owned: OwnedEntry, handle: Arc<Handle>) -> Self {
+        owned.set_back(owned.owned.value.attempt());
+        let lease = owned.guard().lease().clone();
+        let (entry, value) = (owned.owned.entry.clone(), owned.owned.value.clone());
+        Delivery { entry, value, lease, owned: Arc::new(Mutex::new(owned)), handle }
+    }
+
     /// What was chosen by: priority, label, sequence.
     pub fn entry(&self) -> &Entry {
         &self.entry
@@ -240,13 +205,13 @@ impl Delivery {
     /// Cancelled, it goes on in the background; [`Delivery::payload`] then shows the old one.
     pub async fn update(&mut self, payload: impl Serialize) -> Result<(), QueueError> {
         let payload = to_json(payload)?;
-        let custody = self.custody.clone();
+        let owned = self.owned.clone();
         self.value = self
             .run("update", async move {
-                let mut custody = custody.lock().await;
-                let value = custody.value.updated(payload);
-                custody.update(value).await?;
-                Ok(custody.value.clone())
+                let mut owned = owned.lock().await;
+                let value = owned.owned.value.updated(payload);
+                owned.update(value).await?;
+                Ok(owned.owned.value.clone())
             })
             .await?;
         Ok(())
@@ -293,16 +258,16 @@ impl Delivery {
     ///
     /// Cancelled, it goes on in the background.
     pub async fn release(self) -> Result<(), QueueError> {
-        let custody = self.custody.clone();
-        self.run("release", async move { custody.lock().await.release().await }).await
+        let owned = self.owned.clone();
+        self.run("release", async move { owned.lock().await.release().await }).await
     }
 
     async fn end(self, outcome: Result<Json, String>) -> Result<(), QueueError> {
-        let custody = self.custody.clone();
+        let owned = self.owned.clone();
         let end = async move {
-            let mut custody = custody.lock().await;
-            let (value, folder) = (custody.value.ended(outcome), custody.shared.layout.done.clone());
-            custody.end(&folder, &value).await
+            let mut owned = owned.lock().await;
+            let value = owned.owned.value.ended(outcome);
+            owned.end(&value).await
         };
         self.run("end", end).await
     }
@@ -312,7 +277,7 @@ impl Delivery {
         name: &'static str,
         work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.handle.shared.leases.run(name, work).await.map_err(|error: Error| QueueError::from(error))?
+        self.handle.shared.leases.run(name, work).await?
     }
 }
 

@@ -9,25 +9,25 @@ const BUCKETS: u32 = 64;
 
 /// Where a queue keeps what.
 #[derive(Debug, Clone)]
-pub(crate) struct Layout {
-    pub(crate) root: ZnodePath,
+pub(super) struct Layout {
+    pub(super) root: ZnodePath,
     /// What waits to be taken.
-    pub(crate) unowned: ZnodePath,
+    pub(super) unowned: ZnodePath,
     /// What was taken.
-    pub(crate) owned: ZnodePath,
+    pub(super) owned: ZnodePath,
     /// What has ended.
-    pub(crate) done: ZnodePath,
+    pub(super) done: ZnodePath,
     /// What was delivered too often.
-    pub(crate) dead: ZnodePath,
+    pub(super) dead: ZnodePath,
     /// The locks of those who have taken something, ephemeral.
-    pub(crate) claims: ZnodePath,
+    pub(super) claims: ZnodePath,
     /// The receipts of writes, ephemeral.
-    pub(crate) receipts: ZnodePath,
+    pub(super) receipts: ZnodePath,
     labels: ZnodePath,
 }
 
 impl Layout {
-    pub(crate) fn new(root: &str) -> Result<Self, PathError> {
+    pub(super) fn new(root: &str) -> Result<Self, PathError> {
         let root = ZnodePath::parse(root)?;
         Ok(Layout {
             unowned: root.join("unowned")?,
@@ -42,19 +42,19 @@ impl Layout {
     }
 
     /// Everything that has to exist, parents first.
-    pub(crate) fn znodes(&self) -> Vec<ZnodePath> {
+    pub(super) fn znodes(&self) -> Vec<ZnodePath> {
         let folders =
             [&self.unowned, &self.owned, &self.done, &self.dead, &self.claims, &self.receipts, &self.labels];
         folders.into_iter().cloned().chain((0..BUCKETS).map(|number| self.numbered_bucket(number))).collect()
     }
 
     /// What to create, sequentially, for an entry in `folder`.
-    pub(crate) fn entry(folder: &ZnodePath, priority: u32, label: &str) -> ZnodePath {
+    pub(super) fn entry(folder: &ZnodePath, priority: u32, label: &str) -> ZnodePath {
         folder.join(&Entry::prefix(priority, label)).expect("a label has no slash")
     }
 
     /// The znode whose version grows when a thing with this label appears in `unowned`; none without a label.
-    pub(crate) fn bucket(&self, label: &str) -> Option<ZnodePath> {
+    pub(super) fn bucket(&self, label: &str) -> Option<ZnodePath> {
         if label.is_empty() {
             return None;
         }

@@ -1,29 +1,35 @@
-//! [`OpenQueue`]: how a queue is opened; and what its handles, calls and tasks share.
+//! [`OpenQueue`]: how a queue is opened.
 
 use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
 use tokio::sync::Notify;
-use tokio_util::sync::DropGuard;
 
 use super::{
-    WorkQueue, ahead::Ahead, error::QueueError, layout::Layout, lister, put::Fill, receipts::Receipts,
-    recovery, shelf::Shelf,
+    WorkQueue,
+    ahead::Ahead,
+    cache::EntryCache,
+    error::QueueError,
+    fill::Fill,
+    layout::Layout,
+    moves::Moves,
+    recovery::Recovery,
+    shared::{Handle, Shared, Waiting, lay_out},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath},
     clock::Clock,
     lease::Leases,
-    session::requests::ensure,
+    session::{
+        follow::{Sessions, follow},
+        listing::{Lister, Listing, Settings},
+        read::Sizes,
+        receipts::Receipts,
+    },
 };
-
-/// Between two tries of what the store did not answer.
-pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// A queue that is about to be opened; await it. From
 /// [`PartitionCoordinator::queue`](crate::PartitionCoordinator::queue).
@@ -44,10 +50,10 @@ pub struct OpenQueue {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Options {
-    pub(crate) max_len: usize,
-    pub(crate) max_attempts: Option<u32>,
-    pub(crate) keep_results: usize,
+struct Options {
+    max_len: usize,
+    max_attempts: Option<u32>,
+    keep_results: usize,
 }
 
 impl Default for Options {
@@ -72,12 +78,12 @@ impl OpenQueue {
     /// [dead letters](WorkQueue::dead_letters); a number, at least 1, or `None` for never; 5 unless said otherwise. It counts
     /// where the entry is given back, so all processes should say the same.
     pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
-        // With 0, what nobody waited for any more would go aside.
+        // With 0, what no caller waited for any more would go aside.
         self.options.max_attempts = max_attempts.into().map(|most| most.max(1));
         self
     }
 
-    /// How many results are kept for somebody to [collect](WorkQueue::collect); 10,000 unless said otherwise. Each
+    /// How many results are kept until they are [collected](WorkQueue::collect); 10,000 unless said otherwise. Each
     /// process that finishes something removes the oldest of what is more, about once a second.
     pub fn keep_results(mut self, keep: usize) -> Self {
         self.options.keep_results = keep;
@@ -88,28 +94,47 @@ impl OpenQueue {
         let OpenQueue { backing, root, options } = self;
         let layout = Layout::new(&root).map_err(|reason| QueueError::Root { root, reason })?;
         let (leases, clock) = backing.ok_or(QueueError::NoBackend)?;
-        let layout = Arc::new(layout);
-        let laid_out = layout.clone();
-        let made = leases.access().repeat(&layout.root, move |live| {
+        let access = leases.access().clone();
+        let laid_out = Arc::new(layout.clone());
+        let made = access.repeat(&layout.root, move |live| {
             let layout = laid_out.clone();
             Box::pin(async move { lay_out(&*live.session, &layout).await })
         });
         made.await?;
+        let closed = leases.tasks().cancelled().child_token();
+        let settings = Settings {
+            folder: layout.unowned.clone(),
+            clock: clock.clone(),
+            random: leases.random().clone(),
+            unasked: None,
+            closed: closed.clone(),
+        };
         let shared = Arc::new(Shared {
+            listing: Listing::new(settings),
+            cache: Mutex::new(EntryCache::new(layout.unowned.clone())),
             ahead: Ahead::default(),
-            shelf: Shelf::new(layout.unowned.clone(), clock.clone()),
+            sizes: Sizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Fill::default(),
             ended: Notify::new(),
-            layout,
+            moves: Moves { layout, max_attempts: options.max_attempts },
+            max_len: options.max_len,
+            keep_results: options.keep_results,
             leases: leases.clone(),
             clock,
-            options,
         });
-        let token = leases.tasks().cancelled().child_token();
-        leases.tasks().spawn("queue list", lister::run(shared.clone(), token.clone()));
-        leases.tasks().spawn("queue recovery", recovery::run(shared.clone(), token.clone()));
-        Ok(WorkQueue { handle: Arc::new(Handle { shared, _tasks: token.drop_guard() }) })
+        let lister = Lister { listing: shared.listing.clone(), contents: Waiting(shared.clone()) };
+        let recovery = Recovery::new(shared.clone());
+        let tasks = leases.tasks();
+        tasks.spawn("queue recovery", follow(Sessions::new(&access), recovery, closed.clone()));
+        tasks.spawn("queue list", {
+            let (shared, closed) = (shared.clone(), closed.clone());
+            async move {
+                follow(Sessions::new(&access), lister, closed).await;
+                shared.receipts.clear(&access).await;
+            }
+        });
+        Ok(WorkQueue { handle: Arc::new(Handle { shared, _tasks: closed.drop_guard() }) })
     }
 }
 
@@ -129,58 +154,4 @@ impl fmt::Debug for OpenQueue {
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
-}
-
-/// What handles, calls and tasks share.
-pub(crate) struct Shared {
-    pub(crate) layout: Arc<Layout>,
-    pub(crate) leases: Arc<Leases>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) options: Options,
-    pub(crate) shelf: Arc<Shelf>,
-    pub(crate) ahead: Ahead,
-    pub(crate) receipts: Receipts,
-    pub(crate) fill: Fill,
-    /// Told when something has ended here: results are to be counted.
-    pub(crate) ended: Notify,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("root", &self.layout.root)
-            .field("options", &self.options)
-            .field("shelf", &self.shelf)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Keeps the tasks of a queue running: in each handle and delivery.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    pub(crate) shared: Arc<Shared>,
-    _tasks: DropGuard,
-}
-
-/// Creates what is missing of a queue.
-pub(crate) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), backend::Error> {
-    ensure(session, &layout.root).await?;
-    let znodes = layout.znodes();
-    loop {
-        let found = session.get_many(&znodes).await?;
-        let missing = znodes.iter().zip(found).filter(|(_, found)| found.is_none());
-        let creates: Vec<_> = missing.map(|(path, _)| Op::create(path, [], CreateMode::Persistent)).collect();
-        match session.commit(creates).await {
-            Ok(_) => return Ok(()),
-            // Somebody else is at it: look again.
-            Err(CommitError { error: backend::Error::NodeExists, .. }) => {}
-            Err(CommitError { error, .. }) => return Err(error),
-        }
-    }
-}
-
-/// The number of children of a folder; none if it is still to be made.
-pub(crate) async fn count(session: &dyn Session, folder: &ZnodePath) -> Result<usize, backend::Error> {
-    let found = session.get(folder).await?;
-    Ok(found.map_or(0, |(_, stat)| usize::try_from(stat.num_children).unwrap_or(0)))
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,27 +12,25 @@ use serde_json::Value as Json;
 use tokio::time::sleep;
 
 use super::{
-    delivery::checked,
     entry::{MAX_PRIORITY, check_label},
     error::QueueError,
-    layout::Layout,
-    open::{Handle, PAUSE, Shared, count, lay_out},
-    receipts::NotDone,
-    recovery::appeared,
-    shelf::readable,
+    moves::{PUT_BUCKET, PUT_CREATED},
+    names::readable,
+    shared::{Handle, Shared, count, lay_out, unapplied},
     value::Value,
 };
 use crate::{
-    backend::{self, CreateMode, Done, Op, path::ZnodePath},
-    clock::Moment,
+    backend::{self, path::ZnodePath},
+    backoff::Backoff,
     error::Error,
-    session::Live,
+    session::{Live, commit::Unapplied},
 };
 
-/// How long a count is good for, and how many putters can have one at the same time without putting too much: each
-/// puts no more than that part of what there was room for.
-const GOOD_FOR: Duration = Duration::from_millis(50);
-const SHARED_BY: usize = 64;
+/// The first and the longest pause between two attempts while the store does not answer.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a put is tried that something with a label like its own gets in the way of.
+const TRIES: u32 = 100;
 
 /// The priority of what is put without one; the original's.
 const DEFAULT_PRIORITY: u16 = 100;
@@ -48,7 +46,7 @@ pub struct Put {
 }
 
 impl Put {
-    pub(crate) fn new(handle: Arc<Handle>, payload: Result<Json, QueueError>) -> Self {
+    pub(super) fn new(handle: Arc<Handle>, payload: Result<Json, QueueError>) -> Self {
         Put { handle, payload, priority: DEFAULT_PRIORITY, label: String::new(), unless_queued: false }
     }
 
@@ -85,8 +83,8 @@ impl Put {
         if let Err(reason) = check_label(&label) {
             return Err(QueueError::Label { label, reason });
         }
-        let data = checked(&Value::new(&label, payload))?;
         let shared = handle.shared.clone();
+        let data = shared.checked(&Value::new(&label, payload))?;
         let posting = Posting { shared, priority, label, data, unless_queued };
         handle.shared.leases.run("put", posting.run()).await?
     }
@@ -111,41 +109,6 @@ impl fmt::Debug for Put {
     }
 }
 
-/// How many waited when they were last counted. Counting each time would make a put take twice as long.
-#[derive(Debug, Default)]
-pub(crate) struct Fill(Mutex<Option<Counted>>);
-
-#[derive(Debug)]
-struct Counted {
-    len: usize,
-    at: Moment,
-    /// How many were put here since.
-    puts: usize,
-}
-
-impl Fill {
-    fn last(&self) -> Option<usize> {
-        self.lock().as_ref().map(|counted| counted.len)
-    }
-
-    fn set(&self, len: usize, at: Moment) {
-        *self.lock() = Some(Counted { len, at, puts: 0 });
-    }
-
-    /// Whether one more is put without counting.
-    fn is_certain(&self, now: Moment, max_len: usize) -> bool {
-        self.lock().as_mut().is_some_and(|counted| {
-            counted.puts += 1;
-            let room = max_len.saturating_sub(counted.len) / SHARED_BY;
-            counted.puts <= room && now.saturating_since(counted.at) < GOOD_FOR
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Counted>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A put that was found in order.
 struct Posting {
     shared: Arc<Shared>,
@@ -158,28 +121,31 @@ struct Posting {
 impl Posting {
     async fn run(self) -> Result<(), QueueError> {
         let access = self.shared.leases.access();
-        let give_up = self.shared.clock.now() + access.patience();
+        let give_up = self.shared.clock.now() + access.timeout();
+        let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         loop {
             let live = access.live().await?;
             let Some(error) = self.attempt(&live).await? else { return Ok(()) };
             if self.shared.clock.now() >= give_up {
-                return Err(QueueError::at(&self.shared.layout.unowned)(error));
+                return Err(QueueError::at(&self.shared.layout().unowned)(error));
             }
-            sleep(PAUSE).await;
+            sleep(backoff.next_delay(access.random().unit())).await;
         }
     }
 
     /// Puts it; an error that may pass by itself, if nothing was done for now.
     async fn attempt(&self, live: &Live) -> Result<Option<backend::Error>, QueueError> {
-        let Shared { layout, receipts, shelf, fill, clock, options, .. } = &*self.shared;
-        loop {
+        let Shared { moves, receipts, fill, clock, max_len, .. } = &*self.shared;
+        let layout = self.shared.layout();
+        for _ in 0..TRIES {
             if let Some(error) = passing(self.refuse_if_full(live).await)? {
                 return Ok(Some(error));
             }
-            let bucket = match self.unless_queued.then(|| layout.bucket(&self.label)).flatten() {
-                None => appeared(layout, &self.label),
+            let bucket = layout.bucket(&self.label).filter(|_| self.unless_queued);
+            let seen = match bucket {
+                None => None,
                 Some(bucket) => match self.seen(live, &bucket).await {
-                    Ok(Some(version)) => Some(Op::set(&bucket, [], Some(version))),
+                    Ok(Some(version)) => Some(version),
                     Ok(None) => return Err(QueueError::AlreadyQueued { label: self.label.clone() }),
                     Err(backend::Error::NoNode) => {
                         lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
@@ -188,11 +154,9 @@ impl Posting {
                     Err(error) => return passing::<()>(Err(QueueError::at(&bucket)(error))),
                 },
             };
-            let to = Layout::entry(&layout.unowned, self.priority.into(), &self.label);
-            let create = Op::create(&to, self.data.clone(), CreateMode::PersistentSequential);
-            let ops = [create].into_iter().chain(bucket).collect();
+            let ops = moves.put(self.priority.into(), &self.label, self.data.clone(), seen);
             let put = receipts.commit(live, ops);
-            let put = if fill.is_certain(clock.now(), options.max_len) {
+            let put = if fill.is_certain(clock.now(), *max_len) {
                 put.await
             } else {
                 // The two go out together; the count is for the next put.
@@ -204,34 +168,28 @@ impl Posting {
                 put
             };
             match put {
-                Ok(done) => {
-                    let path = done.and_then(|done| match done.into_iter().next() {
-                        Some(Done::Created(path)) => Some(path),
-                        _ => None,
-                    });
-                    shelf.add(path.as_ref().map(ZnodePath::name));
+                Ok(receipted) => {
+                    self.shared.added(receipted.applied.created(PUT_CREATED).as_ref());
                     return Ok(None);
                 }
                 // Something with a label like this one has appeared since it was looked for.
-                Err(NotDone::Refused { index: 1, error: backend::Error::BadVersion }) => {}
-                Err(NotDone::Refused { error: backend::Error::NoNode, .. }) => {
+                Err(Unapplied::Refused { index: PUT_BUCKET, error: backend::Error::BadVersion }) => {}
+                Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
                     lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
                 }
-                Err(NotDone::Refused { error, .. } | NotDone::Backend(error)) => {
-                    return Err(QueueError::at(&layout.unowned)(error));
-                }
-                Err(NotDone::Unknown) => return Err(QueueError::Unknown { path: to.to_string() }),
+                Err(error) => return Err(unapplied(&layout.unowned, error)),
             }
         }
+        Ok(Some(backend::Error::BadVersion))
     }
 
     /// Counts only where the last put has seen a queue that was full, or nobody has looked yet.
     async fn refuse_if_full(&self, live: &Live) -> Result<(), QueueError> {
-        let (shared, max_len) = (&self.shared, self.shared.options.max_len);
+        let (shared, max_len) = (&self.shared, self.shared.max_len);
         if shared.fill.last().is_some_and(|len| len < max_len) {
             return Ok(());
         }
-        let (unowned, now) = (&shared.layout.unowned, shared.clock.now());
+        let (unowned, now) = (&shared.layout().unowned, shared.clock.now());
         let len = count(&*live.session, unowned).await.map_err(QueueError::at(unowned))?;
         shared.fill.set(len, now);
         if len >= max_len { Err(QueueError::Full { len, max_len }) } else { Ok(()) }
@@ -242,7 +200,7 @@ impl Posting {
     /// Whatever puts an entry of this label into `unowned` sets the bucket: so if that has this version still when
     /// something is put, none has appeared. In this order of readings none is missed on its way to `owned` either.
     async fn seen(&self, live: &Live, bucket: &ZnodePath) -> Result<Option<i32>, backend::Error> {
-        let layout = &self.shared.layout;
+        let layout = self.shared.layout();
         let (_, stat) = live.session.get(bucket).await?.ok_or(backend::Error::NoNode)?;
         for folder in [&layout.unowned, &layout.owned] {
             let (names, _) = live.session.children(folder).await?;

@@ -1,38 +1,36 @@
-//! How something is taken: chosen from what was seen, then asked of the store, in one transaction.
+//! How something is taken: chosen from what is known, then asked of the store, in one transaction.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{
-    closed,
-    delivery::{Custody, Delivery},
+    delivery::{Delivery, OwnedEntry},
     entry::Entry,
     error::QueueError,
-    layout::Layout,
-    open::{Handle, PAUSE, Shared},
-    recovery::path_of,
-    shelf::{Chosen, Found, readable},
+    moves::{CREATED, DELETED, Owned},
+    names::path_of,
+    shared::{Handle, Shared, unapplied},
     value::Value,
 };
 use crate::{
-    backend::{self, CreateMode, Done, Op, Znode, path::ZnodePath},
+    backend::{self, Znode},
     error::Error,
-    lease::{Around, Refused, Request},
+    lease::{Around, Request},
     session::{
         Live,
-        requests::{Denied, get_each},
+        commit::Unapplied,
+        read::{Denied, Found, read_each},
     },
 };
 
-/// Which entries somebody is after.
-pub(crate) enum Wanted<F> {
+/// Before something is chosen again after the store did not answer.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Which entries the caller is after.
+pub(super) enum Wanted<F> {
     /// The first ones.
     Any,
     /// The first ones that match.
@@ -44,7 +42,7 @@ pub(crate) enum Wanted<F> {
 /// Waits until something was taken.
 ///
 /// Cancel safe: what is taken and not returned is given back.
-pub(crate) async fn take<F>(
+pub(super) async fn take<F>(
     handle: &Arc<Handle>,
     count: usize,
     mut wanted: Wanted<F>,
@@ -59,8 +57,8 @@ where
     }
 }
 
-/// Takes what there is, in an answer of the store's within its patience.
-pub(crate) async fn try_take<F>(
+/// Takes what there is, unless the store does not answer in time.
+pub(super) async fn try_take<F>(
     handle: &Arc<Handle>,
     count: usize,
     mut wanted: Wanted<F>,
@@ -69,18 +67,11 @@ where
     F: FnMut(&Entry) -> bool + Send,
 {
     let shared = &handle.shared;
-    let patience = shared.leases.access().patience();
-    match timeout(patience, take_now(handle, count, &mut wanted, false)).await {
+    let taken = take_now(handle, count, &mut wanted, false);
+    match timeout(shared.leases.access().timeout(), taken).await {
         Ok(taken) => Ok(taken?.unwrap_or_default()),
-        Err(_) => Err(out_of_reach(shared)),
+        Err(_) => Err(shared.unreachable()),
     }
-}
-
-/// Why nothing came within the patience.
-pub(crate) fn out_of_reach(shared: &Shared) -> QueueError {
-    let access = shared.leases.access();
-    let last = shared.shelf.last_error().or_else(|| access.last_error());
-    Error::unreachable_after(access.patience(), last.as_ref()).into()
 }
 
 async fn take_now<F>(
@@ -98,14 +89,14 @@ where
         let attempt = attempt(shared.clone(), chosen);
         let taken = shared.leases.run("take", attempt).await??;
         if !taken.is_empty() {
-            return Ok(Some(taken.into_iter().map(|custody| custody.deliver(handle.clone())).collect()));
+            return Ok(Some(taken.into_iter().map(|owned| Delivery::new(owned, handle.clone())).collect()));
         }
     }
 }
 
-/// Chooses, and waits until there is something to choose from.
+/// Chooses, and waits until there is something to choose from; `None` if there is nothing and the caller does not wait.
 async fn choose<F>(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     count: usize,
     wanted: &mut Wanted<F>,
     waits: bool,
@@ -113,53 +104,90 @@ async fn choose<F>(
 where
     F: FnMut(&Entry) -> bool + Send,
 {
-    let shelf = &shared.shelf;
-    let mut changes = shelf.changes();
-    let looking = shelf.look();
-    loop {
-        changes.borrow_and_update();
-        let found = match wanted {
-            Wanted::Any => shelf.choose(&looking, count, None),
-            Wanted::Matching(filter) => shelf.choose(&looking, count, Some(filter)),
-            Wanted::Preferring(filter) => match shelf.choose(&looking, count, Some(filter)) {
-                Found::Nothing => shelf.choose(&looking, count, None),
-                found => found,
-            },
-        };
-        match found {
-            Found::Some(chosen) => return Ok(Some(chosen)),
-            Found::Nothing if !waits => return Ok(None),
-            Found::Closed => return Err(closed()),
-            Found::Refused(error) => return Err(error.into()),
-            Found::Nothing | Found::Wait => {}
+    let listing = &shared.listing;
+    let asking = listing.ask();
+    let found = listing.until(|| {
+        if listing.is_worth_waiting_for() {
+            return None;
         }
-        changes.changed().await.map_err(|_| closed())?;
+        let is_answer = listing.answers(&asking);
+        let chosen = match wanted {
+            Wanted::Any => reserve(shared, count, None),
+            Wanted::Matching(filter) => reserve(shared, count, Some(filter)),
+            Wanted::Preferring(filter) => {
+                let preferred = reserve(shared, count, Some(filter));
+                if preferred.is_empty() && is_answer { reserve(shared, count, None) } else { preferred }
+            }
+        };
+        let is_decided = !chosen.is_empty() || (is_answer && !waits);
+        is_decided.then(|| Some(chosen).filter(|chosen| !chosen.is_empty()))
+    });
+    found.await.map_err(|stopped| shared.stopped(stopped))
+}
+
+/// Chooses up to `count` entries that `wanted` accepts, in their order; `None` accepts all.
+fn reserve(
+    shared: &Arc<Shared>,
+    count: usize,
+    mut wanted: Option<&mut dyn FnMut(&Entry) -> bool>,
+) -> Vec<Chosen> {
+    loop {
+        let (candidates, most) = shared.cache().candidates(count, wanted.is_none());
+        // Not under the lock: this is the caller's code.
+        let accepted =
+            candidates.into_iter().filter(|entry| wanted.as_mut().is_none_or(|wanted| wanted(entry)));
+        let accepted: Vec<_> = accepted.take(most).collect();
+        let is_empty = accepted.is_empty();
+        let reserved = shared.cache().reserve(accepted, count, shared.leases.random());
+        // Another caller in this process may have chosen the same meanwhile.
+        if is_empty || !reserved.is_empty() {
+            let chosen = |entry| Chosen { shared: shared.clone(), entry, is_gone: false };
+            return reserved.into_iter().map(chosen).collect();
+        }
+    }
+}
+
+/// An entry that no other caller in this process chooses. Dropped, it can be chosen again.
+struct Chosen {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    is_gone: bool,
+}
+
+impl Chosen {
+    /// It is no longer there: taken by us, or by another process.
+    fn forget(mut self) {
+        self.is_gone = true;
+    }
+
+    /// It can never be taken.
+    fn set_aside(mut self, why: &str) {
+        self.is_gone = true;
+        self.shared.cache().set_aside(&self.entry, why);
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.shared.cache().release(&self.entry, self.is_gone);
+        if !self.is_gone {
+            self.shared.listing.announce();
+        }
     }
 }
 
 /// Waits until there is something to take.
-pub(crate) async fn wait(shared: &Shared) -> Result<(), QueueError> {
-    let mut changes = shared.shelf.changes();
-    let _looking = shared.shelf.look();
-    loop {
-        changes.borrow_and_update();
-        match shared.shelf.has_any() {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(Found::Refused(error)) => return Err(error.into()),
-            Err(_) => return Err(closed()),
-        }
-        changes.changed().await.map_err(|_| closed())?;
-    }
+pub(super) async fn wait(shared: &Shared) -> Result<(), QueueError> {
+    let listing = &shared.listing;
+    let _asking = listing.ask();
+    let any = || (!listing.is_worth_waiting_for() && shared.cache().len() > 0).then_some(());
+    listing.until(any).await.map_err(|stopped| shared.stopped(stopped))
 }
 
-/// What was taken; `None` if somebody else was faster, or it has to be tried again.
-type Outcome = Result<Option<Custody>, QueueError>;
-
 /// Asks the store for what was chosen. Empty: choose again.
-async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody>, QueueError> {
+async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEntry>, QueueError> {
     let live = match shared.leases.access().live().await {
-        // Whoever waits goes on to; whoever does not has lost patience by now.
+        // A caller that waits goes on to; one that does not has given up by now.
         Err(Error::Unreachable { .. }) => return Ok(Vec::new()),
         live => live?,
     };
@@ -169,25 +197,25 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
             sleep(PAUSE).await;
             return Ok(Vec::new());
         }
-        Err(error) => return Err(QueueError::at(&shared.layout.unowned)(error)),
+        Err(error) => return Err(QueueError::at(&shared.layout().unowned)(error)),
     };
-    let mut asked: Vec<Pin<Box<dyn Future<Output = Outcome> + Send>>> = Vec::new();
+    let mut asked = Vec::new();
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
             Ok(Some((data, stat))) => {
-                asked.push(Box::pin(ask(&shared, &live, chosen, Value::read(&data), stat.version)));
+                asked.push(ask(&shared, &live, chosen, Value::read(&data), stat.version));
             }
             Ok(None) => {
-                shared.shelf.adapt(false);
+                shared.cache().note(false);
                 chosen.forget();
             }
-            Err(Denied) => chosen.leave_alone("it is not permitted to us"),
+            Err(Denied) => chosen.set_aside("permission denied by ACL"),
         }
     }
     let (mut taken, mut failure) = (Vec::new(), None);
     for outcome in join_all(asked).await {
         match outcome {
-            Ok(Some(custody)) => taken.push(custody),
+            Ok(Some(owned)) => taken.push(owned),
             Ok(None) => {}
             Err(error) => failure = Some(error),
         }
@@ -199,128 +227,81 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<Custody
 }
 
 /// The values of what was chosen. For a single one, which another soon follows, perhaps with some of the next ones.
-async fn read(
-    shared: &Shared,
-    live: &Live,
-    chosen: &[Chosen],
-) -> Result<Vec<Result<Option<Znode>, Denied>>, backend::Error> {
-    let path = |entry: &Entry| path_of(&shared.layout.unowned, entry);
+async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, backend::Error> {
+    let unowned = &shared.layout().unowned;
     let [one] = chosen else {
-        let paths: Vec<_> = chosen.iter().map(|chosen| path(chosen.entry())).collect();
-        return get_each(&*live.session, &paths).await;
+        let paths: Vec<_> = chosen.iter().map(|chosen| path_of(unowned, &chosen.entry)).collect();
+        return read_each(&*live.session, &paths, &shared.sizes).await;
     };
     let (ahead, now) = (&shared.ahead, shared.clock.now());
-    if let Some(found) = ahead.find(one.entry(), live.id(), now) {
+    if let Some(found) = ahead.find(&one.entry, live.id(), now) {
         return Ok(vec![Ok(Some(found))]);
     }
-    let next = shared.shelf.next(ahead.count(now));
-    let paths: Vec<_> = std::iter::once(one.entry()).chain(next.iter().map(|it| &**it)).map(path).collect();
-    let mut found = get_each(&*live.session, &paths).await?.into_iter();
+    let next = shared.cache().next(ahead.count(now));
+    let paths: Vec<_> =
+        [&one.entry].into_iter().chain(&next).map(|entry| path_of(unowned, entry)).collect();
+    let mut found = read_each(&*live.session, &paths, &shared.sizes).await?.into_iter();
     let first: Vec<_> = found.by_ref().take(1).collect();
     if let [Ok(Some((data, _)))] = &first[..] {
-        let read =
-            next.iter().zip(found).filter_map(|(entry, found)| Some((Entry::clone(entry), found.ok()??)));
-        ahead.keep(live.id(), now, data.len(), read);
+        let read = |(entry, found): (&Arc<Entry>, Result<Option<Znode>, Denied>)| {
+            Some((Entry::clone(entry), found.ok()??))
+        };
+        ahead.keep(live.id(), now, data.len(), next.iter().zip(found).filter_map(read));
     }
     Ok(first)
 }
 
-async fn ask(shared: &Arc<Shared>, live: &Arc<Live>, chosen: Chosen, value: Value, version: i32) -> Outcome {
-    let (layout, entry) = (&shared.layout, chosen.entry().clone());
+/// Asks for one entry; `None` if another process was faster, or it has to be tried again.
+async fn ask(
+    shared: &Arc<Shared>,
+    live: &Arc<Live>,
+    chosen: Chosen,
+    value: Value,
+    version: i32,
+) -> Result<Option<OwnedEntry>, QueueError> {
+    let (layout, entry) = (shared.layout(), Entry::clone(&chosen.entry));
     // A name that never was before: after a lost reply it tells what has become of the request.
-    let claim = uuid::Uuid::new_v4().simple().to_string();
+    let claim = live.random.uuid().simple().to_string();
     let me = shared.leases.me().as_str();
     let value = value.taken(me, &claim);
-    let owned = Layout::entry(&layout.owned, entry.priority(), entry.label());
     let request = Request {
         lock: layout.claims.join(&claim).expect("a uuid is a name"),
         data: me.into(),
-        with: Around {
-            before: vec![
-                Op::delete(&path_of(&layout.unowned, &entry), Some(version)),
-                Op::create(&owned, value.data(), CreateMode::PersistentSequential),
-            ],
-            after: Vec::new(),
-        },
-        // The lock alone says it: nobody will create one of this name again.
+        with: Around { before: shared.moves.take(&entry, version, &value), after: Vec::new() },
+        // The lock alone says it: no process will create one of this name again.
         subject: None,
     };
-    let refused = match shared.leases.acquire(live, request).await {
-        Ok((hold, done)) => {
-            let owned = match done.and_then(|done| done.into_iter().nth(1)) {
-                Some(Done::Created(path)) => Some(path),
-                _ => find(live, &layout.owned, &entry, &claim).await,
+    match shared.leases.acquire(live, request).await {
+        Ok((guard, applied)) => {
+            let path = match applied.created(CREATED) {
+                Some(path) => Some(path),
+                None => shared.find(live, &layout.owned, &entry, &claim).await,
             };
-            // Without it, the hold is given back, and what is owned under it then is as well.
-            let Some(owned) = owned else { return Ok(None) };
-            shared.shelf.adapt(true);
+            // Without it, the guard is dropped: what is owned under its claim is given back then.
+            let Some(path) = path else { return Ok(None) };
+            shared.cache().note(true);
             chosen.forget();
-            debug!(%entry, %owned, attempt = value.attempt(), "taken");
-            return Ok(Some(Custody::new(shared.clone(), hold, entry, owned, value)));
+            debug!(%entry, owned = %path, attempt = value.attempt(), "taken");
+            let owned = Owned { entry, path, version: 0, value };
+            Ok(Some(OwnedEntry::new(shared.clone(), guard, owned)))
         }
-        Err(refused) => refused,
-    };
-    match refused {
-        Refused::Op { index: 0, error: backend::Error::NoNode } => {
-            shared.shelf.adapt(false);
+        Err(Unapplied::Refused { index: DELETED, error: backend::Error::NoNode }) => {
+            shared.cache().note(false);
             chosen.forget();
             Ok(None)
         }
-        Refused::Op { index: 0, error: backend::Error::BadVersion } | Refused::Lost(_) | Refused::Taken => {
+        Err(
+            Unapplied::Refused { index: DELETED, error: backend::Error::BadVersion }
+            | Unapplied::Unknown(_)
+            | Unapplied::Overtaken,
+        ) => Ok(None),
+        Err(
+            Unapplied::Refused { index: DELETED, error: error @ backend::Error::NotEmpty }
+            | Unapplied::Failed(error @ (backend::Error::TooLarge { .. } | backend::Error::Dropped { .. })),
+        ) => {
+            chosen.set_aside(&error.to_string());
             Ok(None)
         }
-        Refused::Op { index: 0, error: error @ backend::Error::NotEmpty }
-        | Refused::Backend(error @ backend::Error::TooLarge { .. }) => {
-            chosen.leave_alone(&error.to_string());
-            Ok(None)
-        }
-        Refused::Op { error, .. } | Refused::Backend(error) => Err(QueueError::at(&layout.root)(error)),
+        Err(error) => Err(unapplied(&layout.root, error)),
     }
-}
-
-/// The name that the store gave in `folder` to what was taken under `claim`, if its reply was lost.
-pub(crate) async fn find(live: &Live, folder: &ZnodePath, entry: &Entry, claim: &str) -> Option<ZnodePath> {
-    loop {
-        let read = async {
-            let (names, _) = live.session.children(folder).await?;
-            let alike = names.iter().filter(|name| {
-                readable(folder, name).is_some_and(|found| {
-                    (found.priority(), found.label()) == (entry.priority(), entry.label())
-                })
-            });
-            let paths: Vec<_> = alike.filter_map(|name| folder.join(name).ok()).collect();
-            let found = get_each(&*live.session, &paths).await?;
-            let is_ours = |data: &[u8]| Value::read(data).claim() == Some(claim);
-            let ours = paths
-                .into_iter()
-                .zip(found)
-                .find(|(_, found)| matches!(found, Ok(Some((data, _))) if is_ours(data)));
-            Ok::<_, backend::Error>(ours.map(|(path, _)| path))
-        };
-        match read.await {
-            Ok(found) => return found,
-            Err(backend::Error::Lost(_)) => return None,
-            Err(error) => debug!(%folder, %error, "what was taken is still to be found"),
-        }
-        sleep(PAUSE).await;
-    }
-}
-
-/// Waits for all of them at once.
-async fn join_all<T>(mut futures: Vec<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> Vec<T> {
-    let mut outcomes: Vec<Option<T>> = futures.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let mut is_ready = true;
-        for (future, outcome) in futures.iter_mut().zip(&mut outcomes) {
-            if outcome.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(ready) => *outcome = Some(ready),
-                    Poll::Pending => is_ready = false,
-                }
-            }
-        }
-        if is_ready { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    outcomes.into_iter().flatten().collect()
 }

@@ -7,25 +7,31 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Live, Status};
+use super::live::{Live, Status};
 use crate::{
-    backend::{self, BoxFuture, Loss, SessionState, Znode, path::ZnodePath},
+    backend::{self, path::ZnodePath},
+    backoff::Backoff,
     error::Error,
+    future::BoxFuture,
+    random::Random,
 };
 
-/// Between two looks at a store that does not answer.
+/// The first and the longest pause between two requests that the store does not answer.
 const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The door to the present session, for those who do not keep it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
     status: watch::Receiver<Status>,
-    patience: Duration,
+    timeout: Duration,
+    random: Random,
 }
 
 impl Access {
-    pub(super) fn new(status: watch::Receiver<Status>, patience: Duration) -> Self {
-        Access { status, patience }
+    /// For callers that wait for a session at most `timeout`.
+    pub(crate) fn new(status: watch::Receiver<Status>, timeout: Duration, random: Random) -> Self {
+        Access { status, timeout, random }
     }
 
     /// Announces sessions that come and go.
@@ -34,50 +40,60 @@ impl Access {
     }
 
     /// How long a call waits for a session.
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The source of random numbers and ids of this coordinator.
+    pub(crate) fn random(&self) -> &Random {
+        &self.random
     }
 
     /// Whether there is a session and its connection is up.
     pub(crate) fn is_connected(&self) -> bool {
-        matches!(&*self.status.borrow(), Status::Live(live) if live.is_connected())
+        self.present().is_some_and(|live| live.is_connected())
     }
 
-    /// The live session; waits for one, at most the patience. An error that waiting cannot mend comes at once.
+    /// The live session, if there is one at this moment.
+    pub(crate) fn present(&self) -> Option<Arc<Live>> {
+        match &*self.status.borrow() {
+            Status::Live(live) => Some(live.clone()),
+            Status::Opening { .. } | Status::Closed => None,
+        }
+    }
+
+    /// The live session; waits for one, at most for the timeout. An error that waiting cannot mend comes at once.
     pub(crate) async fn live(&self) -> Result<Arc<Live>, Error> {
-        self.live_within(self.patience).await
-    }
-
-    /// Like [`Access::live`], with a patience of its own.
-    pub(crate) async fn live_within(&self, patience: Duration) -> Result<Arc<Live>, Error> {
         let mut status = self.status();
         let decided = status.wait_for(|status| match status {
             Status::Live(_) | Status::Closed => true,
             Status::Opening { error } => error.as_ref().is_some_and(|error| !error.is_transient()),
         });
-        match timeout(patience, decided).await.as_ref().map(|decided| decided.as_deref()) {
+        match timeout(self.timeout, decided).await.as_ref().map(|decided| decided.as_deref()) {
             Ok(Ok(Status::Live(live))) => Ok(live.clone()),
             Ok(Ok(Status::Opening { error: Some(error) })) => Err(error.clone()),
-            Ok(_) => Err(Error::Closed { group: String::new() }),
-            Err(_) => Err(Error::unreachable_after(patience, self.last_error().as_ref())),
+            Ok(_) => Err(Error::closed()),
+            Err(_) => Err(self.unreachable(None)),
         }
     }
 
-    /// Why the last attempt to open a session failed.
-    pub(crate) fn last_error(&self) -> Option<Error> {
-        match &*self.status.borrow() {
+    /// Why nothing came within the timeout: `last`, if that was the last error, or why there is no session.
+    pub(crate) fn unreachable(&self, last: Option<Error>) -> Error {
+        let opening = || match &*self.status.borrow() {
             Status::Opening { error } => error.clone(),
             Status::Live(_) | Status::Closed => None,
-        }
+        };
+        Error::unreachable_after(self.timeout, last.or_else(opening).as_ref())
     }
 
-    /// Does something that may be repeated, such as a read, until the store answers, at most for the patience;
+    /// Does something that may be repeated, such as a read, until the store answers, at most for the timeout;
     /// `path` is for the error.
     pub(crate) async fn repeat<T>(
         &self,
         path: &ZnodePath,
         work: impl for<'a> Fn(&'a Live) -> BoxFuture<'a, Result<T, backend::Error>>,
     ) -> Result<T, Error> {
+        let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         let mut last = None;
         let trying = async {
             loop {
@@ -87,35 +103,10 @@ impl Access {
                     Err(error) if error.is_unknown() => last = Some(Error::from_backend(error, path)),
                     Err(error) => return Err(Error::from_backend(error, path)),
                 }
-                sleep(PAUSE).await;
+                sleep(backoff.next_delay(self.random.unit())).await;
             }
         };
-        timeout(self.patience, trying)
-            .await
-            .unwrap_or_else(|_| Err(Error::unreachable_after(self.patience, last.as_ref())))
-    }
-}
-
-impl Live {
-    /// What the leader knows of `path`, after everything that this session has asked for: how the outcome of a
-    /// write is read whose reply was lost. Waits until the store answers or the session is over.
-    pub(crate) async fn read_back(&self, path: &ZnodePath) -> Result<Option<Znode>, Loss> {
-        let mut state = self.session.state();
-        loop {
-            if let SessionState::Lost(loss) = *state.borrow_and_update() {
-                return Err(loss);
-            }
-            let read = async {
-                self.session.sync(path).await?;
-                self.session.get(path).await
-            };
-            match read.await {
-                Ok(found) => return Ok(found),
-                Err(backend::Error::Lost(loss)) => return Err(loss),
-                Err(_) => {
-                    let _ = timeout(PAUSE, state.changed()).await;
-                }
-            }
-        }
+        let in_time = timeout(self.timeout, trying).await;
+        in_time.unwrap_or_else(|_| Err(Error::unreachable_after(self.timeout, last.as_ref())))
     }
 }

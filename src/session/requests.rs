@@ -1,6 +1,7 @@
 //! What takes more than one request of a session.
 
-use crate::backend::{self, CommitError, CreateMode, Op, Session, Znode, path::ZnodePath};
+use super::Live;
+use crate::backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath};
 
 /// Makes sure that the persistent znode `path` and its ancestors exist.
 pub(crate) async fn ensure(session: &dyn Session, path: &ZnodePath) -> Result<(), backend::Error> {
@@ -17,46 +18,49 @@ pub(crate) async fn ensure(session: &dyn Session, path: &ZnodePath) -> Result<()
     Ok(())
 }
 
-/// Clears away what keeps the creation `op` from being done and is nobody's intention; whether it is to be tried
-/// again. Somebody has removed its folder; or the number is taken that comes next: in a tree that was restored from a
-/// backup the numbers begin anew, and a name that is there already would keep everybody from going on.
-pub(crate) async fn make_way(session: &dyn Session, op: &Op, refusal: &backend::Error) -> bool {
+/// Most numbers that are skipped at once.
+const SKIPPED_AT_ONCE: u32 = 512;
+
+/// Clears away what keeps the creation `op` from being done and is no other process's intention; whether it is to be
+/// tried again. An operator has removed its folder; or the number is taken that comes next: in a tree that was restored
+/// from a backup the numbers begin anew, and a name that is there already would keep every process from going on.
+/// `attempt` counts from 1: each attempt skips twice as many numbers as the one before.
+pub(super) async fn make_way(live: &Live, op: &Op, refusal: &backend::Error, attempt: u32) -> bool {
     let Op::Create { path, mode, .. } = op else { return false };
     let Some(folder) = path.parent() else { return false };
     let made = match refusal {
-        backend::Error::NoNode => ensure(session, &folder).await,
-        backend::Error::NodeExists if mode.is_sequential() => skip_number(session, &folder).await,
+        backend::Error::NoNode => ensure(&*live.session, &folder).await,
+        backend::Error::NodeExists if mode.is_sequential() => {
+            let count = 2_u32.saturating_pow(attempt - 1).min(SKIPPED_AT_ONCE);
+            skip_numbers(live, &folder, count).await
+        }
         _ => return false,
     };
     made.map_or_else(|error| error.is_unknown(), |()| true)
 }
 
-/// Has the store go on to the next number in a folder.
-async fn skip_number(session: &dyn Session, folder: &ZnodePath) -> Result<(), backend::Error> {
-    let scratch = folder.join(&uuid::Uuid::new_v4().simple().to_string()).expect("a uuid is a name");
-    let ops = vec![Op::create(&scratch, [], CreateMode::Persistent), Op::delete(&scratch, None)];
-    session.commit(ops).await.map(drop).map_err(|failed| failed.error)
+/// Has the store go on by `count` numbers in a folder.
+async fn skip_numbers(live: &Live, folder: &ZnodePath, count: u32) -> Result<(), backend::Error> {
+    let scratch = folder.join(&live.random.uuid().simple().to_string()).expect("a uuid is a name");
+    let skip = [Op::create(&scratch, [], CreateMode::Persistent), Op::delete(&scratch, None)];
+    let ops = (0..count).flat_map(|_| skip.clone()).collect();
+    live.session.commit(ops).await.map(drop).map_err(|failed| failed.error)
 }
 
-/// An access control list keeps this znode from us.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Denied;
+/// How many znodes are deleted in one transaction.
+pub(crate) const DELETED_AT_ONCE: usize = 100;
 
-/// Reads many znodes at once; if one of them is kept from us, one by one, so that it does not cost the others.
-pub(crate) async fn get_each(
-    session: &dyn Session,
-    paths: &[ZnodePath],
-) -> Result<Vec<Result<Option<Znode>, Denied>>, backend::Error> {
-    match session.get_many(paths).await {
-        Err(backend::Error::NotPermitted) => {}
-        found => return Ok(found?.into_iter().map(Ok).collect()),
+/// Deletes znodes, many in one transaction. What is gone already, or cannot be deleted, is passed over.
+pub(crate) async fn delete_each(session: &dyn Session, paths: Vec<ZnodePath>) -> Result<(), backend::Error> {
+    for paths in paths.chunks(DELETED_AT_ONCE) {
+        let mut paths = paths.to_vec();
+        while !paths.is_empty() {
+            match session.commit(paths.iter().map(|path| Op::delete(path, None)).collect()).await {
+                Ok(_) => break,
+                Err(CommitError { index: Some(index), .. }) => drop(paths.remove(index)),
+                Err(CommitError { index: None, error }) => return Err(error),
+            }
+        }
     }
-    let mut found = Vec::with_capacity(paths.len());
-    for path in paths {
-        found.push(match session.get(path).await {
-            Err(backend::Error::NotPermitted) => Err(Denied),
-            read => Ok(read?),
-        });
-    }
-    Ok(found)
+    Ok(())
 }

@@ -47,7 +47,7 @@ use tracing::debug;
 
 use self::url::Address;
 use crate::{
-    backend::BoxFuture,
+    future::BoxFuture,
     clock::{BootClock, Clock, Moment},
     task::Tasks,
     worker::transport::{

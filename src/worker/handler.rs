@@ -13,7 +13,7 @@ use super::{
     message::{Response, TaskResult},
     transport::{Message, TransportError},
 };
-use crate::backend::BoxFuture;
+use crate::future::BoxFuture;
 
 /// One task of a worker, which can be executed and reverted.
 ///
@@ -23,7 +23,7 @@ use crate::backend::BoxFuture;
 ///
 /// ```
 /// use apportion::{
-///     backend::BoxFuture,
+///     BoxFuture,
 ///     worker::{Arguments, Context, Handler, Undo, failure::Failure},
 /// };
 /// use serde_json::Value;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    backend::BoxFuture,
+    future::BoxFuture,
     clock::{Clock, TokioClock},
     worker::transport::{
         Consumer, Deliveries, Incoming, Message, Receipt, Settlement, Transport, TransportError,

@@ -9,11 +9,7 @@ use crate::support::fleet::{MS, Reach, exists, on_both_backends, znode};
 const EITHER: [LostReply; 2] = [LostReply::BeforeApplying, LostReply::AfterApplying];
 
 /// Loses the reply to the next write of an agent.
-async fn lose_next(agent: &Agent, board: &JobBoard, observer: &dyn Session, lost: LostReply) {
-    // The markers of posts are deleted in the background, which is a write, too.
-    let markers = board.path().parent().unwrap().join(".posting").unwrap();
-    let is_quiet = || async { children(observer, &markers).await.is_empty().then_some(()) };
-    eventually("no markers", PATIENCE, is_quiet).await;
+fn lose_next(agent: &Agent, lost: LostReply) {
     let faults = agent.faults();
     faults.lose_nth_write(faults.calls().writes + 1, lost);
 }
@@ -23,7 +19,7 @@ async fn a_post_whose_reply_is_lost_is_found_beside_a_job_that_is_kept_from_us(s
     let observer = store.session().await;
     let secret = board.post("secret").await.unwrap();
     agent.faults().deny(secret.path());
-    lose_next(&agent, &board, &*observer, LostReply::AfterApplying).await;
+    lose_next(&agent, LostReply::AfterApplying);
     let job = board.post("open").await.unwrap();
     assert_eq!(job.name(), "open");
     assert!(exists(&*observer, job.path()).await);
@@ -31,10 +27,9 @@ async fn a_post_whose_reply_is_lost_is_found_beside_a_job_that_is_kept_from_us(s
 
 async fn a_post_whose_reply_is_lost_is_on_the_board_once(store: Store) {
     let (agent, board) = worker(&store, "a").await;
-    let observer = store.session().await;
     for (number, lost) in EITHER.into_iter().enumerate() {
         board.post("other").await.unwrap();
-        lose_next(&agent, &board, &*observer, lost).await;
+        lose_next(&agent, lost);
         let job = board.post(format!("x{number}")).await.unwrap();
         board.post("other").await.unwrap();
         let listed = board.jobs().ensure_fresh().await.unwrap();
@@ -51,11 +46,11 @@ async fn a_claim_and_its_end_whose_replies_are_lost_happen_once(store: Store) {
     for lost in EITHER {
         for end in ["abandon", "trash", "consume"] {
             let job = board.post("x").await.unwrap();
-            lose_next(&agent, &board, &*observer, lost).await;
+            lose_next(&agent, lost);
             let claimed = claim(&board).await;
             assert!(claimed.lease().is_held());
             assert_eq!(board.state(&job).await.unwrap(), JobState::Claimed);
-            lose_next(&agent, &board, &*observer, lost).await;
+            lose_next(&agent, lost);
             match end {
                 "abandon" => claimed.abandon().await.unwrap(),
                 "trash" => claimed.trash().await.unwrap(),
@@ -230,11 +225,11 @@ async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_markers_of_posts_go_also_after_an_outage() {
+async fn the_receipts_of_posts_go_when_the_board_is_closed_also_after_an_outage() {
     let store = Store::memory();
     let (agent, board) = worker(&store, "a").await;
     let observer = store.session().await;
-    let markers = board.path().parent().unwrap().join(".posting").unwrap();
+    let receipts = board.path().parent().unwrap().join(".posting").unwrap();
     board.post("before").await.unwrap();
     // Longer than anybody waits for a session.
     let memory = store.ensemble();
@@ -245,8 +240,10 @@ async fn the_markers_of_posts_go_also_after_an_outage() {
     // After so many attempts the next one may be half a minute away.
     eventually("connected", 2 * PATIENCE, || async { board.connected().then_some(()) }).await;
     board.post("after").await.unwrap();
-    let gone = || async { children(&*observer, &markers).await.is_empty().then_some(()) };
-    eventually("no markers", PATIENCE, gone).await;
+    assert_eq!(children(&*observer, &receipts).await.len(), 1);
+    board.close().await;
+    let gone = || async { children(&*observer, &receipts).await.is_empty().then_some(()) };
+    eventually("no receipts", PATIENCE, gone).await;
 }
 
 async fn a_worker_who_waits_learns_that_the_board_is_closed_to_it(store: Store) {

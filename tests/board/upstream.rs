@@ -131,9 +131,10 @@ async fn the_tree_after_each_step_is_that_of_the_original(store: Store) {
         }
         assert_eq!(dump(&*observer, &root).await, tree(step), "{}", at());
     }
-    let markers = root.join(".posting").unwrap();
-    let gone = || async { children(&*observer, &markers).await.is_empty().then_some(()) };
-    eventually("no markers", PATIENCE, gone).await;
+    drop(actors);
+    let receipts = root.join(".posting").unwrap();
+    let gone = || async { children(&*observer, &receipts).await.is_empty().then_some(()) };
+    eventually("no receipts", PATIENCE, gone).await;
 }
 
 async fn foreign_postings_are_read_as_the_original_reads_them_and_the_rest_is_left_alone(store: Store) {

@@ -138,7 +138,7 @@ impl Session for MemorySession {
             if ops.is_empty() {
                 return Ok(Vec::new());
             }
-            check_size(ops.iter().map(op_bytes).sum())?;
+            check_size(ops.iter().map(Op::encoded_len).sum())?;
             let now_ms = self.ensemble.now_ms();
             tokio::task::consume_budget().await;
             let outcome = {
@@ -178,17 +178,6 @@ impl Drop for Disarm {
         if let Some(ensemble) = self.ensemble.upgrade() {
             ensemble.lock().watches.disarm(self.id);
         }
-    }
-}
-
-/// The wire size of one operation: header, then path and data with their lengths, then version or flags, then
-/// for a create the usual access control list.
-fn op_bytes(op: &Op) -> usize {
-    let path = 9 + 4 + op.path().as_str().len();
-    match op {
-        Op::Check { .. } | Op::Delete { .. } => path + 4,
-        Op::Set { data, .. } => path + 4 + data.len() + 4,
-        Op::Create { data, .. } => path + 4 + data.len() + 4 + 27,
     }
 }
 

@@ -1,0 +1,197 @@
+//! [`LeaseGuard`]: a lease that is to be given up once, in the way that was asked for, or else given back.
+
+use std::{fmt, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::{FencingToken, LOCK_VERSION, Lease, registry::Registered};
+use crate::{
+    backend::{Op, Znode, path::ZnodePath},
+    backoff::Backoff,
+    error::Error,
+    session::commit::{Applied, Evidence, Unapplied, Verdict},
+};
+
+/// The operations around those on the lock.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Around {
+    pub(crate) before: Vec<Op>,
+    pub(crate) after: Vec<Op>,
+}
+
+impl Around {
+    pub(super) fn with(&self, on_lock: impl IntoIterator<Item = Op>) -> Vec<Op> {
+        self.before.iter().cloned().chain(on_lock).chain(self.after.iter().cloned()).collect()
+    }
+}
+
+/// A lease that is to be given up once: dropped, it is given back in the background.
+pub(crate) struct LeaseGuard {
+    lease: Lease,
+    /// What to do beside deleting the lock when it is dropped.
+    back: Around,
+    /// `None` once it has ended.
+    registered: Option<Registered>,
+}
+
+impl LeaseGuard {
+    pub(super) fn new(lease: Lease, registered: Registered) -> Self {
+        LeaseGuard { lease, back: Around::default(), registered: Some(registered) }
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// What to do beside deleting the lock if the guard is dropped.
+    pub(crate) fn set_back(&mut self, back: Around) {
+        self.back = back;
+    }
+
+    /// Has each heartbeat check the thing as well, so that the lease ends when another process changes it: for things
+    /// that the holder itself does not change. Whoever breaks a lock by hand lets another process make one that
+    /// looks the same, down to its version; the thing does not.
+    pub(crate) fn check_subject(&self) {
+        if let Some((path, version)) = self.lease.subject() {
+            self.lease.live().check_as_well(self.lease.validity(), path, *version);
+        }
+    }
+
+    /// Deletes the lock between `ops.before` and `ops.after`, all or nothing. `evidence` is a znode that is there
+    /// before and not after: without one, the end of the session counts as success.
+    ///
+    /// If it fails, what is left is given back. [`Unapplied::Overtaken`] if the lease was lost before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, it goes on in the background.
+    pub(crate) async fn finish(
+        self,
+        ops: Around,
+        evidence: Option<ZnodePath>,
+    ) -> Result<Result<Applied, Unapplied>, Error> {
+        let leases = self.registered.as_ref().expect("a guard ends once, by value").leases().clone();
+        // Here first: once the store has done it, others may take over.
+        self.lease.validity().end();
+        leases
+            .run("finish", async move {
+                let mut guard = self;
+                // Asked before anything is sent: then it is certain that nothing was done.
+                if guard.lease.live().is_over() {
+                    return Err(Unapplied::Overtaken);
+                }
+                let finished = guard.lease.give_up(&ops, evidence.as_ref()).await;
+                if matches!(finished, Ok(_) | Err(Unapplied::Unknown(_))) {
+                    guard.registered = None;
+                }
+                finished
+            })
+            .await
+    }
+
+    /// Waits until a heartbeat has shown that the session lives, if none has for a while. After an outage that the
+    /// session has survived, a lease would else be lost at once, given back, and taken again, for as long as the
+    /// heartbeat takes.
+    pub(super) async fn confirmed(&self) -> Result<(), Unapplied> {
+        let (live, validity) = (self.lease.live(), self.lease.validity());
+        while !validity.is_valid() {
+            if validity.has_ended() {
+                let read = live.read_back(self.lease.path()).await;
+                return Err(read.map_or_else(Unapplied::from, |_| Unapplied::Overtaken));
+            }
+            validity.changed(false).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LeaseGuard {
+    fn drop(&mut self) {
+        let Some(registered) = self.registered.take() else { return };
+        self.lease.validity().end();
+        let (lease, back) = (self.lease.clone(), std::mem::take(&mut self.back));
+        let leases = registered.leases().clone();
+        leases.in_background(async move {
+            lease.give_back(&back).await;
+            drop(registered);
+        });
+    }
+}
+
+/// The first and the longest pause between two attempts to give back a lease.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+impl Lease {
+    fn is_ours(&self, found: Option<&Znode>) -> bool {
+        found.is_some_and(|(_, stat)| {
+            stat.ephemeral_owner == Some(self.session_id()) && FencingToken::of(stat) == self.token()
+        })
+    }
+
+    /// What the lock says of a transaction that deletes it.
+    fn judge_deletion(&self, found: Option<&Znode>) -> Verdict {
+        if self.is_ours(found) { Verdict::NotApplied } else { Verdict::Applied }
+    }
+
+    /// Deletes the lock between `ops.before` and `ops.after`, all or nothing.
+    async fn give_up(&self, ops: &Around, evidence: Option<&ZnodePath>) -> Result<Applied, Unapplied> {
+        let live = self.live();
+        let judge = |found: Option<&Znode>| self.judge_deletion(found);
+        let all = ops.with([Op::delete(self.path(), Some(LOCK_VERSION))]);
+        match live.commit_once(&all, Evidence::new(self.path(), &judge)).await {
+            Err(Unapplied::Refused { index, error }) if index == ops.before.len() => {
+                debug!(lock = %self.path(), %error, "the lock is gone");
+                Err(Unapplied::Overtaken)
+            }
+            Err(Unapplied::Unknown(_)) if evidence.is_none() => Ok(Applied::Seen(None)),
+            // No other process deletes our lock, but operators do: then what goes with the lock is still there.
+            Ok(Applied::Seen(found)) => match evidence {
+                None => Ok(Applied::Seen(found)),
+                Some(path) => match live.read_back(path).await? {
+                    None => Ok(Applied::Seen(None)),
+                    Some(_) => Err(Unapplied::Overtaken),
+                },
+            },
+            outcome => outcome,
+        }
+    }
+
+    /// Gives the lease back as `back` says, and if that cannot be done, deletes the lock alone. Tries until the session
+    /// ends, which does it as well.
+    async fn give_back(&self, back: &Around) {
+        let (live, lock) = (self.live(), self.path());
+        let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
+        while !live.is_over() {
+            let Err(error) = self.give_up(back, None).await else {
+                debug!(%lock, "given back");
+                return;
+            };
+            debug!(%lock, %error, "not given back as it was taken");
+            match self.delete_what_is_left().await {
+                Ok(()) | Err(Unapplied::Unknown(_)) => return,
+                Err(error) => warn!(%lock, %error, "the lock is not given back yet"),
+            }
+            sleep(backoff.next_delay(live.random.unit())).await;
+        }
+    }
+
+    /// Deletes the lock alone, if it is still this one: the thing or the lock was changed by another process or an
+    /// operator, and the lock must not stay for that.
+    async fn delete_what_is_left(&self) -> Result<(), Unapplied> {
+        let live = self.live();
+        let found = live.read_back(self.path()).await?;
+        let Some((_, stat)) = found.as_ref().filter(|_| self.is_ours(found.as_ref())) else { return Ok(()) };
+        warn!(lock = %self.path(), "what was held has changed: the lock alone is given back");
+        let judge = |found: Option<&Znode>| self.judge_deletion(found);
+        let delete = [Op::delete(self.path(), Some(stat.version))];
+        live.commit_once(&delete, Evidence::new(self.path(), &judge)).await.map(drop)
+    }
+}
+
+impl fmt::Debug for LeaseGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lease.fmt(f)
+    }
+}

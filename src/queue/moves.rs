@@ -1,0 +1,127 @@
+//! Pure: every move of an entry, as the operations of one transaction.
+//!
+//! An entry is one znode in one folder, and it is in no two folders and never in none: each move deletes it in one
+//! folder and creates it in another in one transaction.
+//!
+//! ```text
+//!          put            take             end
+//!        -------> unowned ------> owned --------> done -------> (confirmed, trimmed)
+//!                  ^   ^            |
+//!                  |   +------------+ given back
+//!                  |                |
+//!                  | revive         v given back too often
+//!                  +-------------- dead ------> (discarded)
+//! ```
+//!
+//! | move | deleted | created | value | besides |
+//! |---|---|---|---|---|
+//! | [`put`](Moves::put) | | `unowned` | pending | the bucket of its label is set |
+//! | [`take`](Moves::take) | `unowned` | `owned` | running, one attempt more, worker and claim | its claim is created |
+//! | [`update`](Moves::update) | | | another payload | `owned` is set in place; its claim is checked |
+//! | [`end`](Moves::end) | `owned` | `done` | successful or failed, result or error | its claim is deleted |
+//! | [`give_back`](Moves::give_back) | `owned` | `unowned`, or `dead` after the last attempt | pending, without worker and claim | its claim is deleted, or was gone; the bucket of its label is set |
+//! | [`revive`](Moves::revive) | `dead` | `unowned` | pending, no attempts | the bucket of its label is set |
+//! | [`remove`](Moves::remove) | `done` or `dead` | | | |
+//!
+//! What a move names by its version is refused by the store if another process was there first. Every creation is
+//! sequential, so an entry gets a new number with each move.
+
+use super::{
+    entry::Entry,
+    layout::Layout,
+    names::path_of,
+    value::Value,
+};
+use crate::backend::{CreateMode, Op, path::ZnodePath};
+
+/// Which operation of a move that deletes and creates is which.
+pub(super) const DELETED: usize = 0;
+pub(super) const CREATED: usize = 1;
+/// Which operations of a put are which. Without a label there is no bucket.
+pub(super) const PUT_CREATED: usize = 0;
+pub(super) const PUT_BUCKET: usize = 1;
+
+/// The moves in one queue.
+#[derive(Debug)]
+pub(super) struct Moves {
+    pub(super) layout: Layout,
+    /// After how many deliveries an entry goes to the dead letters; `None`: never.
+    pub(super) max_attempts: Option<u32>,
+}
+
+/// An owned entry, as its holder or another process that gives it back knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Owned {
+    pub(super) entry: Entry,
+    pub(super) path: ZnodePath,
+    pub(super) version: i32,
+    pub(super) value: Value,
+}
+
+impl Moves {
+    /// Puts `data`. `seen` is the version of the label's bucket if the caller has seen that there is no entry of this
+    /// label: then it is refused where one has appeared since.
+    pub(super) fn put(&self, priority: u32, label: &str, data: Vec<u8>, seen: Option<i32>) -> Vec<Op> {
+        let create = create(&self.layout.unowned, priority, label, data);
+        [create].into_iter().chain(self.appears(label, seen)).collect()
+    }
+
+    /// Takes an entry whose znode has this version; `value` is the taken one.
+    pub(super) fn take(&self, entry: &Entry, version: i32, value: &Value) -> Vec<Op> {
+        let delete = Op::delete(&path_of(&self.layout.unowned, entry), Some(version));
+        vec![delete, create(&self.layout.owned, entry.priority(), entry.label(), value.data())]
+    }
+
+    /// Sets the value of what is owned.
+    pub(super) fn update(&self, owned: &Owned, data: Vec<u8>) -> Op {
+        Op::set(&owned.path, data, Some(owned.version))
+    }
+
+    /// Ends what is owned; `data` is that of the ended value.
+    pub(super) fn end(&self, owned: &Owned, data: Vec<u8>) -> Vec<Op> {
+        let (priority, label) = (owned.entry.priority(), owned.entry.label());
+        vec![owned.delete(), create(&self.layout.done, priority, label, data)]
+    }
+
+    /// Gives back what is owned, after `attempt` deliveries that count.
+    pub(super) fn give_back(&self, owned: &Owned, attempt: u32) -> Vec<Op> {
+        let is_dead = self.max_attempts.is_some_and(|max| attempt >= max);
+        let folder = if is_dead { &self.layout.dead } else { &self.layout.unowned };
+        let (priority, label) = (owned.entry.priority(), owned.entry.label());
+        let data = owned.value.given_back(attempt).data();
+        let moved = [owned.delete(), create(folder, priority, label, data)];
+        let appears = self.appears(label, None).filter(|_| !is_dead);
+        moved.into_iter().chain(appears).collect()
+    }
+
+    /// Puts a dead letter back, as if it had never been delivered.
+    pub(super) fn revive(&self, letter: &Entry, version: i32, value: &Value) -> Vec<Op> {
+        let (priority, label) = (letter.priority(), letter.label());
+        let delete = self.remove(&self.layout.dead, letter, version);
+        let moved = [delete, create(&self.layout.unowned, priority, label, value.given_back(0).data())];
+        moved.into_iter().chain(self.appears(label, None)).collect()
+    }
+
+    /// Removes an entry from `done` or `dead` for good.
+    pub(super) fn remove(&self, folder: &ZnodePath, entry: &Entry, version: i32) -> Op {
+        Op::delete(&path_of(folder, entry), Some(version))
+    }
+
+    /// Tells those who are about to put an entry with this label, unless there is any, that there is.
+    fn appears(&self, label: &str, seen: Option<i32>) -> Option<Op> {
+        self.layout.bucket(label).map(|bucket| Op::set(&bucket, [], seen))
+    }
+}
+
+impl Owned {
+    fn delete(&self) -> Op {
+        Op::delete(&self.path, Some(self.version))
+    }
+}
+
+fn create(folder: &ZnodePath, priority: u32, label: &str, data: Vec<u8>) -> Op {
+    Op::create(&Layout::entry(folder, priority, label), data, CreateMode::PersistentSequential)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! Pure: which names in a folder of a queue are entries, and which are set aside.
+
+use std::collections::HashSet;
+
+use super::entry::Entry;
+use crate::backend::path::ZnodePath;
+
+/// The entry of this name, if it is that of one.
+pub(super) fn readable(folder: &ZnodePath, name: &str) -> Option<Entry> {
+    // A name that we could not ask for is no entry either.
+    name.parse().ok().filter(|_| folder.join(name).is_ok())
+}
+
+/// The znode of an entry that was found in a folder.
+pub(super) fn path_of(folder: &ZnodePath, entry: &Entry) -> ZnodePath {
+    folder.join(entry.name()).expect("a name that is no znode's was sorted out")
+}
+
+/// The names in a folder that are set aside: they are not entries, or cannot be taken.
+#[derive(Debug, Default)]
+pub(super) struct SetAside(HashSet<String>);
+
+impl SetAside {
+    /// The entries among `names`. `report` is called once for each name that is none.
+    pub(super) fn sort_out(
+        &mut self,
+        folder: &ZnodePath,
+        names: &[String],
+        mut report: impl FnMut(&str),
+    ) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(names.len());
+        let mut aside = HashSet::new();
+        for name in names {
+            if self.0.contains(name) {
+                aside.insert(name.clone());
+                continue;
+            }
+            match readable(folder, name) {
+                Some(entry) => entries.push(entry),
+                None => {
+                    report(name);
+                    aside.insert(name.clone());
+                }
+            }
+        }
+        // What is gone is forgotten.
+        self.0 = aside;
+        entries
+    }
+
+    /// Sets one aside; whether it was not before.
+    pub(super) fn insert(&mut self, name: &str) -> bool {
+        self.0.insert(name.into())
+    }
+}

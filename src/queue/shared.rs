@@ -1,0 +1,202 @@
+//! [`Shared`]: what handles, calls and tasks of a queue share.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::sync::DropGuard;
+use tracing::debug;
+
+use super::{
+    ahead::Ahead,
+    cache::EntryCache,
+    entry::Entry,
+    error::{MAX_VALUE_BYTES, QueueError},
+    fill::Fill,
+    layout::Layout,
+    moves::Moves,
+    names::{path_of, readable},
+    value::Value,
+};
+use crate::{
+    backend::{self, CommitError, CreateMode, Op, Session, Stat, Znode, path::ZnodePath},
+    clock::Clock,
+    error::Error,
+    lease::Leases,
+    session::{
+        Live,
+        commit::Unapplied,
+        listing::{Contents, Listing, Occasion, Stopped},
+        read::{Denied, Sizes, read_each},
+        receipts::Receipts,
+        requests::ensure,
+    },
+};
+
+/// Between two attempts to find what was taken.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// See the module documentation.
+pub(super) struct Shared {
+    pub(super) moves: Moves,
+    pub(super) max_len: usize,
+    pub(super) keep_results: usize,
+    pub(super) leases: Arc<Leases>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Of `unowned`.
+    pub(super) listing: Arc<Listing>,
+    pub(super) cache: Mutex<EntryCache>,
+    pub(super) ahead: Ahead,
+    pub(super) sizes: Sizes,
+    pub(super) receipts: Receipts,
+    pub(super) fill: Fill,
+    /// Told when something has ended here: results are to be counted.
+    pub(super) ended: Notify,
+}
+
+impl Shared {
+    pub(super) fn layout(&self) -> &Layout {
+        &self.moves.layout
+    }
+
+    pub(super) fn cache(&self) -> MutexGuard<'_, EntryCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what this process has put, if the store has told its name.
+    pub(super) fn added(&self, path: Option<&ZnodePath>) {
+        let entry = path.and_then(|path| path.name().parse::<Entry>().ok());
+        if entry.is_some_and(|entry| self.cache().add(entry)) {
+            self.listing.note_local_change();
+        } else {
+            self.listing.invalidate();
+        }
+    }
+
+    /// Why no listing came.
+    pub(super) fn stopped(&self, stopped: Stopped) -> QueueError {
+        match stopped {
+            Stopped::Closed => Error::closed().into(),
+            Stopped::Refused(error) => error.into(),
+        }
+    }
+
+    /// Why nothing came within the timeout.
+    pub(super) fn unreachable(&self) -> QueueError {
+        self.leases.access().unreachable(self.listing.last_error()).into()
+    }
+
+    /// The name that the store gave in `folder` to what was taken under `claim`, if its reply was lost. `None` if it is
+    /// not there, or the session is over.
+    pub(super) async fn find(
+        &self,
+        live: &Live,
+        folder: &ZnodePath,
+        entry: &Entry,
+        claim: &str,
+    ) -> Option<ZnodePath> {
+        while !live.is_over() {
+            let read = async {
+                let (names, _) = live.session.children(folder).await?;
+                let is_alike =
+                    |found: &Entry| (found.priority(), found.label()) == (entry.priority(), entry.label());
+                let alike = names.iter().filter_map(|name| readable(folder, name)).filter(is_alike);
+                let paths: Vec<_> = alike.map(|found| path_of(folder, &found)).collect();
+                let found = read_each(&*live.session, &paths, &self.sizes).await?;
+                let is_ours = |found: &Result<Option<Znode>, Denied>| {
+                    matches!(found, Ok(Some((data, _))) if Value::read(data).claim() == Some(claim))
+                };
+                let ours = paths.into_iter().zip(found).find(|(_, found)| is_ours(found));
+                Ok::<_, backend::Error>(ours.map(|(path, _)| path))
+            };
+            match read.await {
+                Ok(found) => return found,
+                Err(error) => debug!(%folder, %error, "what was taken is still to be found"),
+            }
+            sleep(PAUSE).await;
+        }
+        None
+    }
+
+    /// The data of a value that fits.
+    pub(super) fn checked(&self, value: &Value) -> Result<Vec<u8>, QueueError> {
+        let data = value.data();
+        let bytes = data.len();
+        if bytes > MAX_VALUE_BYTES { Err(QueueError::TooLarge { bytes }) } else { Ok(data) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("root", &self.layout().root)
+            .field("max_len", &self.max_len)
+            .field("listing", &self.listing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps the tasks of a queue running: in each handle and delivery.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) _tasks: DropGuard,
+}
+
+/// What is made of a listing of `unowned`.
+pub(super) struct Waiting(pub(super) Arc<Shared>);
+
+impl Contents for Waiting {
+    async fn adopt(
+        &mut self,
+        _live: &Live,
+        names: &[String],
+        _folder: &Stat,
+        _occasion: Occasion,
+    ) -> Result<(), backend::Error> {
+        self.0.cache().adopt(names);
+        Ok(())
+    }
+
+    async fn make(&mut self, live: &Live) -> Result<(), backend::Error> {
+        lay_out(&*live.session, self.0.layout()).await
+    }
+}
+
+/// Creates what is missing of a queue.
+pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), backend::Error> {
+    /// Another process may be at it as well, each time something else is missing.
+    const TRIES: u32 = 10;
+    ensure(session, &layout.root).await?;
+    let znodes = layout.znodes();
+    let mut outcome = Ok(());
+    for _ in 0..TRIES {
+        let found = session.get_many(&znodes).await?;
+        let missing = znodes.iter().zip(found).filter(|(_, found)| found.is_none());
+        let creates: Vec<_> = missing.map(|(path, _)| Op::create(path, [], CreateMode::Persistent)).collect();
+        match session.commit(creates).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError { error: error @ backend::Error::NodeExists, .. }) => outcome = Err(error),
+            Err(CommitError { error, .. }) => return Err(error),
+        }
+    }
+    outcome
+}
+
+/// The number of children of a folder; none if it is still to be made.
+pub(super) async fn count(session: &dyn Session, folder: &ZnodePath) -> Result<usize, backend::Error> {
+    let found = session.get(folder).await?;
+    Ok(found.map_or(0, |(_, stat)| usize::try_from(stat.num_children).unwrap_or(0)))
+}
+
+/// What becomes of a call whose transaction was not applied; `path` is for the error.
+pub(super) fn unapplied(path: &ZnodePath, unapplied: Unapplied) -> QueueError {
+    match unapplied {
+        Unapplied::Refused { error, .. } | Unapplied::Failed(error) => QueueError::at(path)(error),
+        Unapplied::Overtaken => QueueError::at(path)(backend::Error::BadVersion),
+        Unapplied::Unknown(_) => QueueError::Unknown { path: path.to_string() },
+    }
+}

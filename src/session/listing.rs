@@ -1,0 +1,426 @@
+//! A folder of the store, listed when a caller wants to know and a watch says that it has changed.
+//!
+//! While other processes create and delete all the time, each process would list the whole folder each time. So a listing
+//! is made only if a caller asks for it, and only a share of the time goes into it. Meanwhile the last one is good enough
+//! to choose from, because the store decides who gets what.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{Live, follow::Follower};
+use crate::{
+    backend::{self, Stat, path::ZnodePath},
+    backoff::Backoff,
+    clock::{Clock, Moment},
+    error::Error,
+    random::Random,
+};
+
+/// How many times as long as a listing takes is waited before the next one: a tenth of the time goes into listing.
+const PAUSE_FACTOR: u32 = 10;
+/// The shortest and the longest such pause.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The first and the longest pause after a listing that failed.
+const RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// A listing that takes longer is not waited for by a caller that has something to choose from.
+const QUICK: Duration = Duration::from_millis(25);
+
+/// How a folder is listed.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) folder: ZnodePath,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Random,
+    /// How long a change goes unlisted while no caller asks; `None`: until one asks.
+    pub(crate) unasked: Option<Duration>,
+    /// Cancelled when it is listed no more.
+    pub(crate) closed: CancellationToken,
+}
+
+/// When a folder is listed, and what became of it. What was found is kept elsewhere.
+pub(crate) struct Listing {
+    settings: Settings,
+    state: Mutex<State>,
+    /// Counts the changes of what is known, for callers that wait for one.
+    changed: watch::Sender<u64>,
+    /// Tells the task that a listing may be due.
+    demand: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Since when what is known may be out of date; `None` if it is not.
+    stale_since: Option<Moment>,
+    /// Counts what was done here: a listing that began before may not show it.
+    local: u64,
+    /// How many callers want to know.
+    asking: usize,
+    /// Up to which listing callers wait, whatever the watch says.
+    wanted: u64,
+    /// Listings are numbered: the last that has begun, and the last that has ended well.
+    begun: u64,
+    listed: u64,
+    /// The earliest moment of the next listing, and of the next after a failure.
+    next: Moment,
+    retry: Option<Moment>,
+    took: Duration,
+    error: Option<Error>,
+}
+
+/// Why no listing can be waited for.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// The folder is listed no more.
+    Closed,
+    /// It cannot be listed until an operator acts.
+    Refused(Error),
+}
+
+impl Listing {
+    pub(crate) fn new(settings: Settings) -> Arc<Self> {
+        let now = settings.clock.now();
+        let state = State {
+            stale_since: Some(now),
+            local: 0,
+            asking: 0,
+            wanted: 0,
+            begun: 0,
+            listed: 0,
+            next: now,
+            retry: None,
+            took: Duration::ZERO,
+            error: None,
+        };
+        let (changed, demand) = (watch::Sender::new(0), watch::Sender::new(()));
+        Arc::new(Listing { settings, state: Mutex::new(state), changed, demand })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Moment {
+        self.settings.clock.now()
+    }
+
+    /// Counts the changes of what is known.
+    pub(crate) fn revision(&self) -> u64 {
+        *self.changed.borrow()
+    }
+
+    /// Has the folder listed for as long as the guard lives: whenever it has changed, but not without pauses.
+    pub(crate) fn ask(self: &Arc<Self>) -> Asking {
+        self.asking(false)
+    }
+
+    /// Like [`Listing::ask`], and has it listed once from now on without a pause, whatever the watch says.
+    pub(crate) fn ask_anew(self: &Arc<Self>) -> Asking {
+        self.asking(true)
+    }
+
+    fn asking(self: &Arc<Self>, is_anew: bool) -> Asking {
+        let asked = {
+            let mut state = self.lock();
+            state.asking += 1;
+            if is_anew {
+                state.wanted = state.begun + 1;
+            }
+            state.begun
+        };
+        self.demand.send_replace(());
+        Asking { listing: self.clone(), asked, is_anew }
+    }
+
+    /// Whether what is known answers the caller: it was listed since the caller asked, or has not changed since it was
+    /// listed last. The former because where others create and delete all the time, each listing is out of date as soon
+    /// as it is there.
+    pub(crate) fn answers(&self, asking: &Asking) -> bool {
+        let state = self.lock();
+        state.listed > asking.asked || (state.stale_since.is_none() && !asking.is_anew)
+    }
+
+    /// Whether a caller that chooses from what is known had better wait for the listing that is due now.
+    pub(crate) fn is_worth_waiting_for(&self) -> bool {
+        let state = self.lock();
+        state.stale_since.is_some() && self.now() >= state.next && state.took <= QUICK
+    }
+
+    /// Waits until `probe` finds something in what is known. Asks it again after each change.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn until<T>(&self, mut probe: impl FnMut() -> Option<T>) -> Result<T, Stopped> {
+        let mut changes = self.changed.subscribe();
+        let waiting = async {
+            loop {
+                changes.borrow_and_update();
+                self.check()?;
+                if let Some(found) = probe() {
+                    return Ok(found);
+                }
+                // The sender is ours.
+                let _ = changes.changed().await;
+            }
+        };
+        self.settings.closed.run_until_cancelled(waiting).await.unwrap_or(Err(Stopped::Closed))
+    }
+
+    /// Whether listings still come.
+    pub(crate) fn check(&self) -> Result<(), Stopped> {
+        if self.is_closed() {
+            return Err(Stopped::Closed);
+        }
+        match &self.lock().error {
+            Some(error) if !error.is_transient() => Err(Stopped::Refused(error.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why the folder could not be listed the last time.
+    pub(crate) fn last_error(&self) -> Option<Error> {
+        self.lock().error.clone()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.settings.closed.is_cancelled()
+    }
+
+    /// Nothing more is listed: callers that wait are told.
+    pub(crate) fn close(&self) {
+        self.settings.closed.cancel();
+        self.announce();
+    }
+
+    /// What is known may be out of date.
+    pub(crate) fn invalidate(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        state.local += 1;
+        state.stale_since.get_or_insert(now);
+        drop(state);
+        self.announce();
+    }
+
+    /// What is known was changed by this process. A listing that is under way may not show it.
+    pub(crate) fn note_local_change(&self) {
+        self.lock().local += 1;
+        self.announce();
+    }
+
+    /// Tells callers that there may be something else to choose from.
+    pub(crate) fn announce(&self) {
+        self.changed.send_modify(|revision| *revision += 1);
+        self.demand.send_replace(());
+    }
+
+    fn fail(&self, error: Error) {
+        self.lock().error = Some(error);
+        self.announce();
+    }
+
+    /// Waits until a listing is due.
+    async fn due(&self) {
+        let mut demand = self.demand.subscribe();
+        loop {
+            demand.borrow_and_update();
+            let now = self.now();
+            let due = self.lock().due(now, self.settings.unasked);
+            match due {
+                Some(due) if due <= now => return,
+                Some(due) => {
+                    let _ = tokio::time::timeout(due.saturating_since(now), demand.changed()).await;
+                }
+                // The sender is ours.
+                None => {
+                    let _ = demand.changed().await;
+                }
+            }
+        }
+    }
+
+    fn begin(&self) -> Begun {
+        let began = self.now();
+        let mut state = self.lock();
+        state.begun += 1;
+        Begun { number: state.begun, local: state.local, is_wanted: state.wanted >= state.begun, began }
+    }
+
+    fn end(&self, begun: &Begun) {
+        let now = self.now();
+        let spread = 0.5 + 0.5 * self.settings.random.unit();
+        let mut state = self.lock();
+        state.listed = begun.number;
+        state.stale_since = (state.local != begun.local).then_some(now);
+        (state.error, state.retry) = (None, None);
+        state.took = now.saturating_since(begun.began);
+        let pause = state.took.saturating_mul(PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        // The watches of all processes fire together; their listings need not.
+        state.next = now + pause.mul_f64(spread);
+        drop(state);
+        self.announce();
+    }
+
+    fn end_failed(&self, retry: Duration) {
+        let now = self.now();
+        let mut state = self.lock();
+        state.stale_since.get_or_insert(now);
+        state.retry = Some(now + retry);
+    }
+}
+
+impl State {
+    fn due(&self, now: Moment, unasked: Option<Duration>) -> Option<Moment> {
+        let due = if self.listed < self.wanted {
+            now
+        } else {
+            let since = self.stale_since?;
+            if self.asking > 0 { self.next } else { self.next.max(since + unasked?) }
+        };
+        Some(self.retry.map_or(due, |retry| due.max(retry)))
+    }
+}
+
+impl fmt::Debug for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listing")
+            .field("folder", &self.settings.folder)
+            .field("state", &*self.lock())
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A caller that wants to know.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    listing: Arc<Listing>,
+    /// The last listing that had begun before.
+    asked: u64,
+    is_anew: bool,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.listing.lock().asking -= 1;
+    }
+}
+
+/// A listing that is under way.
+#[derive(Debug)]
+struct Begun {
+    number: u64,
+    local: u64,
+    is_wanted: bool,
+    began: Moment,
+}
+
+/// What one listing is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Occasion {
+    /// It is the first in this session, or follows a failure.
+    pub(crate) is_first: bool,
+    /// A caller waits for it.
+    pub(crate) is_wanted: bool,
+}
+
+/// What is made of the names in the folder.
+pub(crate) trait Contents: Send {
+    /// A listing begins: what is done here from now on, it may not show.
+    fn begin(&mut self) {}
+
+    /// Adopts a listing, after reading what it takes.
+    fn adopt(
+        &mut self,
+        live: &Live,
+        names: &[String],
+        folder: &Stat,
+        occasion: Occasion,
+    ) -> impl Future<Output = Result<(), backend::Error>> + Send;
+
+    /// The listing that has begun does not come.
+    fn give_up(&mut self) {}
+
+    /// Makes the folder, which is gone, and what belongs to it.
+    fn make(&mut self, live: &Live) -> impl Future<Output = Result<(), backend::Error>> + Send;
+}
+
+/// Lists a folder in each session.
+pub(crate) struct Lister<C> {
+    pub(crate) listing: Arc<Listing>,
+    pub(crate) contents: C,
+}
+
+impl<C: Contents> Lister<C> {
+    /// Lists the folder once; the watch fires when it changes.
+    async fn list(&mut self, live: &Live, occasion: Occasion) -> Result<backend::Watch, backend::Error> {
+        let folder = &self.listing.settings.folder;
+        if occasion.is_wanted {
+            live.session.sync(folder).await?;
+        }
+        let (names, stat, watch) = live.session.watch_children(folder).await?;
+        self.contents.adopt(live, &names, &stat, occasion).await?;
+        Ok(watch)
+    }
+}
+
+impl<C: Contents> Follower for Lister<C> {
+    async fn run(&mut self, live: &Arc<Live>) {
+        let listing = self.listing.clone();
+        let folder = &listing.settings.folder;
+        let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
+        let mut is_first = true;
+        listing.invalidate();
+        loop {
+            listing.due().await;
+            let begun = listing.begin();
+            self.contents.begin();
+            let error = match self.list(live, Occasion { is_first, is_wanted: begun.is_wanted }).await {
+                Ok(mut watch) => {
+                    listing.end(&begun);
+                    backoff.reset();
+                    is_first = false;
+                    tokio::select! {
+                        biased;
+                        _ = watch.fired() => listing.invalidate(),
+                        () = listing.due() => {}
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.contents.give_up();
+            is_first = true;
+            let error = match error {
+                backend::Error::NoNode => {
+                    debug!(%folder, "the folder is gone; making it again");
+                    self.contents.make(live).await.err()
+                }
+                error => Some(error),
+            };
+            if let Some(error) = error {
+                debug!(%folder, %error, "the folder could not be listed");
+                if !error.is_unknown() {
+                    listing.fail(Error::from_backend(error, folder));
+                }
+            }
+            listing.end_failed(backoff.next_delay(listing.settings.random.unit()));
+        }
+    }
+
+    fn refused(&mut self, error: Error) {
+        self.listing.fail(error);
+    }
+
+    fn close(&mut self) {
+        self.listing.close();
+    }
+}

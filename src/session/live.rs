@@ -1,0 +1,151 @@
+//! [`Live`]: one live session, as its users see it.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use super::{
+    timing::Timing,
+    validity::{SessionValidity, Validity},
+};
+use crate::{
+    backend::{self, CommitError, Loss, Op, Session, SessionId, SessionState, Znode, path::ZnodePath},
+    error::Error,
+    random::Random,
+};
+
+/// Where the keeper of sessions stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Status {
+    /// No session at present; `error` says why the last attempt failed.
+    Opening { error: Option<Error> },
+    /// There is a session.
+    Live(Arc<Live>),
+    /// The keeper has ended.
+    Closed,
+}
+
+/// One live session.
+pub(crate) struct Live {
+    pub(crate) session: Arc<dyn Session>,
+    pub(crate) timing: Timing,
+    pub(crate) random: Random,
+    validity: SessionValidity,
+    checked: Mutex<Vec<Checked>>,
+}
+
+/// A znode that each heartbeat checks.
+struct Checked {
+    path: ZnodePath,
+    version: i32,
+    validity: Validity,
+}
+
+impl Live {
+    pub(super) fn new(
+        session: Arc<dyn Session>,
+        timing: Timing,
+        validity: SessionValidity,
+        random: Random,
+    ) -> Self {
+        Live { session, timing, random, validity, checked: Mutex::default() }
+    }
+
+    /// The validity of the znode at `path`, which this session owns: each heartbeat checks it from now on.
+    pub(crate) fn validity_of(&self, path: &ZnodePath, version: i32) -> Validity {
+        let validity = Validity::new(&self.validity);
+        self.check_as_well(&validity, path, version);
+        validity
+    }
+
+    /// Has each heartbeat check one more znode for `validity`, whichever session owns it.
+    pub(crate) fn check_as_well(&self, validity: &Validity, path: &ZnodePath, version: i32) {
+        self.lock().push(Checked { path: path.clone(), version, validity: validity.clone() });
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.session.id()
+    }
+
+    /// Whether the connection is up at this moment.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(*self.session.state().borrow(), SessionState::Connected { .. })
+    }
+
+    /// Whether nothing can be written in it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.validity.has_ended() || matches!(*self.session.state().borrow(), SessionState::Lost(_))
+    }
+
+    /// Ends the validity of everything in this session.
+    pub(super) fn end(&self) {
+        self.validity.end();
+    }
+
+    /// Waits until the server has answered everything that was asked of it before; whether it did. A client cannot
+    /// see whether its last request, the end of the session, has arrived, so this is asked before.
+    pub(crate) async fn confirm(&self) -> bool {
+        if !self.is_connected() {
+            return *self.session.state().borrow() == SessionState::Lost(Loss::Expired);
+        }
+        match self.session.commit(vec![Op::exists(&ZnodePath::root())]).await {
+            Ok(_) => true,
+            Err(CommitError { index, error }) => {
+                index.is_some() || error == backend::Error::Lost(Loss::Expired)
+            }
+        }
+    }
+
+    /// The checks of a heartbeat, and whose they are. What has ended is no longer checked.
+    pub(super) fn checks(&self, namespace: &ZnodePath) -> (Vec<Op>, Vec<Validity>) {
+        let mut checked = self.lock();
+        checked.retain(|one| !one.validity.has_ended());
+        let mut ops = vec![Op::exists(namespace)];
+        ops.extend(
+            checked.iter().map(|one| Op::Check { path: one.path.clone(), version: Some(one.version) }),
+        );
+        (ops, checked.iter().map(|one| one.validity.clone()).collect())
+    }
+
+    /// What the leader knows of `path`, after everything that this session has asked for: how the outcome of a
+    /// write is read whose reply was lost. Waits until the store answers or the session is over.
+    pub(crate) async fn read_back(&self, path: &ZnodePath) -> Result<Option<Znode>, Loss> {
+        let mut state = self.session.state();
+        loop {
+            if let SessionState::Lost(loss) = *state.borrow_and_update() {
+                return Err(loss);
+            }
+            let read = async {
+                self.session.sync(path).await?;
+                self.session.get(path).await
+            };
+            match read.await {
+                Ok(found) => return Ok(found),
+                Err(backend::Error::Lost(loss)) => return Err(loss),
+                Err(_) => {
+                    let _ = timeout(READ_BACK_PAUSE, state.changed()).await;
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Checked>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Between two attempts to read how a write ended, if the connection does not change meanwhile.
+const READ_BACK_PAUSE: Duration = Duration::from_millis(50);
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live")
+            .field("session", &self.id())
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! Reads many znodes in few requests, bounded by the bytes that a reply may bring back.
+//!
+//! What a znode holds is not known before it is read, and a server that is asked for a thousand large ones at once runs
+//! out of memory. So the first request is small, and each one is as large as the sizes seen so far allow. The znodes
+//! are read in an order that is spread evenly over the list: what was seen first then tells of the rest, even where the
+//! large ones lie together.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+
+use crate::backend::{self, Session, Znode, path::ZnodePath};
+
+/// An access control list denies this znode to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Denied;
+
+/// What was found at each path.
+pub(crate) type Found = Vec<Result<Option<Znode>, Denied>>;
+
+/// How many bytes one reply should bring at most.
+const REPLY_BYTES: usize = 1024 * 1024;
+
+/// How many replies are under way at the same time.
+const AT_ONCE: usize = 2;
+
+/// How many znodes the first request reads, and how many any of them reads at most.
+const FIRST: usize = 8;
+const MOST: usize = 256;
+
+/// How much smaller the first request of a later call is than one that the sizes of earlier ones allow.
+const CAUTION: usize = 4;
+
+/// The sizes of the znodes of one folder, as far as they were read.
+#[derive(Default)]
+pub(crate) struct Sizes(Mutex<Seen>);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    znodes: usize,
+    bytes: usize,
+}
+
+impl Sizes {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lock().fmt(f)
+    }
+}
+
+/// Plans the requests of one call.
+#[derive(Debug)]
+struct Plan {
+    /// What was seen in this call, and before it.
+    now: Seen,
+    before: Seen,
+}
+
+impl Plan {
+    /// How many znodes the next request reads.
+    fn next(&self) -> usize {
+        let fitting = |seen: Seen| (REPLY_BYTES * seen.znodes / seen.bytes.max(1)).clamp(1, MOST);
+        match (self.now.znodes, self.before.znodes) {
+            (0, 0) => FIRST,
+            (0, _) => (fitting(self.before) / CAUTION).max(1),
+            // At most as many as were seen: of what none was seen among so many, there are few among as many more.
+            (seen, before) => fitting(self.now).min((seen + before).max(FIRST)),
+        }
+    }
+
+    fn note(&mut self, found: &Found) {
+        let bytes = found.iter().flatten().flatten().map(|(data, _)| data.len());
+        self.now.znodes += found.len();
+        self.now.bytes += bytes.sum::<usize>();
+    }
+}
+
+/// Reads each of `paths`, in their order. One that is denied does not cost the others.
+pub(crate) async fn read_each(
+    session: &dyn Session,
+    paths: &[ZnodePath],
+    sizes: &Sizes,
+) -> Result<Found, backend::Error> {
+    let mut plan = Plan { now: Seen::default(), before: *sizes.lock() };
+    let mut order = spread(paths.len());
+    let mut found: Found = vec![Ok(None); paths.len()];
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        while under_way.len() < AT_ONCE {
+            let mut some: Vec<usize> = order.by_ref().take(plan.next()).collect();
+            if some.is_empty() {
+                break;
+            }
+            // Neighbours lie together at the server.
+            some.sort_unstable();
+            under_way.push(async move {
+                let asked: Vec<_> = some.iter().map(|&at| paths[at].clone()).collect();
+                read_together(session, &asked).await.map(|read| (some, read))
+            });
+        }
+        let Some(answer) = under_way.next().await else { break };
+        let (some, read) = answer?;
+        plan.note(&read);
+        for (at, znode) in some.into_iter().zip(read) {
+            found[at] = znode;
+        }
+    }
+    let Seen { znodes, bytes } = plan.now;
+    let mut seen = sizes.lock();
+    // What was seen long ago counts less and less.
+    *seen = Seen { znodes: seen.znodes / 2 + znodes, bytes: seen.bytes / 2 + bytes };
+    Ok(found)
+}
+
+/// The numbers below `count` in an order of which each part is spread evenly over all of them.
+fn spread(count: usize) -> impl Iterator<Item = usize> + Send {
+    let gcd = |mut a: usize, mut b: usize| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    // The golden ratio spreads best; 610 / 987 is close to it.
+    let start = count.saturating_mul(610) / 987;
+    let step = (start.max(1)..).find(|step| gcd(*step, count) <= 1).unwrap_or(1);
+    (0..count).scan(0, move |at, _| {
+        let this = *at;
+        *at = (*at + step) % count;
+        Some(this)
+    })
+}
+
+/// Reads znodes in one request, or in several if one of them is denied.
+async fn read_together(session: &dyn Session, paths: &[ZnodePath]) -> Result<Found, backend::Error> {
+    let mut found = Vec::with_capacity(paths.len());
+    let mut parts = vec![paths];
+    while let Some(part) = parts.pop() {
+        match session.get_many(part).await {
+            Ok(read) => found.extend(read.into_iter().map(Ok)),
+            Err(backend::Error::NotPermitted) if part.len() > 1 => {
+                let (first, rest) = part.split_at(part.len() / 2);
+                parts.extend([rest, first]);
+            }
+            Err(backend::Error::NotPermitted) => found.push(Err(Denied)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sizes of the replies if znodes of these sizes are read, in the order of the requests.
+    fn replies(sizes: &[usize]) -> Vec<usize> {
+        let mut plan = Plan { now: Seen::default(), before: Seen::default() };
+        let mut order = spread(sizes.len());
+        let mut replies = Vec::new();
+        loop {
+            let some: Vec<_> = order.by_ref().take(plan.next()).collect();
+            if some.is_empty() {
+                return replies;
+            }
+            let znode = |at: &usize| Ok(Some((vec![0; sizes[*at]], backend::Stat::default())));
+            let found: Found = some.iter().map(znode).collect();
+            replies.push(some.iter().map(|at| sizes[*at]).sum());
+            plan.note(&found);
+        }
+    }
+
+    #[test]
+    fn the_order_is_spread_evenly_and_leaves_nothing_out() {
+        for count in [0, 1, 2, 3, 8, 100, 987, 1000, 1024] {
+            let mut all: Vec<_> = spread(count).collect();
+            let few = all.len().min(16);
+            let mut first = all[..few].to_vec();
+            first.sort_unstable();
+            let widest = first.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+            assert!(count < 16 || widest <= count / 4, "{count}: {first:?}");
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..count), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_reply_stays_small_whatever_the_sizes_are() {
+        const MIB: usize = 1024 * 1024;
+        let large = 990_000;
+        let (small, late) = (vec![200; 10_000], [vec![200; 5000], vec![large; 200]].concat());
+        let early = [vec![large; 200], vec![200; 5000]].concat();
+        assert!(replies(&small).len() < 60, "{}", replies(&small).len());
+        assert_eq!(replies(&vec![large; 50])[0], FIRST * large);
+        for sizes in [small, vec![large; 50], late, early] {
+            let largest = replies(&sizes).into_iter().max();
+            assert!(largest <= Some(FIRST * MIB), "{largest:?}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! [`Receipts`]: transactions of which it is known whether they were applied, for as long as the session lives.
+//!
+//! What a transaction creates under a name that the store gives cannot be recognized afterwards: another process may
+//! have taken it already. So each transaction also creates an ephemeral znode of our own, its receipt, or sets one that is
+//! left from an earlier transaction: after a lost reply its version tells. That costs no request, and as many znodes as
+//! there were transactions at once. The receipt's stat also tells the transaction id, which is that of everything that
+//! was created beside it.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tracing::debug;
+
+use super::{
+    Live,
+    access::Access,
+    commit::{Applied, Evidence, Unapplied, Verdict},
+    requests::delete_each,
+};
+use crate::backend::{self, CreateMode, Done, Op, SessionId, Stat, path::ZnodePath};
+
+/// See the module documentation.
+pub(crate) struct Receipts {
+    folder: ZnodePath,
+    free: Mutex<Vec<Receipt>>,
+}
+
+#[derive(Debug, Clone)]
+struct Receipt {
+    session: SessionId,
+    path: ZnodePath,
+    /// `None` if it is still to be created.
+    version: Option<i32>,
+}
+
+/// A transaction that was applied.
+#[derive(Debug)]
+pub(crate) struct Receipted {
+    pub(crate) applied: Applied,
+    /// The receipt's stat: `mzxid` is the transaction, `modified_ms` its time at the server.
+    pub(crate) stat: Stat,
+}
+
+impl Receipt {
+    /// What to write in the transaction, and the version of the receipt after it. What is created is set as well: the
+    /// stat of a create in a transaction is not to be trusted on servers before 3.8.2 (ZOOKEEPER-4026).
+    fn write(&self) -> (Vec<Op>, i32) {
+        match self.version {
+            None => {
+                let create = Op::create(&self.path, [], CreateMode::Ephemeral);
+                (vec![create, Op::set(&self.path, [], Some(0))], 1)
+            }
+            Some(version) => (vec![Op::set(&self.path, [], Some(version))], version.wrapping_add(1)),
+        }
+    }
+}
+
+impl Receipts {
+    /// Receipts in `folder`, which is made when it is missing.
+    pub(crate) fn new(folder: ZnodePath) -> Self {
+        Receipts { folder, free: Mutex::default() }
+    }
+
+    /// Applies all of `ops` or none, once.
+    ///
+    /// Not cancel safe: goes into [`Tasks::complete`](crate::task::Tasks::complete).
+    pub(crate) async fn commit(&self, live: &Live, ops: Vec<Op>) -> Result<Receipted, Unapplied> {
+        let mut receipt = self.take(live);
+        loop {
+            let (write, version) = receipt.write();
+            let all: Vec<_> = ops.iter().cloned().chain(write).collect();
+            let before = receipt.version;
+            let judge = move |found: Option<&backend::Znode>| match found.map(|(_, stat)| stat.version) {
+                found if found == before => Verdict::NotApplied,
+                Some(found) if found == version => Verdict::Applied,
+                _ => Verdict::Overtaken,
+            };
+            let outcome = live.commit_once(&all, Evidence::new(&receipt.path, &judge)).await;
+            match outcome {
+                Ok(applied) => {
+                    let stat = match &applied {
+                        Applied::Replied(done) => match done.last() {
+                            Some(Done::Set(stat)) => Some(*stat),
+                            _ => None,
+                        },
+                        Applied::Seen(found) => found.as_ref().map(|(_, stat)| *stat),
+                    };
+                    let stat = stat.unwrap_or_default();
+                    self.put_back(Receipt { version: Some(version), ..receipt });
+                    return Ok(Receipted { applied, stat });
+                }
+                Err(Unapplied::Refused { index, error }) if index >= ops.len() && before.is_some() => {
+                    debug!(receipt = %receipt.path, %error, "an operator has changed it");
+                    receipt = self.fresh(live);
+                }
+                Err(Unapplied::Overtaken) => {
+                    let error = backend::Error::Unknown("an operator has changed the receipt".into());
+                    return Err(Unapplied::Unknown(error));
+                }
+                Err(unapplied) => {
+                    if !matches!(unapplied, Unapplied::Unknown(_)) {
+                        self.put_back(receipt);
+                    }
+                    return Err(unapplied);
+                }
+            }
+        }
+    }
+
+    /// Deletes what is left in the present session, when nothing is written any more.
+    pub(crate) async fn clear(&self, access: &Access) {
+        let Some(live) = access.present() else { return };
+        let free = std::mem::take(&mut *self.lock());
+        let ours = free.into_iter().filter(|it| it.session == live.id() && it.version.is_some());
+        if let Err(error) = delete_each(&*live.session, ours.map(|it| it.path).collect()).await {
+            debug!(folder = %self.folder, %error, "the receipts stay until the session ends");
+        }
+    }
+
+    fn take(&self, live: &Live) -> Receipt {
+        let left = {
+            let mut free = self.lock();
+            free.retain(|receipt| receipt.session == live.id());
+            free.pop()
+        };
+        left.unwrap_or_else(|| self.fresh(live))
+    }
+
+    fn fresh(&self, live: &Live) -> Receipt {
+        let name = live.random.uuid().simple().to_string();
+        let path = self.folder.join(&name).expect("a uuid is a name");
+        Receipt { session: live.id(), path, version: None }
+    }
+
+    fn put_back(&self, receipt: Receipt) {
+        self.lock().push(receipt);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Receipt>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Receipts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipts")
+            .field("folder", &self.folder)
+            .field("free", &self.lock().len())
+            .finish_non_exhaustive()
+    }
+}
