@@ -16,9 +16,9 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::{
     bench::{Bench, PATIENCE, name_of},
-    board_losses::{Context, post},
+    board::every_fault::{Context, post},
     ledger::{Ledger, Told},
-    queue_losses::{done, put},
+    queue::every_fault::{done, put},
 };
 
 /// How the polls come.

@@ -14,8 +14,8 @@ use apportion::{
 
 use super::{
     bench::{Bench, EITHER, Trouble, soon},
-    gate::Gate,
     ledger::{Says, Told},
+    queue::gate::Gate,
     trap::Fault,
 };
 use crate::support::{

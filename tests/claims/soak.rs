@@ -25,8 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bench::{Bench, PATIENCE, name_of},
-    board_losses::Context,
-    board_races::claim_as_python,
+    board::{every_fault::Context, races::claim_as_python},
     ledger::{Ledger, Told},
     trap::{Fault, Trap},
 };

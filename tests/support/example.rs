@@ -74,7 +74,7 @@ fn find(name: &str) -> PathBuf {
     let example = folder.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION);
     assert!(
         example.exists(),
-        "there is no {}: `cargo test` builds it, but `cargo test --test fleet` does not; run `cargo build --examples`",
+        "there is no {}: `cargo test` builds it, but `cargo test --test group` does not; run `cargo build --examples`",
         example.display()
     );
     example

@@ -14,7 +14,9 @@ use apportion::{
     testing::Faults,
 };
 
-use super::{Mode, Proxy, Server, eventually, shared_server, zookeeper};
+use super::{Mode, Proxy, eventually};
+#[cfg(feature = "zookeeper")]
+use super::{Server, shared_server, zookeeper};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MS: Duration = Duration::from_millis(1);
@@ -46,6 +48,7 @@ pub struct Store {
 pub enum Reach {
     Memory(Memory),
     /// The port of the server.
+    #[cfg(feature = "zookeeper")]
     Server(u16),
 }
 
@@ -61,11 +64,13 @@ impl Store {
     }
 
     /// The server that the tests of one binary share, with a short session timeout.
+    #[cfg(feature = "zookeeper")]
     pub async fn shared(namespace: &str) -> Store {
         Store::on(shared_server().await, namespace)
     }
 
     /// A server of one's own, with a short session timeout.
+    #[cfg(feature = "zookeeper")]
     pub fn on(server: &Server, namespace: &str) -> Store {
         Store {
             reach: Reach::Server(server.port()),
@@ -84,6 +89,7 @@ impl Store {
     pub fn ensemble(&self) -> &Memory {
         match &self.reach {
             Reach::Memory(memory) => memory,
+            #[cfg(feature = "zookeeper")]
             Reach::Server(_) => panic!("this store is a server"),
         }
     }
@@ -106,7 +112,20 @@ impl Store {
     pub fn connector(&self) -> Arc<dyn Connector> {
         match &self.reach {
             Reach::Memory(memory) => Arc::new(memory.clone()),
+            #[cfg(feature = "zookeeper")]
             Reach::Server(port) => Arc::new(zookeeper(&format!("127.0.0.1:{port}"))),
+        }
+    }
+
+    /// A way to where nobody answers, from now on.
+    pub fn nowhere(&self) -> Arc<dyn Connector> {
+        match &self.reach {
+            Reach::Memory(memory) => {
+                memory.refuse_connections(true);
+                Arc::new(memory.clone())
+            }
+            #[cfg(feature = "zookeeper")]
+            Reach::Server(_) => Arc::new(zookeeper(&format!("127.0.0.1:{}", super::free_port()))),
         }
     }
 
@@ -147,6 +166,7 @@ impl Store {
     pub async fn prepare(&self, id: &str) -> (Config, Line) {
         let (inner, way): (Arc<dyn Connector>, _) = match &self.reach {
             Reach::Memory(memory) => (Arc::new(memory.clone()), Way::Memory(memory.clone())),
+            #[cfg(feature = "zookeeper")]
             Reach::Server(port) => {
                 let proxy = Proxy::start(*port).await;
                 (Arc::new(zookeeper(&proxy.connect_string())), Way::Proxy(proxy))
@@ -380,7 +400,7 @@ pub async fn delete_recursively(session: &dyn Session, path: &ZnodePath) {
     }
 }
 
-/// Has each scenario run twice: in memory under paused time, and on a real server.
+/// Has each scenario run twice: in memory under paused time, and on a real server, if the feature for that is on.
 #[allow(unused_macros, reason = "as for the functions of this module")]
 macro_rules! on_both_backends {
     ($($scenario:ident),+ $(,)?) => {
@@ -390,6 +410,7 @@ macro_rules! on_both_backends {
                 super::$scenario($crate::support::fleet::Store::memory()).await;
             })+
         }
+        #[cfg(feature = "zookeeper")]
         mod server {
             $(#[tokio::test]
             async fn $scenario() {

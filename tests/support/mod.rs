@@ -16,6 +16,7 @@ pub mod broker;
 pub mod ensemble;
 pub mod events;
 pub mod example;
+#[cfg(feature = "testing")]
 pub mod fleet;
 mod process;
 pub mod proxy;
@@ -23,6 +24,7 @@ pub mod server;
 
 use std::{future::Future, time::Duration};
 
+#[cfg(feature = "zookeeper")]
 use apportion::backend::zookeeper::{Hosts, ZooKeeper};
 
 pub use self::{
@@ -34,6 +36,7 @@ pub use self::{
 };
 
 /// A connector to the servers of `connect_string`, without credentials.
+#[cfg(feature = "zookeeper")]
 pub fn zookeeper(connect_string: &str) -> ZooKeeper {
     ZooKeeper::new(connect_string.parse::<Hosts>().expect("the harness spells addresses properly"))
 }

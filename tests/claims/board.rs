@@ -1,0 +1,110 @@
+//! The job board as its users meet it, in memory and on a real server.
+
+mod bad_input;
+mod checklist;
+pub(crate) mod every_fault;
+mod golden;
+mod losses;
+pub(crate) mod races;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use apportion::{
+    backend::{CreateMode, Op, Session, path::ZnodePath},
+    board::{BoardError, Claim, Job, JobBoard},
+};
+
+use crate::support::{
+    eventually,
+    fleet::{Agent, SECOND, Store},
+};
+
+/// Longer than anything takes that happens at all.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the board of a test is. Its last name must occur once, so it is one that no test has in its own.
+fn place(store: &Store) -> String {
+    format!("/board-{}/jb", store.namespace)
+}
+
+async fn board(store: &Store, agent: &Agent) -> JobBoard {
+    agent.coordinator.job_board(&place(store)).await.unwrap()
+}
+
+/// An agent and its board.
+async fn worker(store: &Store, id: &str) -> (Agent, JobBoard) {
+    let agent = store.agent(id).await;
+    let board = board(store, &agent).await;
+    (agent, board)
+}
+
+fn path(text: &str) -> ZnodePath {
+    ZnodePath::parse(text).unwrap()
+}
+
+/// The names of the jobs, in order, as the store has them.
+async fn names(board: &JobBoard) -> Vec<String> {
+    let jobs = board.jobs().ensure_fresh().await.unwrap();
+    jobs.iter().map(|job| job.name().into_owned()).collect()
+}
+
+async fn unclaimed(board: &JobBoard) -> Vec<String> {
+    let jobs = board.jobs().only_unclaimed().ensure_fresh().await.unwrap();
+    jobs.iter().map(|job| job.name().into_owned()).collect()
+}
+
+/// The subtree at `root` without our markers: data, and whether it is ephemeral.
+async fn dump(session: &dyn Session, root: &ZnodePath) -> BTreeMap<String, (String, bool)> {
+    let mut found = BTreeMap::new();
+    let mut ahead = vec![root.clone()];
+    session.sync(root).await.unwrap();
+    while let Some(path) = ahead.pop() {
+        if path.name() == ".posting" {
+            continue;
+        }
+        let Some((data, stat)) = session.get(&path).await.unwrap() else { continue };
+        let (children, _) = session.children(&path).await.unwrap();
+        ahead.extend(children.iter().map(|child| path.join(child).unwrap()));
+        let data = String::from_utf8(data).unwrap();
+        found.insert(path.to_string(), (data, stat.ephemeral_owner.is_some()));
+    }
+    found
+}
+
+async fn children(session: &dyn Session, path: &ZnodePath) -> Vec<String> {
+    session.sync(path).await.unwrap();
+    let (mut names, _) = session.children(path).await.unwrap();
+    names.sort();
+    names
+}
+
+async fn create(session: &dyn Session, path: &ZnodePath, data: impl Into<Vec<u8>>) {
+    session.commit(vec![Op::create(path, data, CreateMode::Persistent)]).await.unwrap();
+}
+
+/// Waits until the board knows as many jobs, without asking the store.
+async fn knows(board: &JobBoard, count: usize) {
+    eventually("jobs", PATIENCE, || async { (board.job_count() == count).then_some(()) }).await;
+}
+
+/// Waits until exactly these can be claimed, as far as the board knows by itself.
+async fn offers(board: &JobBoard, expected: &[&str]) {
+    let probe = || async {
+        let jobs = board.jobs().only_unclaimed().await.unwrap();
+        jobs.iter().map(Job::name).eq(expected.iter().copied()).then_some(())
+    };
+    eventually("unclaimed", PATIENCE, probe).await;
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, BoardError>) -> BoardError {
+    result.unwrap_err()
+}
+
+async fn claim(board: &JobBoard) -> Claim {
+    tokio::time::timeout(PATIENCE, board.claim_next()).await.expect("there is a job").unwrap()
+}
+
+/// A long time on the clock of the test, a short one on a real clock.
+fn a_while(store: &Store) -> Duration {
+    if store.is_memory() { 100 * SECOND } else { SECOND / 2 }
+}

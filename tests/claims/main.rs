@@ -1,0 +1,19 @@
+//! Boards and queues. Whoever works on what is claimed meets lost replies, lost sessions, rivals, strangers and
+//! impatient callers: nothing that was acknowledged is lost, nothing is done twice, and nothing stays behind.
+
+mod bench;
+mod board;
+mod cancel;
+mod ledger;
+#[cfg(feature = "zookeeper")]
+mod processes;
+mod queue;
+mod regressions;
+mod requests;
+#[cfg(feature = "zookeeper")]
+mod restarts;
+mod soak;
+mod trap;
+
+#[path = "../support/mod.rs"]
+mod support;

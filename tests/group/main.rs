@@ -1,0 +1,19 @@
+//! Groups: coordinators, members and their shares, in memory and on real servers.
+
+mod bad_input;
+mod config;
+mod coordinator;
+mod key_set;
+mod membership;
+#[cfg(feature = "zookeeper")]
+mod outages;
+#[cfg(feature = "zookeeper")]
+mod processes;
+mod regressions;
+mod shutdown;
+mod validity;
+#[cfg(feature = "zookeeper")]
+mod wire;
+
+#[path = "../support/mod.rs"]
+mod support;

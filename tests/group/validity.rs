@@ -1,0 +1,279 @@
+//! Nobody acts on a share that may have passed to somebody else: the deadline as it shows from outside, in memory.
+
+use std::time::Duration;
+
+use apportion::{Group, Share, group::Standing};
+use tracing::Level;
+
+use crate::support::{
+    events::Events,
+    eventually,
+    fleet::{Agent, MS, SECOND, Store, next_change, owners, settles_within, universe},
+};
+
+/// The steps in which tokio's timers go.
+const STEP: Duration = MS;
+
+/// A member alone in its group. Its heartbeats go out at full seconds after the opening of its session.
+async fn member(store: &Store) -> (Agent, Group) {
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    (agent, group)
+}
+
+async fn share(group: &Group) -> Share<String> {
+    group.extract_my_subset(universe()).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_is_valid_until_the_lease_after_the_last_confirmed_heartbeat_and_not_longer() {
+    let store = Store::memory();
+    let clock = store.connector().clock();
+    let opened = clock.now();
+    let (agent, group) = member(&store).await;
+    tokio::time::sleep(7500 * MS).await;
+    agent.suspend();
+    let last_heartbeat = opened + 7 * SECOND;
+    let held = share(&group).await;
+    assert_eq!(held.deadline(), last_heartbeat + 5 * SECOND);
+
+    tokio::time::sleep((held.deadline() - STEP).saturating_since(clock.now())).await;
+    assert!(held.is_valid() && group.view().owns("alarm-1"));
+    assert_eq!(share(&group).await.len(), universe().len(), "the last view answers while out of contact");
+    tokio::time::sleep(2 * STEP).await;
+    assert!(!held.is_valid() && !group.view().owns("alarm-1"));
+    assert_eq!(group.view().standing(), Standing::Lapsed);
+    let late = share(&group).await;
+    assert!(late.is_empty() && !late.is_valid());
+    assert_eq!(held.len(), universe().len(), "what was handed out stays as it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_heartbeat_bounds_the_deadline_when_the_newest_may_not_have_reached_the_leaders_clock() {
+    let store = Store::memory();
+    let clock = store.connector().clock();
+    let opened = clock.now();
+    let (agent, group) = member(&store).await;
+    tokio::time::sleep(5500 * MS).await;
+    agent.suspend();
+    tokio::time::sleep(4400 * MS).await;
+    agent.resume();
+    // The heartbeat of 9.9 s is confirmed, but the one before it is from 5 s: 5 s + 10 s - 0.5 s comes before
+    // 9.9 s + 5 s.
+    tokio::time::sleep(10 * MS).await;
+    let held = share(&group).await;
+    assert_eq!(held.deadline(), opened + 14_500 * MS);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(held.deadline(), opened + 14_500 * MS, "9.9 s is not a server tick ago");
+    tokio::time::sleep(SECOND).await;
+    let anchored = opened + 11_900 * MS + 5 * SECOND;
+    assert_eq!(held.deadline(), anchored, "now 9.9 s stands for the leader's clock, and the lease counts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_that_is_held_moves_along_with_each_heartbeat() {
+    let store = Store::memory();
+    let (_agent, group) = member(&store).await;
+    let held = share(&group).await;
+    tokio::time::sleep(SECOND / 2).await;
+    let mut before = held.deadline();
+    for _ in 0..100 {
+        tokio::time::sleep(SECOND).await;
+        assert!(held.is_valid() && held.deadline() > before);
+        before = held.deadline();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_suspension_of_the_host_the_first_look_gives_an_invalid_empty_share_until_it_has_rejoined() {
+    let store = Store::memory();
+    let (_agent, group) = member(&store).await;
+    let held = share(&group).await;
+    let mut rebalances = group.rebalances();
+    next_change(&mut rebalances).await;
+    store.ensemble().clock().jump(60 * SECOND);
+    // No task has run since.
+    assert!(!held.is_valid() && !group.view().owns("alarm-1"));
+    assert_eq!(held.iter().count(), 0);
+    let first = share(&group).await;
+    assert!(first.is_empty() && !first.is_valid());
+    assert!(next_change(&mut rebalances).await.is_total_loss());
+    settles_within(2 * SECOND, &[&group]).await;
+    assert!(!held.is_valid(), "that was another life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspension_shorter_than_the_lease_changes_nothing() {
+    let store = Store::memory();
+    let (_agent, group) = member(&store).await;
+    tokio::time::sleep(3 * SECOND).await;
+    let held = share(&group).await;
+    let mut rebalances = group.rebalances();
+    next_change(&mut rebalances).await;
+    store.ensemble().clock().jump(3500 * MS);
+    assert!(held.is_valid());
+    let change = tokio::time::timeout(20 * SECOND, rebalances.next()).await;
+    assert!(change.is_err(), "{change:?}");
+    assert!(held.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_are_left() {
+    let warnings = Events::of("apportion::share");
+    let store = Store::memory();
+    let (agent, group) = member(&store).await;
+    let (lent, owned) = (share(&group).await, share(&group).await);
+    agent.suspend();
+
+    let (mut done, mut also_done) = (0, 0);
+    let mut lending = lent.iter();
+    assert_eq!(lending.size_hint(), (0, Some(100)));
+    for _item in owned {
+        // The work on one item.
+        tokio::time::sleep(SECOND / 2).await;
+        done += 1;
+        also_done += usize::from(lending.next().is_some());
+    }
+    assert_eq!(done, 10, "five seconds of lease");
+    assert!(also_done == 9 || also_done == 10, "the last look comes half a second later");
+    assert!(lending.next().is_none() && lending.next().is_none());
+    let said = warnings.take(Level::WARN);
+    assert_eq!(said.len(), 2, "{said:?}");
+    for left in ["left=90 ".to_owned(), format!("left={} ", 100 - also_done)] {
+        assert!(said.iter().any(|text| text.contains(&left) && text.contains("group=g ")), "{left} {said:?}");
+    }
+
+    // Nothing is left, so there is nothing to warn of.
+    agent.resume();
+    settles_within(SECOND, &[&group]).await;
+    let mut complete = share(&group).await.into_iter();
+    assert_eq!(complete.by_ref().count(), universe().len());
+    group.leave().await.unwrap();
+    assert!(complete.next().is_none());
+    assert_eq!(warnings.take(Level::WARN), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_ends_for_good_with_the_membership_it_came_from() {
+    let store = Store::memory();
+    let (agent, group) = member(&store).await;
+    let first = share(&group).await;
+    agent.expire(&store).await;
+    tokio::time::sleep(2 * SECOND).await;
+    settles_within(SECOND, &[&group]).await;
+    let second = share(&group).await;
+    assert!(!first.is_valid() && second.is_valid());
+    assert!(second.epoch() > first.epoch() && second.token() > first.token());
+    assert!(!second.is_exclusive());
+    let leaving = group.clone();
+    leaving.leave().await.unwrap();
+    assert!(!second.is_valid());
+    assert_eq!(second.into_iter().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_out_of_contact_has_stopped_before_another_takes_over() {
+    let store = Store::memory();
+    let (a, in_a) = member(&store).await;
+    let b = store.agent("b").await;
+    let in_b = b.join("g").await;
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    tokio::time::sleep(6300 * MS).await;
+    store.ensemble().refuse_connections(true);
+    a.suspend();
+    let clock = store.connector().clock();
+    let begin = clock.now();
+    let (mut stopped, mut taken) = (None, None);
+    while taken.is_none() {
+        tokio::time::sleep(20 * MS).await;
+        let owners = owners(&[&in_a, &in_b]);
+        assert!(owners.values().all(|owners| owners.len() <= 1), "{owners:?}");
+        let after = clock.now().saturating_since(begin);
+        if stopped.is_none() && !in_a.view().owns("alarm-0") && in_a.view().standing() != Standing::Member {
+            stopped = Some(after);
+        }
+        if owners.values().all(|owners| owners.iter().eq(["b"])) {
+            taken = Some(after);
+        }
+        assert!(after < store.expiry() + store.round(), "nobody takes over");
+    }
+    let (stopped, taken) = (stopped.unwrap(), taken.unwrap());
+    assert!(stopped <= 5 * SECOND, "{stopped:?}");
+    assert!(taken - stopped >= 4 * SECOND, "stopped after {stopped:?}, taken over after {taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_never_decrease_from_owner_to_owner() {
+    let store = Store::memory();
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let mut highest = 0;
+    for _ in 0..5 {
+        let in_a = a.join("g").await;
+        let first = share(&in_a).await;
+        let in_b = b.join("g").await;
+        settles_within(store.round(), &[&in_a, &in_b]).await;
+        let second = share(&in_b).await;
+        assert!(first.token() > highest && second.token() > first.token());
+        in_a.leave().await.unwrap();
+        settles_within(store.round(), &[&in_b]).await;
+        highest = share(&in_b).await.token();
+        assert!(highest > second.token());
+        in_b.leave().await.unwrap();
+    }
+}
+
+/// Ten million in a release build. Without optimization a key costs ten times as much, so a debug build makes do
+/// with fewer of them: as many turns of the runtime a second, for as long.
+const KEYS: u64 = if cfg!(debug_assertions) { 2_000_000 } else { 10_000_000 };
+
+#[tokio::test]
+async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
+    let store = Store::memory();
+    let interval = 100 * MS;
+    let agent = store
+        .agent_with("a", |config| config.heartbeat(interval).lease(SECOND).session_timeout(4 * SECOND))
+        .await;
+    let group = agent.join("g").await;
+    let other = store.agent("b").await;
+    let in_b = other.join("g").await;
+    settles_within(5 * SECOND, &[&group, &in_b]).await;
+
+    let mut rebalances = group.rebalances();
+    next_change(&mut rebalances).await;
+    let clock = store.connector().clock();
+    let fraction = group.view().ring().fraction("a");
+    let (begin, before) = (clock.now(), agent.faults().calls().commits);
+    let mut took = Duration::ZERO;
+    // Again and again until it has taken long enough to show something.
+    while took < 10 * interval {
+        let share = tokio::select! {
+            share = group.extract_my_subset(0..KEYS) => share.unwrap(),
+            lapse = rebalances.next() => panic!("{lapse:?} after {:?}", clock.now().saturating_since(begin)),
+        };
+        assert!(share.is_valid());
+        let part = share.len() as f64 / KEYS as f64;
+        assert!((part - fraction).abs() < 0.01, "{part} {fraction}");
+        took = clock.now().saturating_since(begin);
+    }
+    let beats = agent.faults().calls().commits - before;
+    // One turn is done in a fraction of an interval; each heartbeat may be late by that much.
+    let expected = took.as_millis() / interval.as_millis();
+    assert!(u128::from(beats) * 10 >= expected * 8, "{beats} heartbeats of {expected} in {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_lapsed_and_back_without_losing_its_place_when_contact_returns_before_expiry() {
+    let store = Store::memory();
+    let (agent, group) = member(&store).await;
+    let held = share(&group).await;
+    let before = group.view().members()[0].incarnation();
+    tokio::time::sleep(3 * SECOND).await;
+    agent.suspend();
+    tokio::time::sleep(8 * SECOND).await;
+    assert!(!held.is_valid());
+    agent.resume();
+    let back = || async { held.is_valid().then_some(()) };
+    eventually("valid again", 100 * MS, back).await;
+    assert_eq!(group.view().members()[0].incarnation(), before);
+    settles_within(100 * MS, &[&group]).await;
+}

@@ -1,0 +1,3 @@
+//! The sources themselves: whether they are as ARCHITECTURE.md says.
+
+mod layering;

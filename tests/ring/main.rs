@@ -1,0 +1,5 @@
+//! The ring: whose key is it, whoever asks, on whatever machine.
+
+mod golden;
+mod kernels;
+mod properties;

@@ -1,0 +1,455 @@
+//! The AMQP transport against a real RabbitMQ broker.
+
+use std::{
+    future::poll_fn,
+    sync::atomic::{AtomicU32, Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use apportion::worker::{
+    amqp::{AmqpTransport, ConnectError},
+    transport::{Consumer, Incoming, Message, Transport, TransportError},
+};
+
+use crate::support::{Broker, Mode, Proxy, eventually, shared_broker};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The exchange of one test.
+fn exchange() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("exchange-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn connect(exchange: &str) -> AmqpTransport {
+    AmqpTransport::connect(&shared_broker().await.url(), exchange).await.unwrap()
+}
+
+async fn through(proxy: &Proxy, exchange: &str) -> AmqpTransport {
+    let url = format!("amqp://{}/?heartbeat=1", proxy.connect_string());
+    AmqpTransport::connect(&url, exchange).await.unwrap()
+}
+
+fn text(body: &str) -> Message {
+    Message::new("NOTIFY", body)
+}
+
+async fn next(consumer: &mut Consumer) -> Incoming {
+    let next = tokio::time::timeout(5 * SECOND, consumer.next()).await;
+    next.expect("a message within 5 s").expect("the connection stands")
+}
+
+/// The bodies of the next messages, each acknowledged.
+async fn bodies(consumer: &mut Consumer, count: usize) -> Vec<String> {
+    let mut bodies = Vec::new();
+    for _ in 0..count {
+        let message = next(consumer).await.ack().await.unwrap();
+        bodies.push(String::from_utf8(message.body).unwrap());
+    }
+    bodies
+}
+
+async fn is_idle(consumer: &mut Consumer) -> bool {
+    tokio::time::timeout(SECOND / 5, consumer.next()).await.is_err()
+}
+
+fn is_unavailable<T>(result: &Result<T, TransportError>) -> bool {
+    matches!(result, Err(TransportError::Unavailable { .. }))
+}
+
+#[tokio::test]
+async fn a_message_arrives_as_it_was_sent_whatever_its_body() {
+    let transport = connect(&exchange()).await;
+    let mut consumer = transport.consume("workers", 10).await.unwrap();
+    let big = vec![b'x'; 1 << 20];
+    for body in [&b"{}"[..], b"", b"\x00\xff no JSON", &big] {
+        let mut message =
+            Message::new("REQUEST", body).reply_to("executor").correlation_id("42").sender("me");
+        transport.publish("workers", message.clone()).await.unwrap();
+        assert_eq!(next(&mut consumer).await.ack().await.unwrap(), message);
+        message.kind = None;
+        message.reply_to = None;
+        message.correlation_id = None;
+        message.sender = None;
+        transport.publish("workers", message.clone()).await.unwrap();
+        assert_eq!(next(&mut consumer).await.ack().await.unwrap(), message);
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_nobody_consumes_swallows_what_is_sent_to_it() {
+    let transport = connect(&exchange()).await;
+    transport.publish("workers", text("lost")).await.unwrap();
+    assert_eq!(transport.is_consumed("workers").await, Ok(false));
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    assert_eq!(transport.is_consumed("workers").await, Ok(true));
+    transport.publish("others", text("lost")).await.unwrap();
+    transport.publish("workers", text("kept")).await.unwrap();
+    assert_eq!(bodies(&mut consumer, 1).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn exchange_and_queue_are_declared_as_kombu_does_and_go_with_the_last_consumer() {
+    let (broker, exchange) = (shared_broker().await, exchange());
+    let transport = connect(&exchange).await;
+    let consumers =
+        [transport.consume("workers", 1).await.unwrap(), transport.consume("me", 1).await.unwrap()];
+    let lines = |listing: String| -> Vec<String> {
+        let mut lines: Vec<_> =
+            listing.lines().filter(|line| line.contains(&exchange)).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let exchanges = ["list_exchanges", "name", "type", "durable", "auto_delete", "internal", "arguments"];
+    assert_eq!(lines(broker.ctl(&exchanges).await), [format!("{exchange}\tdirect\tfalse\ttrue\tfalse\t[]")]);
+    let queues = ["list_queues", "name", "durable", "auto_delete", "exclusive", "arguments"];
+    assert_eq!(
+        lines(broker.ctl(&queues).await),
+        [
+            format!("{exchange}_me\tfalse\ttrue\tfalse\t[]"),
+            format!("{exchange}_workers\tfalse\ttrue\tfalse\t[]")
+        ]
+    );
+    let bindings = ["list_bindings", "source_name", "destination_name", "routing_key"];
+    let bound: Vec<_> =
+        lines(broker.ctl(&bindings).await).into_iter().filter(|line| line.starts_with(&exchange)).collect();
+    assert_eq!(
+        bound,
+        [format!("{exchange}\t{exchange}_me\tme"), format!("{exchange}\t{exchange}_workers\tworkers")]
+    );
+    drop(consumers);
+    eventually("queues and exchange are gone", 10 * SECOND, || async {
+        let left =
+            broker.ctl(&["list_exchanges", "name"]).await + &broker.ctl(&["list_queues", "name"]).await;
+        (!left.contains(&exchange)).then_some(())
+    })
+    .await;
+    // The exchange is made again for whoever comes next.
+    transport.publish("workers", text("nobody is there")).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_more_than_prefetch_messages_are_unsettled_at_a_time() {
+    let transport = connect(&exchange()).await;
+    let mut consumer = transport.consume("workers", 2).await.unwrap();
+    for body in ["a", "b", "c"] {
+        transport.publish("workers", text(body)).await.unwrap();
+    }
+    let (a, b) = (next(&mut consumer).await, next(&mut consumer).await);
+    assert!(is_idle(&mut consumer).await);
+    a.ack().await.unwrap();
+    let c = next(&mut consumer).await;
+    assert_eq!((&*b.message().body, &*c.message().body), (&b"b"[..], &b"c"[..]));
+}
+
+#[tokio::test]
+async fn a_rejected_message_is_gone_and_an_unsettled_one_comes_again() {
+    let transport = connect(&exchange()).await;
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    for body in ["reject", "requeue", "drop"] {
+        transport.publish("workers", text(body)).await.unwrap();
+    }
+    next(&mut consumer).await.reject().await.unwrap();
+    next(&mut consumer).await.requeue().await.unwrap();
+    drop(next(&mut consumer).await);
+    let mut again = bodies(&mut consumer, 2).await;
+    again.sort();
+    assert_eq!(again, ["drop", "requeue"]);
+    assert!(is_idle(&mut consumer).await);
+}
+
+#[tokio::test]
+async fn a_settlement_that_was_begun_happens_although_nobody_waits_for_it() {
+    let transport = connect(&exchange()).await;
+    let mut busy = transport.consume("workers", 1).await.unwrap();
+    transport.publish("workers", text("settled")).await.unwrap();
+    let incoming = next(&mut busy).await;
+    // Keeps the queue when the consumer goes, together with its channel.
+    let mut idle = transport.consume("workers", 1).await.unwrap();
+    drop(busy);
+    let mut ack = Box::pin(incoming.ack());
+    poll_fn(|cx| {
+        assert!(ack.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    drop(ack);
+    assert!(is_idle(&mut idle).await);
+    transport.publish("workers", text("next")).await.unwrap();
+    assert_eq!(bodies(&mut idle, 1).await, ["next"]);
+}
+
+#[tokio::test]
+async fn what_a_dropped_consumer_has_not_settled_goes_to_another() {
+    let transport = connect(&exchange()).await;
+    let mut first = transport.consume("workers", 10).await.unwrap();
+    for body in ["a", "b"] {
+        transport.publish("workers", text(body)).await.unwrap();
+    }
+    let taken = next(&mut first).await;
+    let mut second = transport.consume("workers", 10).await.unwrap();
+    drop(first);
+    assert_eq!(bodies(&mut second, 1).await, ["b"]);
+    assert!(is_idle(&mut second).await);
+    drop(taken);
+    assert_eq!(bodies(&mut second, 1).await, ["a"]);
+}
+
+#[tokio::test]
+async fn consumers_of_one_topic_compete_for_its_messages() {
+    let exchange = exchange();
+    let (a, b) = (connect(&exchange).await, connect(&exchange).await);
+    let mut consumers = [a.consume("workers", 1).await.unwrap(), b.consume("workers", 1).await.unwrap()];
+    for body in ["1", "2"] {
+        a.publish("workers", text(body)).await.unwrap();
+    }
+    let (one, other) = (next(&mut consumers[0]).await, next(&mut consumers[1]).await);
+    assert_ne!(one.message(), other.message());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_calls_at_once_share_one_connection() {
+    let transport = connect(&exchange()).await;
+    let mut consumer = transport.consume("workers", 100).await.unwrap();
+    let mut sending = tokio::task::JoinSet::new();
+    for sender in 0..20 {
+        let transport = transport.clone();
+        sending.spawn(async move {
+            for number in 0..20 {
+                transport.publish("workers", text(&format!("{sender:02}-{number:02}"))).await.unwrap();
+            }
+        });
+    }
+    let received = bodies(&mut consumer, 400).await;
+    for sender in 0..20 {
+        let prefix = format!("{sender:02}-");
+        let of_sender: Vec<_> = received.iter().filter(|body| body.starts_with(&prefix)).collect();
+        assert_eq!(of_sender.len(), 20);
+        assert!(of_sender.is_sorted(), "{of_sender:?}");
+    }
+    while let Some(sent) = sending.join_next().await {
+        sent.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_arrive_in_the_order_in_which_they_were_begun() {
+    let transport = connect(&exchange()).await;
+    let mut consumer = transport.consume("workers", 1000).await.unwrap();
+    let mut sending = tokio::task::JoinSet::new();
+    for number in 0..1000 {
+        let transport = transport.clone();
+        let mut publish = Box::pin(tokio::task::unconstrained(async move {
+            transport.publish("workers", text(&format!("{number:04}"))).await
+        }));
+        let begun = poll_fn(|cx| Poll::Ready(publish.as_mut().poll(cx))).await;
+        assert_eq!(begun, Poll::Pending);
+        sending.spawn(publish);
+    }
+    let received = bodies(&mut consumer, 1000).await;
+    assert_eq!(received.windows(2).filter(|pair| pair[0] > pair[1]).count(), 0);
+    for sent in sending.join_all().await {
+        sent.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_cut_connection_ends_the_consumer_and_the_next_call_opens_a_new_one() {
+    let proxy = Proxy::start(shared_broker().await.port()).await;
+    let transport = through(&proxy, &exchange()).await;
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    proxy.set(Mode::Cut);
+    assert!(tokio::time::timeout(5 * SECOND, consumer.next()).await.unwrap().is_none());
+    assert!(consumer.next().await.is_none());
+    assert!(is_unavailable(&transport.publish("workers", text("lost")).await));
+    assert!(is_unavailable(&transport.consume("workers", 1).await));
+    assert!(is_unavailable(&transport.is_consumed("workers").await));
+    proxy.set(Mode::Pass);
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    transport.publish("workers", text("kept")).await.unwrap();
+    assert_eq!(bodies(&mut consumer, 1).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn what_was_unsettled_when_the_connection_broke_is_delivered_again() {
+    let proxy = Proxy::start(shared_broker().await.port()).await;
+    let exchange = exchange();
+    let direct = connect(&exchange).await;
+    let transport = through(&proxy, &exchange).await;
+    let mut cut = transport.consume("workers", 1).await.unwrap();
+    direct.publish("workers", text("again")).await.unwrap();
+    let incoming = next(&mut cut).await;
+    let mut other = direct.consume("workers", 1).await.unwrap();
+    proxy.set(Mode::Cut);
+    assert!(tokio::time::timeout(5 * SECOND, cut.next()).await.unwrap().is_none());
+    let ack = incoming.ack().await;
+    assert!(ack.as_ref().is_err_and(|error| matches!(error, TransportError::Unavailable { .. })), "{ack:?}");
+    assert_eq!(bodies(&mut other, 1).await, ["again"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_is_silent_is_given_up_after_two_heartbeats() {
+    let proxy = Proxy::start(shared_broker().await.port()).await;
+    let transport = through(&proxy, &exchange()).await;
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    proxy.set(Mode::BlackHole);
+    let (clock, began) = (transport.clock(), transport.clock().now());
+    assert!(is_unavailable(&transport.publish("workers", text("lost")).await));
+    assert!(tokio::time::timeout(SECOND, consumer.next()).await.unwrap().is_none());
+    let took = clock.now().saturating_since(began);
+    assert!(took > SECOND && took < 6 * SECOND, "{took:?}");
+    proxy.set(Mode::Pass);
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    transport.publish("workers", text("kept")).await.unwrap();
+    assert_eq!(bodies(&mut consumer, 1).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn an_attempt_to_connect_outlives_the_call_that_began_it() {
+    let proxy = Proxy::start(shared_broker().await.port()).await;
+    let transport = through(&proxy, &exchange()).await;
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    proxy.set(Mode::Cut);
+    assert!(tokio::time::timeout(5 * SECOND, consumer.next()).await.unwrap().is_none());
+    proxy.set(Mode::BlackHole);
+    for _ in 0..3 {
+        let call = transport.publish("workers", text("lost"));
+        assert!(tokio::time::timeout(SECOND / 10, call).await.is_err());
+    }
+    proxy.set(Mode::Pass);
+    let call = transport.publish("workers", text("sent"));
+    tokio::time::timeout(5 * SECOND, call).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_was_killed_is_used_again_once_it_is_back() {
+    let mut broker = Broker::start().await;
+    let transport = AmqpTransport::connect(&broker.url(), "e").await.unwrap();
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    broker.kill();
+    assert!(tokio::time::timeout(5 * SECOND, consumer.next()).await.unwrap().is_none());
+    assert!(is_unavailable(&transport.publish("workers", text("lost")).await));
+    broker.restart().await;
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    transport.publish("workers", text("kept")).await.unwrap();
+    assert_eq!(bodies(&mut consumer, 1).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn a_queue_that_was_deleted_ends_its_consumer_alone() {
+    let exchange = exchange();
+    let transport = connect(&exchange).await;
+    let mut doomed = transport.consume("doomed", 1).await.unwrap();
+    let mut other = transport.consume("other", 1).await.unwrap();
+    shared_broker().await.ctl(&["delete_queue", &format!("{exchange}_doomed")]).await;
+    assert!(tokio::time::timeout(5 * SECOND, doomed.next()).await.unwrap().is_none());
+    transport.publish("other", text("kept")).await.unwrap();
+    assert_eq!(bodies(&mut other, 1).await, ["kept"]);
+    assert!(transport.consume("doomed", 1).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_closed_transport_ends_its_consumers_and_refuses_calls() {
+    let exchange = exchange();
+    let transport = connect(&exchange).await;
+    let clone = transport.clone();
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    transport.publish("workers", text("acknowledged at the last moment")).await.unwrap();
+    let incoming = next(&mut consumer).await;
+    let other = connect(&exchange).await;
+    let mut heir = other.consume("workers", 1).await.unwrap();
+    let (acked, ()) = tokio::join!(incoming.ack(), clone.close());
+    acked.unwrap();
+    assert!(tokio::time::timeout(5 * SECOND, consumer.next()).await.unwrap().is_none());
+    assert_eq!(transport.publish("workers", text("x")).await, Err(TransportError::Closed));
+    assert_eq!(transport.consume("workers", 1).await.unwrap_err(), TransportError::Closed);
+    transport.close().await;
+    assert!(is_idle(&mut heir).await);
+}
+
+#[tokio::test]
+async fn the_connection_ends_with_the_last_handle() {
+    let broker = Broker::start().await;
+    let connections = || async { broker.ctl(&["list_connections", "pid"]).await.matches("<").count() };
+    let transport = AmqpTransport::connect(&broker.url(), "e").await.unwrap();
+    let mut consumer = transport.clone().consume("workers", 1).await.unwrap();
+    transport.publish("workers", text("x")).await.unwrap();
+    drop(transport);
+    bodies(&mut consumer, 1).await;
+    assert_eq!(connections().await, 1);
+    drop(consumer);
+    eventually("the connection is closed", 10 * SECOND, || async {
+        (connections().await == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_refused_and_the_password_is_never_shown() {
+    let port = shared_broker().await.port();
+    let connect = |url: String| async move { AmqpTransport::connect(&url, "e").await };
+    for url in [format!("amqp://guest:secret@127.0.0.1:{port}"), format!("amqp://127.0.0.1:{port}/nowhere")] {
+        let error = connect(url).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Transport(TransportError::Refused { .. })), "{error:?}");
+        assert!(!format!("{error:?} {error}").contains("secret"));
+    }
+    let nobody = connect(format!("amqp://127.0.0.1:{}", crate::support::free_port())).await.unwrap_err();
+    assert!(matches!(nobody, ConnectError::Transport(TransportError::Unavailable { .. })), "{nobody:?}");
+    let transport = connect(shared_broker().await.url()).await.unwrap();
+    let shown = format!("{transport:?}");
+    assert!(shown.contains("guest:(hidden)@127.0.0.1") && shown.contains("\"e\""), "{shown}");
+}
+
+#[tokio::test]
+async fn bad_urls_and_names_are_refused_before_anything_is_sent() {
+    for url in ["", "localhost", "amqps://h", "amqp://", "amqp://h?frame_max=1", "amqp://u@h"] {
+        let error = AmqpTransport::connect(url, "e").await.unwrap_err();
+        assert!(matches!(error, ConnectError::Url { .. }), "{url}: {error:?}");
+    }
+    for exchange in ["", "amq.direct", &"x".repeat(128)] {
+        let error = AmqpTransport::connect(&shared_broker().await.url(), exchange).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Exchange { .. }), "{exchange}: {error:?}");
+    }
+    let transport = connect(&exchange()).await;
+    let long = "x".repeat(256);
+    let refused = |result: Result<(), TransportError>| matches!(result, Err(TransportError::Refused { .. }));
+    assert!(refused(transport.publish(&long, text("x")).await));
+    assert!(refused(transport.publish("t", text("x").reply_to(&*long)).await));
+    assert!(refused(transport.publish("t", text("x").correlation_id(&*long)).await));
+    assert!(refused(transport.publish("t", text("x").sender(&*long)).await));
+    assert!(refused(transport.publish("t", Message::new(&*long, "x")).await));
+    assert!(refused(transport.consume(&long, 1).await.map(drop)));
+    transport.publish("t", text("x")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exchange_or_queue_of_another_kind_is_a_refusal_that_disturbs_nobody_else() {
+    let broker = shared_broker().await;
+    let fanout = exchange();
+    broker.ctl(&["eval", &declare_fanout(&fanout)]).await;
+    let transport = connect(&fanout).await;
+    let error = transport.publish("workers", text("x")).await.unwrap_err();
+    assert!(matches!(error, TransportError::Refused { .. }), "{error:?}");
+    let error = transport.consume("workers", 1).await.unwrap_err();
+    assert!(matches!(error, TransportError::Refused { .. }), "{error:?}");
+    broker.ctl(&["eval", &delete_exchange(&fanout)]).await;
+    let mut consumer = transport.consume("workers", 1).await.unwrap();
+    transport.publish("workers", text("kept")).await.unwrap();
+    assert_eq!(bodies(&mut consumer, 1).await, ["kept"]);
+}
+
+fn resource(exchange: &str) -> String {
+    format!("rabbit_misc:r(<<\"/\">>, exchange, <<\"{exchange}\">>)")
+}
+
+fn declare_fanout(exchange: &str) -> String {
+    format!(
+        "rabbit_exchange:declare({}, fanout, true, false, false, [], <<\"test\">>), ok.",
+        resource(exchange)
+    )
+}
+
+fn delete_exchange(exchange: &str) -> String {
+    format!("rabbit_exchange:delete({}, false, <<\"test\">>), ok.", resource(exchange))
+}

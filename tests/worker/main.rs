@@ -1,0 +1,18 @@
+//! The worker protocol: its messages, executor and worker over the broker in the process in paused time, and over a
+//! real broker beside TaskFlow.
+
+#[cfg(feature = "amqp")]
+mod amqp;
+mod defects;
+mod executor;
+mod faults;
+#[cfg(feature = "amqp")]
+mod interop;
+mod local;
+mod messages;
+mod peer;
+mod server;
+
+#[cfg(feature = "amqp")]
+#[path = "../support/mod.rs"]
+mod support;
