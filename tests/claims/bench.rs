@@ -134,7 +134,7 @@ impl Bench {
     /// How many there are of what has to go while everybody is still there.
     pub(crate) async fn held(&self) -> BTreeMap<&'static str, Vec<String>> {
         let mut held = BTreeMap::new();
-        for folder in ["/place/jb", "/place/.posting", "/queue/owned", "/queue/claims"] {
+        for folder in ["/place/jb", "/queue/owned", "/queue/claims"] {
             let mut names = self.children(folder).await;
             names.retain(|name| folder != "/place/jb" || name.ends_with(".lock"));
             if !names.is_empty() {
@@ -144,7 +144,7 @@ impl Bench {
         held
     }
 
-    /// Waits until nobody holds anything and no marker is left.
+    /// Waits until nobody holds anything.
     pub(crate) async fn heals(&self) {
         let healed = || async { self.held().await.is_empty().then_some(()) };
         let within = tokio::time::timeout(PATIENCE, eventually("healed", 2 * PATIENCE, healed)).await;

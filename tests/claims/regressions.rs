@@ -36,36 +36,23 @@ async fn a_post_whose_session_ends_while_its_job_is_looked_for_is_never_taken_fo
     }
 }
 
-/// A marker stayed for as long as the session lived.
+/// The receipts of a board stay with it, and go with it, whatever gets lost.
 #[tokio::test(start_paused = true)]
-async fn markers_of_posts_go_whatever_replies_are_lost() {
+async fn the_receipts_of_posts_are_few_and_go_with_the_board_whatever_replies_are_lost() {
     for first in EITHER {
         for second in EITHER {
             let bench = Bench::new().await;
             let board = bench.board_of(&bench.victim).await;
             board.post("x").await.unwrap();
-            board.post("y").await.unwrap();
             bench.plan(Trouble::Replies(1, first, second));
-            bench.heals().await;
+            board.post("y").await.unwrap();
+            board.post("z").await.unwrap();
+            assert_eq!(bench.children("/place/.posting").await.len(), 1, "one post at a time");
+            board.close().await;
+            let gone = || async { bench.children("/place/.posting").await.is_empty().then_some(()) };
+            eventually("no receipts", 60 * SECOND, gone).await;
         }
     }
-}
-
-/// After an outage longer than the session, no marker was deleted any more.
-#[tokio::test(start_paused = true)]
-async fn markers_of_posts_go_after_an_outage_that_was_longer_than_the_patience() {
-    let bench = Bench::new().await;
-    let board = bench.board_of(&bench.victim).await;
-    board.post("x").await.unwrap();
-    bench.memory().refuse_connections(true);
-    bench.memory().expire(bench.victim.session_id().unwrap());
-    tokio::time::sleep(5 * bench.store.session_timeout).await;
-    bench.memory().refuse_connections(false);
-    let back = || async { board.connected().then_some(()) };
-    eventually("a session", 60 * SECOND, back).await;
-    board.post("y").await.unwrap();
-    bench.heals().await;
-    assert!(bench.victim.session_id().is_some());
 }
 
 /// Opening a board failed where opening a queue did not.

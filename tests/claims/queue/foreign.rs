@@ -102,7 +102,7 @@ async fn a_value_that_is_no_object_is_handed_out_as_it_is(store: Store) {
 }
 
 async fn odd_names_in_any_folder_disturb_nobody_and_stay(store: Store) {
-    let events = Events::of("apportion::queue::shelf");
+    let events = Events::of("apportion::queue::cache");
     let (_agent, queue) = worker(&store, "w").await;
     let session = store.session().await;
     let odd =
