@@ -166,15 +166,6 @@ const DURATIONS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
 
 impl Config {
-    /// The defaults, on the servers of `url` and with its options. See the [module](self) for the format.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::url`].
-    pub fn from_url(url: impl AsRef<str>) -> Result<Config, ConfigError> {
-        Config::default().url(url)
-    }
-
     /// The defaults, on a backend of your own or in memory.
     ///
     /// Members that shall see each other in memory need clones of one [`Memory`](crate::backend::Memory).
@@ -186,27 +177,6 @@ impl Config {
     /// [`Label::PythonBytes`], 100 replicas. Continue with [`Config::url`].
     pub fn aodh() -> Config {
         Config { namespace: "tooz".into(), label: Label::PythonBytes, ..Config::default() }
-    }
-
-    /// This configuration on the servers of `url`, changed by its options. See the [module](self) for the format.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::NoBackend`] if `url` is empty, otherwise [`ConfigError::Url`],
-    /// [`ConfigError::UnknownOption`], [`ConfigError::Setting`] or [`ConfigError::MemberId`]. Whether all
-    /// settings fit each other is left to [`Config::validate`].
-    pub fn url(mut self, url: impl AsRef<str>) -> Result<Config, ConfigError> {
-        let parsed = url::parse(url.as_ref())?;
-        // The last value of an option counts, and as in Python nobody looks at the ones before it.
-        let options = &parsed.options;
-        for (at, (name, value)) in options.iter().enumerate() {
-            let later = |(other, value): &(String, String)| other == name && !value.is_empty();
-            let overruled = options[at + 1..].iter().any(later);
-            option::apply(&mut self, name, if overruled { "" } else { value })?;
-        }
-        self.backend = Backend::Servers(parsed.servers);
-        self.check_each()?;
-        Ok(self)
     }
 
     /// Sets [`Config::member_id`].
@@ -377,33 +347,6 @@ impl Config {
             return Err(setting(name, format!("it is {duration:?}, not between 1ms and 24 days")));
         }
         Ok(())
-    }
-}
-
-impl TryFrom<&str> for Config {
-    type Error = ConfigError;
-
-    /// [`Config::from_url`].
-    fn try_from(url: &str) -> Result<Config, ConfigError> {
-        Config::from_url(url)
-    }
-}
-
-impl TryFrom<&String> for Config {
-    type Error = ConfigError;
-
-    /// [`Config::from_url`].
-    fn try_from(url: &String) -> Result<Config, ConfigError> {
-        Config::from_url(url)
-    }
-}
-
-impl TryFrom<String> for Config {
-    type Error = ConfigError;
-
-    /// [`Config::from_url`].
-    fn try_from(url: String) -> Result<Config, ConfigError> {
-        Config::from_url(url)
     }
 }
 

@@ -1,23 +1,22 @@
 //! [`PartitionCoordinator`]: the door to everything that is shared.
 
 mod join;
+mod shared;
 mod work;
 
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use tokio::time::timeout;
 use tracing::info;
 
 pub use self::join::Join;
-use self::join::{Entry, Options};
+use self::shared::{Backing, Options, Shared};
 
 use crate::{
-    backend::{SessionId, path::ZnodePath},
-    clock::Clock,
+    backend::SessionId,
     config::{Config, ConfigError},
     error::Error,
     group::Group,
@@ -36,30 +35,6 @@ use crate::{
 /// waits until they can know. The original is `PartitionCoordinator` of `aodh.coordination`.
 pub struct PartitionCoordinator {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    me: MemberId,
-    config: Config,
-    /// `None` where there is nobody to share with.
-    backing: Option<Backing>,
-    /// `None` once it is shut down or dropped: then nothing is joined any more.
-    groups: Mutex<Option<HashMap<String, Entry>>>,
-    tasks: Arc<Tasks>,
-    /// Whether the backend was told of the end, once all has ended. Held by the call that sees to it.
-    end: tokio::sync::Mutex<Option<bool>>,
-}
-
-struct Backing {
-    keeper: Keeper,
-    leases: Arc<Leases>,
-    namespace: ZnodePath,
-    clock: Arc<dyn Clock>,
-    /// Written into our znodes: they are ours in whatever session.
-    nonce: uuid::Uuid,
-    random: Random,
-    /// Whether a join waits until it is done.
-    waits: bool,
 }
 
 impl PartitionCoordinator {
@@ -308,43 +283,5 @@ impl fmt::Debug for PartitionCoordinator {
             .field("session", &self.session_id())
             .field("groups", &self.shared.lock().iter().flat_map(HashMap::keys).collect::<Vec<_>>())
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<String, Entry>>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes all groups out; from here on every join is refused.
-    fn take_groups(&self) -> Vec<Group> {
-        let groups = self.lock().take().unwrap_or_default();
-        groups.into_values().map(|entry| entry.group).collect()
-    }
-
-    /// Ends everything; returns whether the backend was told.
-    async fn shut_down(&self) -> bool {
-        let groups = self.take_groups();
-        let Some(backing) = &self.backing else {
-            groups.iter().for_each(Group::start_leaving);
-            return true;
-        };
-        let limit = backing.keeper.close_timeout();
-        let telling = async {
-            // Without a session there is nobody to tell.
-            let Some(live) = backing.keeper.live() else { return true };
-            if live.is_connected() {
-                groups.iter().for_each(Group::start_leaving);
-                for group in groups {
-                    group.has_left().await;
-                }
-            }
-            live.confirm().await
-        };
-        let told = timeout(limit, telling).await.unwrap_or(false);
-        let closed = backing.keeper.close().await;
-        let ended = self.tasks.shutdown(limit).await;
-        info!(member = %self.me, told, "shut down");
-        told && closed && ended
     }
 }

@@ -1,4 +1,6 @@
-//! Pure: [`MemberId`], the name of a member, and how much it can weigh.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`MemberId`], the name of a member, and how much it can weigh.
 
 use std::{fmt, str::FromStr, sync::Arc};
 

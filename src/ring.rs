@@ -1,4 +1,6 @@
-//! Pure: [`HashRing`], which tells for every key which member of a fleet owns it.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`HashRing`], which tells for every key which member of a fleet owns it.
 //!
 //! Positions on the ring are 32-bit numbers. Each member has a number of *points* on it, and a key belongs to
 //! the member of the first point after the key's own position, clockwise; past the last point the first one

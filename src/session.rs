@@ -13,8 +13,8 @@ pub(crate) mod access;
 pub(crate) mod commit;
 pub(crate) mod deadline;
 pub(crate) mod follow;
-pub(crate) mod live;
 pub(crate) mod listing;
+pub(crate) mod live;
 pub(crate) mod read;
 pub(crate) mod receipts;
 pub(crate) mod requests;
@@ -295,7 +295,10 @@ impl KeeperTask {
                         Ok(()) => next = now,
                         Err(error) if error.is_unknown() => {}
                         Err(error) => {
-                            return (End::Refused(Error::from_backend(error, &self.namespace)), was_confirmed);
+                            return (
+                                End::Refused(Error::from_backend(error, &self.namespace)),
+                                was_confirmed,
+                            );
                         }
                     }
                 }

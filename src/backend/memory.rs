@@ -9,23 +9,22 @@
 //! What follows a change comes in a fixed order: the tree, then the watches of other sessions in the order of
 //! the operations, then, if a session ended, its state and after that its own watches.
 
+mod ensemble;
 mod session;
 mod state;
 mod tree;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use tokio::sync::watch;
-
-use self::{session::MemorySession, state::State};
+pub use self::state::LostReply;
+use self::{ensemble::Ensemble, session::MemorySession};
 use crate::{
     backend::{BoxFuture, Connector, Error, Loss, Session, SessionId},
     clock::{Clock, TokioClock},
-    task::Tasks,
 };
 
 /// An ensemble in the process. Clones are handles to the same one.
@@ -34,45 +33,10 @@ pub struct Memory {
     ensemble: Arc<Ensemble>,
 }
 
-/// When the reply to a write gets lost; see [`Memory::lose_reply`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LostReply {
-    /// The request never arrived: nothing was applied.
-    BeforeApplying,
-    /// The request arrived and was answered, only the answer is missing.
-    AfterApplying,
-}
-
-/// What all handles and sessions share.
-struct Ensemble {
-    state: Mutex<State>,
-    refusing: watch::Sender<bool>,
-    clock: Arc<TokioClock>,
-    /// One for each suspended session: the wait for its expiry.
-    tasks: Tasks,
-}
-
-impl Ensemble {
-    /// The state. No user code runs under the lock, so a poisoned one is as good as any.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now_ms(&self) -> i64 {
-        i64::try_from(self.clock.now().since_origin().as_millis()).unwrap_or(i64::MAX)
-    }
-}
-
 impl Memory {
     /// An ensemble without znodes.
     pub fn new() -> Self {
-        let ensemble = Ensemble {
-            state: Mutex::new(State::new()),
-            refusing: watch::Sender::new(false),
-            clock: Arc::new(TokioClock::new()),
-            tasks: Tasks::new(),
-        };
-        Memory { ensemble: Arc::new(ensemble) }
+        Memory { ensemble: Arc::new(Ensemble::new()) }
     }
 
     /// The sessions that have not ended, oldest first. Suspended and abandoned ones count until they expire.

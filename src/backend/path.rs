@@ -1,4 +1,6 @@
-//! Pure: [`ZnodePath`], an absolute znode path that is validated once and joined safely.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`ZnodePath`], an absolute znode path that is validated once and joined safely.
 
 use std::{fmt, str::FromStr};
 

@@ -63,11 +63,7 @@ impl Known {
     }
 
     fn place(&self) -> Place {
-        Place {
-            priority: Reverse(self.priority),
-            czxid: self.stat.czxid,
-            name: self.path.name().into(),
-        }
+        Place { priority: Reverse(self.priority), czxid: self.stat.czxid, name: self.path.name().into() }
     }
 
     /// Whether both are readings of one znode, not of two that had one name after another.

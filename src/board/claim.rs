@@ -217,9 +217,7 @@ impl Claim {
             Err(Unapplied::Refused { index: 0, error: backend::Error::NodeExists }) => {
                 Err(BoardError::TrashTaken { job: name(), trash: moves_to.unwrap_or_default() })
             }
-            Err(Unapplied::Refused { error: reason, .. }) => {
-                Err(BoardError::Touched { job: name(), reason })
-            }
+            Err(Unapplied::Refused { error: reason, .. }) => Err(BoardError::Touched { job: name(), reason }),
             Err(Unapplied::Unknown(_)) => Err(BoardError::Unsettled { job: name() }),
             Err(Unapplied::Failed(error)) => Err(Error::from_backend(error, job.path()).into()),
         }

@@ -103,8 +103,7 @@ fn sort_out(shared: &Shared, names: &[String]) -> Seen {
             Child::Lock(job) => drop(locked.insert(job)),
             Child::Odd => {
                 let path = shared.layout.board.join(name).ok();
-                seen.unreadable
-                    .extend(path.map(|path| Unreadable { path, reason: PostingError::Name }));
+                seen.unreadable.extend(path.map(|path| Unreadable { path, reason: PostingError::Name }));
             }
             Child::Foreign => {}
         }

@@ -1,4 +1,6 @@
-//! Pure: where things stand on a board, and which job comes before which.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Where things stand on a board, and which job comes before which.
 
 use std::cmp::Reverse;
 

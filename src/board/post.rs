@@ -112,12 +112,7 @@ impl fmt::Debug for Post {
 }
 
 /// Creates the job.
-async fn create(
-    handle: Arc<Handle>,
-    uuid: Uuid,
-    posting: Posting,
-    data: Vec<u8>,
-) -> Result<Job, BoardError> {
+async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>) -> Result<Job, BoardError> {
     let shared = &handle.shared;
     let live = shared.live().await?;
     let create = Op::create(&shared.layout.job, data.clone(), CreateMode::PersistentSequential);

@@ -1,4 +1,6 @@
-//! Pure: what is written about a job, in TaskFlow's format to the byte, and read from whoever wrote it.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! What is written about a job, in TaskFlow's format to the byte, and read from whoever wrote it.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 

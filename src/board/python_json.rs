@@ -1,4 +1,6 @@
-//! Pure: JSON as Python writes and reads it, by default.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! JSON as Python writes and reads it, by default.
 
 use std::io;
 

@@ -1,14 +1,73 @@
-//! Pure: the options of a URL, applied to a [`Config`].
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The options of a URL, applied to a [`Config`].
 
 use std::time::Duration;
 
-use crate::{
-    config::{Config, ConfigError},
-    ring::Label,
-};
+use super::{Backend, Config, error::ConfigError, url};
+use crate::ring::Label;
+
+impl Config {
+    /// The defaults, on the servers of `url` and with its options. See the [module](self) for the format.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::url`].
+    pub fn from_url(url: impl AsRef<str>) -> Result<Config, ConfigError> {
+        Config::default().url(url)
+    }
+
+    /// This configuration on the servers of `url`, changed by its options. See the [module](self) for the format.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::NoBackend`] if `url` is empty, otherwise [`ConfigError::Url`],
+    /// [`ConfigError::UnknownOption`], [`ConfigError::Setting`] or [`ConfigError::MemberId`]. Whether all
+    /// settings fit each other is left to [`Config::validate`].
+    pub fn url(mut self, url: impl AsRef<str>) -> Result<Config, ConfigError> {
+        let parsed = url::parse(url.as_ref())?;
+        // The last value of an option counts, and as in Python nobody looks at the ones before it.
+        let options = &parsed.options;
+        for (at, (name, value)) in options.iter().enumerate() {
+            let later = |(other, value): &(String, String)| other == name && !value.is_empty();
+            let overruled = options[at + 1..].iter().any(later);
+            apply(&mut self, name, if overruled { "" } else { value })?;
+        }
+        self.backend = Backend::Servers(parsed.servers);
+        self.check_each()?;
+        Ok(self)
+    }
+}
+
+impl TryFrom<&str> for Config {
+    type Error = ConfigError;
+
+    /// [`Config::from_url`].
+    fn try_from(url: &str) -> Result<Config, ConfigError> {
+        Config::from_url(url)
+    }
+}
+
+impl TryFrom<&String> for Config {
+    type Error = ConfigError;
+
+    /// [`Config::from_url`].
+    fn try_from(url: &String) -> Result<Config, ConfigError> {
+        Config::from_url(url)
+    }
+}
+
+impl TryFrom<String> for Config {
+    type Error = ConfigError;
+
+    /// [`Config::from_url`].
+    fn try_from(url: String) -> Result<Config, ConfigError> {
+        Config::from_url(url)
+    }
+}
 
 /// Sets what the option `name` of a URL stands for.
-pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
+fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
     let target = match name {
         "timeout" => {
             // Python peers of the fleet refuse anything but whole seconds in this one.

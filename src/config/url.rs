@@ -1,4 +1,6 @@
-//! Pure: reads `zookeeper://` URLs the way the Python drivers do, without ever showing the password.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Reads `zookeeper://` URLs the way the Python drivers do, without ever showing the password.
 //!
 //! ```text
 //! zookeeper://[user:password@]host[:port][,host[:port]...][?option=value[&option=value...]]
@@ -10,7 +12,7 @@
 
 use std::{fmt, net::Ipv6Addr};
 
-use crate::config::ConfigError;
+use super::error::ConfigError;
 
 /// What a URL says, options not yet understood.
 #[derive(Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Backing, Shared};
+use super::shared::{Backing, Entry, Options, Shared};
 use crate::{
     backend::path::PathError,
     error::Error,
@@ -125,28 +125,6 @@ impl fmt::Debug for Join {
             .field("group", &self.group)
             .field("options", &self.options)
             .finish_non_exhaustive()
-    }
-}
-
-/// A group that was joined.
-pub(super) struct Entry {
-    pub(super) group: Group,
-    options: Options,
-    /// Joins that wait for it, and whether a handle was ever given out: a join that nobody waits for any more
-    /// is taken back.
-    waiting: usize,
-    is_wanted: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Options {
-    weight: u32,
-    settle: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options { weight: 1, settle: Duration::ZERO }
     }
 }
 

@@ -188,9 +188,7 @@ impl Driver {
             epoch: picture.epoch,
             members,
             ring,
-            validity: present
-                .and_then(|present| present.validity.clone())
-                .filter(|_| picture.own.is_some()),
+            validity: present.and_then(|present| present.validity.clone()).filter(|_| picture.own.is_some()),
             is_settling: picture.is_settling,
             refusal,
             has_left: picture.has_left,

@@ -1,4 +1,6 @@
-//! Pure: the membership state machine. Events in, actions out; time and dice are arguments.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The membership state machine. Events in, actions out; time and dice are arguments.
 //!
 //! ```text
 //!            session up                    joined                     listed, our znode in it

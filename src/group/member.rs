@@ -1,4 +1,6 @@
-//! Pure: [`Member`], and the payload: what a member writes into its znode, and how it reads the payloads of others.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Member`], and the payload: what a member writes into its znode, and how it reads the payloads of others.
 //!
 //! The payload is a msgpack map. `weight` is what the Python peers read; everything of ours is under one key
 //! that they ignore:

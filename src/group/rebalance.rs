@@ -1,4 +1,6 @@
-//! Pure: what changed between two looks at a group.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! What changed between two looks at a group.
 
 use std::{fmt, sync::Arc};
 

@@ -135,8 +135,7 @@ mod tests {
 
     fn cache(numbers: impl IntoIterator<Item = u32>) -> EntryCache {
         let mut cache = EntryCache::new("/unowned".parse().unwrap());
-        let names: Vec<_> =
-            numbers.into_iter().map(|number| format!("entry-100-l-{number:010}")).collect();
+        let names: Vec<_> = numbers.into_iter().map(|number| format!("entry-100-l-{number:010}")).collect();
         cache.adopt(&names);
         cache
     }
@@ -154,11 +153,10 @@ mod tests {
     #[test]
     fn what_one_caller_has_chosen_another_does_not_get_until_it_is_released() {
         let mut cache = cache(0..3);
-        assert_eq!((choose(&mut cache, 2), choose(&mut cache, 2), choose(&mut cache, 2)), (
-            vec![0, 1],
-            vec![2],
-            vec![]
-        ));
+        assert_eq!(
+            (choose(&mut cache, 2), choose(&mut cache, 2), choose(&mut cache, 2)),
+            (vec![0, 1], vec![2], vec![])
+        );
         let names: Vec<_> = (0..4).map(|number| format!("entry-100-l-{number:010}")).collect();
         cache.adopt(&names);
         assert_eq!(choose(&mut cache, 9), [3], "a listing does not give back what is reserved");
@@ -193,9 +191,8 @@ mod tests {
     #[test]
     fn what_is_put_where_nothing_is_taken_does_not_pile_up() {
         let mut cache = cache([]);
-        let added = (0..2000).filter(|number| {
-            cache.add(format!("entry-100-l-{number:010}").parse().unwrap())
-        });
+        let added =
+            (0..2000).filter(|number| cache.add(format!("entry-100-l-{number:010}").parse().unwrap()));
         assert_eq!(added.count(), MOST_ADDED);
     }
 }

@@ -170,11 +170,7 @@ pub(super) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Re
 }
 
 /// Up to `max` of the entries in a folder, oldest first, and a watch on it.
-async fn read(
-    shared: &Arc<Shared>,
-    folder: &ZnodePath,
-    max: usize,
-) -> Result<(Vec<Finished>, Watch), Error> {
+async fn read(shared: &Arc<Shared>, folder: &ZnodePath, max: usize) -> Result<(Vec<Finished>, Watch), Error> {
     let access = shared.leases.access();
     let (shared, place) = (shared.clone(), folder.clone());
     let read = access.repeat(folder, move |live| {

@@ -128,8 +128,7 @@ impl OwnedEntry {
         match guard.finish(ops, evidence).await? {
             Ok(applied) => Ok(applied),
             Err(
-                Unapplied::Overtaken
-                | Unapplied::Refused { index: DELETED, error: backend::Error::NoNode },
+                Unapplied::Overtaken | Unapplied::Refused { index: DELETED, error: backend::Error::NoNode },
             ) => Err(lost),
             Err(error) => Err(unapplied(&self.owned.path, error)),
         }

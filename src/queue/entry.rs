@@ -1,4 +1,6 @@
-//! Pure: [`Entry`]: the name of a queued thing, which says all that is needed to choose.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Entry`]: the name of a queued thing, which says all that is needed to choose.
 //!
 //! The form is that of the queue of femto-mesos: `entry-{priority:03}-{label}-{sequence}`, where ZooKeeper appends
 //! the sequence, ten digits. Where that original takes whatever lies between dashes, and fails in every process if

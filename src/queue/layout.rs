@@ -1,4 +1,6 @@
-//! Pure: [`Layout`]: the folders of a queue. `unowned`, `owned` and `done` are the original's; the others are ours.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Layout`]: the folders of a queue. `unowned`, `owned` and `done` are the original's; the others are ours.
 
 use crate::backend::path::{PathError, ZnodePath};
 

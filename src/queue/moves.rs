@@ -1,4 +1,6 @@
-//! Pure: every move of an entry, as the operations of one transaction.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Every move of an entry, as the operations of one transaction.
 //!
 //! An entry is one znode in one folder, and it is in no two folders and never in none: each move deletes it in one
 //! folder and creates it in another in one transaction.
@@ -26,12 +28,7 @@
 //! What a move names by its version is refused by the store if another process was there first. Every creation is
 //! sequential, so an entry gets a new number with each move.
 
-use super::{
-    entry::Entry,
-    layout::Layout,
-    names::path_of,
-    value::Value,
-};
+use super::{entry::Entry, layout::Layout, names::path_of, value::Value};
 use crate::backend::{CreateMode, Op, path::ZnodePath};
 
 /// Which operation of a move that deletes and creates is which.

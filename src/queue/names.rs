@@ -1,4 +1,6 @@
-//! Pure: which names in a folder of a queue are entries, and which are set aside.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Which names in a folder of a queue are entries, and which are set aside.
 
 use std::collections::HashSet;
 

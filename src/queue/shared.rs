@@ -106,9 +106,7 @@ impl Shared {
                 let alike = names.iter().filter_map(|name| readable(folder, name)).filter(is_alike);
                 let paths: Vec<_> = alike.map(|found| path_of(folder, &found)).collect();
                 let found = read_each(&*live.session, &paths, &self.sizes).await?;
-                let is_ours = |found: &Result<Option<Znode>, Denied>| {
-                    matches!(found, Ok(Some((data, _))) if Value::read(data).claim() == Some(claim))
-                };
+                let is_ours = |found: &Result<Option<Znode>, Denied>| matches!(found, Ok(Some((data, _))) if Value::read(data).claim() == Some(claim));
                 let ours = paths.into_iter().zip(found).find(|(_, found)| is_ours(found));
                 Ok::<_, backend::Error>(ours.map(|(path, _)| path))
             };

@@ -238,8 +238,7 @@ async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, 
         return Ok(vec![Ok(Some(found))]);
     }
     let next = shared.cache().next(ahead.count(now));
-    let paths: Vec<_> =
-        [&one.entry].into_iter().chain(&next).map(|entry| path_of(unowned, entry)).collect();
+    let paths: Vec<_> = [&one.entry].into_iter().chain(&next).map(|entry| path_of(unowned, entry)).collect();
     let mut found = read_each(&*live.session, &paths, &shared.sizes).await?.into_iter();
     let first: Vec<_> = found.by_ref().take(1).collect();
     if let [Ok(Some((data, _)))] = &first[..] {

@@ -1,4 +1,6 @@
-//! Pure: [`Value`]: what a queue keeps in its znodes, the JSON object of the original with our fields beside.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Value`]: what a queue keeps in its znodes, the JSON object of the original with our fields beside.
 //!
 //! The original's are `dataset`, `groupid`, `state` and, once it is owned, `worker`. Ours are `payload`, what the
 //! user put; `attempt`, how often it was delivered; `claim`, the lock of the worker that has it now; `result` and

@@ -1,4 +1,6 @@
-//! Pure: many items at once, a batch of them at a time.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Many items at once, a batch of them at a time.
 
 use std::array;
 

@@ -1,4 +1,6 @@
-//! Pure: how a [`HashRing`] is made.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! How a [`HashRing`] is made.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,6 @@
-//! Pure: rings with one member more or less, and what moves between two rings.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Rings with one member more or less, and what moves between two rings.
 
 use std::{ops::RangeInclusive, sync::Arc};
 

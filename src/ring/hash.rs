@@ -1,4 +1,6 @@
-//! Pure: the number that stands for a whole ring.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The number that stands for a whole ring.
 
 use md5::{Digest, Md5};
 

@@ -1,4 +1,6 @@
-//! Pure: entries in the order of their positions, cut into small pieces that are found without a search.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Entries in the order of their positions, cut into small pieces that are found without a search.
 //!
 //! Positions are hashes and so spread evenly: equal parts of the ring have about equal numbers of entries. One
 //! vector for each part is as fast to read as a single sorted one, and changes as fast as a tree.

@@ -1,4 +1,6 @@
-//! Pure: hashes 32 keys, or 32 points of a member, at once, with the widest vectors that the machine has.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Hashes 32 keys, or 32 points of a member, at once, with the widest vectors that the machine has.
 //!
 //! The steps of MD5 wait for each other, so that one key keeps a fraction of a processor busy. Side by side in
 //! the lanes of vectors, 32 keys take little longer than two or three.

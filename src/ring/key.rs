@@ -1,4 +1,6 @@
-//! Pure: [`RingKey`], what of a thing is hashed to find its owner.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`RingKey`], what of a thing is hashed to find its owner.
 
 use std::{borrow::Cow, fmt, io::Write as _, rc::Rc, sync::Arc};
 

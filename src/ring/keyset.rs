@@ -1,4 +1,6 @@
-//! Pure: [`KeySet`], a large set whose keys are hashed once.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`KeySet`], a large set whose keys are hashed once.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
-//! Pure: [`Label`], what is hashed for the points of a member.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Label`], what is hashed for the points of a member.
 
 use std::{fmt, str::FromStr};
 

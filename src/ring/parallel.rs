@@ -1,4 +1,6 @@
-//! Pure: many items divided among the threads of a `rayon` pool.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Many items divided among the threads of a `rayon` pool.
 
 use rayon::prelude::*;
 

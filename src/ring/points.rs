@@ -1,4 +1,6 @@
-//! Pure: the points of a ring in order, found by position without a search.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The points of a ring in order, found by position without a search.
 
 /// A point and the member that has it, in one number so that sorting and looking up touch memory once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

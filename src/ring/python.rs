@@ -1,4 +1,6 @@
-//! Pure: how Python writes bytes.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! How Python writes bytes.
 
 use std::io::Write as _;
 

@@ -1,4 +1,6 @@
-//! Pure: [`Ranges`], parts of a ring: what a member owns, or what a change of the members moves.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Ranges`], parts of a ring: what a member owns, or what a change of the members moves.
 
 use std::{fmt, ops::RangeInclusive};
 

@@ -38,10 +38,7 @@ pub(crate) enum Verdict {
 
 impl<'a> Evidence<'a> {
     /// What `judge` makes of the znode at `path`.
-    pub(crate) fn new(
-        path: &'a ZnodePath,
-        judge: &'a (dyn Fn(Option<&Znode>) -> Verdict + Sync),
-    ) -> Self {
+    pub(crate) fn new(path: &'a ZnodePath, judge: &'a (dyn Fn(Option<&Znode>) -> Verdict + Sync)) -> Self {
         Evidence { path, judge }
     }
 }

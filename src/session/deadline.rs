@@ -1,4 +1,6 @@
-//! Pure: until when a session certainly lives.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Until when a session certainly lives.
 //!
 //! The server ends a session no earlier than its timeout `T` after the leader last heard of it, and only what
 //! the leader confirms shows that it has. A heartbeat that was sent at `s` and confirmed shows that the session

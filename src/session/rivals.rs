@@ -1,4 +1,6 @@
-//! Pure: from how many candidates to choose while other processes are after them as well.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! From how many candidates to choose while other processes are after them as well.
 //!
 //! One worker takes the first of a list. Several that all want the first get in each other's way: all but one have sent
 //! a request for nothing. So whoever keeps losing chooses among more of those that are as good.

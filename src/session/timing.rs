@@ -1,4 +1,6 @@
-//! Pure: [`Timing`], how often a session is proven alive and for how long a proof lets its members act.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Timing`], how often a session is proven alive and for how long a proof lets its members act.
 //!
 //! A member stops acting before the server can expire its session, by its own clock and without a word from
 //! anybody. A heartbeat sent at `s` and confirmed allows it to act until `min(s + lease, b + timeout - margin)`,

@@ -47,8 +47,8 @@ use tracing::debug;
 
 use self::url::Address;
 use crate::{
-    future::BoxFuture,
     clock::{BootClock, Clock, Moment},
+    future::BoxFuture,
     task::Tasks,
     worker::transport::{
         Consumer, Deliveries, Incoming, Message, Receipt, Settlement, Transport, TransportError,

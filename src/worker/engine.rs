@@ -1,4 +1,6 @@
-//! Pure: the executor's table of requests. What happens goes in, [`Action`]s come out.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The executor's table of requests. What happens goes in, [`Action`]s come out.
 //!
 //! A request ends once, as success, failure or expiry, whatever arrives and in whatever order:
 //!

@@ -1,4 +1,6 @@
-//! Pure: [`Failure`], what went wrong in a task, told so that the other side can read it in its own language.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Failure`], what went wrong in a task, told so that the other side can read it in its own language.
 
 use std::{any::type_name, error::Error, fmt};
 

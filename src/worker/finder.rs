@@ -1,4 +1,6 @@
-//! Pure: which worker can run which task, and which of them gets the next request.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Which worker can run which task, and which of them gets the next request.
 //!
 //! A worker is known by its topic, for as long as it is heard of. Source: `taskflow.engines.worker_based.types`
 //! (`ProxyWorkerFinder`), which picks at random; here the one with the fewest open requests is picked, and of

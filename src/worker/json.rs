@@ -1,4 +1,6 @@
-//! Pure: bytes to JSON values and back, with the liberties that Python takes.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Bytes to JSON values and back, with the liberties that Python takes.
 
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -1,4 +1,6 @@
-//! Pure: the states that a request goes through, which step may follow which, and when it expires.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The states that a request goes through, which step may follow which, and when it expires.
 
 use std::{fmt, str::FromStr, time::Duration};
 

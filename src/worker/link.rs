@@ -6,7 +6,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::transport::{Consumer, Incoming, Message, Transport, TransportError};
-use crate::{future::BoxFuture, backoff::Backoff};
+use crate::{backoff::Backoff, future::BoxFuture};
 
 /// How often a message is sent before that has failed, and how long after each other. As the original has it.
 const TRIES: u32 = 3;

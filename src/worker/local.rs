@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::{
-    future::BoxFuture,
     clock::{Clock, TokioClock},
+    future::BoxFuture,
     worker::transport::{
         Consumer, Deliveries, Incoming, Message, Receipt, Settlement, Transport, TransportError,
     },

@@ -1,4 +1,6 @@
-//! Pure: the messages between executor and worker, from and to JSON.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The messages between executor and worker, from and to JSON.
 //!
 //! An executor sends [`Notify`] and a worker answers [`NotifyReply`]; an executor sends a [`Request`] and a worker
 //! answers with several [`Response`]s. Reading accepts what TaskFlow accepts and refuses what it refuses (see

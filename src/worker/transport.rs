@@ -17,7 +17,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{future::BoxFuture, clock::Clock};
+use crate::{clock::Clock, future::BoxFuture};
 
 /// Carries messages between executors and workers. Clones of one transport share its connection.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {

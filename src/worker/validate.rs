@@ -1,4 +1,6 @@
-//! Pure: which messages are accepted, and why not the others: exactly those that TaskFlow's validators accept.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Which messages are accepted, and why not the others: exactly those that TaskFlow's validators accept.
 //!
 //! The messages of [`super::message`] are validated as they are read; these functions are for tools that look at
 //! messages without reading them.

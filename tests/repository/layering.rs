@@ -6,17 +6,18 @@
 mod source;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use source::{paths_in, tokens};
+use source::{Named, paths_in, tokens};
 
 /// The modules from the top layer down, each with those it may import. A submodule that stands alone here is a
 /// leaf that layers between it and its parent may use.
 const LAYERS: &[(&str, &[&str])] = &[
     ("guide", &[]),
-    ("testing", &["backend", "backend::path", "clock", "task"]),
+    ("testing", &["backend", "backend::path", "clock", "future", "task"]),
     (
         "coordinator",
         &[
@@ -24,28 +25,45 @@ const LAYERS: &[(&str, &[&str])] = &[
             "queue",
             "group",
             "lease",
-            "group::member",
             "share",
             "session",
-            "session::timing",
             "error",
             "config",
+            "member",
             "backend",
             "backend::path",
             "task",
             "clock",
+            "random",
             "ring",
         ],
     ),
     ("board", LEASED),
     ("queue", LEASED),
-    ("worker", &["ring", "backoff", "backend", "task", "clock"]),
+    ("worker", &["ring", "backoff", "future", "task", "clock"]),
     (
         "group",
         &[
-            "group::member",
             "share",
             "session",
+            "error",
+            "member",
+            "backend",
+            "backend::path",
+            "clock",
+            "backoff",
+            "random",
+            "ring",
+        ],
+    ),
+    (
+        "lease",
+        &["session", "error", "member", "backend", "backend::path", "task", "backoff", "random", "future"],
+    ),
+    ("share", &["session", "clock"]),
+    (
+        "session",
+        &[
             "session::timing",
             "error",
             "config",
@@ -54,29 +72,27 @@ const LAYERS: &[(&str, &[&str])] = &[
             "task",
             "clock",
             "backoff",
-            "ring",
+            "random",
+            "future",
         ],
     ),
-    ("lease", &["session", "error", "group::member", "backend", "backend::path", "task"]),
-    ("share", &["session", "clock"]),
-    (
-        "session",
-        &["session::timing", "error", "config", "backend", "backend::path", "task", "clock", "backoff"],
-    ),
-    ("error", &["config", "group::member", "session::timing", "backend", "backend::path", "ring"]),
-    ("config", &["group::member", "session::timing", "backend", "backend::path", "clock", "ring"]),
-    ("group::member", &["backend::path", "ring"]),
-    ("session::timing", &["clock"]),
-    ("backend", &["backend::path", "task", "clock"]),
+    ("error", &["config", "member", "backend", "backend::path", "ring"]),
+    ("config", &["member", "session::timing", "backend", "backend::path", "ring"]),
+    ("member", &["backend::path"]),
+    ("session::timing", &[]),
+    ("backend", &["backend::path", "task", "clock", "future"]),
     ("backend::path", &[]),
     ("task", &[]),
     ("clock", &[]),
     ("backoff", &[]),
+    ("random", &[]),
+    ("future", &[]),
     ("ring", &[]),
 ];
 
 /// What the recipes that rest on a lease may import.
-const LEASED: &[&str] = &["lease", "session", "error", "backend", "backend::path", "task", "clock"];
+const LEASED: &[&str] =
+    &["lease", "session", "error", "backend", "backend::path", "clock", "backoff", "random"];
 
 /// The files that have to be pure, as soon as they exist: whole folders end with a slash.
 const PURE: &[&str] = &[
@@ -89,11 +105,15 @@ const PURE: &[&str] = &[
     "src/group/member.rs",
     "src/group/rebalance.rs",
     "src/queue/entry.rs",
+    "src/member.rs",
     "src/queue/layout.rs",
+    "src/queue/moves.rs",
+    "src/queue/names.rs",
     "src/queue/value.rs",
     "src/ring.rs",
     "src/ring/",
     "src/session/deadline.rs",
+    "src/session/rivals.rs",
     "src/session/timing.rs",
     "src/worker/amqp/url.rs",
     "src/worker/engine.rs",
@@ -112,14 +132,14 @@ fn check(path: &str, text: &str) -> Vec<String> {
         return Vec::new();
     }
     let module = module_of(path);
-    let paths = paths_in(&module, &tokens(text));
+    let paths: Vec<_> = paths_in(&module, &tokens(text)).into_iter().map(|named| named.path).collect();
     let mut wrong = Vec::new();
     if !module.is_empty() {
         check_arrows(&module, &paths, &mut wrong);
     }
-    let pure = text.starts_with("//! Pure:");
+    let pure = text.lines().any(|line| line.starts_with("// Pure:"));
     if !pure && PURE.iter().any(|name| path == *name || name.ends_with('/') && path.starts_with(name)) {
-        wrong.push("does not open with `//! Pure:`".into());
+        wrong.push("has no line `// Pure:`".into());
     }
     if pure {
         let impure = paths.iter().filter(|path| is_impure(path));
@@ -157,6 +177,65 @@ fn check_arrows(module: &[String], paths: &[Vec<String>], wrong: &mut Vec<String
             Some((to, _)) if to == from || allowed.contains(&to) => {}
             Some((to, _)) => wrong.push(format!("names `{name}`, but `{from}` may not lean on `{to}`")),
         }
+    }
+}
+
+/// The files that lean on each other in a circle, each with those in it that it leans on. What a file hands on by
+/// `pub use` it does not lean on; whoever imports that leans on the file that owns it.
+fn circles(sources: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
+    let named: BTreeMap<String, Vec<Named>> = sources
+        .iter()
+        .filter(|(path, _)| !path.ends_with("/tests.rs"))
+        .map(|(path, text)| (module_of(path), text))
+        .map(|(module, text)| (module.join("::"), paths_in(&module, &tokens(text))))
+        .collect();
+    let mut leans: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, paths) in &named {
+        let on = paths.iter().filter(|path| !path.is_export).filter_map(|named_here| {
+            let path = within(module, &named_here.path, &named)?;
+            Some(owner(&path, &named, 0)).filter(|owner| owner != module)
+        });
+        leans.insert(module.clone(), on.collect());
+    }
+    let reached: BTreeMap<_, _> = leans.keys().map(|module| (module, reached_from(module, &leans))).collect();
+    let in_circle = |module: &String| reached[module].contains(module);
+    let circles = leans.iter().filter(|(module, _)| in_circle(module)).map(|(module, on)| {
+        let back = on.iter().filter(|on| reached[*on].contains(module)).cloned();
+        (module.clone(), back.collect())
+    });
+    circles.collect()
+}
+
+/// All files that a file leans on, and those that they lean on.
+fn reached_from(module: &str, leans: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut reached = BTreeSet::new();
+    let mut ahead = vec![module];
+    while let Some(module) = ahead.pop() {
+        ahead.extend(leans[module].iter().filter(|on| reached.insert((*on).clone())).map(String::as_str));
+    }
+    reached
+}
+
+/// A path into this crate without the leading `crate`; `None` for another crate.
+fn within(module: &str, path: &[String], named: &BTreeMap<String, Vec<Named>>) -> Option<Vec<String>> {
+    if path[0] == "crate" {
+        return Some(path[1..].to_vec());
+    }
+    let child = if module.is_empty() { path[0].clone() } else { format!("{module}::{}", path[0]) };
+    let own = module.split("::").filter(|part| !part.is_empty()).map(String::from);
+    named.contains_key(&child).then(|| own.chain(path.iter().cloned()).collect())
+}
+
+/// The file that owns what a path leads to, also where other files hand it on.
+fn owner(path: &[String], named: &BTreeMap<String, Vec<Named>>, depth: usize) -> String {
+    let modules = (0..=path.len()).rev().map(|len| (len, path[..len].join("::")));
+    let (len, module) = modules.into_iter().find(|(_, name)| named.contains_key(name)).unwrap_or_default();
+    let Some(item) = path.get(len).filter(|_| depth < 8) else { return module };
+    let handed_on =
+        named.get(&module).into_iter().flatten().find(|it| it.is_export && it.path.last() == Some(item));
+    match handed_on.and_then(|it| within(&module, &it.path, named)) {
+        Some(on) => owner(&on, named, depth + 1),
+        None => module,
     }
 }
 
@@ -220,6 +299,45 @@ fn every_source_file_keeps_to_its_layer() {
 }
 
 #[test]
+fn no_files_lean_on_each_other_in_a_circle() {
+    let found = circles(&sources());
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_circle_is_found_however_its_files_name_each_other() {
+    let circle = |texts: &[(&str, &str)]| {
+        let sources: Vec<_> =
+            texts.iter().map(|(path, text)| (format!("src/{path}.rs"), (*text).to_string())).collect();
+        circles(&sources).into_keys().collect::<Vec<_>>()
+    };
+    let (a, b) = ("a", "b");
+    for texts in [
+        &[(a, "use crate::b::B; pub struct A;"), (b, "use crate::a::A; pub struct B;")][..],
+        &[(a, "fn f() -> crate::b::B { todo!() }"), (b, "use super::a::{self, A};")],
+        &[("lib", "pub use a::A;"), (a, "use crate::b::B;"), (b, "use crate::A;")],
+    ] {
+        assert_eq!(circle(texts), [a, b], "{texts:?}");
+    }
+    let parent = [("x", "mod y; use self::y::Y; pub struct X;"), ("x/y", "use super::X; pub struct Y;")];
+    assert_eq!(circle(&parent), ["x", "x::y"]);
+    let long = [
+        (a, "use crate::b::B;"),
+        (b, "use crate::c::C;"),
+        ("c", "use crate::a::A;"),
+        ("d", "use crate::a::A;"),
+    ];
+    assert_eq!(circle(&long), ["a", "b", "c"]);
+    for texts in [
+        &[("x", "mod y; mod z; pub use self::y::Y;"), ("x/y", "pub struct Y;"), ("x/z", "use super::Y;")][..],
+        &[(a, "use crate::b::B;"), (b, "#[cfg(test)]\nmod tests { use crate::a::A; }")],
+        &[(a, "use crate::b::B; use crate::c::C;"), (b, "use crate::c::C;"), ("c", "")],
+    ] {
+        assert_eq!(circle(texts), [""; 0], "{texts:?}");
+    }
+}
+
+#[test]
 fn the_allowed_arrows_run_downward_so_there_is_no_cycle() {
     for (place, (from, allowed)) in LAYERS.iter().enumerate() {
         for to in *allowed {
@@ -270,11 +388,11 @@ fn comments_texts_tests_and_downward_imports_are_fine() {
 
 #[test]
 fn a_leaf_may_be_used_from_below_its_parent_but_leans_on_little_itself() {
-    let leaf = "use crate::group::member::MemberId;";
+    let leaf = "use crate::session::timing::Timing;";
     assert_eq!(check("src/config.rs", leaf), [""; 0]);
-    assert_eq!(check("src/config.rs", "use crate::group::View;").len(), 1);
-    assert_eq!(check("src/group/member.rs", "//! Pure: x\nuse super::View;").len(), 1);
-    assert_eq!(check("src/backend/path.rs", "//! Pure: x\nuse super::Error;").len(), 1);
+    assert_eq!(check("src/config.rs", "use crate::session::Live;").len(), 1);
+    assert_eq!(check("src/session/timing.rs", "// Pure: x\nuse super::Live;").len(), 1);
+    assert_eq!(check("src/backend/path.rs", "// Pure: x\nuse super::Error;").len(), 1);
 }
 
 #[test]
@@ -304,19 +422,19 @@ fn a_pure_file_that_knows_a_runtime_a_clock_or_dice_is_found() {
         "fn f() -> f64 { fastrand::f64() }",
         "fn f() { uuid::Uuid::new_v4(); }",
     ] {
-        let wrong = check("src/group/engine.rs", &format!("//! Pure: x\n{text}"));
+        let wrong = check("src/group/engine.rs", &format!("// Pure: x\n{text}"));
         assert_eq!(wrong.len(), 1, "{text}\n{wrong:?}");
         assert!(wrong[0].contains("is pure and names"), "{wrong:?}");
         assert_eq!(check("src/group/driver.rs", text), [""; 0], "{text}");
     }
-    let fine = "//! Pure: no tokio.\nuse std::time::Duration;\nuse crate::clock::Moment;\n/// Not `Instant::now`.\nfn f() {}";
+    let fine = "// Pure: no tokio.\nuse std::time::Duration;\nuse crate::clock::Moment;\n/// Not `Instant::now`.\nfn f() {}";
     assert_eq!(check("src/group/engine.rs", fine), [""; 0]);
 }
 
 #[test]
 fn a_file_that_ought_to_be_pure_and_does_not_say_so_is_found() {
     for path in ["src/ring/hash.rs", "src/group/engine.rs"] {
-        assert_eq!(check(path, "//! Some text."), [format!("{path} does not open with `//! Pure:`")]);
+        assert_eq!(check(path, "//! Some text."), [format!("{path} has no line `// Pure:`")]);
     }
     assert_eq!(check("src/group/driver.rs", "//! Some text."), [""; 0]);
 }

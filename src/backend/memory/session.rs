@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Ensemble,
+    ensemble::Ensemble,
     state::{Kind, State, WatchId},
 };
 use crate::backend::{

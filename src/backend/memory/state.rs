@@ -9,11 +9,17 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    LostReply,
-    tree::{Change, Tree},
-};
+use super::tree::{Change, Tree};
 use crate::backend::{CommitError, Done, Error, Fired, Loss, Op, SessionId, SessionState, path::ZnodePath};
+
+/// When the reply to a write gets lost; see [`Memory::lose_reply`](super::Memory::lose_reply).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LostReply {
+    /// The request never arrived: nothing was applied.
+    BeforeApplying,
+    /// The request arrived and was answered, only the answer is missing.
+    AfterApplying,
+}
 
 #[derive(Debug)]
 pub(super) struct State {

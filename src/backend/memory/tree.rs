@@ -1,4 +1,6 @@
-//! Pure: the tree of znodes, and transactions on it that are undone when one of their operations fails.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The tree of znodes, and transactions on it that are undone when one of their operations fails.
 //!
 //! What ZooKeeper 3.8 does, down to the order of its checks: the differential test compares the two. A failed
 //! transaction is rolled back from a log of what it replaced, so that a commit costs what it touches, however

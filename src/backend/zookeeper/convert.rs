@@ -1,4 +1,6 @@
-//! Pure: what the client crate says, in the words of the seam, and the size of requests.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! What the client crate says, in the words of the seam, and the size of requests.
 
 use zookeeper_client as zk;
 

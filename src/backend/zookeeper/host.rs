@@ -1,4 +1,6 @@
-//! Pure: [`Hosts`] and [`HostPort`], the addresses of an ensemble, validated before the client crate sees them.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Hosts`] and [`HostPort`], the addresses of an ensemble, validated before the client crate sees them.
 
 use std::{fmt, net::Ipv6Addr, str::FromStr, time::Duration};
 

@@ -1,4 +1,6 @@
-//! Pure: eight lanes.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Eight lanes.
 
 use std::arch::x86_64::*;
 

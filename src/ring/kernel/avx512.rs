@@ -1,4 +1,6 @@
-//! Pure: sixteen lanes; rotation and each function of a round are one instruction.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Sixteen lanes; rotation and each function of a round are one instruction.
 
 use std::arch::x86_64::*;
 

@@ -1,4 +1,6 @@
-//! Pure: one loop over the lanes, of which the compiler makes vectors on any machine.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! One loop over the lanes, of which the compiler makes vectors on any machine.
 
 use super::{
     BLOCK, Block, Points, UUID, message,

@@ -1,4 +1,6 @@
-//! Pure: the message that MD5 makes of a text: the text, a byte 0x80, zeros, and the number of bits.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The message that MD5 makes of a text: the text, a byte 0x80, zeros, and the number of bits.
 
 /// How many blocks of 64 bytes a text has, with the padding.
 #[inline]

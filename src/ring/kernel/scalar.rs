@@ -1,4 +1,6 @@
-//! Pure: one key at a time, for single lookups.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! One key at a time, for single lookups.
 
 use std::hint::black_box;
 

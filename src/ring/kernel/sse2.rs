@@ -1,4 +1,6 @@
-//! Pure: four lanes, which every x86-64 has.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Four lanes, which every x86-64 has.
 
 use std::arch::x86_64::*;
 

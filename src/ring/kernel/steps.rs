@@ -1,4 +1,6 @@
-//! Pure: the 64 steps of MD5, written once for numbers and for vectors of every width.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The 64 steps of MD5, written once for numbers and for vectors of every width.
 
 /// What a message starts from.
 pub(super) const INITIAL: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];

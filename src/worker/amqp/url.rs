@@ -1,4 +1,6 @@
-//! Pure: reads `amqp://` URLs the way kombu does, without ever showing the password.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Reads `amqp://` URLs the way kombu does, without ever showing the password.
 //!
 //! Differences from kombu, each an error here: options other than `heartbeat`, several brokers, `amqps://`, an empty
 //! host, and a user without a password.

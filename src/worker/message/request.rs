@@ -1,4 +1,6 @@
-//! Pure: [`Request`], what an executor wants of a worker.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Request`], what an executor wants of a worker.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
-//! Pure: [`Response`], what a worker says of a request.
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Response`], what a worker says of a request.
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};

@@ -60,8 +60,17 @@ pub(crate) fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// All paths outside of test code, those into this crate in full: `crate`, module, item.
-pub(crate) fn paths_in(file: &[String], tokens: &[String]) -> Vec<Vec<String>> {
+/// A path that a source text names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// In full: `crate`, module, item, or the crate that it leads into.
+    pub(crate) path: Vec<String>,
+    /// Whether it is only handed on, by `pub use`.
+    pub(crate) is_export: bool,
+}
+
+/// All paths outside of test code.
+pub(crate) fn paths_in(file: &[String], tokens: &[String]) -> Vec<Named> {
     let token = |at: usize| tokens.get(at).map_or("", String::as_str);
     let mut found = Vec::new();
     let mut module = file.to_vec();
@@ -89,7 +98,10 @@ pub(crate) fn paths_in(file: &[String], tokens: &[String]) -> Vec<Vec<String>> {
             head if is_word(head) && (token(at) == "::" || token(start.wrapping_sub(1)) == "use") => {
                 let mut paths = Vec::new();
                 at = read_paths(tokens, start, &[], &mut paths);
-                found.extend(paths.into_iter().map(|path| in_full(&module, path)));
+                let is_export = token(start.wrapping_sub(1)) == "use"
+                    && ["pub", ")"].contains(&token(start.wrapping_sub(2)));
+                let named = |path| Named { path: in_full(&module, path), is_export };
+                found.extend(paths.into_iter().map(named));
             }
             _ => {}
         }
