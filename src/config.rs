@@ -26,7 +26,7 @@
 //! | `retry_backoff`, `max_retry_interval` | the field of that name | the same |
 //! | `member_id` | [`Config::member_id`] | text |
 //! | `label` | [`Config::label`] | `plain` or `python-bytes` |
-//! | `replicas` | [`Config::replicas`] | a number |
+//! | `replicas`, `max_request_bytes` | the field of that name | a number |
 //! | `randomize_hosts` | nothing | `true`: the hosts are always tried in random order |
 //! | `use_ssl` | nothing | `false`: TLS is not supported yet |
 //!
@@ -46,7 +46,7 @@ pub(crate) use self::url::Servers;
 use crate::backend::zookeeper::{HostError, ZooKeeper};
 pub use crate::session::timing::TimingError;
 use crate::{
-    backend::{Connector, path::ZnodePath},
+    backend::{Connector, MAX_REQUEST_BYTES, path::ZnodePath},
     member::MemberId,
     ring::Label,
     session::timing::{Timing, Wanted},
@@ -120,6 +120,10 @@ pub struct Config {
     pub retry_backoff: Duration,
     /// The longest such delay. Default: 30 s.
     pub max_retry_interval: Duration,
+    /// The largest request that is sent to ZooKeeper servers, in bytes. Default:
+    /// [`MAX_REQUEST_BYTES`], which is right for servers with the usual `jute.maxbuffer` of 1 MiB. For others, set it to
+    /// about a kilobyte less than that. A backend of [`Config::for_backend`] has a limit of its own.
+    pub max_request_bytes: usize,
     /// Determines every random number and id of the coordinator, for tests that repeat a run. Default: `None`, others
     /// each time. Never give two members of a fleet the same: their ids would be equal.
     pub seed: Option<u64>,
@@ -152,6 +156,7 @@ impl Default for Config {
             membership_check: Duration::from_secs(10),
             retry_backoff: Duration::from_secs(1),
             max_retry_interval: Duration::from_secs(30),
+            max_request_bytes: MAX_REQUEST_BYTES,
             seed: None,
             backend: Backend::Unset,
         }
@@ -160,6 +165,9 @@ impl Default for Config {
 
 /// The largest [`Config::replicas`].
 const MAX_REPLICAS: u32 = 100_000;
+
+/// With less, a claim or a heartbeat would not fit; with more, the lengths on the wire end.
+const REQUEST_BYTES: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024 * 1024;
 
 /// The protocol counts session timeouts in milliseconds, and timers end somewhere too.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
@@ -251,6 +259,12 @@ impl Config {
         self
     }
 
+    /// Sets [`Config::max_request_bytes`].
+    pub fn max_request_bytes(mut self, bytes: usize) -> Config {
+        self.max_request_bytes = bytes;
+        self
+    }
+
     /// Sets [`Config::seed`].
     pub fn seed(mut self, seed: u64) -> Config {
         self.seed = Some(seed);
@@ -294,7 +308,7 @@ impl Config {
     pub(crate) fn connector(&self) -> Result<Arc<dyn Connector>, ConfigError> {
         match &self.backend {
             Backend::Unset => Err(ConfigError::NoBackend),
-            Backend::Servers(servers) => connector(servers),
+            Backend::Servers(servers) => connector(servers, self.max_request_bytes),
             Backend::Custom(connector) => Ok(connector.clone()),
         }
     }
@@ -333,6 +347,11 @@ impl Config {
         if !(1..=MAX_REPLICAS).contains(&self.replicas) {
             return Err(setting("replicas", format!("it is {}, not in 1..={MAX_REPLICAS}", self.replicas)));
         }
+        if !REQUEST_BYTES.contains(&self.max_request_bytes) {
+            let (least, most) = (REQUEST_BYTES.start(), REQUEST_BYTES.end());
+            let problem = format!("it is {}, not in {least}..={most}", self.max_request_bytes);
+            return Err(setting("max_request_bytes", problem));
+        }
         for (name, duration) in [
             ("session_timeout", Some(self.session_timeout)),
             ("heartbeat", self.heartbeat),
@@ -351,9 +370,10 @@ impl Config {
 }
 
 #[cfg(feature = "zookeeper")]
-fn connector(servers: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
+fn connector(servers: &Servers, max_request_bytes: usize) -> Result<Arc<dyn Connector>, ConfigError> {
     let bad = |error: HostError| ConfigError::Url { part: "hosts", problem: error.to_string() };
-    let connector = ZooKeeper::new(servers.hosts.join(",").parse().map_err(bad)?);
+    let connector =
+        ZooKeeper::new(servers.hosts.join(",").parse().map_err(bad)?).max_request_bytes(max_request_bytes);
     Ok(match &servers.auth {
         Some(auth) => Arc::new(connector.digest(&auth.user, &auth.password)),
         None => Arc::new(connector),
@@ -361,7 +381,7 @@ fn connector(servers: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
 }
 
 #[cfg(not(feature = "zookeeper"))]
-fn connector(_: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
+fn connector(_: &Servers, _: usize) -> Result<Arc<dyn Connector>, ConfigError> {
     Err(ConfigError::NotBuiltIn)
 }
 

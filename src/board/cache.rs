@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     layout::{Place, lock_of},
-    posting::{Posting, PostingError, Priority},
+    posting::{Posting, PostingError, Priority, max_posting_bytes},
 };
 use crate::{
     backend::{Stat, Znode, path::ZnodePath},
@@ -39,9 +39,14 @@ impl Known {
     pub(super) fn read(
         path: &ZnodePath,
         found: Result<Option<Znode>, Denied>,
+        max_request_bytes: usize,
     ) -> Option<Result<Known, PostingError>> {
+        let limit = max_posting_bytes(max_request_bytes);
         match found {
             Ok(None) => None,
+            Ok(Some((data, _))) if data.len() > limit => {
+                Some(Err(PostingError::TooLarge { bytes: data.len(), limit }))
+            }
             Ok(Some((data, stat))) => {
                 Some(Posting::decode(&data).and_then(|posting| Known::new(path, posting, data, stat)))
             }

@@ -93,7 +93,7 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
         is_fresh = true;
         let found = live.session.get(&known.path).await;
         let found = found.map_err(|error| Error::from_backend(error, &known.path))?;
-        match Known::read(&known.path, Ok(found)) {
+        match Known::read(&known.path, Ok(found), live.session.max_request_bytes()) {
             None => {
                 shared.mark(Mark::Removed(known));
                 return Ok(Err(Denied::Gone));

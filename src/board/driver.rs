@@ -72,7 +72,7 @@ impl Contents for Driver {
         };
         let found = read_each(&*live.session, &unknown, &shared.sizes).await?;
         for (path, found) in unknown.iter().zip(found) {
-            match Known::read(path, found) {
+            match Known::read(path, found, live.session.max_request_bytes()) {
                 Some(Ok(known)) => {
                     seen.read.insert(path.name().into(), Arc::new(known));
                 }

@@ -16,7 +16,7 @@ use super::{
     error::BoardError,
     job::Job,
     layout::Child,
-    posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
+    posting::{Posting, PostingError, Priority, max_posting_bytes},
     shared::{Handle, Shared},
 };
 use crate::{
@@ -84,8 +84,9 @@ impl Post {
             _ => return Err(BoardError::Details { name: posting.name().into_owned() }),
         }
         let data = posting.encode();
-        if data.len() > MAX_POSTING_BYTES {
-            let reason = PostingError::TooLarge { bytes: data.len() };
+        let limit = max_posting_bytes(handle.shared.leases.access().max_request_bytes());
+        if data.len() > limit {
+            let reason = PostingError::TooLarge { bytes: data.len(), limit };
             return Err(BoardError::TooLarge { name: posting.name().into_owned(), reason });
         }
         handle.shared.run("post", create(handle.clone(), uuid, posting, data)).await?
@@ -165,7 +166,7 @@ async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardEr
                     matches!(found, Ok(Some((_, stat))) if stat.czxid == czxid)
                 };
                 let ours = paths.iter().zip(found).find(|(_, found)| is_ours(found));
-                Ok(ours.and_then(|(path, found)| Known::read(path, found)?.ok()))
+                Ok(ours.and_then(|(path, found)| Known::read(path, found, live.session.max_request_bytes())?.ok()))
             })
         }
     });

@@ -7,8 +7,11 @@ use crate::{
     lease::LeaseLost,
 };
 
-/// The largest value of an entry. The rest of a request is for what is added when it is taken: worker, claim.
-pub const MAX_VALUE_BYTES: usize = MAX_REQUEST_BYTES - 16 * 1024;
+/// What of a request is kept for what is added to a value when it is taken: worker, claim.
+pub(super) const RESERVED_BYTES: usize = 16 * 1024;
+
+/// The largest value of an entry, unless [`Config::max_request_bytes`](crate::Config::max_request_bytes) says otherwise.
+pub const MAX_VALUE_BYTES: usize = MAX_REQUEST_BYTES - RESERVED_BYTES;
 
 /// What somebody who uses a queue sees. A variant exists where a caller would act differently.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -49,10 +52,12 @@ pub enum QueueError {
     #[error("not to be written as JSON: {0}")]
     Payload(String),
     /// The value is larger than the store takes. It was not sent.
-    #[error("a value of {bytes} bytes exceeds the limit of {MAX_VALUE_BYTES} bytes")]
+    #[error("a value of {bytes} bytes exceeds the limit of {limit} bytes")]
     TooLarge {
         /// The size of the value.
         bytes: usize,
+        /// The limit: [`MAX_VALUE_BYTES`], or less or more with other servers.
+        limit: usize,
     },
     /// The queue is as long as it may be. Nothing was put; try again when something was taken.
     #[error("the queue has {len} entries and may have {max_len}")]

@@ -14,7 +14,7 @@ use super::{
     ahead::Ahead,
     cache::EntryCache,
     entry::Entry,
-    error::{MAX_VALUE_BYTES, QueueError},
+    error::{QueueError, RESERVED_BYTES},
     fill::Fill,
     layout::Layout,
     moves::Moves,
@@ -123,7 +123,8 @@ impl Shared {
     pub(super) fn checked(&self, value: &Value) -> Result<Vec<u8>, QueueError> {
         let data = value.data();
         let bytes = data.len();
-        if bytes > MAX_VALUE_BYTES { Err(QueueError::TooLarge { bytes }) } else { Ok(data) }
+        let limit = self.leases.access().max_request_bytes().saturating_sub(RESERVED_BYTES);
+        if bytes > limit { Err(QueueError::TooLarge { bytes, limit }) } else { Ok(data) }
     }
 }
 

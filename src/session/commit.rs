@@ -133,3 +133,6 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,7 +188,8 @@ async fn a_request_that_is_too_large_is_not_sent_and_the_largest_allowed_one_is_
     let session = open(&shared_server().await.connect_string(), 5 * SECOND).await;
     let node = path("/large");
     let create = |bytes| session.commit(vec![Op::create(&node, vec![7; bytes], CreateMode::Ephemeral)]);
-    let Err(CommitError { index: None, error: Error::TooLarge { bytes } }) = create(MAX_REQUEST_BYTES).await
+    let Err(CommitError { index: None, error: Error::TooLarge { bytes, .. } }) =
+        create(MAX_REQUEST_BYTES).await
     else {
         panic!("it was sent");
     };

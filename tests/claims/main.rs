@@ -6,6 +6,8 @@ mod board;
 mod cancel;
 mod ledger;
 #[cfg(feature = "zookeeper")]
+mod limits;
+#[cfg(feature = "zookeeper")]
 mod processes;
 mod queue;
 mod regressions;

@@ -42,7 +42,7 @@ async fn what_cannot_be_posted_is_refused_before_anything_is_sent(store: Store) 
     }
     for letter in ["x", "é"] {
         let error = refused(board.post(letter.repeat(MAX_POSTING_BYTES)).await);
-        let BoardError::TooLarge { reason: PostingError::TooLarge { bytes }, .. } = error else {
+        let BoardError::TooLarge { reason: PostingError::TooLarge { bytes, .. }, .. } = error else {
             panic!("{error}")
         };
         assert!(bytes > MAX_POSTING_BYTES * if letter == "x" { 1 } else { 6 });

@@ -116,7 +116,7 @@ async fn what_can_never_be_put_is_refused_before_it_is_sent(store: Store) {
         }
     }
     let large = queue.put("x".repeat(MAX_VALUE_BYTES)).await;
-    assert!(matches!(large, Err(QueueError::TooLarge { bytes }) if bytes > MAX_VALUE_BYTES), "{large:?}");
+    assert!(matches!(large, Err(QueueError::TooLarge { bytes, .. }) if bytes > MAX_VALUE_BYTES), "{large:?}");
     let unwritable = std::collections::BTreeMap::from([(vec![1], 2)]);
     assert!(matches!(queue.put(unwritable).await, Err(QueueError::Payload(_))));
     assert_eq!(agent.faults().calls().writes, writes);
