@@ -45,6 +45,7 @@ mod delivery;
 mod entry;
 mod error;
 mod fill;
+mod labels;
 mod layout;
 mod moves;
 mod names;

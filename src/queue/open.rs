@@ -116,6 +116,7 @@ impl OpenQueue {
             sizes: Sizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Fill::default(),
+            labels: Mutex::default(),
             ended: Notify::new(),
             moves: Moves { layout, max_attempts: options.max_attempts },
             max_len: options.max_len,

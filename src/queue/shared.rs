@@ -16,6 +16,7 @@ use super::{
     entry::Entry,
     error::{QueueError, RESERVED_BYTES},
     fill::Fill,
+    labels::Labels,
     layout::Layout,
     moves::Moves,
     names::{path_of, readable},
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) sizes: Sizes,
     pub(super) receipts: Receipts,
     pub(super) fill: Fill,
+    pub(super) labels: Mutex<Labels>,
     /// Told when something has ended here: results are to be counted.
     pub(super) ended: Notify,
 }
@@ -66,9 +68,16 @@ impl Shared {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn labels(&self) -> MutexGuard<'_, Labels> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds what this process has put, if the store has told its name.
     pub(super) fn added(&self, path: Option<&ZnodePath>) {
         let entry = path.and_then(|path| path.name().parse::<Entry>().ok());
+        if let Some(entry) = &entry {
+            self.labels().add(entry);
+        }
         if entry.is_some_and(|entry| self.cache().add(entry)) {
             self.listing.note_local_change();
         } else {

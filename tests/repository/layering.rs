@@ -106,6 +106,7 @@ const PURE: &[&str] = &[
     "src/group/rebalance.rs",
     "src/queue/entry.rs",
     "src/member.rs",
+    "src/queue/labels.rs",
     "src/queue/layout.rs",
     "src/queue/moves.rs",
     "src/queue/names.rs",
