@@ -5,7 +5,7 @@ mod shared;
 mod work;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex},
 };
@@ -92,7 +92,7 @@ impl PartitionCoordinator {
                 me: MemberId::from(Random::new(None).uuid()),
                 config,
                 backing: None,
-                groups: Mutex::new(Some(HashMap::new())),
+                groups: Mutex::new(Some(BTreeMap::new())),
                 tasks: Arc::new(Tasks::new()),
                 end: tokio::sync::Mutex::default(),
             }),
@@ -127,7 +127,7 @@ impl PartitionCoordinator {
             me,
             config,
             backing: Some(backing),
-            groups: Mutex::new(Some(HashMap::new())),
+            groups: Mutex::new(Some(BTreeMap::new())),
             tasks,
             end: tokio::sync::Mutex::default(),
         };
@@ -281,7 +281,7 @@ impl fmt::Debug for PartitionCoordinator {
         f.debug_struct("PartitionCoordinator")
             .field("member", &self.shared.me)
             .field("session", &self.session_id())
-            .field("groups", &self.shared.lock().iter().flat_map(HashMap::keys).collect::<Vec<_>>())
+            .field("groups", &self.shared.lock().iter().flat_map(BTreeMap::keys).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

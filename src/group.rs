@@ -206,8 +206,9 @@ impl Group {
             let pause = PAUSE.mul_f64(self.random());
             debug!(group = %view.group, attempt, ?pause, "missing from the group; looking again");
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 changed = Self::news(&mut views) => if changed.is_err() { return Err(self.closed(&view)) },
+                () = tokio::time::sleep(pause) => {}
             }
         }
         let view = self.view();
@@ -382,6 +383,7 @@ impl Rebalances {
             }
             let validity = view.acting();
             tokio::select! {
+                biased;
                 changed = self.views.changed() => if changed.is_err() {
                     // Nothing can follow, but what we had has to be given up first.
                     self.is_over = true;
