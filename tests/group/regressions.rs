@@ -5,27 +5,19 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Waker},
     time::Duration,
 };
 
 use apportion::{
     Config, Error, Group, PartitionCoordinator, Share,
-    backend::{
-        BoxFuture, CommitError, Connector, Done, Error as BackendError, Memory, Op, Session, SessionId,
-        SessionState, Stat, Watch, Znode, path::ZnodePath,
-    },
-    clock::Clock,
+    backend::{Connector, Memory, Op, path::ZnodePath},
     group::{Rebalance, Standing},
+    testing::Request,
 };
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
+
+use crate::support::hold::Hold;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -49,126 +41,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     };
     assert!(timeout(120 * SECOND, wait).await.is_ok(), "never: {what}");
-}
-
-/// Sessions of an in-memory ensemble in which something happens at the wrong moment.
-#[derive(Clone)]
-struct Mishaps {
-    memory: Memory,
-    /// Happens once, between the list of the children and the reading of them.
-    between_list_and_read: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
-    /// Creates get no answer.
-    swallows_creates: Arc<AtomicBool>,
-    /// So does the end of a session.
-    swallows_closes: Arc<AtomicBool>,
-}
-
-impl Mishaps {
-    fn new(memory: &Memory) -> Self {
-        Mishaps {
-            memory: memory.clone(),
-            between_list_and_read: Arc::default(),
-            swallows_creates: Arc::default(),
-            swallows_closes: Arc::default(),
-        }
-    }
-}
-
-impl fmt::Debug for Mishaps {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mishaps")
-    }
-}
-
-impl Connector for Mishaps {
-    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, BackendError>> {
-        Box::pin(async move {
-            let inner = self.memory.open(timeout).await?;
-            let session: Arc<dyn Session> = Arc::new(MishapSession { inner, mishaps: self.clone() });
-            Ok(session)
-        })
-    }
-
-    fn clock(&self) -> Arc<dyn Clock> {
-        self.memory.clock()
-    }
-}
-
-#[derive(Debug)]
-struct MishapSession {
-    inner: Arc<dyn Session>,
-    mishaps: Mishaps,
-}
-
-impl Session for MishapSession {
-    fn id(&self) -> SessionId {
-        self.inner.id()
-    }
-
-    fn timeout(&self) -> Duration {
-        self.inner.timeout()
-    }
-
-    fn state(&self) -> watch::Receiver<SessionState> {
-        self.inner.state()
-    }
-
-    fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<Znode>, BackendError>> {
-        self.inner.get(path)
-    }
-
-    fn get_many<'a>(
-        &'a self,
-        paths: &'a [ZnodePath],
-    ) -> BoxFuture<'a, Result<Vec<Option<Znode>>, BackendError>> {
-        Box::pin(async move {
-            let mishap = self.mishaps.between_list_and_read.lock().expect("no test panics with it").take();
-            if let Some(mishap) = mishap {
-                mishap.await;
-            }
-            self.inner.get_many(paths).await
-        })
-    }
-
-    fn children<'a>(
-        &'a self,
-        path: &'a ZnodePath,
-    ) -> BoxFuture<'a, Result<(Vec<String>, Stat), BackendError>> {
-        self.inner.children(path)
-    }
-
-    fn watch_children<'a>(
-        &'a self,
-        path: &'a ZnodePath,
-    ) -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch), BackendError>> {
-        self.inner.watch_children(path)
-    }
-
-    fn watch_node<'a>(
-        &'a self,
-        path: &'a ZnodePath,
-    ) -> BoxFuture<'a, Result<(Option<Stat>, Watch), BackendError>> {
-        self.inner.watch_node(path)
-    }
-
-    fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>> {
-        let creates = ops.iter().any(|op| matches!(op, Op::Create { .. }));
-        if creates && self.mishaps.swallows_creates.load(Ordering::SeqCst) {
-            return Box::pin(std::future::pending());
-        }
-        self.inner.commit(ops)
-    }
-
-    fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), BackendError>> {
-        self.inner.sync(path)
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        if self.mishaps.swallows_closes.load(Ordering::SeqCst) {
-            return Box::pin(std::future::pending());
-        }
-        self.inner.close()
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,8 +85,8 @@ async fn an_empty_share_of_a_lapsed_member_stays_invalid() {
 #[tokio::test(start_paused = true)]
 async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leaves() {
     let memory = Memory::new();
-    let mishaps = Mishaps::new(&memory);
-    let a = connect(mishaps.clone(), "a").await;
+    let (connector, hold) = Hold::on(&memory);
+    let a = connect(connector, "a").await;
     let b = connect(memory.clone(), "b").await;
     let c = connect(memory.clone(), "c").await;
     let (in_a, in_b, in_c) =
@@ -231,20 +103,23 @@ async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leav
     };
     // The next list of `a` is that of the arrival of `d`, and `b` goes before its znode is read. Meanwhile `c` had
     // the time to adopt the membership with `b`.
-    let leaver = Mutex::new(Some(b));
-    let leave = async move {
+    let mut held = hold.after(0, |request| matches!(request, Request::GetMany(_)));
+    let leave = async {
+        held.reached().await;
         sleep(200 * MS).await;
-        let b = leaver.lock().unwrap().take().unwrap();
         b.shutdown().await.unwrap();
         drop(in_b);
+        held.release();
     };
-    *mishaps.between_list_and_read.lock().unwrap() = Some(Box::pin(leave));
     let d = connect(memory.clone(), "d").await;
     let in_d = d.join("g").await.unwrap();
-    for _ in 0..500 {
-        look(&mut of_epoch);
-        sleep(5 * MS).await;
-    }
+    let looks = async {
+        for _ in 0..500 {
+            look(&mut of_epoch);
+            sleep(5 * MS).await;
+        }
+    };
+    tokio::join!(leave, looks);
     assert!(of_epoch.len() >= 3, "{of_epoch:?}");
     assert_eq!(in_d.view().members().len(), 3);
 }
@@ -252,15 +127,16 @@ async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leav
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_cannot_be_made_again_for_want_of_an_answer_ends_the_session() {
     let memory = Memory::new();
-    let mishaps = Mishaps::new(&memory);
-    let coordinator = connect(mishaps.clone(), "a").await;
+    let (connector, hold) = Hold::on(&memory);
+    let coordinator = connect(connector, "a").await;
     let session = coordinator.session_id().unwrap();
-    mishaps.swallows_creates.store(true, Ordering::SeqCst);
+    let creates = |op: &Op| matches!(op, Op::Create { .. });
+    hold.each(move |request| matches!(request, Request::Commit(ops) if ops.iter().any(creates)));
     let operator = memory.open(SECOND).await.unwrap();
     operator.commit(vec![Op::delete(&path("/apportion"), None)]).await.unwrap();
     sleep(12 * SECOND).await;
     assert_ne!(coordinator.session_id(), Some(session), "nothing was confirmed for a timeout");
-    mishaps.swallows_creates.store(false, Ordering::SeqCst);
+    hold.nothing();
     until("a new session", || coordinator.session_id().is_some()).await;
 }
 
@@ -328,10 +204,10 @@ async fn a_session_that_took_long_to_open_has_a_share_as_soon_as_it_has_joined()
 async fn no_task_survives_a_shutdown_that_the_backend_does_not_answer() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let baseline = tasks();
-    let mishaps = Mishaps::new(&Memory::new());
-    let coordinator = connect(mishaps.clone(), "a").await;
+    let (connector, hold) = Hold::on(&Memory::new());
+    let coordinator = connect(connector, "a").await;
     coordinator.join("g").await.unwrap();
-    mishaps.swallows_closes.store(true, Ordering::SeqCst);
+    hold.each(|request| *request == Request::Close);
     let ended = timeout(16 * SECOND, coordinator.shutdown()).await;
     assert!(ended.is_ok(), "it has to end whatever the backend does");
     assert_eq!(tasks(), baseline);

@@ -18,6 +18,8 @@ pub mod events;
 pub mod example;
 #[cfg(feature = "testing")]
 pub mod fleet;
+#[cfg(feature = "testing")]
+pub mod hold;
 mod process;
 pub mod proxy;
 pub mod server;
