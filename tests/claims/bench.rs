@@ -18,6 +18,7 @@ use super::{
 use crate::support::{
     eventually,
     fleet::{SECOND, Store, Via},
+    until,
 };
 
 /// All that can go wrong with something that makes so many writes, and so many calls at which each fault can happen.
@@ -202,8 +203,7 @@ impl Bench {
         self.other.shutdown().await.unwrap();
         let _ = self.victim.shutdown().await;
         let ours = self.looker.id();
-        let over = || async { (self.memory().sessions() == [ours]).then_some(()) };
-        eventually("all sessions are over", PATIENCE, over).await;
+        until("all sessions are over", PATIENCE, || self.memory().sessions() == [ours]).await;
         for folder in ["/place/.posting", "/place/.entities/conductor", "/queue/receipts", "/queue/claims"] {
             assert_eq!(self.children(folder).await, Vec::<String>::new(), "{folder}");
         }

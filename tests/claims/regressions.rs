@@ -22,6 +22,7 @@ use crate::support::{
     eventually,
     fleet::{MS, SECOND, Store},
     hold::Hold,
+    until,
 };
 
 /// The job was on the board, and the poster was told that nothing was done: it would have posted it again.
@@ -62,8 +63,7 @@ async fn markers_of_posts_go_after_an_outage_that_was_longer_than_the_patience()
     bench.memory().expire(bench.victim.session_id().unwrap());
     tokio::time::sleep(5 * bench.store.session_timeout).await;
     bench.memory().refuse_connections(false);
-    let back = || async { board.connected().then_some(()) };
-    eventually("a session", 60 * SECOND, back).await;
+    until("a session", 60 * SECOND, || board.connected()).await;
     board.post("y").await.unwrap();
     bench.heals().await;
     assert!(bench.victim.session_id().is_some());

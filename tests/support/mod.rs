@@ -78,6 +78,15 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
+/// Waits until something holds, looking every few milliseconds.
+///
+/// # Panics
+///
+/// If it did not within `patience`.
+pub async fn until(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+    eventually(what, patience, || std::future::ready(holds().then_some(()))).await;
+}
+
 /// A port of 127.0.0.1 on which nobody listens at the moment.
 ///
 /// Outside of the range from which systems choose the ports of outgoing connections, so that a server that is
