@@ -144,7 +144,7 @@
 //! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, laid out as kombu does it.
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which spread very many keys over the threads of a
 //!   `rayon` pool. Same results, same order.
-//! - `testing`: the conformance suite for backends and the fault-injecting backend.
+//! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.
 //!
 //! No feature changes behaviour.
 

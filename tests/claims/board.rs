@@ -17,6 +17,7 @@ use apportion::{
 use crate::support::{
     eventually,
     fleet::{Agent, SECOND, Store},
+    until,
 };
 
 /// Longer than anything takes that happens at all.
@@ -84,7 +85,7 @@ async fn create(session: &dyn Session, path: &ZnodePath, data: impl Into<Vec<u8>
 
 /// Waits until the board knows as many jobs, without asking the store.
 async fn knows(board: &JobBoard, count: usize) {
-    eventually("jobs", PATIENCE, || async { (board.job_count() == count).then_some(()) }).await;
+    until("jobs", PATIENCE, || board.job_count() == count).await;
 }
 
 /// Waits until exactly these can be claimed, as far as the board knows by itself.

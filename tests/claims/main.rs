@@ -14,8 +14,8 @@ mod regressions;
 mod requests;
 #[cfg(feature = "zookeeper")]
 mod restarts;
+mod session_faults;
 mod soak;
-mod trap;
 
 #[path = "../support/mod.rs"]
 mod support;

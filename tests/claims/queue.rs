@@ -1,9 +1,8 @@
 //! The work queue, in memory and on a real server: what is put, taken, ended and collected, and the znodes after each.
 
-mod between;
+pub(crate) mod between;
 pub(crate) mod every_fault;
 mod foreign;
-pub(crate) mod gate;
 mod golden;
 mod losses;
 mod putting;

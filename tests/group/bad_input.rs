@@ -16,8 +16,8 @@ use proptest::prelude::*;
 use rmpv::Value;
 
 use crate::support::{
-    eventually,
     fleet::{MS, SECOND, Store, create_with_ancestors, on_both_backends, sees, settles_within, universe},
+    until,
 };
 
 /// Names that no znode can have.
@@ -298,8 +298,7 @@ async fn a_ring_that_is_too_large_is_an_error_until_the_member_that_asks_for_it_
         Op::create(&store.path("g").join(id).unwrap(), ours(100_000, &same_ring), CreateMode::Ephemeral)
     });
     greedy.commit(creates.into()).await.unwrap();
-    let refused = || async { (group.view().standing() == Standing::Refused).then_some(()) };
-    eventually("refused", store.round() + SECOND, refused).await;
+    until("refused", store.round() + SECOND, || group.view().standing() == Standing::Refused).await;
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::Ring { .. })), "{outcome:?}");
     greedy.close().await;
@@ -310,8 +309,7 @@ async fn a_member_that_does_not_say_what_ring_it_uses_is_a_mismatch(store: Store
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let newer = store.plain("g", "newer", &ours(1, &[("v", 2.into()), ("label", "chacha".into())])).await;
-    let refused = || async { (group.view().standing() == Standing::Refused).then_some(()) };
-    eventually("refused", store.round() + SECOND, refused).await;
+    until("refused", store.round() + SECOND, || group.view().standing() == Standing::Refused).await;
     let outcome = group.extract_my_subset(universe()).await;
     let Err(Error::RingMismatch { member, theirs, .. }) = outcome else { panic!("{outcome:?}") };
     assert_eq!(member, "newer");

@@ -9,8 +9,8 @@ mod membership;
 mod outages;
 #[cfg(feature = "zookeeper")]
 mod processes;
-mod regressions;
 mod shutdown;
+mod spawnable;
 mod validity;
 #[cfg(feature = "zookeeper")]
 mod wire;

@@ -13,7 +13,7 @@ use std::{
 
 use apportion::backend::{Connector as _, path::ZnodePath};
 
-use crate::support::{Example, Server, eventually, shared_server, zookeeper};
+use crate::support::{Example, Server, eventually, shared_server, until, zookeeper};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 /// The tick of the harness's servers.
@@ -42,10 +42,7 @@ async fn the_alarms_of_an_evaluator_that_shuts_down_are_evaluated_by_the_others_
     let took = fleet.taken_over("b", &theirs, asked).await;
     show("SIGTERM: evaluated by others after", took);
     assert!(took <= Duration::from_millis(500) + CYCLE, "{took:?}");
-    eventually("b says goodbye", PATIENCE, || async {
-        fleet.output("b").contains("stopped; the others know").then_some(())
-    })
-    .await;
+    until("b says goodbye", PATIENCE, || fleet.output("b").contains("stopped; the others know")).await;
     fleet.settled(["a", "c"]).await;
     fleet.check_all_settled_cycles();
 }

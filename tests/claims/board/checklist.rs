@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::support::fleet::{MS, exists, on_both_backends, znode};
+use crate::support::{
+    eventually,
+    fleet::{MS, Store, exists, on_both_backends, znode},
+    until,
+};
 
 async fn a_board_is_connected_until_it_or_its_coordinator_is_closed(store: Store) {
     let (agent, first) = worker(&store, "a").await;
@@ -345,8 +349,7 @@ async fn a_board_in_one_process_is_closed_with_its_last_handle_and_leaves_no_tas
     drop(board);
     assert!(!job.wait(MS).await.unwrap(), "a job keeps its board");
     drop(job);
-    let ended = || async { (crate::support::alive_tasks() == before).then_some(()) };
-    eventually("no tasks", PATIENCE, ended).await;
+    until("no tasks", PATIENCE, || crate::support::alive_tasks() == before).await;
 }
 
 on_both_backends!(

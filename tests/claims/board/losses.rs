@@ -4,7 +4,11 @@ use apportion::{backend::memory::LostReply, board::JobState};
 use serde_json::json;
 
 use super::*;
-use crate::support::fleet::{MS, Reach, exists, on_both_backends, znode};
+use crate::support::{
+    eventually,
+    fleet::{Agent, MS, Reach, SECOND, Store, exists, on_both_backends, znode},
+    until,
+};
 
 const EITHER: [LostReply; 2] = [LostReply::BeforeApplying, LostReply::AfterApplying];
 
@@ -200,7 +204,7 @@ async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_
     let (agent, board) = worker(&store, "a").await;
     board.post("x").await.unwrap();
     agent.suspend();
-    eventually("suspended", PATIENCE, || async { (!board.connected()).then_some(()) }).await;
+    until("suspended", PATIENCE, || !board.connected()).await;
     let reach = match &store.reach {
         Reach::Memory(memory) => {
             memory.refuse_connections(true);
@@ -220,7 +224,7 @@ async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_
         Some(memory) => memory.refuse_connections(false),
         None => agent.resume(),
     }
-    eventually("connected", PATIENCE, || async { board.connected().then_some(()) }).await;
+    until("connected", PATIENCE, || board.connected()).await;
     assert_eq!(names(&board).await, ["x"]);
     claim(&board).await.consume().await.unwrap();
 }
@@ -239,7 +243,7 @@ async fn the_receipts_of_posts_go_when_the_board_is_closed_also_after_an_outage(
     tokio::time::sleep(100 * SECOND).await;
     memory.refuse_connections(false);
     // After so many attempts the next one may be half a minute away.
-    eventually("connected", 2 * PATIENCE, || async { board.connected().then_some(()) }).await;
+    until("connected", 2 * PATIENCE, || board.connected()).await;
     board.post("after").await.unwrap();
     assert_eq!(children(&*observer, &receipts).await.len(), 1);
     board.close().await;

@@ -7,8 +7,8 @@ use crate::{
     bench::{Bench, Trouble, name_of, soon, troubles},
     board::every_fault::Context,
     ledger::{Ledger, Says},
+    session_faults::Fault,
     support::fleet::SECOND,
-    trap::Fault,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,8 @@ impl Script {
             drop(theirs);
             queue = Some(bench.queue_of(&bench.victim).await);
         }
-        let (writes, calls) = (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.trap.calls(fault)));
+        let (writes, calls) =
+            (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.session_faults.calls(fault)));
         bench.plan(trouble);
         let queue = match queue {
             None => open(&bench).await,
@@ -121,7 +122,10 @@ impl Script {
         self.act(&queue, &bench).await;
         bench.heals().await;
         let writes = bench.faults.calls().writes - writes;
-        let calls = Fault::ALL.into_iter().zip(calls).map(|(fault, before)| bench.trap.calls(fault) - before);
+        let calls = Fault::ALL
+            .into_iter()
+            .zip(calls)
+            .map(|(fault, before)| bench.session_faults.calls(fault) - before);
         let calls = calls.collect();
         drop(queue);
         bench.settle_queue().await;
