@@ -7,10 +7,12 @@ mod cancel;
 mod ledger;
 #[cfg(feature = "zookeeper")]
 mod limits;
+mod panics;
 #[cfg(feature = "zookeeper")]
 mod processes;
 mod queue;
 mod regressions;
+mod repeatable;
 mod requests;
 #[cfg(feature = "zookeeper")]
 mod restarts;
