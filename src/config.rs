@@ -21,7 +21,8 @@
 //! | `hosts` | more servers | `host[:port],...`; may be repeated |
 //! | `namespace` | [`Config::namespace`] | `a` or `a/b` |
 //! | `timeout` | [`Config::session_timeout`] | whole seconds, `6s`, `1500ms` |
-//! | `heartbeat`, `lease`, `margin`, `server_tick` | the field of that name | seconds (`0.5`), `1s`, `500ms` |
+//! | `heartbeat`, `margin`, `server_tick` | the field of that name | seconds (`0.5`), `1s`, `500ms` |
+//! | `lease` | [`Config::heartbeat_validity`] | the same |
 //! | `membership_check` or `check_watchers` | [`Config::membership_check`] | the same |
 //! | `retry_backoff`, `max_retry_interval` | the field of that name | the same |
 //! | `member_id` | [`Config::member_id`] | text |
@@ -35,6 +36,7 @@
 //! `randomize_hosts=false`, `use_ssl=true`, and a URL that names neither a host nor an option.
 
 mod error;
+mod file;
 mod option;
 mod url;
 
@@ -105,7 +107,7 @@ pub struct Config {
     ///
     /// It has to be at least three heartbeats, and has to end two heartbeats and a server tick before the session
     /// timeout. Shorter: a member that lost contact stops sooner. Longer: it works through longer outages.
-    pub lease: Option<Duration>,
+    pub heartbeat_validity: Option<Duration>,
     /// How long before its session can expire a member has stopped, by its own clock. Default: a twentieth of
     /// the session timeout. Make it longer where clocks are bad or single actions take long.
     pub margin: Option<Duration>,
@@ -150,7 +152,7 @@ impl Default for Config {
             replicas: 100,
             session_timeout: Duration::from_secs(10),
             heartbeat: None,
-            lease: None,
+            heartbeat_validity: None,
             margin: None,
             server_tick: Duration::from_secs(2),
             membership_check: Duration::from_secs(10),
@@ -223,9 +225,9 @@ impl Config {
         self
     }
 
-    /// Sets [`Config::lease`].
-    pub fn lease(mut self, lease: Duration) -> Config {
-        self.lease = Some(lease);
+    /// Sets [`Config::heartbeat_validity`].
+    pub fn heartbeat_validity(mut self, validity: Duration) -> Config {
+        self.heartbeat_validity = Some(validity);
         self
     }
 
@@ -286,8 +288,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what to change. The server may still grant a session timeout that heartbeat and lease
-    /// do not fit; that shows at connecting.
+    /// [`ConfigError`] says what to change. The server may still grant a session timeout that heartbeat and
+    /// heartbeat validity do not fit; that shows at connecting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_each()?;
         if matches!(self.backend, Backend::Unset) {
@@ -330,11 +332,11 @@ impl Config {
         ZnodePath::parse(&format!("/{}", self.namespace)).map_err(|problem| named(&problem))
     }
 
-    /// What is asked of heartbeats and leases.
+    /// What is asked of heartbeats.
     pub(crate) fn timing(&self) -> Wanted {
         Wanted {
             heartbeat: self.heartbeat,
-            lease: self.lease,
+            heartbeat_validity: self.heartbeat_validity,
             margin: self.margin,
             server_tick: self.server_tick,
         }
@@ -355,7 +357,7 @@ impl Config {
         for (name, duration) in [
             ("session_timeout", Some(self.session_timeout)),
             ("heartbeat", self.heartbeat),
-            ("lease", self.lease),
+            ("heartbeat_validity", self.heartbeat_validity),
             ("margin", self.margin),
             ("server_tick", Some(self.server_tick)),
             ("membership_check", Some(self.membership_check)),

@@ -1,4 +1,4 @@
-//! [`PartitionCoordinator`]: the door to everything that is shared.
+//! [`PartitionCoordinator`]: from which everything that is shared is joined and opened.
 
 mod join;
 mod shared;
@@ -31,8 +31,11 @@ use crate::{
 
 /// One member of a fleet: it keeps a session to the backend and joins groups in which members share their work.
 ///
-/// Dropping it gives its groups up without waiting; [`PartitionCoordinator::shutdown`] tells the peers and
-/// waits until they can know. The original is `PartitionCoordinator` of `aodh.coordination`.
+/// Cheap to clone; all clones are one member. Dropping the last one gives its groups up without waiting;
+/// [`PartitionCoordinator::shutdown`] tells the other members and waits until they can know. The original is
+/// `PartitionCoordinator` of `aodh.coordination`.
+#[derive(Clone)]
+#[must_use = "dropping it gives up its groups"]
 pub struct PartitionCoordinator {
     shared: Arc<Shared>,
 }
@@ -262,17 +265,16 @@ impl PartitionCoordinator {
         let reason = "the backend could not be told of the end of the session; it will expire".into();
         Err(Error::Unreachable { reason })
     }
-}
 
-impl Drop for PartitionCoordinator {
-    fn drop(&mut self) {
-        let groups = self.shared.take_groups();
-        self.shared.tasks.cancel();
-        match &self.shared.backing {
-            Some(backing) => backing.keeper.cancel(),
-            // There is no task that would end them.
-            None => groups.iter().for_each(Group::start_leaving),
-        }
+    /// Waits until it is shut down, by whichever clone: for what else has to end with it.
+    ///
+    /// The future keeps no clone, so it also ends when the last one is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.shared.tasks.cancelled().cancelled_owned()
     }
 }
 

@@ -166,10 +166,11 @@ pub mod queue;
 mod random;
 pub mod ring;
 mod session;
-mod share;
+pub mod share;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod token;
 pub mod worker;
 
 pub use board::JobBoard;
@@ -178,7 +179,7 @@ pub use coordinator::{Join, PartitionCoordinator};
 pub use error::Error;
 pub use future::BoxFuture;
 pub use group::Group;
-pub use lease::{FencingToken, Lease};
+pub use lease::{FencingToken, Lease, LeaseLost};
 pub use member::MemberId;
 pub use queue::WorkQueue;
 pub use ring::{HashRing, KeySet, Label, RingKey};

@@ -103,7 +103,7 @@ async fn work(
 fn is_ours(ended: Result<(), BoardError>) -> Result<bool, BoardError> {
     match ended {
         Ok(()) => Ok(true),
-        Err(error) if error.means_lost() => Ok(false),
+        Err(error) if error.may_be_lost() => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -84,7 +84,7 @@ impl Answers {
             }
         }
         match collected.confirm().await {
-            Ok(_) | Err(QueueError::Unknown { .. }) => {}
+            Ok(_) | Err(QueueError::OutcomeUnknown { .. }) => {}
             Err(QueueError::Service(error)) if error.is_transient() => {}
             Err(error) => return Err(error),
         }

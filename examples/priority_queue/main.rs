@@ -89,7 +89,7 @@ async fn answer(question: &Question, node: &Node, cache: &mut Cache) -> Answer {
 fn is_ours(ended: Result<(), QueueError>) -> Result<bool, QueueError> {
     match ended {
         Ok(()) => Ok(true),
-        Err(error) if error.means_lost() => Ok(false),
+        Err(error) if error.may_be_lost() => Ok(false),
         Err(error) => Err(error),
     }
 }

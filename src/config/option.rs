@@ -67,7 +67,7 @@ impl TryFrom<String> for Config {
 }
 
 /// Sets what the option `name` of a URL stands for.
-fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
+pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
     let target = match name {
         "timeout" => {
             // Python peers of the fleet refuse anything but whole seconds in this one.
@@ -77,7 +77,7 @@ fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError
             Target::Duration("timeout", &mut config.session_timeout)
         }
         "heartbeat" => Target::Derived("heartbeat", &mut config.heartbeat),
-        "lease" => Target::Derived("lease", &mut config.lease),
+        "lease" => Target::Derived("lease", &mut config.heartbeat_validity),
         "margin" => Target::Derived("margin", &mut config.margin),
         "server_tick" => Target::Duration("server_tick", &mut config.server_tick),
         "membership_check" => Target::Duration("membership_check", &mut config.membership_check),

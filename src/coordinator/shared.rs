@@ -77,6 +77,7 @@ impl Shared {
         let groups = self.take_groups();
         let Some(backing) = &self.backing else {
             groups.iter().for_each(Group::start_leaving);
+            self.tasks.cancel();
             return true;
         };
         let limit = backing.keeper.close_timeout();
@@ -96,5 +97,17 @@ impl Shared {
         let ended = self.tasks.shutdown(limit).await;
         info!(member = %self.me, told, "shut down");
         told && closed && ended
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let groups = self.take_groups();
+        self.tasks.cancel();
+        match &self.backing {
+            Some(backing) => backing.keeper.cancel(),
+            // There is no task that would end them.
+            None => groups.iter().for_each(Group::start_leaving),
+        }
     }
 }

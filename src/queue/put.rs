@@ -87,7 +87,7 @@ impl Put {
         let shared = handle.shared.clone();
         let data = shared.checked(&Value::new(&label, payload))?;
         let posting = Posting { shared, priority, label, data, unless_queued };
-        handle.shared.leases.run("put", posting.run()).await?
+        handle.shared.run("put", posting.run()).await?
     }
 }
 
@@ -125,7 +125,7 @@ impl Posting {
         let give_up = self.shared.clock.now() + access.timeout();
         let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         loop {
-            let live = access.live().await?;
+            let live = self.shared.live().await?;
             let Some(error) = self.attempt(&live).await? else { return Ok(()) };
             if self.shared.clock.now() >= give_up {
                 return Err(QueueError::at(&self.shared.layout().unowned)(error));
@@ -178,7 +178,7 @@ impl Posting {
                 Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
                     lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
                 }
-                Err(error) => return Err(unapplied(&layout.unowned, error)),
+                Err(error) => return passing::<()>(Err(unapplied(&layout.unowned, error))),
             }
         }
         Ok(Some(backend::Error::BadVersion))
@@ -243,6 +243,9 @@ fn passing<T>(outcome: Result<T, QueueError>) -> Result<Option<backend::Error>, 
     match outcome {
         Ok(_) => Ok(None),
         Err(QueueError::Service(Error::Backend { error, .. })) if error.is_unknown() => Ok(Some(error)),
+        Err(QueueError::Service(Error::Unreachable { reason })) => {
+            Ok(Some(backend::Error::Unreachable(reason)))
+        }
         Err(error) => Err(error),
     }
 }

@@ -85,12 +85,35 @@ impl Shared {
         }
     }
 
+    pub(super) fn closed(&self) -> QueueError {
+        QueueError::Closed { queue: self.layout().root.to_string() }
+    }
+
+    /// An error of the service as one of this queue.
+    pub(super) fn service(&self, error: Error) -> QueueError {
+        if error.is_closed() { self.closed() } else { error.into() }
+    }
+
     /// Why no listing came.
     pub(super) fn stopped(&self, stopped: Stopped) -> QueueError {
         match stopped {
-            Stopped::Closed => Error::closed().into(),
-            Stopped::Refused(error) => error.into(),
+            Stopped::Closed => self.closed(),
+            Stopped::Refused(error) => self.service(error),
         }
+    }
+
+    /// The live session; waits for one.
+    pub(super) async fn live(&self) -> Result<Arc<Live>, QueueError> {
+        self.leases.access().live().await.map_err(|error| self.service(error))
+    }
+
+    /// Runs what must not stop half-way.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        self.leases.run(name, work).await.map_err(|error| self.service(error))
     }
 
     /// Why nothing came within the timeout.
@@ -205,6 +228,6 @@ pub(super) fn unapplied(path: &ZnodePath, unapplied: Unapplied) -> QueueError {
     match unapplied {
         Unapplied::Refused { error, .. } | Unapplied::Failed(error) => QueueError::at(path)(error),
         Unapplied::Overtaken => QueueError::at(path)(backend::Error::BadVersion),
-        Unapplied::Unknown(_) => QueueError::Unknown { path: path.to_string() },
+        Unapplied::Unknown(_) => QueueError::OutcomeUnknown { path: path.to_string() },
     }
 }

@@ -17,7 +17,6 @@ use apportion::{
 use crate::support::{
     eventually,
     fleet::{Agent, SECOND, Store},
-    until,
 };
 
 /// Longer than anything takes that happens at all.
@@ -85,7 +84,8 @@ async fn create(session: &dyn Session, path: &ZnodePath, data: impl Into<Vec<u8>
 
 /// Waits until the board knows as many jobs, without asking the store.
 async fn knows(board: &JobBoard, count: usize) {
-    until("jobs", PATIENCE, || board.job_count() == count).await;
+    let all = || async { (board.jobs().await.unwrap().len() == count).then_some(()) };
+    eventually("jobs", PATIENCE, all).await;
 }
 
 /// Waits until exactly these can be claimed, as far as the board knows by itself.

@@ -113,7 +113,7 @@ async fn a_job_that_no_claim_can_mark_is_set_aside_and_those_behind_it_are_claim
     assert!(in_time(board.try_claim_next()).await.unwrap().is_none());
     let connections = proxy.accepted() - before;
     assert!((1..=MOST_CONNECTIONS).contains(&connections), "{connections} connections");
-    let aside = board.unreadable();
+    let aside = board.set_aside();
     assert!(aside.len() == 1 && aside[0].reason.to_string().contains("cannot be claimed"), "{aside:?}");
 }
 
@@ -150,8 +150,8 @@ async fn a_board_of_large_postings_is_opened_without_asking_the_server_for_all_o
     }
     let proxy = Proxy::start(server.port()).await;
     let coordinator = member(&proxy).await;
-    let board = in_time(coordinator.job_board("/jobs")).await.unwrap();
-    assert_eq!(board.job_count(), 50);
+    let board = in_time(async { coordinator.job_board("/jobs").await }).await.unwrap();
+    assert_eq!(board.jobs().await.unwrap().len(), 50);
     assert_eq!(proxy.accepted(), 1, "the server has stayed");
 }
 

@@ -58,7 +58,7 @@ async fn a_panic_in_the_list_task_of_a_board_closes_it_for_whoever_waits_for_a_j
     assert!(matches!(refreshed, Err(BoardError::Closed { .. })), "{refreshed:?}");
     let waited = in_time(waiting).await.unwrap();
     assert!(matches!(waited, Err(BoardError::Closed { .. })), "{waited:?}");
-    assert!(!board.connected());
+    assert!(!board.is_connected());
 }
 
 #[tokio::test(start_paused = true)]

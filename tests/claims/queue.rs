@@ -360,7 +360,7 @@ async fn without_a_backend_there_is_no_queue_and_the_error_says_what_to_do() {
     let coordinator = PartitionCoordinator::connect(Config::for_backend(Memory::new())).await.unwrap();
     for bad in ["", "q", "/q/", "/q//r", "/\u{0}"] {
         let error = coordinator.queue(bad).await.unwrap_err();
-        assert!(matches!(error, QueueError::Root { .. }), "{error}");
+        assert!(matches!(error, QueueError::Path { .. }), "{error}");
     }
 }
 

@@ -85,7 +85,7 @@ async fn a_lost_claim_that_is_still_in_hand_does_not_keep_its_process_from_claim
     assert!(fresh.token() > stale.token() && fresh.lease().is_held());
     let refused = stale.consume().await;
     assert!(
-        matches!(refused, Err(BoardError::ClaimLost { .. } | BoardError::Unsettled { .. })),
+        matches!(refused, Err(BoardError::Lost { .. } | BoardError::OutcomeUnknown { .. })),
         "{refused:?}"
     );
     tokio::time::sleep(100 * MS).await;

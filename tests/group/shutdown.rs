@@ -262,7 +262,7 @@ async fn no_task_survives_a_shutdown_that_the_backend_does_not_answer() {
     let (baseline, store) = (alive_tasks(), Store::memory());
     let (connector, hold) = Hold::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    coordinator.join("g").await.unwrap();
+    let _group = coordinator.join("g").await.unwrap();
     hold.each(|request| *request == Request::Close);
     let ended = tokio::time::timeout(16 * SECOND, coordinator.shutdown()).await;
     assert!(ended.is_ok(), "it has to end whatever the backend does");

@@ -206,7 +206,7 @@ async fn a_member_out_of_contact_has_stopped_before_another_takes_over() {
 async fn tokens_never_decrease_from_owner_to_owner() {
     let store = Store::memory();
     let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let mut highest = 0;
+    let mut highest = apportion::FencingToken::default();
     for _ in 0..5 {
         let in_a = a.join("g").await;
         let first = share(&in_a).await;
@@ -231,7 +231,9 @@ async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
     let store = Store::memory();
     let interval = 100 * MS;
     let agent = store
-        .agent_with("a", |config| config.heartbeat(interval).lease(SECOND).session_timeout(4 * SECOND))
+        .agent_with("a", |config| {
+            config.heartbeat(interval).heartbeat_validity(SECOND).session_timeout(4 * SECOND)
+        })
         .await;
     let group = agent.join("g").await;
     let other = store.agent("b").await;

@@ -53,7 +53,7 @@ async fn collect(queue: &WorkQueue, ledger: &Ledger) {
     let names: Vec<_> = results.iter().map(|result| name_of(result.payload())).collect();
     match soon(results.confirm()).await {
         Ok(results) => results.iter().for_each(|result| ledger.collected(&name_of(result.payload()))),
-        Err(QueueError::Unknown { .. }) => names.iter().for_each(|name| ledger.may_be_collected(name)),
+        Err(QueueError::OutcomeUnknown { .. }) => names.iter().for_each(|name| ledger.may_be_collected(name)),
         Err(_) => {}
     }
 }
@@ -153,7 +153,7 @@ impl Script {
                     let is_expected = matches!(
                         error,
                         QueueError::AlreadyQueued { .. }
-                            | QueueError::Unknown { .. }
+                            | QueueError::OutcomeUnknown { .. }
                             | QueueError::Service(_)
                     );
                     assert!(is_expected, "{error}");

@@ -122,7 +122,7 @@ async fn what_can_never_be_put_is_refused_before_it_is_sent(store: Store) {
     let large = queue.put("x".repeat(MAX_VALUE_BYTES)).await;
     assert!(matches!(large, Err(QueueError::TooLarge { bytes, .. }) if bytes > MAX_VALUE_BYTES), "{large:?}");
     let unwritable = std::collections::BTreeMap::from([(vec![1], 2)]);
-    assert!(matches!(queue.put(unwritable).await, Err(QueueError::Payload(_))));
+    assert!(matches!(queue.put(unwritable).await, Err(QueueError::Payload { .. })));
     assert_eq!(agent.faults().calls().writes, writes);
     assert_eq!(counts(&store).await, [0; 5]);
 
@@ -221,7 +221,7 @@ async fn a_put_whose_session_ends_before_the_reply_says_that_it_does_not_know() 
     assert!(tokio::time::timeout(SECOND, put.as_mut()).await.is_err(), "it is under way");
     store.ensemble().expire(session);
     let outcome = soon(put).await;
-    assert!(matches!(outcome, Err(QueueError::Unknown { .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(QueueError::OutcomeUnknown { .. })), "{outcome:?}");
     assert_eq!(queue.len().await.unwrap(), 1, "here, it was not put");
     queue.put("second").await.unwrap();
 }
