@@ -62,7 +62,7 @@ impl BoardEvents {
             let event = reader.next().await?;
             Some((event, reader))
         });
-        BoardEvents { handle, events: events.boxed() }
+        BoardEvents { handle, events: events.fuse().boxed() }
     }
 
     /// The next event; `None` once the board or the coordinator is closed.

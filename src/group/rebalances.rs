@@ -38,7 +38,7 @@ impl Rebalances {
             let change = reader.next().await?;
             Some((change, reader))
         });
-        Rebalances { views, changes: changes.boxed() }
+        Rebalances { views, changes: changes.fuse().boxed() }
     }
 
     /// The next change; `None` once the group is left and all has been reported as lost.

@@ -145,7 +145,7 @@ fn bad_values_are_refused_by_the_name_of_their_setting() {
         ("timeout=2200000", "session_timeout"),
         ("timeout=99999999999999999999", "timeout"),
         ("heartbeat=0", "heartbeat"),
-        ("lease=0ms", "lease"),
+        ("lease=0ms", "heartbeat_validity"),
         ("margin=0.0", "margin"),
         ("server_tick=0", "server_tick"),
         ("membership_check=0", "membership_check"),
@@ -165,6 +165,7 @@ fn bad_values_are_refused_by_the_name_of_their_setting() {
     ] {
         assert_eq!(reason(&refused(&format!("zookeeper://h?{option}"))), setting, "{option}");
     }
+    assert_eq!(reason(&refused("zookeeper://h?max_request_bytes=1000")), "max_request_bytes");
     assert!(matches!(refused("zookeeper://h?member_id=a%2Fb"), ConfigError::MemberId(_)));
 }
 
