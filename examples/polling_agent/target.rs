@@ -47,6 +47,11 @@ impl FromStr for Target {
     fn from_str(url: &str) -> Result<Target, String> {
         let uri: Uri = url.parse().map_err(|error: InvalidUri| error.to_string())?;
         let authority = uri.authority().ok_or("write http://host/path or tcp://host:port")?;
+        // `Uri` takes a port that is none for no port, and a user before an `@`.
+        let port = uri.port().map_or(String::new(), |port| format!(":{port}"));
+        if authority.host().is_empty() || authority.as_str() != format!("{}{port}", authority.host()) {
+            return Err(format!("`{authority}` is no host with a port"));
+        }
         let tcp = match (uri.scheme_str(), uri.port_u16(), uri.path()) {
             (Some("http"), ..) => None,
             (Some("tcp"), Some(_), "" | "/") => Some(authority.to_string()),
@@ -113,4 +118,42 @@ pub fn load(file: &Path) -> Result<Vec<Target>, Failure> {
         return Err(format!("{}: there is no target", file.display()).into());
     }
     Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_where_to_connect() {
+        let tcp = |url: &str| url.parse::<Target>().unwrap().tcp;
+        assert_eq!(tcp("tcp://127.0.0.1:22").as_deref(), Some("127.0.0.1:22"));
+        assert_eq!(tcp("tcp://[::1]:5432").as_deref(), Some("[::1]:5432"));
+        for url in ["http://host", "http://host/", "http://[::1]:8080/health?deep=1"] {
+            assert_eq!(tcp(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for url in [
+            "",
+            "host:22",
+            "/path",
+            "http://",
+            "http://:80/",
+            "http://a b/",
+            "http://host:99999/",
+            "http://host:x/",
+            "http://user@host/",
+            "http://user@/",
+            "https://host/",
+            "tcp://host",
+            "tcp://host:99999",
+            "tcp://host:1/path",
+            "ftp://host:21/",
+        ] {
+            assert!(url.parse::<Target>().is_err(), "{url}");
+        }
+    }
 }
