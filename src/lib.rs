@@ -184,3 +184,8 @@ pub use member::MemberId;
 pub use queue::WorkQueue;
 pub use ring::{HashRing, KeySet, Label, RingKey};
 pub use share::Share;
+
+/// The crate of the values in postings, queue entries and messages, in the version that this one takes.
+pub use serde_json;
+/// The crate of the ids of jobs and of their books, in the version that this one takes.
+pub use uuid;

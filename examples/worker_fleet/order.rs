@@ -1,6 +1,9 @@
 //! The executor's side: has a file hashed, whatever becomes of the workers.
 
-use apportion::worker::{Executor, RequestError, lifecycle::State, message::Request};
+use apportion::{
+    serde_json,
+    worker::{Executor, RequestError, lifecycle::State, message::Request},
+};
 
 use super::{
     files::File,
