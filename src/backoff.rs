@@ -1,16 +1,16 @@
 //! Delays between attempts: exponential, capped, jittered.
 //!
-//! The `backon` crate gives the growth only. The jitter is ours: a factor in `[0.5, 1]`, which never lifts a delay
-//! above the cap. The dice are passed in.
+//! The `backoff` crate gives the growth only. Its own randomization is applied after its cap, and its maximum
+//! elapsed time reads the real clock; so both are off, and the jitter is ours: a factor in `[0.5, 1]`, which
+//! never lifts a delay above the cap. The dice are passed in.
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
 
 /// A growing delay. See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    settings: ExponentialBuilder,
     growth: ExponentialBackoff,
     cap: Duration,
 }
@@ -18,23 +18,26 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Starts at `initial` and doubles up to `cap`.
     pub(crate) fn new(initial: Duration, cap: Duration) -> Self {
-        let settings = ExponentialBuilder::new()
-            .with_min_delay(initial.min(cap))
-            .with_max_delay(cap)
-            .with_factor(2.0)
-            .without_max_times();
-        Backoff { settings, growth: settings.build(), cap }
+        let growth = ExponentialBackoffBuilder::new()
+            .with_initial_interval(initial.min(cap))
+            .with_max_interval(cap)
+            .with_multiplier(2.0)
+            .with_randomization_factor(0.0)
+            .with_max_elapsed_time(None)
+            .build();
+        Backoff { growth, cap }
     }
 
     /// The delay before the next attempt. `dice` is a uniform number in `[0, 1]`.
     pub(crate) fn next_delay(&mut self, dice: f64) -> Duration {
-        let full = self.growth.next().unwrap_or(self.cap);
+        // Even without randomization the crate adds up to a nanosecond, also to the longest interval.
+        let full = self.growth.next_backoff().unwrap_or(self.cap).min(self.cap);
         full.mul_f64(0.5 + 0.5 * dice.clamp(0.0, 1.0))
     }
 
     /// Starts again at the initial delay: call it after a success.
     pub(crate) fn reset(&mut self) {
-        self.growth = self.settings.build();
+        self.growth.reset();
     }
 }
 

@@ -164,7 +164,7 @@ fn check(path: &str, text: &str) -> Vec<String> {
         if spawns(found) && path != "src/task.rs" {
             wrong.push(format!("names `{name}`: only src/task.rs spawns"));
         }
-        if found[0] == "backon" && path != "src/backoff.rs" {
+        if found[0] == "backoff" && path != "src/backoff.rs" {
             wrong.push(format!("names `{name}`: only src/backoff.rs names that crate"));
         }
         if found[0] == "zookeeper_client" && !path.starts_with("src/backend/zookeeper") {
@@ -470,7 +470,7 @@ fn a_second_place_that_spawns_is_found() {
 #[test]
 fn a_crate_that_one_file_alone_may_name_is_found_elsewhere() {
     for (text, home) in [
-        ("use backon::ExponentialBackoff;", "src/backoff.rs"),
+        ("use backoff::ExponentialBackoff;", "src/backoff.rs"),
         ("use zookeeper_client as zk;", "src/backend/zookeeper/convert.rs"),
         ("fn f() -> ::zookeeper_client::Client {}", "src/backend/zookeeper.rs"),
         ("use lapin::Connection;", "src/worker/amqp.rs"),
