@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod checklist;
+mod choosing;
 pub(crate) mod every_fault;
 mod golden;
 mod losses;

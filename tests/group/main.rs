@@ -3,6 +3,7 @@
 mod bad_input;
 mod config;
 mod coordinator;
+mod handles;
 mod key_set;
 mod membership;
 #[cfg(feature = "zookeeper")]
@@ -12,6 +13,7 @@ mod processes;
 mod shutdown;
 mod spawnable;
 mod validity;
+mod values;
 #[cfg(feature = "zookeeper")]
 mod wire;
 
