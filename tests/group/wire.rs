@@ -12,10 +12,8 @@ use serde_json::Value;
 use zookeeper_client as zk;
 
 use crate::support::{
-    eventually,
-    fleet::{
-        SECOND, create_with_ancestors, delete_recursively, exists, sees, settles_within, universe, znode,
-    },
+    SECOND, eventually,
+    fleet::{create_with_ancestors, delete_recursively, exists, sees, settles_within, universe, znode},
     shared_server, until, zookeeper,
 };
 

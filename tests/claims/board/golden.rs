@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::*;
-use crate::support::fleet::on_both_backends;
+use crate::support::{fleet::on_both_backends, path};
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../../golden/jobboard.json")).unwrap()

@@ -6,8 +6,11 @@ use apportion::{
 };
 use serde_json::Value;
 
-use super::{names, open, path, soon};
-use crate::support::fleet::{Store, on_both_backends};
+use super::{names, open, path};
+use crate::support::{
+    fleet::{Store, on_both_backends},
+    soon,
+};
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../../golden/queue.json")).unwrap()

@@ -10,8 +10,8 @@ use apportion::{
 
 use super::watch_takeover;
 use crate::support::{
-    Ensemble,
-    fleet::{MS, SECOND, Via, exists, owners, settles_within, universe},
+    Ensemble, MS, SECOND,
+    fleet::{Via, exists, owners, settles_within, universe},
     until, zookeeper,
 };
 
