@@ -18,6 +18,7 @@ pub mod events;
 pub mod example;
 #[cfg(feature = "testing")]
 pub mod fleet;
+pub mod golden;
 #[cfg(feature = "testing")]
 pub mod hold;
 mod process;
