@@ -21,8 +21,16 @@ use crate::{
     session_faults::{Fault, SessionFaults},
 };
 
-/// All that can go wrong with something that makes so many writes, and so many calls at which each fault can happen.
-pub(crate) fn troubles(writes: u64, calls: &[u64]) -> Vec<Trouble> {
+/// How many writes are made, and how many calls at which each fault can happen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) writes: u64,
+    calls: [u64; Fault::ALL.len()],
+}
+
+/// All that can go wrong with what makes so many.
+pub(crate) fn troubles(counts: Counts) -> Vec<Trouble> {
+    let Counts { writes, calls } = counts;
     let mut troubles = Vec::new();
     for n in 1..=writes {
         for lost in EITHER {
@@ -36,7 +44,7 @@ pub(crate) fn troubles(writes: u64, calls: &[u64]) -> Vec<Trouble> {
         }
     }
     for (fault, calls) in Fault::ALL.into_iter().zip(calls) {
-        troubles.extend((1..=*calls).map(|n| Trouble::Session(n, fault)));
+        troubles.extend((1..=calls).map(|n| Trouble::Session(n, fault)));
     }
     troubles
 }
@@ -106,6 +114,23 @@ impl Setup {
 
     pub(crate) async fn queue_of(&self, whose: &PartitionCoordinator) -> WorkQueue {
         whose.queue("/queue").max_attempts(None).await.unwrap()
+    }
+
+    /// What the victim has made so far.
+    fn counts(&self) -> Counts {
+        let calls = Fault::ALL.map(|fault| self.session_faults.calls(fault));
+        Counts { writes: self.faults.calls().writes, calls }
+    }
+
+    /// Does some work of the victim in trouble, and waits until all is well again. Says what it made meanwhile.
+    pub(crate) async fn in_trouble(&self, trouble: Trouble, work: impl Future<Output = ()>) -> Counts {
+        let before = self.counts();
+        self.plan(trouble);
+        work.await;
+        self.heals().await;
+        let now = self.counts();
+        let calls = std::array::from_fn(|fault| now.calls[fault] - before.calls[fault]);
+        Counts { writes: now.writes - before.writes, calls }
     }
 
     /// Has it happen from here on.

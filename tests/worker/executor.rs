@@ -34,6 +34,18 @@ async fn meet(broker: &LocalBroker) -> (Executor, Peer) {
     (executor, peer)
 }
 
+/// An executor that knows a worker, asks for no other ones, and can be told to fail.
+async fn meet_over_faulty() -> (Faulty, Executor, Peer) {
+    let broker = LocalBroker::new();
+    let mut peer = Peer::new(&broker, "w").await;
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
+    peer.list(executor.name(), &["t"]).await;
+    assert!(executor.wait_for_workers("t", 1).await);
+    peer.next_of("NOTIFY").await;
+    (faulty, executor, peer)
+}
+
 fn t() -> Request {
     Request::execute("t")
 }
@@ -210,13 +222,7 @@ async fn progress_is_heard_from_the_start_and_ends_with_the_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_sent_three_times_a_second_apart_before_that_has_failed() {
-    let broker = LocalBroker::new();
-    let mut peer = Peer::new(&broker, "w").await;
-    let faulty = Faulty::new(&broker, 0, Faults::default());
-    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
-    peer.list(executor.name(), &["t"]).await;
-    assert!(executor.wait_for_workers("t", 1).await);
-    peer.next_of("NOTIFY").await;
+    let (faulty, executor, mut peer) = meet_over_faulty().await;
     let away = TransportError::Unavailable { reason: "told to".into() };
 
     let asked = faulty.attempts("w");
@@ -260,13 +266,7 @@ async fn requests_that_waited_for_a_worker_leave_in_order_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_has_to_be_sent_again_holds_up_nobody() {
-    let broker = LocalBroker::new();
-    let mut peer = Peer::new(&broker, "w").await;
-    let faulty = Faulty::new(&broker, 0, Faults::default());
-    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
-    peer.list(executor.name(), &["t"]).await;
-    assert!(executor.wait_for_workers("t", 1).await);
-    peer.next_of("NOTIFY").await;
+    let (faulty, executor, mut peer) = meet_over_faulty().await;
     faulty.refuse("w", 1, TransportError::Unavailable { reason: "told to".into() });
     let [first, second, third] = [(); 3].map(|()| executor.submit(t()));
     for request in [&second, &third] {

@@ -10,8 +10,7 @@ use serde_json::json;
 use crate::support::{SECOND, soon};
 use crate::{
     ledger::{Ledger, Says, Told},
-    session_faults::Fault,
-    setup::{Context, PATIENCE, Setup, Trouble, all_troubles, post, troubles},
+    setup::{Context, Counts, PATIENCE, Setup, Trouble, all_troubles, post, troubles},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +62,8 @@ impl Script {
         Script::Register,
     ];
 
-    /// Runs it with one trouble. Returns how many writes it made, and at how many calls each fault can happen.
-    async fn run(self, trouble: Trouble) -> (u64, Vec<u64>) {
+    /// Runs it with one trouble.
+    async fn run(self, trouble: Trouble) -> Counts {
         let _context = Context((self, trouble));
         let setup = Setup::new().await;
         let Setup { ledger, .. } = &setup;
@@ -81,22 +80,15 @@ impl Script {
                 Some(setup.board_of(&setup.victim).await)
             }
         };
-        let (writes, calls) =
-            (setup.faults.calls().writes, Fault::ALL.map(|fault| setup.session_faults.calls(fault)));
-        setup.plan(trouble);
-        match board {
-            None => post(&open(&setup.victim).await, ledger, "a").await,
-            Some(board) => self.act(&board, &setup).await,
-        }
-        setup.heals().await;
-        let writes = setup.faults.calls().writes - writes;
-        let calls = Fault::ALL
-            .into_iter()
-            .zip(calls)
-            .map(|(fault, before)| setup.session_faults.calls(fault) - before);
-        let calls = calls.collect();
+        let work = async {
+            match board {
+                None => post(&open(&setup.victim).await, ledger, "a").await,
+                Some(board) => self.act(&board, &setup).await,
+            }
+        };
+        let counts = setup.in_trouble(trouble, work).await;
         setup.settle_board().await;
-        (writes, calls)
+        counts
     }
 
     async fn act(self, board: &JobBoard, setup: &Setup) {
@@ -159,9 +151,9 @@ impl Script {
     }
 
     async fn with_all_troubles(self) {
-        let (writes, calls) = self.run(Trouble::Nothing).await;
-        assert!(writes > 0);
-        for trouble in troubles(writes, &calls) {
+        let counts = self.run(Trouble::Nothing).await;
+        assert!(counts.writes > 0);
+        for trouble in troubles(counts) {
             self.run(trouble).await;
         }
     }

@@ -6,8 +6,7 @@ use apportion::queue::{Delivery, QueueError, WorkQueue};
 use crate::support::{SECOND, soon};
 use crate::{
     ledger::{Ledger, Says, Told},
-    session_faults::Fault,
-    setup::{Context, Setup, Trouble, all_troubles, done, name_of, put, troubles},
+    setup::{Context, Counts, Setup, Trouble, all_troubles, done, name_of, put, troubles},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +72,8 @@ impl Script {
         }
     }
 
-    /// Runs it with one trouble. Returns how many writes it made, and at how many calls each fault can happen.
-    async fn run(self, trouble: Trouble) -> (u64, Vec<u64>) {
+    /// Runs it with one trouble.
+    async fn run(self, trouble: Trouble) -> Counts {
         let _context = Context((self, trouble));
         let setup = Setup::new().await;
         let Setup { ledger, .. } = &setup;
@@ -102,24 +101,17 @@ impl Script {
             drop(theirs);
             queue = Some(setup.queue_of(&setup.victim).await);
         }
-        let (writes, calls) =
-            (setup.faults.calls().writes, Fault::ALL.map(|fault| setup.session_faults.calls(fault)));
-        setup.plan(trouble);
-        let queue = match queue {
-            None => open(&setup).await,
-            Some(queue) => queue,
+        // It is kept until all is well again.
+        let work = async {
+            if queue.is_none() {
+                queue = Some(open(&setup).await);
+            }
+            self.act(queue.as_ref().expect("it is open"), &setup).await;
         };
-        self.act(&queue, &setup).await;
-        setup.heals().await;
-        let writes = setup.faults.calls().writes - writes;
-        let calls = Fault::ALL
-            .into_iter()
-            .zip(calls)
-            .map(|(fault, before)| setup.session_faults.calls(fault) - before);
-        let calls = calls.collect();
+        let counts = setup.in_trouble(trouble, work).await;
         drop(queue);
         setup.settle_queue().await;
-        (writes, calls)
+        counts
     }
 
     async fn act(self, queue: &WorkQueue, setup: &Setup) {
@@ -215,9 +207,9 @@ impl Script {
     }
 
     async fn with_all_troubles(self) {
-        let (writes, calls) = self.run(Trouble::Nothing).await;
-        assert!(writes > 0);
-        for trouble in troubles(writes, &calls) {
+        let counts = self.run(Trouble::Nothing).await;
+        assert!(counts.writes > 0);
+        for trouble in troubles(counts) {
             self.run(trouble).await;
         }
     }

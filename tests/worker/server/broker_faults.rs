@@ -13,6 +13,15 @@ use crate::faulty::{Faults, Faulty};
 use crate::peer::{LONG, Peer, execute};
 use crate::support::SECOND;
 
+/// A worker with a task, behind a transport with these faults.
+async fn echo(faults: Faults) -> (Faulty, Worker, Peer) {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, faults);
+    let echo = async |_, _| Ok::<_, Failure>(1);
+    let worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
+    (faulty, worker, Peer::new(&broker, "executor").await)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_start_cannot_be_reported_is_not_run() {
     let broker = LocalBroker::new();
@@ -37,11 +46,7 @@ async fn a_request_whose_start_cannot_be_reported_is_not_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_be_acknowledged_is_not_run() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults { unacknowledged: 100, ..Faults::default() });
-    let echo = async |_, _| Ok::<_, Failure>(1);
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
-    let mut peer = Peer::new(&broker, "executor").await;
+    let (faulty, _worker, mut peer) = echo(Faults { unacknowledged: 100, ..Faults::default() }).await;
     peer.request("w", "1", &execute("echo")).await;
     assert!(peer.hears_nothing_for(LONG).await);
     faulty.set(Faults::default());
@@ -85,11 +90,7 @@ async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_whose_connection_is_gone_consumes_again() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults { broken: 100, ..Faults::default() });
-    let echo = async |_, _| Ok::<_, Failure>(1);
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
-    let mut peer = Peer::new(&broker, "executor").await;
+    let (faulty, _worker, mut peer) = echo(Faults { broken: 100, ..Faults::default() }).await;
     peer.request("w", "1", &execute("echo")).await;
     assert!(peer.hears_nothing_for(LONG).await);
     faulty.set(Faults::default());
