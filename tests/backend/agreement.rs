@@ -3,15 +3,11 @@
 use std::sync::Arc;
 
 use apportion::{
-    backend::{Memory, path::ZnodePath},
+    backend::Memory,
     testing::{conformance, differential},
 };
 
-use crate::support::{shared_server, zookeeper};
-
-fn path(text: &str) -> ZnodePath {
-    ZnodePath::parse(text).unwrap()
-}
+use crate::support::{path, shared_server, zookeeper};
 
 #[tokio::test]
 async fn zookeeper_keeps_every_promise_of_a_backend() {

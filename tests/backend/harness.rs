@@ -8,9 +8,7 @@ use std::{
 
 use apportion::backend::{Connector, CreateMode, Op, SessionState, path::ZnodePath};
 
-use crate::support::{Broker, Ensemble, Mode, Proxy, Server, shared_server, until, zookeeper};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{Broker, Ensemble, Mode, Proxy, SECOND, Server, shared_server, until, zookeeper};
 
 /// Runs itself in a second process, kills that, and looks for what it left.
 #[tokio::test]

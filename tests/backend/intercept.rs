@@ -17,11 +17,7 @@ use apportion::{
 };
 use tokio::time::timeout;
 
-const SECOND: Duration = Duration::from_secs(1);
-
-fn path(text: &str) -> ZnodePath {
-    ZnodePath::parse(text).unwrap()
-}
+use crate::support::{SECOND, path};
 
 fn create(path: &ZnodePath, data: impl Into<Vec<u8>>) -> Vec<Op> {
     vec![Op::create(path, data, CreateMode::Persistent)]

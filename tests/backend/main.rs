@@ -10,6 +10,5 @@ mod memory;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;
 
-#[cfg(feature = "zookeeper")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -11,13 +11,11 @@ use apportion::{
     testing::{Faults, conformance, differential},
 };
 
+use crate::support::path;
+
 const TIMEOUT: Duration = Duration::from_secs(10);
 const JUST_BEFORE: Duration = Duration::from_millis(9_999);
 const MOMENT: Duration = Duration::from_millis(1);
-
-fn path(text: &str) -> ZnodePath {
-    ZnodePath::parse(text).unwrap()
-}
 
 fn ephemeral(path: &ZnodePath) -> Vec<Op> {
     vec![Op::create(path, "", CreateMode::Ephemeral)]

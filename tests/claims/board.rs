@@ -1,12 +1,15 @@
 //! The job board as its users meet it, in memory and on a real server.
 
 mod bad_input;
-mod checklist;
+mod broken_locks;
 mod choosing;
-pub(crate) mod every_fault;
+mod every_fault;
 mod golden;
-mod losses;
-pub(crate) mod races;
+mod jobs;
+mod lost_replies;
+mod lost_sessions;
+mod permissions;
+mod races;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,8 +19,9 @@ use apportion::{
 };
 
 use crate::support::{
-    eventually,
-    fleet::{Agent, SECOND, Store},
+    SECOND, eventually,
+    fleet::{Agent, Store},
+    until,
 };
 
 /// Longer than anything takes that happens at all.
@@ -37,10 +41,6 @@ async fn worker(store: &Store, id: &str) -> (Agent, JobBoard) {
     let agent = store.agent(id).await;
     let board = board(store, &agent).await;
     (agent, board)
-}
-
-fn path(text: &str) -> ZnodePath {
-    ZnodePath::parse(text).unwrap()
 }
 
 /// The names of the jobs, in order, as the store has them.
@@ -109,4 +109,14 @@ async fn claim(board: &JobBoard) -> Claim {
 /// A long time on the clock of the test, a short one on a real clock.
 fn a_while(store: &Store) -> Duration {
     if store.is_memory() { 100 * SECOND } else { SECOND / 2 }
+}
+
+/// A Python conductor's claim: the job is checked, and the lock keeps version 0.
+pub(crate) async fn claim_as_python(session: &dyn Session, job: &ZnodePath, lock: &ZnodePath) -> bool {
+    let Ok(Some((_, stat))) = session.get(job).await else { return false };
+    let ops = vec![
+        Op::Check { path: job.clone(), version: Some(stat.version) },
+        Op::create(lock, "{\"owner\": \"python\"}", CreateMode::Ephemeral),
+    ];
+    session.commit(ops).await.is_ok()
 }

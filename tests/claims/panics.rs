@@ -15,7 +15,7 @@ use apportion::{
     testing::{Call, Hook, Intercept, Outcome},
 };
 
-use crate::support::fleet::SECOND;
+use crate::support::SECOND;
 
 /// Panics where a folder is listed that ends like this, once it is told to.
 struct PanicAt {

@@ -1,29 +1,25 @@
-//! Real processes of the examples `job_worker` and `priority_queue` on a real server: killed, stopped, late; and the
-//! example to copy, `hello_board`.
+//! Real processes of the examples `job_worker` and `priority_queue` on a real server: killed, stopped, late.
 //!
 //! They are judged by what they write down one by one, and by what is left in the store.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use apportion::backend::{Connector as _, path::ZnodePath};
+use apportion::backend::Connector as _;
 use serde_json::Value;
 
-use crate::support::{Example, eventually, shared_server, zookeeper};
+use crate::support::{
+    Example, eventually,
+    example::{PATIENCE, Processes, url},
+    shared_server, zookeeper,
+};
 
-const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 /// What those take for each piece of work that are killed while they have one.
 const SLOW: &str = "800ms";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn the_job_of_a_killed_worker_comes_back_and_each_job_is_done_once() {
     let mut fleet = Fleet::new("job_worker", &["--board", "/jobs/board"]).await;
-    let results = fleet.folder.join("results.jsonl");
+    let results = fleet.processes.folder().join("results.jsonl");
     let files = sources();
     assert!(files.len() > 20, "{files:?}");
     for (worker, pace) in [("a", "200ms"), ("b", SLOW), ("c", SLOW)] {
@@ -40,7 +36,11 @@ async fn the_job_of_a_killed_worker_comes_back_and_each_job_is_done_once() {
     fleet.at_work("c").await;
     fleet["c"].signal("TERM");
     fleet.ends("c", 0).await;
-    assert!(fleet["c"].output().contains("stopped; the others can have what it had"), "{}", fleet.report());
+    assert!(
+        fleet["c"].output().contains("stopped; the others can have what it had"),
+        "{}",
+        fleet.processes.report()
+    );
     fleet.ends("poster", 0).await;
 
     // Each job: taken off the board once, under the latest claim, which has a result. One that is stopped between its
@@ -87,34 +87,17 @@ async fn the_entry_of_a_killed_node_is_delivered_again_and_each_is_answered_once
 
     let label = label_of(&lost);
     let mut answered: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (node, process) in &fleet.processes {
+    for (node, process) in fleet.processes.iter() {
         for line in process.output().lines().filter(|line| line.contains("  done  ")) {
             answered.entry(label_of(line)).or_default().push(format!("{node}: {line}"));
         }
     }
-    assert_eq!(answered.len(), 48, "{}", fleet.report());
+    assert_eq!(answered.len(), 48, "{}", fleet.processes.report());
     let twice: Vec<_> = answered.values().filter(|by| by.len() != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
     assert!(answered[&label][0].contains("(attempt 2)"), "{lost} and then {:?}", answered[&label]);
     for folder in ["unowned", "owned", "claims", "done", "dead"] {
         fleet.is_empty(&format!("/questions/{folder}")).await;
-    }
-}
-
-#[tokio::test]
-async fn hello_board_does_each_job_once_in_memory_and_at_a_server() {
-    let url = format!("zookeeper://{}", shared_server().await.connect_string());
-    for args in [&[][..], &[&*url]] {
-        let text = Example::run("hello_board", args).await;
-        let (mut workers, mut worlds) = (BTreeSet::new(), Vec::new());
-        for line in text.lines() {
-            let (worker, world) = line.split_once(": hello, world ").expect(line);
-            workers.insert(worker);
-            worlds.push(world.parse::<u32>().unwrap());
-        }
-        worlds.sort_unstable();
-        assert_eq!(worlds, (1..=10).collect::<Vec<_>>(), "{text}");
-        assert!(workers.len() > 1, "one worker did it all: {text}");
     }
 }
 
@@ -137,28 +120,20 @@ struct Fleet {
     example: &'static str,
     common: Vec<String>,
     servers: String,
-    folder: PathBuf,
-    processes: BTreeMap<&'static str, Example>,
+    processes: Processes,
 }
 
 impl Fleet {
     async fn new(example: &'static str, common: &[&str]) -> Fleet {
         let servers = shared_server().await.connect_string();
-        let folder = env::temp_dir().join(format!("apportion-{}-{example}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let url = format!(
-            "zookeeper://{servers}?timeout={}ms&server_tick=100ms&retry_backoff=100ms&max_retry_interval=500ms",
-            SESSION_TIMEOUT.as_millis()
-        );
-        let common = ["--backend", &url].iter().chain(common).map(ToString::to_string).collect();
-        Fleet { example, common, servers, folder, processes: BTreeMap::new() }
+        let common = ["--backend", &url(&servers)].iter().chain(common).map(ToString::to_string).collect();
+        Fleet { example, common, servers, processes: Processes::new() }
     }
 
-    fn start(&mut self, id: &'static str, args: &[&str]) {
+    fn start(&mut self, id: &str, args: &[&str]) {
         let common = self.common.iter().map(String::as_str).chain(["--member-id", id]);
         let args: Vec<_> = common.chain(args.iter().copied()).collect();
-        let process = Example::start(self.example, &self.folder.join(id), &args);
-        self.processes.insert(id, process);
+        self.processes.start(id, self.example, &args);
     }
 
     /// Waits until a process begins with something new after it has done something; returns that line.
@@ -187,20 +162,15 @@ impl Fleet {
     async fn ends(&self, id: &str, code: i32) {
         let ended = async { eventually("it ends", PATIENCE * 2, || async { self[id].exit_code() }).await };
         match tokio::time::timeout(PATIENCE, ended).await {
-            Ok(found) => assert_eq!(found, code, "{id}\n{}", self.report()),
-            Err(_) => panic!("{id} does not end\n{}", self.report()),
+            Ok(found) => assert_eq!(found, code, "{id}\n{}", self.processes.report()),
+            Err(_) => panic!("{id} does not end\n{}", self.processes.report()),
         }
-    }
-
-    fn report(&self) -> String {
-        let all = self.processes.iter();
-        all.map(|(id, process)| format!("-- {id}\n{}", process.output())).collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until a znode has no children.
     async fn is_empty(&self, path: &str) {
         let session = zookeeper(&self.servers).open(Duration::from_secs(10)).await.unwrap();
-        let path = ZnodePath::parse(path).unwrap();
+        let path = crate::support::path(path);
         eventually(&format!("{path} is empty"), PATIENCE, || async {
             session.sync(&path).await.unwrap();
             session.children(&path).await.unwrap().0.is_empty().then_some(())
@@ -215,12 +185,5 @@ impl std::ops::Index<&str> for Fleet {
 
     fn index(&self, id: &str) -> &Example {
         &self.processes[id]
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        self.processes.clear();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -13,7 +13,7 @@ use apportion::{
     testing::{Call, Hook, Intercept, Outcome},
 };
 
-use crate::support::fleet::{MS, SECOND};
+use crate::support::{MS, SECOND};
 
 /// Notes each call and what came of it, and loses the reply to some.
 struct Record {

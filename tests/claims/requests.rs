@@ -12,7 +12,10 @@ use apportion::{
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::support::fleet::{Agent, SECOND, Store};
+use crate::support::{
+    SECOND,
+    fleet::{Agent, Store},
+};
 
 /// Requests that the caller waits for: transactions with writes, and readings.
 type Count = (u64, u64);

@@ -1,21 +1,9 @@
 //! A real server that is restarted while jobs and entries are held.
 
-use std::time::Duration;
-
 use apportion::{board::JobState, queue::QueueError};
 
-use super::ledger::{Says, Told};
-use crate::support::{
-    Server, Settings,
-    fleet::{SECOND, Store},
-};
-
-/// Longer than anything takes that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn soon<F: IntoFuture>(work: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, work).await.expect("in time")
-}
+use crate::ledger::{Says, Told};
+use crate::support::{SECOND, Server, Settings, fleet::Store, soon};
 
 async fn server() -> Server {
     Server::start_with(&Settings { lines: vec!["forceSync=no".into()], ..Settings::default() }).await

@@ -14,7 +14,7 @@ use std::{
 
 use apportion::{
     Lease, PartitionCoordinator,
-    backend::{Connector, Memory, Op, Session, SessionId, memory::LostReply, path::ZnodePath},
+    backend::{Connector, Memory, Op, Session, SessionId, path::ZnodePath},
     board::{Claim, JobBoard},
     queue::{Delivery, WorkQueue},
     testing::Faults,
@@ -23,13 +23,13 @@ use fastrand::Rng;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    bench::{Bench, PATIENCE, name_of},
-    board::{every_fault::Context, races::claim_as_python},
+use crate::support::{EITHER, SECOND, fleet::Via};
+use crate::{
+    board::claim_as_python,
     ledger::{Ledger, Told},
     session_faults::{Fault, SessionFaults},
+    setup::{Context, PATIENCE, Setup, name_of},
 };
-use crate::support::fleet::{SECOND, Via};
 
 const WORKERS: usize = 5;
 /// How long the troubles of one round last, in the time of the fleet.
@@ -207,10 +207,10 @@ struct Member {
 }
 
 impl Member {
-    async fn new(bench: &Bench, round: &Round, id: &str) -> Member {
-        let session_faults = Arc::new(SessionFaults::slow(bench.memory()).noting(round.cheated.clone()));
+    async fn new(setup: &Setup, round: &Round, id: &str) -> Member {
+        let session_faults = Arc::new(SessionFaults::slow(setup.memory()).noting(round.cheated.clone()));
         let faults = Faults::new(Arc::new(session_faults.connector()));
-        let config = bench.store.config_via(Via(Arc::new(faults.clone())), id);
+        let config = setup.store.config_via(Via(Arc::new(faults.clone())), id);
         let coordinator = Arc::new(PartitionCoordinator::connect(config).await.unwrap());
         Member { coordinator, session_faults, faults }
     }
@@ -226,7 +226,7 @@ async fn make_trouble(round: Round, members: &[Member], mut dice: Rng) -> BTreeM
         let session = member.coordinator.session_id();
         let what = match dice.u32(0..10) {
             0..4 => {
-                let lost = dice.choice([LostReply::BeforeApplying, LostReply::AfterApplying]).unwrap();
+                let lost = dice.choice(EITHER).unwrap();
                 member.faults.lose_nth_write(member.faults.calls().writes + dice.u64(1..4), lost);
                 "a lost reply"
             }
@@ -289,18 +289,18 @@ async fn round(seed: u64) -> BTreeMap<&'static str, u32> {
     let _context = Context(format!("APPORTION_SOAK_SEED={seed}"));
     fastrand::seed(seed);
     let mut dice = Rng::with_seed(seed);
-    let bench = Bench::new().await;
+    let setup = Setup::new().await;
     let round = Round {
-        ledger: bench.ledger.clone(),
-        memory: bench.memory().clone(),
+        ledger: setup.ledger.clone(),
+        memory: setup.memory().clone(),
         cheated: Arc::default(),
         over: CancellationToken::new(),
     };
     let (mut members, mut tasks) = (Vec::new(), JoinSet::new());
     for number in 0..WORKERS {
-        let member = Member::new(&bench, &round, &format!("w-{number}")).await;
+        let member = Member::new(&setup, &round, &format!("w-{number}")).await;
         let (board, queue) =
-            (bench.board_of(&member.coordinator).await, bench.queue_of(&member.coordinator).await);
+            (setup.board_of(&member.coordinator).await, setup.queue_of(&member.coordinator).await);
         if number < 2 {
             tasks.spawn(round.clone().post(board.clone(), queue.clone(), dice.fork(), number));
             tasks.spawn(round.clone().collect(queue.clone(), dice.fork()));
@@ -324,17 +324,17 @@ async fn round(seed: u64) -> BTreeMap<&'static str, u32> {
     };
     tokio::time::timeout(PATIENCE, joined).await.expect("everybody comes to an end");
     // Somebody has to be there to give back what the dead have had.
-    let _queue = bench.queue_of(&bench.other).await;
-    bench.heals().await;
-    bench.finish_jobs().await;
-    bench.finish_entries().await;
+    let _queue = setup.queue_of(&setup.other).await;
+    setup.heals().await;
+    setup.finish_jobs().await;
+    setup.finish_entries().await;
     let names = round.ledger.names();
     assert!(names.len() > 20, "hardly anything happened");
     round.ledger.judge_results_of(names.iter().map(String::as_str).filter(|name| name.starts_with("entry")));
     for member in &members {
         let _ = member.coordinator.shutdown().await;
     }
-    bench.leaves_nothing_behind().await;
+    setup.leaves_nothing_behind().await;
     made
 }
 

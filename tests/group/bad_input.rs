@@ -16,7 +16,8 @@ use proptest::prelude::*;
 use rmpv::Value;
 
 use crate::support::{
-    fleet::{MS, SECOND, Store, create_with_ancestors, on_both_backends, sees, settles_within, universe},
+    MS, SECOND,
+    fleet::{Store, create_with_ancestors, on_both_backends, sees, settles_within, universe},
     until,
 };
 

@@ -10,6 +10,8 @@ use apportion::{
 };
 use proptest::prelude::*;
 
+use crate::support::golden::golden;
+
 /// Leads nowhere.
 #[derive(Debug)]
 struct Nowhere;
@@ -71,7 +73,7 @@ fn reason(error: &ConfigError) -> &'static str {
 
 #[test]
 fn golden_urls_are_read_as_python_reads_them_except_for_what_is_refused_on_purpose() {
-    let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/urls.json")).unwrap();
+    let golden = golden("urls.json");
     let (mut alike, mut stricter, mut both_refuse) = (0, 0, 0);
     for row in golden["rows"].as_array().unwrap() {
         let url = row["url"].as_str().unwrap();

@@ -14,9 +14,9 @@ use apportion::{
 };
 
 use crate::support::{
-    alive_tasks,
+    SECOND, alive_tasks,
     events::Events,
-    fleet::{SECOND, Store, exists, next_change, settles_within, znode},
+    fleet::{Store, exists, next_change, settles_within, znode},
     until,
 };
 

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use apportion::{Error, KeySet, PartitionCoordinator};
 
-use crate::support::fleet::{MS, Store, sees, settles_within};
+use crate::support::{
+    MS,
+    fleet::{Store, sees, settles_within},
+};
 
 fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("target-{number}")).collect()

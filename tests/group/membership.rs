@@ -16,8 +16,8 @@ use apportion::{
 };
 
 use crate::support::{
-    alive_tasks, eventually,
-    fleet::{MS, Store, delete_recursively, exists, ids, on_both_backends, settles_within, universe, znode},
+    MS, alive_tasks, eventually,
+    fleet::{Store, delete_recursively, exists, ids, on_both_backends, settles_within, universe, znode},
     until,
 };
 

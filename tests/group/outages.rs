@@ -17,8 +17,8 @@ use apportion::{
 };
 
 use crate::support::{
-    Mode, Proxy, Server, eventually,
-    fleet::{MS, SECOND, Store, next_change, owners, sees, settles_within, universe, znode},
+    MS, Mode, Proxy, SECOND, Server, eventually,
+    fleet::{Store, next_change, owners, sees, settles_within, universe, znode},
     free_port, until, zookeeper,
 };
 

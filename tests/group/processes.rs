@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -14,14 +14,14 @@ use std::{
 
 use apportion::backend::{Connector as _, path::ZnodePath};
 
-use crate::support::{Example, Server, eventually, shared_server, until, zookeeper};
+use crate::support::{
+    Example, Server, eventually,
+    example::{PATIENCE, Processes, SERVER_TICK, SESSION_TIMEOUT, url},
+    shared_server, until, zookeeper,
+};
 
-const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
-/// The tick of the harness's servers.
-const SERVER_TICK: Duration = Duration::from_millis(100);
 const CYCLE: Duration = Duration::from_millis(400);
 const LEASE: Duration = SESSION_TIMEOUT.checked_div(2).expect("two is not zero");
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn the_alarms_of_a_killed_evaluator_are_evaluated_by_the_others_a_session_timeout_later() {
@@ -43,7 +43,8 @@ async fn the_alarms_of_an_evaluator_that_shuts_down_are_evaluated_by_the_others_
     let took = fleet.taken_over("b", &theirs, asked).await;
     show("SIGTERM: evaluated by others after", took);
     assert!(took <= Duration::from_millis(500) + CYCLE, "{took:?}");
-    until("b says goodbye", PATIENCE, || fleet.output("b").contains("stopped; the others know")).await;
+    until("b says goodbye", PATIENCE, || fleet.processes["b"].output().contains("stopped; the others know"))
+        .await;
     fleet.settled(["a", "c"]).await;
     fleet.check_all_settled_cycles();
 }
@@ -163,8 +164,7 @@ async fn hello_group_divides_its_tasks_in_memory_and_at_a_server() {
 struct Fleet {
     url: String,
     namespace: String,
-    folder: PathBuf,
-    processes: BTreeMap<String, Example>,
+    processes: Processes,
     logs: Vec<PathBuf>,
     alarms: BTreeSet<String>,
 }
@@ -204,31 +204,20 @@ impl Fleet {
     fn of<const N: usize>(server: &Server, members: [&str; N]) -> Fleet {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("fleet-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = env::temp_dir().join(format!("apportion-{}-{namespace}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let url = format!(
-            "zookeeper://{}?namespace={namespace}&timeout={}ms&server_tick={}ms&retry_backoff=100ms\
-             &max_retry_interval=500ms",
-            server.connect_string(),
-            SESSION_TIMEOUT.as_millis(),
-            SERVER_TICK.as_millis()
-        );
+        let url = format!("{}&namespace={namespace}", url(&server.connect_string()));
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/alarms.json");
         let alarms: Vec<serde_json::Value> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
         let alarms = alarms.iter().map(|alarm| alarm["id"].as_str().unwrap().to_owned()).collect();
-        let mut fleet =
-            Fleet { url, namespace, folder, processes: BTreeMap::new(), logs: Vec::new(), alarms };
+        let mut fleet = Fleet { url, namespace, processes: Processes::new(), logs: Vec::new(), alarms };
         members.iter().for_each(|id| fleet.start(id));
         fleet
     }
 
     fn start(&mut self, id: &str) {
-        let log = self.folder.join(format!("{id}-{}.jsonl", self.logs.len()));
-        let out = self.folder.join(format!("{id}.out"));
+        let log = self.processes.folder().join(format!("{id}-{}.jsonl", self.logs.len()));
         let (cycle, file) = (format!("{}ms", CYCLE.as_millis()), log.to_string_lossy());
         let args = ["--backend", &self.url, "--member-id", id, "--cycle", &cycle, "--log-evaluations", &file];
-        // What ran under this id before was killed: it is gone when the new one is there.
-        self.processes.insert(id.into(), Example::start("alarm_evaluator", &out, &args));
+        self.processes.start(id, "alarm_evaluator", &args);
         self.logs.push(log);
     }
 
@@ -249,10 +238,6 @@ impl Fleet {
             lines.extend(whole.lines().map(|line| serde_json::from_str::<Line>(line).unwrap()));
         }
         lines
-    }
-
-    fn output(&self, id: &str) -> String {
-        fs::read_to_string(self.folder.join(format!("{id}.out"))).unwrap_or_default()
     }
 
     /// Waits until all of `theirs` were evaluated by somebody else since `since`; returns how long it took.
@@ -284,9 +269,7 @@ impl Fleet {
         };
         let found = tokio::time::timeout(PATIENCE, eventually(&what, PATIENCE * 2, look)).await;
         let Ok((_, settled)) = found else {
-            let outputs: Vec<_> =
-                self.processes.keys().map(|id| format!("-- {id}\n{}", self.output(id))).collect();
-            panic!("not within {PATIENCE:?}: {what}\n{}", outputs.join("\n"));
+            panic!("not within {PATIENCE:?}: {what}\n{}", self.processes.report());
         };
         self.check(&settled);
         settled
@@ -303,13 +286,6 @@ impl Fleet {
         assert!(forgotten.is_empty(), "in cycle {} nobody evaluated {forgotten:?}", settled.number);
         let twice: Vec<_> = settled.by.iter().filter(|(_, by)| by.len() != 1).collect();
         assert!(twice.is_empty(), "in cycle {} evaluated twice: {twice:?}", settled.number);
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        self.processes.clear();
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -15,8 +15,8 @@ use apportion::{
 };
 
 use crate::support::{
-    alive_tasks,
-    fleet::{MS, SECOND, Store, exists, is_over, next_change, on_both_backends, settles_within, universe},
+    MS, SECOND, alive_tasks,
+    fleet::{Store, exists, is_over, next_change, on_both_backends, settles_within, universe},
     hold::Hold,
     until,
 };

@@ -9,7 +9,7 @@ use std::{
 use apportion::{Config, Group, PartitionCoordinator, Share, group::Rebalance};
 use tokio::time::sleep;
 
-use crate::support::fleet::SECOND;
+use crate::support::SECOND;
 
 const _: fn(&PartitionCoordinator, &Group, &[(String, u64)]) = futures_can_be_spawned;
 

@@ -6,8 +6,9 @@ use apportion::{Group, Share, group::Standing};
 use tracing::Level;
 
 use crate::support::{
+    MS, SECOND,
     events::Events,
-    fleet::{Agent, MS, SECOND, Store, next_change, owners, settles_within, universe},
+    fleet::{Agent, Store, next_change, owners, settles_within, universe},
     until,
 };
 

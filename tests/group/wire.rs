@@ -12,25 +12,11 @@ use serde_json::Value;
 use zookeeper_client as zk;
 
 use crate::support::{
-    eventually,
-    fleet::{
-        SECOND, create_with_ancestors, delete_recursively, exists, sees, settles_within, universe, znode,
-    },
+    SECOND, eventually,
+    fleet::{create_with_ancestors, delete_recursively, exists, sees, settles_within, universe, znode},
+    golden::{golden, hex, text, texts},
     shared_server, until, zookeeper,
 };
-
-fn golden() -> Value {
-    serde_json::from_str(include_str!("../golden/group.json")).unwrap()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
-}
-
-fn bytes(hex: &Value) -> Vec<u8> {
-    let hex = hex.as_str().unwrap();
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
 
 /// One znode as a dump shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,9 +52,14 @@ fn golden_step(golden: &Value, name: &str) -> BTreeMap<String, Znode> {
     let step = steps.iter().find(|step| step[0] == name).unwrap_or_else(|| panic!("no step {name}"));
     let znodes = step[1].as_array().unwrap().iter().map(|znode| {
         let acl = znode["acl"].as_array().unwrap();
-        let acl = acl.iter().map(|entry| (entry[0].as_i64().unwrap(), text(&entry[1]), text(&entry[2])));
+        let acl = acl.iter().map(|entry| {
+            (entry[0].as_i64().unwrap(), text(&entry[1]).to_owned(), text(&entry[2]).to_owned())
+        });
         let is_ephemeral = znode["ephemeral"].as_bool().unwrap();
-        (text(&znode["path"]), Znode { data: bytes(&znode["data_hex"]), is_ephemeral, acl: acl.collect() })
+        (
+            text(&znode["path"]).to_owned(),
+            Znode { data: hex(&znode["data_hex"]), is_ephemeral, acl: acl.collect() },
+        )
     });
     znodes.collect()
 }
@@ -101,17 +92,17 @@ async fn connect(config: Config) -> PartitionCoordinator {
 
 #[tokio::test]
 async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_the_payloads() {
-    let (golden, hosts) = (golden(), hosts().await);
+    let (golden, hosts) = (golden("group.json"), hosts().await);
     let (namespace, group) = (text(&golden["namespace"]), text(&golden["group"]));
     let root = format!("/{namespace}");
     let observer = zk::Client::connect(&hosts).await.unwrap();
-    let members: Vec<String> = golden["members"].as_array().unwrap().iter().map(text).collect();
+    let members = texts(&golden["members"]);
 
-    let first = connect(config(&hosts, &namespace, &members[0])).await;
+    let first = connect(config(&hosts, namespace, members[0])).await;
     assert_eq!(dump(&observer, &root).await, golden_step(&golden, "start"));
-    let one = first.join(&*group).weight(10).await.unwrap();
-    let second = connect(config(&hosts, &namespace, &members[1])).await;
-    let _two = second.join(&*group).weight(9).await.unwrap();
+    let one = first.join(group).weight(10).await.unwrap();
+    let second = connect(config(&hosts, namespace, members[1])).await;
+    let _two = second.join(group).weight(9).await.unwrap();
 
     let mut found = dump(&observer, &root).await;
     for member in &members {
@@ -135,7 +126,7 @@ async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_th
 
 #[tokio::test]
 async fn credentials_in_the_url_guard_every_znode_with_one_entry() {
-    let (golden, hosts) = (golden(), hosts().await);
+    let (golden, hosts) = (golden("group.json"), hosts().await);
     let digest = &golden["digest_acl"];
     let (user, password) = (text(&digest["user"]), text(&digest["password"]));
     let url = format!("zookeeper://{user}:{password}@{hosts}?namespace=guarded/deeply");
@@ -151,7 +142,7 @@ async fn credentials_in_the_url_guard_every_znode_with_one_entry() {
     let found = dump(&observer, "/guarded").await;
     let paths: Vec<_> = found.keys().map(String::as_str).collect();
     assert_eq!(paths, ["/guarded", "/guarded/deeply", "/guarded/deeply/g", "/guarded/deeply/g/a"]);
-    let only = vec![(31, "digest".to_owned(), text(&digest["id"]))];
+    let only = vec![(31, "digest".to_owned(), text(&digest["id"]).to_owned())];
     assert!(found.values().all(|znode| znode.acl == only), "{found:?}");
 
     let nobody = zk::Client::connect(&hosts).await.unwrap();
@@ -268,7 +259,7 @@ async fn a_python_peer_and_this_library_see_one_fleet_and_place_each_key_alike()
 #[tokio::test]
 async fn a_python_peer_reads_our_weight_and_we_read_its() {
     let hosts = hosts().await;
-    let golden = golden();
+    let golden = golden("group.json");
     let coordinator = connect(config(&hosts, "weights", "ours")).await;
     let group = coordinator.join("g").weight(7).await.unwrap();
     let path = ZnodePath::parse("/weights/g").unwrap();
@@ -281,7 +272,7 @@ async fn a_python_peer_reads_our_weight_and_we_read_its() {
     let mut creates = Vec::new();
     for (number, entry) in capabilities.chain(foreign).enumerate() {
         let id = format!("python-{number:03}");
-        creates.push(Op::create(&path.join(&id).unwrap(), bytes(&entry["hex"]), CreateMode::Ephemeral));
+        creates.push(Op::create(&path.join(&id).unwrap(), hex(&entry["hex"]), CreateMode::Ephemeral));
         // What makes the partitioner raise is a plain member to us.
         expected.insert(id, entry["partitioner_weight"].as_u64().unwrap_or(1));
     }

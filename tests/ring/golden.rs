@@ -3,27 +3,13 @@
 use apportion::{HashRing, Label, RingKey, ring::PyBytes};
 use serde_json::Value;
 
-fn golden() -> Value {
-    serde_json::from_str(include_str!("../golden/ring_aodh.json")).expect("golden data is JSON")
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().expect("a list")
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().expect("a text")
-}
-
-fn texts(value: &Value) -> Vec<&str> {
-    list(value).iter().map(text).collect()
-}
+use crate::support::golden::{golden, list, text, texts};
 
 fn number(value: &Value) -> usize {
     value.as_u64().and_then(|number| usize::try_from(number).ok()).expect("a number")
 }
 
-fn label(value: &Value) -> Label {
+pub(crate) fn label(value: &Value) -> Label {
     match text(value) {
         "str" => Label::Plain,
         "bytes" => Label::PythonBytes,
@@ -32,7 +18,7 @@ fn label(value: &Value) -> Label {
 }
 
 /// `mixed` or, for its beginning, `mixed[:150]`.
-fn keys<'a>(golden: &'a Value, name: &str) -> Vec<&'a str> {
+pub(crate) fn keys_of<'a>(golden: &'a Value, name: &str) -> Vec<&'a str> {
     let (name, end) = name.strip_suffix(']').and_then(|name| name.split_once("[:")).unwrap_or((name, ""));
     let mut keys = texts(&golden["keysets"][name]);
     keys.truncate(end.parse().unwrap_or(usize::MAX));
@@ -52,12 +38,12 @@ fn ring(labels: &Value, members: &[impl AsRef<str>], replicas: usize) -> HashRin
 
 #[test]
 fn every_key_has_the_owner_that_the_reference_gives_it() {
-    let golden = golden();
+    let golden = golden("ring_aodh.json");
     let mut answers = 0;
     for case in list(&golden["cases"]) {
         let members = texts(&golden["membersets"][text(&case["members"])]);
         let ring = ring(&case["labels"], &members, number(&case["replicas"]));
-        let keys = keys(&golden, text(&case["keys"]));
+        let keys = keys_of(&golden, text(&case["keys"]));
         assert_eq!(keys.len(), list(&case["owners"]).len());
         for (key, owner) in keys.iter().zip(list(&case["owners"])) {
             let owner = owner.as_u64().map(|_| members[number(owner)]);
@@ -70,7 +56,7 @@ fn every_key_has_the_owner_that_the_reference_gives_it() {
 
 #[test]
 fn a_key_that_hashes_to_a_point_belongs_to_the_next_point() {
-    let golden = golden();
+    let golden = golden("ring_aodh.json");
     for case in list(&golden["equality"]) {
         let members = texts(&case["members"]);
         let ring = ring(&case["labels"], &members, 100);
@@ -83,7 +69,7 @@ fn a_key_that_hashes_to_a_point_belongs_to_the_next_point() {
 
 #[test]
 fn the_later_member_owns_the_keys_before_a_collided_point() {
-    let golden = golden();
+    let golden = golden("ring_aodh.json");
     let mut answers = 0;
     for case in list(&golden["collisions"]) {
         for row in list(&case["rings"]) {
@@ -101,7 +87,7 @@ fn the_later_member_owns_the_keys_before_a_collided_point() {
 
 #[test]
 fn by_default_the_order_of_members_does_not_decide_a_collision() {
-    let golden = golden();
+    let golden = golden("ring_aodh.json");
     for case in list(&golden["collisions"]) {
         let later = text(&case["a"]).max(text(&case["b"]));
         for row in list(&case["rings"]) {
@@ -119,7 +105,7 @@ fn by_default_the_order_of_members_does_not_decide_a_collision() {
 
 #[test]
 fn a_thousand_members_agree_with_the_reference_in_every_order() {
-    let golden = golden();
+    let golden = golden("ring_aodh.json");
     for case in list(&golden["thousand"]) {
         let pool = text(&case["members_pool"]);
         let given: Vec<String> =
@@ -134,7 +120,7 @@ fn a_thousand_members_agree_with_the_reference_in_every_order() {
         .build()
         .unwrap();
         assert_eq!(ring.points(), number(&case["distinct_points"]));
-        let keys = keys(&golden, text(&case["keys"]));
+        let keys = keys_of(&golden, text(&case["keys"]));
         assert_eq!((keys.len(), list(&case["owners"]).len()), (150, 150));
         for (key, owner) in keys.iter().zip(list(&case["owners"])) {
             assert_eq!(ring.owner(*key), Some(&*given[number(owner)]), "{}: {key:?}", case["order"]);
@@ -145,7 +131,7 @@ fn a_thousand_members_agree_with_the_reference_in_every_order() {
 
 #[test]
 fn bytes_are_written_as_python_writes_them() {
-    let golden: Value = serde_json::from_str(include_str!("../golden/py_bytes_repr.json")).unwrap();
+    let golden = golden("py_bytes_repr.json");
     let rows = list(&golden["rows"]);
     assert_eq!(rows.len(), 120);
     for row in rows {

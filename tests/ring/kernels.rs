@@ -9,8 +9,10 @@ use apportion::{
 };
 use md5::{Digest, Md5};
 use proptest::{collection, prelude::*, sample};
-use serde_json::Value;
 use uuid::Uuid;
+
+use crate::golden::{keys_of, label};
+use crate::support::golden::{golden, list, text, texts};
 
 fn by_the_book(key: &[u8]) -> u32 {
     u32::from_be_bytes(Md5::digest(key)[..4].try_into().expect("four bytes"))
@@ -231,31 +233,20 @@ fn same(one: &HashRing, other: &HashRing) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_owners_of_the_reference_come_out_of_every_kernel() {
-    let golden: Value =
-        serde_json::from_str(include_str!("../golden/ring_aodh.json")).expect("golden data is JSON");
-    let texts = |value: &Value| -> Vec<String> {
-        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().into()).collect()
-    };
+    let golden = golden("ring_aodh.json");
     let mut answers = 0;
-    for case in golden["cases"].as_array().unwrap() {
-        let members = texts(&golden["membersets"][case["members"].as_str().unwrap()]);
-        let name = case["keys"].as_str().unwrap();
-        let (name, end) = name.strip_suffix(']').and_then(|name| name.split_once("[:")).unwrap_or((name, ""));
-        let mut keys = texts(&golden["keysets"][name]);
-        keys.truncate(end.parse().unwrap_or(usize::MAX));
-        let label = if case["labels"] == "bytes" { Label::PythonBytes } else { Label::Plain };
-        let expected: Vec<Option<&str>> = case["owners"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|owner| owner.as_u64().map(|owner| &*members[owner as usize]))
-            .collect();
+    for case in list(&golden["cases"]) {
+        let members = texts(&golden["membersets"][text(&case["members"])]);
+        let keys = keys_of(&golden, text(&case["keys"]));
+        let owners = list(&case["owners"]).iter();
+        let expected: Vec<Option<&str>> =
+            owners.map(|owner| owner.as_u64().map(|owner| members[owner as usize])).collect();
         for kernel in Kernel::all() {
             let ring = HashRing::builder()
                 .kernel(kernel)
-                .label(label)
+                .label(label(&case["labels"]))
                 .replicas(case["replicas"].as_u64().unwrap().try_into().unwrap())
-                .members(&members)
+                .members(members.iter().copied())
                 .keep_order()
                 .build()
                 .unwrap();
@@ -269,8 +260,7 @@ fn the_owners_of_the_reference_come_out_of_every_kernel() {
 
 #[test]
 fn the_loser_of_a_collision_has_its_point_back_when_the_winner_leaves() {
-    let golden: Value =
-        serde_json::from_str(include_str!("../golden/ring_aodh.json")).expect("golden data is JSON");
+    let golden = golden("ring_aodh.json");
     for case in golden["collisions"].as_array().unwrap() {
         let label = if case["labels"] == "bytes" { Label::PythonBytes } else { Label::Plain };
         let text = |name: &str| case[name].as_str().unwrap();

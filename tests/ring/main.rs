@@ -4,3 +4,6 @@ mod golden;
 mod kernels;
 mod key_set;
 mod properties;
+
+#[path = "../support/mod.rs"]
+mod support;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::{Mutex, MutexGuard};
+
 use super::{Mode, Proxy, Server, Settings, eventually, free_port};
 
 const SIZE: usize = 3;
@@ -12,7 +14,11 @@ const SYNC_LIMIT: u32 = 50;
 /// How long a server may take from winning an election to listening for followers.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// An ensemble of three servers, numbered from 0. Dropping it kills them and removes their data.
+/// Two ensembles at once are too much for a small machine.
+static ONE: Mutex<()> = Mutex::const_new(());
+
+/// An ensemble of three servers, numbered from 0. Dropping it kills them and removes their data. One that is started
+/// while another one is there waits for its end.
 ///
 /// Each server reaches the quorum port of each other one through a proxy of its own: followers connect to their
 /// leader there, so that these links can be cut one by one. Election messages are not proxied, because servers
@@ -22,6 +28,8 @@ pub struct Ensemble {
     servers: Vec<Server>,
     /// `links[from][to]`; `None` to itself.
     links: Vec<Vec<Option<Proxy>>>,
+    /// Dropped last, when the servers are gone.
+    _one: MutexGuard<'static, ()>,
 }
 
 impl Ensemble {
@@ -29,7 +37,7 @@ impl Ensemble {
     pub async fn start(tick: Duration) -> Ensemble {
         let mut last = String::new();
         for _ in 0..5 {
-            let mut ensemble = Ensemble::prepare(tick).await;
+            let mut ensemble = Ensemble::prepare(tick, ONE.lock().await).await;
             for server in &mut ensemble.servers {
                 server.spawn();
             }
@@ -41,7 +49,7 @@ impl Ensemble {
         panic!("{last}");
     }
 
-    async fn prepare(tick: Duration) -> Ensemble {
+    async fn prepare(tick: Duration, one: MutexGuard<'static, ()>) -> Ensemble {
         let ports: [[u16; SIZE]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| free_port()));
         let [clients, quorum, election] = ports;
         let mut servers = Vec::new();
@@ -67,7 +75,7 @@ impl Ensemble {
             servers.push(Server::prepare(client, &settings, Some(me + 1)));
             links.push(row);
         }
-        Ensemble { servers, links }
+        Ensemble { servers, links, _one: one }
     }
 
     async fn ready(&self) -> Result<(), String> {

@@ -1,14 +1,32 @@
 //! The examples as child processes that die with the test process, whatever kills that.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
+    ops::Index,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use tokio::{process::Command, time::timeout};
 
-use super::process::Guarded;
+use super::process::{Guarded, new_folder};
+
+/// The session timeout that [`url`] asks for.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// The tick of the harness's servers.
+pub const SERVER_TICK: Duration = Duration::from_millis(100);
+/// Longer than processes take for what they do.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The URL by which processes reach these servers, with settings that suit a test.
+pub fn url(servers: &str) -> String {
+    format!(
+        "zookeeper://{servers}?timeout={}ms&server_tick={}ms&retry_backoff=100ms&max_retry_interval=500ms",
+        SESSION_TIMEOUT.as_millis(),
+        SERVER_TICK.as_millis()
+    )
+}
 
 /// Runs "$@" until it ends, or the pipe on stdin does, as it does with the test process. What it writes goes to $out,
 /// its exit code to $out.code.
@@ -75,6 +93,58 @@ impl Drop for Example {
         if let Some(process) = self.process.take() {
             process.kill();
         }
+    }
+}
+
+/// Processes by their ids, with a folder for what they write. Dropping it kills them and removes the folder.
+#[derive(Debug)]
+pub struct Processes {
+    folder: PathBuf,
+    running: BTreeMap<String, Example>,
+}
+
+impl Processes {
+    /// None so far.
+    pub fn new() -> Processes {
+        Processes { folder: new_folder(), running: BTreeMap::new() }
+    }
+
+    /// Where they write.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts the example `name` under an id. What ran under it before is gone when the new one is there.
+    pub fn start(&mut self, id: &str, name: &str, args: &[&str]) {
+        let process = Example::start(name, &self.folder.join(format!("{id}.out")), args);
+        self.running.insert(id.to_owned(), process);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Example)> {
+        self.running.iter().map(|(id, process)| (id.as_str(), process))
+    }
+
+    /// What all of them have written, for the message of a panic.
+    pub fn report(&self) -> String {
+        self.iter()
+            .map(|(id, process)| format!("-- {id}\n{}", process.output()))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+impl Index<&str> for Processes {
+    type Output = Example;
+
+    fn index(&self, id: &str) -> &Example {
+        &self.running[id]
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.running.clear();
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

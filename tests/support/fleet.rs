@@ -14,12 +14,9 @@ use apportion::{
     testing::Faults,
 };
 
-use super::{Mode, Proxy, eventually};
+use super::{MS, Mode, Proxy, SECOND, eventually, path, until};
 #[cfg(feature = "zookeeper")]
 use super::{Server, shared_server, zookeeper};
-
-pub const SECOND: Duration = Duration::from_secs(1);
-pub const MS: Duration = Duration::from_millis(1);
 
 /// A connector behind a pointer, for those who want it by value.
 #[derive(Debug, Clone)]
@@ -207,7 +204,7 @@ impl Store {
 
     /// A znode below the namespace; several names with slashes in between.
     pub fn path(&self, below: &str) -> ZnodePath {
-        ZnodePath::parse(&format!("/{}/{below}", self.namespace)).expect("tests spell paths properly")
+        path(&format!("/{}/{below}", self.namespace))
     }
 
     /// A plain member, as a Python peer is one: its znode lives as long as the session.

@@ -18,13 +18,19 @@ pub mod events;
 pub mod example;
 #[cfg(feature = "testing")]
 pub mod fleet;
+pub mod golden;
 #[cfg(feature = "testing")]
 pub mod hold;
 mod process;
 pub mod proxy;
 pub mod server;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, IntoFuture},
+    time::Duration,
+};
+
+use apportion::backend::{memory::LostReply, path::ZnodePath};
 
 #[cfg(feature = "zookeeper")]
 use apportion::backend::zookeeper::{Hosts, ZooKeeper};
@@ -41,6 +47,22 @@ pub use self::{
 #[cfg(feature = "zookeeper")]
 pub fn zookeeper(connect_string: &str) -> ZooKeeper {
     ZooKeeper::new(connect_string.parse::<Hosts>().expect("the harness spells addresses properly"))
+}
+
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MS: Duration = Duration::from_millis(1);
+
+/// Both ways to lose a reply.
+pub const EITHER: [LostReply; 2] = [LostReply::BeforeApplying, LostReply::AfterApplying];
+
+/// A path that tests spell properly.
+pub fn path(text: &str) -> ZnodePath {
+    ZnodePath::parse(text).expect("tests spell paths properly")
+}
+
+/// Waits for work that has to come to its end, and panics if it hangs.
+pub async fn soon<F: IntoFuture>(work: F) -> F::Output {
+    tokio::time::timeout(120 * SECOND, work).await.expect("in time")
 }
 
 /// How many tasks the runtime of this test has.

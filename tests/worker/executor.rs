@@ -1,20 +1,24 @@
 //! The executor, as a worker sees it.
 
+mod ends;
+mod odd_responses;
+mod vanished_workers;
+
 use std::time::Duration;
 
 use apportion::worker::{
     Executor, RequestError, Submission,
     lifecycle::State,
     local::LocalBroker,
-    message::{Request, Response, TaskResult},
-    transport::{Message, Transport, TransportError},
+    message::{Request, TaskResult},
+    transport::{Message, TransportError},
 };
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use crate::peer::{Faults, Faulty, LONG, Peer, body, drop_after, running, success};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::faulty::{Faults, Faulty};
+use crate::peer::{LONG, Peer, body, running, success};
+use crate::support::SECOND;
 
 async fn start(broker: &LocalBroker) -> Executor {
     Executor::builder(broker.clone()).topics(["w", "v"]).start().await.unwrap()
@@ -28,6 +32,18 @@ async fn meet(broker: &LocalBroker) -> (Executor, Peer) {
     peer.list(asked.reply_to.as_ref().unwrap(), &["t"]).await;
     assert!(executor.wait_for_workers("t", 1).await);
     (executor, peer)
+}
+
+/// An executor that knows a worker, asks for no other ones, and can be told to fail.
+async fn meet_over_faulty() -> (Faulty, Executor, Peer) {
+    let broker = LocalBroker::new();
+    let mut peer = Peer::new(&broker, "w").await;
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
+    peer.list(executor.name(), &["t"]).await;
+    assert!(executor.wait_for_workers("t", 1).await);
+    peer.next_of("NOTIFY").await;
+    (faulty, executor, peer)
 }
 
 fn t() -> Request {
@@ -206,13 +222,7 @@ async fn progress_is_heard_from_the_start_and_ends_with_the_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_sent_three_times_a_second_apart_before_that_has_failed() {
-    let broker = LocalBroker::new();
-    let mut peer = Peer::new(&broker, "w").await;
-    let faulty = Faulty::new(&broker, 0, Faults::default());
-    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
-    peer.list(executor.name(), &["t"]).await;
-    assert!(executor.wait_for_workers("t", 1).await);
-    peer.next_of("NOTIFY").await;
+    let (faulty, executor, mut peer) = meet_over_faulty().await;
     let away = TransportError::Unavailable { reason: "told to".into() };
 
     let asked = faulty.attempts("w");
@@ -256,13 +266,7 @@ async fn requests_that_waited_for_a_worker_leave_in_order_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_has_to_be_sent_again_holds_up_nobody() {
-    let broker = LocalBroker::new();
-    let mut peer = Peer::new(&broker, "w").await;
-    let faulty = Faulty::new(&broker, 0, Faults::default());
-    let executor = Executor::builder(faulty.clone()).topics(["w"]).notify_period(LONG).start().await.unwrap();
-    peer.list(executor.name(), &["t"]).await;
-    assert!(executor.wait_for_workers("t", 1).await);
-    peer.next_of("NOTIFY").await;
+    let (faulty, executor, mut peer) = meet_over_faulty().await;
     faulty.refuse("w", 1, TransportError::Unavailable { reason: "told to".into() });
     let [first, second, third] = [(); 3].map(|()| executor.submit(t()));
     for request in [&second, &third] {
@@ -330,116 +334,4 @@ async fn requests_of_one_key_meet_one_worker() {
     let [w, v] = keys;
     assert_eq!(w.len() + v.len(), 40);
     assert!(!w.is_empty() && !v.is_empty() && w.iter().all(|key| !v.contains(key)), "{w:?} {v:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handle_that_is_dropped_takes_its_request_back_if_it_was_not_sent() {
-    let broker = LocalBroker::new();
-    let executor = start(&broker).await;
-    drop(executor.submit(t()));
-    let mut peer = Peer::new(&broker, "w").await;
-    peer.list(executor.name(), &["t"]).await;
-    assert!(executor.wait_for_workers("t", 1).await);
-    let kept = executor.submit(t());
-    assert_eq!(peer.next_of("REQUEST").await.correlation_id.as_deref(), Some(kept.id()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_ends_every_request() {
-    let broker = LocalBroker::new();
-    let (executor, mut peer) = meet(&broker).await;
-    let requests = [executor.submit(t()), executor.submit(Request::execute("unknown")), executor.submit(t())];
-    let sent = peer.next_of("REQUEST").await;
-    peer.respond(&sent, &running()).await;
-    sleep(SECOND).await;
-    let last = executor.submit(t());
-    executor.shutdown().await;
-    for request in requests.into_iter().chain([last]) {
-        assert_eq!(request.await, Err(RequestError::Closed));
-    }
-    assert_eq!(broker.held(sent.reply_to.as_ref().unwrap()), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_submitted_after_a_shutdown_has_failed_already() {
-    let broker = LocalBroker::new();
-    let executor = start(&broker).await;
-    executor.shutdown().await;
-    executor.shutdown().await;
-    let mut late = executor.submit(t());
-    assert_eq!((&mut late).await, Err(RequestError::Closed));
-    assert_eq!(late.state(), State::Failure);
-    assert_eq!(late.wait_for_state(|state| state == State::Running).await, State::Failure);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_transport_that_is_closed_ends_the_executor_and_all_its_requests() {
-    let broker = LocalBroker::new();
-    let executor =
-        Executor::builder(broker.clone()).topics(["w"]).request_timeout(None).start().await.unwrap();
-    let waiting = executor.submit(t());
-    assert!(timeout(LONG, executor.closed()).await.is_err());
-    broker.close().await;
-    timeout(SECOND, executor.closed()).await.expect("it does not end");
-    for request in [waiting, executor.submit(t())] {
-        assert_eq!(timeout(SECOND, request).await.expect("it hangs"), Err(RequestError::Closed));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_executor_that_is_dropped_ends_every_request() {
-    let broker = LocalBroker::new();
-    let executor = start(&broker).await;
-    let request = executor.submit(t());
-    let mut progress = request.progress();
-    drop(executor);
-    assert_eq!(request.await, Err(RequestError::Closed));
-    assert_eq!(progress.next().await, None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_executor_whose_connection_is_gone_consumes_again() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults { broken: 100, ..Faults::default() });
-    let peer = Peer::new(&broker, "w").await;
-    let executor = Executor::builder(faulty.clone()).topics(["w"]).start().await.unwrap();
-    peer.list(executor.name(), &["t"]).await;
-    sleep(Duration::from_secs(60)).await;
-    assert!(executor.workers().is_empty());
-    faulty.set(Faults::default());
-    peer.list(executor.name(), &["t"]).await;
-    assert!(timeout(SECOND, executor.wait_for_workers("t", 1)).await.expect("late"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_wait_that_is_dropped_at_any_poll_loses_nothing() {
-    for polls in 0..6 {
-        let broker = LocalBroker::new();
-        let mut peer = Peer::new(&broker, "w").await;
-        // Dropped while it starts, it has started nothing.
-        let start = Executor::builder(broker.clone()).topics(["w"]).start();
-        drop(drop_after(polls, start).await);
-        let executor = Executor::builder(broker.clone()).topics(["w"]).start().await.unwrap();
-        drop_after(polls, executor.wait_for_workers("t", 1)).await;
-        peer.list(executor.name(), &["t"]).await;
-        let mut request = executor.submit(t());
-        drop_after(polls, &mut request).await;
-        drop_after(polls, request.wait_for_state(State::is_final)).await;
-        let mut progress = request.progress();
-        drop_after(polls, progress.next()).await;
-        let sent = loop {
-            let sent = peer.next_of("REQUEST").await;
-            if sent.reply_to.as_deref() == Some(executor.name()) {
-                break sent;
-            }
-        };
-        let event = json!({"state": "EVENT", "data": {"event_type": "e", "details": {}}});
-        peer.respond(&sent, &event).await;
-        drop_after(polls, request.wait_for_state(|state| state == State::Running)).await;
-        peer.respond(&sent, &success(1)).await;
-        assert_eq!(request.await, Ok(1.into()), "dropped after {polls} polls");
-        let event = Response::Event { event_type: "e".into(), details: Default::default() };
-        assert_eq!(progress.next().await, Some(event));
-        drop_after(polls, executor.shutdown()).await;
-    }
 }

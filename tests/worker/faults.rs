@@ -13,7 +13,8 @@ use apportion::worker::{
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use crate::peer::{Faults, Faulty, LONG};
+use crate::faulty::{Faults, Faulty};
+use crate::peer::LONG;
 
 const REQUESTS: u64 = 60;
 const SEEDS: u64 = 20;

@@ -3,8 +3,6 @@
 
 mod python;
 
-use std::time::Duration;
-
 use apportion::worker::{
     Arguments, Context, Executor, RequestError, Undo, Worker,
     amqp::AmqpTransport,
@@ -17,16 +15,14 @@ use python::Python;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::shared_broker;
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{SECOND, golden::golden, shared_broker};
 
 async fn connect(exchange: &str) -> AmqpTransport {
     AmqpTransport::connect(&shared_broker().await.url(), exchange).await.unwrap()
 }
 
 /// All envelopes of the golden conversations.
-fn golden() -> Vec<Value> {
+fn envelopes() -> Vec<Value> {
     fn collect(value: Value, found: &mut Vec<Value>) {
         match value {
             Value::Object(mut fields) if fields.contains_key("queue") => found.push(fields["message"].take()),
@@ -36,7 +32,7 @@ fn golden() -> Vec<Value> {
         }
     }
     let mut found = Vec::new();
-    collect(serde_json::from_str(include_str!("../golden/wbe_envelopes.json")).unwrap(), &mut found);
+    collect(golden("wbe_envelopes.json"), &mut found);
     found
 }
 
@@ -49,7 +45,7 @@ async fn our_envelopes_are_those_of_taskflow_and_taskflows_are_read_to_the_byte(
     let transport = connect(exchange).await;
     let mut consumer = transport.consume("rust", 10).await.unwrap();
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let envelopes = golden();
+    let envelopes = envelopes();
     assert_eq!(envelopes.len(), 19);
     for envelope in envelopes {
         let golden = &envelope["properties"];

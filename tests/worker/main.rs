@@ -3,9 +3,9 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
-mod defects;
 mod executor;
 mod faults;
+mod faulty;
 #[cfg(feature = "amqp")]
 mod interop;
 mod local;
@@ -13,6 +13,5 @@ mod messages;
 mod peer;
 mod server;
 
-#[cfg(feature = "amqp")]
 #[path = "../support/mod.rs"]
 mod support;

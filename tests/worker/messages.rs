@@ -1,7 +1,8 @@
 //! Messages and lifecycle of the worker protocol against what was recorded from TaskFlow itself.
 
-mod defects;
+mod failures;
 mod json;
+mod odd_messages;
 mod properties;
 
 use std::{sync::LazyLock, time::Duration};
@@ -17,21 +18,11 @@ use apportion::{
 };
 use serde_json::{Map, Value, json};
 
-static GOLDEN: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../golden/messages.json")).expect("golden data is JSON")
-});
+use crate::support::golden::{golden, list, text};
 
-static ENVELOPES: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../golden/wbe_envelopes.json")).expect("golden data is JSON")
-});
+static GOLDEN: LazyLock<Value> = LazyLock::new(|| golden("messages.json"));
 
-fn list(value: &Value) -> &[Value] {
-    value.as_array().expect("a list")
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().expect("a text")
-}
+static ENVELOPES: LazyLock<Value> = LazyLock::new(|| golden("wbe_envelopes.json"));
 
 fn bytes(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).expect("it is JSON")

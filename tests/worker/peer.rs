@@ -1,26 +1,17 @@
-//! The other side, message by message, and a transport that fails as told.
+//! The other side of an executor or a worker, played by the test message by message.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    pin::pin,
-    sync::{Arc, Mutex},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
-use apportion::{
-    backend::BoxFuture,
-    clock::Clock,
-    worker::{
-        local::LocalBroker,
-        transport::{
-            Consumer, Deliveries, Incoming, Message, Receipt, Settlement, Transport, TransportError,
-        },
-    },
+use apportion::worker::{
+    Executor, RequestError, Submitted,
+    local::LocalBroker,
+    message::Request,
+    transport::{Consumer, Message, Transport},
 };
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+
+use crate::support::SECOND;
 
 /// Longer than anything takes, in paused time.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
@@ -130,198 +121,54 @@ pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::
     None
 }
 
-/// What a [`Faulty`] transport does, in percent of the messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Faults {
-    pub(crate) lost: u8,
-    pub(crate) twice: u8,
-    /// Sent only after a later message.
-    pub(crate) late: u8,
-    /// Reported as not sent, half of them after they were.
-    pub(crate) refused: u8,
-    /// The connection breaks when the next message is asked for.
-    pub(crate) broken: u8,
-    /// The acknowledgement fails.
-    pub(crate) unacknowledged: u8,
+/// An executor, a worker played by the test, and a request of the former that the latter was sent.
+pub(crate) struct Asked {
+    pub(crate) executor: Executor,
+    pub(crate) peer: Peer,
+    pub(crate) request: Submitted,
+    pub(crate) sent: Message,
 }
 
-/// A transport that fails by dice, or as a rule says.
-#[derive(Debug, Clone)]
-pub(crate) struct Faulty {
-    inner: LocalBroker,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug)]
-struct State {
-    dice: fastrand::Rng,
-    faults: Faults,
-    held_back: Vec<(String, Message)>,
-    /// How often a message to this topic is still refused.
-    refusals: HashMap<String, (u32, TransportError)>,
-    attempts: HashMap<String, u32>,
-    /// How much later than its receiver the sender of a message hears that it was sent.
-    lag: Duration,
-}
-
-impl State {
-    fn happens(&mut self, percent: u8) -> bool {
-        self.dice.u8(0..100) < percent
-    }
-}
-
-impl Faulty {
-    pub(crate) fn new(inner: &LocalBroker, seed: u64, faults: Faults) -> Self {
-        let state = State {
-            dice: fastrand::Rng::with_seed(seed),
-            faults,
-            held_back: Vec::new(),
-            refusals: HashMap::new(),
-            attempts: HashMap::new(),
-            lag: Duration::ZERO,
-        };
-        Faulty { inner: inner.clone(), state: Arc::new(Mutex::new(state)) }
+impl Asked {
+    pub(crate) async fn new() -> Self {
+        let broker = LocalBroker::new();
+        let mut peer = Peer::new(&broker, "w").await;
+        let executor = Executor::builder(broker).topics(["w"]).start().await.unwrap();
+        peer.list(executor.name(), &["t"]).await;
+        let request = executor.submit(Request::execute("t"));
+        let sent = peer.next_of("REQUEST").await;
+        Asked { executor, peer, request, sent }
     }
 
-    /// From now on the next `times` messages to `topic` are not sent.
-    pub(crate) fn refuse(&self, topic: &str, times: u32, error: TransportError) {
-        self.state.lock().unwrap().refusals.insert(topic.into(), (times, error));
+    pub(crate) async fn hears(&self, response: &Value) {
+        self.peer.respond(&self.sent, response).await;
+        sleep(SECOND).await;
     }
 
-    /// How often somebody tried to send to `topic`.
-    pub(crate) fn attempts(&self, topic: &str) -> u32 {
-        self.state.lock().unwrap().attempts.get(topic).copied().unwrap_or(0)
+    /// The executor still does its work for this and for further requests.
+    pub(crate) async fn goes_on(mut self) {
+        self.hears(&running()).await;
+        self.hears(&success(1)).await;
+        assert_eq!(self.request.await, Ok(1.into()));
+        let next = self.executor.submit(Request::execute("t"));
+        let sent = self.peer.next_of("REQUEST").await;
+        self.peer.respond(&sent, &running()).await;
+        self.peer.respond(&sent, &success(2)).await;
+        assert_eq!(next.await, Ok(2.into()));
     }
 
-    /// From now on a message arrives so much earlier than its sender hears of that.
-    pub(crate) fn lag(&self, lag: Duration) {
-        self.state.lock().unwrap().lag = lag;
-    }
-
-    pub(crate) fn set(&self, faults: Faults) {
-        self.state.lock().unwrap().faults = faults;
+    /// The request ends as one whose answer makes no sense, and the executor goes on.
+    pub(crate) async fn ends_badly(mut self, about: &str) {
+        let outcome = timeout(SECOND, &mut self.request).await.expect("it hangs");
+        let Err(RequestError::BadAnswer(reason)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(reason.field(), about);
+        self.request = self.executor.submit(Request::execute("t"));
+        self.sent = self.peer.next_of("REQUEST").await;
+        self.goes_on().await;
     }
 }
 
-fn unavailable() -> TransportError {
-    TransportError::Unavailable { reason: "told to be".into() }
-}
-
-impl Transport for Faulty {
-    fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<(), TransportError>> {
-        let mut copies = Vec::new();
-        let lag;
-        let result = {
-            let mut state = self.state.lock().unwrap();
-            lag = state.lag;
-            *state.attempts.entry(topic.into()).or_default() += 1;
-            let faults = state.faults;
-            let refusal = state.refusals.get_mut(topic).filter(|(left, _)| *left > 0).map(|(left, error)| {
-                *left -= 1;
-                error.clone()
-            });
-            if let Some(error) = refusal {
-                Err(error)
-            } else if state.happens(faults.refused) {
-                if state.dice.bool() {
-                    copies.push((topic.to_owned(), message));
-                }
-                Err(unavailable())
-            } else {
-                if state.happens(faults.late) {
-                    state.held_back.push((topic.to_owned(), message));
-                } else if !state.happens(faults.lost) {
-                    if state.happens(faults.twice) {
-                        let copy = (topic.to_owned(), message.clone());
-                        if state.dice.bool() { copies.push(copy) } else { state.held_back.push(copy) }
-                    }
-                    copies.push((topic.to_owned(), message));
-                    if state.happens(10) {
-                        copies.append(&mut state.held_back);
-                    }
-                }
-                Ok(())
-            }
-        };
-        Box::pin(async move {
-            for (topic, message) in copies {
-                self.inner.publish(&topic, message).await?;
-            }
-            if !lag.is_zero() {
-                sleep(lag).await;
-            }
-            result
-        })
-    }
-
-    fn consume<'a>(
-        &'a self,
-        topic: &'a str,
-        prefetch: u16,
-    ) -> BoxFuture<'a, Result<Consumer, TransportError>> {
-        Box::pin(async move {
-            let inner = Some(self.inner.consume(topic, prefetch).await?);
-            Ok(Consumer::new(FaultyDeliveries { inner, state: self.state.clone() }))
-        })
-    }
-
-    fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>> {
-        self.inner.is_consumed(topic)
-    }
-
-    fn clock(&self) -> Arc<dyn Clock> {
-        self.inner.clock()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
-}
-
-struct FaultyDeliveries {
-    inner: Option<Consumer>,
-    state: Arc<Mutex<State>>,
-}
-
-impl Deliveries for FaultyDeliveries {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let next = pin!(inner.next()).poll(cx);
-        if let Poll::Ready(Some(incoming)) = next {
-            let mut state = self.state.lock().unwrap();
-            let faults = state.faults;
-            if state.happens(faults.broken) {
-                drop(state);
-                drop(incoming);
-                self.inner = None;
-                return Poll::Ready(None);
-            }
-            let fails = state.happens(faults.unacknowledged);
-            let receipt = FaultyReceipt { inner: Some(incoming), fails };
-            let message = receipt.inner.as_ref().unwrap().message().clone();
-            return Poll::Ready(Some(Incoming::new(message, receipt)));
-        }
-        next
-    }
-}
-
-struct FaultyReceipt {
-    inner: Option<Incoming>,
-    fails: bool,
-}
-
-impl Receipt for FaultyReceipt {
-    fn settle(mut self: Box<Self>, how: Settlement) -> BoxFuture<'static, Result<(), TransportError>> {
-        let inner = self.inner.take().unwrap();
-        let fails = self.fails && how == Settlement::Ack;
-        Box::pin(async move {
-            match how {
-                // The broker hears it, and its word is lost.
-                Settlement::Ack => inner.ack().await.map(drop)?,
-                Settlement::Reject => inner.reject().await?,
-                Settlement::Requeue => inner.requeue().await?,
-            }
-            if fails { Err(unavailable()) } else { Ok(()) }
-        })
-    }
+pub(crate) fn failure() -> Value {
+    json!({"exception_str": "boom", "traceback_str": "", "exc_type_names": ["E", "Exception"], "version": 1,
+        "exc_args": [], "causes": []})
 }

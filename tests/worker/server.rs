@@ -1,5 +1,9 @@
 //! The worker, as an executor sees it.
 
+mod broker_faults;
+mod ends;
+mod odd_requests;
+
 use std::{
     error::Error,
     sync::{
@@ -10,21 +14,18 @@ use std::{
 };
 
 use apportion::worker::{
-    Arguments, Context, Worker, WorkerBuilder,
-    failure::Failure,
-    local::LocalBroker,
-    message::TaskResult,
-    transport::{Message, Transport, TransportError},
+    Arguments, Context, Worker, WorkerBuilder, failure::Failure, local::LocalBroker, message::TaskResult,
+    transport::Message,
 };
 use serde_json::{Value, json};
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{sleep, timeout},
+    time::sleep,
 };
 
-use crate::peer::{Faults, Faulty, LONG, Peer, body, drop_after, execute, success};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::faulty::{Faults, Faulty};
+use crate::peer::{LONG, Peer, body, execute, success};
+use crate::support::SECOND;
 
 /// An error with a cause.
 #[derive(Debug, thiserror::Error)]
@@ -227,76 +228,6 @@ async fn a_task_that_has_nothing_to_revert_reverts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_start_cannot_be_reported_is_not_run() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults::default());
-    let runs = Arc::new(AtomicU32::new(0));
-    let counter = runs.clone();
-    let count = move |_, _| {
-        counter.fetch_add(1, SeqCst);
-        async { Ok::<_, Failure>(()) }
-    };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).start().await.unwrap();
-    let mut peer = Peer::new(&broker, "executor").await;
-    faulty.refuse("executor", 3, TransportError::Unavailable { reason: "told to".into() });
-    peer.request("w", "1", &execute("count")).await;
-    assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.held("w")), (0, 3, 0));
-    peer.request("w", "2", &execute("count")).await;
-    assert_eq!(peer.next_state("2").await, "RUNNING");
-    assert_eq!(peer.next_state("2").await, "SUCCESS");
-    assert_eq!(runs.load(SeqCst), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_that_cannot_be_acknowledged_is_not_run() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults { unacknowledged: 100, ..Faults::default() });
-    let echo = async |_, _| Ok::<_, Failure>(1);
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
-    let mut peer = Peer::new(&broker, "executor").await;
-    peer.request("w", "1", &execute("echo")).await;
-    assert!(peer.hears_nothing_for(LONG).await);
-    faulty.set(Faults::default());
-    peer.request("w", "1", &execute("echo")).await;
-    assert_eq!(peer.next_state("1").await, "RUNNING");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_result_is_sent_again_until_the_broker_is_back() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults::default());
-    let nap = async |_, _| {
-        sleep(SECOND).await;
-        Ok::<_, Failure>(7)
-    };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
-    let mut peer = Peer::new(&broker, "executor").await;
-    peer.request("w", "1", &execute("nap")).await;
-    assert_eq!(peer.next_state("1").await, "RUNNING");
-    faulty.refuse("executor", 20, TransportError::Unavailable { reason: "told to".into() });
-    assert_eq!(peer.next_response().await.1, json!({"state": "SUCCESS", "data": {"result": 7}}));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults::default());
-    let nap = async |_, _| {
-        sleep(SECOND).await;
-        Ok::<_, Failure>("large")
-    };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
-    let mut peer = Peer::new(&broker, "executor").await;
-    peer.request("w", "1", &execute("nap")).await;
-    assert_eq!(peer.next_state("1").await, "RUNNING");
-    faulty.refuse("executor", 1, TransportError::Refused { reason: "too large".into() });
-    let (_, said) = peer.next_response().await;
-    let text = "what became of the task could not be sent: refused: too large";
-    assert_eq!(said["data"]["result"]["exception_str"], text);
-}
-
-#[tokio::test(start_paused = true)]
 async fn no_more_requests_run_at_a_time_than_told_and_the_others_are_not_acknowledged() {
     let broker = LocalBroker::new();
     let gate = Arc::new(Semaphore::new(0));
@@ -383,87 +314,6 @@ async fn a_late_copy_of_a_request_from_an_executor_of_ours_is_dropped() {
     peer.send("w", request).await;
     assert!(peer.hears_nothing_for(LONG).await);
     assert_eq!(broker.held("w"), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_whose_connection_is_gone_consumes_again() {
-    let broker = LocalBroker::new();
-    let faulty = Faulty::new(&broker, 0, Faults { broken: 100, ..Faults::default() });
-    let echo = async |_, _| Ok::<_, Failure>(1);
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
-    let mut peer = Peer::new(&broker, "executor").await;
-    peer.request("w", "1", &execute("echo")).await;
-    assert!(peer.hears_nothing_for(LONG).await);
-    faulty.set(Faults::default());
-    peer.request("w", "2", &execute("echo")).await;
-    assert_eq!(peer.next_state("2").await, "RUNNING");
-    assert_eq!(peer.next_state("2").await, "SUCCESS");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_transport_that_is_closed_ends_the_worker() {
-    let broker = LocalBroker::new();
-    let (worker, _peer) = start(&broker).await;
-    assert!(timeout(LONG, worker.closed()).await.is_err());
-    broker.close().await;
-    timeout(SECOND, worker.closed()).await.expect("it does not end");
-    assert!(worker.shutdown(SECOND).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_for_what_runs_and_gives_back_what_does_not() {
-    let broker = LocalBroker::new();
-    let (worker, mut peer) = start(&broker).await;
-    peer.send("w", Message::new("NOTIFY", "{}").reply_to("executor")).await;
-    peer.next_of("NOTIFY").await;
-    peer.request("w", "1", &sleep_for(20)).await;
-    peer.request("w", "2", &sleep_for(20)).await;
-    assert_eq!(peer.next_state("1").await, "RUNNING");
-    // Somebody else at the same topic, who is busy with something else until then.
-    let mut other = Peer::new(&broker, "w").await;
-    let (is_drained, ()) = tokio::join!(worker.shutdown(LONG), async {
-        let given_back = other.next().await;
-        assert_eq!(given_back.correlation_id.as_deref(), Some("2"));
-        assert_eq!(body(&peer.next_of("NOTIFY").await), json!({"topic": "w", "tasks": []}));
-        while peer.next_state("1").await != "SUCCESS" {}
-    });
-    assert!(is_drained);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_not_done_when_the_patience_ends_is_a_failure() {
-    let broker = LocalBroker::new();
-    let (worker, mut peer) = start(&broker).await;
-    peer.request("w", "1", &sleep_for(600)).await;
-    assert_eq!(peer.next_state("1").await, "RUNNING");
-    assert!(!worker.shutdown(SECOND).await);
-    let (_, said) = peer.next_response().await;
-    let text = "the worker was shut down before the task was done";
-    assert_eq!(said["data"]["result"]["exception_str"], text);
-    assert!(peer.hears_nothing_for(LONG).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_is_dropped_ends_what_runs_with_a_failure() {
-    let broker = LocalBroker::new();
-    let (worker, mut peer) = start(&broker).await;
-    peer.request("w", "1", &sleep_for(600)).await;
-    assert_eq!(peer.next_state("1").await, "RUNNING");
-    drop(worker);
-    assert_eq!(peer.next_state("1").await, "FAILURE");
-    assert!(peer.hears_nothing_for(LONG).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_that_is_dropped_at_any_poll_leaves_no_request_without_an_end() {
-    for polls in 0..6 {
-        let broker = LocalBroker::new();
-        let (worker, mut peer) = start(&broker).await;
-        peer.request("w", "1", &sleep_for(600)).await;
-        assert_eq!(peer.next_state("1").await, "RUNNING");
-        drop_after(polls, worker.shutdown(LONG)).await;
-        assert_eq!(peer.next_state("1").await, "FAILURE", "dropped after {polls} polls");
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use tracing::Level;
 use super::*;
 use crate::support::{
     events::Events,
-    fleet::{on_both_backends, znode},
+    fleet::{delete_recursively, on_both_backends, znode},
 };
 
 #[tokio::test]
@@ -129,27 +129,6 @@ async fn a_posting_with_what_json_does_not_know_is_a_job_and_stays_as_it_is(stor
     assert_eq!(znode(&*observer, &trashed).await.0, data.as_bytes());
 }
 
-async fn a_job_that_others_keep_to_themselves_does_not_cost_the_rest(store: Store) {
-    let (agent, board) = worker(&store, "a").await;
-    let (_b, theirs) = worker(&store, "b").await;
-    let secret = theirs.post("secret").await.unwrap();
-    agent.faults().deny(secret.path());
-    theirs.post("open").await.unwrap();
-    let (_c, late) = (agent.coordinator.member_id(), super::board(&store, &agent).await);
-    for board in [&board, &late] {
-        eventually("open", PATIENCE, || async { names(board).await.contains(&"open".into()).then_some(()) })
-            .await;
-    }
-    assert_eq!(late.set_aside()[0].reason, PostingError::NotPermitted);
-    let claimed = claim(&late).await;
-    assert_eq!(claimed.job().name(), "open");
-    claimed.consume().await.unwrap();
-    assert!(late.try_claim_next().await.unwrap().is_none());
-    agent.faults().allow();
-    assert_eq!(names(&late).await, ["secret"]);
-    claim(&late).await.consume().await.unwrap();
-}
-
 async fn numbers_past_31_bits_come_after_those_before(store: Store) {
     let observer = store.session().await;
     let (_a, board) = worker(&store, "a").await;
@@ -240,7 +219,7 @@ async fn a_board_that_is_removed_is_made_again(store: Store) {
     let (_a, board) = worker(&store, "a").await;
     for _ in 0..2 {
         board.post("x").await.unwrap();
-        crate::support::fleet::delete_recursively(&*observer, &board.path().parent().unwrap()).await;
+        delete_recursively(&*observer, &board.path().parent().unwrap()).await;
         knows(&board, 0).await;
     }
     board.post("y").await.unwrap();
@@ -253,7 +232,6 @@ on_both_backends!(
     the_largest_posting_can_be_posted_claimed_and_trashed,
     strangers_among_the_children_harm_nobody_and_are_reported_once,
     a_posting_with_what_json_does_not_know_is_a_job_and_stays_as_it_is,
-    a_job_that_others_keep_to_themselves_does_not_cost_the_rest,
     numbers_past_31_bits_come_after_those_before,
     what_stands_in_the_way_of_the_end_of_a_job_is_named_and_nothing_is_lost,
     a_posting_that_changes_under_a_claim_is_read_again,

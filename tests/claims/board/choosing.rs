@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::*;
-use crate::support::fleet::{MS, Store, on_both_backends};
+use crate::support::{MS, fleet::on_both_backends};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Resize {

@@ -7,11 +7,10 @@ use apportion::{
 };
 use serde_json::json;
 
+use crate::support::{SECOND, soon};
 use crate::{
-    bench::{Bench, PATIENCE, Trouble, soon, troubles},
     ledger::{Ledger, Says, Told},
-    session_faults::Fault,
-    support::fleet::SECOND,
+    setup::{Context, Counts, PATIENCE, Setup, Trouble, all_troubles, post, troubles},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,25 +23,6 @@ enum Script {
     ClaimAndDrop,
     TwoClaims,
     Register,
-}
-
-/// Says where it was when a test fails.
-pub(crate) struct Context<T: std::fmt::Debug>(pub(crate) T);
-
-impl<T: std::fmt::Debug> Drop for Context<T> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("it was {:?}", self.0);
-        }
-    }
-}
-
-pub(crate) async fn post(board: &JobBoard, ledger: &Ledger, name: &str) {
-    let posted = soon(board.post(name)).await;
-    if let Ok(job) = &posted {
-        assert_eq!(job.name(), name);
-    }
-    ledger.put_result(name, &posted);
 }
 
 /// Claims what there is; `None` if there is nothing, since what was to be put was not.
@@ -82,44 +62,37 @@ impl Script {
         Script::Register,
     ];
 
-    /// Runs it with one trouble. Returns how many writes it made, and at how many calls each fault can happen.
-    async fn run(self, trouble: Trouble) -> (u64, Vec<u64>) {
+    /// Runs it with one trouble.
+    async fn run(self, trouble: Trouble) -> Counts {
         let _context = Context((self, trouble));
-        let bench = Bench::new().await;
-        let Bench { ledger, .. } = &bench;
+        let setup = Setup::new().await;
+        let Setup { ledger, .. } = &setup;
         let board = match self {
             Script::Open => None,
             _ => {
-                let theirs = bench.board_of(&bench.other).await;
+                let theirs = setup.board_of(&setup.other).await;
                 if !matches!(self, Script::Post | Script::Register) {
                     post(&theirs, ledger, "a").await;
                 }
                 if self == Script::TwoClaims {
                     post(&theirs, ledger, "b").await;
                 }
-                Some(bench.board_of(&bench.victim).await)
+                Some(setup.board_of(&setup.victim).await)
             }
         };
-        let (writes, calls) =
-            (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.session_faults.calls(fault)));
-        bench.plan(trouble);
-        match board {
-            None => post(&open(&bench.victim).await, ledger, "a").await,
-            Some(board) => self.act(&board, &bench).await,
-        }
-        bench.heals().await;
-        let writes = bench.faults.calls().writes - writes;
-        let calls = Fault::ALL
-            .into_iter()
-            .zip(calls)
-            .map(|(fault, before)| bench.session_faults.calls(fault) - before);
-        let calls = calls.collect();
-        bench.settle_board().await;
-        (writes, calls)
+        let work = async {
+            match board {
+                None => post(&open(&setup.victim).await, ledger, "a").await,
+                Some(board) => self.act(&board, &setup).await,
+            }
+        };
+        let counts = setup.in_trouble(trouble, work).await;
+        setup.settle_board().await;
+        counts
     }
 
-    async fn act(self, board: &JobBoard, bench: &Bench) {
-        let ledger = &bench.ledger;
+    async fn act(self, board: &JobBoard, setup: &Setup) {
+        let ledger = &setup.ledger;
         match self {
             Script::Open => unreachable!("there is no board yet"),
             Script::Post => {
@@ -143,7 +116,7 @@ impl Script {
                 let (name, token) = (claim.job().name().into_owned(), claim.token().get());
                 let result = soon(claim.trash()).await;
                 ledger.ended(&name, token, &result);
-                let trashed = bench.children("/place/.trash").await.len();
+                let trashed = setup.children("/place/.trash").await.len();
                 match result.says() {
                     Told::Done => assert_eq!(trashed, 1),
                     Told::NotDone => assert_eq!(trashed, 0),
@@ -168,7 +141,7 @@ impl Script {
             Script::Register => {
                 let name = "conductor";
                 let registered = soon(board.register_entity(name, "me", json!({}))).await;
-                let entities = bench.children("/place/.entities/conductor").await;
+                let entities = setup.children("/place/.entities/conductor").await;
                 if registered.is_ok() {
                     assert_eq!(entities, ["me"]);
                 }
@@ -178,26 +151,12 @@ impl Script {
     }
 
     async fn with_all_troubles(self) {
-        let (writes, calls) = self.run(Trouble::Nothing).await;
-        assert!(writes > 0);
-        for trouble in troubles(writes, &calls) {
+        let counts = self.run(Trouble::Nothing).await;
+        assert!(counts.writes > 0);
+        for trouble in troubles(counts) {
             self.run(trouble).await;
         }
     }
-}
-
-macro_rules! all_troubles {
-    ($($test:ident: $script:ident,)+) => {
-        $(#[tokio::test(start_paused = true)]
-        async fn $test() {
-            Script::$script.with_all_troubles().await;
-        })+
-
-        #[test]
-        fn no_script_is_forgotten() {
-            assert_eq!([$(Script::$script),+], Script::ALL);
-        }
-    };
 }
 
 all_troubles!(
@@ -213,7 +172,7 @@ all_troubles!(
 
 #[tokio::test(start_paused = true)]
 async fn the_patience_of_these_tests_is_longer_than_that_of_a_board() {
-    let bench = Bench::new().await;
-    assert!(PATIENCE > 5 * bench.store.session_timeout);
-    bench.settle_board().await;
+    let setup = Setup::new().await;
+    assert!(PATIENCE > 5 * setup.store.session_timeout);
+    setup.settle_board().await;
 }

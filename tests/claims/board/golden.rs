@@ -8,23 +8,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::*;
-use crate::support::fleet::on_both_backends;
-
-fn golden() -> Value {
-    serde_json::from_str(include_str!("../../golden/jobboard.json")).unwrap()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
-}
+use crate::support::{
+    fleet::on_both_backends,
+    golden::{golden, hex, text},
+    path,
+};
 
 fn uuid(value: &Value) -> Uuid {
     text(value).parse().unwrap()
-}
-
-fn hex(value: &Value) -> Vec<u8> {
-    let hex = text(value);
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 fn tree(step: &Value) -> BTreeMap<String, (String, bool)> {
@@ -62,7 +53,7 @@ impl Actors<'_> {
 }
 
 async fn the_tree_after_each_step_is_that_of_the_original(store: Store) {
-    let golden = golden();
+    let golden = golden("jobboard.json");
     let board_path = text(&golden["path"]).to_owned();
     let root = path(&board_path).parent().unwrap();
     let observer = store.session().await;
@@ -138,7 +129,7 @@ async fn the_tree_after_each_step_is_that_of_the_original(store: Store) {
 }
 
 async fn foreign_postings_are_read_as_the_original_reads_them_and_the_rest_is_left_alone(store: Store) {
-    let golden = golden();
+    let golden = golden("jobboard.json");
     let observer = store.session().await;
     let (_agent, board) = worker(&store, "reader").await;
     let mut accepted = Vec::new();
@@ -189,7 +180,7 @@ async fn foreign_postings_are_read_as_the_original_reads_them_and_the_rest_is_le
 }
 
 async fn jobs_come_in_the_order_that_the_original_documents(store: Store) {
-    for (number, case) in golden()["order"].as_array().unwrap().iter().enumerate() {
+    for (number, case) in golden("jobboard.json")["order"].as_array().unwrap().iter().enumerate() {
         let agent = store.agent("worker").await;
         let board =
             agent.coordinator.job_board(&format!("/order-{}-{number}/jb", store.namespace)).await.unwrap();
@@ -219,7 +210,7 @@ async fn jobs_come_in_the_order_that_the_original_documents(store: Store) {
 
 #[test]
 fn lists_by_priority_agree_with_the_originals_own_sorting() {
-    for case in golden()["reorder"].as_array().unwrap() {
+    for case in golden("jobboard.json")["reorder"].as_array().unwrap() {
         let pairs = case["in"].as_array().unwrap();
         let mut pairs: Vec<(Priority, u64)> =
             pairs.iter().map(|it| (text(&it[0]).parse().unwrap(), it[1].as_u64().unwrap())).collect();
@@ -232,7 +223,7 @@ fn lists_by_priority_agree_with_the_originals_own_sorting() {
 #[test]
 fn what_the_original_wrote_is_written_back_to_the_byte() {
     let mut count = 0;
-    for step in golden()["steps"].as_array().unwrap() {
+    for step in golden("jobboard.json")["steps"].as_array().unwrap() {
         for (path, (data, _)) in tree(step) {
             let name = path.rsplit('/').next().unwrap();
             if name.starts_with("job0") && !name.ends_with(".lock") {

@@ -1,52 +1,34 @@
 //! Many workers at one board, in memory and on a real server.
 
-use std::time::Duration;
-
 use apportion::{
-    backend::{CreateMode, Op, Session, path::ZnodePath},
+    backend::{Op, path::ZnodePath},
     board::{BoardError, Claim, JobBoard},
 };
 use tokio::task::JoinSet;
 
+use super::{PATIENCE, claim_as_python, worker};
 use crate::ledger::{Ledger, Says, Told};
 use crate::support::{
-    eventually,
-    fleet::{Agent, MS, SECOND, Store, exists, on_both_backends},
+    MS, SECOND, eventually,
+    fleet::{Agent, Store, exists, on_both_backends},
+    soon,
 };
 
 const WORKERS: usize = 16;
 const JOBS: usize = 200;
-/// Longer than anything takes that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Its last name must occur once.
-fn place(store: &Store) -> String {
-    format!("/race-{}/jb", store.namespace)
-}
-
-async fn worker(store: &Store, id: &str) -> (Agent, JobBoard) {
-    let agent = store.agent(id).await;
-    let board = agent.coordinator.job_board(&place(store)).await.unwrap();
-    (agent, board)
-}
 
 /// Workers with sessions of their own, connected all at once.
-pub(crate) async fn workers(store: &Store, count: usize) -> Vec<(Agent, JobBoard)> {
-    let mut tasks = JoinSet::new();
-    for number in 0..count {
+async fn workers(store: &Store, count: usize) -> Vec<(Agent, JobBoard)> {
+    let connecting = (0..count).map(|number| {
         let store = store.clone();
-        tasks.spawn(async move { worker(&store, &format!("w-{number}")).await });
-    }
-    tasks.join_all().await
+        async move { worker(&store, &format!("w-{number}")).await }
+    });
+    JoinSet::from_iter(connecting).join_all().await
 }
 
 fn trash_of(claim: &Claim) -> ZnodePath {
     let board = claim.job().path().parent().unwrap();
     board.parent().unwrap().join(".trash").unwrap().join(claim.job().path().name()).unwrap()
-}
-
-async fn soon<F: IntoFuture>(work: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, work).await.expect("in time")
 }
 
 async fn sixteen_workers_consume_each_of_two_hundred_jobs_once(store: Store) {
@@ -146,16 +128,6 @@ async fn a_claim_that_is_abandoned_while_its_session_ends_is_another_s_once(stor
         assert!(holds.try_claim_next().await.unwrap().is_none(), "somebody has it");
         next.consume().await.unwrap();
     }
-}
-
-/// A Python conductor's claim: the job is checked, and the lock keeps version 0.
-pub(crate) async fn claim_as_python(session: &dyn Session, job: &ZnodePath, lock: &ZnodePath) -> bool {
-    let Ok(Some((_, stat))) = session.get(job).await else { return false };
-    let ops = vec![
-        Op::Check { path: job.clone(), version: Some(stat.version) },
-        Op::create(lock, "{\"owner\": \"python\"}", CreateMode::Ephemeral),
-    ];
-    session.commit(ops).await.is_ok()
 }
 
 async fn a_stale_holder_does_no_harm_to_a_python_conductor_that_has_the_job(store: Store) {

@@ -3,12 +3,10 @@
 
 use apportion::queue::{Delivery, QueueError, WorkQueue};
 
+use crate::support::{SECOND, soon};
 use crate::{
-    bench::{Bench, Trouble, name_of, soon, troubles},
-    board::every_fault::Context,
-    ledger::{Ledger, Says},
-    session_faults::Fault,
-    support::fleet::SECOND,
+    ledger::{Ledger, Says, Told},
+    setup::{Context, Counts, Setup, Trouble, all_troubles, done, name_of, put, troubles},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,20 +24,11 @@ enum Script {
     DeadLetters,
 }
 
-pub(crate) async fn put(queue: &WorkQueue, ledger: &Ledger, name: &str) {
-    ledger.put_result(name, &soon(queue.put(name).label(format!("label:{name}"))).await);
-}
-
 /// Takes what there is; `None` if there is nothing, since what was to be put was not.
 async fn take(queue: &WorkQueue, ledger: &Ledger) -> Option<Delivery> {
     let delivery = tokio::time::timeout(30 * SECOND, queue.take()).await.ok()?.expect("it waits");
     ledger.claimed(&name_of(delivery.payload()), delivery.lease().token().get());
     Some(delivery)
-}
-
-pub(crate) async fn done(delivery: Delivery, ledger: &Ledger) {
-    let (name, token) = (name_of(delivery.payload()), delivery.lease().token().get());
-    ledger.ended(&name, token, &soon(delivery.done(())).await);
 }
 
 async fn fail(delivery: Delivery, ledger: &Ledger) {
@@ -83,20 +72,20 @@ impl Script {
         }
     }
 
-    /// Runs it with one trouble. Returns how many writes it made, and at how many calls each fault can happen.
-    async fn run(self, trouble: Trouble) -> (u64, Vec<u64>) {
+    /// Runs it with one trouble.
+    async fn run(self, trouble: Trouble) -> Counts {
         let _context = Context((self, trouble));
-        let bench = Bench::new().await;
-        let Bench { ledger, .. } = &bench;
+        let setup = Setup::new().await;
+        let Setup { ledger, .. } = &setup;
         let mut queue = None;
         if self != Script::Open {
             // Dropped before anything goes wrong: the victim has nobody to help it.
-            let theirs = bench.other.queue("/queue").max_attempts(1).await.unwrap();
+            let theirs = setup.other.queue("/queue").max_attempts(1).await.unwrap();
             for name in self.entries() {
                 put(&theirs, ledger, name).await;
             }
             match self {
-                Script::Recover => bench.a_worker_dies().await,
+                Script::Recover => setup.a_worker_dies().await,
                 Script::Collect => {
                     for _ in self.entries() {
                         done(take(&theirs, ledger).await.unwrap(), ledger).await;
@@ -110,30 +99,23 @@ impl Script {
                 _ => {}
             }
             drop(theirs);
-            queue = Some(bench.queue_of(&bench.victim).await);
+            queue = Some(setup.queue_of(&setup.victim).await);
         }
-        let (writes, calls) =
-            (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.session_faults.calls(fault)));
-        bench.plan(trouble);
-        let queue = match queue {
-            None => open(&bench).await,
-            Some(queue) => queue,
+        // It is kept until all is well again.
+        let work = async {
+            if queue.is_none() {
+                queue = Some(open(&setup).await);
+            }
+            self.act(queue.as_ref().expect("it is open"), &setup).await;
         };
-        self.act(&queue, &bench).await;
-        bench.heals().await;
-        let writes = bench.faults.calls().writes - writes;
-        let calls = Fault::ALL
-            .into_iter()
-            .zip(calls)
-            .map(|(fault, before)| bench.session_faults.calls(fault) - before);
-        let calls = calls.collect();
+        let counts = setup.in_trouble(trouble, work).await;
         drop(queue);
-        bench.settle_queue().await;
-        (writes, calls)
+        setup.settle_queue().await;
+        counts
     }
 
-    async fn act(self, queue: &WorkQueue, bench: &Bench) {
-        let ledger = &bench.ledger;
+    async fn act(self, queue: &WorkQueue, setup: &Setup) {
+        let ledger = &setup.ledger;
         match self {
             Script::Open => put(queue, ledger, "a").await,
             Script::Put => {
@@ -146,7 +128,7 @@ impl Script {
                 ledger.put_result("a", &one);
                 ledger.put_result("b", &two);
                 assert!(one.is_err() || two.is_err(), "both were put");
-                let there = bench.children("/queue/unowned").await;
+                let there = setup.children("/queue/unowned").await;
                 assert!(there.len() <= 1, "{there:?}");
                 for result in [one, two] {
                     let Err(error) = result else { continue };
@@ -204,11 +186,11 @@ impl Script {
             Script::DeadLetters => {
                 let Ok(letters) = soon(queue.dead_letters()).await else { return };
                 assert_eq!(letters.len(), 3);
-                let before = bench.children("/queue/unowned").await.len();
+                let before = setup.children("/queue/unowned").await.len();
                 let revived = soon(queue.revive(&letters[0])).await;
                 if let Ok(revived) = revived {
                     assert!(revived);
-                    assert_eq!(bench.children("/queue/unowned").await.len(), before + 1);
+                    assert_eq!(setup.children("/queue/unowned").await.len(), before + 1);
                 }
                 // Whoever discards something ends it.
                 let (name, discarded) =
@@ -225,26 +207,26 @@ impl Script {
     }
 
     async fn with_all_troubles(self) {
-        let (writes, calls) = self.run(Trouble::Nothing).await;
-        assert!(writes > 0);
-        for trouble in troubles(writes, &calls) {
+        let counts = self.run(Trouble::Nothing).await;
+        assert!(counts.writes > 0);
+        for trouble in troubles(counts) {
             self.run(trouble).await;
         }
     }
 }
 
 /// Opens the queue, again if the session was lost meanwhile.
-async fn open(bench: &Bench) -> WorkQueue {
-    let open = || async { soon(bench.victim.queue("/queue").max_attempts(None)).await };
+async fn open(setup: &Setup) -> WorkQueue {
+    let open = || async { soon(setup.victim.queue("/queue").max_attempts(None)).await };
     let first = open().await;
-    assert_ne!(first.says(), crate::ledger::Told::Unknown);
+    assert_ne!(first.says(), Told::Unknown);
     match first {
         Ok(queue) => queue,
         Err(error) => open().await.unwrap_or_else(|again| panic!("{error}, and again {again}")),
     }
 }
 
-impl Bench {
+impl Setup {
     /// Has a worker take everything and die.
     async fn a_worker_dies(&self) {
         let doomed = self.store.agent("doomed").await;
@@ -256,20 +238,6 @@ impl Bench {
         }
         let _line = doomed.crash();
     }
-}
-
-macro_rules! all_troubles {
-    ($($test:ident: $script:ident,)+) => {
-        $(#[tokio::test(start_paused = true)]
-        async fn $test() {
-            Script::$script.with_all_troubles().await;
-        })+
-
-        #[test]
-        fn no_script_is_forgotten() {
-            assert_eq!([$(Script::$script),+], Script::ALL);
-        }
-    };
 }
 
 all_troubles!(

@@ -4,18 +4,13 @@ use apportion::{
     backend::{CreateMode, Op},
     queue::{Entry, LabelError, QueueError},
 };
-use serde_json::Value;
 
-use super::{names, open, path, soon};
-use crate::support::fleet::{Store, on_both_backends};
-
-fn golden() -> Value {
-    serde_json::from_str(include_str!("../../golden/queue.json")).unwrap()
-}
-
-fn texts(list: &Value) -> Vec<String> {
-    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().into()).collect()
-}
+use super::{names, open, path};
+use crate::support::{
+    fleet::{Store, on_both_backends},
+    golden::{golden, texts},
+    soon,
+};
 
 on_both_backends!(
     what_is_put_has_the_names_that_the_original_gives,
@@ -27,7 +22,7 @@ on_both_backends!(
 async fn what_is_put_has_the_names_that_the_original_gives(store: Store) {
     let agent = store.agent("a").await;
     let queue = open(&store, &agent).await;
-    for made in golden()["made"].as_array().unwrap() {
+    for made in golden("queue.json")["made"].as_array().unwrap() {
         let part = |key: &str| made[key].as_str().unwrap();
         let label = format!("{}:{}", part("dataset"), part("groupid"));
         let priority = u16::try_from(made["priority"].as_u64().unwrap()).unwrap();
@@ -46,17 +41,17 @@ async fn a_listing_is_sorted_as_the_original_sorts_it(store: Store) {
     let agent = store.agent("a").await;
     let queue = open(&store, &agent).await;
     let session = store.session().await;
-    for list in golden()["lists"].as_array().unwrap() {
+    for list in golden("queue.json")["lists"].as_array().unwrap() {
         let mut created = Vec::new();
         for name in texts(&list["names"]) {
             // What the server refuses nobody can have put.
-            let Ok(path) = path(&store, "unowned").join(&name) else { continue };
+            let Ok(path) = path(&store, "unowned").join(name) else { continue };
             session.commit(vec![Op::create(&path, "{}", CreateMode::Persistent)]).await.unwrap();
             created.push(path);
         }
         let sorted: Vec<_> = texts(&list["sorted"])
             .into_iter()
-            .filter(|name| created.iter().any(|path| path.name() == name))
+            .filter(|name| created.iter().any(|path| path.name() == *name))
             .collect();
         let seen = || async {
             let entries = queue.entries().await.unwrap();
@@ -70,7 +65,7 @@ async fn a_listing_is_sorted_as_the_original_sorts_it(store: Store) {
 
 #[test]
 fn the_order_of_names_is_the_original_s_also_where_no_server_takes_them() {
-    for list in golden()["lists"].as_array().unwrap() {
+    for list in golden("queue.json")["lists"].as_array().unwrap() {
         let mut entries: Vec<Entry> =
             texts(&list["names"]).iter().map(|name| name.parse().unwrap()).collect();
         entries.sort();
@@ -81,7 +76,7 @@ fn the_order_of_names_is_the_original_s_also_where_no_server_takes_them() {
 
 #[test]
 fn the_prefix_is_the_original_s_for_each_priority_that_can_be_put() {
-    for format in golden()["format"].as_array().unwrap() {
+    for format in golden("queue.json")["format"].as_array().unwrap() {
         let (priority, prefix) = (format[0].as_i64().unwrap(), format[1].as_str().unwrap());
         let entry: Result<Entry, _> = format!("{prefix}0000000003").parse();
         match entry {
@@ -109,7 +104,7 @@ const READ_BY_THE_ORIGINAL_ONLY: [&str; 6] = [
 
 #[test]
 fn an_odd_name_that_raises_in_the_original_is_no_entry() {
-    for odd in golden()["odd_names"].as_array().unwrap() {
+    for odd in golden("queue.json")["odd_names"].as_array().unwrap() {
         let name = odd["name"].as_str().unwrap();
         let entry: Result<Entry, _> = name.parse();
         match entry {

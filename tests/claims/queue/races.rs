@@ -1,37 +1,36 @@
 //! Many workers at one queue, in memory and on a real server.
 
-use std::time::Duration;
-
 use apportion::queue::{QueueError, WorkQueue};
 use tokio::task::JoinSet;
 
-use crate::support::fleet::{Agent, MS, SECOND, Store, on_both_backends};
-use crate::{bench::name_of, ledger::Ledger};
+use super::root;
+use crate::support::{
+    MS, SECOND,
+    fleet::{Agent, Store, on_both_backends},
+    soon,
+};
+use crate::{
+    ledger::{Ledger, Told},
+    setup::name_of,
+};
 
 const WORKERS: usize = 16;
 const ENTRIES: usize = 200;
-/// Longer than anything takes that happens at all.
-const PATIENCE: Duration = Duration::from_secs(30);
 
+/// An agent and the queue, from which nothing goes to the dead letters.
 async fn worker(store: &Store, id: &str) -> (Agent, WorkQueue) {
     let agent = store.agent(id).await;
-    let queue =
-        agent.coordinator.queue(format!("/race-{}", store.namespace)).max_attempts(None).await.unwrap();
+    let queue = agent.coordinator.queue(root(store)).max_attempts(None).await.unwrap();
     (agent, queue)
 }
 
 /// Workers with sessions of their own, connected all at once.
 async fn workers(store: &Store, count: usize) -> Vec<(Agent, WorkQueue)> {
-    let mut tasks = JoinSet::new();
-    for number in 0..count {
+    let connecting = (0..count).map(|number| {
         let store = store.clone();
-        tasks.spawn(async move { worker(&store, &format!("w-{number}")).await });
-    }
-    tasks.join_all().await
-}
-
-async fn soon<F: IntoFuture>(work: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, work).await.expect("in time")
+        async move { worker(&store, &format!("w-{number}")).await }
+    });
+    JoinSet::from_iter(connecting).join_all().await
 }
 
 async fn sixteen_workers_do_each_of_two_hundred_entries_once(store: Store) {
@@ -141,7 +140,7 @@ async fn each_result_goes_to_one_of_several_collectors(store: Store) {
         let delivery = soon(works.take()).await.unwrap();
         let token = delivery.lease().token().get();
         // Before: a collector may be quicker than the acknowledgement.
-        ledger.end(&name_of(delivery.payload()), token, crate::ledger::Told::Unknown);
+        ledger.end(&name_of(delivery.payload()), token, Told::Unknown);
         delivery.done(()).await.unwrap();
     }
     soon(tasks.join_all()).await;

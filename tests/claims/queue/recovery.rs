@@ -5,10 +5,11 @@ use std::{future::Future, pin::pin, task::Poll};
 use apportion::{backend::Op, queue::QueueError};
 use serde_json::json;
 
-use super::{counts, counts_become, names, open, path, payload, soon, values, worker};
+use super::{counts, counts_become, names, open, path, payload, values, worker};
 use crate::support::{
-    eventually,
-    fleet::{MS, SECOND, Store, on_both_backends, znode},
+    MS, SECOND, alive_tasks, eventually,
+    fleet::{Store, delete_recursively, on_both_backends, znode},
+    soon,
 };
 
 on_both_backends!(
@@ -162,7 +163,7 @@ async fn an_entry_of_a_dead_worker_becomes_a_dead_letter_after_the_last_attempt(
 
 async fn the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it(store: Store) {
     let agent = store.agent("a").await;
-    let tasks = crate::support::alive_tasks();
+    let tasks = alive_tasks();
     let queue = open(&store, &agent).await;
     for number in 0..5 {
         queue.put(number).await.unwrap();
@@ -182,7 +183,7 @@ async fn the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it(store: Sto
     // The delivery keeps what it needs.
     delivery.done(()).await.unwrap();
     // On a server, the sessions of those who look have tasks as well.
-    let has_ended = || !store.is_memory() || crate::support::alive_tasks() <= tasks;
+    let has_ended = || !store.is_memory() || alive_tasks() <= tasks;
     let gone = || async { (names(&store, "receipts").await.is_empty() && has_ended()).then_some(()) };
     eventually("nothing left", 10 * SECOND, gone).await;
     assert_eq!(counts(&store).await, [8, 0, 1, 0, 0]);
@@ -234,7 +235,7 @@ async fn what_is_taken_under_a_name_that_was_there_before_is_not_taken_for_aband
     let first = soon(queue.take()).await.unwrap();
     // Time for everybody to see it.
     tokio::time::sleep(5 * SECOND).await;
-    crate::support::fleet::delete_recursively(&*session, &store.path("queue")).await;
+    delete_recursively(&*session, &store.path("queue")).await;
     queue.put("y").label("l").await.unwrap();
     let second = soon(queue.take()).await.unwrap();
     assert_eq!(payload(&second), json!("y"));
@@ -257,7 +258,7 @@ async fn a_folder_that_somebody_removed_costs_no_work() {
         for attempt in 1..=2 {
             let delivery = soon(queue.take()).await.unwrap();
             assert_eq!(delivery.attempt(), attempt, "{folder}");
-            crate::support::fleet::delete_recursively(&*session, &path(&store, folder)).await;
+            delete_recursively(&*session, &path(&store, folder)).await;
             // What tells of a label cannot be made by the way: it comes back a moment later.
             let released = delivery.release().await;
             assert_eq!(released.is_err(), folder == "labels" && attempt == 1, "{folder} {released:?}");
@@ -267,7 +268,7 @@ async fn a_folder_that_somebody_removed_costs_no_work() {
         assert_eq!(queue.dead_letters().await.unwrap().len(), 1, "{folder}");
         queue.put("y").label("l").await.unwrap();
         let delivery = soon(queue.take()).await.unwrap();
-        crate::support::fleet::delete_recursively(&*session, &path(&store, folder)).await;
+        delete_recursively(&*session, &path(&store, folder)).await;
         delivery.done("fine").await.unwrap();
         assert_eq!(soon(waiting).await.unwrap()[0].result(), Some(&json!("fine")), "{folder}");
     }

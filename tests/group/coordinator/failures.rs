@@ -6,8 +6,9 @@ use apportion::{
 };
 
 use super::keys;
-use crate::support::fleet::{
-    MS, SECOND, Store, delete_recursively, exists, ids, is_settled, owners, settles_within,
+use crate::support::{
+    MS, SECOND,
+    fleet::{Store, delete_recursively, exists, ids, is_settled, owners, settles_within},
 };
 
 #[tokio::test(start_paused = true)]

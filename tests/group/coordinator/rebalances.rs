@@ -1,6 +1,9 @@
 //! What was lost and what was gained, as a reader of the changes sees it.
 
-use crate::support::fleet::{MS, SECOND, Store, is_over, next_change, settles_within, universe};
+use crate::support::{
+    MS, SECOND,
+    fleet::{Store, is_over, next_change, settles_within, universe},
+};
 
 #[tokio::test(start_paused = true)]
 async fn what_one_loses_another_gains_and_the_union_is_complete() {

@@ -5,8 +5,8 @@ use tokio::time::timeout;
 
 use super::keys;
 use crate::support::{
-    alive_tasks,
-    fleet::{MS, SECOND, is_over, next_change},
+    MS, SECOND, alive_tasks,
+    fleet::{is_over, next_change},
 };
 
 #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use apportion::{
 };
 
 use crate::support::{
-    eventually,
-    fleet::{MS, SECOND, Store, settles_within},
+    MS, SECOND, eventually,
+    fleet::{Store, settles_within},
     hold::Hold,
 };
 

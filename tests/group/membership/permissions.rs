@@ -10,7 +10,8 @@ use apportion::{
 };
 
 use crate::support::{
-    fleet::{MS, SECOND, Store, ids, settles_within, universe},
+    MS, SECOND,
+    fleet::{Store, ids, settles_within, universe},
     until,
 };
 

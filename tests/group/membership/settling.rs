@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::support::{
-    fleet::{SECOND, Store, next_change, settles_within},
+    SECOND,
+    fleet::{Store, next_change, settles_within},
     until,
 };
 

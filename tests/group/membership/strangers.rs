@@ -10,8 +10,8 @@ use apportion::{
 use rmpv::Value;
 
 use crate::support::{
-    eventually,
-    fleet::{MS, SECOND, Store, exists, ids, on_both_backends, sees, settles_within, universe, znode},
+    MS, SECOND, eventually,
+    fleet::{Store, exists, ids, on_both_backends, sees, settles_within, universe, znode},
     until,
 };
 

@@ -7,7 +7,8 @@ use apportion::{
 use tokio::time::sleep;
 
 use crate::support::{
-    fleet::{SECOND, Store, settles_within, universe},
+    SECOND,
+    fleet::{Store, settles_within, universe},
     hold::Hold,
     until,
 };

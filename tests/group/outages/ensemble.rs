@@ -10,13 +10,10 @@ use apportion::{
 
 use super::watch_takeover;
 use crate::support::{
-    Ensemble,
-    fleet::{MS, SECOND, Via, exists, owners, settles_within, universe},
+    Ensemble, MS, SECOND,
+    fleet::{Via, exists, owners, settles_within, universe},
     until, zookeeper,
 };
-
-/// Two ensembles at once are too much for a small machine.
-static ONE_ENSEMBLE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 const ENSEMBLE_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -32,7 +29,6 @@ fn ensemble_config(hosts: &str, id: &str) -> Config {
 
 #[tokio::test]
 async fn the_death_of_a_leader_costs_nobody_its_membership_and_without_a_majority_nobody_acts() {
-    let _one = ONE_ENSEMBLE.lock().await;
     let mut ensemble = Ensemble::start(100 * MS).await;
     let hosts = ensemble.connect_string();
     let mut members = Vec::new();
@@ -66,7 +62,6 @@ async fn the_death_of_a_leader_costs_nobody_its_membership_and_without_a_majorit
 
 #[tokio::test]
 async fn a_member_on_a_follower_that_is_cut_from_its_leader_stops_although_its_reads_succeed() {
-    let _one = ONE_ENSEMBLE.lock().await;
     let ensemble = Ensemble::start(100 * MS).await;
     let follower = ensemble.followers().await[0];
     let leader = ensemble.leader().await;

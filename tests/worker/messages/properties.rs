@@ -14,7 +14,8 @@ use apportion::{
 use proptest::{collection, option, prelude::*, sample};
 use serde_json::{Map, Value, json};
 
-use super::{GOLDEN, bytes, text};
+use super::{GOLDEN, bytes};
+use crate::support::golden::text;
 
 /// What means something in a message.
 const WORDS: &[&str] = &[

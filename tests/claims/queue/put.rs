@@ -1,16 +1,17 @@
 //! What is put is put once, and only what can be put.
 
 use apportion::{
-    backend::{CreateMode, Op, memory::LostReply},
+    backend::{CreateMode, Op},
     queue::{MAX_VALUE_BYTES, QueueError},
 };
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{counts, names, open, path, payload, root, soon, values, worker};
+use super::{counts, names, open, path, payload, root, values, worker};
 use crate::support::{
-    eventually,
-    fleet::{SECOND, Store, on_both_backends},
+    EITHER, SECOND, eventually,
+    fleet::{Store, delete_recursively, on_both_backends},
+    soon,
 };
 
 on_both_backends!(
@@ -193,7 +194,7 @@ async fn a_put_that_nobody_waits_for_goes_on_and_is_there_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_put_whose_reply_is_lost_is_there_once_whether_it_arrived_or_not() {
-    for lost in [LostReply::BeforeApplying, LostReply::AfterApplying] {
+    for lost in EITHER {
         let store = Store::memory();
         let (agent, queue) = worker(&store, "a").await;
         // The first makes its receipt, the others use it again.
@@ -232,12 +233,12 @@ async fn the_labels_of_a_queue_and_its_folders_are_made_again_if_somebody_delete
     let (_agent, queue) = worker(&store, "a").await;
     let session = store.session().await;
     let root = store.path("queue");
-    crate::support::fleet::delete_recursively(&*session, &root).await;
+    delete_recursively(&*session, &root).await;
     queue.put("x").unless_queued("l:1").await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
     assert_eq!(payload(&delivery), json!("x"));
     for folder in ["labels", "claims", "receipts", "dead", "done"] {
-        crate::support::fleet::delete_recursively(&*session, &path(&store, folder)).await;
+        delete_recursively(&*session, &path(&store, folder)).await;
         queue.put(folder).label("l:2").await.unwrap();
         let delivery = soon(queue.take()).await.unwrap();
         assert_eq!(payload(&delivery), json!(folder));

@@ -6,11 +6,13 @@ use apportion::{
 };
 use serde_json::{Value, json};
 
-use super::{counts, counts_become, names, names_in, path, payload, soon, values, worker};
+use super::{counts, counts_become, names, names_in, path, payload, values, worker};
 use crate::support::{
+    MS, SECOND,
     events::Events,
     eventually,
-    fleet::{MS, SECOND, Store, on_both_backends, znode},
+    fleet::{Store, on_both_backends, znode},
+    soon,
 };
 
 on_both_backends!(

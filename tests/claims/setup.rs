@@ -1,4 +1,4 @@
-//! [`Bench`]: an ensemble in memory with a victim, to whose calls faults happen, and another process without faults,
+//! [`Setup`]: an ensemble in memory with a victim, to whose calls faults happen, and another process without faults,
 //! which does what is left.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -7,22 +7,30 @@ use apportion::{
     PartitionCoordinator,
     backend::{Connector, Memory, Session, memory::LostReply, path::ZnodePath},
     board::JobBoard,
-    queue::WorkQueue,
+    queue::{Delivery, WorkQueue},
     testing::Faults,
 };
 
-use super::{
+use crate::support::{
+    EITHER, SECOND, eventually,
+    fleet::{Store, Via},
+    soon, until,
+};
+use crate::{
     ledger::Ledger,
     session_faults::{Fault, SessionFaults},
 };
-use crate::support::{
-    eventually,
-    fleet::{SECOND, Store, Via},
-    until,
-};
 
-/// All that can go wrong with something that makes so many writes, and so many calls at which each fault can happen.
-pub(crate) fn troubles(writes: u64, calls: &[u64]) -> Vec<Trouble> {
+/// How many writes are made, and how many calls at which each fault can happen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) writes: u64,
+    calls: [u64; Fault::ALL.len()],
+}
+
+/// All that can go wrong with what makes so many.
+pub(crate) fn troubles(counts: Counts) -> Vec<Trouble> {
+    let Counts { writes, calls } = counts;
     let mut troubles = Vec::new();
     for n in 1..=writes {
         for lost in EITHER {
@@ -36,7 +44,7 @@ pub(crate) fn troubles(writes: u64, calls: &[u64]) -> Vec<Trouble> {
         }
     }
     for (fault, calls) in Fault::ALL.into_iter().zip(calls) {
-        troubles.extend((1..=*calls).map(|n| Trouble::Session(n, fault)));
+        troubles.extend((1..=calls).map(|n| Trouble::Session(n, fault)));
     }
     troubles
 }
@@ -58,9 +66,7 @@ pub(crate) enum Trouble {
     Both((u64, LostReply), (u64, Fault)),
 }
 
-pub(crate) const EITHER: [LostReply; 2] = [LostReply::BeforeApplying, LostReply::AfterApplying];
-
-pub(crate) struct Bench {
+pub(crate) struct Setup {
     pub(crate) store: Store,
     pub(crate) ledger: Ledger,
     pub(crate) faults: Faults,
@@ -69,24 +75,24 @@ pub(crate) struct Bench {
     pub(crate) victim: PartitionCoordinator,
     /// The one without.
     pub(crate) other: PartitionCoordinator,
-    pub(crate) looker: Arc<dyn Session>,
+    pub(crate) observer: Arc<dyn Session>,
 }
 
-impl Bench {
-    pub(crate) async fn new() -> Bench {
+impl Setup {
+    pub(crate) async fn new() -> Setup {
         let store = Store::memory();
         let session_faults = SessionFaults::new(store.ensemble());
-        Bench::with(store, session_faults).await
+        Setup::with(store, session_faults).await
     }
 
     /// With a victim whose calls take several turns of the runtime.
-    pub(crate) async fn slow() -> Bench {
+    pub(crate) async fn slow() -> Setup {
         let store = Store::memory();
         let session_faults = SessionFaults::slow(store.ensemble());
-        Bench::with(store, session_faults).await
+        Setup::with(store, session_faults).await
     }
 
-    async fn with(store: Store, session_faults: SessionFaults) -> Bench {
+    async fn with(store: Store, session_faults: SessionFaults) -> Setup {
         let session_faults = Arc::new(session_faults);
         let faults = Faults::new(Arc::new(session_faults.connector()));
         let connect = |connector: Arc<dyn Connector>, id: &str| {
@@ -94,8 +100,8 @@ impl Bench {
         };
         let victim = connect(Arc::new(faults.clone()), "victim").await.unwrap();
         let other = connect(store.connector(), "other").await.unwrap();
-        let looker = store.connector().open(3600 * SECOND).await.unwrap();
-        Bench { store, ledger: Ledger::default(), faults, session_faults, victim, other, looker }
+        let observer = store.connector().open(3600 * SECOND).await.unwrap();
+        Setup { store, ledger: Ledger::default(), faults, session_faults, victim, other, observer }
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -108,6 +114,23 @@ impl Bench {
 
     pub(crate) async fn queue_of(&self, whose: &PartitionCoordinator) -> WorkQueue {
         whose.queue("/queue").max_attempts(None).await.unwrap()
+    }
+
+    /// What the victim has made so far.
+    fn counts(&self) -> Counts {
+        let calls = Fault::ALL.map(|fault| self.session_faults.calls(fault));
+        Counts { writes: self.faults.calls().writes, calls }
+    }
+
+    /// Does some work of the victim in trouble, and waits until all is well again. Says what it made meanwhile.
+    pub(crate) async fn in_trouble(&self, trouble: Trouble, work: impl Future<Output = ()>) -> Counts {
+        let before = self.counts();
+        self.plan(trouble);
+        work.await;
+        self.heals().await;
+        let now = self.counts();
+        let calls = std::array::from_fn(|fault| now.calls[fault] - before.calls[fault]);
+        Counts { writes: now.writes - before.writes, calls }
     }
 
     /// Has it happen from here on.
@@ -131,7 +154,7 @@ impl Bench {
     /// The names of the children of a znode; none if it is not there.
     pub(crate) async fn children(&self, path: &str) -> Vec<String> {
         let path = ZnodePath::parse(path).unwrap();
-        self.looker.children(&path).await.map(|(names, _)| names).unwrap_or_default()
+        self.observer.children(&path).await.map(|(names, _)| names).unwrap_or_default()
     }
 
     /// How many there are of what has to go while everybody is still there.
@@ -202,7 +225,7 @@ impl Bench {
     pub(crate) async fn leaves_nothing_behind(&self) {
         self.other.shutdown().await.unwrap();
         let _ = self.victim.shutdown().await;
-        let ours = self.looker.id();
+        let ours = self.observer.id();
         until("all sessions are over", PATIENCE, || self.memory().sessions() == [ours]).await;
         for folder in ["/place/.posting", "/place/.entities/conductor", "/queue/receipts", "/queue/claims"] {
             assert_eq!(self.children(folder).await, Vec::<String>::new(), "{folder}");
@@ -216,7 +239,46 @@ pub(crate) fn name_of(payload: Option<&serde_json::Value>) -> String {
     text.split(' ').next().unwrap().to_owned()
 }
 
-/// Waits until `work` has come to its end.
-pub(crate) async fn soon<F: IntoFuture>(work: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, work).await.expect("in time")
+pub(crate) async fn post(board: &JobBoard, ledger: &Ledger, name: &str) {
+    let posted = soon(board.post(name)).await;
+    if let Ok(job) = &posted {
+        assert_eq!(job.name(), name);
+    }
+    ledger.put_result(name, &posted);
 }
+
+pub(crate) async fn put(queue: &WorkQueue, ledger: &Ledger, name: &str) {
+    ledger.put_result(name, &soon(queue.put(name).label(format!("label:{name}"))).await);
+}
+
+pub(crate) async fn done(delivery: Delivery, ledger: &Ledger) {
+    let (name, token) = (name_of(delivery.payload()), delivery.lease().token().get());
+    ledger.ended(&name, token, &soon(delivery.done(())).await);
+}
+
+/// Says where it was when a test fails.
+pub(crate) struct Context<T: std::fmt::Debug>(pub(crate) T);
+
+impl<T: std::fmt::Debug> Drop for Context<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("it was {:?}", self.0);
+        }
+    }
+}
+
+macro_rules! all_troubles {
+    ($($test:ident: $script:ident,)+) => {
+        $(#[tokio::test(start_paused = true)]
+        async fn $test() {
+            Script::$script.with_all_troubles().await;
+        })+
+
+        #[test]
+        fn no_script_is_forgotten() {
+            assert_eq!([$(Script::$script),+], Script::ALL);
+        }
+    };
+}
+
+pub(crate) use all_troubles;

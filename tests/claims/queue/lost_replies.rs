@@ -1,14 +1,18 @@
 //! Replies that are lost at each write of an entry's life: it is done once, and nothing stays behind.
 
-use apportion::backend::memory::LostReply;
+use apportion::backend::{CreateMode, Op, memory::LostReply};
 use serde_json::json;
 
-use super::{counts, counts_become, payload, soon, values, worker};
-use crate::support::fleet::Store;
+use super::{counts, counts_become, payload, values, worker};
+use crate::support::{EITHER, fleet::Store, path, soon};
+use crate::{
+    ledger::{Says, Told},
+    setup::{Setup, Trouble},
+};
 
 #[tokio::test(start_paused = true)]
 async fn whichever_reply_is_lost_an_entry_is_done_once_and_nothing_stays_behind() {
-    for lost in [LostReply::BeforeApplying, LostReply::AfterApplying] {
+    for lost in EITHER {
         // Put, take, update, release, take, done, confirm.
         for nth in 1..=7 {
             let store = Store::memory();
@@ -32,7 +36,7 @@ async fn whichever_reply_is_lost_an_entry_is_done_once_and_nothing_stays_behind(
 
 #[tokio::test(start_paused = true)]
 async fn whichever_reply_is_lost_what_is_dropped_is_given_back() {
-    for lost in [LostReply::BeforeApplying, LostReply::AfterApplying] {
+    for lost in EITHER {
         // Take, give back.
         for nth in 1..=2 {
             let store = Store::memory();
@@ -45,4 +49,26 @@ async fn whichever_reply_is_lost_what_is_dropped_is_given_back() {
             assert!(attempts.values().all(|value| value["attempt"] == 1), "{lost:?} {nth} {attempts:?}");
         }
     }
+}
+
+/// A result was acknowledged that was nowhere: the reply was lost, and the claim and the entry were gone for another
+/// reason.
+#[tokio::test(start_paused = true)]
+async fn done_is_never_acknowledged_because_the_entry_has_gone_another_way() {
+    let setup = Setup::new().await;
+    let queue = setup.queue_of(&setup.victim).await;
+    queue.put("x").await.unwrap();
+    let delivery = soon(queue.take()).await.unwrap();
+    // A person deletes the claim, and some process gives the entry back.
+    let owned = path(&format!("/queue/owned/{}", setup.children("/queue/owned").await[0]));
+    let back = vec![
+        Op::delete(delivery.lease().path(), None),
+        Op::delete(&owned, None),
+        Op::create(&path("/queue/unowned/entry-100--"), r#""x""#, CreateMode::PersistentSequential),
+    ];
+    setup.observer.commit(back).await.unwrap();
+    setup.plan(Trouble::Reply(1, LostReply::BeforeApplying));
+    let done = soon(delivery.done("result")).await;
+    assert_ne!(done.says(), Told::Done);
+    assert_eq!(setup.children("/queue/done").await.len(), 0);
 }

@@ -8,11 +8,8 @@ use apportion::{
     testing::Request,
 };
 
-use super::{counts, root, soon, worker};
-use crate::support::{
-    fleet::{SECOND, Store},
-    hold::Hold,
-};
+use super::{counts, root, worker};
+use crate::support::{SECOND, eventually, fleet::Store, hold::Hold, path, soon};
 
 /// A process whose listings can be held back.
 async fn slow(store: &Store) -> (PartitionCoordinator, WorkQueue, Arc<Hold>) {
@@ -79,5 +76,33 @@ async fn an_entry_that_moves_between_the_folders_is_not_missed_by_unless_queued(
             }
         };
         assert!(matches!(outcome, Err(QueueError::AlreadyQueued { .. })), "{is_taken_first} {outcome:?}");
+    }
+}
+
+/// What was taken and abandoned between two readings of a look stayed owned until any claim changed again.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_and_abandoned_in_the_middle_of_a_look_is_given_back() {
+    for passing in 0..2 {
+        let store = Store::memory();
+        let (connector, hold) = Hold::on(store.ensemble());
+        let heir = PartitionCoordinator::connect(store.config_via(connector, "heir")).await.unwrap();
+        let _heirs = heir.queue("/queue").await.unwrap();
+        let doomed = store.agent("doomed").await;
+        let queue = doomed.coordinator.queue("/queue").await.unwrap();
+        for name in ["x", "y"] {
+            queue.put(name).await.unwrap();
+        }
+        tokio::time::sleep(2 * SECOND).await;
+        let mut held = hold.after(passing, lists(&["owned", "claims"]));
+        // A change of the claims has the heir look; another look may be the one that is held back.
+        queue.take().await.unwrap().done(()).await.unwrap();
+        tokio::time::timeout(10 * SECOND, held.reached()).await.expect("it looks");
+        std::mem::forget(queue.take().await.unwrap());
+        let _line = doomed.crash();
+        tokio::time::sleep(2 * store.session_timeout).await;
+        held.release();
+        let (observer, unowned) = (store.session().await, path("/queue/unowned"));
+        let back = || async { (observer.children(&unowned).await.unwrap().0.len() == 1).then_some(()) };
+        eventually("it is given back", 60 * SECOND, back).await;
     }
 }

@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::support::{
-    eventually,
-    fleet::{MS, Store, exists, on_both_backends, znode},
-    until,
+    MS, alive_tasks,
+    fleet::{exists, on_both_backends, znode},
+    path,
 };
 
 async fn a_board_is_connected_until_it_or_its_coordinator_is_closed(store: Store) {
@@ -344,13 +344,13 @@ async fn an_answer_for_many_jobs_costs_few_requests(store: Store) {
 async fn a_board_in_one_process_is_closed_with_its_last_handle_and_leaves_no_tasks() {
     let coordinator = apportion::PartitionCoordinator::connect(apportion::Config::for_backend(Memory::new()));
     let coordinator = coordinator.await.unwrap();
-    let before = crate::support::alive_tasks();
+    let before = alive_tasks();
     let board = coordinator.job_board("/jobs").await.unwrap();
     let job = board.post("x").await.unwrap();
     drop(board);
     assert!(timeout(MS, job.wait_for_end()).await.is_err(), "a job keeps its board");
     drop(job);
-    until("no tasks", PATIENCE, || crate::support::alive_tasks() == before).await;
+    until("no tasks", PATIENCE, || alive_tasks() == before).await;
 }
 
 on_both_backends!(

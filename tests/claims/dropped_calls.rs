@@ -1,86 +1,26 @@
 //! Each call that waits, dropped at each of its polls: afterwards nothing is held, lost or done twice.
 
-use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
-    task::Poll,
-    time::Duration,
-};
+mod call;
+
+use std::time::Duration;
 
 use apportion::{
     board::{Claim, JobBoard},
     queue::{Delivery, WorkQueue},
 };
 use serde_json::json;
-use tokio::task::{JoinSet, yield_now};
 
-use super::{
-    bench::{Bench, PATIENCE, name_of},
-    board::every_fault::{Context, post},
+use self::call::{Call, Pace};
+use crate::support::{alive_tasks, until};
+use crate::{
     ledger::{Ledger, Told},
-    queue::every_fault::{done, put},
+    setup::{Context, PATIENCE, Setup, done, name_of, post, put},
 };
-
-/// How the polls come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    /// When there is something new.
-    Woken,
-    /// At each turn of the runtime, so that nothing comes between two steps of other tasks but a poll of this. Time
-    /// stands still meanwhile.
-    EachTurn,
-}
 
 /// More polls than any call takes that does not wait for time to pass.
 const MOST: usize = 30;
 /// When what others wait for comes.
 const LATE: Duration = Duration::from_millis(300);
-
-/// A call, and what it ends.
-struct Call {
-    work: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Jobs or entries by name and token, results with token 0.
-    ends: Vec<(String, u64)>,
-}
-
-impl Call {
-    fn new(work: impl Future<Output = ()> + Send + 'static) -> Call {
-        Call { work: Box::pin(work), ends: Vec::new() }
-    }
-
-    fn ending(ends: Vec<(String, u64)>, work: impl Future<Output = ()> + Send + 'static) -> Call {
-        Call { work: Box::pin(work), ends }
-    }
-
-    /// Polls it at most so many times, then drops it. Whether it was ready.
-    ///
-    /// `idle` is how much time passes after the first poll, as long as the next ones are at each turn.
-    async fn poll_at_most(self, polls: usize, pace: Pace, idle: Duration) -> bool {
-        let (mut work, mut left) = (self.work, polls);
-        let mut idle = Box::pin(tokio::time::sleep(idle));
-        let mut is_first = true;
-        // In a task of its own, which takes turns with all others.
-        let mut tasks = JoinSet::new();
-        tasks.spawn(poll_fn(move |context| {
-            if pace == Pace::EachTurn && !std::mem::take(&mut is_first) {
-                std::task::ready!(idle.as_mut().poll(context));
-            }
-            left -= 1;
-            match work.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(true),
-                Poll::Pending if left == 0 => Poll::Ready(false),
-                Poll::Pending => {
-                    if pace == Pace::EachTurn && idle.as_mut().poll(context).is_ready() {
-                        // Behind all others that yield; a plain wake would be before them.
-                        let _ = pin!(yield_now()).poll(context);
-                    }
-                    Poll::Pending
-                }
-            }
-        }));
-        tokio::time::timeout(PATIENCE, tasks.join_next()).await.expect("in time").unwrap().unwrap()
-    }
-}
 
 fn of_claim(claim: &Claim) -> (String, u64) {
     (claim.job().name().into_owned(), claim.token().get())
@@ -92,7 +32,7 @@ fn of_delivery(delivery: &Delivery) -> (String, u64) {
 
 /// The victim, its board with the jobs `a` and `b`, and its queue with the entries `c` and `d`.
 struct Scene {
-    bench: Bench,
+    setup: Setup,
     ledger: Ledger,
     board: JobBoard,
     queue: WorkQueue,
@@ -100,9 +40,9 @@ struct Scene {
 
 impl Scene {
     async fn new(is_late: bool) -> Scene {
-        let bench = Bench::slow().await;
-        let (board, queue) = (bench.board_of(&bench.victim).await, bench.queue_of(&bench.victim).await);
-        let scene = Scene { ledger: bench.ledger.clone(), bench, board, queue };
+        let setup = Setup::slow().await;
+        let (board, queue) = (setup.board_of(&setup.victim).await, setup.queue_of(&setup.victim).await);
+        let scene = Scene { ledger: setup.ledger.clone(), setup, board, queue };
         if !is_late {
             scene.fill().await;
         }
@@ -111,9 +51,9 @@ impl Scene {
 
     async fn fill(&self) {
         let (board, queue) = (
-            self.bench.board_of(&self.bench.other).await,
+            self.setup.board_of(&self.setup.other).await,
             // A delivery that is given back goes to the dead letters.
-            self.bench.other.queue("/queue").max_attempts(1).await.unwrap(),
+            self.setup.other.queue("/queue").max_attempts(1).await.unwrap(),
         );
         for name in ["a", "b"] {
             post(&board, &self.ledger, name).await;
@@ -132,10 +72,10 @@ impl Scene {
     /// One of what is waited for.
     async fn fill_late(&self, what: &str) {
         if BOARD.contains(&what) {
-            post(&self.bench.board_of(&self.bench.other).await, &self.ledger, "a").await;
+            post(&self.setup.board_of(&self.setup.other).await, &self.ledger, "a").await;
             return;
         }
-        let queue = self.bench.queue_of(&self.bench.other).await;
+        let queue = self.setup.queue_of(&self.setup.other).await;
         put(&queue, &self.ledger, "c").await;
         if what == "collect" {
             let delivery = queue.take().await.unwrap();
@@ -272,7 +212,7 @@ impl Scene {
 async fn cut_short(what: &str, polls: usize, pace: Pace, is_late: bool) -> bool {
     let _context = Context((what.to_owned(), polls, pace, is_late));
     let scene = Scene::new(is_late).await;
-    let Scene { bench, ledger, .. } = &scene;
+    let Scene { setup, ledger, .. } = &scene;
     let is_of_board = BOARD.contains(&what);
     let call = if is_of_board { scene.board_call(what).await } else { scene.queue_call(what).await };
     let ends = call.ends.clone();
@@ -293,11 +233,11 @@ async fn cut_short(what: &str, polls: usize, pace: Pace, is_late: bool) -> bool 
     }
     // What goes on in the background comes to its end.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    bench.heals().await;
-    bench.finish_jobs().await;
-    bench.finish_entries().await;
+    setup.heals().await;
+    setup.finish_jobs().await;
+    setup.finish_entries().await;
     ledger.judge_results_of(["c", "d", "e", "f"]);
-    bench.leaves_nothing_behind().await;
+    setup.leaves_nothing_behind().await;
     is_ready
 }
 
@@ -383,10 +323,10 @@ async fn opening_that_is_dropped_at_any_poll_leaves_nothing_running() {
     {
         for polls in 1..=MOST {
             let _context = Context((polls, pace, is_board));
-            let bench = Bench::slow().await;
-            let victim = std::sync::Arc::new(bench.victim);
+            let setup = Setup::slow().await;
+            let victim = std::sync::Arc::new(setup.victim);
             let opener = victim.clone();
-            let tasks = crate::support::alive_tasks();
+            let tasks = alive_tasks();
             let call = Call::new(async move {
                 if is_board {
                     drop(opener.job_board("/place/jb").await.unwrap());
@@ -395,8 +335,7 @@ async fn opening_that_is_dropped_at_any_poll_leaves_nothing_running() {
                 }
             });
             let is_ready = call.poll_at_most(polls, pace, Duration::ZERO).await;
-            let gone = || async { (crate::support::alive_tasks() <= tasks).then_some(()) };
-            crate::support::eventually("no task is left", PATIENCE, gone).await;
+            until("no task is left", PATIENCE, || alive_tasks() <= tasks).await;
             if is_ready {
                 break;
             }

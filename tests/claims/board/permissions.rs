@@ -1,0 +1,47 @@
+//! Jobs and boards that an access control list keeps from us.
+
+use apportion::board::PostingError;
+
+use super::*;
+use crate::support::fleet::on_both_backends;
+
+async fn a_worker_who_waits_learns_that_the_board_is_closed_to_it(store: Store) {
+    let (agent, board) = worker(&store, "a").await;
+    let (_b, theirs) = worker(&store, "b").await;
+    agent.faults().deny(board.path());
+    let (claimed, ()) = tokio::join!(tokio::time::timeout(PATIENCE, board.claim_next()), async {
+        store.for_a_moment(5).await;
+        theirs.post("x").await.unwrap();
+    });
+    let error = refused(claimed.expect("it does not wait for what nobody mends"));
+    assert!(matches!(&error, BoardError::Service(apportion::Error::NotPermitted { .. })), "{error}");
+    agent.faults().allow();
+    let claimed = eventually("mended", PATIENCE, || async { board.claim_next().await.ok() }).await;
+    claimed.consume().await.unwrap();
+}
+
+async fn a_job_that_others_keep_to_themselves_does_not_cost_the_rest(store: Store) {
+    let (agent, board) = worker(&store, "a").await;
+    let (_b, theirs) = worker(&store, "b").await;
+    let secret = theirs.post("secret").await.unwrap();
+    agent.faults().deny(secret.path());
+    theirs.post("open").await.unwrap();
+    let (_c, late) = (agent.coordinator.member_id(), super::board(&store, &agent).await);
+    for board in [&board, &late] {
+        eventually("open", PATIENCE, || async { names(board).await.contains(&"open".into()).then_some(()) })
+            .await;
+    }
+    assert_eq!(late.set_aside()[0].reason, PostingError::NotPermitted);
+    let claimed = claim(&late).await;
+    assert_eq!(claimed.job().name(), "open");
+    claimed.consume().await.unwrap();
+    assert!(late.try_claim_next().await.unwrap().is_none());
+    agent.faults().allow();
+    assert_eq!(names(&late).await, ["secret"]);
+    claim(&late).await.consume().await.unwrap();
+}
+
+on_both_backends!(
+    a_job_that_others_keep_to_themselves_does_not_cost_the_rest,
+    a_worker_who_waits_learns_that_the_board_is_closed_to_it,
+);

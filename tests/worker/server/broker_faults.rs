@@ -1,0 +1,100 @@
+//! A broker that is away, or refuses what a worker sends.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::SeqCst},
+};
+
+use apportion::worker::{Worker, failure::Failure, local::LocalBroker, transport::TransportError};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::faulty::{Faults, Faulty};
+use crate::peer::{LONG, Peer, execute};
+use crate::support::SECOND;
+
+/// A worker with a task, behind a transport with these faults.
+async fn echo(faults: Faults) -> (Faulty, Worker, Peer) {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, faults);
+    let echo = async |_, _| Ok::<_, Failure>(1);
+    let worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
+    (faulty, worker, Peer::new(&broker, "executor").await)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_start_cannot_be_reported_is_not_run() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let runs = Arc::new(AtomicU32::new(0));
+    let counter = runs.clone();
+    let count = move |_, _| {
+        counter.fetch_add(1, SeqCst);
+        async { Ok::<_, Failure>(()) }
+    };
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    faulty.refuse("executor", 3, TransportError::Unavailable { reason: "told to".into() });
+    peer.request("w", "1", &execute("count")).await;
+    assert!(peer.hears_nothing_for(LONG).await);
+    assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.held("w")), (0, 3, 0));
+    peer.request("w", "2", &execute("count")).await;
+    assert_eq!(peer.next_state("2").await, "RUNNING");
+    assert_eq!(peer.next_state("2").await, "SUCCESS");
+    assert_eq!(runs.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_acknowledged_is_not_run() {
+    let (faulty, _worker, mut peer) = echo(Faults { unacknowledged: 100, ..Faults::default() }).await;
+    peer.request("w", "1", &execute("echo")).await;
+    assert!(peer.hears_nothing_for(LONG).await);
+    faulty.set(Faults::default());
+    peer.request("w", "1", &execute("echo")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_is_sent_again_until_the_broker_is_back() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let nap = async |_, _| {
+        sleep(SECOND).await;
+        Ok::<_, Failure>(7)
+    };
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.request("w", "1", &execute("nap")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    faulty.refuse("executor", 20, TransportError::Unavailable { reason: "told to".into() });
+    assert_eq!(peer.next_response().await.1, json!({"state": "SUCCESS", "data": {"result": 7}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
+    let broker = LocalBroker::new();
+    let faulty = Faulty::new(&broker, 0, Faults::default());
+    let nap = async |_, _| {
+        sleep(SECOND).await;
+        Ok::<_, Failure>("large")
+    };
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.request("w", "1", &execute("nap")).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    faulty.refuse("executor", 1, TransportError::Refused { reason: "too large".into() });
+    let (_, said) = peer.next_response().await;
+    let text = "what became of the task could not be sent: refused: too large";
+    assert_eq!(said["data"]["result"]["exception_str"], text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_connection_is_gone_consumes_again() {
+    let (faulty, _worker, mut peer) = echo(Faults { broken: 100, ..Faults::default() }).await;
+    peer.request("w", "1", &execute("echo")).await;
+    assert!(peer.hears_nothing_for(LONG).await);
+    faulty.set(Faults::default());
+    peer.request("w", "2", &execute("echo")).await;
+    assert_eq!(peer.next_state("2").await, "RUNNING");
+    assert_eq!(peer.next_state("2").await, "SUCCESS");
+}
