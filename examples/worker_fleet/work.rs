@@ -8,11 +8,10 @@ use std::{
 };
 
 use apportion::worker::{
-    ArgumentError, Arguments, Context, Undo, Worker, WorkerBuilder, message::TaskResult, transport::Transport,
+    ArgumentError, Arguments, Context, Undo, Worker, WorkerBuilder, transport::Transport,
 };
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until},
@@ -40,6 +39,8 @@ pub struct Hashed {
 pub enum TaskError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
+    #[error("cannot read what the backup gave")]
+    Result(#[from] serde_json::Error),
     #[error("cannot read {path:?}")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("cannot write {path:?}")]
@@ -73,7 +74,7 @@ pub fn hasher(transport: impl Transport, topic: &str, manner: Manner) -> WorkerB
     })
 }
 
-/// Adds what only the demonstration has done: a stranger at a broker shall not have files written or removed.
+/// Adds tasks for the demonstration only: another process at a broker shall not have files written or removed.
 pub fn with_backups(worker: WorkerBuilder) -> WorkerBuilder {
     worker.revertible_task(BACK_UP, back_up, remove_backup).task(VERIFY, verify)
 }
@@ -116,8 +117,8 @@ fn copy(from: PathBuf, to: PathBuf) -> Result<PathBuf, TaskError> {
 
 /// Removes what [`back_up`] wrote, if it did.
 async fn remove_backup(_: Context, _: Arguments, undo: Undo) -> Result<bool, TaskError> {
-    let Some(TaskResult::Success(Value::String(path))) = undo.result else { return Ok(false) };
-    fs::remove_file(&path).map_err(|source| TaskError::Unwritable { path: path.into(), source })?;
+    let Some(path) = undo.result_as::<PathBuf>()? else { return Ok(false) };
+    fs::remove_file(&path).map_err(|source| TaskError::Unwritable { path, source })?;
     Ok(true)
 }
 

@@ -40,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("board", LEASED),
     ("queue", LEASED),
-    ("worker", &["ring", "backoff", "future", "task", "clock"]),
+    ("worker", &["ring", "backoff", "future", "task", "clock", "random"]),
     (
         "group",
         &[
@@ -116,13 +116,15 @@ const PURE: &[&str] = &[
     "src/session/rivals.rs",
     "src/session/timing.rs",
     "src/worker/amqp/url.rs",
+    "src/worker/arguments.rs",
     "src/worker/engine.rs",
-    "src/worker/failure.rs",
+    "src/worker/error.rs",
     "src/worker/finder.rs",
-    "src/worker/json.rs",
     "src/worker/lifecycle.rs",
     "src/worker/message.rs",
     "src/worker/message/",
+    "src/worker/outcome.rs",
+    "src/worker/state.rs",
     "src/worker/validate.rs",
 ];
 

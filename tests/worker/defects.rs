@@ -1,14 +1,10 @@
-//! What TaskFlow's executor and worker die of, or wait for ever for: none of it does any harm here.
+//! What ends TaskFlow's executor or worker, or makes it wait for ever: none of it does any harm here.
 
-use std::time::Duration;
+use std::{future::IntoFuture, time::Duration};
 
 use apportion::worker::{
-    Executor, RequestError, Submission, Submitted, Worker,
-    failure::Failure,
-    lifecycle::State,
-    local::LocalBroker,
-    message::{Request, TaskResult},
-    transport::Message,
+    Executor, Failure, LocalBroker, Request, RequestError, RequestState, Submission, Submitted, TaskResult,
+    Worker, transport::Message,
 };
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -29,7 +25,7 @@ impl Asked {
     async fn new() -> Self {
         let broker = LocalBroker::new();
         let mut peer = Peer::new(&broker, "w").await;
-        let executor = Executor::builder(broker).topics(["w"]).start().await.unwrap();
+        let executor = Executor::builder(broker).topics(["w"]).await.unwrap();
         peer.list(executor.name(), &["t"]).await;
         let request = executor.submit(Request::execute("t"));
         let sent = peer.next_of("REQUEST").await;
@@ -53,10 +49,10 @@ impl Asked {
         assert_eq!(next.await, Ok(2.into()));
     }
 
-    /// The request ends as one whose answer makes no sense, and the executor goes on.
+    /// The request ends as one whose response is invalid, and the executor goes on.
     async fn ends_badly(mut self, about: &str) {
         let outcome = timeout(SECOND, &mut self.request).await.expect("it hangs");
-        let Err(RequestError::BadAnswer(reason)) = outcome else { panic!("{outcome:?}") };
+        let Err(RequestError::InvalidResponse(reason)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(reason.field(), about);
         self.request = self.executor.submit(Request::execute("t"));
         self.sent = self.peer.next_of("REQUEST").await;
@@ -98,7 +94,7 @@ async fn a_success_without_result_ends_the_request_and_not_the_executor() {
 async fn an_event_with_completion_data_does_not_end_the_executor() {
     let asked = Asked::new().await;
     asked.hears(&json!({"state": "EVENT", "data": {"result": 1}})).await;
-    assert_eq!(asked.request.state(), State::Pending);
+    assert_eq!(asked.request.state(), RequestState::Pending);
     asked.goes_on().await;
 }
 
@@ -108,7 +104,7 @@ async fn a_transition_that_is_not_allowed_does_not_end_the_executor() {
         let asked = Asked::new().await;
         asked.hears(&running()).await;
         asked.hears(&json!({"state": state, "data": {}})).await;
-        assert_eq!(asked.request.state(), State::Running);
+        assert_eq!(asked.request.state(), RequestState::Running);
         asked.goes_on().await;
     }
 }
@@ -120,13 +116,13 @@ async fn a_success_of_a_request_that_is_pending_is_a_success_whose_start_was_los
     assert_eq!((&mut asked.request).await, Ok(1.into()));
     asked.hears(&running()).await;
     asked.hears(&json!({"state": "FAILURE", "data": {"result": failure()}})).await;
-    assert_eq!(asked.request.state(), State::Success);
+    assert_eq!(asked.request.state(), RequestState::Success);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_response_to_a_request_that_waits_does_not_end_the_executor() {
     let broker = LocalBroker::new();
-    let executor = Executor::builder(broker.clone()).topics(["w"]).start().await.unwrap();
+    let executor = Executor::builder(broker.clone()).topics(["w"]).await.unwrap();
     let request = executor.submit(Request::execute("t"));
     let mut peer = Peer::new(&broker, "w").await;
     for response in [success(1), running()] {
@@ -134,7 +130,7 @@ async fn a_response_to_a_request_that_waits_does_not_end_the_executor() {
         peer.send(executor.name(), message).await;
     }
     sleep(SECOND).await;
-    assert_eq!(request.state(), State::Waiting);
+    assert_eq!(request.state(), RequestState::Waiting);
     peer.list(executor.name(), &["t"]).await;
     let sent = peer.next_of("REQUEST").await;
     Asked { executor, peer, request, sent }.goes_on().await;
@@ -145,17 +141,13 @@ async fn running_twice_changes_nothing() {
     let asked = Asked::new().await;
     asked.hears(&running()).await;
     asked.hears(&running()).await;
-    assert_eq!(asked.request.state(), State::Running);
+    assert_eq!(asked.request.state(), RequestState::Running);
     asked.goes_on().await;
 }
 
 async fn worker(broker: &LocalBroker) -> (Worker, Peer) {
-    let worker = Worker::builder(broker.clone())
-        .topic("w")
-        .task("t", async |_, _| Ok::<_, Failure>(1))
-        .start()
-        .await
-        .unwrap();
+    let worker =
+        Worker::builder(broker.clone()).topic("w").task("t", async |_, _| Ok::<_, Failure>(1)).await.unwrap();
     (worker, Peer::new(broker, "executor").await)
 }
 
@@ -195,8 +187,8 @@ async fn a_failure_with_an_extra_key_is_read_and_the_caller_gets_an_answer() {
 async fn a_result_that_cannot_be_json_is_a_failure_and_not_silence() {
     let broker = LocalBroker::new();
     let odd = async |_, _| Ok::<_, Failure>(std::collections::BTreeMap::from([([1, 2], 3)]));
-    let _worker = Worker::builder(broker.clone()).topic("w").task("odd", odd).start().await.unwrap();
-    let executor = Executor::builder(broker).topics(["w"]).start().await.unwrap();
+    let _worker = Worker::builder(broker.clone()).topic("w").task("odd", odd).await.unwrap();
+    let executor = Executor::builder(broker).topics(["w"]).await.unwrap();
     let outcome = timeout(LONG, executor.submit(Request::execute("odd"))).await.expect("it hangs");
     let Err(RequestError::Failed(failure)) = outcome else { panic!("{outcome:?}") };
     assert_eq!(failure.exception_str(), "key must be a string");
@@ -208,7 +200,7 @@ async fn a_revert_without_failures_reverts() {
     let revert = async |_, _, undo: apportion::worker::Undo| Ok::<_, Failure>(undo.failures.len());
     let execute = async |_, _| Ok::<_, Failure>(());
     let worker = Worker::builder(broker.clone()).topic("w").revertible_task("t", execute, revert);
-    let _worker = worker.start().await.unwrap();
+    let _worker = worker.await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     // As TaskFlow's executor sends it.
     let mut request = crate::peer::execute("t");
@@ -217,7 +209,7 @@ async fn a_revert_without_failures_reverts() {
     peer.request("w", "1", &request).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
     assert_eq!(peer.next_response().await.1, success(0));
-    let executor = Executor::builder(broker).topics(["w"]).start().await.unwrap();
+    let executor = Executor::builder(broker).topics(["w"]).await.unwrap();
     let revert = Request::revert("t", TaskResult::Success(Value::Null));
     assert_eq!(executor.submit(revert).await, Ok(0.into()));
 }
@@ -230,7 +222,7 @@ async fn a_request_whose_worker_dies_after_running_ends_as_vanished() {
     drop(peer);
     let outcome = timeout(Duration::from_secs(65), &mut request).await.expect("it hangs");
     assert_eq!(outcome, Err(RequestError::WorkerVanished { topic: "w".into() }));
-    assert_eq!(request.state(), State::Failure);
+    assert_eq!(request.state(), RequestState::Failure);
 }
 
 /// TaskFlow's worker answers who asks on the threads on which it runs tasks.
@@ -254,9 +246,9 @@ async fn a_request_whose_worker_is_back_under_its_topic_ends_as_vanished() {
             std::future::pending::<()>().await;
             Ok::<_, Failure>(())
         };
-        Worker::builder(broker.clone()).topic("w").task("hang", hang).start()
+        Worker::builder(broker.clone()).topic("w").task("hang", hang).into_future()
     };
-    let executor = Executor::builder(broker.clone()).topics(["w"]).start().await.unwrap();
+    let executor = Executor::builder(broker.clone()).topics(["w"]).await.unwrap();
     let mut peer = Peer::new(&broker, "w").await;
     peer.list(executor.name(), &["hang"]).await;
     let request = executor.submit(Request::execute("hang"));
@@ -292,7 +284,7 @@ async fn a_result_that_comes_after_the_end_is_dropped() {
     let expired = timeout(Duration::from_secs(65), &mut asked.request).await.expect("it hangs");
     assert_eq!(expired, Err(RequestError::Expired { timeout: Duration::from_secs(60), was_sent: true }));
     asked.hears(&success(1)).await;
-    assert_eq!(asked.request.state(), State::Failure);
+    assert_eq!(asked.request.state(), RequestState::Failure);
     asked.peer.list(asked.executor.name(), &["t"]).await;
     asked.request = asked.executor.submit(Request::execute("t"));
     asked.sent = asked.peer.next_of("REQUEST").await;

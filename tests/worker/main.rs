@@ -12,6 +12,7 @@ mod local;
 mod messages;
 mod peer;
 mod server;
+mod values;
 
 #[cfg(feature = "amqp")]
 #[path = "../support/mod.rs"]

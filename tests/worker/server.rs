@@ -10,10 +10,7 @@ use std::{
 };
 
 use apportion::worker::{
-    Arguments, Context, Worker, WorkerBuilder,
-    failure::Failure,
-    local::LocalBroker,
-    message::TaskResult,
+    Arguments, Context, Failure, LocalBroker, TaskResult, Worker, WorkerBuilder,
     transport::{Message, Transport, TransportError},
 };
 use serde_json::{Value, json};
@@ -63,7 +60,7 @@ fn worker(broker: &LocalBroker) -> WorkerBuilder {
 }
 
 async fn start(broker: &LocalBroker) -> (Worker, Peer) {
-    (worker(broker).start().await.unwrap(), Peer::new(broker, "executor").await)
+    (worker(broker).await.unwrap(), Peer::new(broker, "executor").await)
 }
 
 fn sleep_for(seconds: u64) -> Value {
@@ -90,7 +87,7 @@ async fn a_task_knows_where_and_for_whom_it_runs() {
     let who = async |context: Context, _| {
         Ok::<_, Failure>(json!([context.topic(), context.task_cls(), context.request_id()]))
     };
-    let _worker = Worker::builder(broker.clone()).topic("w").task("who", who).start().await.unwrap();
+    let _worker = Worker::builder(broker.clone()).topic("w").task("who", who).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("who")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -118,7 +115,7 @@ async fn what_is_no_question_and_no_request_is_thrown_away_without_an_answer() {
         peer.send("w", message).await;
     }
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
     peer.request("w", "1", &execute("echo")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
 }
@@ -138,7 +135,7 @@ async fn a_run_is_reported_as_running_then_events_then_success() {
         assert_eq!(peer.next_response().await, ("1".into(), expected));
     }
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +188,7 @@ async fn an_addressed_request_that_cannot_be_run_is_answered_with_a_failure_and_
         assert_eq!(said["data"]["result"]["exception_str"], reason);
     }
     assert!(peer.hears_nothing_for(SECOND).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,12 +233,12 @@ async fn a_request_whose_start_cannot_be_reported_is_not_run() {
         counter.fetch_add(1, SeqCst);
         async { Ok::<_, Failure>(()) }
     };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     faulty.refuse("executor", 3, TransportError::Unavailable { reason: "told to".into() });
     peer.request("w", "1", &execute("count")).await;
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.held("w")), (0, 3, 0));
+    assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.message_count("w")), (0, 3, 0));
     peer.request("w", "2", &execute("count")).await;
     assert_eq!(peer.next_state("2").await, "RUNNING");
     assert_eq!(peer.next_state("2").await, "SUCCESS");
@@ -253,7 +250,7 @@ async fn a_request_that_cannot_be_acknowledged_is_not_run() {
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, Faults { unacknowledged: 100, ..Faults::default() });
     let echo = async |_, _| Ok::<_, Failure>(1);
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("echo")).await;
     assert!(peer.hears_nothing_for(LONG).await);
@@ -270,7 +267,7 @@ async fn a_result_is_sent_again_until_the_broker_is_back() {
         sleep(SECOND).await;
         Ok::<_, Failure>(7)
     };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("nap")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -286,7 +283,7 @@ async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
         sleep(SECOND).await;
         Ok::<_, Failure>("large")
     };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("nap")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -312,16 +309,16 @@ async fn no_more_requests_run_at_a_time_than_told_and_the_others_are_not_acknowl
         }
     };
     let worker = Worker::builder(broker.clone()).topic("w").task("wait", wait).concurrency(3);
-    let worker = worker.start().await.unwrap();
+    let worker = worker.await.unwrap();
     let peer = Peer::new(&broker, "executor").await;
     for id in 0..10 {
         peer.request("w", &id.to_string(), &execute("wait")).await;
     }
     sleep(SECOND).await;
-    assert_eq!((worker.running(), now.load(SeqCst), broker.held("w")), (3, 3, 7));
+    assert_eq!((worker.running(), now.load(SeqCst), broker.message_count("w")), (3, 3, 7));
     gate.add_permits(10);
     sleep(SECOND).await;
-    assert_eq!((worker.running(), peak.load(SeqCst), broker.held("w")), (0, 3, 0));
+    assert_eq!((worker.running(), peak.load(SeqCst), broker.message_count("w")), (0, 3, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,7 +358,7 @@ async fn a_task_that_taskflow_tries_again_as_soon_as_it_hears_of_the_failure_is_
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, Faults::default());
     let fail = async |_, _| Err::<(), _>(Failure::new("E", "no"));
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("fail", fail).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("fail", fail).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     faulty.lag(SECOND);
     for _ in 0..2 {
@@ -382,7 +379,7 @@ async fn a_late_copy_of_a_request_from_an_executor_of_ours_is_dropped() {
     assert_eq!(peer.next_state("1").await, "SUCCESS");
     peer.send("w", request).await;
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,7 +387,7 @@ async fn a_worker_whose_connection_is_gone_consumes_again() {
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, Faults { broken: 100, ..Faults::default() });
     let echo = async |_, _| Ok::<_, Failure>(1);
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("echo")).await;
     assert!(peer.hears_nothing_for(LONG).await);
@@ -419,7 +416,7 @@ async fn a_shutdown_waits_for_what_runs_and_gives_back_what_does_not() {
     peer.request("w", "1", &sleep_for(20)).await;
     peer.request("w", "2", &sleep_for(20)).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
-    // Somebody else at the same topic, who is busy with something else until then.
+    // Another worker at the same topic, which is busy with something else until then.
     let mut other = Peer::new(&broker, "w").await;
     let (is_drained, ()) = tokio::join!(worker.shutdown(LONG), async {
         let given_back = other.next().await;
@@ -431,7 +428,7 @@ async fn a_shutdown_waits_for_what_runs_and_gives_back_what_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_done_when_the_patience_ends_is_a_failure() {
+async fn a_task_that_is_not_done_when_the_timeout_ends_is_a_failure() {
     let broker = LocalBroker::new();
     let (worker, mut peer) = start(&broker).await;
     peer.request("w", "1", &sleep_for(600)).await;
@@ -468,13 +465,13 @@ async fn a_shutdown_that_is_dropped_at_any_poll_leaves_no_request_without_an_end
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_needs_a_topic() {
-    let refused = Worker::builder(LocalBroker::new()).start().await;
+    let refused = Worker::builder(LocalBroker::new()).await;
     assert_eq!(refused.unwrap_err().to_string(), "refused: a worker needs a topic, where it takes requests");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_has_state_and_reverts_by_itself() {
-    use apportion::{backend::BoxFuture, worker::Handler};
+    use apportion::{BoxFuture, worker::Handler};
 
     struct Light(Notify);
     impl Handler for Light {
@@ -487,7 +484,7 @@ async fn a_handler_has_state_and_reverts_by_itself() {
     }
     let broker = LocalBroker::new();
     let light = Worker::builder(broker.clone()).topic("w").handler("light", Light(Notify::new()));
-    let _worker = light.start().await.unwrap();
+    let _worker = light.await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     let mut revert = execute("light");
     revert["action"] = json!("revert");

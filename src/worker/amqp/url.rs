@@ -9,7 +9,7 @@ use std::{fmt, net::Ipv6Addr};
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 
-use crate::worker::amqp::ConnectError;
+use super::error::ConnectError;
 
 /// Where a broker is and how to log in there. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]
