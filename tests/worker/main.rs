@@ -4,6 +4,7 @@
 #[cfg(feature = "amqp")]
 mod amqp;
 mod defects;
+mod determinism;
 mod executor;
 mod faults;
 #[cfg(feature = "amqp")]
