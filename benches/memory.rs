@@ -4,15 +4,13 @@
 
 mod support;
 
-use std::alloc::System;
-
 use apportion::{KeySet, ring::Kernel};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use peak_alloc::PeakAlloc;
 
 use support::{members, ring, uuids};
 
 #[global_allocator]
-static COUNTING: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+static COUNTING: PeakAlloc = PeakAlloc;
 
 fn main() {
     for count in [10, 100, 1000] {
@@ -34,11 +32,9 @@ fn main() {
 }
 
 fn report<T>(what: &str, units: usize, other: usize, make: impl Fn() -> T) {
-    let region = Region::new(COUNTING);
+    let before = COUNTING.current_usage();
     let made = make();
-    let change = region.change();
-    // What was reallocated is counted in both.
-    let bytes = change.bytes_allocated - change.bytes_deallocated;
+    let bytes = COUNTING.current_usage() - before;
     drop(made);
     println!("{what:44} {:6.1} bytes", (bytes - units * other) as f64 / units as f64);
 }

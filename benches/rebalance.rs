@@ -1,11 +1,10 @@
 //! What a change of the members costs: the ranges that move, and the keys that one member loses.
 //!
-//! `cargo bench --bench rebalance`, with a part of a title to choose.
+//! `cargo bench --bench rebalance`, with a part of a title to choose. Beside another crate: `bench/benches/ranges.rs`.
 
 mod support;
 
 use apportion::ring::{Kernel, KeySet};
-use consistent_hash_ring::{Ring, RingBuilder, migrated_ranges};
 use criterion::Criterion;
 
 use support::{Comparison, is_chosen, members, ring, uuids};
@@ -27,7 +26,7 @@ fn ranges(criterion: &mut Criterion, count: usize) {
     let after = before.with_member("joiner", 1).expect("there is room");
     let heavier = before.with_member("agent-3", 2).expect("there is room");
     let title = format!("ranges that a join moves, {count} members");
-    let mut comparison = Comparison::new(&title, 1)
+    Comparison::new(&title, 1)
         .other("ours, both rings there", || before.moves(&after).len() as u64)
         .other("ours, with the ring after it", || {
             before.moves(&before.with_member("joiner", 1).expect("there is room")).len() as u64
@@ -40,16 +39,8 @@ fn ranges(criterion: &mut Criterion, count: usize) {
             before.with_member("joiner", 1).expect("there is room").points() as u64
         })
         .other("ours, the ring after a leave", || after.without_member("joiner").points() as u64)
-        .other("ours, the ring built anew", || ring(&ids, Kernel::best()).points() as u64);
-    if count <= 100 {
-        let before: Ring<String> = RingBuilder::default().vnodes(100).nodes(&ids).build();
-        comparison = comparison.other("consistent_hash_ring, clone, insert and migrated_ranges", move || {
-            let mut after = before.clone();
-            after.insert("joiner".into());
-            migrated_ranges(&before, &after).count() as u64
-        });
-    }
-    comparison.measure(criterion);
+        .other("ours, the ring built anew", || ring(&ids, Kernel::best()).points() as u64)
+        .measure(criterion);
 }
 
 fn keys(criterion: &mut Criterion, count: usize) {

@@ -79,7 +79,7 @@ async fn work(_entry: Entry) {
 /// Without --backend, several workers come and go within this process for fifteen seconds. With --backend it is one
 /// worker of a fleet and runs until it is stopped.
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, max_term_width = 80)]
 struct Args {
     #[command(flatten)]
     fleet: FleetArgs,
@@ -120,7 +120,7 @@ async fn one_of_a_fleet(config: Config, args: &Args, shards: &[String]) -> Resul
     let group =
         coordinator.join(args.fleet.group("watch-rebalances")).weight(args.weight).settle(settle).await?;
     let me = coordinator.member_id().to_string();
-    say!("worker {me}: {} at {servers}; times are UTC, Ctrl-C ends it", count(shards.len(), "shard"));
+    say!("worker {me}: {}\nat {servers}; times are UTC, Ctrl-C ends it", count(shards.len(), "shard"));
 
     let mut workers = Workers::new(&me, &Board::default());
     let report = |change: &Rebalance| {
@@ -128,7 +128,7 @@ async fn one_of_a_fleet(config: Config, args: &Args, shards: &[String]) -> Resul
             [("lost  ", change.lost(shards).collect::<Vec<_>>()), ("gained", change.gained(shards).collect())]
         {
             if !some.is_empty() {
-                say!("{}  {word} {:>3}: {}", time_of_day(), some.len(), dim(some_of(&some, 48)));
+                say!("{}  {word} {:>3}: {}", time_of_day(), some.len(), dim(some_of(&some, 58)));
             }
         }
         say!("{}  {change}", time_of_day());
@@ -164,7 +164,7 @@ async fn demonstration(shards: Vec<String>) -> Result<(), Failure> {
     };
     let shards = bold(count(demo.shards.len(), "shard"));
     say!("{shards}, and workers that come and go; a session expires after 3 s of silence.");
-    say!("{}", dim("On the right who works on each shard: 1, 2, 3, nobody (.) or two for a moment (*)."));
+    say!("{}", dim("On the right who works on each shard: 1, 2, 3, no worker (.) or two (*)."));
     let pause = Duration::from_millis(1500);
 
     demo.title("worker-1 joins");

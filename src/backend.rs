@@ -63,6 +63,11 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     /// The session timeout that the server granted.
     fn timeout(&self) -> Duration;
 
+    /// The largest request that it sends, in bytes. Larger ones are [`Error::TooLarge`].
+    fn max_request_bytes(&self) -> usize {
+        MAX_REQUEST_BYTES
+    }
+
     /// Its state. A latest-value channel: quick changes may coalesce, so a reconnect shows as a higher `epoch`.
     fn state(&self) -> watch::Receiver<SessionState>;
 
@@ -302,8 +307,11 @@ pub enum Done {
     Deleted,
 }
 
-/// Largest request that is sent: a server cuts the connection of a client that sends more than 1 MiB, and
-/// every other request on that connection fails with it.
+/// Largest request that is sent to a server with the usual settings: it closes the connection of a client that sends more
+/// than 1 MiB (its `jute.maxbuffer`), and every other request on that connection fails with it.
+///
+/// This limits requests only. A server sends replies of any size, and this library reads them: a listing of 3.4 MB was
+/// seen to work. (Java clients refuse replies larger than their own `jute.maxbuffer`.)
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024 - 1024;
 
 /// Why the store did not do what was asked.
@@ -328,11 +336,13 @@ pub enum Error {
     /// The access control list does not allow it.
     #[error("not permitted by the access control list of the znode")]
     NotPermitted,
-    /// The request would exceed [`MAX_REQUEST_BYTES`]; it was not sent.
-    #[error("a request of {bytes} bytes exceeds the limit of {MAX_REQUEST_BYTES} bytes")]
+    /// The request would exceed [`Session::max_request_bytes`]; it was not sent.
+    #[error("a request of {bytes} bytes exceeds the limit of {limit} bytes")]
     TooLarge {
         /// The size of the request.
         bytes: usize,
+        /// The limit.
+        limit: usize,
     },
     /// No server answered.
     #[error("no server answered: {0}")]

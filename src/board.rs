@@ -23,7 +23,7 @@
 //!     }
 //!     Err(lost) => eprintln!("another worker may have it now: {lost}"),
 //! }
-//! assert_eq!(board.job_count(), 0);
+//! assert!(board.is_empty().await?);
 //! # Ok::<(), apportion::board::BoardError>(()) }).unwrap();
 //! ```
 //!
@@ -50,52 +50,42 @@
 //! - A job that has the name of one that is gone counts as another.
 
 mod cache;
+mod choose;
 mod claim;
 mod driver;
 mod entity;
 mod error;
+mod events;
 mod job;
 mod jobs;
 mod layout;
+mod open;
 mod post;
 mod posting;
 mod python_json;
 mod shared;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use serde_json::Value;
-use tokio::time::{sleep, timeout};
-use tracing::{debug, info};
+use serde::Serialize;
 
 pub use self::{
-    cache::Unreadable,
+    cache::SetAside,
     claim::Claim,
     error::BoardError,
+    events::{BoardEvent, BoardEvents},
     job::{Job, JobState},
-    jobs::{BoardEvent, BoardEvents, Jobs, ListJobs},
+    jobs::{Jobs, ListJobs},
     layout::BoardPathError,
+    open::OpenBoard,
     post::Post,
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
 };
 use self::{
     claim::Denied,
-    driver::Driver,
-    entity::Registrar,
-    layout::Layout,
     shared::{Handle, Shared},
 };
-use crate::{
-    backend::path::ZnodePath,
-    clock::Clock,
-    error::Error,
-    lease::Leases,
-    session::{
-        commit::Unapplied,
-        follow::{Sessions, follow},
-        listing::Lister,
-    },
-};
+use crate::{backend::path::ZnodePath, error::Error, session::commit::Unapplied};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
@@ -105,37 +95,7 @@ pub struct JobBoard {
     handle: Arc<Handle>,
 }
 
-/// After an error that may pass, while a caller waits for a job.
-const RETRY: Duration = Duration::from_secs(1);
-
 impl JobBoard {
-    /// Opens the board at `path`, which is created if need be, and waits until it is listed.
-    pub(crate) async fn open(
-        leases: Arc<Leases>,
-        clock: Arc<dyn Clock>,
-        path: &str,
-    ) -> Result<Self, BoardError> {
-        let layout = Layout::new(path).map_err(|reason| BoardError::Path { path: path.into(), reason })?;
-        let shared = Shared::new(layout, leases.clone(), clock);
-        let board = JobBoard { handle: Handle::new(shared.clone()) };
-        shared.prepare().await?;
-        let (tasks, access) = (leases.tasks(), leases.access().clone());
-        let lister = Lister { listing: shared.listing.clone(), contents: Driver::new(shared.clone()) };
-        tasks.spawn("job board", follow(Sessions::new(&access), lister, shared.closed.clone()));
-        tasks.spawn("entities", {
-            let (shared, registrar) = (shared.clone(), Registrar(shared.entities.clone()));
-            async move {
-                follow(Sessions::new(&access), registrar, shared.closed.clone()).await;
-                // The last handle of the board was dropped, or it was closed.
-                shared.entities.unregister(&access).await;
-                shared.receipts.clear(&access).await;
-            }
-        });
-        shared.refresh().await?;
-        info!(board = %shared.layout.board, jobs = board.job_count(), "job board opened");
-        Ok(board)
-    }
-
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
@@ -199,14 +159,37 @@ impl JobBoard {
         ListJobs::new(self.handle.clone())
     }
 
-    /// How many jobs are on the board, claimed or not, as far as is known: no I/O.
-    pub fn job_count(&self) -> usize {
-        self.shared().cache().len()
+    /// How many jobs are on the board, claimed or not. Lists it: every job counts whose post was acknowledged before.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardError::Closed`] after the end, [`BoardError::Service`] if the backend does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn len(&self) -> Result<usize, BoardError> {
+        self.shared().refresh().await?;
+        Ok(self.shared().cache().len())
     }
 
-    /// What stands where a job could and cannot be read: it is left alone until somebody mends or removes it.
-    pub fn unreadable(&self) -> Vec<Unreadable> {
-        self.shared().cache().unreadable().cloned().collect()
+    /// Whether no job is on the board; see [`JobBoard::len`].
+    ///
+    /// # Errors
+    ///
+    /// As [`JobBoard::len`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn is_empty(&self) -> Result<bool, BoardError> {
+        Ok(self.len().await? == 0)
+    }
+
+    /// What stands where a job could and is not to be claimed: it cannot be read as a job, or the server does not let it
+    /// be changed. It stays aside until an operator mends or removes it. As far as is known: no I/O.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        self.shared().cache().all_aside().cloned().collect()
     }
 
     /// What happens on the board from now on.
@@ -214,39 +197,30 @@ impl JobBoard {
         BoardEvents::new(self.handle.clone())
     }
 
-    /// Waits until there is a job that nobody has claimed, at most for `patience`. Returns such jobs; `None` if
-    /// there were none in that time.
+    /// Waits until there is an unclaimed job, without claiming it.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Closed`] if the board or the coordinator is closed.
+    /// As [`JobBoard::claim_next`].
     ///
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn wait(&self, patience: Duration) -> Result<Option<Jobs>, BoardError> {
-        let some = |shared: &Shared| {
-            // Cheap first: there may be many that are claimed.
-            shared.cache().unclaimed().next()?;
-            Some(Jobs::known(&self.handle, true)).filter(|jobs| !jobs.is_empty())
-        };
-        match timeout(patience, self.shared().until(some)).await {
-            Ok(found) => found.map(Some),
-            Err(_) => Ok(None),
-        }
+    pub async fn wait_for_work(&self) -> Result<(), BoardError> {
+        self.shared().until(|shared| shared.cache().unclaimed().next().map(drop)).await
     }
 
     /// Claims this job.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Unclaimable`] if somebody else has it, [`BoardError::Gone`] if it is off the board,
-    /// [`BoardError::Unreadable`] if its posting has become so, [`BoardError::Service`] if the backend does not
-    /// answer.
+    /// [`BoardError::Unclaimable`] if another process has it, [`BoardError::Gone`] if it is off the board,
+    /// [`BoardError::SetAside`] if its posting cannot be read or changed any more, [`BoardError::Service`] if the backend
+    /// does not answer.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a claim that nobody waits for any more is given back.
+    /// Safe: a claim that no caller waits for any more is given back.
     pub async fn claim(&self, job: &Job) -> Result<Claim, BoardError> {
         let path = job.path().to_string();
         let denied = match claim::attempt(&self.handle, job.known().clone()).await? {
@@ -256,40 +230,56 @@ impl JobBoard {
         Err(match denied {
             Denied::Taken => BoardError::Unclaimable { job: path, owner: self.find_owner(job).await? },
             Denied::Gone => BoardError::Gone { job: path },
-            Denied::Unreadable(reason) => BoardError::Unreadable { job: path, reason },
+            Denied::SetAside(reason) => BoardError::SetAside { job: path, reason },
         })
     }
 
-    /// Claims the first job that nobody has, and waits for one if there is none. Of two workers that are after the
+    /// Claims the first unclaimed job, and waits for one if there is none. Of two workers that are after the
     /// same job one takes the next.
     ///
     /// Waits also while the backend is out of reach.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] if the backend
-    /// refuses us for good.
+    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] for what waiting cannot
+    /// mend.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a claim that nobody waits for any more is given back.
+    /// Safe: a claim that no caller waits for any more is given back.
     pub async fn claim_next(&self) -> Result<Claim, BoardError> {
-        loop {
-            let some = |shared: &Shared| shared.cache().unclaimed().next().map(drop);
-            self.shared().until(some).await?;
-            match self.claim_any().await {
-                Ok(Some(claim)) => return Ok(claim),
-                Ok(None) => {}
-                Err(BoardError::Service(error)) if error.is_transient() => {
-                    debug!(board = %self.path(), %error, "no claim; trying again");
-                    sleep(RETRY).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        choose::claim_next(&self.handle, None).await
     }
 
-    /// Claims the first job that nobody has; `None` if there is none, not even after a look at the store.
+    /// Claims the first unclaimed job that `wanted` accepts, and waits for one if there is none.
+    ///
+    /// ```
+    /// # use apportion::{Config, PartitionCoordinator, backend};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let coordinator = PartitionCoordinator::connect(Config::for_backend(backend::Memory::new())).await?;
+    /// # let board = coordinator.job_board("/taskflow/jobs").await?;
+    /// # board.post("delete-volume").await?;
+    /// # board.post("resize-volume").await?;
+    /// let claim = board.claim_where(|job| job.name() == "resize-volume").await?;
+    /// # assert_eq!(claim.job().name(), "resize-volume");
+    /// # Ok::<(), apportion::board::BoardError>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`JobBoard::claim_next`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`JobBoard::claim_next`].
+    pub async fn claim_where(
+        &self,
+        mut wanted: impl FnMut(&Job) -> bool + Send,
+    ) -> Result<Claim, BoardError> {
+        choose::claim_next(&self.handle, Some(&mut wanted)).await
+    }
+
+    /// Claims the first unclaimed job; `None` if there is none, not even in a listing from now on.
     ///
     /// # Errors
     ///
@@ -297,31 +287,29 @@ impl JobBoard {
     ///
     /// # Cancel safety
     ///
-    /// Safe: a claim that nobody waits for any more is given back.
+    /// As [`JobBoard::claim_next`].
     pub async fn try_claim_next(&self) -> Result<Option<Claim>, BoardError> {
-        if let Some(claim) = self.claim_any().await? {
-            return Ok(Some(claim));
-        }
-        self.shared().refresh().await?;
-        self.claim_any().await
+        choose::try_claim_next(&self.handle, None).await
     }
 
-    /// Claims one of the jobs that are known as unclaimed.
-    async fn claim_any(&self) -> Result<Option<Claim>, BoardError> {
-        let shared = self.shared();
-        let _asking = shared.listing.ask();
-        while let Some(known) = shared.choose() {
-            let attempt = claim::attempt(&self.handle, known).await?;
-            shared.note(attempt.is_ok());
-            if let Ok(claim) = attempt {
-                return Ok(Some(claim));
-            }
-        }
-        Ok(None)
+    /// Claims the first unclaimed job that `wanted` accepts; `None` if there is none, not even in a listing from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`JobBoard::try_claim_next`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`JobBoard::claim_next`].
+    pub async fn try_claim_where(
+        &self,
+        mut wanted: impl FnMut(&Job) -> bool + Send,
+    ) -> Result<Option<Claim>, BoardError> {
+        choose::try_claim_next(&self.handle, Some(&mut wanted)).await
     }
 
     /// Whether the board is open and the connection to the backend is up.
-    pub fn connected(&self) -> bool {
+    pub fn is_connected(&self) -> bool {
         self.shared().is_connected()
     }
 
@@ -340,13 +328,15 @@ impl JobBoard {
 
     /// Shows that this process serves the board: an ephemeral znode beside it, which comes back after a lost session
     /// and goes with the board or the coordinator. `kind` is `conductor`; TaskFlow names its own
-    /// `name@host:pid` and gives them the metadata `hostname` and `pid`.
+    /// `name@host:pid` and gives them the metadata `hostname` and `pid`. `metadata` is anything that can be written as
+    /// JSON.
     ///
     /// Registering the same name again replaces the metadata.
     ///
     /// # Errors
     ///
-    /// [`BoardError::EntityKind`] and [`BoardError::EntityName`] for what cannot be, [`BoardError::EntityTaken`] if
+    /// [`BoardError::EntityKind`], [`BoardError::EntityName`] and [`BoardError::Details`] for what cannot be,
+    /// [`BoardError::EntityTaken`] if
     /// another session has that name: after a crash its own former one, until it has expired.
     ///
     /// # Cancel safety
@@ -356,7 +346,7 @@ impl JobBoard {
         &self,
         kind: &str,
         name: &str,
-        metadata: impl Into<Value>,
+        metadata: impl Serialize,
     ) -> Result<(), BoardError> {
         if kind != entity::CONDUCTOR {
             return Err(BoardError::EntityKind { kind: kind.into() });
@@ -364,7 +354,9 @@ impl JobBoard {
         let folder = self.shared().layout.entities.join(kind).expect("it is the name of a znode");
         let path =
             folder.join(name).map_err(|reason| BoardError::EntityName { name: name.into(), reason })?;
-        let data = posting::entity_data(kind, name, &metadata.into());
+        let refused =
+            |error: serde_json::Error| BoardError::Details { name: name.into(), reason: error.to_string() };
+        let data = posting::entity_data(kind, name, &serde_json::to_value(metadata).map_err(refused)?);
         let handle = self.handle.clone();
         let register = async move {
             let shared = &handle.shared;

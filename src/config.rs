@@ -21,12 +21,13 @@
 //! | `hosts` | more servers | `host[:port],...`; may be repeated |
 //! | `namespace` | [`Config::namespace`] | `a` or `a/b` |
 //! | `timeout` | [`Config::session_timeout`] | whole seconds, `6s`, `1500ms` |
-//! | `heartbeat`, `lease`, `margin`, `server_tick` | the field of that name | seconds (`0.5`), `1s`, `500ms` |
+//! | `heartbeat`, `margin`, `server_tick` | the field of that name | seconds (`0.5`), `1s`, `500ms` |
+//! | `lease` | [`Config::heartbeat_validity`] | the same |
 //! | `membership_check` or `check_watchers` | [`Config::membership_check`] | the same |
 //! | `retry_backoff`, `max_retry_interval` | the field of that name | the same |
 //! | `member_id` | [`Config::member_id`] | text |
 //! | `label` | [`Config::label`] | `plain` or `python-bytes` |
-//! | `replicas` | [`Config::replicas`] | a number |
+//! | `replicas`, `max_request_bytes` | the field of that name | a number |
 //! | `randomize_hosts` | nothing | `true`: the hosts are always tried in random order |
 //! | `use_ssl` | nothing | `false`: TLS is not supported yet |
 //!
@@ -35,6 +36,7 @@
 //! `randomize_hosts=false`, `use_ssl=true`, and a URL that names neither a host nor an option.
 
 mod error;
+mod file;
 mod option;
 mod url;
 
@@ -46,7 +48,7 @@ pub(crate) use self::url::Servers;
 use crate::backend::zookeeper::{HostError, ZooKeeper};
 pub use crate::session::timing::TimingError;
 use crate::{
-    backend::{Connector, path::ZnodePath},
+    backend::{Connector, MAX_REQUEST_BYTES, path::ZnodePath},
     member::MemberId,
     ring::Label,
     session::timing::{Timing, Wanted},
@@ -105,7 +107,7 @@ pub struct Config {
     ///
     /// It has to be at least three heartbeats, and has to end two heartbeats and a server tick before the session
     /// timeout. Shorter: a member that lost contact stops sooner. Longer: it works through longer outages.
-    pub lease: Option<Duration>,
+    pub heartbeat_validity: Option<Duration>,
     /// How long before its session can expire a member has stopped, by its own clock. Default: a twentieth of
     /// the session timeout. Make it longer where clocks are bad or single actions take long.
     pub margin: Option<Duration>,
@@ -120,6 +122,10 @@ pub struct Config {
     pub retry_backoff: Duration,
     /// The longest such delay. Default: 30 s.
     pub max_retry_interval: Duration,
+    /// The largest request that is sent to ZooKeeper servers, in bytes. Default:
+    /// [`MAX_REQUEST_BYTES`], which is right for servers with the usual `jute.maxbuffer` of 1 MiB. For others, set it to
+    /// about a kilobyte less than that. A backend of [`Config::for_backend`] has a limit of its own.
+    pub max_request_bytes: usize,
     /// Determines every random number and id of the coordinator, for tests that repeat a run. Default: `None`, others
     /// each time. Never give two members of a fleet the same: their ids would be equal.
     pub seed: Option<u64>,
@@ -146,12 +152,13 @@ impl Default for Config {
             replicas: 100,
             session_timeout: Duration::from_secs(10),
             heartbeat: None,
-            lease: None,
+            heartbeat_validity: None,
             margin: None,
             server_tick: Duration::from_secs(2),
             membership_check: Duration::from_secs(10),
             retry_backoff: Duration::from_secs(1),
             max_retry_interval: Duration::from_secs(30),
+            max_request_bytes: MAX_REQUEST_BYTES,
             seed: None,
             backend: Backend::Unset,
         }
@@ -160,6 +167,9 @@ impl Default for Config {
 
 /// The largest [`Config::replicas`].
 const MAX_REPLICAS: u32 = 100_000;
+
+/// With less, a claim or a heartbeat would not fit; with more, the lengths on the wire end.
+const REQUEST_BYTES: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024 * 1024;
 
 /// The protocol counts session timeouts in milliseconds, and timers end somewhere too.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
@@ -215,9 +225,9 @@ impl Config {
         self
     }
 
-    /// Sets [`Config::lease`].
-    pub fn lease(mut self, lease: Duration) -> Config {
-        self.lease = Some(lease);
+    /// Sets [`Config::heartbeat_validity`].
+    pub fn heartbeat_validity(mut self, validity: Duration) -> Config {
+        self.heartbeat_validity = Some(validity);
         self
     }
 
@@ -251,6 +261,12 @@ impl Config {
         self
     }
 
+    /// Sets [`Config::max_request_bytes`].
+    pub fn max_request_bytes(mut self, bytes: usize) -> Config {
+        self.max_request_bytes = bytes;
+        self
+    }
+
     /// Sets [`Config::seed`].
     pub fn seed(mut self, seed: u64) -> Config {
         self.seed = Some(seed);
@@ -272,8 +288,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what to change. The server may still grant a session timeout that heartbeat and lease
-    /// do not fit; that shows at connecting.
+    /// [`ConfigError`] says what to change. The server may still grant a session timeout that heartbeat and
+    /// heartbeat validity do not fit; that shows at connecting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_each()?;
         if matches!(self.backend, Backend::Unset) {
@@ -294,7 +310,7 @@ impl Config {
     pub(crate) fn connector(&self) -> Result<Arc<dyn Connector>, ConfigError> {
         match &self.backend {
             Backend::Unset => Err(ConfigError::NoBackend),
-            Backend::Servers(servers) => connector(servers),
+            Backend::Servers(servers) => connector(servers, self.max_request_bytes),
             Backend::Custom(connector) => Ok(connector.clone()),
         }
     }
@@ -316,11 +332,11 @@ impl Config {
         ZnodePath::parse(&format!("/{}", self.namespace)).map_err(|problem| named(&problem))
     }
 
-    /// What is asked of heartbeats and leases.
+    /// What is asked of heartbeats.
     pub(crate) fn timing(&self) -> Wanted {
         Wanted {
             heartbeat: self.heartbeat,
-            lease: self.lease,
+            heartbeat_validity: self.heartbeat_validity,
             margin: self.margin,
             server_tick: self.server_tick,
         }
@@ -333,10 +349,15 @@ impl Config {
         if !(1..=MAX_REPLICAS).contains(&self.replicas) {
             return Err(setting("replicas", format!("it is {}, not in 1..={MAX_REPLICAS}", self.replicas)));
         }
+        if !REQUEST_BYTES.contains(&self.max_request_bytes) {
+            let (least, most) = (REQUEST_BYTES.start(), REQUEST_BYTES.end());
+            let problem = format!("it is {}, not in {least}..={most}", self.max_request_bytes);
+            return Err(setting("max_request_bytes", problem));
+        }
         for (name, duration) in [
             ("session_timeout", Some(self.session_timeout)),
             ("heartbeat", self.heartbeat),
-            ("lease", self.lease),
+            ("heartbeat_validity", self.heartbeat_validity),
             ("margin", self.margin),
             ("server_tick", Some(self.server_tick)),
             ("membership_check", Some(self.membership_check)),
@@ -351,9 +372,10 @@ impl Config {
 }
 
 #[cfg(feature = "zookeeper")]
-fn connector(servers: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
+fn connector(servers: &Servers, max_request_bytes: usize) -> Result<Arc<dyn Connector>, ConfigError> {
     let bad = |error: HostError| ConfigError::Url { part: "hosts", problem: error.to_string() };
-    let connector = ZooKeeper::new(servers.hosts.join(",").parse().map_err(bad)?);
+    let connector =
+        ZooKeeper::new(servers.hosts.join(",").parse().map_err(bad)?).max_request_bytes(max_request_bytes);
     Ok(match &servers.auth {
         Some(auth) => Arc::new(connector.digest(&auth.user, &auth.password)),
         None => Arc::new(connector),
@@ -361,7 +383,7 @@ fn connector(servers: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
 }
 
 #[cfg(not(feature = "zookeeper"))]
-fn connector(_: &Servers) -> Result<Arc<dyn Connector>, ConfigError> {
+fn connector(_: &Servers, _: usize) -> Result<Arc<dyn Connector>, ConfigError> {
     Err(ConfigError::NotBuiltIn)
 }
 

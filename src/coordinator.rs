@@ -1,11 +1,11 @@
-//! [`PartitionCoordinator`]: the door to everything that is shared.
+//! [`PartitionCoordinator`]: from which everything that is shared is joined and opened.
 
 mod join;
 mod shared;
 mod work;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex},
 };
@@ -31,8 +31,11 @@ use crate::{
 
 /// One member of a fleet: it keeps a session to the backend and joins groups in which members share their work.
 ///
-/// Dropping it gives its groups up without waiting; [`PartitionCoordinator::shutdown`] tells the peers and
-/// waits until they can know. The original is `PartitionCoordinator` of `aodh.coordination`.
+/// Cheap to clone; all clones are one member. Dropping the last one gives its groups up without waiting;
+/// [`PartitionCoordinator::shutdown`] tells the other members and waits until they can know. The original is
+/// `PartitionCoordinator` of `aodh.coordination`.
+#[derive(Clone)]
+#[must_use = "dropping it gives up its groups"]
 pub struct PartitionCoordinator {
     shared: Arc<Shared>,
 }
@@ -92,7 +95,7 @@ impl PartitionCoordinator {
                 me: MemberId::from(Random::new(None).uuid()),
                 config,
                 backing: None,
-                groups: Mutex::new(Some(HashMap::new())),
+                groups: Mutex::new(Some(BTreeMap::new())),
                 tasks: Arc::new(Tasks::new()),
                 end: tokio::sync::Mutex::default(),
             }),
@@ -127,7 +130,7 @@ impl PartitionCoordinator {
             me,
             config,
             backing: Some(backing),
-            groups: Mutex::new(Some(HashMap::new())),
+            groups: Mutex::new(Some(BTreeMap::new())),
             tasks,
             end: tokio::sync::Mutex::default(),
         };
@@ -262,17 +265,16 @@ impl PartitionCoordinator {
         let reason = "the backend could not be told of the end of the session; it will expire".into();
         Err(Error::Unreachable { reason })
     }
-}
 
-impl Drop for PartitionCoordinator {
-    fn drop(&mut self) {
-        let groups = self.shared.take_groups();
-        self.shared.tasks.cancel();
-        match &self.shared.backing {
-            Some(backing) => backing.keeper.cancel(),
-            // There is no task that would end them.
-            None => groups.iter().for_each(Group::start_leaving),
-        }
+    /// Waits until it is shut down, by whichever clone: for what else has to end with it.
+    ///
+    /// The future keeps no clone, so it also ends when the last one is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.shared.tasks.cancelled().cancelled_owned()
     }
 }
 
@@ -281,7 +283,7 @@ impl fmt::Debug for PartitionCoordinator {
         f.debug_struct("PartitionCoordinator")
             .field("member", &self.shared.me)
             .field("session", &self.session_id())
-            .field("groups", &self.shared.lock().iter().flat_map(HashMap::keys).collect::<Vec<_>>())
+            .field("groups", &self.shared.lock().iter().flat_map(BTreeMap::keys).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

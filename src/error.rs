@@ -109,9 +109,18 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether trying again later, with nothing changed by a person, may help.
+    /// Whether trying again later may help, with nothing changed by an operator.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Error::Unreachable { .. } | Error::NotInGroup { .. } | Error::Backend { .. })
+        use backend::Error::{Dropped, TooLarge};
+        match self {
+            Error::Backend { error, .. } => !matches!(error, TooLarge { .. } | Dropped { .. }),
+            _ => matches!(self, Error::Unreachable { .. } | Error::NotInGroup { .. }),
+        }
+    }
+
+    /// Whether the group was left, or the coordinator is shut down.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self, Error::Closed { .. })
     }
 
     /// The coordinator is shut down.

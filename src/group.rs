@@ -4,36 +4,36 @@
 //! re-joins after whatever befell its znode or its session, and publishes each membership as an immutable
 //! [`View`]. Everything a handle answers comes from the last view and the deadline, without I/O.
 
+pub(crate) mod behind;
 pub(crate) mod driver;
 pub(crate) mod engine;
-pub mod member;
+pub(crate) mod member;
 pub(crate) mod process;
-pub mod rebalance;
+pub(crate) mod rebalance;
+pub(crate) mod rebalances;
 pub(crate) mod view;
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::debug;
 
-use self::driver::Command;
+use self::{behind::Behind, driver::Command};
 pub use self::{
     member::Member,
     rebalance::Rebalance,
+    rebalances::Rebalances,
     view::{Standing, View},
 };
 pub use crate::member::{MemberId, MemberIdError};
 use crate::{
     error::Error,
     ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey},
-    session::{Status, access::Access, validity::Validity},
+    session::{Status, validity::Validity},
     share::{Guard, Share},
 };
 
@@ -41,21 +41,10 @@ use crate::{
 ///
 /// Dropping the handles does not end it: [`Group::leave`] does, or the end of the coordinator.
 #[derive(Clone)]
+#[must_use = "the membership goes on until `leave`; ask the handle for a share"]
 pub struct Group {
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) behind: Behind,
-}
-
-/// What is behind a handle.
-#[derive(Clone)]
-pub(crate) enum Behind {
-    /// Nobody else can join; the handles themselves keep the view.
-    Alone(Arc<watch::Sender<Arc<View>>>),
-    Driver {
-        commands: mpsc::Sender<Command>,
-        access: Access,
-        is_leaving: Arc<AtomicBool>,
-    },
 }
 
 /// How often an agent that is missing from its group looks again.
@@ -206,8 +195,9 @@ impl Group {
             let pause = PAUSE.mul_f64(self.random());
             debug!(group = %view.group, attempt, ?pause, "missing from the group; looking again");
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 changed = Self::news(&mut views) => if changed.is_err() { return Err(self.closed(&view)) },
+                () = tokio::time::sleep(pause) => {}
             }
         }
         let view = self.view();
@@ -249,7 +239,7 @@ impl Group {
     /// A reader that is slow misses nothing: each change is computed when it is read, against what this reader
     /// saw last.
     pub fn rebalances(&self) -> Rebalances {
-        Rebalances { views: self.views.clone(), _behind: self.behind.clone(), seen: None, is_over: false }
+        Rebalances::new(self.views.clone(), self.behind.clone())
     }
 
     /// Leaves the group: the others see it at once. Work on a share of it has to stop before; all shares are
@@ -336,67 +326,5 @@ impl Group {
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Group").field(&self.view()).finish()
-    }
-}
-
-/// The changes of one member's share, one after another. From [`Group::rebalances`].
-pub struct Rebalances {
-    views: watch::Receiver<Arc<View>>,
-    /// Keeps the membership of a group of one.
-    _behind: Behind,
-    /// By what the reader has a share at present.
-    seen: Option<Seen>,
-    is_over: bool,
-}
-
-struct Seen {
-    ring: Arc<HashRing>,
-    validity: Option<Validity>,
-}
-
-impl Rebalances {
-    /// The next change; `None` once the group is left and all has been reported as lost.
-    ///
-    /// When the deadline passes without a confirmed heartbeat, everything is reported as lost at that moment;
-    /// when a later heartbeat is confirmed, as gained again. So it is when this member has left the group against
-    /// its will and is back, even if its share is the same again: another may have had it in between.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: a change that was not returned is part of the next.
-    pub async fn next(&mut self) -> Option<Rebalance> {
-        while !self.is_over {
-            let view = self.views.borrow_and_update().clone();
-            let is_member = view.standing() == Standing::Member;
-            let seen_life = self.seen.as_ref().and_then(|seen| seen.validity.as_ref());
-            let has_share = is_member && !seen_life.is_some_and(Validity::has_ended);
-            let ring = has_share.then(|| view.ring.clone());
-            if ring.as_ref().map(|it| it.digest()) != self.seen.as_ref().map(|it| it.ring.digest()) {
-                let after = ring.clone();
-                let seen = ring.map(|ring| Seen { ring, validity: view.validity.clone() });
-                let before = std::mem::replace(&mut self.seen, seen).map(|seen| seen.ring);
-                return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
-            }
-            if view.has_left {
-                break;
-            }
-            let validity = view.acting();
-            tokio::select! {
-                changed = self.views.changed() => if changed.is_err() {
-                    // Nothing can follow, but what we had has to be given up first.
-                    self.is_over = true;
-                    let before = self.seen.take()?.ring;
-                    return Some(Rebalance { me: view.me.clone(), before: Some(before), after: None, epoch: view.epoch });
-                },
-                () = async { validity.expect("guarded").changed(is_member).await }, if validity.is_some_and(|it| !it.has_ended()) => {}
-            }
-        }
-        None
-    }
-}
-
-impl fmt::Debug for Rebalances {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rebalances").field("view", &*self.views.borrow()).finish_non_exhaustive()
     }
 }

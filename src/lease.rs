@@ -27,43 +27,13 @@ pub(crate) use self::{
     guard::{Around, LeaseGuard},
     registry::Leases,
 };
+pub use crate::token::FencingToken;
 use crate::{
-    backend::{Op, SessionId, Stat, path::ZnodePath},
+    backend::{self, CommitError, Done, Op, SessionId, path::ZnodePath},
     session::{Live, validity::Validity},
 };
 
-/// Grows from one lease of a thing to the next, never otherwise: the transaction that created the lock.
-///
-/// Hand it to the store that the work writes to. A store that remembers the highest token it has seen for a thing
-/// and refuses lower ones is safe even from a holder that was stopped between its last look at the lease and its
-/// write. The tokens of one ensemble are comparable; an ensemble that was wiped starts again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FencingToken(u64);
-
-impl FencingToken {
-    /// The number: a zxid of ZooKeeper.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    fn of(lock: &Stat) -> Self {
-        FencingToken(lock.czxid.unsigned_abs())
-    }
-}
-
-impl fmt::Display for FencingToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
-
-impl fmt::Debug for FencingToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The lease has lapsed or was lost: somebody else may hold it now.
+/// The lease has lapsed or was lost: another process may hold it now.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the lease on `{lock}` is lost: another process may hold it now")]
 pub struct LeaseLost {
@@ -71,8 +41,31 @@ pub struct LeaseLost {
     pub lock: String,
 }
 
-/// Exclusive, temporary ownership of one thing. Cheap to clone; all clones look at the same lease, and none of
-/// them keeps it: that is up to the claim or the delivery it came from.
+/// Why a write under a lease was not done, or may not have been; see [`Lease::commit`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The lease was lost before: nothing was done.
+    #[error(transparent)]
+    Lost(#[from] LeaseLost),
+    /// The store refused an operation: nothing was done.
+    #[error("operation {index} was refused: {error}")]
+    Refused {
+        /// Which of the operations, counted from 0.
+        index: usize,
+        /// Why.
+        error: backend::Error,
+    },
+    /// The reply was lost: all was done, or nothing was. Read back what was written.
+    #[error("the outcome is unknown: {0}")]
+    OutcomeUnknown(backend::Error),
+    /// The request as a whole failed: nothing was done.
+    #[error(transparent)]
+    Failed(backend::Error),
+}
+
+/// Exclusive, temporary ownership of one thing. Cheap to clone; all clones stand for the same lease, and none of
+/// them keeps it: the claim or the delivery that it came from does.
 #[derive(Clone)]
 pub struct Lease {
     inner: Arc<Inner>,
@@ -130,6 +123,10 @@ impl Lease {
         while self.is_held() {
             self.inner.validity.changed(true).await;
         }
+        self.loss()
+    }
+
+    fn loss(&self) -> LeaseLost {
         LeaseLost { lock: self.inner.lock.to_string() }
     }
 
@@ -154,14 +151,57 @@ impl Lease {
                 return Poll::Ready(Err(lost));
             }
             if !self.is_held() {
-                return Poll::Ready(Err(LeaseLost { lock: self.inner.lock.to_string() }));
+                return Poll::Ready(Err(self.loss()));
             }
             work.as_mut().poll(context).map(Ok)
         })
         .await
     }
 
-    /// The same question as operations of a transaction on the same store, in whatever session: it is refused
+    /// Writes to the same store under this lease, all or nothing: the store applies `ops` only if this very lease holds
+    /// at that moment. They are sent in the session that owns the lock.
+    ///
+    /// ```
+    /// # use apportion::{Config, PartitionCoordinator, backend::{CreateMode, Memory, Op, path::ZnodePath}};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let coordinator = PartitionCoordinator::connect(Config::for_backend(Memory::new())).await?;
+    /// # let board = coordinator.job_board("/jobs").await?;
+    /// # board.post("resize").await?;
+    /// let claim = board.claim_next().await?;
+    /// let progress = ZnodePath::parse("/progress")?;
+    /// claim.lease().commit(vec![Op::create(&progress, "half", CreateMode::Persistent)]).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseError::Lost`] if the lease was lost before, [`LeaseError::Refused`] if the store refused one of `ops`,
+    /// [`LeaseError::OutcomeUnknown`] if the reply was lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancelled, it is done or not, as after a lost reply.
+    pub async fn commit(&self, ops: Vec<Op>) -> Result<Vec<Done>, LeaseError> {
+        if !self.is_held() {
+            return Err(self.loss().into());
+        }
+        let mut all = self.checks();
+        let checks = all.len();
+        all.extend(ops);
+        match self.live().session.commit(all).await {
+            Ok(mut done) => Ok(done.split_off(checks)),
+            Err(CommitError { index: Some(index), error }) => match index.checked_sub(checks) {
+                Some(index) => Err(LeaseError::Refused { index, error }),
+                None => Err(self.loss().into()),
+            },
+            Err(CommitError { index: None, error }) if error.is_unknown() => {
+                Err(LeaseError::OutcomeUnknown(error))
+            }
+            Err(CommitError { index: None, error }) => Err(LeaseError::Failed(error)),
+        }
+    }
+
+    /// The same condition as operations of a transaction on the same store, in whatever session: it is refused
     /// unless this very lease holds when the store applies it.
     pub fn checks(&self) -> Vec<Op> {
         let lock = (self.inner.lock.clone(), LOCK_VERSION);

@@ -145,7 +145,7 @@
 //! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, laid out as kombu does it.
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which spread very many keys over the threads of a
 //!   `rayon` pool. Same results, same order.
-//! - `testing`: the conformance suite for backends and the fault-injecting backend.
+//! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.
 //!
 //! No feature changes behaviour.
 
@@ -167,10 +167,11 @@ pub mod queue;
 mod random;
 pub mod ring;
 mod session;
-mod share;
+pub mod share;
 mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod token;
 pub mod worker;
 
 pub use board::JobBoard;
@@ -179,9 +180,14 @@ pub use coordinator::{Join, PartitionCoordinator};
 pub use error::Error;
 pub use future::BoxFuture;
 pub use group::Group;
-pub use lease::{FencingToken, Lease};
+pub use lease::{FencingToken, Lease, LeaseLost};
 pub use member::MemberId;
 pub use queue::WorkQueue;
 pub use ring::{HashRing, KeySet, Label, RingKey};
 pub use share::Share;
 pub use worker::{Executor, Worker};
+
+/// The crate of the values in postings, queue entries and messages, in the version that this one takes.
+pub use serde_json;
+/// The crate of the ids of jobs and of their books, in the version that this one takes.
+pub use uuid;

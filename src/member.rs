@@ -4,6 +4,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::backend::path::{PathError, ZnodePath};
@@ -15,7 +16,8 @@ pub(crate) const MAX_WEIGHT: u32 = 100_000;
 ///
 /// Any text that can be the name of a znode: not empty, without `/`, not `.` or `..`, only characters that
 /// ZooKeeper accepts. Python peers of a group can read ASCII names only.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct MemberId(Arc<str>);
 
 /// Why a text is no [`MemberId`].
@@ -77,6 +79,12 @@ impl TryFrom<String> for MemberId {
 
     fn try_from(id: String) -> Result<MemberId, MemberIdError> {
         MemberId::new(id)
+    }
+}
+
+impl From<MemberId> for String {
+    fn from(id: MemberId) -> String {
+        id.as_str().into()
     }
 }
 

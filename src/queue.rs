@@ -45,6 +45,7 @@ mod delivery;
 mod entry;
 mod error;
 mod fill;
+mod labels;
 mod layout;
 mod moves;
 mod names;
@@ -62,7 +63,7 @@ use serde::Serialize;
 pub use self::{
     collect::{Collected, Finished},
     delivery::Delivery,
-    entry::{Entry, LabelError, MAX_LABEL_BYTES, MAX_PRIORITY, OddName},
+    entry::{Entry, InvalidEntryName, LabelError, MAX_LABEL_BYTES, MAX_PRIORITY},
     error::{MAX_VALUE_BYTES, QueueError},
     open::OpenQueue,
     put::Put,
@@ -86,7 +87,7 @@ type Any = fn(&Entry) -> bool;
 
 impl WorkQueue {
     /// Where it lies in the store.
-    pub fn root(&self) -> &ZnodePath {
+    pub fn path(&self) -> &ZnodePath {
         &self.handle.shared.layout().root
     }
 
@@ -108,7 +109,7 @@ impl WorkQueue {
     /// # Errors
     ///
     /// [`QueueError::Full`], [`QueueError::AlreadyQueued`], [`QueueError::TooLarge`], [`QueueError::Label`],
-    /// [`QueueError::Priority`], [`QueueError::Payload`]: nothing was put. [`QueueError::Unknown`] if the session
+    /// [`QueueError::Priority`], [`QueueError::Payload`]: nothing was put. [`QueueError::OutcomeUnknown`] if the session
     /// ended before the reply came. [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
@@ -296,7 +297,7 @@ impl WorkQueue {
             let unowned = unowned.clone();
             Box::pin(async move { shared::count(&*live.session, &unowned).await })
         });
-        Ok(counted.await?)
+        counted.await.map_err(|error| shared.service(error))
     }
 
     /// Whether nothing waits; see [`WorkQueue::len`].
@@ -357,7 +358,7 @@ impl WorkQueue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Unknown`] if the session ended meanwhile, [`QueueError::Service`].
+    /// [`QueueError::OutcomeUnknown`] if the session ended meanwhile, [`QueueError::Service`].
     ///
     /// # Cancel safety
     ///
@@ -382,7 +383,7 @@ impl WorkQueue {
     async fn end_letter(&self, letter: &Finished, revives: bool) -> Result<bool, QueueError> {
         let shared = &self.handle.shared;
         let ended = collect::end_letter(shared.clone(), letter.clone(), revives);
-        shared.leases.run("dead letter", ended).await?
+        shared.run("dead letter", ended).await?
     }
 
     async fn one<F>(&self, wanted: Wanted<F>) -> Result<Delivery, QueueError>
@@ -408,6 +409,6 @@ impl fmt::Debug for WorkQueue {
 
 impl fmt::Display for WorkQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the queue at {}", self.root())
+        write!(f, "the queue at {}", self.path())
     }
 }

@@ -10,6 +10,8 @@
 //! [`listing`], [`read`], [`receipts`] and [`rivals`].
 
 pub(crate) mod access;
+#[cfg(test)]
+mod bench;
 pub(crate) mod commit;
 pub(crate) mod deadline;
 pub(crate) mod follow;
@@ -272,7 +274,7 @@ impl KeeperTask {
             let (checks, validities) = live.checks(&self.namespace);
             let outcome = tokio::select! {
                 biased;
-                outcome = check(&*live.session, &checks) => outcome,
+                outcome = check(&*live.session, checks) => outcome,
                 loss = lost(&mut state) => return (End::Lost(loss), was_confirmed),
                 () = sleep(remaining) => return (End::Unconfirmed, was_confirmed),
             };
@@ -316,17 +318,27 @@ impl KeeperTask {
     }
 }
 
-/// Most checks of a heartbeat that go out in one request: of many leases, all together would be too large for one.
-const CHECKS_AT_ONCE: usize = 500;
-
-/// One heartbeat, in as many requests as it takes. It counts from the first of them.
-async fn check(session: &dyn Session, checks: &[Op]) -> Result<(), CommitError> {
-    for (number, some) in checks.chunks(CHECKS_AT_ONCE).enumerate() {
-        let outcome = session.commit(some.to_vec()).await;
+/// One heartbeat, in as many requests as it takes: of many leases, all together would be too large for one. It counts
+/// from the first of them.
+async fn check(session: &dyn Session, checks: Vec<Op>) -> Result<(), CommitError> {
+    // Small enough that the requests of others are not held up.
+    let limit = session.max_request_bytes() / 8;
+    let mut checks = checks.into_iter().peekable();
+    let mut number = 0;
+    while checks.peek().is_some() {
+        let mut bytes = 0;
+        let mut some = Vec::new();
+        while let Some(check) = checks.next_if(|check| bytes == 0 || bytes + check.encoded_len() <= limit) {
+            bytes += check.encoded_len();
+            some.push(check);
+        }
+        let count = some.len();
+        let outcome = session.commit(some).await;
         outcome.map_err(|CommitError { index, error }| CommitError {
-            index: index.map(|index| number * CHECKS_AT_ONCE + index),
+            index: index.map(|index| number + index),
             error,
         })?;
+        number += count;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, slice, sync::Arc, time::Duration, vec};
 
 use tracing::warn;
 
-use crate::{clock::Moment, session::validity::Validity};
+use crate::{clock::Moment, session::validity::Validity, token::FencingToken};
 
 /// What `extract_my_subset` returns: items that belong to this member, and until when it may act on them.
 ///
@@ -25,6 +25,7 @@ use crate::{clock::Moment, session::validity::Validity};
 ///
 /// A share says when to stop *starting* work. An action that may take longer than the time that
 /// [`remains`](Share::remaining) has to be fenced by its [`Share::token`] at the resource it acts on.
+#[must_use = "the share says which items to act on"]
 pub struct Share<T> {
     items: Vec<T>,
     guard: Guard,
@@ -84,11 +85,10 @@ impl<T> Share<T> {
         self.guard.epoch
     }
 
-    /// A fencing token: from one owner of a key to the next it never decreases. A resource that keeps the
-    /// highest token it has seen and refuses smaller ones is safe from a member that was stopped between
-    /// looking at the deadline and acting. At present the same number as [`Share::epoch`].
-    pub fn token(&self) -> u64 {
-        u64::try_from(self.guard.epoch).unwrap_or(0)
+    /// A token for stores that must refuse stale writers: from one owner of a key to the next it never decreases. At
+    /// present the same number as [`Share::epoch`].
+    pub fn token(&self) -> FencingToken {
+        FencingToken::new(self.guard.epoch)
     }
 
     /// Whether no other member can hold any of these items at the same time. Always false at present: a change

@@ -2,7 +2,8 @@
 //!
 //! - [`conformance`]: what every [`Connector`](crate::backend::Connector) owes its callers, as a suite to run.
 //! - [`differential`]: the same random transactions on two backends, and a panic at the first difference.
-//! - [`Faults`]: a decorator that counts calls, loses replies and denies access, over any backend.
+//! - [`Intercept`]: a decorator over any backend that hands each call to a [`Hook`] of yours.
+//! - [`Faults`]: one with a ready hook, which counts calls, loses replies and denies access.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -15,9 +16,11 @@
 //! # }
 //! ```
 
+mod call;
 pub mod conformance;
 pub mod differential;
 mod faults;
+mod intercept;
 
 use std::{
     any::Any,
@@ -28,7 +31,11 @@ use std::{
     time::Duration,
 };
 
-pub use self::faults::{Calls, Faults};
+pub use self::{
+    call::{Call, Outcome, Reply, Request},
+    faults::{Calls, Faults},
+    intercept::{Hook, Intercept},
+};
 use crate::backend::{CreateMode, Error, Fired, Op, Session, Watch, path::ZnodePath};
 
 /// Session timeout of the suites. Much longer than [`PATIENCE`], so that what vanishes in time was removed

@@ -1,12 +1,12 @@
 //! Alarm definitions, and what evaluating one against the metrics of a host says.
 
-use std::{borrow::Cow, collections::HashSet, fmt, fs, path::Path};
+use std::{borrow::Cow, collections::HashSet, fmt, path::Path};
 
-use apportion::RingKey;
+use apportion::{RingKey, serde_json};
 use serde::Deserialize;
 
 use super::host::{Metric, Metrics};
-use crate::support::Failure;
+use crate::support::{Failure, read};
 
 /// One threshold on one metric.
 #[derive(Debug, Deserialize)]
@@ -140,10 +140,7 @@ impl fmt::Display for Severity {
 /// The alarms of `file`, or else those of `examples/alarms.json`.
 pub fn load(file: Option<&Path>) -> Result<Vec<Alarm>, Failure> {
     let (name, text) = match file {
-        Some(file) => {
-            let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            (file.display().to_string(), text)
-        }
+        Some(file) => (file.display().to_string(), read(file)?),
         None => ("examples/alarms.json".into(), include_str!("../alarms.json").into()),
     };
     let alarms: Vec<Alarm> = serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))?;

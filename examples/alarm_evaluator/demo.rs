@@ -8,6 +8,7 @@ use std::{
 };
 
 use apportion::{Config, Group, PartitionCoordinator, backend::Memory};
+use comfy_table::{Cell, Color};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
@@ -15,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    alarm::{Alarm, State},
+    alarm::{Alarm, Severity, State},
     evaluate_my_alarms,
     host::{Host, Metrics},
 };
@@ -273,8 +274,8 @@ impl Demo {
             let row = |((from, to), alarms): (&(String, String), &Vec<&str>)| {
                 vec![format!("{from} -> {to}"), alarms.len().to_string(), some_of(alarms, 100)]
             };
-            let rows: Vec<_> = moves.iter().map(row).collect();
-            table(&[Column::Left("moved"), Column::Right("alarms"), Column::Left("which")], &rows);
+            let columns = [Column::Left("moved"), Column::Right("alarms"), Column::Left("which")];
+            table(&columns, moves.iter().map(row));
         }
         say!("  Complete {} after the {what}.", bold(seconds(took)));
         self.changes.push(Change { what, moved, took });
@@ -353,7 +354,7 @@ impl Demo {
             vec![member.clone(), alarms.len().to_string(), some_of(&alarms, 170)]
         });
         let columns = [Column::Left("evaluator"), Column::Right("alarms"), Column::Left("which")];
-        table(&columns, &rows.collect::<Vec<_>>());
+        table(&columns, rows);
     }
 
     fn print_results(&self) {
@@ -369,30 +370,26 @@ impl Demo {
         );
         let mut firing: Vec<_> = self.alarms.iter().filter_map(|alarm| self.firing(alarm)).collect();
         firing.sort_by_key(|(severity, _)| std::cmp::Reverse(*severity));
-        let rows: Vec<_> = firing.into_iter().map(|(_, row)| row).collect();
-        if !rows.is_empty() {
-            table(&[Column::Left("severity"), Column::Left("alarm"), Column::Left("because")], &rows);
+        let columns = [Column::Left("severity"), Column::Left("alarm"), Column::Left("because")];
+        if !firing.is_empty() {
+            table(&columns, firing.into_iter().map(|(_, row)| row));
         }
     }
 
-    fn firing(&self, alarm: &Alarm) -> Option<(super::alarm::Severity, Vec<String>)> {
+    fn firing(&self, alarm: &Alarm) -> Option<(Severity, [Cell; 3])> {
         let Some(&State::Alarm(value)) = self.last.states.get(&alarm.id) else { return None };
-        let severity = match alarm.severity {
-            severity @ super::alarm::Severity::Critical => red(severity),
-            severity => severity.to_string(),
-        };
-        let reason = alarm.reason(value);
-        Some((alarm.severity, vec![severity, alarm.id.clone(), format!("{}: {reason}", alarm.name)]))
+        let severity = Cell::new(alarm.severity);
+        let severity = if alarm.severity == Severity::Critical { severity.fg(Color::Red) } else { severity };
+        let because = format!("{}: {}", alarm.name, alarm.reason(value));
+        Some((alarm.severity, [severity, Cell::new(&alarm.id), Cell::new(because)]))
     }
 
     fn summary(&self) -> Result<(), Failure> {
         say!("\n{}", bold("SUMMARY"));
         let row = |change: &Change| vec![change.what.into(), change.moved.to_string(), seconds(change.took)];
-        let rows: Vec<_> = self.changes.iter().map(row).collect();
-        table(
-            &[Column::Left("change"), Column::Right("alarms moved"), Column::Right("complete after")],
-            &rows,
-        );
+        let columns =
+            [Column::Left("change"), Column::Right("alarms moved"), Column::Right("complete after")];
+        table(&columns, self.changes.iter().map(row));
         let (nobody, twice) = self.unsettled.iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         say!(
             "  {} while members were changing: {} left out, {} done twice.",

@@ -12,8 +12,8 @@ use std::{
 use apportion::{
     Config, Error, Group, PartitionCoordinator,
     group::{Rebalance, Standing},
+    serde_json::{Value, json},
 };
-use serde_json::json;
 
 use super::{
     Args, Turn,
@@ -40,7 +40,7 @@ pub async fn run(config: Config, args: &Args, alarms: Vec<Alarm>) -> Result<(), 
     let group = coordinator.join(args.fleet.group("alarm-evaluator")).await?;
 
     let me = coordinator.member_id().clone();
-    say!("evaluator {me}: {} at {servers}; times are UTC, Ctrl-C ends it", count(alarms.len(), "alarm"));
+    say!("evaluator {me}: {}\nat {servers}; times are UTC, Ctrl-C ends it", count(alarms.len(), "alarm"));
     let mut rebalances = group.rebalances();
     let mut cycles = Cycles::every(period);
     let mut evaluated_in = None;
@@ -102,8 +102,8 @@ fn report(change: &Rebalance, alarms: &[Alarm], group: &Group) {
     };
     for (word, ids) in [("lost", lost), ("gained", gained)] {
         if !ids.is_empty() {
-            let number = count(ids.len(), "alarm");
-            say!("{}  {word} {number} ({why}): {}", time_of_day(), dim(some_of(&ids, 50)));
+            let what = format!("{}  {word} {} ({why}): ", time_of_day(), count(ids.len(), "alarm"));
+            say!("{what}{}", dim(some_of(&ids, 80 - what.len())));
         }
     }
 }
@@ -150,7 +150,7 @@ impl Log {
     }
 
     /// Written at once and in one piece: a process that is killed leaves no half of a line.
-    fn write(&mut self, line: &serde_json::Value) {
+    fn write(&mut self, line: &Value) {
         if let Err(error) = self.0.write_all(format!("{line}\n").as_bytes()) {
             eprintln!("evaluation log: {error}");
         }

@@ -61,7 +61,7 @@ struct Turn {
 /// Without --backend, four evaluators share the alarms within this process for a quarter of a minute: one joins
 /// late, one leaves, one crashes. With --backend it is one evaluator of a fleet and runs until it is stopped.
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, max_term_width = 80)]
 struct Args {
     #[command(flatten)]
     fleet: FleetArgs,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use apportion::board::{BoardError, Job, JobBoard, Priority};
+use indicatif::DecimalBytes;
 use tokio::time::sleep;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     store::{Record, Store, What},
     support::{
         Column, Failure, say,
-        screen::{bar, bold, bytes, count, green},
+        screen::{bold, count, green},
         table,
     },
     task::{details, id, md5_of},
@@ -65,11 +66,9 @@ impl Batch {
         Ok(())
     }
 
-    /// `[=====               ]  20 of 80`.
-    pub async fn progress(&self) -> Result<String, BoardError> {
-        let all = self.len();
-        let done = all - self.left().await?.len();
-        Ok(format!("{} {done:>4} of {all}", bar(done as f64 / all.max(1) as f64, 20)))
+    /// How many are off the board.
+    pub async fn done(&self) -> Result<usize, BoardError> {
+        Ok(self.len() - self.left().await?.len())
     }
 
     /// Shows who did what, and fails unless each job was done exactly once. Those for the files `hopeless` have to be
@@ -112,10 +111,9 @@ impl Batch {
         if !wrong.is_empty() {
             return Err(format!("not every job was done exactly once: {}", wrong.join("; ")).into());
         }
-        say!(
-            "  {}: one result each, under the latest token, and it is right.",
-            green(format!("{done} of {} jobs done exactly once", self.len() - hopeless.len()))
-        );
+        let all = self.len() - hopeless.len();
+        say!("  {}:", green(format!("{done} of {all} jobs done exactly once")));
+        say!("  each has one result, under its latest token, and it is right.");
         Ok(())
     }
 
@@ -158,14 +156,13 @@ impl Batch {
             vec![
                 (*worker).to_owned(),
                 tally.jobs.to_string(),
-                bytes(tally.bytes),
+                DecimalBytes(tally.bytes).to_string(),
                 tally.failures.to_string(),
                 lost.to_string(),
             ]
         };
-        let rows: Vec<_> = workers.iter().map(row).collect();
-        let columns = ["jobs done", "bytes", "failures", "lost claims"].map(Column::Right);
-        table(&[&[Column::Left("worker")], &columns[..]].concat(), &rows);
+        let columns = ["jobs", "bytes", "failures", "claims lost"].map(Column::Right);
+        table(&[&[Column::Left("worker")], &columns[..]].concat(), workers.iter().map(row));
     }
 }
 

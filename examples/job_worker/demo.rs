@@ -13,6 +13,7 @@ use apportion::{
     Config, PartitionCoordinator,
     backend::Memory,
     board::{BoardError, BoardEvent, BoardEvents, Job, Priority},
+    uuid::Uuid,
 };
 use tokio::{
     task::JoinSet,
@@ -27,8 +28,8 @@ use super::{
     work,
 };
 use crate::support::{
-    Failure, Gate, say,
-    screen::{bold, count, dim, green, red, yellow},
+    Failure, Gate, Progress, say,
+    screen::{bold, count, dim, green, reason, red, yellow},
     seconds, time,
 };
 
@@ -40,7 +41,7 @@ const WORK: Duration = Duration::from_secs(16);
 
 /// Runs the demonstration; fails if a job was not done exactly once.
 pub async fn run(files: Vec<PathBuf>, pace: Option<Duration>) -> Result<(), Failure> {
-    let folder = std::env::temp_dir().join(format!("job_worker-{}", uuid::Uuid::new_v4()));
+    let folder = std::env::temp_dir().join(format!("job_worker-{}", Uuid::new_v4()));
     fs::create_dir(&folder)?;
     let outcome = in_folder(&folder, &files, pace).await;
     fs::remove_dir_all(&folder)?;
@@ -79,7 +80,7 @@ async fn in_folder(folder: &Path, files: &[PathBuf], pace: Option<Duration>) -> 
         pace,
     };
     demo.say(&format!(
-        "{} posted; two, of high priority, are about files that are not there",
+        "{} posted; two, with high priority, are about missing files",
         count(demo.batch.len(), "job")
     ));
     for name in NAMES {
@@ -105,7 +106,7 @@ async fn in_folder(folder: &Path, files: &[PathBuf], pace: Option<Duration>) -> 
             failure = demo.show_progress() => return Err(failure.into()),
         }
     }
-    demo.say(&demo.batch.progress().await?);
+    demo.say(&format!("{} of {} are done", demo.batch.done().await?, demo.batch.len()));
     demo.batch.check(&[&never]).await?;
     for worker in demo.workers.values() {
         worker.task.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
@@ -176,10 +177,13 @@ impl Demo {
                 match event {
                     Event::Taken | Event::Done(_) => {}
                     Event::Failed(error) => {
-                        say(start, &yellow(format!("{name} fails with {file}: {error}; later again")));
+                        say(
+                            start,
+                            &yellow(format!("{name} fails with {file}: {}; later again", reason(error))),
+                        );
                     }
                     Event::Trashed(error) => {
-                        say(start, &red(format!("{name} gives {file} up, to the trash: {error}")));
+                        say(start, &red(format!("{name} gives {file} up, to the trash: {}", reason(error))));
                     }
                     Event::Lost => {
                         desk.set(name, "no contact");
@@ -198,19 +202,21 @@ impl Demo {
         Ok(())
     }
 
-    /// A line of progress now and then.
+    /// Shows how far the work is, and what each worker is about.
     async fn show_progress(&self) -> BoardError {
-        let mut ticks = interval(Duration::from_millis(1000));
+        let mut progress = Progress::of(self.batch.len(), Duration::from_secs(1));
+        let mut ticks = interval(Duration::from_millis(100));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.reset();
         loop {
             ticks.tick().await;
-            let progress = match self.batch.progress().await {
-                Ok(progress) => progress,
+            let done = match self.batch.done().await {
+                Ok(done) => done,
                 Err(error) => return error,
             };
             let files = NAMES.map(|name| format!("{:<13.13}", self.board.get(name)));
-            self.say(&dim(format!("{progress}  {}", files.join(" "))));
+            if let Some(line) = progress.show(done, &files.join(" ")) {
+                self.say(&dim(line));
+            }
         }
     }
 
@@ -324,7 +330,7 @@ impl Demo {
 
     async fn until_done(&self, number: usize) -> Result<(), Failure> {
         let mut events = self.batch.board.events();
-        while self.batch.len() - self.batch.left().await?.len() < number {
+        while self.batch.done().await? < number {
             events.next().await.ok_or("the board was closed")?;
         }
         Ok(())

@@ -2,14 +2,14 @@
 
 use std::{pin::pin, time::Duration};
 
-use apportion::{Config, PartitionCoordinator, board::Priority};
+use apportion::{Config, PartitionCoordinator, board::Priority, uuid::Uuid};
+use indicatif::DecimalBytes;
 use tokio::time::{MissedTickBehavior, interval};
-use uuid::Uuid;
 
 use super::{Args, Event, batch::Batch, store::Store, task};
 use crate::support::{
-    Failure, Gate, say,
-    screen::{bytes, count, dim, red, yellow},
+    Failure, Gate, Progress, say,
+    screen::{count, dim, end_of, reason, red, yellow},
     stopped, time_of_day,
 };
 
@@ -23,7 +23,7 @@ pub async fn work(config: Config, args: Args) -> Result<(), Failure> {
     let coordinator = PartitionCoordinator::connect(config).await?;
     let board = coordinator.job_board(&args.board).await?;
     let me = coordinator.member_id().to_string();
-    say!("worker {me}: {} at {servers}; times are UTC, Ctrl-C ends it", board.path());
+    say!("worker {me}: {}\nat {servers}; times are UTC, Ctrl-C ends it", board.path());
     let stage = task::Stage {
         worker: me,
         pace: args.pace.unwrap_or_default(),
@@ -31,13 +31,13 @@ pub async fn work(config: Config, args: Args) -> Result<(), Failure> {
         to_store: Gate::default(),
     };
     let outcome = super::work(&board, &stage, stop, |task, event| {
-        let (job, file) = (&task.name, task.file.display());
+        let (job, file) = (&task.name, end_of(&task.file.to_string_lossy(), 36));
         let text = match event {
             Event::Taken => dim(format!("takes {job}  {file}")),
-            Event::Done(size) => format!("done  {job}  {file}, {}", bytes(*size)),
-            Event::Failed(error) => yellow(format!("fails {job}  {file}: {error}; later again")),
-            Event::Trashed(error) => red(format!("trash {job}  {file}: {error}")),
-            Event::Lost => yellow(format!("lost  {job}  {file}: another worker may have it")),
+            Event::Done(size) => format!("done  {job}  {file}, {}", DecimalBytes(*size)),
+            Event::Failed(error) => yellow(format!("fails {job}  {file}: {}", reason(error))),
+            Event::Trashed(error) => red(format!("trash {job}  {file}: {}", reason(error))),
+            Event::Lost => yellow(format!("lost  {job}  {file}")),
         };
         say!("{}  {text}", time_of_day());
     })
@@ -66,18 +66,16 @@ pub async fn post(config: Config, args: Args) -> Result<(), Failure> {
     say!("{} posted at {}; times are UTC", count(batch.len(), "job"), batch.board.path());
     say!("results go to {}", results.display());
 
-    let mut ticks = interval(Duration::from_secs(1));
+    let mut progress = Progress::of(batch.len(), Duration::from_secs(1));
+    let mut ticks = interval(Duration::from_millis(250));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = String::new();
     let mut finished = pin!(batch.finished());
     loop {
         tokio::select! {
             finished = &mut finished => break finished?,
             _ = ticks.tick() => {
-                let progress = batch.progress().await?;
-                if progress != last {
-                    say!("{}  {progress}", time_of_day());
-                    last = progress;
+                if let Some(line) = progress.show(batch.done().await?, "") {
+                    say!("{}  {line}", time_of_day());
                 }
             }
             () = &mut stop => {
@@ -87,7 +85,8 @@ pub async fn post(config: Config, args: Args) -> Result<(), Failure> {
             }
         }
     }
-    say!("{}  {}", time_of_day(), batch.progress().await?);
+    drop(progress);
+    say!("{}  {} of {} are done", time_of_day(), batch.done().await?, batch.len());
     let outcome = batch.check(&[]).await;
     coordinator.shutdown().await?;
     outcome

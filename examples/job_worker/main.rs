@@ -103,7 +103,7 @@ async fn work(
 fn is_ours(ended: Result<(), BoardError>) -> Result<bool, BoardError> {
     match ended {
         Ok(()) => Ok(true),
-        Err(error) if error.means_lost() => Ok(false),
+        Err(error) if error.may_be_lost() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -128,7 +128,7 @@ enum Event {
 /// contact, one job fails once and one always. With --backend it is one process of a fleet: it posts jobs, or works.
 /// In the end it is checked that each job was done exactly once; if not, the exit code is 1.
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, max_term_width = 80)]
 struct Args {
     /// The files; with --backend, of --role post, and the workers have to see them under the same names [default:
     /// the sources of the library]

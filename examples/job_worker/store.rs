@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use apportion::serde_json;
 use serde::{Deserialize, Serialize};
 
 /// One line.

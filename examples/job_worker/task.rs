@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
-use apportion::board::{Claim, Job};
+use apportion::{
+    board::{Claim, Job},
+    serde_json::{Value, json},
+};
 use md5::{Digest as _, Md5};
-use serde_json::{Value, json};
 use tokio::{fs::File, io::AsyncReadExt as _, runtime::Handle, time::sleep};
 
 use crate::{

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use apportion::{Config, Group, PartitionCoordinator, backend::Memory};
+use comfy_table::{Cell, Color};
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::support::{
     Column, Failure, say,
-    screen::{bold, count, green, red},
+    screen::{bold, count, green},
     seconds, table,
 };
 
@@ -86,7 +87,7 @@ pub async fn run(targets: Option<Vec<Target>>, limits: Limits, period: Duration)
             last.extend(polls.into_iter().map(|poll| (name, poll)));
         }
         let numbers = ["targets", "up", "down", "slowest"].map(Column::Right);
-        table(&[&[Column::Left("agent")], &numbers[..]].concat(), &rows);
+        table(&[&[Column::Left("agent")], &numbers[..]].concat(), rows);
         if !is_each_once(&last, &targets) {
             wrong.push(round);
         }
@@ -97,10 +98,9 @@ pub async fn run(targets: Option<Vec<Target>>, limits: Limits, period: Duration)
 
     say!("\n{}", bold("RESULTS of the last round"));
     last.sort_by(|(_, a), (_, b)| a.target.cmp(&b.target));
-    let rows: Vec<_> = last.iter().map(|(name, poll)| row(name, poll)).collect();
     table(
         &[Column::Left("target"), Column::Left("agent"), Column::Right("took"), Column::Left("result")],
-        &rows,
+        last.iter().map(|(name, poll)| row(name, poll)),
     );
     if !wrong.is_empty() {
         return Err(format!("in the rounds {wrong:?} not every target was polled exactly once").into());
@@ -133,11 +133,11 @@ fn is_each_once(polls: &[(&str, Poll)], targets: &[Target]) -> bool {
     polled == wanted
 }
 
-fn row(agent: &str, poll: &Poll) -> Vec<String> {
+fn row(agent: &str, poll: &Poll) -> [Cell; 4] {
     let result = match &poll.outcome {
-        Ok(good) => good.clone(),
-        Err(bad) => red(bad),
+        Ok(good) => Cell::new(good),
+        Err(bad) => Cell::new(bad).fg(Color::Red),
     };
     let took = format!("{} ms", poll.took.as_millis());
-    vec![poll.target.to_string(), agent.into(), took, result]
+    [Cell::new(&poll.target), Cell::new(agent), Cell::new(took), result]
 }

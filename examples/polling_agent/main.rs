@@ -62,7 +62,7 @@ struct Limits {
 /// Without --backend, several agents share some endpoints within this process for a few rounds. With --backend it
 /// is one agent of a fleet and runs until it is stopped.
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, max_term_width = 80)]
 struct Args {
     #[command(flatten)]
     fleet: FleetArgs,
@@ -121,7 +121,7 @@ async fn one_of_a_fleet(
     let group = coordinator.join(args.fleet.group("polling-agent")).await?;
     let mut rebalances = group.rebalances();
     let number = count(targets.len(), "target");
-    say!("agent {}: {number} at {servers}; times are UTC, Ctrl-C ends it", coordinator.member_id());
+    say!("agent {}: {number}\nat {servers}; times are UTC, Ctrl-C ends it", coordinator.member_id());
     let failure = loop {
         tokio::select! {
             () = &mut stop => break None,

@@ -1,24 +1,23 @@
 //! A target, and what polling it says.
 
-use std::{borrow::Cow, fmt, fs, io, path::Path, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, path::Path, str::FromStr, time::Duration};
 
 use apportion::RingKey;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
+use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
+use ureq::{
+    Agent,
+    http::uri::{InvalidUri, Uri},
 };
 
-use crate::support::{Failure, time};
+use crate::support::{Failure, read, screen::reason, time};
 
 /// Where to connect, and what to expect.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// As it was written: the key by which it is shared.
     url: String,
-    host_and_port: String,
-    /// What to GET; `None`: that the port is open is enough.
-    path: Option<String>,
+    /// Host and port, if it is enough that the port is open.
+    tcp: Option<String>,
 }
 
 /// What became of one poll.
@@ -46,36 +45,21 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Target, String> {
-        let (scheme, rest) = url.split_once("://").ok_or("write http://host/path or tcp://host:port")?;
-        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        if authority.is_empty() || authority.contains(['@', ' ']) || authority.starts_with(':') {
-            return Err(format!("`{authority}` is no host"));
+        let uri: Uri = url.parse().map_err(|error: InvalidUri| error.to_string())?;
+        let authority = uri.authority().ok_or("write http://host/path or tcp://host:port")?;
+        // `Uri` takes a port that is none for no port, and a user before an `@`.
+        let port = uri.port().map_or(String::new(), |port| format!(":{port}"));
+        if authority.host().is_empty() || authority.as_str() != format!("{}{port}", authority.host()) {
+            return Err(format!("`{authority}` is no host with a port"));
         }
-        // The colons of an IPv6 address are in brackets.
-        let after_host = authority.rfind(']').map_or(authority, |at| &authority[at..]);
-        let port = after_host.split_once(':').map(|(_, port)| port);
-        if let Some(port) = port.filter(|port| port.parse::<u16>().is_err()) {
-            return Err(format!("`{port}` is no port"));
-        }
-        let (default_port, path) = match scheme {
-            "http" => ("80", Some(if path.is_empty() { "/" } else { path }.to_owned())),
-            "tcp" if !path.is_empty() => return Err("a tcp:// target has no path".into()),
-            "tcp" if port.is_none() => return Err("a tcp:// target needs a port".into()),
-            "tcp" => ("", None),
-            "https" => {
-                return Err("https is not supported: this example speaks plain HTTP/1.0 without TLS".into());
-            }
-            _ => {
-                return Err(format!(
-                    "`{scheme}` is not supported: write http://host/path or tcp://host:port"
-                ));
-            }
+        let tcp = match (uri.scheme_str(), uri.port_u16(), uri.path()) {
+            (Some("http"), ..) => None,
+            (Some("tcp"), Some(_), "" | "/") => Some(authority.to_string()),
+            (Some("tcp"), ..) => return Err("a tcp:// target has a port, and no path".into()),
+            (Some("https"), ..) => return Err("https is not supported: this example has no TLS".into()),
+            _ => return Err("write http://host/path or tcp://host:port".into()),
         };
-        let host_and_port = match port {
-            Some(_) => authority.to_owned(),
-            None => format!("{authority}:{default_port}"),
-        };
-        Ok(Target { url: url.into(), host_and_port, path })
+        Ok(Target { url: url.into(), tcp })
     }
 }
 
@@ -83,41 +67,43 @@ impl Target {
     /// Polls it, for at most `patience`.
     pub async fn poll(self, patience: Duration) -> Poll {
         let start = time::now();
-        let outcome = match timeout(patience, self.look()).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => {
-                Err(error.to_string().split(" (os error").next().unwrap_or_default().to_lowercase())
-            }
-            Err(_) => Err("no answer in time".into()),
+        let outcome = match &self.tcp {
+            Some(host_and_port) => connect(host_and_port, patience).await,
+            None => get(self.url.clone(), patience).await,
         };
         Poll { target: self, outcome, took: start.elapsed() }
     }
+}
 
-    async fn look(&self) -> io::Result<Result<String, String>> {
-        let mut stream = TcpStream::connect(&self.host_and_port).await?;
-        let Some(path) = &self.path else { return Ok(Ok("open".into())) };
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.host_and_port);
-        stream.write_all(request.as_bytes()).await?;
-        let mut head = Vec::new();
-        let mut rest = stream.take(1024);
-        while !head.contains(&b'\n') && rest.read_buf(&mut head).await? > 0 {}
-        let head = String::from_utf8_lossy(&head);
-        let mut words = head.lines().next().unwrap_or_default().splitn(2, ' ');
-        let is_http = words.next().is_some_and(|version| version.starts_with("HTTP/"));
-        let status = words.next().unwrap_or_default().trim();
-        Ok(match status.get(..3).and_then(|code| code.parse::<u16>().ok()).filter(|_| is_http) {
-            Some(..400) => Ok(status.into()),
-            Some(_) => Err(status.into()),
-            None => Err("the answer is no HTTP".into()),
-        })
+const TOO_LATE: &str = "no answer in time";
+
+async fn connect(host_and_port: &str, patience: Duration) -> Result<String, String> {
+    match timeout(patience, TcpStream::connect(host_and_port)).await {
+        Ok(Ok(_)) => Ok("open".into()),
+        Ok(Err(error)) => Err(reason(error)),
+        Err(_) => Err(TOO_LATE.into()),
+    }
+}
+
+async fn get(url: String, patience: Duration) -> Result<String, String> {
+    // The target itself is to answer, not a proxy, nor where it redirects to.
+    let config = Agent::config_builder().proxy(None).max_redirects(0).max_redirects_will_error(false);
+    let agent = config.http_status_as_error(false).timeout_global(Some(patience)).build().new_agent();
+    let answer = spawn_blocking(move || agent.get(url).call());
+    match answer.await.expect("a request does not panic") {
+        Ok(answer) if answer.status().as_u16() < 400 => Ok(answer.status().to_string()),
+        Ok(answer) => Err(answer.status().to_string()),
+        Err(ureq::Error::Timeout(_)) => Err(TOO_LATE.into()),
+        Err(ureq::Error::Io(error)) => Err(reason(error)),
+        Err(ureq::Error::Protocol(_)) => Err("the answer is no HTTP".into()),
+        Err(error) => Err(reason(error)),
     }
 }
 
 /// The targets in `file`: one a line, `#` starts a comment.
 pub fn load(file: &Path) -> Result<Vec<Target>, Failure> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let mut targets = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
+    for (number, line) in (1..).zip(read(file)?.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -132,4 +118,42 @@ pub fn load(file: &Path) -> Result<Vec<Target>, Failure> {
         return Err(format!("{}: there is no target", file.display()).into());
     }
     Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_where_to_connect() {
+        let tcp = |url: &str| url.parse::<Target>().unwrap().tcp;
+        assert_eq!(tcp("tcp://127.0.0.1:22").as_deref(), Some("127.0.0.1:22"));
+        assert_eq!(tcp("tcp://[::1]:5432").as_deref(), Some("[::1]:5432"));
+        for url in ["http://host", "http://host/", "http://[::1]:8080/health?deep=1"] {
+            assert_eq!(tcp(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for url in [
+            "",
+            "host:22",
+            "/path",
+            "http://",
+            "http://:80/",
+            "http://a b/",
+            "http://host:99999/",
+            "http://host:x/",
+            "http://user@host/",
+            "http://user@/",
+            "https://host/",
+            "tcp://host",
+            "tcp://host:99999",
+            "tcp://host:1/path",
+            "ftp://host:21/",
+        ] {
+            assert!(url.parse::<Target>().is_err(), "{url}");
+        }
+    }
 }

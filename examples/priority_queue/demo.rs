@@ -25,9 +25,9 @@ const CRASH: &str = "CRASH";
 /// Runs the demonstration; fails if a question was not answered exactly once.
 pub async fn run(node: &Node) -> Result<(), Failure> {
     say!(
-        "{} about {}, shared by three compute nodes in one process. Each has\n\
-         room for {}; to load one takes {}, an answer {}. A session that is\n\
-         silent expires after {}.",
+        "{} about {}, for three compute nodes in one process. Each has\n\
+         room for {}; to load one takes {}, an answer {}.\n\
+         A session that is silent expires after {}.",
         bold(count(SETS.len() * GROUPS as usize, "question")),
         count(SETS.len(), "data set"),
         count(node.cache, "data set"),
@@ -37,7 +37,10 @@ pub async fn run(node: &Node) -> Result<(), Failure> {
     );
     say!(
         "{}",
-        dim(format!("A letter for each answer: {}; a capital where the data had to be loaded.", and(&SETS)))
+        dim(format!(
+            "A letter for each answer: {};\na capital where the data had to be loaded, `*` after a second delivery.",
+            and(&SETS)
+        ))
     );
     let ensemble = Memory::new();
     let mut scores = Vec::new();
@@ -63,9 +66,8 @@ pub async fn run(node: &Node) -> Result<(), Failure> {
             score.again.to_string(),
         ]
     };
-    let rows: Vec<_> = scores.iter().map(row).collect();
-    let columns = ["cache hits", "misses", "hit rate", "urgent done", "all done", "delivered again"];
-    table(&[&[Column::Left("run")], &columns.map(Column::Right)[..]].concat(), &rows);
+    let columns = ["hits", "misses", "hit rate", "urgent done", "all done", "redelivered"];
+    table(&[&[Column::Left("run")], &columns.map(Column::Right)[..]].concat(), scores.iter().map(row));
     let of = |title| scores.iter().find(|(it, _)| *it == title).map_or(0, |(_, score)| score.hits);
     if node.cache > 0 && of(WITH) <= of(WITHOUT) {
         return Err("the preference did not help".into());
@@ -73,7 +75,7 @@ pub async fn run(node: &Node) -> Result<(), Failure> {
     if !scores.iter().any(|(title, score)| *title == CRASH && score.again == 1) {
         return Err("after the crash, not one entry was delivered again".into());
     }
-    say!("  {}", green("In each run every question was answered exactly once, and the answers are right."));
+    say!("  {}", green("In each run every question was answered exactly once, and rightly."));
     Ok(())
 }
 

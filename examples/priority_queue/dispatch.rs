@@ -5,13 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apportion::queue::{Collected, Finished, QueueError, WorkQueue};
+use apportion::{
+    queue::{Collected, Finished, QueueError, WorkQueue},
+    serde_json,
+};
 
 use crate::{
     data::{Answer, DataSet, Question, SETS, set_of},
     support::{
         Column, Failure, say,
-        screen::{bar, count, green},
+        screen::{count, green},
         table,
     },
 };
@@ -49,12 +52,6 @@ impl Answers {
         Answers { start, all, seen: Vec::new(), names: HashSet::new() }
     }
 
-    /// `[=====               ]  12 of 48`.
-    pub fn progress(&self) -> String {
-        let (done, all) = (self.seen.len(), self.all());
-        format!("{} {done:>4} of {all}", bar(done as f64 / all.max(1) as f64, 20))
-    }
-
     pub fn all(&self) -> usize {
         self.all.len()
     }
@@ -84,7 +81,7 @@ impl Answers {
             }
         }
         match collected.confirm().await {
-            Ok(_) | Err(QueueError::Unknown { .. }) => {}
+            Ok(_) | Err(QueueError::OutcomeUnknown { .. }) => {}
             Err(QueueError::Service(error)) if error.is_transient() => {}
             Err(error) => return Err(error),
         }
@@ -145,9 +142,8 @@ impl Answers {
                 again.to_string(),
             ]
         };
-        let rows: Vec<_> = nodes.iter().map(row).collect();
-        let columns = ["entries", "cache hits", "misses", "second attempts"].map(Column::Right);
-        table(&[&[Column::Left("node")], &columns[..]].concat(), &rows);
+        let columns = ["entries", "hits", "misses", "redelivered"].map(Column::Right);
+        table(&[&[Column::Left("node")], &columns[..]].concat(), nodes.iter().map(row));
     }
 
     pub fn score(&self) -> Score {

@@ -13,7 +13,7 @@ use super::{
     dispatch::{self, Answers},
 };
 use crate::support::{
-    Failure, say,
+    Failure, Progress, say,
     screen::{bold, count, dim, yellow},
     seconds, stopped, time, time_of_day,
 };
@@ -24,7 +24,7 @@ pub async fn compute(config: Config, args: &Args, node: &Node) -> Result<(), Fai
     let stop = stopped();
     let coordinator = PartitionCoordinator::connect(config).await?;
     let queue = coordinator.queue(&args.queue).await?;
-    say!("node {}: {queue} at {servers}; times are UTC, Ctrl-C ends it", coordinator.member_id());
+    say!("node {}: {queue}\nat {servers}; times are UTC, Ctrl-C ends it", coordinator.member_id());
     let outcome = super::compute(&queue, node, stop, |delivery, event| {
         let text = match event {
             Event::Taken => dim(format!("takes {delivery}")),
@@ -55,7 +55,8 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
     }
     let mut answers = Answers::new(time::now());
     let (new, known) = dispatch::put(&queue).await?;
-    say!("{} put into {queue}, {known} there already; times are UTC", count(new, "question"));
+    say!("{} put into {queue}, {known} there already;\ntimes are UTC", count(new, "question"));
+    let mut progress = Progress::of(answers.all(), Duration::from_secs(1));
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !answers.is_complete() {
@@ -67,7 +68,9 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
                 }
             }
             _ = ticks.tick() => {
-                say!("{}  {}", time_of_day(), answers.progress());
+                if let Some(line) = progress.show(answers.seen.len(), "") {
+                    say!("{}  {line}", time_of_day());
+                }
                 if let Some(letter) = given_up(&queue).await? {
                     let (entry, attempts) = (letter.entry(), letter.attempts());
                     return Err(format!("{entry} was delivered {attempts} times and never ended").into());
@@ -79,7 +82,8 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
             }
         }
     }
-    say!("{}  {}", time_of_day(), answers.progress());
+    drop(progress);
+    say!("{}  {} of {} are answered", time_of_day(), answers.seen.len(), answers.all());
     say!("\n{}", bold("SUMMARY"));
     answers.print_nodes();
     let score = answers.score();

@@ -89,7 +89,7 @@ async fn answer(question: &Question, node: &Node, cache: &mut Cache) -> Answer {
 fn is_ours(ended: Result<(), QueueError>) -> Result<bool, QueueError> {
     match ended {
         Ok(()) => Ok(true),
-        Err(error) if error.means_lost() => Ok(false),
+        Err(error) if error.may_be_lost() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -125,7 +125,7 @@ enum Event {
 /// preference, and once more while one of them crashes: ten seconds in all. With --backend it is one process of a
 /// fleet: it computes, or it dispatches, collects and checks the results.
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, max_term_width = 80)]
 struct Args {
     #[command(flatten)]
     member: MemberArgs,

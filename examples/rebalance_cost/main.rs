@@ -13,7 +13,6 @@
 
 mod arcs;
 mod own;
-mod progress;
 mod report;
 mod sampled;
 mod schemes;
@@ -25,6 +24,7 @@ mod trial;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -32,9 +32,8 @@ use peak_alloc::PeakAlloc;
 
 use self::{
     own::OwnArgs,
-    progress::Progress,
     study::Plan,
-    support::{Failure, exit, time},
+    support::{Failure, Progress, exit, time},
 };
 
 /// Counts the bytes that a ring takes.
@@ -49,7 +48,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 ///
 /// With --keys and --members: which of these keys would move where if some members left or joined.
 #[derive(Debug, Parser)]
-#[command(name = "rebalance_cost", after_help = EXAMPLES)]
+#[command(name = "rebalance_cost", after_help = EXAMPLES, max_term_width = 80)]
 struct Args {
     /// Fewer trials and fewer keys: seconds instead of minutes, and more noise
     #[arg(long, conflicts_with = "keys")]
@@ -80,9 +79,15 @@ fn run(args: &Args) -> Result<(), Failure> {
 fn compare(plan: Plan, out: &Path) -> Result<(), Failure> {
     report::create(out)?;
     let start = time::now();
-    let mut progress = Progress::new(plan.steps());
-    let results = study::run(plan, |what| progress.step(what));
-    progress.end();
+    let mut progress = Progress::of(plan.steps(), Duration::from_secs(10));
+    let mut begun = 0;
+    let results = study::run(plan, |what| {
+        if let Some(line) = progress.show(begun, &what.to_string()) {
+            eprintln!("{line}");
+        }
+        begun += 1;
+    });
+    drop(progress);
     let files = report::write(&results, out)?;
     // At the end, so that the files are complete also if nobody reads on, as in `| head`.
     report::print(&results);

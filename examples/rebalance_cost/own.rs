@@ -12,7 +12,7 @@ use apportion::{HashRing, Label, ring::HashRingBuilder};
 
 use self::{
     input::{Entry, Keys, Members},
-    moves::{Move, Outcome},
+    moves::{Move, Outcome, Share},
 };
 use crate::{
     report::{self, csv},
@@ -64,31 +64,20 @@ pub fn run(keys: &Path, members: &Path, args: &OwnArgs, out: &Path) -> Result<()
     let outcome = Outcome::of(&keys.all, &before, &after);
     report::create(out)?;
     let files = [
-        report::save(out, "moves.csv", &moves_csv(&outcome.moves))?,
-        report::save(out, "shares.csv", &shares_csv(&outcome))?,
+        report::save(out, "moves.csv", &moves_csv(&outcome.moves)?)?,
+        report::save(out, "shares.csv", &shares_csv(&outcome)?)?,
     ];
     print::all(&keys, &members, &before, args, &outcome, &files);
     Ok(())
 }
 
-fn moves_csv(moves: &[Move<'_>]) -> String {
-    let rows = moves.iter().map(|moved| {
-        [moved.key, moved.from.unwrap_or_default(), moved.to.unwrap_or_default()].map(csv::quoted).join(",")
-    });
-    csv::lines("key,from,to", rows)
+fn moves_csv(moves: &[Move<'_>]) -> Result<String, Failure> {
+    csv::table("key,from,to", moves.iter().map(|moved| (moved.key, moved.from, moved.to)))
 }
 
-fn shares_csv(outcome: &Outcome<'_>) -> String {
-    let weight = |weight: Option<u32>| weight.map_or(String::new(), |weight| weight.to_string());
-    let rows = outcome.shares.iter().map(|(member, share)| {
-        format!(
-            "{},{},{},{},{}",
-            csv::quoted(member),
-            weight(share.before.weight),
-            share.before.keys,
-            weight(share.after.weight),
-            share.after.keys
-        )
+fn shares_csv(outcome: &Outcome<'_>) -> Result<String, Failure> {
+    let rows = outcome.shares.iter().map(|(member, Share { before, after })| {
+        (member, before.weight, before.keys, after.weight, after.keys)
     });
-    csv::lines("member,weight_before,keys_before,weight_after,keys_after", rows)
+    csv::table("member,weight_before,keys_before,weight_after,keys_after", rows)
 }

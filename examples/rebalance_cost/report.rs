@@ -27,7 +27,7 @@ pub fn create(out: &Path) -> Result<(), Failure> {
 /// Writes all files and returns where they are.
 pub fn write(results: &Results, out: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(vec![
-        save(out, "rebalance_cost.csv", &csv::of(results))?,
+        save(out, "rebalance_cost.csv", &csv::of(results)?)?,
         save(out, "rebalance_cost.html", &page::of(results)?)?,
     ])
 }
@@ -64,7 +64,7 @@ mod tests {
         assert!(results.ring.iter().all(|cost| cost.join.between == 0.0 && cost.leave.between == 0.0));
         assert_eq!(results.ring.len() + results.others.len(), cases);
 
-        let csv = csv::of(&results);
+        let csv = csv::of(&results).unwrap();
         assert_eq!(csv.lines().count(), 1 + cases);
         let columns = |line: &str| line.split(',').count();
         assert!(csv.lines().all(|line| columns(line) == columns(csv.lines().next().unwrap())), "{csv}");

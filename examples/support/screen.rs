@@ -1,9 +1,23 @@
 //! Lines for people: plain text, with a little colour on a terminal.
 
-use std::{fmt, io::IsTerminal as _, io::Write as _, sync::LazyLock};
+use std::{
+    fmt,
+    io::Write as _,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
-/// How wide a line may get.
-const WIDTH: usize = 80;
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Row, Table, presets};
+use console::style;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::time::now;
+
+/// How wide a table may get where there is no terminal to ask.
+const WIDTH: u16 = 80;
+
+/// What is at the foot of a terminal, below the lines.
+static FOOT: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Prints one line to stdout. Unlike `println!` it ends the process quietly when nobody reads on, as in `| head`.
 macro_rules! say {
@@ -14,38 +28,29 @@ pub(crate) use say;
 #[doc(hidden)]
 pub fn line(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    if writeln!(std::io::stdout(), "{}", text.trim_end()).is_err() {
+    if FOOT.suspend(|| writeln!(std::io::stdout(), "{}", text.trim_end())).is_err() {
         std::process::exit(0);
     }
 }
 
-static HAS_COLOUR: LazyLock<bool> = LazyLock::new(|| {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() && !is_dumb
-});
-
-fn paint(code: &str, text: impl fmt::Display) -> String {
-    if *HAS_COLOUR { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
-}
-
 pub fn bold(text: impl fmt::Display) -> String {
-    paint("1", text)
+    style(text).bold().to_string()
 }
 
 pub fn dim(text: impl fmt::Display) -> String {
-    paint("2", text)
+    style(text).dim().to_string()
 }
 
 pub fn red(text: impl fmt::Display) -> String {
-    paint("31", text)
+    style(text).red().to_string()
 }
 
 pub fn yellow(text: impl fmt::Display) -> String {
-    paint("33", text)
+    style(text).yellow().to_string()
 }
 
 pub fn green(text: impl fmt::Display) -> String {
-    paint("32", text)
+    style(text).green().to_string()
 }
 
 /// `1 alarm`, `2 alarms`.
@@ -62,30 +67,18 @@ pub fn and<S: AsRef<str>>(names: &[S]) -> String {
     }
 }
 
-/// As many of `names` as fit into `width`, and how many more there are.
+/// As many of `names` as fit into `width`, at least one, and how many more there are.
 pub fn some_of<S: AsRef<str>>(names: &[S], width: usize) -> String {
     let mut text = String::new();
     for (done, name) in names.iter().enumerate() {
         let comma = if done == 0 { "" } else { ", " };
-        if text.len() + comma.len() + name.as_ref().len() > width && done > 0 {
+        let rest = if done + 1 == names.len() { 0 } else { " and 999 more".len() };
+        if text.len() + comma.len() + name.as_ref().len() + rest > width && done > 0 {
             return format!("{text} and {} more", names.len() - done);
         }
         text = text + comma + name.as_ref();
     }
     text
-}
-
-/// `734 B`, `1.2 kB`, `3.4 MB`.
-pub fn bytes(number: u64) -> String {
-    let (mut value, mut unit) = (number as f64, "B");
-    for larger in ["kB", "MB", "GB"] {
-        // What would be written as 1000 is 1 of the next.
-        if value < 999.5 {
-            break;
-        }
-        (value, unit) = (value / 1000.0, larger);
-    }
-    if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") }
 }
 
 /// `file.rs` as it is, and of a longer text the last `room` characters, the first of them replaced by `~`.
@@ -94,12 +87,6 @@ pub fn end_of(text: &str, room: usize) -> String {
         None | Some(0) => text.into(),
         Some(surplus) => format!("~{}", text.chars().skip(surplus + 1).collect::<String>()),
     }
-}
-
-/// `[====    ]`, with room for `room` signs.
-pub fn bar(done: f64, room: usize) -> String {
-    let full = ((done.clamp(0.0, 1.0) * room as f64) as usize).min(room);
-    format!("[{}{}]", "=".repeat(full), " ".repeat(room - full))
 }
 
 /// A column of a [`table`].
@@ -111,67 +98,56 @@ pub enum Column {
     Right(&'static str),
 }
 
-/// Prints a table. Texts of the last column that are too long go on in the next line.
-pub fn table(columns: &[Column], rows: &[Vec<String>]) {
-    let title = |column: &Column| match column {
-        Column::Left(title) | Column::Right(title) => *title,
-    };
-    let widths: Vec<usize> = (0..columns.len())
-        .map(|at| rows.iter().map(|row| width(&row[at])).max().unwrap_or(0).max(title(&columns[at]).len()))
-        .collect();
-    let indent: usize = widths[..widths.len() - 1].iter().map(|width| width + 2).sum::<usize>() + 2;
-    let print = |cells: &[String]| {
-        let mut text = String::new();
-        for (at, column) in columns.iter().enumerate() {
-            let last = at + 1 == columns.len();
-            let room = if last { 0 } else { widths[at].saturating_sub(width(&cells[at])) };
-            text += "  ";
-            match column {
-                Column::Left(_) if last => {
-                    text += &wrap(&cells[at], WIDTH - indent).join(&format!("\n{:indent$}", ""));
-                }
-                Column::Left(_) => text = text + &cells[at] + &" ".repeat(room),
-                Column::Right(_) => {
-                    text = text + &" ".repeat(widths[at].saturating_sub(width(&cells[at]))) + &cells[at];
-                }
-            }
-        }
-        say!("{text}");
-    };
-    let titles: Vec<String> = columns
+/// Prints a table as wide as the terminal allows. What is too long for its column goes on in the next line.
+pub fn table<R: Into<Row>>(columns: &[Column], rows: impl IntoIterator<Item = R>) {
+    let titles = columns
         .iter()
-        .zip(&widths)
-        .map(|(column, &width)| match column {
-            Column::Left(title) => dim(title),
-            Column::Right(title) => dim(format!("{title:>width$}")),
-        })
-        .collect();
-    print(&titles);
-    rows.iter().for_each(|row| print(row));
-}
-
-/// How many columns `text` takes, without what only colours it.
-fn width(text: &str) -> usize {
-    let mut is_escape = false;
-    text.chars()
-        .filter(|&c| {
-            let hidden = is_escape || c == '\x1b';
-            is_escape = hidden && c != 'm';
-            !hidden
-        })
-        .count()
-}
-
-/// Breaks `text` at spaces.
-fn wrap(text: &str, room: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().expect("there is always one");
-        if !line.is_empty() && width(line) + 1 + width(word) > room {
-            lines.push(word.into());
-        } else {
-            *line = if line.is_empty() { word.into() } else { format!("{line} {word}") };
+        .map(|(Column::Left(title) | Column::Right(title))| Cell::new(title).add_attribute(Attribute::Dim));
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(titles).add_rows(rows);
+    for (made, wanted) in table.column_iter_mut().zip(columns) {
+        made.set_padding((2, 0));
+        if matches!(wanted, Column::Right(_)) {
+            made.set_cell_alignment(CellAlignment::Right);
         }
     }
-    lines
+    if !console::colors_enabled() {
+        table.force_no_tty().set_width(WIDTH);
+    }
+    table.lines().for_each(|line| say!("{line}"));
+}
+
+/// How far the work is: a bar at the foot of a terminal, and where there is none a line now and then.
+pub struct Progress {
+    bar: ProgressBar,
+    every: Duration,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    /// Nothing done of `all`. Where there is no terminal, a line is due whenever `every` has passed.
+    pub fn of(all: usize, every: Duration) -> Progress {
+        let style = ProgressStyle::with_template("[{bar:20}] {pos:>4} of {len}  {wide_msg}");
+        let style = style.expect("the template is valid").progress_chars("== ");
+        let bar = FOOT.add(ProgressBar::new(all as u64)).with_style(style);
+        Progress { bar, every, last: None }
+    }
+
+    /// Shows that so much is done, and a few words. Returns the line that the caller has to print, if it is due.
+    pub fn show(&mut self, done: usize, words: &str) -> Option<String> {
+        self.bar.set_message(words.to_owned());
+        self.bar.set_position(done as u64);
+        let is_due = self.bar.is_hidden() && self.last.is_none_or(|last| last.elapsed() >= self.every);
+        is_due.then(|| {
+            self.last = Some(now());
+            format!("{done:>4} of {}  {words}", self.bar.length().unwrap_or_default())
+        })
+    }
+}
+
+/// What went wrong, without the number that the system has for it.
+pub fn reason(error: impl fmt::Display) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

@@ -17,8 +17,8 @@ pub fn unix_ms() -> u64 {
 
 /// The time of day, UTC, as `14:03:05`.
 pub fn time_of_day() -> String {
-    let seconds = unix_ms() / 1000 % 86_400;
-    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    let now = UNIX_EPOCH + Duration::from_millis(unix_ms());
+    humantime::format_rfc3339_seconds(now).to_string()[11..19].into()
 }
 
 /// `1.3 s`.
@@ -26,22 +26,12 @@ pub fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// Reads `5s`, `500ms`, `2m` or `0.5` (seconds).
+/// Reads `5s`, `500ms` or `2m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
-        Some(at) => text.split_at(at),
-        None => (text, "s"),
-    };
-    let unit = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err("write 5s, 500ms or 2m".into()),
-    };
-    let number: f64 = number.trim().parse().map_err(|_| "write 5s, 500ms or 2m")?;
-    match Duration::try_from_secs_f64(number * unit) {
+    match humantime::parse_duration(text) {
         Ok(duration) if duration >= Duration::from_millis(10) => Ok(duration),
-        _ => Err("it has to be at least 10ms".into()),
+        Ok(_) => Err("it has to be at least 10ms".into()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

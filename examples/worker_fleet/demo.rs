@@ -11,6 +11,7 @@ use std::{
 };
 
 use apportion::worker::{Executor, LocalBroker, RequestError};
+use indicatif::DecimalBytes;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -24,8 +25,8 @@ use super::{
     work::{self, Hashed, Manner},
 };
 use crate::support::{
-    Column, Failure, say,
-    screen::{bar, bold, bytes, count, dim, end_of, green, red, yellow},
+    Column, Failure, Progress, say,
+    screen::{bold, count, end_of, green, red, yellow},
     seconds, table, time,
 };
 
@@ -45,12 +46,12 @@ pub async fn run(files: Vec<File>) -> Result<(), Failure> {
     let total: u64 = files.iter().map(|file| file.bytes).sum();
     let pace = pace(&files, total);
     say!(
-        "{} of {} to hash, by an executor and three workers in one process.\n\
+        "{} to hash, {} in all, by an executor and three workers.\n\
          A worker runs {SLOTS} requests at a time, each at no more than {} a second,\n\
          so that there is something to see; it is gone when it was silent for {}.",
         bold(count(files.len(), "file")),
-        bytes(total),
-        bytes(pace as u64),
+        DecimalBytes(total),
+        DecimalBytes(pace as u64),
         seconds(WORKER_EXPIRY),
     );
 
@@ -136,12 +137,10 @@ impl Hashing {
 
     /// Has all files hashed.
     async fn run(&mut self, executor: &Executor) -> Result<(), Failure> {
-        let workers: String = NAMES.iter().map(|name| format!("{name:>10}")).collect();
         say!("\n{}", bold("HASH"));
-        say!("  {}", dim(format!("{:>6}  {:<34}{:>9}{workers}", "time", "bytes", "files")));
-
         self.start = time::now();
-        let mut lines = interval(SHOW / 8);
+        let mut progress = Progress::of(self.files.len(), SHOW / 8);
+        let mut lines = interval(SHOW / 40);
         lines.set_missed_tick_behavior(MissedTickBehavior::Delay);
         lines.tick().await;
         let (tell, mut news) = mpsc::unbounded_channel();
@@ -168,11 +167,12 @@ impl Hashing {
                     Some(ended) => self.end(ended?)?,
                     None => break,
                 },
-                _ = lines.tick() => self.print_line(),
+                _ = lines.tick() => self.show(&mut progress),
             }
             self.check_crash(executor).await;
         }
-        self.print_line();
+        drop(progress);
+        self.say(&format!("all {} are hashed", count(self.results.len(), "file")));
         Ok(())
     }
 
@@ -258,17 +258,16 @@ impl Hashing {
         self.results.values().filter(move |hashed| hashed.worker == worker)
     }
 
-    fn print_line(&self) {
-        let columns = NAMES.iter().map(|name| match &self.crash {
-            Some(crash) if crash.name == *name => red(format!("{:>10}", "crashed")),
-            _ => format!("{:>10}", self.files_of(name).count()),
+    fn show(&self, progress: &mut Progress) {
+        let workers = NAMES.map(|name| match &self.crash {
+            Some(crash) if crash.name == name => red("crashed"),
+            _ => self.files_of(name).count().to_string(),
         });
-        let (fraction, all) = (self.fraction(), self.files.len());
-        let files = format!("{:>3} of {all}", self.results.len());
-        let columns: String = columns.collect();
-        // 100 % is when all is done.
-        let percent = (fraction * 100.0).floor();
-        self.say(&format!("{} {percent:>3.0} %{files:>12}{columns}", bar(fraction, 24)));
+        let percent = (self.fraction() * 100.0).floor();
+        let words = format!("{percent:>3.0} % of bytes; workers {}", workers.join(", "));
+        if let Some(line) = progress.show(self.results.len(), &words) {
+            self.say(&line);
+        }
     }
 
     /// The files with their hashes, the smallest first.
@@ -292,11 +291,12 @@ impl Hashing {
         let rows = NAMES.iter().map(|name| {
             let size = self.files_of(name).map(|hashed| hashed.bytes).sum();
             let files = self.files_of(name).count().to_string();
-            vec![(*name).into(), files, bytes(size), ends.remove(name).unwrap_or_default()]
+            let size = DecimalBytes(size).to_string();
+            vec![(*name).into(), files, size, ends.remove(name).unwrap_or_default()]
         });
         let columns =
             [Column::Left("worker"), Column::Right("files"), Column::Right("bytes"), Column::Left("end")];
-        table(&columns, &rows.collect::<Vec<_>>());
+        table(&columns, rows);
 
         let rows = [
             ("SUCCESS", self.results.len() + backups.succeeded, "the task gave a result"),
@@ -309,7 +309,7 @@ impl Hashing {
         let rows = rows.iter().filter(|(_, number, _)| *number > 0);
         let rows = rows.map(|(end, number, why)| vec![(*end).into(), number.to_string(), (*why).into()]);
         let columns = [Column::Left("end"), Column::Right("requests"), Column::Left("because")];
-        table(&columns, &rows.collect::<Vec<_>>());
+        table(&columns, rows);
 
         say!("");
         let mut wrong = Vec::new();
@@ -326,7 +326,7 @@ impl Hashing {
             return Err("no worker crashed in the middle of its work".into());
         }
         let right = green(format!("The hashes of all {} are right:", count(self.results.len(), "file")));
-        say!("  {right} computed again without workers, they are the same.");
+        say!("  {right}\n  computed again without workers, they are the same.");
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use apportion::worker::{Executor, Worker, amqp::AmqpTransport, transport::Transport};
+use indicatif::DecimalBytes;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::support::{
     Failure, say,
-    screen::{bytes, count, dim, green, red, yellow},
+    screen::{count, dim, end_of, green, red, yellow},
     seconds, stopped, time, time_of_day,
 };
 
@@ -40,7 +41,7 @@ pub async fn worker(url: &str, args: &Args) -> Result<(), Failure> {
         .concurrency(args.concurrency.unwrap_or(2))
         .heartbeat(pulse(args.expiry))
         .await?;
-    say!("worker {name}: hashing what comes to topic {topic}; times are UTC, Ctrl-C ends it");
+    say!("worker {name}: hashing what comes to topic {topic};\ntimes are UTC, Ctrl-C ends it");
     stop.as_mut().await;
     say!("{}  stopping; {}", time_of_day(), running(worker.running()));
     let is_drained = tokio::select! {
@@ -71,7 +72,7 @@ pub async fn executor(url: &str, files: Vec<File>, args: &Args) -> Result<(), Fa
         .request_timeout(args.expiry)
         .await?;
     let all = count(files.len(), "file");
-    say!("executor: {all} to hash at topic {}; times are UTC, Ctrl-C ends it", args.topic.join(", "));
+    say!("executor: {all} to hash at topic {};\ntimes are UTC, Ctrl-C ends it", args.topic.join(", "));
     let has_workers = tokio::select! {
         has_workers = executor.wait_for_workers(work::HASH, 1) => has_workers,
         () = &mut stop => false,
@@ -152,7 +153,7 @@ impl Work {
         let (file, now) = (&self.files[number], time_of_day());
         match outcome {
             Ok(Hashed { md5, bytes, worker }) => {
-                say!("{now}  {md5}  {}  {}", file.name, dim(format!("by {worker}")));
+                say!("{md5}  {}  {}", end_of(&file.name, 30), dim(format!("by {worker}")));
                 self.done += 1;
                 self.bytes += bytes;
             }
@@ -168,7 +169,7 @@ impl Work {
         let took = self.start.elapsed();
         let (done, failed, all) = (self.done, self.failed, self.files.len());
         let now = time_of_day();
-        say!("{now}  {done} of {all} hashed, {} in {}", bytes(self.bytes), seconds(took));
+        say!("{now}  {done} of {all} hashed, {} in {}", DecimalBytes(self.bytes), seconds(took));
         if failed > 0 {
             return Err(format!("{failed} of {all} could not be hashed").into());
         }

@@ -30,7 +30,7 @@ use self::support::{Failure, exit};
 /// Without --amqp, an executor and three workers hash the files within this process, which takes six to ten seconds:
 /// one worker crashes, and one task fails and is reverted. With --amqp it is one worker, or the executor, at a broker.
 #[derive(Debug, Parser)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, max_term_width = 80)]
 struct Args {
     /// What to hash, with all that is in the folders [default: src, or else the files of this folder]
     #[arg(value_name = "FILE")]

@@ -7,9 +7,11 @@ use std::{
     time::Duration,
 };
 
-use apportion::worker::{
-    ArgumentError, Arguments, Context, Undo, Worker, WorkerBuilder, transport::Transport,
+use apportion::{
+    serde_json,
+    worker::{ArgumentError, Arguments, Context, Undo, Worker, WorkerBuilder, transport::Transport},
 };
+use indicatif::DecimalBytes;
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -17,7 +19,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::support::{say, screen::bytes, seconds, time, time_of_day};
+use crate::support::{say, screen::end_of, seconds, time, time_of_day};
 
 /// Hashes a file.
 pub const HASH: &str = "hash";
@@ -50,7 +52,7 @@ pub enum TaskError {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("its MD5 is {found}, not {wanted}")]
+#[error("MD5 {found}, not {wanted}")]
 pub struct WrongHash {
     found: String,
     wanted: String,
@@ -86,7 +88,11 @@ async fn hash(manner: &Manner, context: &Context, arguments: &Arguments) -> Resu
     if manner.talks {
         let (now, took) = (time_of_day(), seconds(start.elapsed()));
         match &outcome {
-            Ok((md5, size)) => say!("{now}  {md5}  {} ({} in {took})", path.display(), bytes(*size)),
+            Ok((md5, size)) => say!(
+                "{now}  {md5}  {}, {} in {took}",
+                end_of(&path.to_string_lossy(), 15),
+                DecimalBytes(*size)
+            ),
             Err(error) => say!("{now}  {error}"),
         }
     }

@@ -31,7 +31,7 @@ use zookeeper_client as zk;
 
 pub use self::host::{HostError, HostPort, Hosts};
 use self::session::ZooKeeperSession;
-use super::{BoxFuture, Connector, Error, Loss, Session};
+use super::{BoxFuture, Connector, Error, Loss, MAX_REQUEST_BYTES, Session};
 use crate::clock::{BootClock, Clock};
 
 /// Opens sessions to a ZooKeeper ensemble.
@@ -50,6 +50,7 @@ use crate::clock::{BootClock, Clock};
 pub struct ZooKeeper {
     hosts: Hosts,
     digest: Option<Digest>,
+    max_request_bytes: usize,
 }
 
 /// Credentials of the scheme `digest`.
@@ -62,7 +63,15 @@ struct Digest {
 impl ZooKeeper {
     /// Sessions to the servers at `hosts`, without credentials: znodes are created open to everyone.
     pub fn new(hosts: Hosts) -> Self {
-        ZooKeeper { hosts, digest: None }
+        ZooKeeper { hosts, digest: None, max_request_bytes: MAX_REQUEST_BYTES }
+    }
+
+    /// The largest request that is sent, in bytes; [`MAX_REQUEST_BYTES`] without it. Set it if the `jute.maxbuffer` of the
+    /// servers is not the usual 1 MiB, to about a kilobyte less than that.
+    #[must_use]
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.max_request_bytes = bytes;
+        self
     }
 
     /// Authenticates each session as `user`, and creates each znode with one access control entry: everything
@@ -111,7 +120,8 @@ impl Connector for ZooKeeper {
             // The server stores `auth` as what the session is authenticated as: one entry `digest` with the
             // hash of user and password, as every client computes it.
             let acls = if self.digest.is_some() { zk::Acls::creator_all() } else { zk::Acls::anyone_all() };
-            let session: Arc<dyn Session> = Arc::new(ZooKeeperSession::new(client, acls));
+            let session: Arc<dyn Session> =
+                Arc::new(ZooKeeperSession::new(client, acls, self.max_request_bytes));
             Ok(session)
         })
     }

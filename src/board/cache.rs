@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     layout::{Place, lock_of},
-    posting::{Posting, PostingError, Priority},
+    posting::{Posting, PostingError, Priority, max_posting_bytes},
 };
 use crate::{
     backend::{Stat, Znode, path::ZnodePath},
@@ -39,9 +39,14 @@ impl Known {
     pub(super) fn read(
         path: &ZnodePath,
         found: Result<Option<Znode>, Denied>,
+        max_request_bytes: usize,
     ) -> Option<Result<Known, PostingError>> {
+        let limit = max_posting_bytes(max_request_bytes);
         match found {
             Ok(None) => None,
+            Ok(Some((data, _))) if data.len() > limit => {
+                Some(Err(PostingError::TooLarge { bytes: data.len(), limit }))
+            }
             Ok(Some((data, stat))) => {
                 Some(Posting::decode(&data).and_then(|posting| Known::new(path, posting, data, stat)))
             }
@@ -86,7 +91,7 @@ impl fmt::Debug for Known {
 /// What stands where a job could and cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Unreadable {
+pub struct SetAside {
     /// The znode.
     pub path: ZnodePath,
     /// What is wrong with it.
@@ -100,15 +105,15 @@ pub(super) enum Mark {
     Claimed(Arc<Known>),
     Released(Arc<Known>),
     Removed(Arc<Known>),
-    Unreadable(Unreadable),
+    SetAside(SetAside),
     /// It can be read and not be claimed, for as long as this is the last transaction that has changed it.
-    Unchangeable(Unreadable, i64),
+    Unchangeable(SetAside, i64),
 }
 
 /// What is not to be claimed.
 #[derive(Debug, Clone)]
 struct Aside {
-    found: Unreadable,
+    found: SetAside,
     /// As in [`Mark::Unchangeable`].
     mzxid: Option<i64>,
 }
@@ -120,7 +125,7 @@ pub(super) struct Seen {
     pub(super) names: BTreeMap<Box<str>, bool>,
     /// What was read this time: those that were not known.
     pub(super) read: HashMap<Box<str>, Arc<Known>>,
-    pub(super) unreadable: Vec<Unreadable>,
+    pub(super) aside: Vec<SetAside>,
 }
 
 /// A job, and whether it was claimed when it was last looked at.
@@ -135,7 +140,7 @@ pub(super) struct Cache {
     jobs: BTreeMap<Place, Slot>,
     places: HashMap<Box<str>, Place>,
     unclaimed: BTreeSet<Place>,
-    unreadable: BTreeMap<Box<str>, Aside>,
+    aside: BTreeMap<Box<str>, Aside>,
     /// What was done here since the listing that is under way was asked for, which may not show it.
     marks: Option<Vec<Mark>>,
     /// For each listener, the jobs that have changed since it was told last; `None` if they are too many to remember.
@@ -169,19 +174,19 @@ impl Cache {
         self.unclaimed.iter().filter_map(|place| self.jobs.get(place)).map(|slot| &slot.known)
     }
 
-    pub(super) fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
-        self.unreadable.values().map(|aside| &aside.found)
+    pub(super) fn all_aside(&self) -> impl Iterator<Item = &SetAside> {
+        self.aside.values().map(|aside| &aside.found)
     }
 
     /// What stands aside under this name.
-    pub(super) fn aside(&self, name: &str) -> Option<&Unreadable> {
-        self.unreadable.get(name).map(|aside| &aside.found)
+    pub(super) fn aside(&self, name: &str) -> Option<&SetAside> {
+        self.aside.get(name).map(|aside| &aside.found)
     }
 
-    /// Whether a listing says that this job, or something unreadable of its name, is on the board.
+    /// Whether a listing says that this job, or something of its name that is set aside, is on the board.
     pub(super) fn has(&self, job: &Known) -> bool {
         let name = job.path.name();
-        self.slot(name).is_some_and(|slot| slot.known.is_same(job)) || self.unreadable.contains_key(name)
+        self.slot(name).is_some_and(|slot| slot.known.is_same(job)) || self.aside.contains_key(name)
     }
 
     /// From here on, changes are remembered until [`Cache::ignore`].
@@ -234,8 +239,8 @@ impl Cache {
                     self.remove(known.path.name());
                 }
             }
-            Mark::Unreadable(unreadable) => self.set_aside(unreadable, None),
-            Mark::Unchangeable(unreadable, mzxid) => self.set_aside(unreadable, Some(mzxid)),
+            Mark::SetAside(aside) => self.set_aside(aside, None),
+            Mark::Unchangeable(aside, mzxid) => self.set_aside(aside, Some(mzxid)),
         }
     }
 
@@ -243,7 +248,7 @@ impl Cache {
         let place = slot.known.place();
         self.remove(&place.name);
         self.has_changed(&place.name);
-        self.unreadable.remove(&place.name);
+        self.aside.remove(&place.name);
         if !slot.is_claimed {
             self.unclaimed.insert(place.clone());
         }
@@ -259,16 +264,16 @@ impl Cache {
         }
     }
 
-    fn set_aside(&mut self, found: Unreadable, mzxid: Option<i64>) {
+    fn set_aside(&mut self, found: SetAside, mzxid: Option<i64>) {
         let name: Box<str> = found.path.name().into();
         self.remove(&name);
-        let Unreadable { path, reason } = &found;
-        let before = self.unreadable.get(&name);
+        let SetAside { path, reason } = &found;
+        let before = self.aside.get(&name);
         if before.is_none_or(|aside| aside.found != found) {
             warn!(%path, %reason, "set aside: it cannot be read as a job, or not be claimed");
         }
         let mzxid = mzxid.or(before.and_then(|aside| aside.mzxid));
-        self.unreadable.insert(name, Aside { found, mzxid });
+        self.aside.insert(name, Aside { found, mzxid });
     }
 
     /// From here on, what is done here is remembered until [`Cache::merge`] or [`Cache::drop_marks`].
@@ -283,13 +288,13 @@ impl Cache {
 
     /// Adopts a listing.
     pub(super) fn merge(&mut self, seen: Seen) {
-        let Seen { names, mut read, mut unreadable } = seen;
+        let Seen { names, mut read, mut aside } = seen;
         // What cannot be changed stays aside for as long as it is what it was.
-        for (name, aside) in &self.unreadable {
-            let is_same = |known: &Arc<Known>| aside.mzxid == Some(known.stat.mzxid);
+        for (name, before) in &self.aside {
+            let is_same = |known: &Arc<Known>| before.mzxid == Some(known.stat.mzxid);
             if read.get(name).is_some_and(is_same) {
                 read.remove(name);
-                unreadable.push(aside.found.clone());
+                aside.push(before.found.clone());
             }
         }
         let gone = self.places.keys().filter(|name| !names.contains_key(*name));
@@ -305,9 +310,9 @@ impl Cache {
                 self.insert(Slot { known, is_claimed: *is_claimed });
             }
         }
-        let still: BTreeSet<Box<str>> = unreadable.iter().map(|it| it.path.name().into()).collect();
-        unreadable.into_iter().for_each(|found| self.set_aside(found, None));
-        self.unreadable.retain(|name, _| still.contains(name));
+        let still: BTreeSet<Box<str>> = aside.iter().map(|it| it.path.name().into()).collect();
+        aside.into_iter().for_each(|found| self.set_aside(found, None));
+        self.aside.retain(|name, _| still.contains(name));
         self.marks.take().unwrap_or_default().into_iter().for_each(|mark| self.apply(mark));
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    cache::{Known, Mark, Unreadable},
+    cache::{Known, Mark, SetAside},
     error::BoardError,
     job::Job,
     posting::{self, PostingError},
@@ -31,7 +31,7 @@ pub struct Claim {
 pub(super) enum Denied {
     Taken,
     Gone,
-    Unreadable(PostingError),
+    SetAside(PostingError),
 }
 
 /// Tries to claim what is known as `known`. One request if that is still up to date.
@@ -80,20 +80,20 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
                 return Ok(Err(shared.set_aside(&known, PostingError::NotPermitted)));
             }
             error @ (backend::Error::TooLarge { .. } | backend::Error::Dropped { .. }) => {
-                let found = Unreadable {
+                let found = SetAside {
                     path: known.path.clone(),
                     reason: PostingError::Unchangeable(error.to_string()),
                 };
                 let reason = found.reason.clone();
                 shared.mark(Mark::Unchangeable(found, known.stat.mzxid));
-                return Ok(Err(Denied::Unreadable(reason)));
+                return Ok(Err(Denied::SetAside(reason)));
             }
             error => return Err(Error::from_backend(error, &known.path).into()),
         }
         is_fresh = true;
         let found = live.session.get(&known.path).await;
         let found = found.map_err(|error| Error::from_backend(error, &known.path))?;
-        match Known::read(&known.path, Ok(found)) {
+        match Known::read(&known.path, Ok(found), live.session.max_request_bytes()) {
             None => {
                 shared.mark(Mark::Removed(known));
                 return Ok(Err(Denied::Gone));
@@ -106,8 +106,8 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
 
 impl Shared {
     fn set_aside(&self, known: &Known, reason: PostingError) -> Denied {
-        self.mark(Mark::Unreadable(Unreadable { path: known.path.clone(), reason: reason.clone() }));
-        Denied::Unreadable(reason)
+        self.mark(Mark::SetAside(SetAside { path: known.path.clone(), reason: reason.clone() }));
+        Denied::SetAside(reason)
     }
 }
 
@@ -145,9 +145,9 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`BoardError::ClaimLost`] if the claim was lost before: then another worker may do it again.
-    /// [`BoardError::Touched`] if somebody has changed the posting meanwhile or put something below it: then the
-    /// claim is given back. [`BoardError::Unsettled`] if the session ended before the reply came.
+    /// [`BoardError::Lost`] if the claim was lost before: then another worker may do it again.
+    /// [`BoardError::Changed`] if somebody has changed the posting meanwhile or put something below it: then the
+    /// claim is given back. [`BoardError::OutcomeUnknown`] if the session ended before the reply came.
     ///
     /// # Cancel safety
     ///
@@ -162,7 +162,7 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`BoardError::ClaimLost`] if the claim was lost before. [`BoardError::Touched`] if somebody has changed the
+    /// [`BoardError::Lost`] if the claim was lost before. [`BoardError::Changed`] if somebody has changed the
     /// posting or removed it meanwhile; the claim is given back all the same.
     ///
     /// # Cancel safety
@@ -212,13 +212,13 @@ impl Claim {
             }
             Err(Unapplied::Overtaken) => {
                 job.shared().invalidate();
-                Err(BoardError::ClaimLost { job: name() })
+                Err(BoardError::Lost { job: name() })
             }
             Err(Unapplied::Refused { index: 0, error: backend::Error::NodeExists }) => {
                 Err(BoardError::TrashTaken { job: name(), trash: moves_to.unwrap_or_default() })
             }
-            Err(Unapplied::Refused { error: reason, .. }) => Err(BoardError::Touched { job: name(), reason }),
-            Err(Unapplied::Unknown(_)) => Err(BoardError::Unsettled { job: name() }),
+            Err(Unapplied::Refused { error: reason, .. }) => Err(BoardError::Changed { job: name(), reason }),
+            Err(Unapplied::Unknown(_)) => Err(BoardError::OutcomeUnknown { job: name(), uuid: job.uuid() }),
             Err(Unapplied::Failed(error)) => Err(Error::from_backend(error, job.path()).into()),
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    cache::{Known, Seen, Unreadable},
+    cache::{Known, Seen, SetAside},
     layout::Child,
     posting::PostingError,
     shared::Shared,
@@ -59,7 +59,7 @@ impl Contents for Driver {
                     // A claim has changed it that is over by now.
                     (Some(slot), _) => !slot.is_claimed || *is_claimed,
                     (None, Some(found)) if !occasion.is_wanted && !from_scratch => {
-                        seen.unreadable.push(found.clone());
+                        seen.aside.push(found.clone());
                         true
                     }
                     (None, _) => false,
@@ -72,11 +72,11 @@ impl Contents for Driver {
         };
         let found = read_each(&*live.session, &unknown, &shared.sizes).await?;
         for (path, found) in unknown.iter().zip(found) {
-            match Known::read(path, found) {
+            match Known::read(path, found, live.session.max_request_bytes()) {
                 Some(Ok(known)) => {
                     seen.read.insert(path.name().into(), Arc::new(known));
                 }
-                Some(Err(reason)) => seen.unreadable.push(Unreadable { path: path.clone(), reason }),
+                Some(Err(reason)) => seen.aside.push(SetAside { path: path.clone(), reason }),
                 None => {}
             }
         }
@@ -103,7 +103,7 @@ fn sort_out(shared: &Shared, names: &[String]) -> Seen {
             Child::Lock(job) => drop(locked.insert(job)),
             Child::Odd => {
                 let path = shared.layout.board.join(name).ok();
-                seen.unreadable.extend(path.map(|path| Unreadable { path, reason: PostingError::Name }));
+                seen.aside.extend(path.map(|path| SetAside { path, reason: PostingError::Name }));
             }
             Child::Foreign => {}
         }

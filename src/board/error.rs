@@ -28,11 +28,13 @@ pub enum BoardError {
         /// What the server said.
         reason: String,
     },
-    /// The details of a job to post are not a JSON object. Put them into one.
-    #[error("the details of job `{name}` are not a JSON object")]
+    /// The details of a job to post cannot be written as a JSON object. Nothing was sent.
+    #[error("the details of job `{name}` cannot be written as a JSON object: {reason}")]
     Details {
         /// The name of the job.
         name: String,
+        /// What is wrong with them.
+        reason: String,
     },
     /// A job to post exceeds [`MAX_POSTING_BYTES`](super::MAX_POSTING_BYTES). Nothing was sent.
     #[error("job `{name}` cannot be posted: {reason}")]
@@ -42,26 +44,18 @@ pub enum BoardError {
         /// Its size, and the limit.
         reason: PostingError,
     },
-    /// The session ended before the reply to a post came: the job is on the board, or was, or never will be. Look
-    /// for this uuid before posting again.
-    #[error("whether job {uuid} was posted is unknown: the session ended before the reply came")]
-    Unknown {
-        /// The uuid of the job.
-        uuid: Uuid,
-    },
-    /// The job was posted, and was off the board before its path was known: some worker was quick. Nothing is to
-    /// be done.
+    /// The job was posted, and was off the board before its path was known: a worker was quick. Nothing is to be done.
     #[error("job {uuid} was posted and is off the board already")]
     PostedAndGone {
         /// The uuid of the job.
         uuid: Uuid,
     },
-    /// Somebody else has claimed the job. Take another.
-    #[error("job `{job}` is claimed by {}", owner.as_deref().unwrap_or("somebody else"))]
+    /// Another process has claimed the job. Take another.
+    #[error("job `{job}` is claimed by {}", owner.as_deref().unwrap_or("another process"))]
     Unclaimable {
         /// The job.
         job: String,
-        /// Who has it; `None` if nobody had it any more when that was looked up.
+        /// Who has it; `None` if it was not claimed any more when that was looked up.
         owner: Option<String>,
     },
     /// The job is off the board: done or given up, or its folder removed. Take another.
@@ -70,9 +64,9 @@ pub enum BoardError {
         /// The job.
         job: String,
     },
-    /// The posting has become one that cannot be read. Somebody has to mend it.
-    #[error("the posting at `{job}` cannot be read: {reason}")]
-    Unreadable {
+    /// The posting cannot be read as a job, or not be claimed. An operator has to mend it.
+    #[error("the posting at `{job}` is set aside: {reason}")]
+    SetAside {
         /// The job.
         job: String,
         /// What is wrong with it.
@@ -80,14 +74,14 @@ pub enum BoardError {
     },
     /// The claim was lost before: nothing was done, and another worker may have the job.
     #[error("the claim of job `{job}` was lost: another worker may have it")]
-    ClaimLost {
+    Lost {
         /// The job.
         job: String,
     },
-    /// Somebody changed or removed the posting of a claimed job, or put something below it. Nothing was done, and
-    /// the claim is given back.
+    /// The posting of a claimed job was changed or removed, or something was put below it, by another process or an
+    /// operator. Nothing was done, and the claim is given back.
     #[error("job `{job}` could not be taken off the board: {reason}")]
-    Touched {
+    Changed {
         /// The job.
         job: String,
         /// What stands in the way.
@@ -101,13 +95,15 @@ pub enum BoardError {
         /// What is in the way.
         trash: String,
     },
-    /// The session ended before the reply came: the job is off the board, or it is there for others to claim.
-    #[error(
-        "whether job `{job}` was taken off the board is unknown: the session ended before the reply came"
-    )]
-    Unsettled {
-        /// The job.
+    /// The session ended before the reply came. Of a post: the job is on the board, or was, or never will be; look for
+    /// its uuid before posting it again. Of the end of a claim: the job is off the board, or it is there for others to
+    /// claim.
+    #[error("the session ended before the reply came: what became of job `{job}` is unknown")]
+    OutcomeUnknown {
+        /// The job: its path, or before it has one its name.
         job: String,
+        /// Its uuid, if it has one.
+        uuid: Option<Uuid>,
     },
     /// TaskFlow knows no entities but conductors.
     #[error("`{}` is no kind of entity: a board registers conductors", kind.escape_debug())]
@@ -123,8 +119,7 @@ pub enum BoardError {
         /// What is wrong with it.
         reason: crate::backend::path::PathError,
     },
-    /// Another live session has registered that name. If it is that of a process that died, it ends with its
-    /// session.
+    /// Another live session has registered that name. If its process has died, it ends with the session.
     #[error("an entity `{name}` is registered by another session")]
     EntityTaken {
         /// The name.
@@ -136,18 +131,34 @@ pub enum BoardError {
         /// The path of the board.
         board: String,
     },
-    /// What befalls the whole service: see [`Error`].
+    /// An error of the whole service: see [`Error`].
     #[error(transparent)]
     Service(#[from] Error),
 }
 
 impl BoardError {
-    /// Whether a claim could not be ended because the job is another worker's by now, or may be: nothing is to be
-    /// mended, go on with the next one.
-    pub const fn means_lost(&self) -> bool {
+    /// Whether trying again later may help, with nothing changed by an operator.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            BoardError::Service(error) => error.is_transient(),
+            BoardError::EntityTaken { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the job may be another worker's by now, or done: go on with the next one.
+    pub const fn may_be_lost(&self) -> bool {
+        use crate::backend::Error::{BadVersion, NoNode};
         matches!(
             self,
-            BoardError::ClaimLost { .. } | BoardError::Unsettled { .. } | BoardError::Touched { .. }
+            BoardError::Lost { .. }
+                | BoardError::OutcomeUnknown { .. }
+                | BoardError::Changed { reason: BadVersion | NoNode, .. }
         )
+    }
+
+    /// Whether the board or its coordinator is closed.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self, BoardError::Closed { .. } | BoardError::Service(Error::Closed { .. }))
     }
 }

@@ -3,12 +3,13 @@
 use std::{
     borrow::Cow,
     fmt,
+    hash::{Hash, Hasher},
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -30,7 +31,8 @@ pub struct Job {
 }
 
 /// Where a job stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum JobState {
     /// It waits for somebody.
     Unclaimed,
@@ -93,6 +95,15 @@ impl Job {
         self.posting().details()
     }
 
+    /// What the poster has to say about the work, as a value of the caller's own type.
+    ///
+    /// # Errors
+    ///
+    /// What serde says if it is none.
+    pub fn details_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(self.details())
+    }
+
     /// All that is written about it.
     pub fn posting(&self) -> &Posting {
         let decode = || Posting::decode(&self.known.data).expect("it was decoded when it was read");
@@ -115,7 +126,7 @@ impl Job {
         wall_clock(self.known.stat.modified_ms)
     }
 
-    /// Waits until the job is off the board, at most for `patience`. Returns whether it is.
+    /// Waits until the job is off the board: done, or given up for good.
     ///
     /// # Errors
     ///
@@ -124,12 +135,23 @@ impl Job {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn wait(&self, patience: Duration) -> Result<bool, BoardError> {
-        let is_gone = |shared: &Shared| (!shared.cache().has(&self.known)).then_some(());
-        match timeout(patience, self.shared().until(is_gone)).await {
-            Ok(gone) => gone.map(|()| true),
-            Err(_) => Ok(false),
-        }
+    pub async fn wait_for_end(&self) -> Result<(), BoardError> {
+        self.shared().until(|shared| (!shared.cache().has(&self.known)).then_some(())).await
+    }
+}
+
+/// Whether both are the same posting, not two that had one name after another.
+impl PartialEq for Job {
+    fn eq(&self, other: &Self) -> bool {
+        self.known.is_same(&other.known)
+    }
+}
+
+impl Eq for Job {}
+
+impl Hash for Job {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.path(), self.known.stat.czxid).hash(state);
     }
 }
 

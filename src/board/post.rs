@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tracing::debug;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use super::{
     error::BoardError,
     job::Job,
     layout::Child,
-    posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
+    posting::{Posting, PostingError, Priority, max_posting_bytes},
     shared::{Handle, Shared},
 };
 use crate::{
@@ -35,6 +36,8 @@ pub struct Post {
     handle: Arc<Handle>,
     uuid: Option<Uuid>,
     posting: Posting,
+    /// As JSON.
+    details: Result<Value, String>,
 }
 
 impl Post {
@@ -46,12 +49,12 @@ impl Post {
             details: Value::Null,
             book: None,
         };
-        Post { handle, uuid: None, posting }
+        Post { handle, uuid: None, posting, details: Ok(Value::Null) }
     }
 
-    /// What the worker has to know: a JSON object. Without it, an empty one.
-    pub fn details(mut self, details: impl Into<Value>) -> Self {
-        self.posting.details = details.into();
+    /// What the worker has to know: anything that is a JSON object, such as a struct or a map. Without it, an empty one.
+    pub fn details(mut self, details: impl Serialize) -> Self {
+        self.details = serde_json::to_value(details).map_err(|error| error.to_string());
         self
     }
 
@@ -75,17 +78,20 @@ impl Post {
     }
 
     async fn run(self) -> Result<Job, BoardError> {
-        let Post { handle, uuid, mut posting } = self;
+        let Post { handle, uuid, mut posting, details } = self;
         let uuid = uuid.unwrap_or_else(|| handle.shared.leases.random().uuid());
         posting.uuid = Value::String(uuid.to_string());
-        match &posting.details {
-            Value::Object(_) => {}
-            Value::Null => posting.details = Map::new().into(),
-            _ => return Err(BoardError::Details { name: posting.name().into_owned() }),
-        }
+        let refused = |reason| BoardError::Details { name: posting.name().into_owned(), reason };
+        let details = match details.map_err(refused)? {
+            Value::Null => Map::new().into(),
+            details @ Value::Object(_) => details,
+            other => return Err(refused(format!("it is {other}"))),
+        };
+        posting.details = details;
         let data = posting.encode();
-        if data.len() > MAX_POSTING_BYTES {
-            let reason = PostingError::TooLarge { bytes: data.len() };
+        let limit = max_posting_bytes(handle.shared.leases.access().max_request_bytes());
+        if data.len() > limit {
+            let reason = PostingError::TooLarge { bytes: data.len(), limit };
             return Err(BoardError::TooLarge { name: posting.name().into_owned(), reason });
         }
         handle.shared.run("post", create(handle.clone(), uuid, posting, data)).await?
@@ -121,7 +127,7 @@ async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>
         Err(Unapplied::Refused { error, .. } | Unapplied::Failed(error)) => {
             return Err(Error::from_backend(error, &shared.layout.board).into());
         }
-        Err(Unapplied::Overtaken | Unapplied::Unknown(_)) => return Err(BoardError::Unknown { uuid }),
+        Err(Unapplied::Overtaken | Unapplied::Unknown(_)) => return Err(unknown(&posting)),
     };
     let known = match applied.created(0) {
         Some(path) => {
@@ -139,13 +145,17 @@ async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>
             Ok(Some(known)) => known,
             Ok(None) => return Err(BoardError::PostedAndGone { uuid }),
             // It was posted: whoever took this for a refusal would post it again.
-            Err(_) => return Err(BoardError::Unknown { uuid }),
+            Err(_) => return Err(unknown(&posting)),
         },
     };
     let known = Arc::new(known);
     debug!(job = %known.path, "posted");
     shared.mark(Mark::Posted(known.clone()));
     Ok(Job::new(known, false, handle))
+}
+
+fn unknown(posting: &Posting) -> BoardError {
+    BoardError::OutcomeUnknown { job: posting.name().into_owned(), uuid: posting.parsed_uuid() }
 }
 
 /// The job that was created by this transaction, if it is still there; in whatever session.
@@ -165,7 +175,7 @@ async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardEr
                     matches!(found, Ok(Some((_, stat))) if stat.czxid == czxid)
                 };
                 let ours = paths.iter().zip(found).find(|(_, found)| is_ours(found));
-                Ok(ours.and_then(|(path, found)| Known::read(path, found)?.ok()))
+                Ok(ours.and_then(|(path, found)| Known::read(path, found, live.session.max_request_bytes())?.ok()))
             })
         }
     });

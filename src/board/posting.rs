@@ -4,18 +4,26 @@
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::python_json::{from_python_json, to_python_json};
+use crate::backend::MAX_REQUEST_BYTES;
 
-/// Largest posting that is posted or claimed, in bytes: a claim writes it again, beside the lock, in one request
-/// that has to stay below [`MAX_REQUEST_BYTES`](crate::backend::MAX_REQUEST_BYTES).
+/// Largest posting that is posted or claimed, in bytes, unless
+/// [`Config::max_request_bytes`](crate::Config::max_request_bytes) says otherwise: a claim writes it again, beside the
+/// lock, in one request that has to stay below [`MAX_REQUEST_BYTES`].
 pub const MAX_POSTING_BYTES: usize = 1_000_000;
 
+/// The largest posting where a request has at most so many bytes.
+pub(super) const fn max_posting_bytes(max_request_bytes: usize) -> usize {
+    max_request_bytes.saturating_sub(MAX_REQUEST_BYTES - MAX_POSTING_BYTES)
+}
+
 /// How urgent a job is. Ordered: a higher priority is greater.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Priority {
     /// After everything else.
     VeryLow,
@@ -77,11 +85,13 @@ pub enum PostingError {
     /// A priority that is none.
     #[error("its priority is {0}")]
     Priority(String),
-    /// More than [`MAX_POSTING_BYTES`]: it could not be claimed.
-    #[error("its {bytes} bytes exceed the limit of {MAX_POSTING_BYTES}")]
+    /// It could not be claimed.
+    #[error("its {bytes} bytes exceed the limit of {limit}")]
     TooLarge {
         /// The size of the posting.
         bytes: usize,
+        /// The limit: [`MAX_POSTING_BYTES`], or less or more with other servers.
+        limit: usize,
     },
     /// A name that starts like that of a job and goes on as none does.
     #[error("its name has no number")]
@@ -115,9 +125,6 @@ impl Posting {
     ///
     /// [`PostingError`] if it is none.
     pub fn decode(data: &[u8]) -> Result<Self, PostingError> {
-        if data.len() > MAX_POSTING_BYTES {
-            return Err(PostingError::TooLarge { bytes: data.len() });
-        }
         let Value::Object(mut map) = from_python_json(data).map_err(PostingError::Json)? else {
             return Err(PostingError::NotAnObject);
         };
@@ -237,8 +244,6 @@ mod tests {
             let text = format!(r#"{{"uuid": 1, "name": 1, "priority": {bad}}}"#);
             assert!(matches!(read(&text), Err(PostingError::Priority(_))), "{bad}");
         }
-        let large = format!(r#"{{"uuid": 1, "name": "{}"}}"#, "x".repeat(MAX_POSTING_BYTES));
-        assert!(matches!(read(&large), Err(PostingError::TooLarge { .. })));
     }
 
     #[test]

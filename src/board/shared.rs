@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    cache::{Cache, Known, Mark},
+    cache::{Cache, Mark},
     entity::Entities,
     error::BoardError,
     layout::Layout,
@@ -112,7 +112,7 @@ impl Shared {
 
     /// An error of the service as one of this board.
     pub(super) fn service(&self, error: Error) -> BoardError {
-        if matches!(error, Error::Closed { .. }) { self.closed_error() } else { error.into() }
+        if error.is_closed() { self.closed_error() } else { error.into() }
     }
 
     /// Why no listing came.
@@ -175,7 +175,10 @@ impl Shared {
     }
 
     /// Waits until `probe` finds something in what is known. Has the board listed meanwhile whenever it has changed.
-    pub(super) async fn until<T>(&self, probe: impl Fn(&Shared) -> Option<T>) -> Result<T, BoardError> {
+    pub(super) async fn until<T>(
+        &self,
+        mut probe: impl FnMut(&Shared) -> Option<T>,
+    ) -> Result<T, BoardError> {
         let _asking = self.listing.ask();
         self.listing.until(|| probe(self)).await.map_err(|stopped| self.stopped(stopped))
     }
@@ -201,14 +204,9 @@ impl Shared {
         self.listing.note_local_change();
     }
 
-    /// One of the first unclaimed jobs of the highest priority there is: the first of all, unless there are rivals.
-    pub(super) fn choose(&self) -> Option<Arc<Known>> {
-        let width = self.rivals().width();
-        let cache = self.cache();
-        let first = cache.unclaimed().next()?;
-        let alike = cache.unclaimed().take(width).take_while(|it| it.priority == first.priority);
-        let alike: Vec<_> = alike.collect();
-        Some(Arc::clone(alike[self.leases.random().below(alike.len())]))
+    /// Among how many jobs to choose.
+    pub(super) fn width(&self) -> usize {
+        self.rivals().width()
     }
 
     /// Takes note of whether what was chosen was still to be had.

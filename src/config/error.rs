@@ -39,7 +39,7 @@ pub enum ConfigError {
     /// The member id cannot be the name of a znode.
     #[error(transparent)]
     MemberId(#[from] MemberIdError),
-    /// Heartbeat, lease and margin do not fit the session timeout.
+    /// Heartbeat, heartbeat validity and margin do not fit the session timeout.
     #[error(transparent)]
     Timing(#[from] TimingError),
 }

@@ -67,7 +67,7 @@ impl TryFrom<String> for Config {
 }
 
 /// Sets what the option `name` of a URL stands for.
-fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
+pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
     let target = match name {
         "timeout" => {
             // Python peers of the fleet refuse anything but whole seconds in this one.
@@ -77,7 +77,7 @@ fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError
             Target::Duration("timeout", &mut config.session_timeout)
         }
         "heartbeat" => Target::Derived("heartbeat", &mut config.heartbeat),
-        "lease" => Target::Derived("lease", &mut config.lease),
+        "lease" => Target::Derived("lease", &mut config.heartbeat_validity),
         "margin" => Target::Derived("margin", &mut config.margin),
         "server_tick" => Target::Duration("server_tick", &mut config.server_tick),
         "membership_check" => Target::Duration("membership_check", &mut config.membership_check),
@@ -88,6 +88,7 @@ fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError
         "member_id" => Target::MaybeText(&mut config.member_id),
         "label" => Target::Label(&mut config.label),
         "replicas" => Target::Number(&mut config.replicas),
+        "max_request_bytes" => Target::Bytes(&mut config.max_request_bytes),
         "randomize_hosts" => {
             Target::Only("randomize_hosts", true, "true: the hosts are always tried in random order")
         }
@@ -106,6 +107,7 @@ enum Target<'a> {
     MaybeText(&'a mut Option<String>),
     Label(&'a mut Label),
     Number(&'a mut u32),
+    Bytes(&'a mut usize),
     /// Nothing to choose: the one value that is allowed, and why.
     Only(&'static str, bool, &'static str),
 }
@@ -122,6 +124,9 @@ impl Target<'_> {
             }
             Target::Number(target) => {
                 *target = value.parse().map_err(|_| bad("replicas", value, "a whole number"))?;
+            }
+            Target::Bytes(target) => {
+                *target = value.parse().map_err(|_| bad("max_request_bytes", value, "a whole number"))?;
             }
             Target::Only(name, allowed, expected) => {
                 if truth(value) != Some(allowed) {

@@ -10,7 +10,9 @@
 //! nothing but a scheme (there it means localhost), an empty or odd host, and an `@` after the hosts, which
 //! shows that the password contains one of `/?#` and that its beginning would pass for a host.
 
-use std::{fmt, net::Ipv6Addr};
+use std::{borrow::Cow, fmt, net::Ipv6Addr};
+
+use percent_encoding::percent_decode_str;
 
 use super::error::ConfigError;
 
@@ -168,26 +170,10 @@ fn host_and_port(text: &str) -> Result<String, ConfigError> {
 
 /// Undoes the escapes of a query as Python does: `+` is a space, and a `%` without two digits is itself.
 fn decode(text: &str) -> Result<String, ConfigError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let escaped = match rest {
-            [b'%', high, low, ..] => hex(*high).zip(hex(*low)),
-            _ => None,
-        };
-        match escaped {
-            Some((high, low)) => {
-                bytes.push(high << 4 | low);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(if *first == b'+' { b' ' } else { *first });
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes)
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded
+        .map(Cow::into_owned)
         .map_err(|_| bad("options", "one of them is no UTF-8 once its escapes are decoded"))
 }
 
@@ -260,7 +246,12 @@ mod tests {
         let options = parse("zookeeper://h?a=x%2Fy%c3%a9+z&b&c=&&d=1=2&a=%zz%4").unwrap().options;
         let expected = [("a", "x/yé z"), ("b", ""), ("c", ""), ("d", "1=2"), ("a", "%zz%4")];
         assert_eq!(options, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!(part("zookeeper://h?a=%ff"), "options");
+        let odd = parse("zookeeper://h?a=%&b=%%41&c=%4+1&d=%2B%2b%00&%61=%25+").unwrap().options;
+        let expected = [("a", "%"), ("b", "%A"), ("c", "%4 1"), ("d", "++\0"), ("a", "% ")];
+        assert_eq!(odd, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        for bad in ["%ff", "%C3", "x%e9y"] {
+            assert_eq!(part(&format!("zookeeper://h?a={bad}")), "options", "{bad}");
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::{
     backend::path::PathError,
     error::Error,
     group::{
-        Behind, Group, View,
+        Group, View,
+        behind::Behind,
         driver::{Driver, Places},
         engine::{Engine, Settings},
         member::{Ours, Payload, Process},

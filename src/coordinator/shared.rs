@@ -1,7 +1,7 @@
 //! [`Shared`]: what all handles of a coordinator share.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -21,7 +21,7 @@ pub(super) struct Shared {
     /// `None` where there is nobody to share with.
     pub(super) backing: Option<Backing>,
     /// `None` once it is shut down or dropped: then nothing is joined any more.
-    pub(super) groups: Mutex<Option<HashMap<String, Entry>>>,
+    pub(super) groups: Mutex<Option<BTreeMap<String, Entry>>>,
     pub(super) tasks: Arc<Tasks>,
     /// Whether the backend was told of the end, once all has ended. Held by the call that sees to it.
     pub(super) end: tokio::sync::Mutex<Option<bool>>,
@@ -62,7 +62,7 @@ impl Default for Options {
 }
 
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<HashMap<String, Entry>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<String, Entry>>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -77,6 +77,7 @@ impl Shared {
         let groups = self.take_groups();
         let Some(backing) = &self.backing else {
             groups.iter().for_each(Group::start_leaving);
+            self.tasks.cancel();
             return true;
         };
         let limit = backing.keeper.close_timeout();
@@ -96,5 +97,17 @@ impl Shared {
         let ended = self.tasks.shutdown(limit).await;
         info!(member = %self.me, told, "shut down");
         told && closed && ended
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let groups = self.take_groups();
+        self.tasks.cancel();
+        match &self.backing {
+            Some(backing) => backing.keeper.cancel(),
+            // There is no task that would end them.
+            None => groups.iter().for_each(Group::start_leaving),
+        }
     }
 }

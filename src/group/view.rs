@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::member::Member;
 use crate::{
     error::Error,
@@ -31,7 +33,8 @@ pub struct View {
 }
 
 /// Where a member stands in its group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Standing {
     /// On the way in: its znode is not in the group, or has not been seen there yet, or the membership has yet

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::{
-    FencingToken, LOCK_VERSION, Lease,
+    LOCK_VERSION, Lease,
     guard::{Around, LeaseGuard},
     registry::Leases,
 };
@@ -15,6 +15,7 @@ use crate::{
         Live,
         commit::{Applied, Evidence, Unapplied, Verdict},
     },
+    token::FencingToken,
 };
 
 /// What a lease is asked for with.
@@ -66,7 +67,7 @@ impl Leases {
             Applied::Seen(None) => return Err(Unapplied::Overtaken),
         };
         let validity = live.validity_of(&lock, LOCK_VERSION);
-        let token = FencingToken::of(&stat);
+        let token = FencingToken::new(stat.czxid);
         debug!(%lock, %token, "taken");
         let guard = LeaseGuard::new(Lease::new(live.clone(), validity, lock, token, subject), registered);
         guard.confirmed().await?;

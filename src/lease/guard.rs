@@ -5,12 +5,13 @@ use std::{fmt, time::Duration};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::{FencingToken, LOCK_VERSION, Lease, registry::Registered};
+use super::{LOCK_VERSION, Lease, registry::Registered};
 use crate::{
     backend::{Op, Znode, path::ZnodePath},
     backoff::Backoff,
     error::Error,
     session::commit::{Applied, Evidence, Unapplied, Verdict},
+    token::FencingToken,
 };
 
 /// The operations around those on the lock.
@@ -126,7 +127,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 impl Lease {
     fn is_ours(&self, found: Option<&Znode>) -> bool {
         found.is_some_and(|(_, stat)| {
-            stat.ephemeral_owner == Some(self.session_id()) && FencingToken::of(stat) == self.token()
+            stat.ephemeral_owner == Some(self.session_id()) && FencingToken::new(stat.czxid) == self.token()
         })
     }
 

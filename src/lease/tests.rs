@@ -82,6 +82,10 @@ impl Bench {
         Around { before: Vec::new(), after: vec![Op::delete(&path("/thing"), Some(version))] }
     }
 
+    async fn observe_deletion_of_lock(&self) {
+        self.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
+    }
+
     fn lose_next(&self, lost: LostReply) {
         self.faults.lose_nth_write(self.faults.calls().writes + 1, lost);
     }
@@ -318,4 +322,28 @@ async fn however_many_leases_there_are_the_session_is_kept() {
     bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
     timeout(T, guard.lease().lost()).await.expect("a heartbeat finds it");
     assert!(validities.iter().all(Validity::is_valid));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_under_a_lease_is_written_while_it_is_held_and_never_after() {
+    let bench = Bench::new().await;
+    let (guard, _) = bench.take().await.unwrap();
+    let lease = guard.lease().clone();
+    let note = |version| vec![Op::set(&path("/ns"), "x", Some(version))];
+    let done = lease.commit(note(0)).await.unwrap();
+    assert!(matches!(done[..], [backend::Done::Set(_)]), "{done:?}");
+    let refused = lease.commit(note(0)).await.unwrap_err();
+    assert_eq!(refused, LeaseError::Refused { index: 0, error: backend::Error::BadVersion });
+    bench.lose_next(LostReply::AfterApplying);
+    let unknown = lease.commit(note(1)).await.unwrap_err();
+    assert!(matches!(unknown, LeaseError::OutcomeUnknown(_)), "{unknown}");
+    assert_eq!(bench.version("/ns").await, Some(2));
+    // Deleted by an operator: the store refuses it before any heartbeat has told this process.
+    bench.observe_deletion_of_lock().await;
+    let lost = lease.commit(note(2)).await.unwrap_err();
+    assert_eq!(lost, LeaseError::Lost(LeaseLost { lock: "/thing.lock".into() }));
+    bench.memory.expire(lease.session_id());
+    lease.lost().await;
+    assert!(matches!(lease.commit(note(2)).await, Err(LeaseError::Lost(_))));
+    assert_eq!(bench.version("/ns").await, Some(2));
 }

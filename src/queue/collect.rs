@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::{
@@ -51,6 +52,24 @@ impl Finished {
         self.value.result()
     }
 
+    /// What was put, as a value of the caller's own type.
+    ///
+    /// # Errors
+    ///
+    /// What serde says if it is none.
+    pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        self.value.payload_as()
+    }
+
+    /// What [`Delivery::done`](super::Delivery::done) was told, as a value of the caller's own type.
+    ///
+    /// # Errors
+    ///
+    /// What serde says if it is none, or if it has no result.
+    pub fn result_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(self.result().unwrap_or(&Json::Null))
+    }
+
     /// What [`Delivery::fail`](super::Delivery::fail) was told.
     pub fn error(&self) -> Option<&str> {
         self.value.error()
@@ -98,7 +117,7 @@ impl Collected {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Unknown`] if the session ended meanwhile: some may have been taken out. [`QueueError::Service`].
+    /// [`QueueError::OutcomeUnknown`] if the session ended meanwhile: some may have been taken out. [`QueueError::Service`].
     ///
     /// # Cancel safety
     ///
@@ -106,7 +125,7 @@ impl Collected {
     pub async fn confirm(self) -> Result<Vec<Finished>, QueueError> {
         let Collected { handle, results } = self;
         let shared = handle.shared.clone();
-        handle.shared.leases.run("confirm", confirm(shared, results)).await?
+        handle.shared.run("confirm", confirm(shared, results)).await?
     }
 }
 
@@ -135,7 +154,7 @@ impl fmt::Debug for Collected {
 
 async fn confirm(shared: Arc<Shared>, results: Vec<Finished>) -> Result<Vec<Finished>, QueueError> {
     let done = &shared.layout().done;
-    let live = shared.leases.access().live().await?;
+    let live = shared.live().await?;
     let mut confirmed = Vec::with_capacity(results.len());
     for batch in results.chunks(DELETED_AT_ONCE) {
         let mut batch = batch.to_vec();
@@ -160,7 +179,7 @@ pub(super) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Re
         let (results, mut watch) = match read(shared, &shared.layout().done, max).await {
             // A caller that waits does so for the store as well.
             Err(Error::Unreachable { .. }) if waits => continue,
-            read => read?,
+            read => read.map_err(|error| shared.service(error))?,
         };
         if !results.is_empty() || !waits {
             return Ok(Collected { handle: handle.clone(), results });
@@ -201,8 +220,8 @@ async fn read(shared: &Arc<Shared>, folder: &ZnodePath, max: usize) -> Result<(V
 
 /// All dead letters, oldest first.
 pub(super) async fn dead_letters(shared: &Arc<Shared>) -> Result<Vec<Finished>, QueueError> {
-    let (letters, _) = read(shared, &shared.layout().dead, usize::MAX).await?;
-    Ok(letters)
+    let read = read(shared, &shared.layout().dead, usize::MAX).await;
+    Ok(read.map_err(|error| shared.service(error))?.0)
 }
 
 /// Removes a dead letter, for another life in `unowned` if it `revives`. Whether it was there.
@@ -211,7 +230,7 @@ pub(super) async fn end_letter(
     letter: Finished,
     revives: bool,
 ) -> Result<bool, QueueError> {
-    let live = shared.leases.access().live().await?;
+    let live = shared.live().await?;
     let (entry, dead) = (&letter.entry, &shared.layout().dead);
     let ops = if revives {
         shared.moves.revive(entry, letter.version, &letter.value)

@@ -102,7 +102,7 @@ impl OwnedEntry {
         if let Applied::Seen(_) = applied {
             let claim = value.claim().unwrap_or_default();
             if shared.find(&live, &shared.layout().done, &entry, claim).await.is_none() {
-                return Err(QueueError::Unknown { path: path.to_string() });
+                return Err(QueueError::OutcomeUnknown { path: path.to_string() });
             }
         }
         shared.ended.notify_one();
@@ -125,7 +125,7 @@ impl OwnedEntry {
     async fn finish(&mut self, ops: Around, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
         let lost = self.lost();
         let guard = self.guard.take().expect("it goes only when the delivery ends");
-        match guard.finish(ops, evidence).await? {
+        match guard.finish(ops, evidence).await.map_err(|error| self.shared.service(error))? {
             Ok(applied) => Ok(applied),
             Err(
                 Unapplied::Overtaken | Unapplied::Refused { index: DELETED, error: backend::Error::NoNode },
@@ -137,7 +137,7 @@ impl OwnedEntry {
 
 /// As JSON.
 pub(super) fn to_json(value: impl Serialize) -> Result<Json, QueueError> {
-    serde_json::to_value(value).map_err(|error| QueueError::Payload(error.to_string()))
+    serde_json::to_value(value).map_err(|error| QueueError::Payload { reason: error.to_string() })
 }
 
 impl Delivery {
@@ -165,10 +165,7 @@ impl Delivery {
     ///
     /// What serde says if it is none.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        match self.payload() {
-            Some(payload) => T::deserialize(payload),
-            None => serde_json::from_slice(self.raw()),
-        }
+        self.value.payload_as()
     }
 
     /// The value as it lay in the store when it was taken, to the byte.
@@ -197,7 +194,7 @@ impl Delivery {
     /// # Errors
     ///
     /// [`QueueError::Lost`] if it is no longer this worker's, [`QueueError::TooLarge`], [`QueueError::Payload`],
-    /// [`QueueError::Unknown`], [`QueueError::Service`].
+    /// [`QueueError::OutcomeUnknown`], [`QueueError::Service`].
     ///
     /// # Cancel safety
     ///
@@ -220,7 +217,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`QueueError::Lost`] if it is no longer this worker's, [`QueueError::Unknown`] if that cannot be known; else
+    /// [`QueueError::Lost`] if it is no longer this worker's, [`QueueError::OutcomeUnknown`] if that cannot be known; else
     /// it is given back: [`QueueError::TooLarge`], [`QueueError::Payload`], [`QueueError::Service`].
     ///
     /// # Cancel safety
@@ -276,7 +273,7 @@ impl Delivery {
         name: &'static str,
         work: impl Future<Output = Result<T, QueueError>> + Send + 'static,
     ) -> Result<T, QueueError> {
-        self.handle.shared.leases.run(name, work).await?
+        self.handle.shared.run(name, work).await?
     }
 }
 

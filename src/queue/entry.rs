@@ -26,7 +26,7 @@ pub const MAX_LABEL_BYTES: usize = 200;
 /// let early: Entry = "entry-100-taxi:42-0000000003".parse()?;
 /// assert!(urgent < early);
 /// assert_eq!((urgent.priority(), urgent.label(), urgent.sequence()), (900, "taxi:42", 7));
-/// # Ok::<(), apportion::queue::OddName>(())
+/// # Ok::<(), apportion::queue::InvalidEntryName>(())
 /// ```
 #[derive(Clone)]
 pub struct Entry {
@@ -39,7 +39,7 @@ pub struct Entry {
 /// A name that is none of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not of the form `entry-100-label-0000000000`", .0.escape_debug())]
-pub struct OddName(pub String);
+pub struct InvalidEntryName(pub String);
 
 /// What is wrong with a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,10 +113,10 @@ pub(crate) fn check_label(label: &str) -> Result<(), LabelError> {
 }
 
 impl FromStr for Entry {
-    type Err = OddName;
+    type Err = InvalidEntryName;
 
-    fn from_str(name: &str) -> Result<Self, OddName> {
-        parse(name).ok_or_else(|| OddName(name.into()))
+    fn from_str(name: &str) -> Result<Self, InvalidEntryName> {
+        parse(name).ok_or_else(|| InvalidEntryName(name.into()))
     }
 }
 
@@ -241,7 +241,7 @@ mod tests {
             "Entry-100-d-0000000001",
             "claims",
         ] {
-            assert_eq!(name.parse::<Entry>(), Err(OddName(name.into())));
+            assert_eq!(name.parse::<Entry>(), Err(InvalidEntryName(name.into())));
         }
     }
 

@@ -1,4 +1,4 @@
-//! [`QueueError`]: what somebody who uses a queue sees.
+//! [`QueueError`]: what a caller sees of a queue.
 
 use super::entry::{LabelError, MAX_PRIORITY};
 use crate::{
@@ -7,27 +7,26 @@ use crate::{
     lease::LeaseLost,
 };
 
-/// The largest value of an entry. The rest of a request is for what is added when it is taken: worker, claim.
-pub const MAX_VALUE_BYTES: usize = MAX_REQUEST_BYTES - 16 * 1024;
+/// What of a request is kept for what is added to a value when it is taken: worker, claim.
+pub(super) const RESERVED_BYTES: usize = 16 * 1024;
 
-/// What somebody who uses a queue sees. A variant exists where a caller would act differently.
+/// The largest value of an entry, unless [`Config::max_request_bytes`](crate::Config::max_request_bytes) says otherwise.
+pub const MAX_VALUE_BYTES: usize = MAX_REQUEST_BYTES - RESERVED_BYTES;
+
+/// What went wrong at a queue. A variant exists where a caller would act differently.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The store is out of reach, keeps us out, or the coordinator is shut down. Nothing was done, or at a shutdown
-    /// perhaps what was under way.
-    #[error(transparent)]
-    Service(#[from] Error),
     /// There is no backend: a queue is for several processes.
     #[error(
         "a work queue needs a backend: connect to one, or to `backend::Memory`, an ensemble in the process"
     )]
     NoBackend,
-    /// The root is no path of a znode.
-    #[error("`{}` cannot be the root of a queue: {reason}", root.escape_debug())]
-    Root {
-        /// As given.
-        root: String,
+    /// The path can be that of no queue. Choose another.
+    #[error("`{}` cannot be the path of a queue: {reason}", path.escape_debug())]
+    Path {
+        /// The path as given.
+        path: String,
         /// What is wrong with it.
         reason: PathError,
     },
@@ -45,14 +44,19 @@ pub enum QueueError {
         /// As given.
         priority: u16,
     },
-    /// The payload or the result cannot be written as JSON.
-    #[error("not to be written as JSON: {0}")]
-    Payload(String),
+    /// The payload or the result cannot be written as JSON. Nothing was sent.
+    #[error("the value cannot be written as JSON: {reason}")]
+    Payload {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The value is larger than the store takes. It was not sent.
-    #[error("a value of {bytes} bytes exceeds the limit of {MAX_VALUE_BYTES} bytes")]
+    #[error("a value of {bytes} bytes exceeds the limit of {limit} bytes")]
     TooLarge {
         /// The size of the value.
         bytes: usize,
+        /// The limit: [`MAX_VALUE_BYTES`], or less or more with other servers.
+        limit: usize,
     },
     /// The queue is as long as it may be. Nothing was put; try again when something was taken.
     #[error("the queue has {len} entries and may have {max_len}")]
@@ -71,20 +75,42 @@ pub enum QueueError {
     /// The delivery was lost before: another worker may have it now. Nothing was done.
     #[error(transparent)]
     Lost(#[from] LeaseLost),
-    /// The session ended before the reply came: it was done, or it was not. Of a delivery: it was done, or it
+    /// The session ended before the reply came. Of a put: it was put or not. Of the end of a delivery: it has ended, or
     /// will be delivered again.
-    #[error("the session ended before the store's reply at `{path}`: it may have been done or not")]
-    Unknown {
+    #[error("the session ended before the reply came: what became of `{path}` is unknown")]
+    OutcomeUnknown {
         /// The znode.
         path: String,
     },
+    /// The queue or its coordinator is closed.
+    #[error("the work queue `{queue}` is closed")]
+    Closed {
+        /// The path of the queue.
+        queue: String,
+    },
+    /// An error of the whole service: see [`Error`].
+    #[error(transparent)]
+    Service(#[from] Error),
 }
 
 impl QueueError {
-    /// Whether a delivery could not be ended because the entry is another worker's by now, or may be: nothing is to be
-    /// mended, go on with the next one.
-    pub const fn means_lost(&self) -> bool {
-        matches!(self, QueueError::Lost(_) | QueueError::Unknown { .. })
+    /// Whether trying again later may help, with nothing changed by an operator.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            QueueError::Service(error) => error.is_transient(),
+            QueueError::Full { .. } | QueueError::AlreadyQueued { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the entry may be another worker's by now, or done: go on with the next one.
+    pub const fn may_be_lost(&self) -> bool {
+        matches!(self, QueueError::Lost(_) | QueueError::OutcomeUnknown { .. })
+    }
+
+    /// Whether the queue or its coordinator is closed.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self, QueueError::Closed { .. } | QueueError::Service(Error::Closed { .. }))
     }
 
     pub(crate) fn at(path: &ZnodePath) -> impl Fn(crate::backend::Error) -> QueueError + '_ {

@@ -45,7 +45,7 @@ use crate::{
 #[must_use = "a queue is not opened until it is awaited"]
 pub struct OpenQueue {
     backing: Option<(Arc<Leases>, Arc<dyn Clock>)>,
-    root: String,
+    path: String,
     options: Options,
 }
 
@@ -63,8 +63,8 @@ impl Default for Options {
 }
 
 impl OpenQueue {
-    pub(crate) fn new(backing: Option<(Arc<Leases>, Arc<dyn Clock>)>, root: String) -> Self {
-        OpenQueue { backing, root, options: Options::default() }
+    pub(crate) fn new(backing: Option<(Arc<Leases>, Arc<dyn Clock>)>, path: String) -> Self {
+        OpenQueue { backing, path, options: Options::default() }
     }
 
     /// How many entries may wait before [`put`](WorkQueue::put) is refused; 20,000 unless said otherwise. A listing
@@ -91,8 +91,8 @@ impl OpenQueue {
     }
 
     async fn run(self) -> Result<WorkQueue, QueueError> {
-        let OpenQueue { backing, root, options } = self;
-        let layout = Layout::new(&root).map_err(|reason| QueueError::Root { root, reason })?;
+        let OpenQueue { backing, path, options } = self;
+        let layout = Layout::new(&path).map_err(|reason| QueueError::Path { path, reason })?;
         let (leases, clock) = backing.ok_or(QueueError::NoBackend)?;
         let access = leases.access().clone();
         let laid_out = Arc::new(layout.clone());
@@ -116,6 +116,7 @@ impl OpenQueue {
             sizes: Sizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Fill::default(),
+            labels: Mutex::default(),
             ended: Notify::new(),
             moves: Moves { layout, max_attempts: options.max_attempts },
             max_len: options.max_len,
@@ -150,7 +151,7 @@ impl IntoFuture for OpenQueue {
 impl fmt::Debug for OpenQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OpenQueue")
-            .field("root", &self.root)
+            .field("path", &self.path)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

@@ -14,13 +14,14 @@ use tokio::time::sleep;
 use super::{
     entry::{MAX_PRIORITY, check_label},
     error::QueueError,
+    layout::Layout,
     moves::{PUT_BUCKET, PUT_CREATED},
-    names::readable,
+    names::{path_of, readable},
     shared::{Handle, Shared, count, lay_out, unapplied},
     value::Value,
 };
 use crate::{
-    backend::{self, path::ZnodePath},
+    backend::{self, Session, path::ZnodePath},
     backoff::Backoff,
     error::Error,
     session::{Live, commit::Unapplied},
@@ -86,7 +87,7 @@ impl Put {
         let shared = handle.shared.clone();
         let data = shared.checked(&Value::new(&label, payload))?;
         let posting = Posting { shared, priority, label, data, unless_queued };
-        handle.shared.leases.run("put", posting.run()).await?
+        handle.shared.run("put", posting.run()).await?
     }
 }
 
@@ -124,7 +125,7 @@ impl Posting {
         let give_up = self.shared.clock.now() + access.timeout();
         let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         loop {
-            let live = access.live().await?;
+            let live = self.shared.live().await?;
             let Some(error) = self.attempt(&live).await? else { return Ok(()) };
             if self.shared.clock.now() >= give_up {
                 return Err(QueueError::at(&self.shared.layout().unowned)(error));
@@ -177,7 +178,7 @@ impl Posting {
                 Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
                     lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
                 }
-                Err(error) => return Err(unapplied(&layout.unowned, error)),
+                Err(error) => return passing::<()>(Err(unapplied(&layout.unowned, error))),
             }
         }
         Ok(Some(backend::Error::BadVersion))
@@ -197,19 +198,43 @@ impl Posting {
 
     /// Looks for an entry with the label; without one, the version that the bucket had before.
     ///
-    /// Whatever puts an entry of this label into `unowned` sets the bucket: so if that has this version still when
+    /// Each move that creates an entry of this label in `unowned` sets the bucket: so if that has this version still when
     /// something is put, none has appeared. In this order of readings none is missed on its way to `owned` either.
     async fn seen(&self, live: &Live, bucket: &ZnodePath) -> Result<Option<i32>, backend::Error> {
-        let layout = self.shared.layout();
-        let (_, stat) = live.session.get(bucket).await?.ok_or(backend::Error::NoNode)?;
-        for folder in [&layout.unowned, &layout.owned] {
-            let (names, _) = live.session.children(folder).await?;
-            if names.iter().filter_map(|name| readable(folder, name)).any(|entry| entry.label() == self.label)
-            {
-                return Ok(None);
-            }
+        let session = &*live.session;
+        let Layout { unowned, owned, .. } = self.shared.layout();
+        let (_, bucket) = session.get(bucket).await?.ok_or(backend::Error::NoNode)?;
+        let is_alike = |folder: &ZnodePath, name: &String| {
+            readable(folder, name).is_some_and(|entry| entry.label() == self.label)
+        };
+        if self.waits(session, unowned).await? {
+            return Ok(None);
         }
-        Ok(Some(stat.version))
+        let (names, _) = session.children(owned).await?;
+        let is_queued = names.iter().any(|name| is_alike(owned, name));
+        Ok((!is_queued).then_some(bucket.version))
+    }
+
+    /// Whether an entry with the label is in `unowned`.
+    async fn waits(&self, session: &dyn Session, unowned: &ZnodePath) -> Result<bool, backend::Error> {
+        let (_, folder) = session.get(unowned).await?.ok_or(backend::Error::NoNode)?;
+        let known = self.shared.labels().find(&self.label, &folder);
+        let Some(known) = known else {
+            let (names, folder) = session.children(unowned).await?;
+            let entries = names.iter().filter_map(|name| readable(unowned, name));
+            let mut labels = self.shared.labels();
+            labels.adopt(entries, &folder);
+            return Ok(labels.find(&self.label, &folder).is_some_and(|entries| !entries.is_empty()));
+        };
+        if known.is_empty() {
+            return Ok(false);
+        }
+        let paths: Vec<_> = known.iter().map(|entry| path_of(unowned, entry)).collect();
+        let is_there = session.get_many(&paths).await?.iter().any(Option::is_some);
+        if !is_there {
+            self.shared.labels().forget(&self.label);
+        }
+        Ok(is_there)
     }
 }
 
@@ -218,6 +243,9 @@ fn passing<T>(outcome: Result<T, QueueError>) -> Result<Option<backend::Error>, 
     match outcome {
         Ok(_) => Ok(None),
         Err(QueueError::Service(Error::Backend { error, .. })) if error.is_unknown() => Ok(Some(error)),
+        Err(QueueError::Service(Error::Unreachable { reason })) => {
+            Ok(Some(backend::Error::Unreachable(reason)))
+        }
         Err(error) => Err(error),
     }
 }

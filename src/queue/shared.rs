@@ -14,8 +14,9 @@ use super::{
     ahead::Ahead,
     cache::EntryCache,
     entry::Entry,
-    error::{MAX_VALUE_BYTES, QueueError},
+    error::{QueueError, RESERVED_BYTES},
     fill::Fill,
+    labels::Labels,
     layout::Layout,
     moves::Moves,
     names::{path_of, readable},
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) sizes: Sizes,
     pub(super) receipts: Receipts,
     pub(super) fill: Fill,
+    pub(super) labels: Mutex<Labels>,
     /// Told when something has ended here: results are to be counted.
     pub(super) ended: Notify,
 }
@@ -66,9 +68,16 @@ impl Shared {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn labels(&self) -> MutexGuard<'_, Labels> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds what this process has put, if the store has told its name.
     pub(super) fn added(&self, path: Option<&ZnodePath>) {
         let entry = path.and_then(|path| path.name().parse::<Entry>().ok());
+        if let Some(entry) = &entry {
+            self.labels().add(entry);
+        }
         if entry.is_some_and(|entry| self.cache().add(entry)) {
             self.listing.note_local_change();
         } else {
@@ -76,12 +85,35 @@ impl Shared {
         }
     }
 
+    pub(super) fn closed(&self) -> QueueError {
+        QueueError::Closed { queue: self.layout().root.to_string() }
+    }
+
+    /// An error of the service as one of this queue.
+    pub(super) fn service(&self, error: Error) -> QueueError {
+        if error.is_closed() { self.closed() } else { error.into() }
+    }
+
     /// Why no listing came.
     pub(super) fn stopped(&self, stopped: Stopped) -> QueueError {
         match stopped {
-            Stopped::Closed => Error::closed().into(),
-            Stopped::Refused(error) => error.into(),
+            Stopped::Closed => self.closed(),
+            Stopped::Refused(error) => self.service(error),
         }
+    }
+
+    /// The live session; waits for one.
+    pub(super) async fn live(&self) -> Result<Arc<Live>, QueueError> {
+        self.leases.access().live().await.map_err(|error| self.service(error))
+    }
+
+    /// Runs what must not stop half-way.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        self.leases.run(name, work).await.map_err(|error| self.service(error))
     }
 
     /// Why nothing came within the timeout.
@@ -123,7 +155,8 @@ impl Shared {
     pub(super) fn checked(&self, value: &Value) -> Result<Vec<u8>, QueueError> {
         let data = value.data();
         let bytes = data.len();
-        if bytes > MAX_VALUE_BYTES { Err(QueueError::TooLarge { bytes }) } else { Ok(data) }
+        let limit = self.leases.access().max_request_bytes().saturating_sub(RESERVED_BYTES);
+        if bytes > limit { Err(QueueError::TooLarge { bytes, limit }) } else { Ok(data) }
     }
 }
 
@@ -195,6 +228,6 @@ pub(super) fn unapplied(path: &ZnodePath, unapplied: Unapplied) -> QueueError {
     match unapplied {
         Unapplied::Refused { error, .. } | Unapplied::Failed(error) => QueueError::at(path)(error),
         Unapplied::Overtaken => QueueError::at(path)(backend::Error::BadVersion),
-        Unapplied::Unknown(_) => QueueError::Unknown { path: path.to_string() },
+        Unapplied::Unknown(_) => QueueError::OutcomeUnknown { path: path.to_string() },
     }
 }

@@ -87,7 +87,7 @@ where
     loop {
         let Some(chosen) = choose(shared, count, wanted, waits).await? else { return Ok(None) };
         let attempt = attempt(shared.clone(), chosen);
-        let taken = shared.leases.run("take", attempt).await??;
+        let taken = shared.run("take", attempt).await??;
         if !taken.is_empty() {
             return Ok(Some(taken.into_iter().map(|owned| Delivery::new(owned, handle.clone())).collect()));
         }
@@ -186,9 +186,9 @@ pub(super) async fn wait(shared: &Shared) -> Result<(), QueueError> {
 
 /// Asks the store for what was chosen. Empty: choose again.
 async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEntry>, QueueError> {
-    let live = match shared.leases.access().live().await {
+    let live = match shared.live().await {
         // A caller that waits goes on to; one that does not has given up by now.
-        Err(Error::Unreachable { .. }) => return Ok(Vec::new()),
+        Err(QueueError::Service(Error::Unreachable { .. })) => return Ok(Vec::new()),
         live => live?,
     };
     let found = match read(&shared, &live, &chosen).await {
@@ -291,6 +291,7 @@ async fn ask(
         }
         Err(
             Unapplied::Refused { index: DELETED, error: backend::Error::BadVersion }
+            | Unapplied::Failed(backend::Error::Unreachable(_))
             | Unapplied::Unknown(_)
             | Unapplied::Overtaken,
         ) => Ok(None),

@@ -9,10 +9,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value as Json, json};
 
 /// Where a thing in a queue stands; the numbers are the original's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum State {
     /// Waits to be taken.
@@ -96,6 +98,13 @@ impl Value {
 
     pub(crate) fn payload(&self) -> Option<&Json> {
         self.payload.as_ref()
+    }
+
+    pub(crate) fn payload_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        match self.payload() {
+            Some(payload) => T::deserialize(payload),
+            None => serde_json::from_slice(self.raw()),
+        }
     }
 
     /// The bytes that were put or read, without our wrapping.

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::live::{Live, Status};
 use crate::{
-    backend::{self, path::ZnodePath},
+    backend::{self, MAX_REQUEST_BYTES, path::ZnodePath},
     backoff::Backoff,
     error::Error,
     future::BoxFuture,
@@ -52,6 +52,11 @@ impl Access {
     /// Whether there is a session and its connection is up.
     pub(crate) fn is_connected(&self) -> bool {
         self.present().is_some_and(|live| live.is_connected())
+    }
+
+    /// The largest request of the present session, or the usual one.
+    pub(crate) fn max_request_bytes(&self) -> usize {
+        self.present().map_or(MAX_REQUEST_BYTES, |live| live.session.max_request_bytes())
     }
 
     /// The live session, if there is one at this moment.

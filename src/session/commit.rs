@@ -2,8 +2,8 @@
 //!
 //! A transaction whose reply was lost may have been applied or not. Whoever sends it names a znode that tells,
 //! its [`Evidence`]: that is read until the store answers, and the transaction is sent again only if it was certainly
-//! not applied. A server that closes the connection at one and the same request gets it a few times, with growing
-//! pauses, and then the caller gets an error.
+//! not applied. A request that is lost each time is sent a few times, with growing pauses, and then the caller gets an
+//! error: a server closes the connection at a request that is too large for it.
 
 use std::time::Duration;
 
@@ -124,8 +124,7 @@ impl Live {
             }
             attempts += 1;
             if attempts == ATTEMPTS {
-                let bytes = ops.iter().map(Op::encoded_len).sum();
-                return Err(Unapplied::Failed(backend::Error::Dropped { attempts, bytes }));
+                return Err(Unapplied::Failed(given_up(attempts, ops)));
             }
             let pause = PAUSE * 2_u32.pow(attempts - 1);
             debug!(evidence = %evidence.path, attempts, ?pause, "the request was lost; sending it again");
@@ -133,3 +132,18 @@ impl Live {
         }
     }
 }
+
+/// A request of fewer bytes is never the reason for which a server closes the connection.
+const SMALL: usize = 64 * 1024;
+
+/// Why a request was not applied that was lost each time.
+fn given_up(attempts: u32, ops: &[Op]) -> backend::Error {
+    let bytes = ops.iter().map(Op::encoded_len).sum();
+    if bytes < SMALL {
+        return backend::Error::Unreachable(format!("the connection broke at each of {attempts} attempts"));
+    }
+    backend::Error::Dropped { attempts, bytes }
+}
+
+#[cfg(test)]
+mod tests;

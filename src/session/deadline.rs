@@ -9,7 +9,7 @@
 //! has certainly reached the leader ahead of it. Hence
 //!
 //! ```text
-//! deadline = min(s + lease, b + T - margin)
+//! deadline = min(s + heartbeat_validity, b + T - margin)
 //! ```
 
 use std::collections::VecDeque;
@@ -49,9 +49,9 @@ impl Deadline {
 
     /// The deadline as it stands.
     pub(crate) fn moment(&self) -> Moment {
-        let by_lease = self.newest + self.timing.lease;
+        let by_heartbeat = self.newest + self.timing.heartbeat_validity;
         let by_server = self.anchor + self.timing.timeout.saturating_sub(self.timing.margin);
-        by_lease.min(by_server)
+        by_heartbeat.min(by_server)
     }
 }
 
@@ -70,19 +70,19 @@ mod tests {
         Timing {
             timeout: seconds(10.0),
             heartbeat: seconds(1.0),
-            lease: seconds(5.0),
+            heartbeat_validity: seconds(5.0),
             margin: seconds(0.5),
             server_tick: seconds(2.0),
         }
     }
 
     #[test]
-    fn a_new_session_is_good_for_one_lease_from_the_moment_it_was_asked_for() {
+    fn a_new_session_is_valid_for_one_heartbeat_validity_from_the_moment_it_was_asked_for() {
         assert_eq!(Deadline::new(defaults(), at(100.0)).moment(), at(105.0));
     }
 
     #[test]
-    fn each_confirmed_heartbeat_extends_the_lease_from_its_sending() {
+    fn each_confirmed_heartbeat_extends_it_from_its_sending() {
         let mut deadline = Deadline::new(defaults(), at(100.0));
         assert_eq!(deadline.confirm(at(101.0)), at(106.0));
         assert_eq!(deadline.confirm(at(102.0)), at(107.0));
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn the_anchor_is_the_newest_heartbeat_at_least_one_tick_older() {
-        let long_lease = Timing { lease: Duration::from_secs(60), ..defaults() };
-        let mut deadline = Deadline::new(long_lease, at(100.0));
+        let long_validity = Timing { heartbeat_validity: Duration::from_secs(60), ..defaults() };
+        let mut deadline = Deadline::new(long_validity, at(100.0));
         assert_eq!(deadline.moment(), at(109.5), "anchored at the opening");
         assert_eq!(
             deadline.confirm(at(101.0)),

@@ -126,3 +126,6 @@ pub(crate) async fn follow<F: Follower>(mut sessions: Sessions, follower: F, can
     };
     cancelled.run_until_cancelled(following).await;
 }
+
+#[cfg(test)]
+mod tests;

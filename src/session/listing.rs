@@ -424,3 +424,6 @@ impl<C: Contents> Follower for Lister<C> {
         self.listing.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

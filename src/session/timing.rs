@@ -2,9 +2,8 @@
 
 //! [`Timing`], how often a session is proven alive and for how long a proof lets its members act.
 //!
-//! A member stops acting before the server can expire its session, by its own clock and without a word from
-//! anybody. A heartbeat sent at `s` and confirmed allows it to act until `min(s + lease, b + timeout - margin)`,
-//! where `b` is the send time of the newest confirmed heartbeat at least one server tick before `s`: a
+//! A member stops acting before the server can expire its session, by its own clock alone. A heartbeat that was sent at
+//! `s` and confirmed allows it to act until `min(s + heartbeat_validity, b + timeout - margin)`, where `b` is the send time of the newest confirmed heartbeat at least one server tick before `s`: a
 //! confirmation shows only that the session lived when the leader saw it, and a follower passes on what it has
 //! heard from its clients once a tick.
 
@@ -18,7 +17,7 @@ pub(crate) struct Timing {
     /// From one heartbeat to the next.
     pub(crate) heartbeat: Duration,
     /// How long after its sending a confirmed heartbeat lets members act.
-    pub(crate) lease: Duration,
+    pub(crate) heartbeat_validity: Duration,
     /// How long before a possible expiry members have stopped.
     pub(crate) margin: Duration,
     /// The `tickTime` of the servers.
@@ -31,18 +30,18 @@ pub(crate) struct Wanted {
     /// From one heartbeat to the next. Derived: a tenth of the timeout, at most a second.
     pub(crate) heartbeat: Option<Duration>,
     /// Derived: half the timeout, or as much of it as fits.
-    pub(crate) lease: Option<Duration>,
+    pub(crate) heartbeat_validity: Option<Duration>,
     /// Derived: a twentieth of the timeout.
     pub(crate) margin: Option<Duration>,
     /// The `tickTime` of the servers; the protocol does not reveal it.
     pub(crate) server_tick: Duration,
 }
 
-/// Why heartbeat, lease and margin do not fit the session timeout that the server granted.
+/// Why heartbeat, heartbeat validity and margin do not fit the session timeout that the server granted.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TimingError {
-    /// No lease fits at all.
+    /// There is no room for heartbeats.
     #[error(
         "a session timeout of {timeout:?} has no room for five heartbeats of {heartbeat:?} and a server tick of \
          {server_tick:?}: raise session_timeout to {needed:?}, or set server_tick to the tickTime of the \
@@ -58,19 +57,20 @@ pub enum TimingError {
         /// The shortest session timeout that fits.
         needed: Duration,
     },
-    /// The lease is too short or too long.
+    /// The heartbeat validity is too short or too long.
     #[error(
-        "a lease of {lease:?} does not fit a session timeout of {timeout:?}: set it between {least:?} (three \
-         heartbeats) and {most:?} (two heartbeats and a server tick before the session can expire)"
+        "a heartbeat_validity of {heartbeat_validity:?} (URL option `lease`) does not fit a session timeout of \
+         {timeout:?}: set it between {least:?} (three heartbeats) and {most:?} (two heartbeats and a server tick before \
+         the session can expire)"
     )]
-    Lease {
-        /// The lease that was configured.
-        lease: Duration,
+    HeartbeatValidity {
+        /// The heartbeat validity that was configured.
+        heartbeat_validity: Duration,
         /// The session timeout that was granted.
         timeout: Duration,
-        /// The shortest lease that fits.
+        /// The shortest that fits.
         least: Duration,
-        /// The longest lease that fits.
+        /// The longest that fits.
         most: Duration,
     },
     /// The margin leaves less than three heartbeats to act in.
@@ -95,7 +95,7 @@ impl Timing {
     ///
     /// # Errors
     ///
-    /// [`TimingError`] unless `3 * heartbeat <= lease <= timeout - 2 * heartbeat - server_tick`, and the margin
+    /// [`TimingError`] unless `3 * heartbeat <= heartbeat_validity <= timeout - 2 * heartbeat - server_tick`, and the margin
     /// leaves as much.
     pub(crate) fn fit(wanted: &Wanted, timeout: Duration) -> Result<Timing, TimingError> {
         let server_tick = wanted.server_tick;
@@ -113,9 +113,9 @@ impl Timing {
             };
             return Err(TimingError::Timeout { timeout, heartbeat, server_tick, needed });
         }
-        let lease = wanted.lease.unwrap_or((timeout / 2).clamp(least, most));
-        if lease < least || lease > most {
-            return Err(TimingError::Lease { lease, timeout, least, most });
+        let heartbeat_validity = wanted.heartbeat_validity.unwrap_or((timeout / 2).clamp(least, most));
+        if heartbeat_validity < least || heartbeat_validity > most {
+            return Err(TimingError::HeartbeatValidity { heartbeat_validity, timeout, least, most });
         }
 
         // The heartbeat that `b` stands for can be one interval older than a tick; three more have to fit after it.
@@ -124,7 +124,7 @@ impl Timing {
         if margin > most {
             return Err(TimingError::Margin { margin, timeout, most });
         }
-        Ok(Timing { timeout, heartbeat, lease, margin, server_tick })
+        Ok(Timing { timeout, heartbeat, heartbeat_validity, margin, server_tick })
     }
 }
 
@@ -134,8 +134,12 @@ mod tests {
 
     use super::*;
 
-    const DERIVED: Wanted =
-        Wanted { heartbeat: None, lease: None, margin: None, server_tick: Duration::from_secs(2) };
+    const DERIVED: Wanted = Wanted {
+        heartbeat: None,
+        heartbeat_validity: None,
+        margin: None,
+        server_tick: Duration::from_secs(2),
+    };
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -144,18 +148,24 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_protocol() {
         let timing = Timing::fit(&DERIVED, ms(10_000)).unwrap();
-        assert_eq!((timing.heartbeat, timing.lease, timing.margin), (ms(1000), ms(5000), ms(500)));
+        assert_eq!(
+            (timing.heartbeat, timing.heartbeat_validity, timing.margin),
+            (ms(1000), ms(5000), ms(500))
+        );
         let long = Timing::fit(&DERIVED, ms(60_000)).unwrap();
-        assert_eq!((long.heartbeat, long.lease, long.margin), (ms(1000), ms(30_000), ms(3000)));
+        assert_eq!((long.heartbeat, long.heartbeat_validity, long.margin), (ms(1000), ms(30_000), ms(3000)));
     }
 
     #[test]
     fn the_shortest_timeout_that_a_default_server_grants_still_fits() {
         let timing = Timing::fit(&DERIVED, ms(4000)).unwrap();
-        assert_eq!((timing.heartbeat, timing.lease, timing.margin), (ms(400), ms(1200), ms(200)));
+        assert_eq!(
+            (timing.heartbeat, timing.heartbeat_validity, timing.margin),
+            (ms(400), ms(1200), ms(200))
+        );
         let fast = Wanted { server_tick: ms(100), ..DERIVED };
         let timing = Timing::fit(&fast, ms(1000)).unwrap();
-        assert_eq!((timing.heartbeat, timing.lease), (ms(100), ms(500)));
+        assert_eq!((timing.heartbeat, timing.heartbeat_validity), (ms(100), ms(500)));
     }
 
     #[test]
@@ -171,20 +181,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_holds_three_heartbeats_and_ends_two_heartbeats_and_a_tick_before_expiry() {
-        for (lease, fits) in [(2999, false), (3000, true), (6000, true), (6001, false)] {
-            let wanted = Wanted { lease: Some(ms(lease)), ..DERIVED };
+    fn a_heartbeat_validity_holds_three_heartbeats_and_ends_two_heartbeats_and_a_tick_before_expiry() {
+        for (heartbeat_validity, fits) in [(2999, false), (3000, true), (6000, true), (6001, false)] {
+            let wanted = Wanted { heartbeat_validity: Some(ms(heartbeat_validity)), ..DERIVED };
             let result = Timing::fit(&wanted, ms(10_000));
-            assert_eq!(result.is_ok(), fits, "lease {lease} ms: {result:?}");
+            assert_eq!(result.is_ok(), fits, "heartbeat_validity {heartbeat_validity} ms: {result:?}");
         }
     }
 
     #[test]
-    fn a_lease_that_was_right_for_the_requested_timeout_is_refused_for_a_shorter_granted_one() {
-        let wanted = Wanted { lease: Some(ms(12_000)), heartbeat: Some(ms(3000)), ..DERIVED };
+    fn a_heartbeat_validity_that_was_right_for_the_requested_timeout_is_refused_for_a_shorter_granted_one() {
+        let wanted = Wanted { heartbeat_validity: Some(ms(12_000)), heartbeat: Some(ms(3000)), ..DERIVED };
         assert!(Timing::fit(&wanted, ms(30_000)).is_ok());
         let error = Timing::fit(&wanted, ms(18_000)).unwrap_err();
-        assert!(matches!(error, TimingError::Lease { most, .. } if most == ms(10_000)), "{error}");
+        assert!(
+            matches!(error, TimingError::HeartbeatValidity { most, .. } if most == ms(10_000)),
+            "{error}"
+        );
     }
 
     #[test]
@@ -210,18 +223,18 @@ mod tests {
             timeout in durations(),
             server_tick in durations(),
             heartbeat in proptest::option::of(durations()),
-            lease in proptest::option::of(durations()),
+            heartbeat_validity in proptest::option::of(durations()),
             margin in proptest::option::of(durations()),
         ) {
-            let wanted = Wanted { heartbeat, lease, margin, server_tick };
+            let wanted = Wanted { heartbeat, heartbeat_validity, margin, server_tick };
             match Timing::fit(&wanted, timeout) {
                 Ok(t) => {
-                    prop_assert!(t.heartbeat * 3 <= t.lease);
-                    prop_assert!(t.lease + t.heartbeat * 2 + server_tick <= timeout);
+                    prop_assert!(t.heartbeat * 3 <= t.heartbeat_validity);
+                    prop_assert!(t.heartbeat_validity + t.heartbeat * 2 + server_tick <= timeout);
                     prop_assert!(server_tick + t.heartbeat * 4 + t.margin <= timeout);
                 }
                 Err(TimingError::Timeout { needed, .. }) => {
-                    let roomy = Wanted { lease: None, margin: None, ..wanted };
+                    let roomy = Wanted { heartbeat_validity: None, margin: None, ..wanted };
                     let fitted = Timing::fit(&roomy, needed.saturating_add(Duration::from_nanos(10)));
                     let fits = !matches!(fitted, Err(TimingError::Timeout { .. }));
                     prop_assert!(fits || needed > Duration::from_secs(1 << 62), "{fitted:?}");

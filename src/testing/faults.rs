@@ -1,4 +1,4 @@
-//! A decorator over any backend that counts calls, loses replies and denies access.
+//! A hook that counts calls, loses replies and denies access, ready to use.
 
 use std::{
     collections::BTreeMap,
@@ -7,21 +7,24 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use fastrand::Rng;
 
+use super::{
+    call::{Call, Outcome, Request},
+    intercept::{Hook, Intercept},
+};
 use crate::{
-    backend::{
-        BoxFuture, CommitError, Connector, Done, Error, Op, Session, SessionId, SessionState, Stat, Watch,
-        memory::LostReply, path::ZnodePath,
-    },
+    backend::{BoxFuture, CommitError, Connector, Error, Session, memory::LostReply, path::ZnodePath},
     clock::Clock,
 };
 
 /// Opens sessions of another connector that count calls and fail as told. Clones share counts and faults.
+///
+/// For faults of other kinds write a [`Hook`].
 #[derive(Clone)]
 pub struct Faults {
-    inner: Arc<dyn Connector>,
-    book: Arc<Mutex<Book>>,
+    intercept: Intercept,
+    book: Arc<Book>,
 }
 
 /// How often each kind of call was made, over all sessions of one [`Faults`].
@@ -46,180 +49,83 @@ pub struct Calls {
     pub writes: u64,
 }
 
+/// What was counted, and what is to fail.
 #[derive(Default)]
-struct Book {
+struct Book(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
     calls: Calls,
     lose: BTreeMap<u64, LostReply>,
+    /// Which of the writes lose their reply by chance, and how many of a hundred.
+    at_random: Option<(Rng, u8)>,
     denied: Vec<ZnodePath>,
 }
 
-impl Book {
-    fn permits(&self, path: &ZnodePath) -> Result<(), Error> {
-        let below = |root: &ZnodePath| {
+impl Entries {
+    fn count(&mut self, request: &Request<'_>) {
+        let calls = &mut self.calls;
+        match request {
+            Request::Open(_) => calls.opens += 1,
+            Request::Children(_) | Request::WatchChildren(_) => calls.lists += 1,
+            Request::Get(_) => calls.gets += 1,
+            Request::GetMany(_) => calls.get_manys += 1,
+            Request::WatchNode(_) => calls.node_watches += 1,
+            Request::Sync(_) => calls.syncs += 1,
+            Request::Commit(ops) => calls.commits += u64::from(!ops.is_empty()),
+            Request::Close => {}
+        }
+        calls.writes += u64::from(request.is_write());
+    }
+
+    /// Whether the reply to this write, which has been counted, gets lost.
+    fn loses(&mut self) -> Option<LostReply> {
+        let n = self.calls.writes;
+        let by_chance = self.at_random.as_mut().and_then(|(rng, percent)| {
+            let is_lost = rng.u8(0..100) < *percent;
+            let when = if rng.bool() { LostReply::BeforeApplying } else { LostReply::AfterApplying };
+            is_lost.then_some(when)
+        });
+        self.lose.remove(&n).or(by_chance)
+    }
+
+    /// The index of the first path that may not be touched.
+    fn forbids(&self, request: &Request<'_>) -> Option<usize> {
+        let below = |path: &ZnodePath, root: &ZnodePath| {
             let rest = path.as_str().strip_prefix(root.as_str());
             root.is_root() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if self.denied.iter().any(below) { Err(Error::NotPermitted) } else { Ok(()) }
+        request.paths().iter().position(|path| self.denied.iter().any(|root| below(path, root)))
     }
 }
 
-impl Faults {
-    /// Sessions of `connector`, without faults so far.
-    pub fn new(connector: Arc<dyn Connector>) -> Self {
-        Faults { inner: connector, book: Arc::default() }
+impl Book {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was called so far.
-    pub fn calls(&self) -> Calls {
-        lock(&self.book).calls
-    }
-
-    /// Loses the reply to the `n`-th write: a commit with an operation other than a check, counted from 1 over
-    /// all sessions since the beginning. [`Calls::writes`] says where the count stands.
-    ///
-    /// The caller gets [`Error::Unknown`]. The state of the session does not change.
-    pub fn lose_nth_write(&self, n: u64, lost: LostReply) {
-        lock(&self.book).lose.insert(n, lost);
-    }
-
-    /// Fails every operation on `path` and below with [`Error::NotPermitted`]; a commit with the index of its
-    /// first operation there.
-    pub fn deny(&self, path: &ZnodePath) {
-        lock(&self.book).denied.push(path.clone());
-    }
-
-    /// Takes back what was [denied](Faults::deny).
-    pub fn allow(&self) {
-        lock(&self.book).denied.clear();
-    }
-}
-
-fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl fmt::Debug for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faults")
-            .field("inner", &self.inner)
-            .field("calls", &self.calls())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Connector for Faults {
-    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>> {
-        Box::pin(async move {
-            lock(&self.book).calls.opens += 1;
-            let inner = self.inner.open(timeout).await?;
-            let session: Arc<dyn Session> = Arc::new(FaultySession { inner, book: Arc::clone(&self.book) });
-            Ok(session)
-        })
-    }
-
-    fn clock(&self) -> Arc<dyn Clock> {
-        self.inner.clock()
-    }
-}
-
-struct FaultySession {
-    inner: Arc<dyn Session>,
-    book: Arc<Mutex<Book>>,
-}
-
-impl FaultySession {
-    /// Counts a read and says whether it may go on.
-    fn read(&self, paths: &[ZnodePath], count: impl FnOnce(&mut Calls) -> &mut u64) -> Result<(), Error> {
-        let mut book = lock(&self.book);
-        *count(&mut book.calls) += 1;
-        paths.iter().try_for_each(|path| book.permits(path))
-    }
-
-    /// Counts a commit and says whether it may go on, and whether its reply is to be lost.
-    fn write(&self, ops: &[Op]) -> Result<Option<LostReply>, CommitError> {
-        let mut book = lock(&self.book);
-        if ops.is_empty() {
-            return Ok(None);
+    /// Counts a call. Says whether it may be made, and whether its reply gets lost.
+    fn enter(&self, request: &Request<'_>) -> Result<Option<LostReply>, CommitError> {
+        let mut entries = self.lock();
+        entries.count(request);
+        let lost = if request.is_write() { entries.loses() } else { None };
+        // A sync reads nothing, so it needs no permission.
+        if matches!(request, Request::Sync(_)) {
+            return Ok(lost);
         }
-        book.calls.commits += 1;
-        let mut lost = None;
-        if ops.iter().any(|op| !matches!(op, Op::Check { .. })) {
-            book.calls.writes += 1;
-            let n = book.calls.writes;
-            lost = book.lose.remove(&n);
+        match entries.forbids(request) {
+            Some(index) => Err(CommitError { index: Some(index), error: Error::NotPermitted }),
+            None => Ok(lost),
         }
-        for (index, op) in ops.iter().enumerate() {
-            book.permits(op.path()).map_err(|error| CommitError { index: Some(index), error })?;
-        }
-        Ok(lost)
     }
 }
 
-impl fmt::Debug for FaultySession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultySession").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-impl Session for FaultySession {
-    fn id(&self) -> SessionId {
-        self.inner.id()
-    }
-
-    fn timeout(&self) -> Duration {
-        self.inner.timeout()
-    }
-
-    fn state(&self) -> watch::Receiver<SessionState> {
-        self.inner.state()
-    }
-
-    fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<(Vec<u8>, Stat)>, Error>> {
+impl Hook for Book {
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            self.read(std::slice::from_ref(path), |calls| &mut calls.gets)?;
-            self.inner.get(path).await
-        })
-    }
-
-    fn get_many<'a>(
-        &'a self,
-        paths: &'a [ZnodePath],
-    ) -> BoxFuture<'a, Result<Vec<Option<(Vec<u8>, Stat)>>, Error>> {
-        Box::pin(async move {
-            self.read(paths, |calls| &mut calls.get_manys)?;
-            self.inner.get_many(paths).await
-        })
-    }
-
-    fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat), Error>> {
-        Box::pin(async move {
-            self.read(std::slice::from_ref(path), |calls| &mut calls.lists)?;
-            self.inner.children(path).await
-        })
-    }
-
-    fn watch_children<'a>(
-        &'a self,
-        path: &'a ZnodePath,
-    ) -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch), Error>> {
-        Box::pin(async move {
-            self.read(std::slice::from_ref(path), |calls| &mut calls.lists)?;
-            self.inner.watch_children(path).await
-        })
-    }
-
-    fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch), Error>> {
-        Box::pin(async move {
-            self.read(std::slice::from_ref(path), |calls| &mut calls.node_watches)?;
-            self.inner.watch_node(path).await
-        })
-    }
-
-    fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>> {
-        Box::pin(async move {
-            let Some(lost) = self.write(&ops)? else { return self.inner.commit(ops).await };
+            let Some(lost) = self.enter(call.request())? else { return call.send().await };
             if lost == LostReply::AfterApplying {
-                match self.inner.commit(ops).await {
+                match call.send().await {
                     Err(error) if matches!(error.error, Error::Lost(_)) => return Err(error),
                     // Whatever the store thought of it is what the caller must not learn.
                     _ => {}
@@ -228,21 +134,71 @@ impl Session for FaultySession {
             Err(Error::Unknown("the reply was lost on purpose".into()).into())
         })
     }
+}
 
-    fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {
-        lock(&self.book).calls.syncs += 1;
-        self.inner.sync(path)
+impl Faults {
+    /// Sessions of `connector`, without faults so far.
+    pub fn new(connector: Arc<dyn Connector>) -> Self {
+        let book = Arc::<Book>::default();
+        Faults { intercept: Intercept::new(connector, Arc::clone(&book) as Arc<dyn Hook>), book }
     }
 
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
+    /// What was called so far.
+    pub fn calls(&self) -> Calls {
+        self.book.lock().calls
+    }
+
+    /// Loses the reply to the `n`-th write: a commit with an operation other than a check, counted from 1 over
+    /// all sessions since the beginning. [`Calls::writes`] says where the count stands.
+    ///
+    /// The caller gets [`Error::Unknown`]. The state of the session does not change.
+    pub fn lose_nth_write(&self, n: u64, lost: LostReply) {
+        self.book.lock().lose.insert(n, lost);
+    }
+
+    /// Loses the replies to so many of a hundred writes from now on, half of them before they are applied. Equal seeds
+    /// choose the same writes. Zero ends it.
+    ///
+    /// The caller gets [`Error::Unknown`]. The state of the session does not change.
+    pub fn lose_at_random(&self, seed: u64, percent: u8) {
+        self.book.lock().at_random = (percent > 0).then(|| (Rng::with_seed(seed), percent));
+    }
+
+    /// Fails every operation on `path` and below with [`Error::NotPermitted`]; a commit with the index of its
+    /// first operation there.
+    pub fn deny(&self, path: &ZnodePath) {
+        self.book.lock().denied.push(path.clone());
+    }
+
+    /// Takes back what was [denied](Faults::deny).
+    pub fn allow(&self) {
+        self.book.lock().denied.clear();
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults")
+            .field("inner", &self.intercept)
+            .field("calls", &self.calls())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connector for Faults {
+    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>> {
+        self.intercept.open(timeout)
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.intercept.clock()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::{CreateMode, Memory};
+    use crate::backend::{CreateMode, Memory, Op};
 
     async fn opened() -> (Faults, Arc<dyn Session>, ZnodePath) {
         let faults = Faults::new(Arc::new(Memory::new()));
@@ -293,6 +249,28 @@ mod tests {
             assert_eq!(session.get(&second).await.unwrap().is_some(), applied);
             session.commit(vec![Op::set(&path, "x", None)]).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn equal_seeds_lose_the_replies_to_the_same_writes() {
+        let run = async |seed, percent| {
+            let (faults, session, path) = opened().await;
+            session.commit(create(&path)).await.unwrap();
+            faults.lose_at_random(seed, percent);
+            let mut lost = Vec::new();
+            for _ in 0..100 {
+                lost.push(session.commit(vec![Op::set(&path, "x", None)]).await.is_err());
+            }
+            let (_, stat) = session.get(&path).await.unwrap().unwrap();
+            (lost, stat.version)
+        };
+        let (lost, applied) = run(7, 40).await;
+        assert_eq!(run(7, 40).await, (lost.clone(), applied));
+        assert_ne!(run(8, 40).await.0, lost);
+        let count = lost.iter().filter(|lost| **lost).count();
+        assert!((20..60).contains(&count), "{count} of 100");
+        assert!(applied > 100 - i32::try_from(count).unwrap() && applied < 100, "{applied} were applied");
+        assert_eq!(run(7, 0).await, (vec![false; 100], 100));
     }
 
     #[tokio::test]

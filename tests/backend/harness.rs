@@ -8,7 +8,7 @@ use std::{
 
 use apportion::backend::{Connector, CreateMode, Op, SessionState, path::ZnodePath};
 
-use crate::support::{Broker, Ensemble, Mode, Proxy, Server, eventually, shared_server, zookeeper};
+use crate::support::{Broker, Ensemble, Mode, Proxy, Server, shared_server, until, zookeeper};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -60,9 +60,8 @@ async fn nothing_is_left_of(name: &str) {
     assert!(folder.exists() && !ports.is_empty() && ports.iter().all(serves));
     test.kill().unwrap();
     test.wait().unwrap();
-    eventually("the server and its folder are gone", 10 * SECOND, || async {
-        let gone = !folder.exists() && !ports.iter().any(serves);
-        gone.then_some(())
+    until("the server and its folder are gone", 10 * SECOND, || {
+        !folder.exists() && !ports.iter().any(serves)
     })
     .await;
 }

@@ -5,6 +5,7 @@
 mod agreement;
 #[cfg(feature = "zookeeper")]
 mod harness;
+mod intercept;
 mod memory;
 #[cfg(feature = "zookeeper")]
 mod zookeeper;

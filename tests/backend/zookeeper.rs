@@ -7,7 +7,7 @@ use apportion::backend::{
     SessionState, path::ZnodePath,
 };
 
-use crate::support::{Ensemble, Mode, Proxy, Server, eventually, shared_server, zookeeper};
+use crate::support::{Ensemble, Mode, Proxy, Server, eventually, shared_server, until, zookeeper};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -86,14 +86,13 @@ async fn neither_close_nor_drop_nor_a_cancelled_open_leaves_a_task_behind() {
     let session = connector.open(5 * SECOND).await.unwrap();
     assert!(alive() > before, "tasks are not counted");
     session.close().await;
-    let ended = || async { (alive() == before).then_some(()) };
-    eventually("the tasks of a closed session end", SECOND, ended).await;
+    until("the tasks of a closed session end", SECOND, || alive() == before).await;
 
     let session = connector.open(5 * SECOND).await.unwrap();
     let mut state = session.state();
     drop(session);
     state.wait_for(|state| *state == SessionState::Lost(Loss::Closed)).await.unwrap();
-    eventually("the tasks of a dropped session end", SECOND, ended).await;
+    until("the tasks of a dropped session end", SECOND, || alive() == before).await;
 
     let proxy = Proxy::start(server.port()).await;
     let before = alive();
@@ -102,8 +101,7 @@ async fn neither_close_nor_drop_nor_a_cancelled_open_leaves_a_task_behind() {
     let opening = tokio::time::timeout(Duration::from_millis(50), connector.open(5 * SECOND)).await;
     assert!(opening.is_err());
     // The proxy keeps one task for the connection.
-    let ended = || async { (alive() <= before + 1).then_some(()) };
-    eventually("the tasks of a cancelled open end", SECOND, ended).await;
+    until("the tasks of a cancelled open end", SECOND, || alive() <= before + 1).await;
 }
 
 #[test]
@@ -188,7 +186,8 @@ async fn a_request_that_is_too_large_is_not_sent_and_the_largest_allowed_one_is_
     let session = open(&shared_server().await.connect_string(), 5 * SECOND).await;
     let node = path("/large");
     let create = |bytes| session.commit(vec![Op::create(&node, vec![7; bytes], CreateMode::Ephemeral)]);
-    let Err(CommitError { index: None, error: Error::TooLarge { bytes } }) = create(MAX_REQUEST_BYTES).await
+    let Err(CommitError { index: None, error: Error::TooLarge { bytes, .. } }) =
+        create(MAX_REQUEST_BYTES).await
     else {
         panic!("it was sent");
     };

@@ -1,5 +1,5 @@
-//! [`Bench`]: an ensemble in memory with a victim, whose way to it is full of traps, and somebody without troubles who
-//! does what is left.
+//! [`Bench`]: an ensemble in memory with a victim, to whose calls faults happen, and another process without faults,
+//! which does what is left.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,11 +13,12 @@ use apportion::{
 
 use super::{
     ledger::Ledger,
-    trap::{Fault, Trap},
+    session_faults::{Fault, SessionFaults},
 };
 use crate::support::{
     eventually,
     fleet::{SECOND, Store, Via},
+    until,
 };
 
 /// All that can go wrong with something that makes so many writes, and so many calls at which each fault can happen.
@@ -35,7 +36,7 @@ pub(crate) fn troubles(writes: u64, calls: &[u64]) -> Vec<Trouble> {
         }
     }
     for (fault, calls) in Fault::ALL.into_iter().zip(calls) {
-        troubles.extend((1..=*calls).map(|n| Trouble::Trap(n, fault)));
+        troubles.extend((1..=*calls).map(|n| Trouble::Session(n, fault)));
     }
     troubles
 }
@@ -51,7 +52,8 @@ pub(crate) enum Trouble {
     Reply(u64, LostReply),
     /// Those to the n-th and the next one are.
     Replies(u64, LostReply, LostReply),
-    Trap(u64, Fault),
+    /// A fault at the n-th call at which it can happen.
+    Session(u64, Fault),
     /// A lost reply, and something else before or after it.
     Both((u64, LostReply), (u64, Fault)),
 }
@@ -62,7 +64,7 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) ledger: Ledger,
     pub(crate) faults: Faults,
-    pub(crate) trap: Trap,
+    pub(crate) session_faults: Arc<SessionFaults>,
     /// The one with troubles.
     pub(crate) victim: PartitionCoordinator,
     /// The one without.
@@ -73,26 +75,27 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn new() -> Bench {
         let store = Store::memory();
-        let trap = Trap::new(store.ensemble());
-        Bench::with(store, trap).await
+        let session_faults = SessionFaults::new(store.ensemble());
+        Bench::with(store, session_faults).await
     }
 
     /// With a victim whose calls take several turns of the runtime.
     pub(crate) async fn slow() -> Bench {
         let store = Store::memory();
-        let trap = Trap::slow(store.ensemble());
-        Bench::with(store, trap).await
+        let session_faults = SessionFaults::slow(store.ensemble());
+        Bench::with(store, session_faults).await
     }
 
-    async fn with(store: Store, trap: Trap) -> Bench {
-        let faults = Faults::new(Arc::new(trap.clone()));
+    async fn with(store: Store, session_faults: SessionFaults) -> Bench {
+        let session_faults = Arc::new(session_faults);
+        let faults = Faults::new(Arc::new(session_faults.connector()));
         let connect = |connector: Arc<dyn Connector>, id: &str| {
             PartitionCoordinator::connect(store.config_via(Via(connector), id))
         };
         let victim = connect(Arc::new(faults.clone()), "victim").await.unwrap();
         let other = connect(store.connector(), "other").await.unwrap();
         let looker = store.connector().open(3600 * SECOND).await.unwrap();
-        Bench { store, ledger: Ledger::default(), faults, trap, victim, other, looker }
+        Bench { store, ledger: Ledger::default(), faults, session_faults, victim, other, looker }
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -117,10 +120,10 @@ impl Bench {
                 self.faults.lose_nth_write(writes + n, first);
                 self.faults.lose_nth_write(writes + n + 1, second);
             }
-            Trouble::Trap(n, fault) => self.trap.arm(n, fault),
+            Trouble::Session(n, fault) => self.session_faults.arm(n, fault),
             Trouble::Both((n, lost), (m, fault)) => {
                 self.faults.lose_nth_write(writes + n, lost);
-                self.trap.arm(m, fault);
+                self.session_faults.arm(m, fault);
             }
         }
     }
@@ -200,8 +203,7 @@ impl Bench {
         self.other.shutdown().await.unwrap();
         let _ = self.victim.shutdown().await;
         let ours = self.looker.id();
-        let over = || async { (self.memory().sessions() == [ours]).then_some(()) };
-        eventually("all sessions are over", PATIENCE, over).await;
+        until("all sessions are over", PATIENCE, || self.memory().sessions() == [ours]).await;
         for folder in ["/place/.posting", "/place/.entities/conductor", "/queue/receipts", "/queue/claims"] {
             assert_eq!(self.children(folder).await, Vec::<String>::new(), "{folder}");
         }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod checklist;
+mod choosing;
 pub(crate) mod every_fault;
 mod golden;
 mod losses;
@@ -84,7 +85,8 @@ async fn create(session: &dyn Session, path: &ZnodePath, data: impl Into<Vec<u8>
 
 /// Waits until the board knows as many jobs, without asking the store.
 async fn knows(board: &JobBoard, count: usize) {
-    eventually("jobs", PATIENCE, || async { (board.job_count() == count).then_some(()) }).await;
+    let all = || async { (board.jobs().await.unwrap().len() == count).then_some(()) };
+    eventually("jobs", PATIENCE, all).await;
 }
 
 /// Waits until exactly these can be claimed, as far as the board knows by itself.

@@ -187,10 +187,12 @@ impl Scene {
                 let claim = self.claim().await;
                 Call::new(async move { claim.abandon().await.unwrap() })
             }
-            "wait for jobs" => Call::new(async move { drop(board.wait(PATIENCE).await.unwrap()) }),
+            "wait for jobs" => Call::new(async move { board.wait_for_work().await.unwrap() }),
             "wait for one" => {
                 let job = self.board.jobs().ensure_fresh().await.unwrap().into_iter().next().unwrap();
-                Call::new(async move { assert!(!job.wait(Duration::from_secs(1)).await.unwrap()) })
+                Call::new(async move {
+                    let _ = tokio::time::timeout(Duration::from_secs(1), job.wait_for_end()).await;
+                })
             }
             "list" => Call::new(async move { drop(board.jobs().ensure_fresh().await.unwrap()) }),
             "look" => {

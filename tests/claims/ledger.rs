@@ -26,8 +26,7 @@ impl<T> Says for Result<T, BoardError> {
         match self {
             Ok(_) | Err(BoardError::PostedAndGone { .. }) => Told::Done,
             Err(
-                BoardError::Unknown { .. }
-                | BoardError::Unsettled { .. }
+                BoardError::OutcomeUnknown { .. }
                 | BoardError::Closed { .. }
                 | BoardError::Service(Error::Closed { .. }),
             ) => Told::Unknown,
@@ -40,7 +39,9 @@ impl<T> Says for Result<T, QueueError> {
     fn says(&self) -> Told {
         match self {
             Ok(_) => Told::Done,
-            Err(QueueError::Unknown { .. } | QueueError::Service(Error::Closed { .. })) => Told::Unknown,
+            Err(QueueError::OutcomeUnknown { .. } | QueueError::Service(Error::Closed { .. })) => {
+                Told::Unknown
+            }
             Err(_) => Told::NotDone,
         }
     }

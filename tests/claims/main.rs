@@ -6,14 +6,18 @@ mod board;
 mod cancel;
 mod ledger;
 #[cfg(feature = "zookeeper")]
+mod limits;
+mod panics;
+#[cfg(feature = "zookeeper")]
 mod processes;
 mod queue;
 mod regressions;
+mod repeatable;
 mod requests;
 #[cfg(feature = "zookeeper")]
 mod restarts;
+mod session_faults;
 mod soak;
-mod trap;
 
 #[path = "../support/mod.rs"]
 mod support;

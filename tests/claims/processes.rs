@@ -1,9 +1,10 @@
-//! Real processes of the examples `job_worker` and `priority_queue` on a real server: killed, stopped, late.
+//! Real processes of the examples `job_worker` and `priority_queue` on a real server: killed, stopped, late; and the
+//! example to copy, `hello_board`.
 //!
 //! They are judged by what they write down one by one, and by what is left in the store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -97,6 +98,23 @@ async fn the_entry_of_a_killed_node_is_delivered_again_and_each_is_answered_once
     assert!(answered[&label][0].contains("(attempt 2)"), "{lost} and then {:?}", answered[&label]);
     for folder in ["unowned", "owned", "claims", "done", "dead"] {
         fleet.is_empty(&format!("/questions/{folder}")).await;
+    }
+}
+
+#[tokio::test]
+async fn hello_board_does_each_job_once_in_memory_and_at_a_server() {
+    let url = format!("zookeeper://{}", shared_server().await.connect_string());
+    for args in [&[][..], &[&*url]] {
+        let text = Example::run("hello_board", args).await;
+        let (mut workers, mut worlds) = (BTreeSet::new(), Vec::new());
+        for line in text.lines() {
+            let (worker, world) = line.split_once(": hello, world ").expect(line);
+            workers.insert(worker);
+            worlds.push(world.parse::<u32>().unwrap());
+        }
+        worlds.sort_unstable();
+        assert_eq!(worlds, (1..=10).collect::<Vec<_>>(), "{text}");
+        assert!(workers.len() > 1, "one worker did it all: {text}");
     }
 }
 

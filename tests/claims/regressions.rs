@@ -15,12 +15,13 @@ use apportion::{
 use super::{
     bench::{Bench, EITHER, Trouble, soon},
     ledger::{Says, Told},
-    queue::gate::Gate,
-    trap::Fault,
+    queue::between::lists,
+    session_faults::Fault,
 };
 use crate::support::{
     eventually,
     fleet::{MS, SECOND, Store},
+    hold::Hold,
 };
 
 /// The job was on the board, and the poster was told that nothing was done: it would have posted it again.
@@ -84,7 +85,7 @@ async fn a_lost_claim_that_is_still_in_hand_does_not_keep_its_process_from_claim
     assert!(fresh.token() > stale.token() && fresh.lease().is_held());
     let refused = stale.consume().await;
     assert!(
-        matches!(refused, Err(BoardError::ClaimLost { .. } | BoardError::Unsettled { .. })),
+        matches!(refused, Err(BoardError::Lost { .. } | BoardError::OutcomeUnknown { .. })),
         "{refused:?}"
     );
     tokio::time::sleep(100 * MS).await;
@@ -100,8 +101,8 @@ async fn a_lost_claim_that_is_still_in_hand_does_not_keep_its_process_from_claim
 async fn what_is_taken_and_abandoned_in_the_middle_of_a_look_is_given_back() {
     for passing in 0..2 {
         let store = Store::memory();
-        let gate = Gate::new(store.ensemble().clone());
-        let heir = PartitionCoordinator::connect(store.config_via(gate.clone(), "heir")).await.unwrap();
+        let (connector, hold) = Hold::on(store.ensemble());
+        let heir = PartitionCoordinator::connect(store.config_via(connector, "heir")).await.unwrap();
         let _heirs = heir.queue("/queue").await.unwrap();
         let doomed = store.agent("doomed").await;
         let queue = doomed.coordinator.queue("/queue").await.unwrap();
@@ -109,14 +110,14 @@ async fn what_is_taken_and_abandoned_in_the_middle_of_a_look_is_given_back() {
             queue.put(name).await.unwrap();
         }
         tokio::time::sleep(2 * SECOND).await;
-        let mut stopped = gate.stop_after(passing, &["owned", "claims"]);
-        // A change of the claims has the heir look; another look may be the one that is stopped.
+        let mut held = hold.after(passing, lists(&["owned", "claims"]));
+        // A change of the claims has the heir look; another look may be the one that is held back.
         queue.take().await.unwrap().done(()).await.unwrap();
-        tokio::time::timeout(10 * SECOND, stopped.reached()).await.expect("it looks");
+        tokio::time::timeout(10 * SECOND, held.reached()).await.expect("it looks");
         std::mem::forget(queue.take().await.unwrap());
         let _line = doomed.crash();
         tokio::time::sleep(2 * store.session_timeout).await;
-        stopped.open.send(()).unwrap();
+        held.release();
         let (looker, unowned) = (store.session().await, ZnodePath::parse("/queue/unowned").unwrap());
         let back = || async { (looker.children(&unowned).await.unwrap().0.len() == 1).then_some(()) };
         eventually("it is given back", 60 * SECOND, back).await;

@@ -82,7 +82,7 @@ async fn what_was_held_by_a_session_that_a_long_restart_has_ended_is_another_s()
     assert_eq!(again.attempt(), 2);
     assert_ne!(soon(stale.consume()).await.says(), Told::Done);
     let refused = soon(delivery.done("late")).await;
-    assert!(matches!(refused, Err(QueueError::Lost(_) | QueueError::Unknown { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(QueueError::Lost(_) | QueueError::OutcomeUnknown { .. })), "{refused:?}");
     soon(fresh.consume()).await.unwrap();
     soon(again.done("in time")).await.unwrap();
     let results = soon(queue.collect(9)).await.unwrap();

@@ -27,7 +27,7 @@ use super::{
     bench::{Bench, PATIENCE, name_of},
     board::{every_fault::Context, races::claim_as_python},
     ledger::{Ledger, Told},
-    trap::{Fault, Trap},
+    session_faults::{Fault, SessionFaults},
 };
 use crate::support::fleet::{SECOND, Via};
 
@@ -202,17 +202,17 @@ fn name_of_job(data: &[u8]) -> String {
 /// A member of the fleet, and what can be done to it.
 struct Member {
     coordinator: Arc<PartitionCoordinator>,
-    trap: Trap,
+    session_faults: Arc<SessionFaults>,
     faults: Faults,
 }
 
 impl Member {
     async fn new(bench: &Bench, round: &Round, id: &str) -> Member {
-        let trap = Trap::slow(bench.memory()).noting(round.cheated.clone());
-        let faults = Faults::new(Arc::new(trap.clone()));
+        let session_faults = Arc::new(SessionFaults::slow(bench.memory()).noting(round.cheated.clone()));
+        let faults = Faults::new(Arc::new(session_faults.connector()));
         let config = bench.store.config_via(Via(Arc::new(faults.clone())), id);
         let coordinator = Arc::new(PartitionCoordinator::connect(config).await.unwrap());
-        Member { coordinator, trap, faults }
+        Member { coordinator, session_faults, faults }
     }
 }
 
@@ -232,8 +232,8 @@ async fn make_trouble(round: Round, members: &[Member], mut dice: Rng) -> BTreeM
             }
             4..6 => {
                 let fault = dice.choice(Fault::ALL).unwrap();
-                member.trap.arm(dice.u64(1..6), fault);
-                "a trap"
+                member.session_faults.arm(dice.u64(1..6), fault);
+                "a fault of a session"
             }
             6 => {
                 let Some(session) = session else { continue };
@@ -314,7 +314,7 @@ async fn round(seed: u64) -> BTreeMap<&'static str, u32> {
         sleep(TROUBLES).await;
         round.over.cancel();
     });
-    members.iter().for_each(|member| member.trap.disarm());
+    members.iter().for_each(|member| member.session_faults.disarm());
     let joined = async {
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {

@@ -16,8 +16,8 @@ use proptest::prelude::*;
 use rmpv::Value;
 
 use crate::support::{
-    eventually,
     fleet::{MS, SECOND, Store, create_with_ancestors, on_both_backends, sees, settles_within, universe},
+    until,
 };
 
 /// Names that no znode can have.
@@ -108,7 +108,7 @@ fn a_bad_namespace_or_setting_is_refused_by_its_name() {
         ("session_timeout", config().session_timeout(Duration::ZERO)),
         ("session_timeout", config().session_timeout(Duration::MAX)),
         ("heartbeat", config().heartbeat(Duration::ZERO)),
-        ("lease", config().lease(Duration::ZERO)),
+        ("heartbeat_validity", config().heartbeat_validity(Duration::ZERO)),
         ("server_tick", config().server_tick(Duration::ZERO)),
         ("retry_backoff", config().retry_backoff(Duration::ZERO)),
         ("max_retry_interval", config().max_retry_interval(Duration::ZERO)),
@@ -124,8 +124,8 @@ fn a_bad_namespace_or_setting_is_refused_by_its_name() {
     for config in [
         config().session_timeout(SECOND),
         config().heartbeat(4 * SECOND),
-        config().lease(9 * SECOND),
-        config().lease(SECOND),
+        config().heartbeat_validity(9 * SECOND),
+        config().heartbeat_validity(SECOND),
         config().margin(9 * SECOND),
     ] {
         let outcome = PartitionCoordinator::start(config);
@@ -217,7 +217,7 @@ impl Connector for Stingy {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_does_not_fit_the_granted_timeout_is_refused_when_that_shows() {
     for (granted, change) in [
-        (8 * SECOND, Config::lease as fn(Config, Duration) -> Config),
+        (8 * SECOND, Config::heartbeat_validity as fn(Config, Duration) -> Config),
         (3 * SECOND, |config: Config, _| config),
         (9 * SECOND, |config: Config, _| config.heartbeat(1600 * MS)),
     ] {
@@ -228,7 +228,7 @@ async fn a_lease_that_does_not_fit_the_granted_timeout_is_refused_when_that_show
         let Err(Error::Config(ConfigError::Timing(error))) = outcome else { panic!("{outcome:?}") };
         let shown = match error {
             TimingError::Timeout { timeout, .. }
-            | TimingError::Lease { timeout, .. }
+            | TimingError::HeartbeatValidity { timeout, .. }
             | TimingError::Margin { timeout, .. } => timeout,
             other => panic!("{other}"),
         };
@@ -298,8 +298,7 @@ async fn a_ring_that_is_too_large_is_an_error_until_the_member_that_asks_for_it_
         Op::create(&store.path("g").join(id).unwrap(), ours(100_000, &same_ring), CreateMode::Ephemeral)
     });
     greedy.commit(creates.into()).await.unwrap();
-    let refused = || async { (group.view().standing() == Standing::Refused).then_some(()) };
-    eventually("refused", store.round() + SECOND, refused).await;
+    until("refused", store.round() + SECOND, || group.view().standing() == Standing::Refused).await;
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::Ring { .. })), "{outcome:?}");
     greedy.close().await;
@@ -310,8 +309,7 @@ async fn a_member_that_does_not_say_what_ring_it_uses_is_a_mismatch(store: Store
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let newer = store.plain("g", "newer", &ours(1, &[("v", 2.into()), ("label", "chacha".into())])).await;
-    let refused = || async { (group.view().standing() == Standing::Refused).then_some(()) };
-    eventually("refused", store.round() + SECOND, refused).await;
+    until("refused", store.round() + SECOND, || group.view().standing() == Standing::Refused).await;
     let outcome = group.extract_my_subset(universe()).await;
     let Err(Error::RingMismatch { member, theirs, .. }) = outcome else { panic!("{outcome:?}") };
     assert_eq!(member, "newer");

@@ -145,7 +145,7 @@ fn bad_values_are_refused_by_the_name_of_their_setting() {
         ("timeout=2200000", "session_timeout"),
         ("timeout=99999999999999999999", "timeout"),
         ("heartbeat=0", "heartbeat"),
-        ("lease=0ms", "lease"),
+        ("lease=0ms", "heartbeat_validity"),
         ("margin=0.0", "margin"),
         ("server_tick=0", "server_tick"),
         ("membership_check=0", "membership_check"),
@@ -165,6 +165,7 @@ fn bad_values_are_refused_by_the_name_of_their_setting() {
     ] {
         assert_eq!(reason(&refused(&format!("zookeeper://h?{option}"))), setting, "{option}");
     }
+    assert_eq!(reason(&refused("zookeeper://h?max_request_bytes=1000")), "max_request_bytes");
     assert!(matches!(refused("zookeeper://h?member_id=a%2Fb"), ConfigError::MemberId(_)));
 }
 
@@ -178,7 +179,7 @@ fn every_option_reaches_its_field_and_the_last_value_counts() {
     .unwrap();
     let second = Duration::from_secs(1);
     assert_eq!(config.session_timeout, 20 * second);
-    assert_eq!((config.heartbeat, config.lease), (Some(second * 3 / 2), Some(8 * second)));
+    assert_eq!((config.heartbeat, config.heartbeat_validity), (Some(second * 3 / 2), Some(8 * second)));
     assert_eq!((config.margin, config.server_tick), (Some(second / 4), 3 * second));
     assert_eq!(config.membership_check, 20 * second);
     assert_eq!((config.retry_backoff, config.max_retry_interval), (2 * second, second));
@@ -215,7 +216,7 @@ fn settings_that_cannot_work_are_refused_before_anything_connects() {
         (config().session_timeout(Duration::ZERO), "session_timeout"),
         (config().session_timeout(Duration::MAX), "session_timeout"),
         (config().heartbeat(Duration::ZERO), "heartbeat"),
-        (config().lease(Duration::MAX), "lease"),
+        (config().heartbeat_validity(Duration::MAX), "heartbeat_validity"),
         (config().margin(Duration::ZERO), "margin"),
         (config().server_tick(Duration::from_micros(999)), "server_tick"),
         (config().membership_check(Duration::ZERO), "membership_check"),
@@ -234,8 +235,11 @@ fn settings_that_cannot_work_are_refused_before_anything_connects() {
     };
     let second = Duration::from_secs(1);
     assert!(matches!(timing(config().session_timeout(3 * second)), TimingError::Timeout { .. }));
-    assert!(matches!(timing(config().lease(7 * second)), TimingError::Lease { .. }));
-    assert!(matches!(timing(config().heartbeat(second / 2).lease(second)), TimingError::Lease { .. }));
+    assert!(matches!(timing(config().heartbeat_validity(7 * second)), TimingError::HeartbeatValidity { .. }));
+    assert!(matches!(
+        timing(config().heartbeat(second / 2).heartbeat_validity(second)),
+        TimingError::HeartbeatValidity { .. }
+    ));
     assert!(matches!(timing(config().margin(5 * second)), TimingError::Margin { .. }));
     config().session_timeout(second).server_tick(second / 5).validate().unwrap();
 }

@@ -3,11 +3,12 @@
 
 mod failures;
 mod rebalances;
+mod standalone;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use apportion::{
-    Config, ConfigError, Error, HashRing, MemberId, PartitionCoordinator,
+    Config, Error, HashRing, MemberId, PartitionCoordinator,
     backend::{Memory, Op, path::ZnodePath},
     group::Standing,
 };
@@ -15,8 +16,8 @@ use apportion::{
 use crate::support::{
     alive_tasks,
     events::Events,
-    eventually,
-    fleet::{SECOND, Store, exists, is_over, next_change, settles_within, znode},
+    fleet::{SECOND, Store, exists, next_change, settles_within, znode},
+    until,
 };
 
 use tracing::Level;
@@ -98,72 +99,6 @@ async fn an_empty_group_means_that_everything_is_mine_and_touches_nothing() {
     let admin = store.session().await;
     let (children, _) = admin.children(&ZnodePath::parse("/fleet").unwrap()).await.unwrap();
     assert!(children.is_empty(), "{children:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_a_backend_everything_is_mine() {
-    let alone = PartitionCoordinator::standalone();
-    assert!(!alone.is_active() && alone.session_id().is_none());
-    let mine = alone.extract_my_subset("g", keys(50)).await.unwrap();
-    assert_eq!(mine.to_vec(), keys(50));
-    assert!(mine.is_valid());
-    let group = alone.join("h").weight(7).await.unwrap();
-    assert_eq!(group.extract_my_subset(keys(50)).await.unwrap().len(), 50);
-    let view = group.view();
-    assert!(view.owns("anything") && view.members().len() == 1);
-    assert_eq!(view.standing(), Standing::Member);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_standalone_group_is_joined_and_left_like_any_other() {
-    let alone = PartitionCoordinator::standalone();
-    let group = alone.join("g").weight(7).await.unwrap();
-    assert!(matches!(alone.join("").await, Err(Error::GroupName { .. })));
-    assert!(matches!(alone.join("g").weight(0).await, Err(Error::Weight { .. })));
-    assert!(matches!(alone.join("g").weight(8).await, Err(Error::JoinedDifferently { .. })));
-    let same = alone.join("g").weight(7).await.unwrap();
-    group.leave().await.unwrap();
-    assert!(matches!(same.extract_my_subset(keys(5)).await, Err(Error::Closed { .. })));
-    let again = alone.join("g").weight(8).await.unwrap();
-    assert_eq!(again.extract_my_subset(keys(5)).await.unwrap().len(), 5);
-    alone.shutdown().await.unwrap();
-    assert!(matches!(again.extract_my_subset(keys(5)).await, Err(Error::Closed { .. })));
-    assert!(matches!(alone.join("g").await, Err(Error::Closed { .. })));
-    alone.shutdown().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_standalone_member_gains_all_at_once_and_then_waits() {
-    let alone = PartitionCoordinator::standalone();
-    // The handle is not kept: the membership lasts as long as the coordinator.
-    let mut rebalances = alone.join("g").await.unwrap().rebalances();
-    let first = next_change(&mut rebalances).await;
-    assert_eq!((first.gained(keys(50)).count(), first.lost(keys(50)).count()), (50, 0));
-    let (begin, polled) = (alive_tasks(), std::cell::Cell::new(0));
-    let counted = std::future::poll_fn({
-        let mut next = Box::pin(rebalances.next());
-        let polled = &polled;
-        move |context| {
-            polled.set(polled.get() + 1);
-            next.as_mut().poll(context)
-        }
-    });
-    let waited = tokio::time::timeout(3600 * SECOND, counted).await;
-    assert!(waited.is_err(), "it ended: {waited:?}");
-    assert!(polled.get() < 10, "polled {} times in an idle hour", polled.get());
-    assert_eq!(alive_tasks(), begin);
-    alone.join("g").await.unwrap().leave().await.unwrap();
-    assert!(next_change(&mut rebalances).await.is_total_loss());
-    assert!(is_over(&mut rebalances).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn connecting_to_nothing_is_refused_with_the_way_out() {
-    let outcome = PartitionCoordinator::connect("").await;
-    let Err(Error::Config(error @ ConfigError::NoBackend)) = outcome else { panic!("{outcome:?}") };
-    assert!(error.to_string().contains("standalone()"), "{error}");
-    let outcome = PartitionCoordinator::start("");
-    assert!(matches!(outcome, Err(Error::Config(ConfigError::NoBackend))), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -315,6 +250,5 @@ async fn connecting_while_nothing_answers_is_unreachable_after_the_session_timeo
     let waited = clock.now().saturating_since(begin);
     assert!(matches!(outcome, Err(Error::Unreachable { .. })), "{outcome:?}");
     assert!(waited >= store.session_timeout && waited <= store.session_timeout + SECOND, "{waited:?}");
-    let over = || async { (alive_tasks() <= baseline).then_some(()) };
-    eventually("nothing stays behind", Duration::from_millis(10), over).await;
+    until("nothing stays behind", Duration::from_millis(10), || alive_tasks() <= baseline).await;
 }

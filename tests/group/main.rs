@@ -3,15 +3,17 @@
 mod bad_input;
 mod config;
 mod coordinator;
+mod handles;
 mod key_set;
 mod membership;
 #[cfg(feature = "zookeeper")]
 mod outages;
 #[cfg(feature = "zookeeper")]
 mod processes;
-mod regressions;
 mod shutdown;
+mod spawnable;
 mod validity;
+mod values;
 #[cfg(feature = "zookeeper")]
 mod wire;
 

@@ -1,9 +1,11 @@
 //! Membership on both backends: whatever befalls a member, each key has exactly one owner again within a stated
 //! bound, and nobody has a share who may not act.
 
-mod fleets;
-mod refusals;
+mod many_members;
+mod permissions;
+mod settling;
 mod strangers;
+mod unanswered;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use apportion::{
 use crate::support::{
     alive_tasks, eventually,
     fleet::{MS, Store, delete_recursively, exists, ids, on_both_backends, settles_within, universe, znode},
+    until,
 };
 
 on_both_backends!(
@@ -176,12 +179,11 @@ async fn a_cancelled_join_leaves_no_znode(store: Store) {
             let wait = store.for_a_moment(stage);
             tokio::select! {
                 biased;
-                outcome = &mut join => { outcome.unwrap(); joined += 1; continue }
+                outcome = &mut join => { drop(outcome.unwrap()); joined += 1; continue }
                 () = wait => {}
             }
         }
-        let over = || async { (alive_tasks() <= baseline + joined).then_some(()) };
-        eventually("the membership has ended", REPAIR, over).await;
+        until("the membership has ended", REPAIR, || alive_tasks() <= baseline + joined).await;
         assert!(!exists(&*admin, &store.path(&name).join("a").unwrap()).await, "cancelled at stage {stage}");
         let group = agent.join(&name).await;
         settles_within(store.round(), &[&group]).await;

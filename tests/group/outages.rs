@@ -19,7 +19,7 @@ use apportion::{
 use crate::support::{
     Mode, Proxy, Server, eventually,
     fleet::{MS, SECOND, Store, next_change, owners, sees, settles_within, universe, znode},
-    free_port, zookeeper,
+    free_port, until, zookeeper,
 };
 
 /// What an outage looked like from outside.
@@ -113,8 +113,7 @@ async fn a_member_that_hears_nothing_stops_although_the_server_hears_it() {
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let begin = clock.now();
     a.proxy().set(Mode::SwallowToClient);
-    let lapsed = || async { (in_a.view().standing() != Standing::Member).then_some(()) };
-    eventually("lapsed", 5 * SECOND, lapsed).await;
+    until("lapsed", 5 * SECOND, || in_a.view().standing() != Standing::Member).await;
     let stopped = clock.now().saturating_since(begin);
     assert!(stopped <= lease(&store) + SECOND / 2, "{stopped:?}");
     a.proxy().set(Mode::Pass);
@@ -208,8 +207,8 @@ async fn members_survive_the_restart_of_the_server_or_come_back_by_themselves() 
 
     // Down for longer than the sessions are kept: nobody has a share, and nothing hangs.
     server.kill();
-    let lapsed = || async { owners(&[&in_a, &in_b]).values().all(Vec::is_empty).then_some(()) };
-    eventually("nobody acts", lease(&store) + SECOND, lapsed).await;
+    until("nobody acts", lease(&store) + SECOND, || owners(&[&in_a, &in_b]).values().all(Vec::is_empty))
+        .await;
     let share = tokio::time::timeout(SECOND, in_a.extract_my_subset(universe())).await.expect("it hangs");
     assert!(share.unwrap().is_empty());
     tokio::time::sleep(store.session_timeout).await;

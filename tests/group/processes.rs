@@ -1,4 +1,5 @@
-//! Real processes of the example `alarm_evaluator` on a real server: killed, stopped, suspended, restarted.
+//! Real processes of the example `alarm_evaluator` on a real server: killed, stopped, suspended, restarted; and the
+//! example to copy, `hello_group`.
 //!
 //! Everything is judged by the evaluations that the processes log, one by one: who evaluated which alarm when, by
 //! which generation of the membership.
@@ -13,7 +14,7 @@ use std::{
 
 use apportion::backend::{Connector as _, path::ZnodePath};
 
-use crate::support::{Example, Server, eventually, shared_server, zookeeper};
+use crate::support::{Example, Server, eventually, shared_server, until, zookeeper};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 /// The tick of the harness's servers.
@@ -42,10 +43,7 @@ async fn the_alarms_of_an_evaluator_that_shuts_down_are_evaluated_by_the_others_
     let took = fleet.taken_over("b", &theirs, asked).await;
     show("SIGTERM: evaluated by others after", took);
     assert!(took <= Duration::from_millis(500) + CYCLE, "{took:?}");
-    eventually("b says goodbye", PATIENCE, || async {
-        fleet.output("b").contains("stopped; the others know").then_some(())
-    })
-    .await;
+    until("b says goodbye", PATIENCE, || fleet.output("b").contains("stopped; the others know")).await;
     fleet.settled(["a", "c"]).await;
     fleet.check_all_settled_cycles();
 }
@@ -129,6 +127,36 @@ async fn an_evaluator_that_was_suspended_evaluates_nothing_until_it_has_rejoined
     let stale: Vec<_> = fleet.lines().into_iter().filter(stale).collect();
     assert_eq!(stale, [], "evaluated by a membership that was over");
     fleet.check_all_settled_cycles();
+}
+
+#[tokio::test]
+async fn hello_group_divides_its_tasks_in_memory_and_at_a_server() {
+    let url = format!("zookeeper://{}", shared_server().await.connect_string());
+    for args in [&[][..], &[&*url]] {
+        let text = Example::run("hello_group", args).await;
+        // Who has what, before and after the leave.
+        let mut divisions: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+        for line in text.lines() {
+            match line.split_once(" has ") {
+                Some((member, tasks)) => {
+                    let division = divisions.last_mut().unwrap();
+                    division.insert(member.trim(), tasks.split(", ").collect());
+                }
+                None => divisions.push(BTreeMap::new()),
+            }
+        }
+        let [before, after] = &divisions[..] else { panic!("{text}") };
+        assert_eq!(before.keys().copied().collect::<String>(), "abc", "{text}");
+        assert_eq!(after.keys().copied().collect::<String>(), "ac", "{text}");
+        for division in [before, after] {
+            let mut tasks: Vec<_> = division.values().flatten().collect();
+            tasks.sort_unstable();
+            tasks.dedup();
+            let shares: usize = division.values().map(BTreeSet::len).sum();
+            assert_eq!((tasks.len(), shares), (10, 10), "{text}");
+        }
+        assert!(after.iter().all(|(member, tasks)| tasks.is_superset(&before[member])), "{text}");
+    }
 }
 
 /// Three processes, or however many still live.

@@ -1,15 +1,24 @@
 //! Nothing stays behind: no task after `shutdown` or drop, no znode after `leave`; and an end that cannot be told
 //! to the backend comes in time all the same.
 
-use std::time::Duration;
+use std::{
+    pin::pin,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use apportion::{
-    Config, Error, PartitionCoordinator, backend::memory::LostReply, group::Standing, testing::Faults,
+    Config, Error, PartitionCoordinator,
+    backend::memory::LostReply,
+    group::Standing,
+    testing::{Faults, Request},
 };
 
 use crate::support::{
-    alive_tasks, eventually,
+    alive_tasks,
     fleet::{MS, SECOND, Store, exists, is_over, next_change, on_both_backends, settles_within, universe},
+    hold::Hold,
+    until,
 };
 
 on_both_backends!(
@@ -31,8 +40,7 @@ fn patience(store: &Store) -> Duration {
 
 /// Waits until the runtime has no more tasks than before.
 async fn tasks_are_back_to(baseline: usize, bound: Duration) {
-    let back = || async { (alive_tasks() <= baseline).then_some(()) };
-    eventually("the tasks have ended", bound, back).await;
+    until("the tasks have ended", bound, || alive_tasks() <= baseline).await;
 }
 
 /// A coordinator in two groups, with a watch on each and a change under way.
@@ -230,4 +238,33 @@ async fn a_shutdown_into_a_black_hole_ends_in_time() {
     assert!(waited <= 3 * patience(&store) + SECOND, "{waited:?}");
     drop(proxy);
     tasks_are_back_to(baseline, store.expiry() + SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_during_the_shutdown_is_refused() {
+    let store = Store::memory();
+    let coordinator = store.agent("a").await.coordinator;
+    let group = coordinator.join("g").await.unwrap();
+    let observer = store.session().await;
+    let mut shutdown = pin!(coordinator.shutdown());
+    let poll = shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll.is_pending(), "the leave takes a turn of the runtime");
+    // As a loop does that evaluates once more.
+    let error = coordinator.extract_my_subset("g", ["x"]).await.unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+    shutdown.await.unwrap();
+    assert!(observer.children(&store.path("g")).await.unwrap().0.is_empty());
+    assert_eq!(group.view().standing(), Standing::Left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_survives_a_shutdown_that_the_backend_does_not_answer() {
+    let (baseline, store) = (alive_tasks(), Store::memory());
+    let (connector, hold) = Hold::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let _group = coordinator.join("g").await.unwrap();
+    hold.each(|request| *request == Request::Close);
+    let ended = tokio::time::timeout(16 * SECOND, coordinator.shutdown()).await;
+    assert!(ended.is_ok(), "it has to end whatever the backend does");
+    assert_eq!(alive_tasks(), baseline);
 }

@@ -7,8 +7,8 @@ use tracing::Level;
 
 use crate::support::{
     events::Events,
-    eventually,
     fleet::{Agent, MS, SECOND, Store, next_change, owners, settles_within, universe},
+    until,
 };
 
 /// The steps in which tokio's timers go.
@@ -206,7 +206,7 @@ async fn a_member_out_of_contact_has_stopped_before_another_takes_over() {
 async fn tokens_never_decrease_from_owner_to_owner() {
     let store = Store::memory();
     let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let mut highest = 0;
+    let mut highest = apportion::FencingToken::default();
     for _ in 0..5 {
         let in_a = a.join("g").await;
         let first = share(&in_a).await;
@@ -231,7 +231,9 @@ async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
     let store = Store::memory();
     let interval = 100 * MS;
     let agent = store
-        .agent_with("a", |config| config.heartbeat(interval).lease(SECOND).session_timeout(4 * SECOND))
+        .agent_with("a", |config| {
+            config.heartbeat(interval).heartbeat_validity(SECOND).session_timeout(4 * SECOND)
+        })
         .await;
     let group = agent.join("g").await;
     let other = store.agent("b").await;
@@ -272,8 +274,21 @@ async fn a_member_is_lapsed_and_back_without_losing_its_place_when_contact_retur
     tokio::time::sleep(8 * SECOND).await;
     assert!(!held.is_valid());
     agent.resume();
-    let back = || async { held.is_valid().then_some(()) };
-    eventually("valid again", 100 * MS, back).await;
+    until("valid again", 100 * MS, || held.is_valid()).await;
     assert_eq!(group.view().members()[0].incarnation(), before);
     settles_within(100 * MS, &[&group]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_share_of_a_lapsed_member_stays_invalid() {
+    let (agent, group) = member(&Store::memory()).await;
+    let session = agent.coordinator.session_id();
+    agent.suspend();
+    tokio::time::sleep(8 * SECOND).await;
+    let share = share(&group).await;
+    assert!(share.is_empty() && !share.is_valid());
+    agent.resume();
+    until("back before the expiry", 120 * SECOND, || group.view().owns("alarm-1")).await;
+    assert_eq!(agent.coordinator.session_id(), session);
+    assert!(!share.is_valid(), "nothing was handed out with it");
 }

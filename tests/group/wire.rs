@@ -16,7 +16,7 @@ use crate::support::{
     fleet::{
         SECOND, create_with_ancestors, delete_recursively, exists, sees, settles_within, universe, znode,
     },
-    shared_server, zookeeper,
+    shared_server, until, zookeeper,
 };
 
 fn golden() -> Value {
@@ -173,8 +173,7 @@ async fn heartbeats_and_looks_change_nothing_on_the_server() {
     };
     let (before, held) = (stats().await, group.extract_my_subset(universe()).await.unwrap());
     let deadline = held.deadline();
-    let beaten = || async { (held.deadline() > deadline + SECOND / 4).then_some(()) };
-    eventually("several heartbeats", 5 * SECOND, beaten).await;
+    until("several heartbeats", 5 * SECOND, || held.deadline() > deadline + SECOND / 4).await;
     assert_eq!(stats().await, before);
     assert_eq!(group.view().epoch(), before[1].pzxid, "the generation is that of the children");
     assert_eq!(group.view().members()[0].incarnation(), before[2].czxid);

@@ -58,9 +58,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "lease",
-        &["session", "error", "member", "backend", "backend::path", "task", "backoff", "random", "future"],
+        &[
+            "session",
+            "error",
+            "member",
+            "backend",
+            "backend::path",
+            "task",
+            "backoff",
+            "random",
+            "future",
+            "token",
+        ],
     ),
-    ("share", &["session", "clock"]),
+    ("share", &["session", "clock", "token"]),
     (
         "session",
         &[
@@ -87,6 +98,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("random", &[]),
     ("future", &[]),
+    ("token", &[]),
     ("ring", &[]),
 ];
 
@@ -106,6 +118,7 @@ const PURE: &[&str] = &[
     "src/group/rebalance.rs",
     "src/queue/entry.rs",
     "src/member.rs",
+    "src/queue/labels.rs",
     "src/queue/layout.rs",
     "src/queue/moves.rs",
     "src/queue/names.rs",
@@ -115,6 +128,7 @@ const PURE: &[&str] = &[
     "src/session/deadline.rs",
     "src/session/rivals.rs",
     "src/session/timing.rs",
+    "src/token.rs",
     "src/worker/amqp/url.rs",
     "src/worker/arguments.rs",
     "src/worker/engine.rs",

@@ -2,4 +2,5 @@
 
 mod golden;
 mod kernels;
+mod key_set;
 mod properties;

@@ -3,7 +3,10 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use tokio::{process::Command, time::timeout};
 
 use super::process::Guarded;
 
@@ -38,6 +41,14 @@ impl Example {
             shell.arg(out).arg(find(name)).args(args);
         });
         Example { process: Some(process), out: out.into() }
+    }
+
+    /// Runs the example `name`, which ends by itself; returns what it has written to stdout.
+    pub async fn run(name: &str, args: &[&str]) -> String {
+        let output = Command::new(find(name)).args(args).kill_on_drop(true).output();
+        let output = timeout(Duration::from_secs(30), output).await.expect("it ends").expect("it starts");
+        assert!(output.status.success(), "{name}: {output:?}");
+        String::from_utf8(output.stdout).expect("it writes text")
     }
 
     /// Sends a signal, such as `KILL`.

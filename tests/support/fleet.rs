@@ -162,6 +162,12 @@ impl Store {
         config.retry_backoff(100 * MS).max_retry_interval(500 * MS)
     }
 
+    /// A coordinator that reaches the store through this connector.
+    pub async fn connect(&self, connector: impl Connector, id: &str) -> PartitionCoordinator {
+        let connecting = PartitionCoordinator::connect(self.config_via(connector, id));
+        connecting.await.expect("the store is there")
+    }
+
     /// An agent's settings; its own way to the store comes with it.
     pub async fn prepare(&self, id: &str) -> (Config, Line) {
         let (inner, way): (Arc<dyn Connector>, _) = match &self.reach {

@@ -18,6 +18,8 @@ pub mod events;
 pub mod example;
 #[cfg(feature = "testing")]
 pub mod fleet;
+#[cfg(feature = "testing")]
+pub mod hold;
 mod process;
 pub mod proxy;
 pub mod server;
@@ -74,6 +76,15 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
         Ok(value) => value,
         Err(_) => panic!("not within {patience:?}: {what}"),
     }
+}
+
+/// Waits until something holds, looking every few milliseconds.
+///
+/// # Panics
+///
+/// If it did not within `patience`.
+pub async fn until(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+    eventually(what, patience, || std::future::ready(holds().then_some(()))).await;
 }
 
 /// A port of 127.0.0.1 on which nobody listens at the moment.

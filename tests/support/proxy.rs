@@ -1,6 +1,13 @@
 //! A TCP proxy that can do to a connection what networks do.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -36,6 +43,7 @@ pub enum Mode {
 pub struct Proxy {
     address: SocketAddr,
     link: watch::Sender<Link>,
+    accepted: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -84,8 +92,9 @@ impl Proxy {
         let address = listener.local_addr().expect("a bound socket has an address");
         let (link, state) = watch::channel(Link { mode: Mode::Pass, cuts: 0 });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, port, patience, state));
-        Proxy { address, link, _tasks: tasks }
+        let accepted = Arc::<AtomicUsize>::default();
+        tasks.spawn(accept(listener, port, patience, state, accepted.clone()));
+        Proxy { address, link, accepted, _tasks: tasks }
     }
 
     /// The port on which it listens.
@@ -96,6 +105,11 @@ impl Proxy {
     /// `127.0.0.1:port`.
     pub fn connect_string(&self) -> String {
         self.address.to_string()
+    }
+
+    /// How many connections it has accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
     }
 
     /// Changes what it does, from now on, to all connections.
@@ -113,9 +127,16 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, patience: Duration, link: watch::Receiver<Link>) {
+async fn accept(
+    listener: TcpListener,
+    port: u16,
+    patience: Duration,
+    link: watch::Receiver<Link>,
+    accepted: Arc<AtomicUsize>,
+) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
+        accepted.fetch_add(1, Ordering::SeqCst);
         connections.spawn(connection(client, port, patience, link.clone()));
         while connections.try_join_next().is_some() {}
     }

@@ -54,6 +54,8 @@ pub struct Settings {
     pub max_session_timeout: Duration,
     /// Further lines of the configuration file.
     pub lines: Vec<String>,
+    /// Further arguments of the Java machine, after those of the harness.
+    pub java: Vec<String>,
 }
 
 impl Default for Settings {
@@ -63,6 +65,7 @@ impl Default for Settings {
             min_session_timeout: Duration::from_millis(200),
             max_session_timeout: Duration::from_secs(60),
             lines: Vec::new(),
+            java: Vec::new(),
         }
     }
 }
@@ -72,6 +75,7 @@ impl Default for Settings {
 pub struct Server {
     port: u16,
     folder: PathBuf,
+    arguments: Vec<String>,
     java: Option<Guarded>,
 }
 
@@ -115,7 +119,7 @@ impl Server {
         if let Some(id) = id {
             fs::write(folder.join("data/myid"), id.to_string()).expect("the temporary folder is writable");
         }
-        Server { port, folder, java: None }
+        Server { port, folder, arguments: settings.java.clone(), java: None }
     }
 
     /// Starts the process without waiting for it to serve.
@@ -133,7 +137,9 @@ impl Server {
                     "-XX:TieredStopAtLevel=1",
                     "-XX:-UsePerfData",
                 ])
-                .args(["-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
+                .args(["-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"])
+                .args(&self.arguments)
+                .arg("-cp")
                 .arg(class_path)
                 .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
                 .arg(self.folder.join("zoo.cfg"));

@@ -12,6 +12,8 @@ use apportion::{
     ring::{HashRingBuilder, RingError},
 };
 
+use crate::support::without_mark;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
@@ -143,7 +145,7 @@ impl Members {
 
 fn read(file: &Path) -> Result<String, InputError> {
     let bytes = fs::read(file).map_err(|source| InputError::Unreadable { file: file.into(), source })?;
-    String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map(|text| without_mark(&text).into()).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
         InputError::NotUtf8 { file: file.into(), line }

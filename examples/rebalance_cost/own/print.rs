@@ -7,7 +7,7 @@ use apportion::HashRing;
 use super::{
     OwnArgs,
     input::{Keys, Members},
-    moves::{Outcome, Share},
+    moves::{Balance, Outcome, Share},
 };
 use crate::{
     report,
@@ -43,7 +43,7 @@ pub fn all(
 
 fn input(keys: &Keys, members: &Members, before: &HashRing) {
     say!(
-        "{} and {}, with {} for each unit of weight; the label is {}.",
+        "{} and {}, with {} for each unit of weight; label {}.",
         bold(count(keys.all.len(), "key")),
         bold(count(before.len(), "member")),
         count(before.replicas() as usize, "point"),
@@ -64,12 +64,13 @@ fn change(args: &OwnArgs, outcome: &Outcome<'_>, keys: usize) {
     let join: Vec<&str> = args.join.iter().map(|member| member.id.as_str()).collect();
     let say_who = |members: &[&str], verb: &str| {
         let s = if members.len() == 1 { "s" } else { "" };
-        (!members.is_empty()).then(|| format!("{} {verb}{s}", bold(some_of(members, 100))))
+        (!members.is_empty()).then(|| format!("{} {verb}{s}", bold(some_of(members, 60))))
     };
     let who: Vec<String> = [say_who(&leave, "leave"), say_who(&join, "join")].into_iter().flatten().collect();
     say!("\n{}.", who.join("; "));
     say!(
-        "{} of {keys} move, {:.2} %; with fair shares {:.2} % would have to. Between members that stay: {}.",
+        "{} of {keys} move, {:.2} %; with fair shares {:.2} % would have to.\n\
+         Between members that stay: {}.",
         bold(count(outcome.moves.len(), "key")),
         100.0 * outcome.moves.len() as f64 / keys as f64,
         100.0 * outcome.ideal,
@@ -80,21 +81,13 @@ fn change(args: &OwnArgs, outcome: &Outcome<'_>, keys: usize) {
         return;
     }
     say!("");
-    let rows: Vec<Vec<String>> = pairs
-        .iter()
-        .take(ROWS)
-        .map(|pair| vec![pair.keys.to_string(), name(pair.from), name(pair.to)])
-        .collect();
-    table(&[Column::Right("keys"), Column::Left("from"), Column::Left("to")], &rows);
+    let rows = pairs.iter().take(ROWS).map(|pair| [pair.keys.to_string(), name(pair.from), name(pair.to)]);
+    table(&[Column::Right("keys"), Column::Left("from"), Column::Left("to")], rows);
     and_more(pairs.len(), "pair", "");
     say!("");
-    let rows: Vec<Vec<String>> = outcome
-        .moves
-        .iter()
-        .take(ROWS)
-        .map(|moved| vec![shortened(moved.key), name(moved.from), name(moved.to)])
-        .collect();
-    table(&[Column::Left("key"), Column::Left("from"), Column::Left("to")], &rows);
+    let some = outcome.moves.iter().take(ROWS);
+    let rows = some.map(|moved| [shortened(moved.key), name(moved.from), name(moved.to)]);
+    table(&[Column::Left("key"), Column::Left("from"), Column::Left("to")], rows);
     and_more(outcome.moves.len(), "key", ": see moves.csv");
 }
 
@@ -104,46 +97,30 @@ fn shares(outcome: &Outcome<'_>) {
     let mut members: Vec<(&&str, &Share)> = outcome.shares.iter().collect();
     let change = |share: &Share| share.after.keys as i64 - share.before.keys as i64;
     members.sort_by_key(|(_, share)| std::cmp::Reverse(change(share).abs()));
-    let rows: Vec<Vec<String>> = members
-        .iter()
-        .take(ROWS)
-        .map(|(member, share)| {
-            let weight = share.after.weight.or(share.before.weight).unwrap_or_default();
-            vec![
-                shortened(member),
-                weight.to_string(),
-                number(share.before.weight.is_some(), share.before.keys),
-                number(share.after.weight.is_some(), share.after.keys),
-                format!("{:+}", change(share)),
-            ]
-        })
-        .collect();
-    table(
-        &[
-            Column::Left("member"),
-            Column::Right("weight"),
-            Column::Right("keys before"),
-            Column::Right("keys after"),
-            Column::Right("change"),
-        ],
-        &rows,
-    );
+    let rows = members.iter().take(ROWS).map(|(member, share)| {
+        let weight = share.after.weight.or(share.before.weight).unwrap_or_default();
+        [
+            shortened(member),
+            weight.to_string(),
+            number(share.before.weight.is_some(), share.before.keys),
+            number(share.after.weight.is_some(), share.after.keys),
+            format!("{:+}", change(share)),
+        ]
+    });
+    let columns = ["weight", "keys before", "keys after", "change"].map(Column::Right);
+    table(&[&[Column::Left("member")], &columns[..]].concat(), rows);
     and_more(members.len(), "member", ": see shares.csv");
     say!("");
-    for (when, balance) in
-        [("before", outcome.balance(|share| share.before)), ("after", outcome.balance(|share| share.after))]
-    {
-        match balance {
-            Some(balance) => say!(
-                "{:<6}  largest share {:.3} of the fair one, smallest {:.3}, coefficient of variation {:.3}",
-                when,
-                balance.most,
-                balance.least,
-                balance.cv
-            ),
-            None => say!("{when:<6}  nobody is left, and no key has an owner"),
-        }
-    }
+    let sides =
+        [("before", outcome.balance(|share| share.before)), ("after", outcome.balance(|share| share.after))];
+    let figures = |balance: Option<Balance>| match balance {
+        Some(Balance { most, least, cv, .. }) => [most, least, cv].map(|figure| format!("{figure:.3}")),
+        // No member is left.
+        None => ["-"; 3].map(String::from),
+    };
+    let rows = sides.map(|(when, balance)| std::iter::once(when.into()).chain(figures(balance)));
+    let columns = ["largest / fair", "smallest / fair", "coefficient of variation"].map(Column::Right);
+    table(&[&[Column::Left("shares")], &columns[..]].concat(), rows);
 }
 
 fn and_more(all: usize, what: &str, where_to: &str) {

@@ -60,7 +60,7 @@ fn a_leave_moves_the_keys_of_the_leaver_and_no_others() {
     assert_eq!(outcome.pairs().iter().map(|pair| pair.keys).sum::<usize>(), of_b.len());
     let b = outcome.shares["b"];
     assert_eq!((b.before.keys, b.after.keys, b.after.weight), (of_b.len(), 0, None));
-    let csv = moves_csv(&outcome.moves);
+    let csv = moves_csv(&outcome.moves).unwrap();
     assert_eq!(csv.lines().count(), 1 + of_b.len());
     assert!(csv.starts_with(&format!("key,from,to\n{},b,", of_b[0])));
 }
@@ -110,6 +110,21 @@ fn repeated_keys_count_and_empty_lines_do_not() {
     let keys = Keys::read(&file.0).unwrap();
     assert_eq!(keys.all, ["x", "y", "x", " x"], "a space is a part of a key");
     assert_eq!((keys.repeated, keys.empty_lines), (1, 2));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_key_or_member() {
+    let file = Temporary::new("mark", "\u{feff}x\r\ny\r\n");
+    assert_eq!(Keys::read(&file.0).unwrap().all, ["x", "y"]);
+    let members = members("marked", "\u{feff}a 2\nb\n");
+    assert_eq!(members.ring(args(&[]).empty_ring()).unwrap().weight("a"), Some(2));
+}
+
+#[test]
+fn keys_with_commas_and_quotes_are_fields_of_their_own_in_the_files() {
+    let moved = |key| Move { key, from: Some("a"), to: None };
+    let csv = moves_csv(&["plain", "a,b", "say \"x\"", "two\nlines"].map(moved)).unwrap();
+    assert_eq!(csv, "key,from,to\nplain,a,\n\"a,b\",a,\n\"say \"\"x\"\"\",a,\n\"two\nlines\",a,\n");
 }
 
 #[test]

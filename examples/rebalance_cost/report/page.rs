@@ -3,10 +3,12 @@
 
 use std::fmt::Write as _;
 
+use indicatif::{HumanBytes, HumanCount};
+
 use super::{
     chart::{COLOURS, Chart, GRID, INK},
     charts,
-    number::{bytes, grouped, time},
+    number::time,
     tables::{beside_each_other, between, ratio},
 };
 use crate::{
@@ -36,7 +38,7 @@ pub fn of(results: &Results) -> Result<String, Failure> {
         zero = zero(results),
         of_ring = figures(charts::of_ring(results))?,
         of_schemes = figures(charts::of_schemes(results))?,
-        keys = grouped(results.plan.keys),
+        keys = HumanCount(results.plan.keys as u64),
         tables = tables(results)
     ))
 }
@@ -154,7 +156,7 @@ fn row(text: &mut String, is_first: bool, of: &str, name: &str, cost: &Cost) {
         between(cost),
         time(cost.join.took),
         time(cost.leave.took),
-        bytes(cost.bytes),
+        HumanBytes(cost.bytes as u64),
         time(cost.lookup),
         cost.trials
     )

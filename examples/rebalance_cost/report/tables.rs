@@ -1,6 +1,8 @@
 //! What was found, on the screen.
 
-use super::number::{bytes, grouped, short, time};
+use indicatif::{HumanBytes, HumanCount};
+
+use super::number::{short, time};
 use crate::{
     study::{DICE, REFERENCE, Results},
     support::{
@@ -18,27 +20,26 @@ pub fn print(results: &Results) {
         say!("Built without optimisation: the times below say nothing. Use cargo run --release.\n");
     }
     say!("{}", bold("The ring of this crate, by its exact arcs"));
-    say!("{}", dim("Shares: the largest by the mean, of the worst trial, coefficient of variation."));
-    say!("{}", dim("join, leave: what moves by what has to move; +: what moves between members that stay."));
+    say!("{}", dim("max: the largest share by the mean, worst: in all trials;"));
+    say!("{}", dim("cv: coefficient of variation; join, leave: what moves by what has to;"));
+    say!("{}", dim("+: what moves between members that stay."));
     for &members in &results.plan.members {
         of_membership(members);
-        let rows: Vec<Vec<String>> =
-            results.ring.iter().filter(|cost| cost.case.members == members).map(ring_row).collect();
-        table(&RING_COLUMNS, &rows);
+        let costs = results.ring.iter().filter(|cost| cost.case.members == members);
+        table(&RING_COLUMNS, costs.map(ring_row));
     }
     say!("\n{}", bold("Other schemes beside it, by a sample of keys"));
     say!(
         "{}",
         dim(format!(
-            "{} fixed keys; the dice show how even a perfect scheme looks in such a sample.",
-            grouped(results.plan.keys)
+            "{} fixed keys; the dice show how a perfect scheme looks in such a sample.",
+            HumanCount(results.plan.keys as u64)
         ))
     );
     say!("{}", dim("A change of bounded loads includes placing all keys again."));
     for &members in &results.plan.members {
         of_membership(members);
-        let rows: Vec<Vec<String>> = beside_each_other(results, members).map(scheme_row).collect();
-        table(&SCHEME_COLUMNS, &rows);
+        table(&SCHEME_COLUMNS, beside_each_other(results, members).map(scheme_row));
     }
     verdict(results);
 }
@@ -63,7 +64,7 @@ fn of_membership(members: u32) {
 
 const RING_COLUMNS: [Column; 10] = [
     Right("points"),
-    Right("max/mean"),
+    Right("max"),
     Right("worst"),
     Right("cv"),
     Right("join"),
@@ -93,7 +94,7 @@ fn ring_row(cost: &Cost) -> Vec<String> {
 
 const SCHEME_COLUMNS: [Column; 9] = [
     Left("scheme"),
-    Right("max/mean"),
+    Right("max"),
     Right("cv"),
     Right("join"),
     Right("leave"),
@@ -113,7 +114,7 @@ fn scheme_row(cost: &Cost) -> Vec<String> {
         ratio(cost.leave.ratio),
         between(cost),
         time(cost.join.took.max(cost.leave.took)),
-        bytes(cost.bytes),
+        HumanBytes(cost.bytes as u64).to_string(),
         time(cost.lookup),
     ];
     if cost.case.scheme == DICE {
@@ -136,7 +137,7 @@ fn verdict(results: &Results) {
     let between: f64 = results.ring.iter().map(|cost| cost.join.between + cost.leave.between).sum();
     let trials: usize = results.ring.iter().map(|cost| 2 * cost.trials).sum();
     say!(
-        "\nIn {trials} changes of rings, {} of all positions moved between members that stay.",
-        bold(if between == 0.0 { "exactly none".into() } else { format!("{} %", 100.0 * between) })
+        "\nIn {trials} changes of rings, {} moved between members that stay.",
+        bold(if between == 0.0 { "exactly nothing".into() } else { format!("{} %", 100.0 * between) })
     );
 }

@@ -28,8 +28,8 @@ pub struct Summary {
 pub async fn run(executor: &Executor, files: &[(File, Hashed)]) -> Result<Summary, Failure> {
     let some = &files[..files.len().min(2)];
     let what = match some.len() {
-        1 => "One file is copied; the copy is verified, and damaged before that.",
-        _ => "Two files are copied; the copies are verified, one is damaged before that.",
+        1 => "One file is copied and the copy verified; it is damaged before.",
+        _ => "Two files are copied and the copies verified; one is damaged before.",
     };
     say!("\n{} {what}", bold("BACK UP"));
     let scratch = Scratch::new()?;
@@ -65,7 +65,7 @@ async fn back_up(
     step(BACK_UP, "copied");
     if is_damaged {
         fs::OpenOptions::new().append(true).open(copy)?.write_all(b"!")?;
-        step("", &dim("(this program appends one byte to the copy)"));
+        step("", &dim("(now a byte is added to the copy)"));
     }
     let failure =
         match executor.submit(Request::execute(VERIFY).argument("path", to).argument("md5", md5)).await {
@@ -82,7 +82,7 @@ async fn back_up(
     say!("    {}", failure.exc_type_names().join(" < "));
     say!("    {}", failure.exception_str());
     for cause in failure.causes() {
-        say!("    caused by: {}", cause.exception_str());
+        say!("    caused by:\n    {}", cause.exception_str());
     }
     let revert =
         Request::revert(BACK_UP, copied).argument("from", from).argument("to", to).failure(VERIFY, failure);

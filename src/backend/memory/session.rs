@@ -182,7 +182,8 @@ impl Drop for Disarm {
 }
 
 fn check_size(bytes: usize) -> Result<(), Error> {
-    if bytes > MAX_REQUEST_BYTES { Err(Error::TooLarge { bytes }) } else { Ok(()) }
+    let limit = MAX_REQUEST_BYTES;
+    if bytes > limit { Err(Error::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use zookeeper_client as zk;
 
 use super::{
     super::{
-        BoxFuture, CommitError, Done, Error, Fired, Loss, MAX_REQUEST_BYTES, Op, Session, SessionId,
-        SessionState, Stat, Watch, path::ZnodePath,
+        BoxFuture, CommitError, Done, Error, Fired, Loss, Op, Session, SessionId, SessionState, Stat, Watch,
+        path::ZnodePath,
     },
     convert,
 };
@@ -30,6 +30,7 @@ pub(super) struct ZooKeeperSession {
     id: SessionId,
     timeout: Duration,
     acls: zk::Acls<'static>,
+    max_request_bytes: usize,
     state: watch::Receiver<SessionState>,
     /// `None` once closed: the server is told when the last clone of the client is dropped.
     client: Mutex<Option<Arc<zk::Client>>>,
@@ -39,7 +40,7 @@ pub(super) struct ZooKeeperSession {
 }
 
 impl ZooKeeperSession {
-    pub(super) fn new(client: zk::Client, acls: zk::Acls<'static>) -> Self {
+    pub(super) fn new(client: zk::Client, acls: zk::Acls<'static>, max_request_bytes: usize) -> Self {
         let id = SessionId(client.session_id().0);
         let mut changes = client.state_watcher();
         let (publish, state) = watch::channel(SessionState::Suspended);
@@ -51,6 +52,7 @@ impl ZooKeeperSession {
             id,
             timeout: client.session_timeout(),
             acls,
+            max_request_bytes,
             state,
             client: Mutex::new(Some(Arc::new(client))),
             closing: CancellationToken::new(),
@@ -64,6 +66,18 @@ impl ZooKeeperSession {
             SessionState::Lost(loss) => Error::Lost(loss),
             _ => Error::Lost(Loss::Closed),
         })
+    }
+
+    /// Checks that a request of so many bytes will not make the server close the connection.
+    fn fits(&self, bytes: usize) -> Result<(), Error> {
+        let limit = self.max_request_bytes;
+        if bytes > limit { Err(Error::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// The path for a request that is about it alone.
+    fn path<'a>(&self, path: &'a ZnodePath) -> Result<&'a str, Error> {
+        self.fits(path.as_str().len())?;
+        Ok(path.as_str())
     }
 
     /// The answer of the server, unless the session is closed meanwhile.
@@ -150,12 +164,6 @@ async fn forward(mut changes: zk::StateWatcher, mut publish: Publisher, cancelle
     }
 }
 
-/// Checks that a request about `path` will not make the server cut the connection.
-fn fits(path: &ZnodePath) -> Result<&str, Error> {
-    let bytes = path.as_str().len();
-    if bytes > MAX_REQUEST_BYTES { Err(Error::TooLarge { bytes }) } else { Ok(path.as_str()) }
-}
-
 impl Session for ZooKeeperSession {
     fn id(&self) -> SessionId {
         self.id
@@ -165,6 +173,10 @@ impl Session for ZooKeeperSession {
         self.timeout
     }
 
+    fn max_request_bytes(&self) -> usize {
+        self.max_request_bytes
+    }
+
     fn state(&self) -> watch::Receiver<SessionState> {
         self.state.clone()
     }
@@ -172,7 +184,7 @@ impl Session for ZooKeeperSession {
     fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<(Vec<u8>, Stat)>, Error>> {
         Box::pin(async move {
             let client = self.client()?;
-            match self.answer(client.get_data(fits(path)?)).await {
+            match self.answer(client.get_data(self.path(path)?)).await {
                 Ok((data, stat)) => Ok(Some((data, convert::stat(&stat)))),
                 Err(Error::NoNode) => Ok(None),
                 Err(error) => Err(error),
@@ -192,8 +204,8 @@ impl Session for ZooKeeperSession {
                 let mut reader = client.new_multi_reader();
                 let (mut count, mut bytes) = (0, 0);
                 for path in rest.iter().take(READ_AT_ONCE) {
-                    bytes += fits(path)?.len() + 32;
-                    if count > 0 && bytes > MAX_REQUEST_BYTES {
+                    bytes += self.path(path)?.len() + 32;
+                    if count > 0 && bytes > self.max_request_bytes {
                         break;
                     }
                     reader.add_get_data(path.as_str()).map_err(|error| convert::error(&error))?;
@@ -221,7 +233,7 @@ impl Session for ZooKeeperSession {
     fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat), Error>> {
         Box::pin(async move {
             let client = self.client()?;
-            let (names, stat) = self.answer(client.get_children(fits(path)?)).await?;
+            let (names, stat) = self.answer(client.get_children(self.path(path)?)).await?;
             Ok((names, convert::stat(&stat)))
         })
     }
@@ -233,7 +245,7 @@ impl Session for ZooKeeperSession {
         Box::pin(async move {
             let client = self.client()?;
             // D1, D9: one-shot, and few of them.
-            let (names, stat, watcher) = self.answer(client.get_and_watch_children(fits(path)?)).await?;
+            let (names, stat, watcher) = self.answer(client.get_and_watch_children(self.path(path)?)).await?;
             Ok((names, convert::stat(&stat), self.watch(watcher)))
         })
     }
@@ -241,7 +253,7 @@ impl Session for ZooKeeperSession {
     fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch), Error>> {
         Box::pin(async move {
             let client = self.client()?;
-            let (stat, watcher) = self.answer(client.check_and_watch_stat(fits(path)?)).await?;
+            let (stat, watcher) = self.answer(client.check_and_watch_stat(self.path(path)?)).await?;
             Ok((stat.as_ref().map(convert::stat), self.watch(watcher)))
         })
     }
@@ -252,10 +264,7 @@ impl Session for ZooKeeperSession {
                 return Ok(Vec::new());
             }
             let client = self.client()?;
-            let bytes = convert::commit_bytes(&ops, &self.acls);
-            if bytes > MAX_REQUEST_BYTES {
-                return Err(Error::TooLarge { bytes }.into());
-            }
+            self.fits(convert::commit_bytes(&ops, &self.acls))?;
             let mut writer = client.new_multi_writer();
             for (index, op) in ops.iter().enumerate() {
                 let path = op.path().as_str();
@@ -282,7 +291,7 @@ impl Session for ZooKeeperSession {
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let client = self.client()?;
-            self.answer(client.sync(fits(path)?)).await
+            self.answer(client.sync(self.path(path)?)).await
         })
     }
 

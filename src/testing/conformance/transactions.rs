@@ -182,7 +182,7 @@ async fn a_request_over_the_limit_is_refused_unsent(place: &Place<'_>) {
         let refused = in_time("a commit", place.session.commit(ops)).await.expect_err("it is too large");
         assert_eq!(refused.index, None, "the request as a whole is too large");
         assert!(
-            matches!(refused.error, Error::TooLarge { bytes } if bytes > MAX_REQUEST_BYTES),
+            matches!(refused.error, Error::TooLarge { bytes, .. } if bytes > MAX_REQUEST_BYTES),
             "{refused} is not what a large request deserves"
         );
     }

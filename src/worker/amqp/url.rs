@@ -5,9 +5,10 @@
 //! Differences from kombu, each an error here: options other than `heartbeat`, several brokers, `amqps://`, an empty
 //! host, and a user without a password.
 
-use std::{fmt, net::Ipv6Addr};
+use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use percent_encoding::percent_decode_str;
 
 use super::error::ConnectError;
 
@@ -141,20 +142,15 @@ fn heartbeat(query: &str) -> Result<u16, ConnectError> {
     Ok(seconds)
 }
 
-/// Undoes percent escapes.
+/// Undoes percent escapes. The crate takes a `%` without two digits for itself; in a password that is a mistake.
 fn decode(part: &'static str, text: &str) -> Result<String, ConnectError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut pieces = text.split('%');
-    bytes.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
-    for piece in pieces {
-        let escape = piece.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = escape.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(
-            byte.ok_or_else(|| bad(part, "`%` is followed by two hexadecimal digits, itself it is `%25`"))?,
-        );
-        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    let is_escape =
+        |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if [a, b].iter().all(|it| it.is_ascii_hexdigit()));
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err(bad(part, "`%` is followed by two hexadecimal digits, itself it is `%25`"));
     }
-    String::from_utf8(bytes).map_err(|_| bad(part, "it is no UTF-8 once its escapes are decoded"))
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| bad(part, "it is no UTF-8 once its escapes are decoded"))
 }
 
 fn bad(part: &'static str, problem: impl Into<String>) -> ConnectError {

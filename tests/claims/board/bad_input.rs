@@ -42,7 +42,7 @@ async fn what_cannot_be_posted_is_refused_before_anything_is_sent(store: Store) 
     }
     for letter in ["x", "é"] {
         let error = refused(board.post(letter.repeat(MAX_POSTING_BYTES)).await);
-        let BoardError::TooLarge { reason: PostingError::TooLarge { bytes }, .. } = error else {
+        let BoardError::TooLarge { reason: PostingError::TooLarge { bytes, .. }, .. } = error else {
             panic!("{error}")
         };
         assert!(bytes > MAX_POSTING_BYTES * if letter == "x" { 1 } else { 6 });
@@ -93,7 +93,7 @@ async fn strangers_among_the_children_harm_nobody_and_are_reported_once(store: S
     for _ in 0..3 {
         assert_eq!(names(&board).await, ["good"]);
     }
-    let unreadable = board.unreadable();
+    let unreadable = board.set_aside();
     assert_eq!(unreadable.len(), 11);
     let large = unreadable.iter().find(|it| it.path.name() == "job905").unwrap();
     assert!(matches!(large.reason, PostingError::TooLarge { .. }));
@@ -104,7 +104,7 @@ async fn strangers_among_the_children_harm_nobody_and_are_reported_once(store: S
     assert_eq!(claimed.job().name(), "good");
     claimed.consume().await.unwrap();
     assert!(board.try_claim_next().await.unwrap().is_none());
-    assert_eq!(board.unreadable().len(), 11);
+    assert_eq!(board.set_aside().len(), 11);
     // Somebody mends one, somebody removes another.
     observer
         .commit(vec![Op::set(&child("job902"), "{\"uuid\": 1, \"name\": \"mended\"}", None)])
@@ -112,7 +112,7 @@ async fn strangers_among_the_children_harm_nobody_and_are_reported_once(store: S
         .unwrap();
     observer.commit(vec![Op::delete(&child("job-x"), None)]).await.unwrap();
     assert_eq!(names(&board).await, ["mended"]);
-    assert_eq!(board.unreadable().len(), 9);
+    assert_eq!(board.set_aside().len(), 9);
 }
 
 async fn a_posting_with_what_json_does_not_know_is_a_job_and_stays_as_it_is(store: Store) {
@@ -140,7 +140,7 @@ async fn a_job_that_others_keep_to_themselves_does_not_cost_the_rest(store: Stor
         eventually("open", PATIENCE, || async { names(board).await.contains(&"open".into()).then_some(()) })
             .await;
     }
-    assert_eq!(late.unreadable()[0].reason, PostingError::NotPermitted);
+    assert_eq!(late.set_aside()[0].reason, PostingError::NotPermitted);
     let claimed = claim(&late).await;
     assert_eq!(claimed.job().name(), "open");
     claimed.consume().await.unwrap();
@@ -181,7 +181,7 @@ async fn what_stands_in_the_way_of_the_end_of_a_job_is_named_and_nothing_is_lost
     for ends_in_the_trash in [false, true] {
         let claim = claim(&board).await;
         let ended = if ends_in_the_trash { claim.trash().await } else { claim.consume().await };
-        assert!(matches!(refused(ended), BoardError::Touched { .. }));
+        assert!(matches!(refused(ended), BoardError::Changed { .. }));
         offers(&board, &["x"]).await;
     }
     assert_eq!(board.state(&job).await.unwrap(), JobState::Unclaimed);
@@ -190,12 +190,12 @@ async fn what_stands_in_the_way_of_the_end_of_a_job_is_named_and_nothing_is_lost
     let claimed = claim(&board).await;
     let data = znode(&*observer, job.path()).await.0;
     observer.commit(vec![Op::set(job.path(), data, None)]).await.unwrap();
-    assert!(matches!(refused(claimed.consume().await), BoardError::Touched { .. }));
+    assert!(matches!(refused(claimed.consume().await), BoardError::Changed { .. }));
     offers(&board, &["x"]).await;
 
     let claimed = claim(&board).await;
     observer.commit(vec![Op::delete(job.path(), None)]).await.unwrap();
-    assert!(matches!(refused(claimed.consume().await), BoardError::Touched { .. }));
+    assert!(matches!(refused(claimed.consume().await), BoardError::Changed { .. }));
     let gone = || async { children(&*observer, board.path()).await.is_empty().then_some(()) };
     eventually("the lock is gone, too", PATIENCE, gone).await;
 }
@@ -210,8 +210,8 @@ async fn a_posting_that_changes_under_a_claim_is_read_again(store: Store) {
     assert_eq!(znode(&*observer, job.path()).await.0, b"{\"uuid\": 1, \"name\": \"new\"}");
     claimed.abandon().await.unwrap();
     observer.commit(vec![Op::set(job.path(), "garbage", None)]).await.unwrap();
-    assert!(matches!(refused(board.claim(&job).await), BoardError::Unreadable { .. }));
-    assert_eq!((board.unreadable().len(), board.job_count()), (1, 0));
+    assert!(matches!(refused(board.claim(&job).await), BoardError::SetAside { .. }));
+    assert_eq!((board.set_aside().len(), board.jobs().await.unwrap().len()), (1, 0));
     assert_eq!(znode(&*observer, job.path()).await.0, b"garbage");
     assert!(board.try_claim_next().await.unwrap().is_none());
 }

@@ -13,26 +13,31 @@ use apportion::{
     board::{BoardEvent, JobState, Priority},
 };
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
-use crate::support::fleet::{MS, exists, on_both_backends, znode};
+use crate::support::{
+    eventually,
+    fleet::{MS, Store, exists, on_both_backends, znode},
+    until,
+};
 
 async fn a_board_is_connected_until_it_or_its_coordinator_is_closed(store: Store) {
     let (agent, first) = worker(&store, "a").await;
     let second = board(&store, &agent).await;
     let job = first.post("x").await.unwrap();
-    assert!(first.connected() && second.connected());
+    assert!(first.is_connected() && second.is_connected());
     first.close().await;
-    assert!(!first.connected() && second.connected());
+    assert!(!first.is_connected() && second.is_connected());
     assert!(matches!(refused(first.state(&job).await), BoardError::Closed { .. }));
     assert!(matches!(refused(first.post("y").await), BoardError::Closed { .. }));
     assert!(matches!(refused(first.jobs().await), BoardError::Closed { .. }));
     assert!(matches!(refused(first.claim_next().await), BoardError::Closed { .. }));
-    assert!(matches!(refused(job.wait(PATIENCE).await), BoardError::Closed { .. }));
+    assert!(matches!(refused(job.wait_for_end().await), BoardError::Closed { .. }));
     assert!(first.events().next().await.is_none());
     agent.coordinator.shutdown().await.unwrap();
-    assert!(!second.connected());
+    assert!(!second.is_connected());
     assert!(matches!(refused(second.claim_next().await), BoardError::Closed { .. }));
     let late = agent.coordinator.job_board(&place(&store)).await;
     assert!(matches!(refused(late), BoardError::Closed { .. }));
@@ -47,32 +52,32 @@ async fn an_empty_board_has_no_jobs_and_a_fresh_look_sees_what_others_have_poste
         assert_eq!(ours.jobs().ensure_fresh().await.unwrap().len(), number + 1);
     }
     knows(&ours, 20).await;
-    assert_eq!(theirs.job_count(), 20);
+    assert_eq!(theirs.len().await.unwrap(), 20);
+    assert!(!theirs.is_empty().await.unwrap());
 }
 
 async fn a_wait_for_jobs_ends_with_one_that_is_posted_later_or_without(store: Store) {
     let ((_a, ours), (_b, theirs)) = (worker(&store, "a").await, worker(&store, "b").await);
-    assert!(ours.wait(100 * MS).await.unwrap().is_none());
+    let waits = || async { timeout(100 * MS, ours.wait_for_work()).await.is_err() };
+    assert!(waits().await);
     let later = async {
         store.for_a_moment(5).await;
         theirs.post("later").await.unwrap();
     };
-    let (found, ()) = tokio::join!(ours.wait(PATIENCE), later);
-    let found = found.unwrap().unwrap();
+    let (found, ()) = tokio::join!(ours.wait_for_work(), later);
+    found.unwrap();
+    let found = ours.jobs().only_unclaimed().await.unwrap();
     assert_eq!(found.iter().map(Job::name).collect::<Vec<_>>(), ["later"]);
     let claim = ours.claim(found.iter().next().unwrap()).await.unwrap();
-    assert!(
-        ours.wait(100 * MS).await.unwrap().is_none(),
-        "unlike in the original, claimed jobs do not count"
-    );
+    assert!(waits().await, "unlike in the original, claimed jobs do not count");
     claim.abandon().await.unwrap();
-    assert!(ours.wait(PATIENCE).await.unwrap().is_some());
+    timeout(PATIENCE, ours.wait_for_work()).await.unwrap().unwrap();
 }
 
 async fn a_job_is_unclaimed_then_claimed_then_complete(store: Store) {
     let ((_a, ours), (_b, theirs)) = (worker(&store, "worker-a").await, worker(&store, "b").await);
     let job = ours.post("x").await.unwrap();
-    assert_eq!((ours.job_count(), ours.state(&job).await.unwrap()), (1, JobState::Unclaimed));
+    assert_eq!((ours.len().await.unwrap(), ours.state(&job).await.unwrap()), (1, JobState::Unclaimed));
     assert_eq!(ours.find_owner(&job).await.unwrap(), None);
     let claim = ours.claim(&job).await.unwrap();
     assert_eq!(claim.lease().path().as_str(), format!("{}.lock", job.path()));
@@ -87,11 +92,11 @@ async fn a_job_is_unclaimed_then_claimed_then_complete(store: Store) {
         assert_eq!(owner.as_deref(), Some("worker-a"));
     }
     assert!(claim.lease().is_held());
-    assert!(!job.wait(100 * MS).await.unwrap());
-    let (gone, consumed) = tokio::join!(job.wait(PATIENCE), claim.consume());
+    assert!(timeout(100 * MS, job.wait_for_end()).await.is_err());
+    let (gone, consumed) = tokio::join!(timeout(PATIENCE, job.wait_for_end()), claim.consume());
     consumed.unwrap();
-    assert!(gone.unwrap());
-    assert_eq!(ours.job_count(), 0);
+    gone.unwrap().unwrap();
+    assert!(ours.is_empty().await.unwrap());
     for board in [&ours, &theirs] {
         assert_eq!(board.state(&job).await.unwrap(), JobState::Complete);
         assert_eq!(board.find_owner(&job).await.unwrap(), None);
@@ -143,7 +148,7 @@ async fn a_lock_that_names_nobody_is_nobodys_and_one_that_is_deleted_frees_the_j
     observer.commit(vec![Op::delete(claim.lease().path(), None)]).await.unwrap();
     assert_eq!(board.state(&job).await.unwrap(), JobState::Unclaimed);
     assert_eq!(unclaimed(&board).await, ["x"]);
-    assert!(matches!(refused(claim.consume().await), BoardError::ClaimLost { .. }));
+    assert!(matches!(refused(claim.consume().await), BoardError::Lost { .. }));
     assert_eq!(names(&board).await, ["x"]);
 }
 
@@ -188,7 +193,7 @@ async fn a_trashed_job_is_beside_the_board_to_the_byte(store: Store) {
     assert_eq!(children(&*observer, &trash).await, [job.path().name()]);
     assert_eq!(znode(&*observer, &trash.join(job.path().name()).unwrap()).await.0, data);
     assert!(children(&*observer, board.path()).await.is_empty());
-    assert_eq!(board.job_count(), 0);
+    assert!(board.is_empty().await.unwrap());
 }
 
 async fn conductors_show_themselves_until_the_board_is_closed(store: Store) {
@@ -343,10 +348,9 @@ async fn a_board_in_one_process_is_closed_with_its_last_handle_and_leaves_no_tas
     let board = coordinator.job_board("/jobs").await.unwrap();
     let job = board.post("x").await.unwrap();
     drop(board);
-    assert!(!job.wait(MS).await.unwrap(), "a job keeps its board");
+    assert!(timeout(MS, job.wait_for_end()).await.is_err(), "a job keeps its board");
     drop(job);
-    let ended = || async { (crate::support::alive_tasks() == before).then_some(()) };
-    eventually("no tasks", PATIENCE, ended).await;
+    until("no tasks", PATIENCE, || crate::support::alive_tasks() == before).await;
 }
 
 on_both_backends!(

@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::{
     bench::{Bench, PATIENCE, Trouble, soon, troubles},
     ledger::{Ledger, Says, Told},
+    session_faults::Fault,
     support::fleet::SECOND,
-    trap::Fault,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,8 @@ impl Script {
                 Some(bench.board_of(&bench.victim).await)
             }
         };
-        let (writes, calls) = (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.trap.calls(fault)));
+        let (writes, calls) =
+            (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.session_faults.calls(fault)));
         bench.plan(trouble);
         match board {
             None => post(&open(&bench.victim).await, ledger, "a").await,
@@ -108,7 +109,10 @@ impl Script {
         }
         bench.heals().await;
         let writes = bench.faults.calls().writes - writes;
-        let calls = Fault::ALL.into_iter().zip(calls).map(|(fault, before)| bench.trap.calls(fault) - before);
+        let calls = Fault::ALL
+            .into_iter()
+            .zip(calls)
+            .map(|(fault, before)| bench.session_faults.calls(fault) - before);
         let calls = calls.collect();
         bench.settle_board().await;
         (writes, calls)

@@ -174,7 +174,7 @@ async fn foreign_postings_are_read_as_the_original_reads_them_and_the_rest_is_le
             assert_eq!(&found, expected, "{foreign}");
         }
     }
-    let unreadable: Vec<_> = board.unreadable().into_iter().map(|it| it.path).collect();
+    let unreadable: Vec<_> = board.set_aside().into_iter().map(|it| it.path).collect();
     assert_eq!(unreadable, kept);
     let before = dump(&*observer, board.path()).await;
     let mut claims = Vec::new();

@@ -4,7 +4,11 @@ use apportion::{backend::memory::LostReply, board::JobState};
 use serde_json::json;
 
 use super::*;
-use crate::support::fleet::{MS, Reach, exists, on_both_backends, znode};
+use crate::support::{
+    eventually,
+    fleet::{Agent, MS, Reach, SECOND, Store, exists, on_both_backends, znode},
+    until,
+};
 
 const EITHER: [LostReply; 2] = [LostReply::BeforeApplying, LostReply::AfterApplying];
 
@@ -83,9 +87,9 @@ async fn a_job_whose_holder_loses_its_session_is_anothers_and_the_holder_can_do_
         let fresh = claim(&theirs).await;
         assert!(fresh.token() > lease.token());
         match end {
-            0 => assert!(matches!(refused(stale.consume().await), BoardError::ClaimLost { .. })),
-            1 => assert!(matches!(refused(stale.trash().await), BoardError::ClaimLost { .. })),
-            2 => assert!(matches!(refused(stale.abandon().await), BoardError::ClaimLost { .. })),
+            0 => assert!(matches!(refused(stale.consume().await), BoardError::Lost { .. })),
+            1 => assert!(matches!(refused(stale.trash().await), BoardError::Lost { .. })),
+            2 => assert!(matches!(refused(stale.abandon().await), BoardError::Lost { .. })),
             _ => drop(stale),
         }
         assert_eq!(theirs.find_owner(&job).await.unwrap().as_deref(), Some("same-name-2"));
@@ -132,7 +136,7 @@ async fn a_python_claim_is_respected_by_one_who_lost_his_own(store: Store) {
     python.commit(vec![Op::delete(&lock, None)]).await.unwrap();
     let create = Op::create(&lock, "{\"owner\": \"a\"}", CreateMode::Ephemeral);
     python.commit(vec![Op::Check { path: job.path().clone(), version: Some(1) }, create]).await.unwrap();
-    assert!(matches!(refused(stale.consume().await), BoardError::ClaimLost { .. }));
+    assert!(matches!(refused(stale.consume().await), BoardError::Lost { .. }));
     assert_eq!(ours.state(&job).await.unwrap(), JobState::Claimed);
     assert!(matches!(refused(ours.claim(&job).await), BoardError::Unclaimable { owner: Some(_), .. }));
     python.commit(vec![Op::delete(&lock, Some(0))]).await.unwrap();
@@ -169,7 +173,7 @@ async fn a_post_whose_session_dies_before_the_reply_is_reported_with_its_uuid(st
         agent.expire(&store).await;
     });
     let error = refused(posted);
-    assert!(matches!(error, BoardError::Unknown { uuid: its } if its == uuid), "{error}");
+    assert!(matches!(error, BoardError::OutcomeUnknown { uuid: its, .. } if its == Some(uuid)), "{error}");
     assert!(names(&board).await.len() <= 1);
 }
 
@@ -193,14 +197,14 @@ async fn a_board_goes_on_after_a_lost_session_and_registers_again(store: Store) 
     };
     let owner = eventually("registered again", PATIENCE, again).await;
     assert_eq!(agent.coordinator.session_id(), Some(owner));
-    assert!(board.connected());
+    assert!(board.is_connected());
 }
 
 async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_time(store: Store) {
     let (agent, board) = worker(&store, "a").await;
     board.post("x").await.unwrap();
     agent.suspend();
-    eventually("suspended", PATIENCE, || async { (!board.connected()).then_some(()) }).await;
+    until("suspended", PATIENCE, || !board.is_connected()).await;
     let reach = match &store.reach {
         Reach::Memory(memory) => {
             memory.refuse_connections(true);
@@ -220,7 +224,7 @@ async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_
         Some(memory) => memory.refuse_connections(false),
         None => agent.resume(),
     }
-    eventually("connected", PATIENCE, || async { board.connected().then_some(()) }).await;
+    until("connected", PATIENCE, || board.is_connected()).await;
     assert_eq!(names(&board).await, ["x"]);
     claim(&board).await.consume().await.unwrap();
 }
@@ -239,7 +243,7 @@ async fn the_receipts_of_posts_go_when_the_board_is_closed_also_after_an_outage(
     tokio::time::sleep(100 * SECOND).await;
     memory.refuse_connections(false);
     // After so many attempts the next one may be half a minute away.
-    eventually("connected", 2 * PATIENCE, || async { board.connected().then_some(()) }).await;
+    until("connected", 2 * PATIENCE, || board.is_connected()).await;
     board.post("after").await.unwrap();
     assert_eq!(children(&*observer, &receipts).await.len(), 1);
     board.close().await;

@@ -140,7 +140,7 @@ async fn a_claim_that_is_abandoned_while_its_session_ends_is_another_s_once(stor
             soon(board.claim_next())
         );
         // The session may have ended first, which gives it back as well.
-        assert!(matches!(abandoned, Ok(()) | Err(BoardError::ClaimLost { .. })), "{abandoned:?}");
+        assert!(matches!(abandoned, Ok(()) | Err(BoardError::Lost { .. })), "{abandoned:?}");
         let next = next.unwrap();
         assert!(next.token() > token);
         assert!(holds.try_claim_next().await.unwrap().is_none(), "somebody has it");

@@ -1,19 +1,30 @@
 //! What happens between two readings of one look.
 
+use std::sync::Arc;
+
 use apportion::{
     PartitionCoordinator,
     queue::{QueueError, WorkQueue},
+    testing::Request,
 };
 
-use super::{counts, gate::Gate, root, soon, worker};
-use crate::support::fleet::{SECOND, Store};
+use super::{counts, root, soon, worker};
+use crate::support::{
+    fleet::{SECOND, Store},
+    hold::Hold,
+};
 
-/// A process whose listings can be stopped.
-async fn gated(store: &Store) -> (PartitionCoordinator, WorkQueue, Gate) {
-    let gate = Gate::new(store.ensemble().clone());
-    let coordinator = PartitionCoordinator::connect(store.config_via(gate.clone(), "gated")).await.unwrap();
+/// A process whose listings can be held back.
+async fn slow(store: &Store) -> (PartitionCoordinator, WorkQueue, Arc<Hold>) {
+    let (connector, hold) = Hold::on(store.ensemble());
+    let coordinator = PartitionCoordinator::connect(store.config_via(connector, "slow")).await.unwrap();
     let queue = coordinator.queue(root(store)).await.unwrap();
-    (coordinator, queue, gate)
+    (coordinator, queue, hold)
+}
+
+/// Whether it lists one of these folders of the queue.
+pub(crate) fn lists(folders: &'static [&'static str]) -> impl Fn(&Request<'_>) -> bool {
+    |request| request.is_list() && request.paths().iter().any(|path| folders.contains(&path.name()))
 }
 
 #[tokio::test(start_paused = true)]
@@ -23,14 +34,14 @@ async fn what_is_taken_in_the_middle_of_a_look_is_not_taken_for_abandoned() {
     for number in 0..2 {
         queue.put(number).await.unwrap();
     }
-    let (_coordinator, _gated, gate) = gated(&store).await;
+    let (_coordinator, _queue, hold) = slow(&store).await;
     tokio::time::sleep(2 * SECOND).await;
-    let mut stopped = gate.stop_after(1, &["owned", "claims"]);
+    let mut held = hold.after(1, lists(&["owned", "claims"]));
     // A change of the claims has it looked.
     let first = soon(queue.take()).await.unwrap();
-    soon(stopped.reached()).await;
+    soon(held.reached()).await;
     let second = soon(queue.take()).await.unwrap();
-    stopped.open.send(()).unwrap();
+    held.release();
     tokio::time::sleep(5 * SECOND).await;
     assert_eq!(counts(&store).await, [0, 2, 0, 0, 2]);
     first.done(()).await.unwrap();
@@ -43,14 +54,14 @@ async fn an_entry_that_moves_between_the_folders_is_not_missed_by_unless_queued(
         let store = Store::memory();
         let (_agent, queue) = worker(&store, "a").await;
         queue.put("x").unless_queued("l:1").await.unwrap();
-        let (_coordinator, gated, gate) = gated(&store).await;
+        let (_coordinator, slow, hold) = slow(&store).await;
         tokio::time::sleep(2 * SECOND).await;
         let taken = if is_taken_first { Some(soon(queue.take()).await.unwrap()) } else { None };
         tokio::time::sleep(2 * SECOND).await;
-        let mut stopped = gate.stop_after(1, &["unowned", "owned"]);
-        let mut put = Box::pin(gated.put("y").unless_queued("l:1").into_future());
+        let mut held = hold.after(1, lists(&["unowned", "owned"]));
+        let mut put = Box::pin(slow.put("y").unless_queued("l:1").into_future());
         let early = tokio::select! {
-            () = stopped.reached() => None,
+            () = held.reached() => None,
             outcome = put.as_mut() => Some(outcome),
         };
         let outcome = match early {
@@ -63,7 +74,7 @@ async fn an_entry_that_moves_between_the_folders_is_not_missed_by_unless_queued(
                     }
                     None => Some(soon(queue.take()).await.unwrap()),
                 };
-                stopped.open.send(()).unwrap();
+                held.release();
                 soon(put).await
             }
         };

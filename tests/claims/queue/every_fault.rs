@@ -7,8 +7,8 @@ use crate::{
     bench::{Bench, Trouble, name_of, soon, troubles},
     board::every_fault::Context,
     ledger::{Ledger, Says},
+    session_faults::Fault,
     support::fleet::SECOND,
-    trap::Fault,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ async fn collect(queue: &WorkQueue, ledger: &Ledger) {
     let names: Vec<_> = results.iter().map(|result| name_of(result.payload())).collect();
     match soon(results.confirm()).await {
         Ok(results) => results.iter().for_each(|result| ledger.collected(&name_of(result.payload()))),
-        Err(QueueError::Unknown { .. }) => names.iter().for_each(|name| ledger.may_be_collected(name)),
+        Err(QueueError::OutcomeUnknown { .. }) => names.iter().for_each(|name| ledger.may_be_collected(name)),
         Err(_) => {}
     }
 }
@@ -112,7 +112,8 @@ impl Script {
             drop(theirs);
             queue = Some(bench.queue_of(&bench.victim).await);
         }
-        let (writes, calls) = (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.trap.calls(fault)));
+        let (writes, calls) =
+            (bench.faults.calls().writes, Fault::ALL.map(|fault| bench.session_faults.calls(fault)));
         bench.plan(trouble);
         let queue = match queue {
             None => open(&bench).await,
@@ -121,7 +122,10 @@ impl Script {
         self.act(&queue, &bench).await;
         bench.heals().await;
         let writes = bench.faults.calls().writes - writes;
-        let calls = Fault::ALL.into_iter().zip(calls).map(|(fault, before)| bench.trap.calls(fault) - before);
+        let calls = Fault::ALL
+            .into_iter()
+            .zip(calls)
+            .map(|(fault, before)| bench.session_faults.calls(fault) - before);
         let calls = calls.collect();
         drop(queue);
         bench.settle_queue().await;
@@ -149,7 +153,7 @@ impl Script {
                     let is_expected = matches!(
                         error,
                         QueueError::AlreadyQueued { .. }
-                            | QueueError::Unknown { .. }
+                            | QueueError::OutcomeUnknown { .. }
                             | QueueError::Service(_)
                     );
                     assert!(is_expected, "{error}");

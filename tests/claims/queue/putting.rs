@@ -74,6 +74,10 @@ async fn an_entry_with_a_label_is_put_once_while_it_is_queued(store: Store) {
         let again = queue.put("again").unless_queued("taxi:42").await;
         assert!(matches!(again, Err(QueueError::AlreadyQueued { .. })), "{again:?}");
     }
+    // Also one that was put since this process has listed what waits.
+    let python = path(&store, "unowned").join("entry-100-bus:7-").unwrap();
+    session.commit(vec![Op::create(&python, "{}", CreateMode::PersistentSequential)]).await.unwrap();
+    refused("bus:7").await;
     // Without a label there is nothing to be equal to.
     queue.put("a").unless_queued("").await.unwrap();
     queue.put("a").unless_queued("").await.unwrap();
@@ -116,9 +120,9 @@ async fn what_can_never_be_put_is_refused_before_it_is_sent(store: Store) {
         }
     }
     let large = queue.put("x".repeat(MAX_VALUE_BYTES)).await;
-    assert!(matches!(large, Err(QueueError::TooLarge { bytes }) if bytes > MAX_VALUE_BYTES), "{large:?}");
+    assert!(matches!(large, Err(QueueError::TooLarge { bytes, .. }) if bytes > MAX_VALUE_BYTES), "{large:?}");
     let unwritable = std::collections::BTreeMap::from([(vec![1], 2)]);
-    assert!(matches!(queue.put(unwritable).await, Err(QueueError::Payload(_))));
+    assert!(matches!(queue.put(unwritable).await, Err(QueueError::Payload { .. })));
     assert_eq!(agent.faults().calls().writes, writes);
     assert_eq!(counts(&store).await, [0; 5]);
 
@@ -217,7 +221,7 @@ async fn a_put_whose_session_ends_before_the_reply_says_that_it_does_not_know() 
     assert!(tokio::time::timeout(SECOND, put.as_mut()).await.is_err(), "it is under way");
     store.ensemble().expire(session);
     let outcome = soon(put).await;
-    assert!(matches!(outcome, Err(QueueError::Unknown { .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(QueueError::OutcomeUnknown { .. })), "{outcome:?}");
     assert_eq!(queue.len().await.unwrap(), 1, "here, it was not put");
     queue.put("second").await.unwrap();
 }
@@ -238,6 +242,24 @@ async fn the_labels_of_a_queue_and_its_folders_are_made_again_if_somebody_delete
         let delivery = soon(queue.take()).await.unwrap();
         assert_eq!(payload(&delivery), json!(folder));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn putting_unless_queued_does_not_list_what_waits_each_time() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let queue = open(&store, &agent).await;
+    for number in 0..100 {
+        queue.put(number).label(format!("l:{number}")).await.unwrap();
+    }
+    let before = agent.faults().calls();
+    for number in 90..150 {
+        let put = queue.put(number).unless_queued(format!("l:{number}")).await;
+        assert_eq!(put.is_err(), number < 100, "{number}");
+    }
+    let lists = agent.faults().calls().lists - before.lists;
+    // What is being worked on is listed each time: it is little.
+    assert!((50..=55).contains(&lists), "{lists} listings for 50 puts and 10 refusals");
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,7 +51,10 @@ async fn a_worker_whose_session_expired_is_refused_and_its_work_goes_on_elsewher
         soon(delivery.lease().lost()).await;
     }
     let lost = |outcome: Result<(), QueueError>| {
-        assert!(matches!(outcome, Err(QueueError::Lost(_) | QueueError::Unknown { .. })), "{outcome:?}");
+        assert!(
+            matches!(outcome, Err(QueueError::Lost(_) | QueueError::OutcomeUnknown { .. })),
+            "{outcome:?}"
+        );
     };
     lost(deliveries[0].update("late").await);
     lost(deliveries.remove(0).done("late").await);

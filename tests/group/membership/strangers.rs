@@ -11,7 +11,8 @@ use rmpv::Value;
 
 use crate::support::{
     eventually,
-    fleet::{SECOND, Store, exists, ids, on_both_backends, sees, settles_within, universe, znode},
+    fleet::{MS, SECOND, Store, exists, ids, on_both_backends, sees, settles_within, universe, znode},
+    until,
 };
 
 on_both_backends!(
@@ -167,8 +168,7 @@ async fn members_with_different_rings_share_nothing_until_one_of_them_leaves(sto
     let b = PartitionCoordinator::start(config.label(Label::PythonBytes)).unwrap();
     let in_b = b.join("g").await.unwrap();
     for group in [&in_a, &in_b] {
-        let refused = || async { (group.view().standing() == Standing::Refused).then_some(()) };
-        eventually("refused", store.round(), refused).await;
+        until("refused", store.round(), || group.view().standing() == Standing::Refused).await;
         let outcome = group.extract_my_subset(universe()).await;
         let Err(Error::RingMismatch { theirs, ours, .. }) = outcome else { panic!("{outcome:?}") };
         assert_ne!(theirs, ours);
@@ -238,4 +238,27 @@ async fn a_persistent_child_of_the_group_is_no_member(store: Store) {
     assert!(matches!(outcome, Err(Error::MemberIdTaken { .. })), "{outcome:?}");
     assert!(exists(&*admin, &election).await);
     assert_eq!(ids(&group), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_znode_of_our_own_dying_session_is_taken_over() {
+    let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let old = agent.coordinator.session_id().unwrap();
+    // The ensemble last hears of the session half a second after its last confirmed heartbeat. So half a second
+    // before the session expires, its client gives it up.
+    tokio::time::sleep(5500 * MS).await;
+    agent.suspend();
+    tokio::time::sleep(store.session_timeout - 100 * MS).await;
+    let admin = store.session().await;
+    let (_, stat) = znode(&*admin, &store.path("g/a")).await;
+    assert!(store.ensemble().sessions().contains(&old), "the old session still lives");
+    assert_ne!(stat.ephemeral_owner, Some(old));
+    assert_eq!(stat.ephemeral_owner, agent.coordinator.session_id());
+    settles_within(50 * MS, &[&group]).await;
+    // Its end takes nothing along.
+    tokio::time::sleep(SECOND).await;
+    assert!(!store.ensemble().sessions().contains(&old));
+    settles_within(10 * MS, &[&group]).await;
 }

@@ -10,9 +10,9 @@ use apportion::{
 
 use super::watch_takeover;
 use crate::support::{
-    Ensemble, eventually,
+    Ensemble,
     fleet::{MS, SECOND, Via, exists, owners, settles_within, universe},
-    zookeeper,
+    until, zookeeper,
 };
 
 /// Two ensembles at once are too much for a small machine.
@@ -59,8 +59,7 @@ async fn the_death_of_a_leader_costs_nobody_its_membership_and_without_a_majorit
     // Without a majority nobody may act, and nobody does.
     let second = ensemble.leader().await;
     ensemble.kill(second);
-    let idle = || async { owners(&groups).values().all(Vec::is_empty).then_some(()) };
-    eventually("nobody acts", ENSEMBLE_TIMEOUT / 2 + SECOND, idle).await;
+    until("nobody acts", ENSEMBLE_TIMEOUT / 2 + SECOND, || owners(&groups).values().all(Vec::is_empty)).await;
     ensemble.restart(second).await;
     settles_within(20 * SECOND, &groups).await;
 }
@@ -83,8 +82,7 @@ async fn a_member_on_a_follower_that_is_cut_from_its_leader_stops_although_its_r
     let clock = zookeeper(&at_follower).clock();
     let begin = clock.now();
     ensemble.cut_from_leader(follower).await;
-    let lapsed = || async { (!share.is_valid()).then_some(()) };
-    eventually("lapsed", ENSEMBLE_TIMEOUT, lapsed).await;
+    until("lapsed", ENSEMBLE_TIMEOUT, || !share.is_valid()).await;
     let stopped = clock.now().saturating_since(begin);
     assert!(stopped <= ENSEMBLE_TIMEOUT / 2 + SECOND / 2, "{stopped:?}");
     assert!(in_a.extract_my_subset(universe()).await.unwrap().is_empty());

@@ -1,7 +1,8 @@
 //! Building a ring and looking up owners, one key and many, beside other crates.
 //!
-//! `cargo bench --bench ring`, with a part of a title to choose.
+//! `cargo bench -p apportion-bench --bench ring`, with a part of a title to choose.
 
+#[path = "../../benches/support/mod.rs"]
 mod support;
 
 use std::collections::HashMap;

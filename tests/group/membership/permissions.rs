@@ -10,8 +10,8 @@ use apportion::{
 };
 
 use crate::support::{
-    eventually,
     fleet::{MS, SECOND, Store, ids, settles_within, universe},
+    until,
 };
 
 /// The shortest time between two increases of a count, while `span` passes.
@@ -40,8 +40,7 @@ async fn a_group_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once
     let agent = store.started("a").await;
     agent.faults().deny(&store.path("g"));
     let group = agent.join("g").await;
-    let refused = || async { (group.view().standing() == Standing::Refused).then_some(()) };
-    eventually("refused", SECOND, refused).await;
+    until("refused", SECOND, || group.view().standing() == Standing::Refused).await;
     let outcome = group.extract_my_subset(universe()).await;
     let Err(Error::NotPermitted { path }) = outcome else { panic!("{outcome:?}") };
     assert!(path.starts_with("/fleet/g"), "{path}");
@@ -142,8 +141,7 @@ async fn five_tries_without_our_znode_end_in_not_in_group_with_the_members_seen(
     let admin = store.session().await;
     let gone = vec![apportion::backend::Op::delete(&store.path("g/a"), None)];
     admin.commit(gone).await.unwrap();
-    let out = || async { (in_a.view().standing() == Standing::Joining).then_some(()) };
-    eventually("out", 2 * SECOND, out).await;
+    until("out", 2 * SECOND, || in_a.view().standing() == Standing::Joining).await;
 
     let clock = store.connector().clock();
     let begin = clock.now();

@@ -1,0 +1,82 @@
+//! Which job is claimed: the first that the caller wants, and another one where rivals are after it as well.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::{
+    cache::Known,
+    claim::{Claim, attempt},
+    error::BoardError,
+    job::Job,
+    shared::{Handle, Shared},
+};
+
+/// After an error that may pass, while a caller waits for a job.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a caller wants to claim; `None`: any job.
+pub(super) type Wanted<'a> = Option<&'a mut (dyn FnMut(&Job) -> bool + Send)>;
+
+/// Claims the first job that the caller wants, and waits for one if there is none.
+pub(super) async fn claim_next(handle: &Arc<Handle>, mut wanted: Wanted<'_>) -> Result<Claim, BoardError> {
+    let shared = &handle.shared;
+    loop {
+        shared.until(|shared| choose(handle, shared, &mut wanted).map(drop)).await?;
+        match claim_known(handle, &mut wanted).await {
+            Ok(Some(claim)) => return Ok(claim),
+            Ok(None) => {}
+            Err(error) if error.is_transient() => {
+                debug!(board = %shared.layout.board, %error, "no claim; trying again");
+                sleep(RETRY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Claims the first job that the caller wants; `None` if there is none, not even in a listing from now on.
+pub(super) async fn try_claim_next(
+    handle: &Arc<Handle>,
+    mut wanted: Wanted<'_>,
+) -> Result<Option<Claim>, BoardError> {
+    if let Some(claim) = claim_known(handle, &mut wanted).await? {
+        return Ok(Some(claim));
+    }
+    handle.shared.refresh().await?;
+    claim_known(handle, &mut wanted).await
+}
+
+/// Claims one of the jobs that are known as unclaimed.
+async fn claim_known(handle: &Arc<Handle>, wanted: &mut Wanted<'_>) -> Result<Option<Claim>, BoardError> {
+    let shared = &handle.shared;
+    let _asking = shared.listing.ask();
+    while let Some(known) = choose(handle, shared, wanted) {
+        let attempt = attempt(handle, known).await?;
+        shared.note(attempt.is_ok());
+        if let Ok(claim) = attempt {
+            return Ok(Some(claim));
+        }
+    }
+    Ok(None)
+}
+
+/// One of the first wanted jobs of the highest priority there is: the first of all, unless there are rivals.
+fn choose(handle: &Arc<Handle>, shared: &Shared, wanted: &mut Wanted<'_>) -> Option<Arc<Known>> {
+    let width = shared.width();
+    let candidates: Vec<_> = {
+        let cache = shared.cache();
+        let most = if wanted.is_some() { usize::MAX } else { width };
+        cache.unclaimed().take(most).cloned().collect()
+    };
+    // Not under the lock: this is the caller's code.
+    let is_wanted = |known: &Arc<Known>| match wanted {
+        None => true,
+        Some(wanted) => wanted(&Job::new(known.clone(), false, handle.clone())),
+    };
+    let found: Vec<_> = candidates.into_iter().filter(is_wanted).take(width).collect();
+    let priority = found.first()?.priority;
+    let alike = found.iter().take_while(|known| known.priority == priority).count();
+    found.into_iter().nth(shared.leases.random().below(alike))
+}

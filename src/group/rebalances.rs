@@ -1,0 +1,118 @@
+//! [`Rebalances`]: the changes of one member's share, one after another.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use tokio::sync::watch;
+
+use super::{
+    behind::Behind,
+    rebalance::Rebalance,
+    view::{Standing, View},
+};
+use crate::{ring::HashRing, session::validity::Validity};
+
+/// The changes of one member's share, one after another, also as a [`Stream`]. From
+/// [`Group::rebalances`](super::Group::rebalances).
+///
+/// A reader that is slow misses nothing: each change is computed when it is read, against what this reader saw last.
+#[must_use = "changes are computed when they are read"]
+pub struct Rebalances {
+    views: watch::Receiver<Arc<View>>,
+    changes: BoxStream<'static, Rebalance>,
+}
+
+impl Rebalances {
+    pub(super) fn new(views: watch::Receiver<Arc<View>>, behind: Behind) -> Self {
+        let reader = Reader { views: views.clone(), _behind: behind, seen: None, is_over: false };
+        let changes = stream::unfold(reader, |mut reader| async move {
+            let change = reader.next().await?;
+            Some((change, reader))
+        });
+        Rebalances { views, changes: changes.fuse().boxed() }
+    }
+
+    /// The next change; `None` once the group is left and all has been reported as lost.
+    ///
+    /// When the deadline passes without a confirmed heartbeat, everything is reported as lost at that moment;
+    /// when a later heartbeat is confirmed, as gained again. So it is when this member has left the group against
+    /// its will and is back, even if its share is the same again: another may have had it in between.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a change that was not returned is part of the next.
+    pub async fn next(&mut self) -> Option<Rebalance> {
+        self.changes.next().await
+    }
+}
+
+impl Stream for Rebalances {
+    type Item = Rebalance;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Rebalance>> {
+        self.changes.poll_next_unpin(context)
+    }
+}
+
+impl fmt::Debug for Rebalances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rebalances").field("view", &*self.views.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// Compares what is with what was last reported.
+struct Reader {
+    views: watch::Receiver<Arc<View>>,
+    /// Keeps the membership of a group of one.
+    _behind: Behind,
+    /// By what the reader has a share at present.
+    seen: Option<Seen>,
+    is_over: bool,
+}
+
+struct Seen {
+    ring: Arc<HashRing>,
+    validity: Option<Validity>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Rebalance> {
+        while !self.is_over {
+            let view = self.views.borrow_and_update().clone();
+            let is_member = view.standing() == Standing::Member;
+            let seen_validity = self.seen.as_ref().and_then(|seen| seen.validity.as_ref());
+            let has_share = is_member && !seen_validity.is_some_and(Validity::has_ended);
+            let ring = has_share.then(|| view.ring.clone());
+            if ring.as_ref().map(|it| it.digest()) != self.seen.as_ref().map(|it| it.ring.digest()) {
+                let after = ring.clone();
+                let seen = ring.map(|ring| Seen { ring, validity: view.validity.clone() });
+                let before = std::mem::replace(&mut self.seen, seen).map(|seen| seen.ring);
+                return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
+            }
+            if view.has_left {
+                break;
+            }
+            let validity = view.acting();
+            tokio::select! {
+                biased;
+                changed = self.views.changed() => if changed.is_err() {
+                    // Nothing can follow, but what we had has to be given up first.
+                    self.is_over = true;
+                    let before = Some(self.seen.take()?.ring);
+                    return Some(Rebalance { me: view.me.clone(), before, after: None, epoch: view.epoch });
+                },
+                () = async { validity.expect("guarded").changed(is_member).await }, if validity.is_some_and(|it| !it.has_ended()) => {}
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,188 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::*;
+use crate::{
+    backend::Op,
+    session::{
+        bench::{Bench, create, path},
+        follow::{Sessions, follow},
+    },
+};
+
+/// Keeps the names, and counts the listings.
+#[derive(Default)]
+struct Kept {
+    names: Mutex<Vec<String>>,
+    count: AtomicUsize,
+    panics: AtomicBool,
+}
+
+impl Kept {
+    fn names(&self) -> Vec<String> {
+        self.names.lock().unwrap().clone()
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Contents for Arc<Kept> {
+    async fn adopt(
+        &mut self,
+        _live: &Live,
+        names: &[String],
+        _folder: &Stat,
+        _occasion: Occasion,
+    ) -> Result<(), backend::Error> {
+        assert!(!self.panics.load(Ordering::SeqCst), "a panic for a test");
+        self.count.fetch_add(1, Ordering::SeqCst);
+        *self.names.lock().unwrap() = names.to_vec();
+        Ok(())
+    }
+
+    async fn make(&mut self, live: &Live) -> Result<(), backend::Error> {
+        live.session.commit(vec![create("/ns/f")]).await.map(drop).map_err(|failed| failed.error)
+    }
+}
+
+struct Listed {
+    bench: Bench,
+    listing: Arc<Listing>,
+    kept: Arc<Kept>,
+}
+
+impl Listed {
+    /// A folder that is listed, and made when it is first asked for.
+    async fn new(unasked: Option<Duration>) -> Listed {
+        let bench = Bench::new().await;
+        let settings = Settings {
+            folder: path("/ns/f"),
+            clock: bench.memory.clock(),
+            random: Random::new(Some(1)),
+            unasked,
+            closed: CancellationToken::new(),
+        };
+        let closed = settings.closed.clone();
+        let (listing, kept) = (Listing::new(settings), Arc::<Kept>::default());
+        let lister = Lister { listing: listing.clone(), contents: kept.clone() };
+        tokio::spawn(follow(Sessions::new(&bench.access), lister, closed));
+        Listed { bench, listing, kept }
+    }
+
+    async fn commit(&self, op: Op) {
+        self.bench.observer.commit(vec![op]).await.unwrap();
+    }
+
+    /// The names as of a listing from now on.
+    async fn fresh(&self) -> Vec<String> {
+        let asking = self.listing.ask_anew();
+        let listed = self.listing.until(|| self.listing.answers(&asking).then(|| self.kept.names()));
+        listed.await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_listed_when_a_caller_asks_and_again_only_when_it_has_changed() {
+    let listed = Listed::new(None).await;
+    tokio::time::sleep(LONGEST_PAUSE).await;
+    assert_eq!(listed.kept.count(), 0, "no caller has asked");
+    let asking = listed.listing.ask();
+    listed.listing.until(|| listed.listing.answers(&asking).then_some(())).await.unwrap();
+    assert_eq!(listed.kept.count(), 1);
+    tokio::time::sleep(LONGEST_PAUSE).await;
+    assert_eq!(listed.kept.count(), 1, "nothing has changed");
+    listed.commit(create("/ns/f/a")).await;
+    listed.listing.until(|| (!listed.kept.names().is_empty()).then_some(())).await.unwrap();
+    drop(asking);
+    listed.commit(create("/ns/f/b")).await;
+    tokio::time::sleep(LONGEST_PAUSE).await;
+    assert_eq!(listed.kept.names(), ["a"], "no caller asks any more");
+    assert_eq!(listed.fresh().await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_asks_anew_is_answered_by_a_listing_that_began_later() {
+    let listed = Listed::new(None).await;
+    listed.fresh().await;
+    let before = listed.kept.count();
+    for _ in 0..10 {
+        listed.fresh().await;
+    }
+    assert_eq!(listed.kept.count(), before + 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_everything_changes_it_is_listed_with_pauses_and_callers_are_answered_all_the_same() {
+    let listed = Listed::new(None).await;
+    let asking = listed.listing.ask();
+    let changing = async {
+        for number in 0.. {
+            listed.commit(create(&format!("/ns/f/{number}"))).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    listed.fresh().await;
+    let before = listed.kept.count();
+    let _ = tokio::time::timeout(Duration::from_secs(2), changing).await;
+    let count = listed.kept.count() - before;
+    assert!((10..=160).contains(&count), "{count} listings in two seconds");
+    assert!(listed.listing.answers(&asking));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_no_caller_asks_for_is_listed_after_a_while_where_that_is_wanted() {
+    let listed = Listed::new(Some(Duration::from_millis(100))).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = listed.kept.count();
+    for number in 0..50 {
+        listed.commit(create(&format!("/ns/f/{number}"))).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(listed.kept.names().len(), 50);
+    assert!(listed.kept.count() - before <= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_here_while_it_was_listed_has_it_listed_again() {
+    let listed = Listed::new(None).await;
+    listed.fresh().await;
+    let asking = listed.listing.ask();
+    let before = listed.kept.count();
+    listed.listing.note_local_change();
+    tokio::time::sleep(LONGEST_PAUSE).await;
+    assert_eq!(listed.kept.count(), before, "it is known, and no listing was under way");
+    listed.listing.invalidate();
+    tokio::time::sleep(LONGEST_PAUSE).await;
+    assert_eq!(listed.kept.count(), before + 1);
+    drop(asking);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_gone_is_made_again_and_a_refusal_reaches_callers() {
+    let listed = Listed::new(None).await;
+    listed.fresh().await;
+    listed.commit(Op::delete(&path("/ns/f"), None)).await;
+    assert!(listed.fresh().await.is_empty());
+    listed.bench.faults.deny(&path("/ns/f"));
+    let asking = listed.listing.ask_anew();
+    let refused = listed.listing.until(|| listed.listing.answers(&asking).then_some(())).await;
+    assert!(matches!(refused, Err(Stopped::Refused(Error::NotPermitted { .. }))), "{refused:?}");
+    listed.bench.faults.allow();
+    while listed.listing.last_error().is_some() {
+        tokio::time::sleep(RETRY).await;
+    }
+    listed.fresh().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_what_is_made_of_a_listing_closes_it_for_all_callers() {
+    let listed = Listed::new(None).await;
+    listed.fresh().await;
+    listed.kept.panics.store(true, Ordering::SeqCst);
+    let asking = listed.listing.ask_anew();
+    let waiting = listed.listing.until(|| listed.listing.answers(&asking).then_some(()));
+    assert!(matches!(waiting.await, Err(Stopped::Closed)));
+    assert!(matches!(listed.listing.check(), Err(Stopped::Closed)));
+}
