@@ -8,10 +8,8 @@ use std::{
 };
 
 use apportion::worker::{
-    Executor, Outcome, Worker,
-    failure::Failure,
-    local::LocalBroker,
-    message::{Request, Response, TaskResult, WireResponse},
+    Executor, Failure, LocalBroker, Outcome, Request, RequestError, TaskResult, Worker,
+    message::{Response, WireResponse},
     transport::TransportError,
     validate::{self, FormatError},
 };
@@ -38,10 +36,9 @@ fn round_trip(criterion: &mut Criterion) {
             .topic("here")
             .task(TASK, async |_, _| Ok::<_, TransportError>(()))
             .concurrency(16)
-            .start()
             .await
             .expect("a local broker is there");
-        let executor = Executor::builder(broker).topics(["here"]).start().await;
+        let executor = Executor::builder(broker).topics(["here"]).await;
         let executor = executor.expect("a local broker is there");
         executor.wait_for_workers(TASK, 1).await;
         (executor, worker)
@@ -65,7 +62,7 @@ fn round_trip(criterion: &mut Criterion) {
 }
 
 async fn requests(executor: &Executor, count: u64, in_flight: usize) {
-    let mut open: JoinSet<Outcome> = JoinSet::new();
+    let mut open: JoinSet<Result<Outcome, RequestError>> = JoinSet::new();
     for _ in 0..count {
         if open.len() == in_flight {
             let ended = open.join_next().await.expect("it is not empty");
@@ -95,10 +92,22 @@ fn messages(criterion: &mut Criterion) {
     let failed = Response::Failure(failure.clone()).to_json();
 
     let request_of = |json: &[u8]| Request::from_json(json).map(drop);
-    let response_of = |json: &[u8]| WireResponse::from_json(json).map(|it| drop(black_box(it.meaning())));
+    let response_of = |json: &[u8]| WireResponse::from_json(json).map(|it| drop(black_box(it.decode())));
     let failure_of = |json: &[u8]| Failure::from_json(json).map(drop);
-    message(criterion, "request", &request.to_json(), request_of, validate::request);
-    message(criterion, "request to revert, 2 failures", &revert.to_json(), request_of, validate::request);
+    message(
+        criterion,
+        "request",
+        &request.to_json().expect("its arguments are JSON"),
+        request_of,
+        validate::request,
+    );
+    message(
+        criterion,
+        "request to revert, 2 failures",
+        &revert.to_json().expect("its arguments are JSON"),
+        request_of,
+        validate::request,
+    );
     message(criterion, "response", &success, response_of, validate::response);
     message(criterion, "response with a failure", &failed, response_of, validate::response);
     message(criterion, "failure with a cause", &failure.to_json(), failure_of, validate::failure);

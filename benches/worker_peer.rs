@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use apportion::worker::{Executor, Worker, amqp::AmqpTransport, message::Request, transport::TransportError};
+use apportion::worker::{Executor, Request, Worker, amqp::AmqpTransport, transport::TransportError};
 use support::Broker;
 use tokio::task::JoinSet;
 
@@ -44,7 +44,6 @@ async fn worker(url: &str) -> Outcome<()> {
         .topic(TOPIC)
         .task(TASK, async |_, _| Ok::<_, TransportError>(()))
         .concurrency(CONCURRENCY)
-        .start()
         .await?;
     say("ready")?;
     tokio::task::spawn_blocking(|| stdin().lock().lines().last()).await?;
@@ -56,7 +55,7 @@ async fn executor() -> Outcome<()> {
     let broker = Broker::start().await;
     let mut worker = OwnWorker::start(&broker.url())?;
     let transport = AmqpTransport::connect(&broker.url(), EXCHANGE).await?;
-    let executor = Executor::builder(transport).topics([TOPIC]).start().await?;
+    let executor = Executor::builder(transport).topics([TOPIC]).await?;
     executor.wait_for_workers(TASK, 1).await;
     say(&broker.url())?;
     for line in stdin().lock().lines() {

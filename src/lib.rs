@@ -30,7 +30,7 @@
 //! - **Shares** of a group, as above: everybody knows all the work, and each does a part.
 //! - **Claims**: jobs are posted on a [board], or put into a [queue] by priority and label, and workers take them. A
 //!   claim is exclusive and comes back by itself when its holder dies.
-//! - **Requests**: an executor hands them to [workers](worker) that have announced what they can run.
+//! - **Requests**: an [`Executor`] sends them to [`Worker`]s that have told it which tasks they can run.
 //!
 //! # The pieces
 //!
@@ -47,7 +47,8 @@
 //!   runtime.
 //! - [`JobBoard`] is a board of jobs in TaskFlow's layout, [`WorkQueue`] a queue by priority; what is claimed or taken
 //!   rests on a [`Lease`], with a [`FencingToken`] for stores that must refuse stale writers.
-//! - [`worker`] has executors, workers and what carries messages between them. It needs no coordinator.
+//! - [`Executor`] has tasks run by [`Worker`]s, within the process or over AMQP. The two need no coordinator; see
+//!   [`worker`].
 //! - [`Config`] is everything that is chosen beforehand, from a URL or by setters.
 //! - [`backend`] is the seam to the store: ZooKeeper, or [`backend::Memory`], an ensemble in the process with the same
 //!   semantics, for tests and trials.
@@ -184,6 +185,7 @@ pub use member::MemberId;
 pub use queue::WorkQueue;
 pub use ring::{HashRing, KeySet, Label, RingKey};
 pub use share::Share;
+pub use worker::{Executor, Worker};
 
 /// The crate of the values in postings, queue entries and messages, in the version that this one takes.
 pub use serde_json;

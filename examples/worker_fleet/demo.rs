@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apportion::worker::{Executor, RequestError, local::LocalBroker};
+use apportion::worker::{Executor, LocalBroker, RequestError};
 use indicatif::DecimalBytes;
 use tokio::{
     sync::mpsc,
@@ -33,7 +33,7 @@ use crate::support::{
 const NAMES: [&str; 3] = ["worker-1", "worker-2", "worker-3"];
 /// How many requests a worker runs at a time.
 const SLOTS: u32 = 2;
-/// The defaults are those of TaskFlow, a minute; nobody watches a demonstration for so long.
+/// The defaults are those of TaskFlow, a minute: too long for a demonstration.
 const WORKER_EXPIRY: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often workers are asked, and say of a request that it is running.
@@ -67,12 +67,10 @@ pub async fn run(files: Vec<File>) -> Result<(), Failure> {
         .notify_period(PULSE)
         .worker_expiry(WORKER_EXPIRY)
         .request_timeout(REQUEST_TIMEOUT)
-        .start()
         .await?;
     executor.wait_for_workers(work::HASH, NAMES.len()).await;
 
     let mut hashing = Hashing::new(files, total, workers);
-    let executor = Arc::new(executor);
     hashing.run(&executor).await?;
     let backups = backup::run(&executor, &hashing.hashed()).await?;
 
@@ -82,7 +80,6 @@ pub async fn run(files: Vec<File>) -> Result<(), Failure> {
         let end = if worker.shut_down().await { "shut down" } else { "did not end in time" };
         ends.insert(name, end.to_owned());
     }
-    let executor = Arc::into_inner(executor).ok_or("the executor is still in use")?;
     executor.shutdown().await;
     hashing.summary(ends, &backups)
 }
@@ -139,7 +136,7 @@ impl Hashing {
     }
 
     /// Has all files hashed.
-    async fn run(&mut self, executor: &Arc<Executor>) -> Result<(), Failure> {
+    async fn run(&mut self, executor: &Executor) -> Result<(), Failure> {
         say!("\n{}", bold("HASH"));
         self.start = time::now();
         let mut progress = Progress::of(self.files.len(), SHOW / 8);
@@ -172,7 +169,7 @@ impl Hashing {
                 },
                 _ = lines.tick() => self.show(&mut progress),
             }
-            self.look_at_crash(executor).await;
+            self.check_crash(executor).await;
         }
         drop(progress);
         self.say(&format!("all {} are hashed", count(self.results.len(), "file")));
@@ -204,8 +201,8 @@ impl Hashing {
         Ok(())
     }
 
-    /// Lets a worker crash in the middle of its work, and notices when the executor does.
-    async fn look_at_crash(&mut self, executor: &Executor) {
+    /// Lets a worker crash in the middle of its work, and prints when the executor notices.
+    async fn check_crash(&mut self, executor: &Executor) {
         match &mut self.crash {
             None => {
                 if let Some(victim) = self.victim() {
@@ -238,7 +235,7 @@ impl Hashing {
         let name = worker.name;
         self.crash = Some(Crash { name, at: time::now(), noticed: None });
         worker.crash().await;
-        self.say(&red(format!("{name} crashes, without a word. It was in the middle of:")));
+        self.say(&red(format!("{name} crashes. It was in the middle of:")));
         for (number, open) in &self.open {
             if open.worker.as_deref() == Some(name) {
                 say!("{:10}{} ({:.0} %)", "", end_of(&self.files[*number].name, 60), open.done * 100.0);

@@ -21,8 +21,8 @@ use crate::support::{
 /// The exchange that all of a fleet has in common.
 const EXCHANGE: &str = "worker-fleet";
 /// How long those that are asked to stop finish what they run.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How many signs of life fit into the time after which a silent worker is gone.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How many heartbeats fit into the time after which a silent worker is gone.
 const PULSES: u32 = 5;
 
 /// How often workers are asked, and say of a request that it is running: every 5 s, or as often as `expiry` needs it.
@@ -30,7 +30,7 @@ fn pulse(expiry: Duration) -> Duration {
     (expiry / PULSES).min(Duration::from_secs(5))
 }
 
-/// Hashes files until somebody stops it.
+/// Hashes files until an operator stops it.
 pub async fn worker(url: &str, args: &Args) -> Result<(), Failure> {
     let [topic] = &args.topic[..] else { return Err("a worker has one topic".into()) };
     let mut stop = pin!(stopped());
@@ -40,13 +40,12 @@ pub async fn worker(url: &str, args: &Args) -> Result<(), Failure> {
     let worker: Worker = work::hasher(transport.clone(), topic, manner)
         .concurrency(args.concurrency.unwrap_or(2))
         .heartbeat(pulse(args.expiry))
-        .start()
         .await?;
     say!("worker {name}: hashing what comes to topic {topic};\ntimes are UTC, Ctrl-C ends it");
     stop.as_mut().await;
     say!("{}  stopping; {}", time_of_day(), running(worker.running()));
     let is_drained = tokio::select! {
-        is_drained = worker.shutdown(PATIENCE) => is_drained,
+        is_drained = worker.shutdown(TIMEOUT) => is_drained,
         () = stopped() => false,
     };
     transport.close().await;
@@ -62,7 +61,7 @@ fn running(number: usize) -> String {
     }
 }
 
-/// Has `files` hashed, or as many as are done when somebody stops it.
+/// Has `files` hashed, or as many as are done when an operator stops it.
 pub async fn executor(url: &str, files: Vec<File>, args: &Args) -> Result<(), Failure> {
     let mut stop = pin!(stopped());
     let transport = AmqpTransport::connect(url, EXCHANGE).await?;
@@ -71,7 +70,6 @@ pub async fn executor(url: &str, files: Vec<File>, args: &Args) -> Result<(), Fa
         .notify_period(pulse(args.expiry))
         .worker_expiry(args.expiry)
         .request_timeout(args.expiry)
-        .start()
         .await?;
     let all = count(files.len(), "file");
     say!("executor: {all} to hash at topic {};\ntimes are UTC, Ctrl-C ends it", args.topic.join(", "));
@@ -81,7 +79,6 @@ pub async fn executor(url: &str, files: Vec<File>, args: &Args) -> Result<(), Fa
         never = say_that_it_waits() => match never {},
     };
 
-    let executor = Arc::new(executor);
     let mut work = Work::new(files.into(), args.concurrency.unwrap_or(8) as usize);
     if has_workers {
         tokio::select! {
@@ -89,14 +86,14 @@ pub async fn executor(url: &str, files: Vec<File>, args: &Args) -> Result<(), Fa
             () = &mut stop => {
                 say!("{}  stopping; {}", time_of_day(), running(work.requests.len()));
                 tokio::select! {
-                    _ = timeout(PATIENCE, work.finish()) => {}
+                    _ = timeout(TIMEOUT, work.finish()) => {}
                     () = stopped() => {}
                 }
             }
         }
     }
     work.requests.shutdown().await;
-    Arc::into_inner(executor).ok_or("the executor is still in use")?.shutdown().await;
+    executor.shutdown().await;
     transport.close().await;
     work.summary()
 }
@@ -125,7 +122,7 @@ impl Work {
         Work { files, concurrency, requests, next: 0, start: time::now(), done: 0, bytes: 0, failed: 0 }
     }
 
-    async fn hash_all(&mut self, executor: &Arc<Executor>) {
+    async fn hash_all(&mut self, executor: &Executor) {
         loop {
             while self.requests.len() < self.concurrency && self.next < self.files.len() {
                 let (executor, files, number) = (executor.clone(), self.files.clone(), self.next);

@@ -1,9 +1,6 @@
 //! The executor's side: has a file hashed, whatever becomes of the workers.
 
-use apportion::{
-    serde_json,
-    worker::{Executor, RequestError, lifecycle::State, message::Request},
-};
+use apportion::worker::{Executor, Request, RequestError, RequestState};
 
 use super::{
     files::File,
@@ -27,15 +24,15 @@ pub enum News {
 
 /// Has `file` hashed.
 ///
-/// A request is run at most once, and one that is lost ends as an error: only who sent it knows whether it may be
-/// run twice. To hash a file twice does no harm, so it is sent again without a look at
+/// A request is run at most once, and one that is lost ends as an error: only the caller knows whether it may be run
+/// twice. To hash a file twice does no harm, so it is sent again without a check of
 /// [`may_have_run`](RequestError::may_have_run).
 pub async fn hash(executor: &Executor, file: &File, tell: impl Fn(News)) -> Result<Hashed, Failure> {
     for attempt in 1.. {
-        let request = executor.submit(Request::execute(HASH).argument("path", file.path.as_str()));
+        let request = executor.submit(Request::execute(HASH).argument("path", &file.path));
         let mut progress = request.progress();
-        let state = request.wait_for_state(|state| state == State::Running).await;
-        if let (State::Running, Some(worker)) = (state, request.topic()) {
+        let state = request.wait_for_state(|state| state == RequestState::Running).await;
+        if let (RequestState::Running, Some(worker)) = (state, request.topic()) {
             tell(News::Started { worker });
         }
         let follow = async {
@@ -46,7 +43,7 @@ pub async fn hash(executor: &Executor, file: &File, tell: impl Fn(News)) -> Resu
             }
         };
         match tokio::join!(request, follow).0 {
-            Ok(result) => return Ok(serde_json::from_value(result)?),
+            Ok(outcome) => return Ok(outcome.get()?),
             Err(error) if error.is_transient() && attempt < TRIES => tell(News::SentAgain(error)),
             Err(error) => return Err(error.into()),
         }

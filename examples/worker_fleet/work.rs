@@ -8,11 +8,8 @@ use std::{
 };
 
 use apportion::{
-    serde_json::Value,
-    worker::{
-        ArgumentError, Arguments, Context, Undo, Worker, WorkerBuilder, message::TaskResult,
-        transport::Transport,
-    },
+    serde_json,
+    worker::{ArgumentError, Arguments, Context, Undo, Worker, WorkerBuilder, transport::Transport},
 };
 use indicatif::DecimalBytes;
 use md5::{Digest as _, Md5};
@@ -44,6 +41,8 @@ pub struct Hashed {
 pub enum TaskError {
     #[error(transparent)]
     Argument(#[from] ArgumentError),
+    #[error("cannot read what the backup gave")]
+    Result(#[from] serde_json::Error),
     #[error("cannot read {path:?}")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("cannot write {path:?}")]
@@ -77,7 +76,7 @@ pub fn hasher(transport: impl Transport, topic: &str, manner: Manner) -> WorkerB
     })
 }
 
-/// Adds what only the demonstration has done: a stranger at a broker shall not have files written or removed.
+/// Adds tasks for the demonstration only: another process at a broker shall not have files written or removed.
 pub fn with_backups(worker: WorkerBuilder) -> WorkerBuilder {
     worker.revertible_task(BACK_UP, back_up, remove_backup).task(VERIFY, verify)
 }
@@ -124,8 +123,8 @@ fn copy(from: PathBuf, to: PathBuf) -> Result<PathBuf, TaskError> {
 
 /// Removes what [`back_up`] wrote, if it did.
 async fn remove_backup(_: Context, _: Arguments, undo: Undo) -> Result<bool, TaskError> {
-    let Some(TaskResult::Success(Value::String(path))) = undo.result else { return Ok(false) };
-    fs::remove_file(&path).map_err(|source| TaskError::Unwritable { path: path.into(), source })?;
+    let Some(path) = undo.result_as::<PathBuf>()? else { return Ok(false) };
+    fs::remove_file(&path).map_err(|source| TaskError::Unwritable { path, source })?;
     Ok(true)
 }
 

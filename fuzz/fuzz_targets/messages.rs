@@ -3,8 +3,8 @@
 #![no_main]
 
 use apportion::worker::{
-    failure::Failure,
-    message::{Notify, NotifyReply, Request, WireResponse},
+    Failure, Request,
+    message::{Notify, NotifyReply, WireResponse},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -14,15 +14,15 @@ fuzz_target!(|json: &[u8]| {
         assert_eq!(NotifyReply::from_json(&reply.to_json()), Ok(reply));
     }
     if let Ok(request) = Request::from_json(json) {
-        assert_eq!(Request::from_json(&request.to_json()), Ok(request));
+        assert_eq!(Request::from_json(&request.to_json().expect("its arguments are JSON")), Ok(request));
     }
     if let Ok(failure) = Failure::from_json(json) {
         assert_eq!(Failure::from_json(&failure.to_json()), Ok(failure));
     }
-    if let Ok(response) = WireResponse::from_json(json).map(WireResponse::meaning) {
+    if let Ok(response) = WireResponse::from_json(json).map(WireResponse::decode) {
         if let Ok(response) = response {
             let again = WireResponse::from_json(&response.to_json()).expect("it was read before");
-            assert_eq!(again.meaning(), Ok(response));
+            assert_eq!(again.decode(), Ok(response));
         }
     }
 });

@@ -1,79 +1,94 @@
-//! The side that wants tasks run: [`Executor`].
+//! The side that has tasks run: [`Executor`].
 //!
 //! Source: `taskflow.engines.worker_based.executor`, `.types`.
 
+mod command;
 mod driver;
+mod submission;
 mod submitted;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::submitted::{Progress, Submitted};
+pub use self::{
+    command::Workers,
+    submission::Submission,
+    submitted::{Progress, Submitted},
+};
 use self::{
-    driver::{Command, Driver},
-    submitted::Life,
+    command::{Command, Status},
+    driver::{Driver, PREFETCH},
 };
 use super::{
     engine::{Engine, New},
+    error::RequestError,
     lifecycle,
     link::Link,
-    message::Request,
     transport::{Transport, TransportError},
 };
-use crate::task::Tasks;
+use crate::{random::Random, task::Tasks};
 
-/// How many responses are taken from the broker ahead.
-const PREFETCH: u16 = 256;
+/// How long a shutdown waits for messages that are being sent.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a shutdown waits for messages that are on their way.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-
-/// Has tasks run by workers, until it is shut down or dropped.
+/// Has tasks run by workers. Cheap to clone; all clones are one executor, which ends when it is
+/// [shut down](Executor::shutdown) or its last clone is dropped.
 ///
-/// It asks each topic every 5 s what the worker there can run, and forgets a worker that is silent for 60 s. A request
+/// It asks each topic every 5 s what the worker there can run, and removes a worker that is silent for 60 s. A request
 /// goes to a worker that lists its task: the one with the fewest open requests of this executor, or always the same
-/// one for the same [key](Submission::key). A worker that lost a request is passed over until it is heard of again. While
-/// there is none, the request waits.
+/// one for the same [key](Submission::key). A worker that has lost a request gets no others until it answers again.
+/// While there is no worker, the request waits.
 ///
-/// Requests leave in the order in which they were submitted, as far as they go to the same worker and can be sent at
-/// once. One that has to be sent again, a second later, is overtaken by those behind it, which do not wait for it.
+/// Requests to one worker are sent in the order in which they were submitted. A request that could not be sent is sent
+/// again a second later; those behind it do not wait for it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// # use std::{error::Error, time::Duration};
-/// # use apportion::worker::{Worker, local::LocalBroker};
-/// use apportion::worker::{Executor, RequestError, Submission, message::Request};
+/// # use apportion::worker::{LocalBroker, Worker};
+/// use apportion::worker::{Executor, Request, RequestError, Submission};
 ///
 /// # let broker = LocalBroker::new();
 /// # let convert = async |_, _| Err::<(), Box<dyn Error + Send + Sync>>("no such format".into());
-/// # let _worker = Worker::builder(broker.clone()).topic("images").task("convert", convert).start().await.unwrap();
-/// let executor = Executor::builder(broker).topics(["images", "more-images"]).start().await?;
+/// # let _worker = Worker::builder(broker.clone()).topic("images").task("convert", convert).await.unwrap();
+/// let executor = Executor::builder(broker).topics(["images", "more-images"]).await?;
 /// let request = Request::execute("convert").argument("file", "a.xcf");
 /// let limited = Submission::new(request).key("a.xcf").run_timeout(Duration::from_secs(60));
 /// match executor.submit(limited).await {
-///     Ok(value) => println!("done: {value}"),
-///     Err(RequestError::Failed(failure)) => println!("it cannot be done: {failure}"),
-///     Err(error) if error.may_have_run() => println!("nobody knows whether it was done: {error}"),
+///     Ok(outcome) => println!("done: {}", outcome.get::<String>()?),
+///     Err(RequestError::Failed(failure)) => println!("the task failed: {failure}"),
+///     Err(error) if error.may_have_run() => println!("it may have been done: {error}"),
 ///     Err(error) => println!("it was not done: {error}"),
 /// }
 /// # Ok::<(), Box<dyn Error>>(()) }).unwrap();
 /// ```
 ///
-/// Every request ends, once: see [`RequestError`](super::RequestError) for the ways it can end without a result.
+/// Every request ends, once: see [`RequestError`] for the ways it can end without a result.
+#[derive(Clone)]
+#[must_use = "its requests end when its last clone is dropped"]
 pub struct Executor {
+    shared: Arc<Shared>,
+}
+
+/// What the clones of one executor share.
+struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     workers: watch::Receiver<Workers>,
     name: Arc<str>,
     request_timeout: Option<Duration>,
+    random: Random,
     tasks: Tasks,
 }
 
-/// The topics of the workers that were heard of lately, each with what it can run.
-pub type Workers = BTreeMap<String, Vec<String>>;
-
 impl Executor {
-    /// Starts to describe an executor on `transport`.
+    /// An executor on `transport`. Set options, then await it.
     pub fn builder(transport: impl Transport) -> ExecutorBuilder {
         ExecutorBuilder {
             transport: Arc::new(transport),
@@ -81,31 +96,33 @@ impl Executor {
             request_timeout: Some(lifecycle::REQUEST_TIMEOUT),
             notify_period: lifecycle::NOTIFY_PERIOD,
             worker_expiry: lifecycle::WORKER_EXPIRY,
+            seed: None,
         }
     }
 
-    /// Has a request run. The handle is a future of its outcome; the request is on its way whether or not that is
-    /// polled, and forgotten when it is dropped.
+    /// Has a request run. The handle is a future of its outcome. The request is on its way whether or not the handle is
+    /// polled, and is forgotten when the handle is dropped.
     pub fn submit(&self, submission: impl Into<Submission>) -> Submitted {
         let Submission { request, key, timeout, run_timeout } = submission.into();
-        let id = uuid::Uuid::new_v4().to_string();
+        let Shared { commands, request_timeout, random, .. } = &*self.shared;
+        let id = random.uuid().to_string();
         let (ended, outcome) = oneshot::channel();
-        let (life, seen) = watch::channel(Life::new());
-        let new = New {
-            task: request.task_cls().to_owned(),
-            key,
-            body: request.to_json(),
-            timeout: timeout.unwrap_or(self.request_timeout),
-            run_timeout,
-        };
-        // If nobody takes the command, the channels close, and that is what the handle reports.
-        let _ = self.commands.send(Command::Submit { id: id.clone(), new, ended, life });
-        Submitted::new(id, outcome, seen, self.commands.clone())
+        let (status, seen) = watch::channel(Status::new());
+        match request.to_json() {
+            Ok(body) => {
+                let task = request.task_cls().to_owned();
+                let new = New { task, key, body, timeout: timeout.or(*request_timeout), run_timeout };
+                // If the driver has ended, the channels close, and the handle reports that.
+                let _ = commands.send(Command::Submit { id: id.clone(), new, ended, status });
+            }
+            Err(error) => drop(ended.send(Err(RequestError::Argument(error)))),
+        }
+        Submitted::new(id, outcome, seen, commands.clone())
     }
 
-    /// The workers that were heard of lately.
+    /// The workers that have answered lately.
     pub fn workers(&self) -> Workers {
-        self.workers.borrow().clone()
+        self.shared.workers.borrow().clone()
     }
 
     /// Waits until at least `count` workers list `task`. Returns false if the executor ends before.
@@ -115,32 +132,32 @@ impl Executor {
     /// Safe.
     pub async fn wait_for_workers(&self, task: &str, count: usize) -> bool {
         let lists = |tasks: &&Vec<String>| tasks.iter().any(|listed| listed == task);
-        let mut workers = self.workers.clone();
+        let mut workers = self.shared.workers.clone();
         workers.wait_for(|workers| workers.values().filter(lists).count() >= count).await.is_ok()
     }
 
     /// The topic of the answers, a new one for each executor.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.shared.name
     }
 
-    /// Ends all requests that are left, and those submitted later, with [`Closed`](super::RequestError::Closed).
-    /// What the workers do with them is not changed by that. Calling it twice does no harm.
+    /// Ends the executor with all its clones. Open requests, and those submitted later, end with
+    /// [`RequestError::Closed`]; workers that run some of them go on with that. Calling it twice does no harm.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it ends them all the same. Dropping the executor does so, too, without waiting.
+    /// Cancelled, it ends them all the same. Dropping the last clone does so, too, without waiting.
     pub async fn shutdown(&self) {
-        self.tasks.shutdown(LAST_WORDS).await;
+        self.shared.tasks.shutdown(SEND_TIMEOUT).await;
     }
 
-    /// Waits until the executor can have nothing run any more: it was shut down, or its transport was closed.
+    /// Waits until the executor has ended: it was shut down, or its transport was closed.
     ///
     /// # Cancel safety
     ///
     /// Safe.
     pub async fn closed(&self) {
-        self.commands.closed().await;
+        self.shared.commands.closed().await;
     }
 }
 
@@ -148,66 +165,33 @@ impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let workers = self.workers();
         f.debug_struct("Executor")
-            .field("name", &self.name)
+            .field("name", &self.shared.name)
             .field("workers", &workers)
             .finish_non_exhaustive()
     }
 }
 
-/// A request, and how the executor is to treat it. A plain [`Request`] is one, too.
-#[derive(Debug, Clone)]
-#[must_use = "a request is to be submitted"]
-pub struct Submission {
-    request: Request,
-    key: Option<String>,
-    timeout: Option<Option<Duration>>,
-    run_timeout: Option<Duration>,
-}
-
-impl Submission {
-    /// `request`, to be treated as any other.
-    pub fn new(request: Request) -> Self {
-        Submission { request, key: None, timeout: None, run_timeout: None }
-    }
-
-    /// Picks the worker by `key`, on a hash ring of the topics that list the task: related requests meet the same
-    /// worker, and few change theirs when a worker comes or goes.
-    pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// How long to wait for a worker to start on it, in the place of the executor's
-    /// [request timeout](ExecutorBuilder::request_timeout).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(Some(timeout));
-        self
-    }
-
-    /// How long it may run; without this, for as long as its worker is alive. A worker of TaskFlow whose topic has a
-    /// consumer is taken to be alive, be it one that was restarted, another one of the same topic, or one that hangs:
-    /// for those a limit is wise.
-    pub fn run_timeout(mut self, timeout: Duration) -> Self {
-        self.run_timeout = Some(timeout);
-        self
-    }
-}
-
-impl From<Request> for Submission {
-    fn from(request: Request) -> Self {
-        Submission::new(request)
-    }
-}
-
-/// Describes an executor. From [`Executor::builder`].
+/// An executor that is to be started: set options, then await it. From [`Executor::builder`].
+///
+/// Awaited, it starts the executor. When that returns, it can receive answers of workers. If the connection breaks
+/// later, the executor opens a new one.
+///
+/// # Errors
+///
+/// [`TransportError`] if it has no topics, or its own topic cannot be consumed.
+///
+/// # Cancel safety
+///
+/// Safe: nothing was started then.
 #[derive(Debug)]
-#[must_use = "an executor does nothing until it is started"]
+#[must_use = "no executor is started until it is awaited"]
 pub struct ExecutorBuilder {
     transport: Arc<dyn Transport>,
     topics: Vec<String>,
     request_timeout: Option<Duration>,
     notify_period: Duration,
     worker_expiry: Duration,
+    seed: Option<u64>,
 }
 
 impl ExecutorBuilder {
@@ -217,53 +201,53 @@ impl ExecutorBuilder {
         self
     }
 
-    /// How long a request waits for a worker to start on it; 60 s unless told otherwise, `None` is for ever. It is
-    /// looked at once a second.
+    /// How long a request waits for a worker to start on it. Default: 60 s; `None` is for ever. It is checked once a
+    /// second.
     ///
-    /// The time counts from [`submit`](Executor::submit) until the worker says that the request is running, so that a
-    /// request also expires that waits at a worker which is busy with others. Have no more requests open than the
-    /// workers can run, or a timeout that is longer than the queue.
+    /// The time counts from [`submit`](Executor::submit) until the worker reports that the request is running. So a
+    /// request also expires while it waits at a worker that is busy with others. Have no more requests open than the
+    /// workers can run, or set a timeout that is long enough for all that wait.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.request_timeout = timeout.into();
         self
     }
 
-    /// How often workers are asked what they can run; every 5 s unless told otherwise.
+    /// How often workers are asked what they can run. Default: every 5 s.
     pub fn notify_period(mut self, period: Duration) -> Self {
         self.notify_period = period;
         self
     }
 
-    /// How long a worker may be silent, or silent about a request that it runs; 60 s unless told otherwise. It has to
-    /// be several times as long as the [notify period](Self::notify_period) and as the
-    /// [heartbeat](super::WorkerBuilder::heartbeat) of the workers, which do not know of it: whoever shortens this has
-    /// to shorten theirs, or requests that run well end as [`WorkerVanished`](super::RequestError::WorkerVanished).
+    /// How long a worker may be silent, or silent about a request that it runs. Default: 60 s.
+    ///
+    /// It has to be several times as long as the [notify period](Self::notify_period) and as the
+    /// [heartbeat](super::WorkerBuilder::heartbeat) of the workers. The workers do not know it: with a shorter expiry,
+    /// give them a shorter heartbeat, or requests that run well end as
+    /// [`WorkerVanished`](RequestError::WorkerVanished).
     pub fn worker_expiry(mut self, expiry: Duration) -> Self {
         self.worker_expiry = expiry;
         self
     }
 
-    /// Starts the executor. When this returns, it can receive answers. Later it looks after its connection itself.
-    ///
-    /// # Errors
-    ///
-    /// [`TransportError`] if it has no topics, or its own cannot be consumed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: nothing was started then.
-    pub async fn start(self) -> Result<Executor, TransportError> {
-        let ExecutorBuilder { transport, topics, request_timeout, notify_period, worker_expiry } = self;
+    /// Determines every random number and id of the executor, for tests that repeat a run. Default: others each time.
+    /// Never give two executors or workers of a fleet the same: their names would be equal.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    async fn start(self) -> Result<Executor, TransportError> {
+        let ExecutorBuilder { transport, topics, request_timeout, notify_period, worker_expiry, seed } = self;
         if topics.is_empty() {
             let reason = "an executor needs topics, where it looks for workers".into();
             return Err(TransportError::Refused { reason });
         }
-        let link = Link::new(transport);
-        let name = link.sender.clone();
+        let link = Link::new(transport, seed);
+        let (name, random) = (link.sender.clone(), link.random.clone());
         let consumer = link.transport.consume(&name, PREFETCH).await?;
         let tasks = Tasks::new();
-        let (commands, received) = mpsc::unbounded_channel();
-        let (heard, hearing) = mpsc::channel(usize::from(PREFETCH));
+        let (commands, commanded) = mpsc::unbounded_channel();
+        let (receiver, received) = mpsc::channel(usize::from(PREFETCH));
         let (published, workers) = watch::channel(Workers::new());
         let driver = Driver {
             link: link.clone(),
@@ -271,16 +255,26 @@ impl ExecutorBuilder {
             engine: Engine::new(worker_expiry),
             handles: Default::default(),
             workers: published,
-            commands: received,
-            heard: hearing,
+            commands: commanded,
+            received,
             own_commands: commands.downgrade(),
             sending: Tasks::new(),
         };
         let topics: Arc<[String]> = topics.into();
         tasks.spawn("executor", driver.run(tasks.cancelled()));
-        let receiving = driver::receive(link.clone(), consumer, topics.clone(), heard, tasks.cancelled());
+        let receiving = driver::receive(link.clone(), consumer, topics.clone(), receiver, tasks.cancelled());
         tasks.spawn("receive", receiving);
         tasks.spawn("notify", driver::ask(link, topics, notify_period, tasks.cancelled()));
-        Ok(Executor { commands, workers, name, request_timeout, tasks })
+        let shared = Shared { commands, workers, name, request_timeout, random, tasks };
+        Ok(Executor { shared: Arc::new(shared) })
+    }
+}
+
+impl IntoFuture for ExecutorBuilder {
+    type Output = Result<Executor, TransportError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
     }
 }

@@ -2,20 +2,20 @@
 
 //! Which worker can run which task, and which of them gets the next request.
 //!
-//! A worker is known by its topic, for as long as it is heard of. Source: `taskflow.engines.worker_based.types`
-//! (`ProxyWorkerFinder`), which picks at random; here the one with the fewest open requests is picked, and of
-//! equals the one whose turn was longest ago, so that work is spread evenly without dice. One that has lost a request
-//! is passed over until it is heard of again.
+//! A worker is known by its topic, and is removed when it is silent for too long. Source:
+//! `taskflow.engines.worker_based.types` (`ProxyWorkerFinder`), which picks one at random. Here it is the one with the
+//! fewest open requests, and of equals the one that was picked longest ago: work is spread evenly without random
+//! numbers. A worker that has lost a request is a suspect, and is not picked until it answers again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
 use crate::{clock::Moment, ring::HashRing};
 
-/// The workers that were heard of lately.
+/// The workers that have answered lately.
 #[derive(Debug)]
 pub(super) struct Finder {
     expiry: Duration,
@@ -23,32 +23,32 @@ pub(super) struct Finder {
     /// How often a worker was picked.
     turns: u64,
     /// For each task that was picked for by key: the ring of the topics that can run it. Emptied when that changes.
-    rings: HashMap<String, HashRing>,
+    rings: BTreeMap<String, HashRing>,
 }
 
 #[derive(Debug)]
 struct Known {
     tasks: BTreeSet<String>,
-    heard: Moment,
+    last_seen: Moment,
     open: usize,
     last_turn: u64,
-    /// It has lost a request, and was not heard of since.
-    is_in_doubt: bool,
+    /// It has lost a request, and has not answered since.
+    is_suspect: bool,
 }
 
 impl Known {
     fn can_run(&self, task: &str) -> bool {
-        !self.is_in_doubt && self.tasks.contains(task)
+        !self.is_suspect && self.tasks.contains(task)
     }
 }
 
 impl Finder {
-    /// Nobody is known yet; a worker that is silent for `expiry` is forgotten.
+    /// Without workers. One that is silent for `expiry` is removed.
     pub(super) fn new(expiry: Duration) -> Self {
-        Finder { expiry, workers: BTreeMap::new(), turns: 0, rings: HashMap::new() }
+        Finder { expiry, workers: BTreeMap::new(), turns: 0, rings: BTreeMap::new() }
     }
 
-    /// A worker says what it can run. Returns whether that is news.
+    /// A worker reports what it can run. Returns whether that is new.
     pub(super) fn lists(
         &mut self,
         topic: &str,
@@ -56,61 +56,61 @@ impl Finder {
         now: Moment,
     ) -> bool {
         let tasks: BTreeSet<String> = tasks.into_iter().collect();
-        let is_news = match self.workers.get_mut(topic) {
+        let is_new = match self.workers.get_mut(topic) {
             Some(known) => {
-                known.heard = now;
-                let is_news = known.tasks != tasks;
+                known.last_seen = now;
+                let is_new = known.tasks != tasks;
                 known.tasks = tasks;
-                is_news
+                is_new
             }
             None => {
-                let known = Known { tasks, heard: now, open: 0, last_turn: 0, is_in_doubt: false };
+                let known = Known { tasks, last_seen: now, open: 0, last_turn: 0, is_suspect: false };
                 self.workers.insert(topic.into(), known);
                 true
             }
         };
-        if is_news {
+        if is_new {
             self.rings.clear();
         }
-        is_news
+        is_new
     }
 
-    /// A worker, if it is known, has given a sign of life. Returns whether it was in doubt.
-    pub(super) fn heard(&mut self, topic: &str, now: Moment) -> bool {
+    /// A worker, if it is known, has sent something. Returns whether it was a suspect.
+    pub(super) fn seen(&mut self, topic: &str, now: Moment) -> bool {
         let Some(known) = self.workers.get_mut(topic) else { return false };
-        known.heard = now;
-        let is_back = std::mem::take(&mut known.is_in_doubt);
+        known.last_seen = now;
+        let is_back = std::mem::take(&mut known.is_suspect);
         if is_back {
             self.rings.clear();
         }
         is_back
     }
 
-    /// A worker, if it is known, has lost a request: it is not picked until it is heard of.
-    pub(super) fn doubt(&mut self, topic: &str) {
+    /// A worker, if it is known, has lost a request: it is not picked until it sends something.
+    pub(super) fn suspect(&mut self, topic: &str) {
         if let Some(known) = self.workers.get_mut(topic) {
-            known.is_in_doubt = true;
+            known.is_suspect = true;
             self.rings.clear();
         }
     }
 
-    /// Forgets the workers that have been silent for too long, and returns their topics.
-    pub(super) fn drop_silent(&mut self, now: Moment) -> Vec<Arc<str>> {
-        let is_silent = |known: &Known| now.saturating_since(known.heard) >= self.expiry;
-        let dropped: Vec<_> = self
+    /// Removes the workers that have been silent for too long, and returns their topics.
+    pub(super) fn remove_silent(&mut self, now: Moment) -> Vec<Arc<str>> {
+        let is_silent = |known: &Known| now.saturating_since(known.last_seen) >= self.expiry;
+        let silent: Vec<_> = self
             .workers
             .iter()
             .filter(|(_, known)| is_silent(known))
             .map(|(topic, _)| topic.clone())
             .collect();
-        for topic in &dropped {
+        for topic in &silent {
             self.workers.remove(topic);
             self.rings.clear();
         }
-        dropped
+        silent
     }
 
-    /// Whether the worker of `topic` was heard of lately.
+    /// Whether the worker of `topic` has answered lately.
     pub(super) fn knows(&self, topic: &str) -> bool {
         self.workers.contains_key(topic)
     }
@@ -147,7 +147,7 @@ impl Finder {
     /// A request that was given to the worker of `topic` has ended.
     pub(super) fn release(&mut self, topic: &str) {
         if let Some(known) = self.workers.get_mut(topic) {
-            // A worker that was forgotten and came back starts from nothing.
+            // A worker that was removed and came back starts with no open requests.
             known.open = known.open.saturating_sub(1);
         }
     }
@@ -172,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_was_silent_for_the_expiry_to_the_second_is_forgotten() {
+    fn a_worker_that_was_silent_for_exactly_the_expiry_is_removed() {
         let mut finder = finder(&[("a", &["t"]), ("b", &["t"])]);
-        finder.heard("b", at(1));
-        assert!(finder.drop_silent(at(59)).is_empty());
-        assert_eq!(finder.drop_silent(at(60)), ["a".into()]);
+        finder.seen("b", at(1));
+        assert!(finder.remove_silent(at(59)).is_empty());
+        assert_eq!(finder.remove_silent(at(60)), ["a".into()]);
         assert!(!finder.knows("a") && finder.knows("b"));
         assert_eq!(finder.pick("t", None).as_deref(), Some("b"));
     }
@@ -205,25 +205,25 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_lost_a_request_is_not_picked_until_it_is_heard_of() {
+    fn a_worker_that_lost_a_request_is_not_picked_until_it_is_seen_again() {
         for key in [None, Some("k")] {
             let mut finder = finder(&[("a", &["t"]), ("b", &["t"])]);
             let lost = finder.pick("t", key).unwrap();
             let other = if &*lost == "a" { "b" } else { "a" };
-            finder.doubt(&lost);
+            finder.suspect(&lost);
             finder.release(&lost);
             for _ in 0..3 {
                 assert_eq!(finder.pick("t", key).as_deref(), Some(other));
             }
-            finder.doubt(other);
+            finder.suspect(other);
             assert_eq!(finder.pick("t", key), None);
-            assert!(finder.heard(&lost, at(1)) && !finder.heard(&lost, at(1)));
+            assert!(finder.seen(&lost, at(1)) && !finder.seen(&lost, at(1)));
             assert_eq!(finder.pick("t", key), Some(lost));
         }
     }
 
     #[test]
-    fn a_worker_says_something_new_when_its_tasks_differ() {
+    fn a_list_is_new_when_its_tasks_differ() {
         let mut finder = finder(&[("a", &["t", "u"])]);
         let tasks = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert!(!finder.lists("a", tasks(&["u", "t", "t"]), at(1)));
@@ -241,9 +241,9 @@ mod tests {
         };
         let before = pick_all(&mut finder);
         assert_eq!(pick_all(&mut finder), before);
-        finder.heard("a", at(30));
-        finder.heard("b", at(30));
-        assert_eq!(finder.drop_silent(at(70)), ["c".into()]);
+        finder.seen("a", at(30));
+        finder.seen("b", at(30));
+        assert_eq!(finder.remove_silent(at(70)), ["c".into()]);
         let after = pick_all(&mut finder);
         for (was, is) in before.iter().zip(&after) {
             assert!(was == is || &**was == "c", "{was} became {is}");

@@ -1,34 +1,40 @@
-//! What a worker does for a request: [`Handler`], or closures, with [`Context`], [`Arguments`] and [`Undo`].
+//! What a worker runs for a request: a [`Handler`] or closures, with [`Context`], [`Arguments`] and [`Undo`].
 
 use std::{
     any::type_name, collections::BTreeMap, error::Error, fmt, future::Future, marker::PhantomData, sync::Arc,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
-    failure::Failure,
+    arguments::Arguments,
     link::Link,
-    message::{Response, TaskResult},
+    message::{
+        Response,
+        event::{Event, EventError},
+        failure::Failure,
+        request::TaskResult,
+    },
     transport::{Message, TransportError},
 };
 use crate::future::BoxFuture;
 
 /// One task of a worker, which can be executed and reverted.
 ///
-/// For most tasks a closure is enough: see [`WorkerBuilder::task`](super::WorkerBuilder::task) and
-/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task), also with some state. This is for tasks
-/// that are types of their own:
+/// For most tasks a closure is enough, also for those with state: see
+/// [`WorkerBuilder::task`](super::WorkerBuilder::task) and
+/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task). This is for tasks that are types of their
+/// own:
 ///
 /// ```
 /// use apportion::{
 ///     BoxFuture,
-///     worker::{Arguments, Context, Handler, Undo, failure::Failure},
+///     worker::{Arguments, Context, Failure, Handler, Undo},
 /// };
 /// use serde_json::Value;
 ///
-/// /// Keeps rooms. `Worker::builder(broker).handler("hotel.Book", Book::default())` runs it.
+/// /// Books rooms. `Worker::builder(broker).handler("hotel.Book", Book::default())` runs it.
 /// #[derive(Default)]
 /// struct Book(std::sync::Mutex<std::collections::BTreeSet<u32>>);
 ///
@@ -50,10 +56,12 @@ use crate::future::BoxFuture;
 /// }
 /// ```
 ///
-/// A request is acknowledged before its task is run: when the worker dies in between, nobody else takes over. A task that panics has failed. It must not block its thread for long, since
-/// then the worker cannot tell that it is alive; `tokio::task::spawn_blocking` is for that.
+/// A request is acknowledged before its task is run: if the worker dies while it runs, no other worker takes over. A task
+/// that panics has failed. A task must not block its thread for long, or the worker cannot send heartbeats; use
+/// `tokio::task::spawn_blocking` for what blocks.
 pub trait Handler: Send + Sync + 'static {
-    /// Does the work. When the worker shuts down and its patience ends, the future is dropped.
+    /// Does the work. The future is dropped if it is not done when the timeout of
+    /// [`Worker::shutdown`](super::Worker::shutdown) ends.
     fn execute(&self, context: Context, arguments: Arguments) -> BoxFuture<'_, Result<Value, Failure>>;
 
     /// Undoes the work. By default there is nothing to undo.
@@ -68,95 +76,56 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// What is known of the work that is to be undone.
+/// What is known about the work that is to be undone.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Undo {
-    /// What became of it, if the executor says so.
+    /// What the task gave; `None` if the request does not contain it.
     pub result: Option<TaskResult>,
-    /// Which failures are the reason, by the names of the tasks that failed.
+    /// The failures that are the reason, by the names of the tasks that failed.
     pub failures: BTreeMap<String, Failure>,
 }
 
-/// The arguments of a task, by name.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Arguments(Map<String, Value>);
-
-/// An argument is missing or is not what the task needs.
-#[derive(Debug, thiserror::Error)]
-#[error("argument {name:?}: {reason}")]
-pub struct ArgumentError {
-    name: String,
-    reason: serde_json::Error,
-}
-
-impl Arguments {
-    /// The argument `name`; one that is missing is read as `null`, so that an `Option` is one to leave out.
+impl Undo {
+    /// The value that the task gave; `None` if it failed, or the request does not contain it.
     ///
     /// # Errors
     ///
-    /// [`ArgumentError`] if it is not a `T`.
-    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T, ArgumentError> {
-        let value = self.0.get(name);
-        T::deserialize(value.unwrap_or(&Value::Null)).map_err(|reason| {
-            let reason = if value.is_some() { reason } else { serde::de::Error::custom("it is missing") };
-            ArgumentError { name: name.to_owned(), reason }
-        })
-    }
-
-    /// All arguments as one value with a field for each.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with them.
-    pub fn parse<T: DeserializeOwned>(self) -> serde_json::Result<T> {
-        T::deserialize(Value::Object(self.0))
-    }
-
-    /// All arguments.
-    pub fn as_map(&self) -> &Map<String, Value> {
-        &self.0
+    /// If the value is not a `T`.
+    pub fn result_as<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
+        match &self.result {
+            Some(TaskResult::Success(value)) => T::deserialize(value).map(Some),
+            Some(TaskResult::Failure(_)) | None => Ok(None),
+        }
     }
 }
 
-impl From<Map<String, Value>> for Arguments {
-    fn from(arguments: Map<String, Value>) -> Self {
-        Arguments(arguments)
-    }
-}
-
-impl From<ArgumentError> for Failure {
-    fn from(error: ArgumentError) -> Self {
-        Failure::of(&error)
-    }
-}
-
-/// Who wants to know of a request.
+/// Where the responses to a request go.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub(super) struct ReplyAddress {
     pub(super) link: Link,
     pub(super) reply_to: String,
     pub(super) correlation_id: String,
 }
 
-impl Address {
+impl ReplyAddress {
     fn message(&self, response: &Response) -> Message {
         Message::new(Response::KIND, response.to_json()).correlation_id(&*self.correlation_id)
     }
 
-    pub(super) async fn tell(&self, response: &Response) -> Result<(), TransportError> {
+    pub(super) async fn send(&self, response: &Response) -> Result<(), TransportError> {
         self.link.send(&self.reply_to, self.message(response)).await
     }
 
-    pub(super) async fn tell_once(&self, response: &Response) -> Result<(), TransportError> {
+    pub(super) async fn send_once(&self, response: &Response) -> Result<(), TransportError> {
         self.link.send_once(&self.reply_to, self.message(response)).await
     }
 }
 
-/// What a task knows of the request that it runs for, and its line to the executor.
+/// The request that a task runs for, and how the task reports to its executor.
 #[derive(Debug, Clone)]
 pub struct Context {
-    pub(super) address: Address,
+    pub(super) address: ReplyAddress,
     pub(super) topic: Arc<str>,
     pub(super) task_cls: String,
     pub(super) task_name: String,
@@ -178,24 +147,35 @@ impl Context {
         &self.task_name
     }
 
-    /// The id of the request, which TaskFlow takes from the task.
+    /// The id of the request. In requests from TaskFlow it is that of the task.
     pub fn request_id(&self) -> &str {
         &self.address.correlation_id
     }
 
-    /// Tells the executor how much is done, from 0 to 1. That it cannot be told is logged and no reason to stop.
+    /// Tells the executor how much is done, from 0 to 1. An error of the transport is logged, and the task goes on.
     pub async fn update_progress(&self, done: f64) {
         let done = if done.is_nan() { 0.0 } else { done.clamp(0.0, 1.0) };
-        self.send(Response::progress(done)).await;
+        self.send(Event::progress(done)).await;
     }
 
-    /// Tells the executor that something happened. That it cannot be told is logged and no reason to stop.
-    pub async fn notify(&self, event_type: impl Into<String>, details: Map<String, Value>) {
-        self.send(Response::Event { event_type: event_type.into(), details }).await;
+    /// Tells the executor that something happened. `details` are a map or a struct. An error of the transport is logged,
+    /// and the task goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] if `details` cannot be written as a JSON object. Nothing was sent.
+    pub async fn notify(
+        &self,
+        event_type: impl Into<String>,
+        details: impl Serialize,
+    ) -> Result<(), EventError> {
+        let event = Event::new(event_type, details)?;
+        self.send(event).await;
+        Ok(())
     }
 
-    async fn send(&self, event: Response) {
-        if let Err(error) = self.address.tell_once(&event).await {
+    async fn send(&self, event: Event) {
+        if let Err(error) = self.address.send_once(&Response::Event(event)).await {
             tracing::warn!(id = self.request_id(), %error, "an event could not be sent");
         }
     }
@@ -227,7 +207,7 @@ where
     E: Into<Box<dyn Error + Send + Sync>> + 'static,
 {
     fn execute(&self, context: Context, arguments: Arguments) -> BoxFuture<'_, Result<Value, Failure>> {
-        Box::pin(async move { outcome((self.0)(context, arguments).await) })
+        Box::pin(async move { result_of((self.0)(context, arguments).await) })
     }
 }
 
@@ -243,7 +223,7 @@ where
     D: Into<Box<dyn Error + Send + Sync>> + 'static,
 {
     fn execute(&self, context: Context, arguments: Arguments) -> BoxFuture<'_, Result<Value, Failure>> {
-        Box::pin(async move { outcome((self.0)(context, arguments).await) })
+        Box::pin(async move { result_of((self.0)(context, arguments).await) })
     }
 
     fn revert(
@@ -252,7 +232,7 @@ where
         arguments: Arguments,
         undo: Undo,
     ) -> BoxFuture<'_, Result<Value, Failure>> {
-        Box::pin(async move { outcome((self.1)(context, arguments, undo).await) })
+        Box::pin(async move { result_of((self.1)(context, arguments, undo).await) })
     }
 }
 
@@ -262,7 +242,8 @@ impl<F, G, P> fmt::Debug for Closures<F, G, P> {
     }
 }
 
-fn outcome<T, E>(result: Result<T, E>) -> Result<Value, Failure>
+/// What a closure has returned, as a handler returns it.
+fn result_of<T, E>(result: Result<T, E>) -> Result<Value, Failure>
 where
     T: Serialize,
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -271,31 +252,17 @@ where
     serde_json::to_value(value).map_err(|error| Failure::of(&error))
 }
 
-/// The failure that an error of any type is. Its own type is named, where it is one.
+/// The failure that `error` is. It has the name of the type of `error`, if that says something.
 fn failure_of<E: Into<Box<dyn Error + Send + Sync>>>(error: E) -> Failure {
     let name = type_name::<E>();
     match error.into().downcast::<Failure>() {
         Ok(failure) => *failure,
         Err(error) => {
             let plain = Failure::of(&*error);
-            // A box or a text stands for an error of a type that nobody knows.
+            // A box or a text stands for an error of an unknown type.
             let is_named = !["alloc::", "&", "anyhow::"].iter().any(|start| name.starts_with(start));
             let failure = Failure::new(if is_named { name } else { "" }, plain.exception_str());
             plain.causes().iter().cloned().fold(failure, Failure::caused_by)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_argument_that_is_missing_or_of_another_type_is_named() {
-        let arguments = Arguments::from(Map::from_iter([("width".to_owned(), "wide".into())]));
-        let said = |name| arguments.get::<u32>(name).unwrap_err().to_string();
-        assert_eq!(said("height"), r#"argument "height": it is missing"#);
-        assert_eq!(said("width"), r#"argument "width": invalid type: string "wide", expected u32"#);
-        assert_eq!(arguments.get::<Option<u32>>("height").unwrap(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A transport that is worth some patience: what fails is tried again, as often as the protocol asks for.
+//! [`Link`]: a transport as executors and workers use it. What fails is tried again, as often as the protocol asks for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,13 +6,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::transport::{Consumer, Incoming, Message, Transport, TransportError};
-use crate::{backoff::Backoff, future::BoxFuture};
+use crate::{backoff::Backoff, future::BoxFuture, random::Random};
 
-/// How often a message is sent before that has failed, and how long after each other. As the original has it.
+/// How often a message is sent before that has failed, and the pause between two attempts. As in TaskFlow.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 /// How long one attempt may take. A connection that hangs must not hold up a request for longer than it lives.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
@@ -22,33 +22,36 @@ pub(super) fn backoff() -> Backoff {
     Backoff::new(FIRST_DELAY, LONGEST_DELAY)
 }
 
-async fn patiently<T>(work: BoxFuture<'_, Result<T, TransportError>>) -> Result<T, TransportError> {
-    timeout(PATIENCE, work).await.unwrap_or_else(|_| {
-        Err(TransportError::Unavailable { reason: format!("no word from it within {PATIENCE:?}") })
+async fn in_time<T>(attempt: BoxFuture<'_, Result<T, TransportError>>) -> Result<T, TransportError> {
+    timeout(ATTEMPT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
+        Err(TransportError::Unavailable { reason: format!("no answer within {ATTEMPT_TIMEOUT:?}") })
     })
 }
 
-/// A transport, and who speaks through it.
+/// A transport, and the name of the executor or worker that uses it.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) transport: Arc<dyn Transport>,
-    /// What every message says of its sender.
+    /// The sender of every message.
     pub(super) sender: Arc<str>,
+    pub(super) random: Random,
 }
 
 impl Link {
-    pub(super) fn new(transport: Arc<dyn Transport>) -> Self {
-        Link { transport, sender: uuid::Uuid::new_v4().to_string().into() }
+    /// A link with a new name. Its random numbers and ids are determined by `seed`, if there is one.
+    pub(super) fn new(transport: Arc<dyn Transport>, seed: Option<u64>) -> Self {
+        let random = Random::new(seed);
+        Link { transport, sender: random.uuid().to_string().into(), random }
     }
 
     /// Sends `message`, or gives up after one attempt.
     pub(super) async fn send_once(&self, topic: &str, message: Message) -> Result<(), TransportError> {
-        patiently(self.transport.publish(topic, message.sender(&*self.sender))).await
+        in_time(self.transport.publish(topic, message.sender(&*self.sender))).await
     }
 
-    /// Whether anybody consumes `topic`.
+    /// Whether `topic` has a consumer.
     pub(super) async fn is_consumed(&self, topic: &str) -> Result<bool, TransportError> {
-        patiently(self.transport.is_consumed(topic)).await
+        in_time(self.transport.is_consumed(topic)).await
     }
 
     /// Sends `message`, or gives up after three attempts. It may be sent more than once.
@@ -72,11 +75,10 @@ impl Link {
         prefetch: u16,
         cancelled: &CancellationToken,
     ) -> Option<Consumer> {
-        let mut dice = fastrand::Rng::new();
         let mut backoff = backoff();
         let again = async {
             loop {
-                sleep(backoff.next_delay(dice.f64())).await;
+                sleep(backoff.next_delay(self.random.unit())).await;
                 match self.transport.consume(topic, prefetch).await {
                     Ok(consumer) => return Some(consumer),
                     Err(TransportError::Closed) => return None,
@@ -88,15 +90,19 @@ impl Link {
     }
 }
 
-/// Throws away what nobody can make anything of.
+/// Has the broker drop a message that cannot be read.
 pub(super) async fn reject(incoming: Incoming, reason: &str) {
     tracing::warn!(message = ?incoming.message(), reason, "rejected");
     if let Err(error) = incoming.reject().await {
-        tracing::debug!(%error, "and could not even be rejected");
+        tracing::debug!(%error, "the rejection could not be sent");
     }
 }
 
-/// What is to be acted on: nothing, if the broker may deliver it again.
+/// The message, to be acted on; `None` if the broker may deliver it again.
 pub(super) async fn acknowledge(incoming: Incoming) -> Option<Message> {
-    incoming.ack().await.map_err(|error| tracing::warn!(%error, "could not acknowledge, so it is left")).ok()
+    incoming
+        .ack()
+        .await
+        .map_err(|error| tracing::warn!(%error, "could not acknowledge, so the message is ignored"))
+        .ok()
 }

@@ -1,29 +1,29 @@
-//! A broker in the process: [`LocalBroker`], the embedded default, with the semantics that
-//! [`transport`](crate::worker::transport) asks for.
-//!
-//! Messages of one topic go to its consumers in turn, in the order in which they were sent; one that is given back
-//! goes to the front. Memory is bounded: a topic holds a limited number of messages, those in the hands of
-//! consumers included, and refuses further ones with [`TransportError::Unavailable`] until some are settled.
+//! [`LocalBroker`]: a broker in the process, which behaves as [`transport`](crate::worker::transport) asks for.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
 };
 
+use futures_core::Stream;
+
 use crate::{
     clock::{Clock, TokioClock},
     future::BoxFuture,
-    worker::transport::{
-        Consumer, Deliveries, Incoming, Message, Receipt, Settlement, Transport, TransportError,
-    },
+    worker::transport::{Acker, Acknowledgement, Consumer, Incoming, Message, Transport, TransportError},
 };
 
-/// How many messages a topic holds unless told otherwise.
+/// How many messages a topic may have, by default.
 const LIMIT: usize = 100_000;
 
 /// A broker in the process, on tokio's clock. Clones are handles to the same one.
+///
+/// The messages of one topic go to its consumers in turn, in the order in which they were sent. A message that is given
+/// back is delivered next. Memory is bounded: a topic has a limited number of messages, with those that were delivered
+/// and not acknowledged yet, and refuses further ones with [`TransportError::Unavailable`] until some are acknowledged.
 #[derive(Clone)]
 pub struct LocalBroker {
     exchange: Arc<Mutex<Exchange>>,
@@ -32,27 +32,27 @@ pub struct LocalBroker {
 }
 
 impl LocalBroker {
-    /// A broker that nobody uses yet.
+    /// A broker without topics.
     pub fn new() -> Self {
         LocalBroker { exchange: Arc::default(), clock: Arc::new(TokioClock::new()), limit: LIMIT }
     }
 
-    /// The handle with another limit: through it, a message is refused if its topic holds `messages` already. The
-    /// default is 100 000.
+    /// The handle with another limit: through it, a message is refused if its topic has `messages` already. Default:
+    /// 100 000.
     #[must_use]
     pub fn limit(mut self, messages: usize) -> Self {
         self.limit = messages;
         self
     }
 
-    /// How many messages a topic holds: those that wait, and those in the hands of a consumer.
-    pub fn held(&self, topic: &str) -> usize {
-        self.act(|exchange| exchange.queues.get(topic).map_or(0, |queue| queue.held))
+    /// How many messages a topic has: those that wait, and those that were delivered and not acknowledged yet.
+    pub fn message_count(&self, topic: &str) -> usize {
+        self.act(|exchange| exchange.queues.get(topic).map_or(0, |queue| queue.messages))
     }
 
-    /// The clock that executors and workers on this broker go by, which can be told to jump.
-    pub fn tokio_clock(&self) -> &TokioClock {
-        &self.clock
+    /// The clock of the executors and workers on this broker, to let it [`jump`](TokioClock::jump).
+    pub fn clock(&self) -> Arc<TokioClock> {
+        self.clock.clone()
     }
 
     fn act<T>(&self, act: impl FnOnce(&mut Exchange) -> T) -> T {
@@ -60,8 +60,8 @@ impl LocalBroker {
     }
 }
 
-/// Acts on the exchange, and wakes the consumers that this concerns when the lock is free again. Nothing panics
-/// under the lock, so a poisoned one is as good as any.
+/// Acts on the exchange, and wakes its consumers where needed when the lock is free again. Nothing panics under the
+/// lock, so the exchange of a poisoned one is valid.
 fn act_on<T>(exchange: &Mutex<Exchange>, act: impl FnOnce(&mut Exchange) -> T) -> T {
     let mut exchange = exchange.lock().unwrap_or_else(PoisonError::into_inner);
     let done = act(&mut exchange);
@@ -80,9 +80,9 @@ impl Default for LocalBroker {
 impl fmt::Debug for LocalBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.act(|exchange| {
-            let held = exchange.queues.iter().map(|(topic, queue)| (topic, queue.held));
+            let messages = exchange.queues.iter().map(|(topic, queue)| (topic, queue.messages));
             f.write_str("LocalBroker ")?;
-            f.debug_map().entries(held).finish()
+            f.debug_map().entries(messages).finish()
         })
     }
 }
@@ -121,10 +121,10 @@ impl Transport for LocalBroker {
     }
 }
 
-/// All queues, by topic.
+/// All queues, by topic. They are ordered, so that consumers are woken in the same order each time.
 #[derive(Default)]
 struct Exchange {
-    queues: HashMap<String, Queue>,
+    queues: BTreeMap<String, Queue>,
     /// The wakers to call once the lock is free.
     woken: Vec<Waker>,
     last_id: u64,
@@ -135,8 +135,8 @@ struct Queue {
     /// Tells this queue from an earlier one of the same topic.
     id: u64,
     ready: VecDeque<Message>,
-    /// How many messages it holds: ready, or with a consumer and not settled.
-    held: usize,
+    /// How many messages it has: ready, or delivered and not acknowledged.
+    messages: usize,
     /// The one that was served longest ago comes first.
     consumers: VecDeque<Member>,
 }
@@ -144,8 +144,8 @@ struct Queue {
 struct Member {
     id: u64,
     prefetch: usize,
-    unsettled: usize,
-    /// Those of the unsettled that it has not picked up yet.
+    unacknowledged: usize,
+    /// Those of the unacknowledged that it has not yielded yet.
     inbox: VecDeque<Message>,
     waker: Option<Waker>,
 }
@@ -171,11 +171,11 @@ impl Exchange {
         let Some(queue) = self.queues.get_mut(topic) else {
             return Ok(());
         };
-        if queue.held >= limit {
-            let reason = format!("topic {topic:?} holds {} messages already", queue.held);
+        if queue.messages >= limit {
+            let reason = format!("topic {topic:?} has {} messages already", queue.messages);
             return Err(TransportError::Unavailable { reason });
         }
-        queue.held += 1;
+        queue.messages += 1;
         queue.ready.push_back(message);
         queue.hand_out(&mut self.woken);
         Ok(())
@@ -189,13 +189,13 @@ impl Exchange {
         let queue = self.queues.entry(topic.to_owned()).or_insert_with(|| Queue {
             id: new_queue,
             ready: VecDeque::new(),
-            held: 0,
+            messages: 0,
             consumers: VecDeque::new(),
         });
         queue.consumers.push_front(Member {
             id: member,
             prefetch: usize::from(prefetch.max(1)),
-            unsettled: 0,
+            unacknowledged: 0,
             inbox: VecDeque::new(),
             waker: None,
         });
@@ -217,7 +217,7 @@ impl Exchange {
     }
 
     /// `given_back` is the message, if it is to be delivered again.
-    fn settle(&mut self, place: &Place, given_back: Option<Message>) -> Result<(), TransportError> {
+    fn acknowledge(&mut self, place: &Place, given_back: Option<Message>) -> Result<(), TransportError> {
         if self.closed {
             return Err(TransportError::Closed);
         }
@@ -225,11 +225,11 @@ impl Exchange {
             return Ok(());
         };
         if let Some(member) = queue.member(place.member) {
-            member.unsettled -= 1;
+            member.unacknowledged -= 1;
         }
         match given_back {
             Some(message) => queue.ready.push_front(message),
-            None => queue.held -= 1,
+            None => queue.messages -= 1,
         }
         queue.hand_out(&mut self.woken);
         Ok(())
@@ -255,14 +255,14 @@ impl Exchange {
 
     fn close(&mut self) {
         self.closed = true;
-        for (_, queue) in self.queues.drain() {
+        for queue in std::mem::take(&mut self.queues).into_values() {
             self.woken.extend(queue.consumers.into_iter().filter_map(|member| member.waker));
         }
     }
 }
 
-/// The queue that this place is in, unless it has ended.
-fn queue_of<'a>(queues: &'a mut HashMap<String, Queue>, place: &Place) -> Option<&'a mut Queue> {
+/// The queue of this place, unless it has ended.
+fn queue_of<'a>(queues: &'a mut BTreeMap<String, Queue>, place: &Place) -> Option<&'a mut Queue> {
     queues.get_mut(&*place.topic).filter(|queue| queue.id == place.queue)
 }
 
@@ -271,14 +271,14 @@ impl Queue {
         self.consumers.iter_mut().find(|member| member.id == id)
     }
 
-    /// Gives what is ready to consumers that may have more, in turn.
+    /// Gives the ready messages to consumers that may have more, in turn.
     fn hand_out(&mut self, woken: &mut Vec<Waker>) {
         while !self.ready.is_empty() {
-            let free = self.consumers.iter().position(|member| member.unsettled < member.prefetch);
+            let free = self.consumers.iter().position(|member| member.unacknowledged < member.prefetch);
             let Some(mut member) = free.and_then(|index| self.consumers.remove(index)) else {
                 return;
             };
-            member.unsettled += 1;
+            member.unacknowledged += 1;
             member.inbox.extend(self.ready.pop_front());
             woken.extend(member.waker.take());
             self.consumers.push_back(member);
@@ -291,17 +291,19 @@ struct LocalConsumer {
     place: Place,
 }
 
-impl Deliveries for LocalConsumer {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+impl Stream for LocalConsumer {
+    type Item = Incoming;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         let polled = act_on(&self.exchange, |exchange| exchange.poll_next(&self.place, cx.waker()));
         polled.map(|next| {
             next.map(|message| {
-                let receipt = LocalReceipt {
+                let acker = LocalAcker {
                     exchange: self.exchange.clone(),
                     place: self.place.clone(),
-                    unsettled: Some(message.clone()),
+                    unacknowledged: Some(message.clone()),
                 };
-                Incoming::new(message, receipt)
+                Incoming::new(message, acker)
             })
         })
     }
@@ -313,25 +315,28 @@ impl Drop for LocalConsumer {
     }
 }
 
-struct LocalReceipt {
+struct LocalAcker {
     exchange: Arc<Mutex<Exchange>>,
     place: Place,
-    unsettled: Option<Message>,
+    unacknowledged: Option<Message>,
 }
 
-impl Receipt for LocalReceipt {
-    fn settle(mut self: Box<Self>, how: Settlement) -> BoxFuture<'static, Result<(), TransportError>> {
-        let message = self.unsettled.take().filter(|_| how == Settlement::Requeue);
-        let settled = act_on(&self.exchange, |exchange| exchange.settle(&self.place, message));
-        Box::pin(async move { settled })
+impl Acker for LocalAcker {
+    fn acknowledge(
+        mut self: Box<Self>,
+        how: Acknowledgement,
+    ) -> BoxFuture<'static, Result<(), TransportError>> {
+        let message = self.unacknowledged.take().filter(|_| how == Acknowledgement::Requeue);
+        let acknowledged = act_on(&self.exchange, |exchange| exchange.acknowledge(&self.place, message));
+        Box::pin(async move { acknowledged })
     }
 }
 
-impl Drop for LocalReceipt {
+impl Drop for LocalAcker {
     fn drop(&mut self) {
-        if let Some(message) = self.unsettled.take() {
-            // An error means that the broker was closed, with all it held.
-            let _ = act_on(&self.exchange, |exchange| exchange.settle(&self.place, Some(message)));
+        if let Some(message) = self.unacknowledged.take() {
+            // An error means that the broker was closed, with all its messages.
+            let _ = act_on(&self.exchange, |exchange| exchange.acknowledge(&self.place, Some(message)));
         }
     }
 }

@@ -1,31 +1,44 @@
-//! The seam between executor or worker and a broker: [`Transport`], [`Message`], [`Consumer`], [`Incoming`].
+//! What carries messages between executors and workers: [`Transport`], [`Message`], [`Consumer`], [`Incoming`].
 //!
-//! It has the semantics of a direct exchange whose queues are made by those who consume: a message goes to the
-//! queue of its topic, and to nobody if there is none; several consumers of one topic compete for its messages; a
-//! queue ends with its last consumer, together with what waits in it. That is how kombu lays out TaskFlow's
-//! worker-based engine. [`LocalBroker`](crate::worker::local::LocalBroker) does it within the process.
+//! Two are here: [`LocalBroker`](crate::worker::LocalBroker) within the process, and, with the feature `amqp`,
+//! `worker::amqp::AmqpTransport`. This module is for those who write another one.
 //!
-//! A message is delivered at least once until it is settled. Those that are sent to one topic through one transport
-//! arrive in the order in which [`publish`](Transport::publish) was first polled, unless something goes wrong; to keep
-//! that in mind is up to who sends. A transport repeats nothing by itself: a consumer that ended is asked for again, and a failed publish is repeated, by the
-//! executor and the worker, which know for how long it is worth it.
+//! A transport behaves as a direct exchange of AMQP whose queues are made by their consumers. That is how kombu lays
+//! out TaskFlow's worker-based engine:
+//!
+//! - A message goes to the queue of its topic. If there is none, it is dropped.
+//! - Several consumers of one topic compete for its messages.
+//! - A queue ends with its last consumer, together with the messages in it.
+//! - A message is delivered at least once until it is acknowledged.
+//! - Messages that are sent to one topic through one transport arrive in the order in which
+//!   [`publish`](Transport::publish) was first polled, unless something goes wrong. The sender has to see to it that this
+//!   is the order it wants.
+//!
+//! A transport repeats nothing by itself. Executors and workers ask again for a consumer that has ended, and repeat a
+//! publish that has failed: they know for how long that is worth it.
 
 use std::{
     fmt,
     future::poll_fn,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use crate::{clock::Clock, future::BoxFuture};
+use futures_core::Stream;
+
+use crate::{
+    clock::{BootClock, Clock},
+    future::BoxFuture,
+};
 
 /// Carries messages between executors and workers. Clones of one transport share its connection.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// Sends `message` to `topic` (the routing key). A topic that nobody consumes swallows it, as a direct
-    /// exchange does, and that is no error.
+    /// Sends `message` to `topic`, the routing key. A topic that has no consumer drops it, as a direct exchange does;
+    /// that is no error.
     ///
-    /// Its place among the other messages is that of the first poll, which has to be safe to do with another waker
-    /// than the next.
+    /// Its place among the other messages is that of the first poll. The caller may do the first poll with another waker
+    /// than the next ones.
     ///
     /// # Errors
     ///
@@ -33,8 +46,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// [`Refused`](TransportError::Refused).
     fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<(), TransportError>>;
 
-    /// Starts to receive what is sent to `topic`, with at most `prefetch` unsettled messages at a time (at least
-    /// one). Once it returns, nothing that is sent to the topic is swallowed.
+    /// Starts to receive what is sent to `topic`, with at most `prefetch` unacknowledged messages at a time (at least
+    /// one). After it has returned, no message to the topic is dropped.
     ///
     /// # Errors
     ///
@@ -45,15 +58,18 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
         prefetch: u16,
     ) -> BoxFuture<'a, Result<Consumer, TransportError>>;
 
-    /// Whether anybody consumes `topic` at this moment.
+    /// Whether `topic` has a consumer at this moment.
     ///
     /// # Errors
     ///
     /// [`TransportError`].
     fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>>;
 
-    /// The clock by which requests expire and silent workers are dropped.
-    fn clock(&self) -> Arc<dyn Clock>;
+    /// The clock by which requests expire and silent workers are removed. The default is [`BootClock`], which is right
+    /// for real brokers. A transport that wraps another one has to pass on the clock of that.
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(BootClock)
+    }
 
     /// Ends all consumers and refuses further calls. Calling it twice does no harm.
     fn close(&self) -> BoxFuture<'_, ()>;
@@ -69,35 +85,35 @@ pub struct Message {
     pub reply_to: Option<String>,
     /// Which request an answer belongs to.
     pub correlation_id: Option<String>,
-    /// Who sent it, one name for each start of an executor or worker of this crate; the AMQP property `app_id`.
-    /// Python peers send none and read none. It tells that the sender keeps two promises beyond theirs: an executor
-    /// uses a correlation id once only, and a worker goes on saying that a request is running.
+    /// The sender, with a new name for each start of an executor or worker of this crate; the AMQP property `app_id`.
+    /// Python peers send none and read none. It tells that the sender makes two promises that they do not make: an
+    /// executor uses a correlation id only once, and a worker repeats that a request is running.
     pub sender: Option<String>,
     /// The content, JSON as UTF-8.
     pub body: Vec<u8>,
 }
 
 impl Message {
-    /// A message that says what its body is, and no more.
+    /// A message with this `kind` and body, and nothing else.
     pub fn new(kind: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
         Message { kind: Some(kind.into()), body: body.into(), ..Message::default() }
     }
 
-    /// Asks for answers at `topic`.
+    /// Sets the topic that an answer goes to.
     #[must_use]
     pub fn reply_to(mut self, topic: impl Into<String>) -> Self {
         self.reply_to = Some(topic.into());
         self
     }
 
-    /// Says which request this is about.
+    /// Sets the id of the request that this belongs to.
     #[must_use]
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
         self
     }
 
-    /// Says who sends it.
+    /// Sets the name of the sender.
     #[must_use]
     pub fn sender(mut self, name: impl Into<String>) -> Self {
         self.sender = Some(name.into());
@@ -105,7 +121,7 @@ impl Message {
     }
 }
 
-/// Shows the beginning of the body: it is of any size, a stranger may have sent it, and it ends up in logs.
+/// Shows only the beginning of the body. It may be large, another process chose it, and it is written into logs.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 256;
@@ -121,20 +137,18 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Receives the messages of one topic. Dropping it stops that, and gives back what it did not hand out yet. What
-/// was handed out should be settled before.
-pub struct Consumer(Box<dyn Deliveries>);
-
-/// What a transport implements to hand out messages.
-pub trait Deliveries: Send + 'static {
-    /// The next message, `None` for good when the connection is gone.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>>;
-}
+/// Receives the messages of one topic: a [`Stream`] of [`Incoming`] messages. From [`Transport::consume`].
+///
+/// Dropping it ends that, and gives back the messages that it did not yield yet. Acknowledge those that it did yield
+/// before.
+#[must_use = "dropping it ends the consumption of its topic"]
+pub struct Consumer(Pin<Box<dyn Stream<Item = Incoming> + Send>>);
 
 impl Consumer {
-    /// A consumer that takes its messages from `deliveries`; dropping the one drops the other.
-    pub fn new(deliveries: impl Deliveries) -> Self {
-        Consumer(Box::new(deliveries))
+    /// A consumer that takes its messages from `deliveries`, which ends when the connection is gone, and is dropped
+    /// together with the consumer.
+    pub fn new(deliveries: impl Stream<Item = Incoming> + Send + 'static) -> Self {
+        Consumer(Box::pin(deliveries))
     }
 
     /// Waits for a message. `None`: the connection is gone, consume again.
@@ -143,7 +157,15 @@ impl Consumer {
     ///
     /// Safe: no message is lost.
     pub async fn next(&mut self) -> Option<Incoming> {
-        poll_fn(|cx| self.0.poll_next(cx)).await
+        poll_fn(|cx| self.0.as_mut().poll_next(cx)).await
+    }
+}
+
+impl Stream for Consumer {
+    type Item = Incoming;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        self.0.as_mut().poll_next(cx)
     }
 }
 
@@ -153,34 +175,39 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// A message that was delivered and not yet settled. Dropping it unsettled gives it back to the broker.
+/// A message that was delivered and is not acknowledged yet. Dropping it gives the message back to the broker.
+#[must_use = "dropping it gives the message back to the broker"]
 pub struct Incoming {
     message: Message,
-    receipt: Box<dyn Receipt>,
+    acker: Box<dyn Acker>,
 }
 
 /// What becomes of a delivered message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Settlement {
-    /// It is done with.
+pub enum Acknowledgement {
+    /// It is done.
     Ack,
-    /// Nobody can make anything of it: it is thrown away.
+    /// It cannot be read: the broker drops it.
     Reject,
-    /// Somebody else may have it, or the same consumer again.
+    /// Another consumer may have it, or the same one again.
     Requeue,
 }
 
-/// What a transport implements to hear what becomes of a delivered message. Dropping it unsettled has to do what
-/// [`Settlement::Requeue`] does.
-pub trait Receipt: Send + 'static {
+/// How a transport learns what becomes of a delivered message. If it is dropped without an acknowledgement, it has to do
+/// what [`Acknowledgement::Requeue`] does.
+pub trait Acker: Send + 'static {
     /// Tells the broker. The future has to do its work even if it is dropped after the first poll.
-    fn settle(self: Box<Self>, how: Settlement) -> BoxFuture<'static, Result<(), TransportError>>;
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`]: the broker may deliver the message again.
+    fn acknowledge(self: Box<Self>, how: Acknowledgement) -> BoxFuture<'static, Result<(), TransportError>>;
 }
 
 impl Incoming {
-    /// `message`, to be settled through `receipt`.
-    pub fn new(message: Message, receipt: impl Receipt) -> Self {
-        Incoming { message, receipt: Box::new(receipt) }
+    /// `message`, to be acknowledged through `acker`.
+    pub fn new(message: Message, acker: impl Acker) -> Self {
+        Incoming { message, acker: Box::new(acker) }
     }
 
     /// What was delivered.
@@ -188,23 +215,23 @@ impl Incoming {
         &self.message
     }
 
-    /// Tells the broker that the message is done with, and returns it.
+    /// Tells the broker that the message is done, and returns it.
     ///
     /// # Errors
     ///
     /// [`TransportError`]: the broker may deliver it again, so it must not be acted on.
     pub async fn ack(self) -> Result<Message, TransportError> {
-        self.receipt.settle(Settlement::Ack).await?;
+        self.acker.acknowledge(Acknowledgement::Ack).await?;
         Ok(self.message)
     }
 
-    /// Tells the broker to throw the message away.
+    /// Tells the broker to drop the message.
     ///
     /// # Errors
     ///
     /// [`TransportError`]: the broker may deliver it again.
     pub async fn reject(self) -> Result<(), TransportError> {
-        self.receipt.settle(Settlement::Reject).await
+        self.acker.acknowledge(Acknowledgement::Reject).await
     }
 
     /// Gives the message back to the broker.
@@ -213,7 +240,7 @@ impl Incoming {
     ///
     /// [`TransportError`]: the connection is gone, and the broker takes it back by itself.
     pub async fn requeue(self) -> Result<(), TransportError> {
-        self.receipt.settle(Settlement::Requeue).await
+        self.acker.acknowledge(Acknowledgement::Requeue).await
     }
 }
 
@@ -223,11 +250,11 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// Why a transport could not do what it was asked for.
+/// Why a transport could not do what it was asked for. A variant exists where a caller would act differently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// It was closed: nothing will ever go through it again.
+    /// It was closed, and stays closed.
     #[error("the transport is closed")]
     Closed,
     /// The broker cannot be reached, or cannot take it now. A later attempt may succeed.
@@ -236,10 +263,17 @@ pub enum TransportError {
         /// What was wrong.
         reason: String,
     },
-    /// It will never be taken: it is too large, not permitted, or makes no sense.
+    /// It will never be taken: it is too large, not permitted, or invalid.
     #[error("refused: {reason}")]
     Refused {
         /// What was wrong.
         reason: String,
     },
+}
+
+impl TransportError {
+    /// Whether trying again later may help, with nothing changed by an operator.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, TransportError::Unavailable { .. })
+    }
 }

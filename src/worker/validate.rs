@@ -1,22 +1,28 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Which messages are accepted, and why not the others: exactly those that TaskFlow's validators accept.
+//! Which messages are accepted: exactly those that TaskFlow's validators accept.
 //!
-//! The messages of [`super::message`] are validated as they are read; these functions are for tools that look at
-//! messages without reading them.
+//! The types of [`message`](super::message) validate what they read. These functions are for tools that check messages
+//! without reading them.
 //!
-//! Deliberately different is only what comes before validation, the JSON itself. Python's bare `NaN`, `Infinity`
-//! and `-Infinity`, and numbers too large for a double, are read as `null`, which is how they are written here, and
-//! half of a surrogate pair as U+FFFD, because neither exists in JSON; an integer beyond 64 bits becomes the nearest
-//! double; and a body whose lists and objects are nested in more than 127 levels is refused.
+//! The JSON itself is not read exactly as Python reads it, because Python also writes what JSON does not have:
+//!
+//! - The bare words `NaN`, `Infinity` and `-Infinity`, and numbers too large for a double, are read as `null`. That is
+//!   how they are written here.
+//! - Half of a surrogate pair is read as U+FFFD.
+//! - An integer beyond 64 bits becomes the nearest double.
+//! - A body whose lists and objects are nested in more than 127 levels is refused.
 //!
 //! Source: `taskflow.engines.worker_based.protocol`, `taskflow.types.failure`.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde_json::{Map, Value};
 
-use super::{failure::Failure, lifecycle::State, message::Action};
+use super::{message::Action, state::RequestState};
+
+/// The only version of the format of failures that there is.
+pub(super) const FAILURE_VERSION: u64 = 1;
 
 /// Why a message is refused: the field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +49,7 @@ impl FormatError {
     }
 }
 
-/// Accepts what an executor sends to find workers: an empty object.
+/// Accepts what an executor asks a worker: an empty object.
 ///
 /// # Errors
 ///
@@ -90,8 +96,8 @@ pub fn request(message: &Value) -> Result<(), FormatError> {
     each_failure(fields, at, check_failure)
 }
 
-/// Accepts a response. What it says of the outcome is not looked at, and need not fit the state: see
-/// [`WireResponse::meaning`](super::message::WireResponse::meaning).
+/// Accepts a response. Whether its data fits its state is not checked: see
+/// [`WireResponse::decode`](super::message::WireResponse::decode).
 ///
 /// # Errors
 ///
@@ -100,7 +106,7 @@ pub fn response(message: &Value) -> Result<(), FormatError> {
     let at = At::Message("response");
     let fields = object(message, at)?;
     let state = text(fields, "state", at)?;
-    if state != "EVENT" && state.parse::<State>().is_err() {
+    if state != "EVENT" && state.parse::<RequestState>().is_err() {
         return Err(At::Key(&at, "state").is("is no state of a response"));
     }
     let at_data = At::Key(&at, "data");
@@ -115,8 +121,8 @@ pub fn response(message: &Value) -> Result<(), FormatError> {
     only(fields, &["state", "data"], at)
 }
 
-/// Accepts a failure, with all its causes. One of another version than [`Failure::VERSION`] is valid, although
-/// nobody can read it.
+/// Accepts a failure, with all its causes. One of another version than
+/// [`Failure::VERSION`](super::Failure::VERSION) is valid, although no release of TaskFlow reads it.
 ///
 /// # Errors
 ///
@@ -125,7 +131,7 @@ pub fn failure(message: &Value) -> Result<(), FormatError> {
     check_failure(message, At::Message("failure"))
 }
 
-/// Accepts those valid failures that can be read, because all of it is version [`Failure::VERSION`].
+/// Accepts those valid failures that can be read, because all of it is of [`FAILURE_VERSION`].
 pub(super) fn readable_failure(message: &Value) -> Result<(), FormatError> {
     check_readable(message, At::Message("failure"))
 }
@@ -145,17 +151,17 @@ pub(super) fn failure_data(data: &Map<String, Value>) -> Result<(), FormatError>
     check_readable(failure, At::Key(&at, "result"))
 }
 
-/// Why the data of a response lacks what its state promises.
+/// The error for data of a response that lacks what its state promises.
 pub(super) fn missing_data(key: &str) -> FormatError {
     let at = At::Message("response");
     let at = At::Key(&at, "data");
     At::Key(&at, key).is("is missing")
 }
 
-/// What a request's `result` is: in Python, two of anything that can be taken apart, and `null` is none.
-pub(super) enum Outcome<'a> {
+/// What the `result` of a request says. In Python it is a pair of anything that can be unpacked; `null` is none.
+pub(super) enum ResultPair<'a> {
     None,
-    Success(std::borrow::Cow<'a, Value>),
+    Success(Cow<'a, Value>),
     Failure(&'a Value),
 }
 
@@ -169,28 +175,27 @@ fn each_failure(
         check(failure, At::Key(&at_failures, name))?;
     }
     let at_result = At::Key(&at, "result");
-    match outcome(fields.get("result"), at_result)? {
-        Outcome::Failure(failure) => check(failure, At::Index(&at_result, 1)),
-        Outcome::None | Outcome::Success(_) => Ok(()),
+    match result_pair(fields.get("result"), at_result)? {
+        ResultPair::Failure(failure) => check(failure, At::Index(&at_result, 1)),
+        ResultPair::None | ResultPair::Success(_) => Ok(()),
     }
 }
 
-/// Takes `result` apart as Python does. A text of two characters and an object of two keys are pairs, too.
-fn outcome<'a>(result: Option<&'a Value>, at: At<'_>) -> Result<Outcome<'a>, FormatError> {
-    use std::borrow::Cow;
+/// Unpacks `result` as Python does. A text of two characters and an object of two keys are pairs, too.
+fn result_pair<'a>(result: Option<&'a Value>, at: At<'_>) -> Result<ResultPair<'a>, FormatError> {
     let unpaired = || at.is("is no pair of a kind and a value");
     match result {
-        None | Some(Value::Null) => Ok(Outcome::None),
+        None | Some(Value::Null) => Ok(ResultPair::None),
         Some(Value::Array(items)) => match &items[..] {
-            [kind, value] if kind == "failure" => Ok(Outcome::Failure(value)),
-            [_, value] => Ok(Outcome::Success(Cow::Borrowed(value))),
+            [kind, value] if kind == "failure" => Ok(ResultPair::Failure(value)),
+            [_, value] => Ok(ResultPair::Success(Cow::Borrowed(value))),
             _ => Err(unpaired()),
         },
         Some(Value::String(text)) => {
             let mut chars = text.chars();
             match (chars.next(), chars.next(), chars.next()) {
                 (Some(_), Some(value), None) => {
-                    Ok(Outcome::Success(Cow::Owned(Value::from(value.to_string()))))
+                    Ok(ResultPair::Success(Cow::Owned(Value::from(value.to_string()))))
                 }
                 _ => Err(unpaired()),
             }
@@ -199,7 +204,9 @@ fn outcome<'a>(result: Option<&'a Value>, at: At<'_>) -> Result<Outcome<'a>, For
             let mut keys = fields.keys();
             match (keys.next(), keys.next(), keys.next()) {
                 (Some(kind), Some(_), None) if kind == "failure" => Err(At::Index(&at, 1).is("is no object")),
-                (Some(_), Some(value), None) => Ok(Outcome::Success(Cow::Owned(Value::from(value.as_str())))),
+                (Some(_), Some(value), None) => {
+                    Ok(ResultPair::Success(Cow::Owned(Value::from(value.as_str()))))
+                }
                 _ => Err(unpaired()),
             }
         }
@@ -208,9 +215,9 @@ fn outcome<'a>(result: Option<&'a Value>, at: At<'_>) -> Result<Outcome<'a>, For
 }
 
 /// The `result` of a valid request.
-pub(super) fn valid_outcome(fields: &Map<String, Value>) -> Result<Outcome<'_>, FormatError> {
+pub(super) fn valid_result(fields: &Map<String, Value>) -> Result<ResultPair<'_>, FormatError> {
     let at = At::Message("request");
-    outcome(fields.get("result"), At::Key(&at, "result"))
+    result_pair(fields.get("result"), At::Key(&at, "result"))
 }
 
 fn check_failure(failure: &Value, at: At<'_>) -> Result<(), FormatError> {
@@ -238,7 +245,7 @@ fn check_readable(failure: &Value, at: At<'_>) -> Result<(), FormatError> {
     let version = required(fields, "version", at)?;
     #[allow(clippy::float_cmp, reason = "1.0 is 1 in Python, and nothing else is")]
     if version.as_f64() != Some(1.0) {
-        let expected = Failure::VERSION;
+        let expected = FAILURE_VERSION;
         return Err(At::Key(&at, "version").is(format!("is {version}, and only {expected} can be read")));
     }
     each_cause(fields, at, check_readable)
@@ -271,6 +278,7 @@ enum At<'a> {
 }
 
 impl At<'_> {
+    /// The error that says of the value here what is wrong with it.
     fn is(&self, reason: impl Into<String>) -> FormatError {
         FormatError { message: self.message(), field: self.to_string(), reason: reason.into() }
     }
@@ -285,7 +293,7 @@ impl At<'_> {
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// A stranger chose the key, and it ends up in a log.
+        /// Another process chose the key, and it is written into a log.
         const LONGEST: usize = 64;
         match self {
             At::Message(_) => Ok(()),
@@ -300,14 +308,17 @@ impl fmt::Display for At<'_> {
     }
 }
 
+/// The object that `value` is.
 fn object<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Map<String, Value>, FormatError> {
     value.as_object().ok_or_else(|| at.is("is no object"))
 }
 
+/// The list that `value` is.
 fn list<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Vec<Value>, FormatError> {
     value.as_array().ok_or_else(|| at.is("is no list"))
 }
 
+/// The list of texts that `value` is.
 fn texts<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Vec<Value>, FormatError> {
     let texts = list(value, at)?;
     match texts.iter().position(|text| !text.is_string()) {
@@ -316,14 +327,17 @@ fn texts<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Vec<Value>, FormatError
     }
 }
 
+/// The field `key`, which has to be there.
 fn required<'v>(fields: &'v Map<String, Value>, key: &str, at: At<'_>) -> Result<&'v Value, FormatError> {
     fields.get(key).ok_or_else(|| At::Key(&at, key).is("is missing"))
 }
 
+/// The text in the field `key`, which has to be there.
 fn text<'v>(fields: &'v Map<String, Value>, key: &str, at: At<'_>) -> Result<&'v str, FormatError> {
     required(fields, key, at)?.as_str().ok_or_else(|| At::Key(&at, key).is("is no text"))
 }
 
+/// Refuses fields that are not `known`.
 fn only(fields: &Map<String, Value>, known: &[&str], at: At<'_>) -> Result<(), FormatError> {
     match fields.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => Err(At::Key(&at, key).is("is not expected there")),

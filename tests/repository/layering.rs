@@ -40,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("board", LEASED),
     ("queue", LEASED),
-    ("worker", &["ring", "backoff", "future", "task", "clock"]),
+    ("worker", &["ring", "backoff", "future", "task", "clock", "random"]),
     (
         "group",
         &[
@@ -130,13 +130,15 @@ const PURE: &[&str] = &[
     "src/session/timing.rs",
     "src/token.rs",
     "src/worker/amqp/url.rs",
+    "src/worker/arguments.rs",
     "src/worker/engine.rs",
-    "src/worker/failure.rs",
+    "src/worker/error.rs",
     "src/worker/finder.rs",
-    "src/worker/json.rs",
     "src/worker/lifecycle.rs",
     "src/worker/message.rs",
     "src/worker/message/",
+    "src/worker/outcome.rs",
+    "src/worker/state.rs",
     "src/worker/validate.rs",
 ];
 

@@ -6,11 +6,7 @@ use std::{
     time::Duration,
 };
 
-use apportion::worker::{
-    Arguments, Context, Executor, RequestError, Worker, failure::Failure, local::LocalBroker,
-    message::Request,
-};
-use serde_json::Value;
+use apportion::worker::{Arguments, Context, Executor, Failure, LocalBroker, Request, RequestError, Worker};
 use tokio::time::{sleep, timeout};
 
 use crate::faulty::{Faults, Faulty};
@@ -40,7 +36,7 @@ async fn worker(transport: &Faulty, topic: &str, runs: &Runs) -> Worker {
             }
         }
     };
-    Worker::builder(transport.clone()).topic(topic).task("double", task).concurrency(8).start().await.unwrap()
+    Worker::builder(transport.clone()).topic(topic).task("double", task).concurrency(8).await.unwrap()
 }
 
 async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static str, u32> {
@@ -49,7 +45,7 @@ async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static 
     let transport = Faulty::new(&broker, seed, faults);
     let runs = Runs::default();
     let _workers = [worker(&transport, "a", &runs).await, worker(&transport, "b", &runs).await];
-    let executor = Executor::builder(transport.clone()).topics(["a", "b"]).start().await.unwrap();
+    let executor = Executor::builder(transport.clone()).topics(["a", "b"]).await.unwrap();
     let mut requests = Vec::new();
     for number in 0..REQUESTS {
         requests.push((number, executor.submit(Request::execute("double").argument("number", number))));
@@ -63,7 +59,7 @@ async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static 
         assert!(run <= 1, "request {number} ran {run} times, seed {seed}");
         let end = match outcome {
             Ok(value) => {
-                assert_eq!((value, run), (Value::from(number * 2), 1));
+                assert_eq!((value, run), ((number * 2).into(), 1));
                 "success"
             }
             Err(RequestError::Failed(failure)) => {
@@ -72,7 +68,7 @@ async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static 
             }
             Err(RequestError::Expired { .. }) => "expiry",
             Err(RequestError::WorkerVanished { .. }) => "vanished",
-            Err(RequestError::NotSent(_)) => "not sent",
+            Err(RequestError::OutcomeUnknown { .. }) => "unknown",
             Err(error) => panic!("request {number}: {error}, seed {seed}"),
         };
         *ends.entry(end).or_default() += 1;
@@ -94,8 +90,8 @@ async fn a_task_that_takes_an_hour_is_not_taken_for_lost() {
         sleep(Duration::from_secs(3600)).await;
         Ok::<_, Failure>("rested")
     };
-    let _worker = Worker::builder(broker.clone()).topic("a").task("nap", nap).start().await.unwrap();
-    let executor = Executor::builder(broker).topics(["a"]).start().await.unwrap();
+    let _worker = Worker::builder(broker.clone()).topic("a").task("nap", nap).await.unwrap();
+    let executor = Executor::builder(broker).topics(["a"]).await.unwrap();
     assert_eq!(executor.submit(Request::execute("nap")).await, Ok("rested".into()));
 }
 

@@ -2,23 +2,21 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
-    pin::pin,
+    pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
 
 use apportion::{
-    backend::BoxFuture,
+    BoxFuture,
     clock::Clock,
     worker::{
-        local::LocalBroker,
-        transport::{
-            Consumer, Deliveries, Incoming, Message, Receipt, Settlement, Transport, TransportError,
-        },
+        LocalBroker,
+        transport::{Acker, Acknowledgement, Consumer, Incoming, Message, Transport, TransportError},
     },
 };
+use futures_core::Stream;
 use tokio::time::sleep;
 
 /// What a [`Faulty`] transport does, in percent of the messages.
@@ -36,7 +34,7 @@ pub(crate) struct Faults {
     pub(crate) unacknowledged: u8,
 }
 
-/// A transport that fails by dice, or as a rule says.
+/// A transport that fails at random, or as a rule says.
 #[derive(Debug, Clone)]
 pub(crate) struct Faulty {
     inner: LocalBroker,
@@ -45,26 +43,26 @@ pub(crate) struct Faulty {
 
 #[derive(Debug)]
 struct State {
-    dice: fastrand::Rng,
+    rng: fastrand::Rng,
     faults: Faults,
     held_back: Vec<(String, Message)>,
     /// How often a message to this topic is still refused.
     refusals: HashMap<String, (u32, TransportError)>,
     attempts: HashMap<String, u32>,
-    /// How much later than its receiver the sender of a message hears that it was sent.
+    /// How much later than it arrives the sender of a message is told that it was sent.
     lag: Duration,
 }
 
 impl State {
     fn happens(&mut self, percent: u8) -> bool {
-        self.dice.u8(0..100) < percent
+        self.rng.u8(0..100) < percent
     }
 }
 
 impl Faulty {
     pub(crate) fn new(inner: &LocalBroker, seed: u64, faults: Faults) -> Self {
         let state = State {
-            dice: fastrand::Rng::with_seed(seed),
+            rng: fastrand::Rng::with_seed(seed),
             faults,
             held_back: Vec::new(),
             refusals: HashMap::new(),
@@ -79,12 +77,12 @@ impl Faulty {
         self.state.lock().unwrap().refusals.insert(topic.into(), (times, error));
     }
 
-    /// How often somebody tried to send to `topic`.
+    /// How often it was tried to send to `topic`.
     pub(crate) fn attempts(&self, topic: &str) -> u32 {
         self.state.lock().unwrap().attempts.get(topic).copied().unwrap_or(0)
     }
 
-    /// From now on a message arrives so much earlier than its sender hears of that.
+    /// From now on a message arrives so much earlier than its sender is told.
     pub(crate) fn lag(&self, lag: Duration) {
         self.state.lock().unwrap().lag = lag;
     }
@@ -114,7 +112,7 @@ impl Transport for Faulty {
             if let Some(error) = refusal {
                 Err(error)
             } else if state.happens(faults.refused) {
-                if state.dice.bool() {
+                if state.rng.bool() {
                     copies.push((topic.to_owned(), message));
                 }
                 Err(unavailable())
@@ -124,7 +122,7 @@ impl Transport for Faulty {
                 } else if !state.happens(faults.lost) {
                     if state.happens(faults.twice) {
                         let copy = (topic.to_owned(), message.clone());
-                        if state.dice.bool() { copies.push(copy) } else { state.held_back.push(copy) }
+                        if state.rng.bool() { copies.push(copy) } else { state.held_back.push(copy) }
                     }
                     copies.push((topic.to_owned(), message));
                     if state.happens(10) {
@@ -174,10 +172,12 @@ struct FaultyDeliveries {
     state: Arc<Mutex<State>>,
 }
 
-impl Deliveries for FaultyDeliveries {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+impl Stream for FaultyDeliveries {
+    type Item = Incoming;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        let next = pin!(inner.next()).poll(cx);
+        let next = Pin::new(inner).poll_next(cx);
         if let Poll::Ready(Some(incoming)) = next {
             let mut state = self.state.lock().unwrap();
             let faults = state.faults;
@@ -188,29 +188,28 @@ impl Deliveries for FaultyDeliveries {
                 return Poll::Ready(None);
             }
             let fails = state.happens(faults.unacknowledged);
-            let receipt = FaultyReceipt { inner: Some(incoming), fails };
-            let message = receipt.inner.as_ref().unwrap().message().clone();
-            return Poll::Ready(Some(Incoming::new(message, receipt)));
+            let message = incoming.message().clone();
+            return Poll::Ready(Some(Incoming::new(message, FaultyAcker { inner: incoming, fails })));
         }
         next
     }
 }
 
-struct FaultyReceipt {
-    inner: Option<Incoming>,
+struct FaultyAcker {
+    inner: Incoming,
     fails: bool,
 }
 
-impl Receipt for FaultyReceipt {
-    fn settle(mut self: Box<Self>, how: Settlement) -> BoxFuture<'static, Result<(), TransportError>> {
-        let inner = self.inner.take().unwrap();
-        let fails = self.fails && how == Settlement::Ack;
+impl Acker for FaultyAcker {
+    fn acknowledge(self: Box<Self>, how: Acknowledgement) -> BoxFuture<'static, Result<(), TransportError>> {
+        let FaultyAcker { inner, fails } = *self;
+        let fails = fails && how == Acknowledgement::Ack;
         Box::pin(async move {
             match how {
-                // The broker hears it, and its word is lost.
-                Settlement::Ack => inner.ack().await.map(drop)?,
-                Settlement::Reject => inner.reject().await?,
-                Settlement::Requeue => inner.requeue().await?,
+                // The broker gets it, and its answer is lost.
+                Acknowledgement::Ack => inner.ack().await.map(drop)?,
+                Acknowledgement::Reject => inner.reject().await?,
+                Acknowledgement::Requeue => inner.requeue().await?,
             }
             if fails { Err(unavailable()) } else { Ok(()) }
         })

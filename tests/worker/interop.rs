@@ -4,11 +4,9 @@
 mod python;
 
 use apportion::worker::{
-    Arguments, Context, Executor, RequestError, Undo, Worker,
+    Arguments, Context, Event, Executor, Failure, Request, RequestError, RequestState, TaskResult, Undo,
+    Worker,
     amqp::AmqpTransport,
-    failure::Failure,
-    lifecycle::State,
-    message::{Request, Response, TaskResult},
     transport::{Message, Transport},
 };
 use python::Python;
@@ -118,7 +116,6 @@ async fn taskflows_engine_runs_and_reverts_its_tasks_on_our_worker() {
         .topic("rust")
         .revertible_task("interop_tasks.Double", double, halve)
         .revertible_task("interop_tasks.Fail", fail, nothing_to_undo)
-        .start()
         .await
         .unwrap();
     let mut engine = Python::start("engine.py", &[&broker.url(), exchange, "rust"]);
@@ -159,7 +156,6 @@ async fn our_executor_uses_and_reverts_the_tasks_of_taskflows_worker() {
         .topics(["python"])
         .notify_period(SECOND / 5)
         .request_timeout(30 * SECOND)
-        .start()
         .await
         .unwrap();
     let mut worker = Python::start("worker.py", &[&broker.url(), exchange, "python"]);
@@ -169,10 +165,10 @@ async fn our_executor_uses_and_reverts_the_tasks_of_taskflows_worker() {
 
     let submitted = executor.submit(Request::execute("interop_tasks.Double").argument("number", 21));
     let mut progress = submitted.progress();
-    assert_eq!(submitted.await.unwrap(), json!(42));
+    assert_eq!(submitted.await.unwrap().get::<u32>().unwrap(), 42);
     let mut fractions = Vec::new();
     while let Some(event) = progress.next().await {
-        fractions.extend(Response::as_progress(&event));
+        fractions.extend(Event::as_progress(&event));
     }
     assert_eq!(fractions, [0.5]);
 
@@ -189,11 +185,11 @@ async fn our_executor_uses_and_reverts_the_tasks_of_taskflows_worker() {
     let undo = Request::revert("interop_tasks.Fail", TaskResult::Failure(failure.clone()))
         .argument("doubled", 8)
         .failure("fail", failure.clone());
-    assert_eq!(executor.submit(undo).await.unwrap(), "nothing to undo");
+    assert_eq!(executor.submit(undo).await.unwrap(), "nothing to undo".into());
     let undo = Request::revert("interop_tasks.Double", TaskResult::Success(json!(8)))
         .argument("number", 4)
         .failure("fail", failure.clone());
-    assert_eq!(executor.submit(undo).await.unwrap(), "halved 8 to 4");
+    assert_eq!(executor.submit(undo).await.unwrap(), "halved 8 to 4".into());
 
     executor.shutdown().await;
 }
@@ -206,7 +202,6 @@ async fn taskflows_worker_that_is_too_busy_to_answer_is_not_taken_for_lost_and_o
         .topics(["python"])
         .notify_period(SECOND / 5)
         .worker_expiry(2 * SECOND)
-        .start()
         .await
         .unwrap();
     let worker = Python::start("worker.py", &[&broker.url(), exchange, "python"]);
@@ -218,8 +213,8 @@ async fn taskflows_worker_that_is_too_busy_to_answer_is_not_taken_for_lost_and_o
     }
 
     let lost = executor.submit(nap(600));
-    let started = lost.wait_for_state(|state| state == State::Running);
-    assert_eq!(timeout(30 * SECOND, started).await.expect("it does not start"), State::Running);
+    let started = lost.wait_for_state(|state| state == RequestState::Running);
+    assert_eq!(timeout(30 * SECOND, started).await.expect("it does not start"), RequestState::Running);
     drop(worker);
     let outcome = timeout(30 * SECOND, lost).await.expect("it hangs");
     assert_eq!(outcome, Err(RequestError::WorkerVanished { topic: "python".into() }));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use apportion::worker::{
-    local::LocalBroker,
+    LocalBroker,
     transport::{Consumer, Incoming, Message, Transport, TransportError},
 };
 use tokio::time::timeout;
@@ -91,7 +91,7 @@ async fn what_is_not_settled_is_delivered_again_and_what_is_rejected_is_not() {
     assert_eq!(again.message().body, b"1");
     again.reject().await.unwrap();
     assert_eq!(next_text(&mut consumer).await, "2");
-    assert_eq!(broker.held("t"), 0);
+    assert_eq!(broker.message_count("t"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +117,7 @@ async fn a_receipt_of_a_queue_that_has_ended_does_not_touch_the_next_one() {
     let mut consumer = broker.consume("t", 1).await.unwrap();
     send(&broker, "new").await;
     drop(incoming);
-    assert_eq!(broker.held("t"), 1);
+    assert_eq!(broker.message_count("t"), 1);
     assert_eq!(next_text(&mut consumer).await, "new");
     assert!(is_idle(&mut consumer).await);
 }

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+mod determinism;
 mod executor;
 mod faults;
 mod faulty;
@@ -12,6 +13,7 @@ mod local;
 mod messages;
 mod peer;
 mod server;
+mod values;
 
 #[path = "../support/mod.rs"]
 mod support;

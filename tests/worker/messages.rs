@@ -10,9 +10,9 @@ use std::{sync::LazyLock, time::Duration};
 use apportion::{
     clock::Moment,
     worker::{
-        failure::Failure,
-        lifecycle::{self, Lifecycle, State, Transition},
-        message::{Action, Notify, NotifyReply, Request, Response, TaskResult, WireResponse},
+        Failure, Request, RequestState, TaskResult,
+        lifecycle::{self, Lifecycle, Transition},
+        message::{Action, Notify, NotifyReply, Response, WireResponse},
         validate::{self, FormatError},
     },
 };
@@ -168,8 +168,8 @@ fn a_failure_of_any_exception_survives_the_way_here_and_back() {
 }
 
 #[test]
-fn a_valid_response_means_what_taskflow_reads_or_is_an_odd_one() {
-    let (mut read, mut odd) = (0, 0);
+fn a_valid_response_is_decoded_as_taskflow_reads_it_or_is_invalid() {
+    let (mut read, mut invalid) = (0, 0);
     for sample in valid("response") {
         let (message, parsed) = (&sample["message"], &sample["parsed"]);
         let response = WireResponse::from_json(&bytes(message)).expect("it is valid");
@@ -179,7 +179,7 @@ fn a_valid_response_means_what_taskflow_reads_or_is_an_odd_one() {
             "EVENT" => Some("event_type"),
             _ => None,
         };
-        match response.meaning() {
+        match response.decode() {
             Ok(Response::Failure(failure)) => {
                 assert!(validate::failure(&message["data"]["result"]).is_ok(), "{sample}");
                 match parsed.get("raises").map(text) {
@@ -188,8 +188,8 @@ fn a_valid_response_means_what_taskflow_reads_or_is_an_odd_one() {
                 }
                 read += 1;
             }
-            Ok(meaning) => {
-                assert_eq!(json!(meaning), *message);
+            Ok(response) => {
+                assert_eq!(json!(response), *message);
                 read += 1;
             }
             Err(why) if message["state"] == "FAILURE" && !message["data"]["result"].is_null() => {
@@ -197,16 +197,16 @@ fn a_valid_response_means_what_taskflow_reads_or_is_an_odd_one() {
                 let is_readable = validate::failure(failure).is_ok() && failure["version"] == 1;
                 let is_cause_readable = || list(&failure["causes"]).iter().all(|cause| cause["version"] == 1);
                 assert!(!is_readable || !is_cause_readable(), "{sample}\n{why}");
-                odd += 1;
+                invalid += 1;
             }
             Err(why) => {
                 let is_kept = promise.is_some_and(|key| key == "state" || message["data"].get(key).is_some());
                 assert!(!is_kept, "{sample}\n{why}");
-                odd += 1;
+                invalid += 1;
             }
         }
     }
-    assert_eq!((read, odd), (50, 25));
+    assert_eq!((read, invalid), (50, 25));
 }
 
 #[test]
@@ -223,8 +223,8 @@ fn what_was_on_the_wire_is_written_again_to_the_byte_but_for_blanks() {
                     Ok(notify) => notify.to_json(),
                     Err(_) => NotifyReply::from_json(body).unwrap().to_json(),
                 },
-                Request::KIND => Request::from_json(body).unwrap().to_json(),
-                Response::KIND => WireResponse::from_json(body).unwrap().meaning().unwrap().to_json(),
+                Request::KIND => Request::from_json(body).unwrap().to_json().unwrap(),
+                Response::KIND => WireResponse::from_json(body).unwrap().decode().unwrap().to_json(),
                 kind => panic!("unknown type {kind}"),
             };
             let expected: Value = serde_json::from_slice(body).unwrap();
@@ -244,7 +244,7 @@ fn recorded_request(scene: &str) -> Value {
 fn a_request_to_execute_is_what_a_taskflow_executor_sends() {
     let recorded = recorded_request("execute_ok");
     let request = Request::execute("__main__.Good").with_task_name("g").argument("x", 1);
-    assert_eq!(request.to_json(), bytes(&recorded));
+    assert_eq!(request.to_json().unwrap(), bytes(&recorded));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_request_to_revert_is_what_a_taskflow_executor_sends() {
         .with_task_name("g")
         .argument("x", 1)
         .failure("g", failure);
-    assert_eq!(request.to_json(), bytes(&recorded));
+    assert_eq!(request.to_json().unwrap(), bytes(&recorded));
 }
 
 #[test]
@@ -268,24 +268,24 @@ fn the_constants_are_those_of_taskflow() {
     ] {
         assert_eq!(constants[name], ours.as_secs(), "{name}");
     }
-    let names = |is: fn(State) -> bool| -> Vec<_> {
-        State::ALL.into_iter().filter(|state| is(*state)).map(State::as_str).collect()
+    let names = |is: fn(RequestState) -> bool| -> Vec<_> {
+        RequestState::ALL.into_iter().filter(|state| is(*state)).map(RequestState::as_str).collect()
     };
-    assert_eq!(constants["WAITING_STATES"], json!(names(State::is_waiting)));
+    assert_eq!(constants["WAITING_STATES"], json!(names(RequestState::is_waiting)));
     assert_eq!(constants["STOP_TIMER_STATES"], json!(names(|state| !state.is_waiting())));
     let events = [Action::Execute, Action::Revert].map(|action| (action.to_string(), json!(action.event())));
     assert_eq!(constants["ACTION_TO_EVENT"], json!(Map::from_iter(events)));
 }
 
 /// A request in `state`, made at the origin of time.
-fn request_in(state: State, timeout: Option<Duration>) -> Lifecycle {
+fn request_in(state: RequestState, timeout: Option<Duration>) -> Lifecycle {
     let mut life = Lifecycle::new(Moment::default(), timeout);
     let way = match state {
-        State::Waiting => &[][..],
-        State::Pending => &[State::Pending],
-        State::Running => &[State::Pending, State::Running],
-        State::Success => &[State::Pending, State::Running, State::Success],
-        State::Failure => &[State::Failure],
+        RequestState::Waiting => &[][..],
+        RequestState::Pending => &[RequestState::Pending],
+        RequestState::Running => &[RequestState::Pending, RequestState::Running],
+        RequestState::Success => &[RequestState::Pending, RequestState::Running, RequestState::Success],
+        RequestState::Failure => &[RequestState::Failure],
     };
     for step in way {
         assert_eq!(life.step(*step), Ok(Transition::Moved));
@@ -298,9 +298,9 @@ fn a_request_takes_the_steps_that_it_takes_in_taskflow() {
     let mut steps = 0;
     for (step, outcome) in GOLDEN["transitions"].as_object().expect("an object") {
         let (from, to) = step.split_once("->").expect("an arrow");
-        let from: State = from.parse().expect("a state");
-        let Ok(to) = to.parse::<State>() else {
-            // Not a state, so that nobody can step there.
+        let from: RequestState = from.parse().expect("a state");
+        let Ok(to) = to.parse::<RequestState>() else {
+            // Not a state, so no request can step there.
             assert!(["EVENT", "running", "", "NOPE"].contains(&to), "{step}");
             continue;
         };
@@ -326,7 +326,7 @@ fn a_request_expires_when_it_does_in_taskflow() {
     assert_eq!(cases.len(), 160);
     for case in cases {
         let seconds = |value: &Value| value.as_f64().map(Duration::from_secs_f64);
-        let state: State = text(&case[1]).parse().expect("a state");
+        let state: RequestState = text(&case[1]).parse().expect("a state");
         let life = request_in(state, seconds(&case[0]));
         let now = Moment::default() + seconds(&case[2]).expect("a number");
         assert_eq!(life.is_expired(now), case[3] == true, "{case}");

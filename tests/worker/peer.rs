@@ -3,9 +3,7 @@
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use apportion::worker::{
-    Executor, RequestError, Submitted,
-    local::LocalBroker,
-    message::Request,
+    Executor, LocalBroker, Request, RequestError, Submitted,
     transport::{Consumer, Message, Transport},
 };
 use serde_json::{Value, json};
@@ -114,7 +112,7 @@ pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::
             return Some(output);
         }
         if poll + 1 < polls {
-            // Everybody else gets on.
+            // Everything else goes on.
             sleep(Duration::from_millis(7)).await;
         }
     }
@@ -133,7 +131,7 @@ impl Asked {
     pub(crate) async fn new() -> Self {
         let broker = LocalBroker::new();
         let mut peer = Peer::new(&broker, "w").await;
-        let executor = Executor::builder(broker).topics(["w"]).start().await.unwrap();
+        let executor = Executor::builder(broker).topics(["w"]).await.unwrap();
         peer.list(executor.name(), &["t"]).await;
         let request = executor.submit(Request::execute("t"));
         let sent = peer.next_of("REQUEST").await;
@@ -157,10 +155,10 @@ impl Asked {
         assert_eq!(next.await, Ok(2.into()));
     }
 
-    /// The request ends as one whose answer makes no sense, and the executor goes on.
+    /// The request ends as one whose response is invalid, and the executor goes on.
     pub(crate) async fn ends_badly(mut self, about: &str) {
         let outcome = timeout(SECOND, &mut self.request).await.expect("it hangs");
-        let Err(RequestError::BadAnswer(reason)) = outcome else { panic!("{outcome:?}") };
+        let Err(RequestError::InvalidResponse(reason)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(reason.field(), about);
         self.request = self.executor.submit(Request::execute("t"));
         self.sent = self.peer.next_of("REQUEST").await;

@@ -14,8 +14,7 @@ use std::{
 };
 
 use apportion::worker::{
-    Arguments, Context, Worker, WorkerBuilder, failure::Failure, local::LocalBroker, message::TaskResult,
-    transport::Message,
+    Arguments, Context, Failure, LocalBroker, TaskResult, Worker, WorkerBuilder, transport::Message,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -64,7 +63,7 @@ fn worker(broker: &LocalBroker) -> WorkerBuilder {
 }
 
 async fn start(broker: &LocalBroker) -> (Worker, Peer) {
-    (worker(broker).start().await.unwrap(), Peer::new(broker, "executor").await)
+    (worker(broker).await.unwrap(), Peer::new(broker, "executor").await)
 }
 
 fn sleep_for(seconds: u64) -> Value {
@@ -91,7 +90,7 @@ async fn a_task_knows_where_and_for_whom_it_runs() {
     let who = async |context: Context, _| {
         Ok::<_, Failure>(json!([context.topic(), context.task_cls(), context.request_id()]))
     };
-    let _worker = Worker::builder(broker.clone()).topic("w").task("who", who).start().await.unwrap();
+    let _worker = Worker::builder(broker.clone()).topic("w").task("who", who).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("who")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -119,7 +118,7 @@ async fn what_is_no_question_and_no_request_is_thrown_away_without_an_answer() {
         peer.send("w", message).await;
     }
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
     peer.request("w", "1", &execute("echo")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
 }
@@ -139,7 +138,7 @@ async fn a_run_is_reported_as_running_then_events_then_success() {
         assert_eq!(peer.next_response().await, ("1".into(), expected));
     }
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +191,7 @@ async fn an_addressed_request_that_cannot_be_run_is_answered_with_a_failure_and_
         assert_eq!(said["data"]["result"]["exception_str"], reason);
     }
     assert!(peer.hears_nothing_for(SECOND).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,16 +242,16 @@ async fn no_more_requests_run_at_a_time_than_told_and_the_others_are_not_acknowl
         }
     };
     let worker = Worker::builder(broker.clone()).topic("w").task("wait", wait).concurrency(3);
-    let worker = worker.start().await.unwrap();
+    let worker = worker.await.unwrap();
     let peer = Peer::new(&broker, "executor").await;
     for id in 0..10 {
         peer.request("w", &id.to_string(), &execute("wait")).await;
     }
     sleep(SECOND).await;
-    assert_eq!((worker.running(), now.load(SeqCst), broker.held("w")), (3, 3, 7));
+    assert_eq!((worker.running(), now.load(SeqCst), broker.message_count("w")), (3, 3, 7));
     gate.add_permits(10);
     sleep(SECOND).await;
-    assert_eq!((worker.running(), peak.load(SeqCst), broker.held("w")), (0, 3, 0));
+    assert_eq!((worker.running(), peak.load(SeqCst), broker.message_count("w")), (0, 3, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,7 +291,7 @@ async fn a_task_that_taskflow_tries_again_as_soon_as_it_hears_of_the_failure_is_
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, Faults::default());
     let fail = async |_, _| Err::<(), _>(Failure::new("E", "no"));
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("fail", fail).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("fail", fail).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     faulty.lag(SECOND);
     for _ in 0..2 {
@@ -313,18 +312,18 @@ async fn a_late_copy_of_a_request_from_an_executor_of_ours_is_dropped() {
     assert_eq!(peer.next_state("1").await, "SUCCESS");
     peer.send("w", request).await;
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!(broker.held("w"), 0);
+    assert_eq!(broker.message_count("w"), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_needs_a_topic() {
-    let refused = Worker::builder(LocalBroker::new()).start().await;
+    let refused = Worker::builder(LocalBroker::new()).await;
     assert_eq!(refused.unwrap_err().to_string(), "refused: a worker needs a topic, where it takes requests");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_has_state_and_reverts_by_itself() {
-    use apportion::{backend::BoxFuture, worker::Handler};
+    use apportion::{BoxFuture, worker::Handler};
 
     struct Light(Notify);
     impl Handler for Light {
@@ -337,7 +336,7 @@ async fn a_handler_has_state_and_reverts_by_itself() {
     }
     let broker = LocalBroker::new();
     let light = Worker::builder(broker.clone()).topic("w").handler("light", Light(Notify::new()));
-    let _worker = light.start().await.unwrap();
+    let _worker = light.await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     let mut revert = execute("light");
     revert["action"] = json!("revert");

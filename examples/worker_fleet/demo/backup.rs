@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use apportion::worker::{
-    Executor, RequestError,
-    message::{Request, TaskResult},
-};
+use apportion::worker::{Executor, Request, RequestError};
 
 use super::super::{
     files::File,
@@ -63,7 +60,7 @@ async fn back_up(
     let (from, to) =
         (file.path.as_str(), copy.to_str().ok_or("the name of the temporary folder is no text")?);
     let arguments = Request::execute(BACK_UP).argument("from", from).argument("to", to);
-    let result = executor.submit(arguments).await?;
+    let copied = executor.submit(arguments).await?;
     summary.succeeded += 1;
     step(BACK_UP, "copied");
     if is_damaged {
@@ -87,11 +84,9 @@ async fn back_up(
     for cause in failure.causes() {
         say!("    caused by:\n    {}", cause.exception_str());
     }
-    let revert = Request::revert(BACK_UP, TaskResult::Success(result))
-        .argument("from", from)
-        .argument("to", to)
-        .failure(VERIFY, failure);
-    let is_removed = executor.submit(revert).await?.as_bool() == Some(true);
+    let revert =
+        Request::revert(BACK_UP, copied).argument("from", from).argument("to", to).failure(VERIFY, failure);
+    let is_removed: bool = executor.submit(revert).await?.get()?;
     summary.succeeded += 1;
     let outcome = if is_removed { green("the copy is removed") } else { yellow("there was nothing to undo") };
     step(&format!("{BACK_UP} revert"), &outcome);
@@ -115,7 +110,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A folder that stays behind in the temporary folder harms nobody.
+        // A folder that stays behind in the temporary folder does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

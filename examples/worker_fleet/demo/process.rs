@@ -1,7 +1,7 @@
 //! A worker with a thread and a runtime of its own, so that it can die as a process does.
 
 use std::{
-    future::Future,
+    future::{Future, IntoFuture},
     io,
     thread::{Builder, JoinHandle},
     time::Duration,
@@ -13,7 +13,7 @@ use tokio::{runtime, sync::oneshot, task::spawn_blocking};
 use crate::support::Failure;
 
 /// How long a worker may take to finish what it runs.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Process {
     pub name: &'static str,
@@ -42,13 +42,13 @@ impl Process {
         self.finish(End::ShutDown)
     }
 
-    /// Ends it between one instruction and the next, as far as anybody else can tell.
+    /// Ends it between one instruction and the next, as a crash of a process does.
     pub async fn crash(self) {
         self.finish(End::Crash).await;
     }
 
     async fn finish(self, end: End) -> bool {
-        // If nobody takes it, the thread is at its end already.
+        // An error means that the thread has ended already.
         let _ = self.end.send(end);
         spawn_blocking(|| self.thread.join()).await.is_ok_and(|ended| ended.unwrap_or(false))
     }
@@ -61,7 +61,7 @@ fn live(
 ) -> bool {
     let start = |runtime: io::Result<runtime::Runtime>| {
         let runtime = runtime?;
-        let worker = runtime.block_on(worker.start())?;
+        let worker = runtime.block_on(worker.into_future())?;
         Ok((runtime, worker))
     };
     let (runtime, worker) = match start(runtime::Builder::new_current_thread().enable_all().build()) {
@@ -73,9 +73,9 @@ fn live(
     };
     let _ = started.send(Ok(()));
     match runtime.block_on(end) {
-        Ok(End::ShutDown) => runtime.block_on(worker.shutdown(PATIENCE)),
+        Ok(End::ShutDown) => runtime.block_on(worker.shutdown(TIMEOUT)),
         Ok(End::Crash) | Err(_) => {
-            // Before the worker, which says goodbye when it is dropped: without a runtime it cannot.
+            // Before the worker, which tells the executors when it is dropped: without a runtime it cannot.
             drop(runtime);
             drop(worker);
             false

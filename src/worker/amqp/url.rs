@@ -10,7 +10,7 @@ use std::{borrow::Cow, fmt, net::Ipv6Addr};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use percent_encoding::percent_decode_str;
 
-use crate::worker::amqp::ConnectError;
+use super::error::ConnectError;
 
 /// Where a broker is and how to log in there. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]

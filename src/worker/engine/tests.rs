@@ -1,10 +1,11 @@
 //! What the table of requests does, event by event, and a property over random events.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::worker::{arguments::ArgumentError, message::failure::Failure, validate::FormatError};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -29,13 +30,17 @@ fn with_pending(run_timeout: Option<Duration>) -> Engine {
     engine
 }
 
+fn progress(fraction: f64) -> Response {
+    Response::Event(Event::progress(fraction))
+}
+
 fn failure() -> Failure {
     Failure::new("E", "no")
 }
 
-fn ends(engine: &mut Engine) -> Vec<Outcome> {
+fn ends(engine: &mut Engine) -> Vec<Ended> {
     let ended = |action| match action {
-        Action::End { outcome, .. } => Some(outcome),
+        Action::End { ended, .. } => Some(ended),
         _ => None,
     };
     engine.take_actions().into_iter().filter_map(ended).collect()
@@ -75,7 +80,7 @@ fn a_request_expires_strictly_after_its_timeout_and_not_once_it_runs() {
 }
 
 #[test]
-fn a_request_on_a_worker_of_ours_is_lost_when_nothing_is_heard_of_it_though_the_topic_answers() {
+fn a_request_on_a_worker_of_ours_is_lost_when_no_response_comes_though_the_topic_answers() {
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), true, at(10));
     engine.on_response("r", Ok(Response::Running), true, at(15));
@@ -87,7 +92,7 @@ fn a_request_on_a_worker_of_ours_is_lost_when_nothing_is_heard_of_it_though_the_
 }
 
 #[test]
-fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_until_that_is_heard_of() {
+fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_until_that_answers() {
     let sent = |engine: &mut Engine| {
         let topic = |action| match action {
             Action::Send { topic, .. } => Some(topic),
@@ -98,7 +103,7 @@ fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_unti
     let lost = |others: &[&str]| {
         let mut engine = with_pending(None);
         engine.on_response("r", Ok(Response::Running), true, at(0));
-        // The answer to a question comes later than the last word about the request, so the topic is still listed.
+        // The answer to a question comes later than the last response about the request: the topic is still listed.
         for topic in ["w"].iter().chain(others) {
             lists(&mut engine, topic, at(4));
         }
@@ -116,7 +121,7 @@ fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_unti
     let mut engine = lost(&[]);
     engine.submit("again".into(), new("t"), at(60));
     assert_eq!(sent(&mut engine), None);
-    assert!(!lists(&mut engine, "w", at(61)), "that it is back is no news of what it can run");
+    assert!(!lists(&mut engine, "w", at(61)), "that it is back is nothing new about its tasks");
     assert_eq!(sent(&mut engine).as_deref(), Some("w"));
 
     let mut engine = with_pending(None);
@@ -131,53 +136,56 @@ fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_unti
 }
 
 #[test]
-fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent_and_nobody_consumes_it() {
+fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent_and_has_no_consumer() {
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), false, at(10));
     lists(&mut engine, "w", at(65));
     engine.tick(at(124));
     assert_eq!(ends(&mut engine), []);
     assert_eq!(engine.tick(at(125)), ["w".into()]);
-    assert_eq!(engine.take_actions(), [Action::Look { topic: "w".into() }]);
-    engine.on_looked(&"w".into(), Some(false), at(125));
+    assert_eq!(engine.take_actions(), [Action::Check { topic: "w".into() }]);
+    engine.on_checked(&"w".into(), Some(false), at(125));
     assert_eq!(ends(&mut engine), [Err(RequestError::WorkerVanished { topic: "w".into() })]);
 }
 
 #[test]
-fn a_worker_that_was_forgotten_and_starts_on_a_request_all_the_same_is_not_taken_for_lost() {
+fn a_worker_that_was_removed_and_still_starts_on_a_request_is_not_taken_for_lost() {
     let mut engine = Engine::new(MINUTE);
     lists(&mut engine, "w", at(0));
     engine.submit("r".into(), New { timeout: None, ..new("t") }, at(0));
     assert_eq!(engine.tick(at(60)), ["w".into()]);
     engine.on_response("r", Ok(Response::Running), false, at(70));
     engine.tick(at(129));
-    assert_eq!(engine.take_actions().last(), Some(&Action::Moved { id: "r".into(), state: State::Running }));
+    assert_eq!(
+        engine.take_actions().last(),
+        Some(&Action::Moved { id: "r".into(), state: RequestState::Running })
+    );
     engine.tick(at(130));
-    assert_eq!(engine.take_actions(), [Action::Look { topic: "w".into() }]);
+    assert_eq!(engine.take_actions(), [Action::Check { topic: "w".into() }]);
 }
 
 #[test]
-fn a_topic_that_is_silent_is_looked_at_once_at_a_time_and_again_after_the_expiry() {
+fn a_topic_that_is_silent_is_checked_once_at_a_time_and_again_after_the_expiry() {
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), false, at(0));
     engine.take_actions();
-    let (topic, look) = ("w".into(), [Action::Look { topic: "w".into() }]);
+    let (topic, check) = ("w".into(), [Action::Check { topic: "w".into() }]);
     engine.tick(at(60));
-    assert_eq!(engine.take_actions(), look);
+    assert_eq!(engine.take_actions(), check);
     engine.tick(at(61));
     assert_eq!(engine.take_actions(), []);
-    // Nobody could tell: again soon.
-    engine.on_looked(&topic, None, at(62));
+    // That could not be found out: again soon.
+    engine.on_checked(&topic, None, at(62));
     engine.tick(at(63));
-    assert_eq!(engine.take_actions(), look);
-    engine.on_looked(&topic, Some(true), at(64));
+    assert_eq!(engine.take_actions(), check);
+    engine.on_checked(&topic, Some(true), at(64));
     engine.tick(at(123));
     assert_eq!(engine.take_actions(), []);
     engine.tick(at(124));
-    assert_eq!(engine.take_actions(), look);
+    assert_eq!(engine.take_actions(), check);
     // It answers after all, while the broker says that it was gone.
     lists(&mut engine, "w", at(124));
-    engine.on_looked(&topic, Some(false), at(124));
+    engine.on_checked(&topic, Some(false), at(124));
     assert_eq!(engine.take_actions(), []);
 }
 
@@ -193,22 +201,28 @@ fn a_request_may_run_for_its_run_timeout_and_no_longer() {
 }
 
 #[test]
-fn a_failed_send_ends_a_request_that_nobody_has_started_on() {
-    let error = TransportError::Unavailable { reason: "away".into() };
-    let mut engine = with_pending(None);
-    engine.on_not_sent("r", error.clone());
-    assert_eq!(ends(&mut engine), [Err(RequestError::NotSent(error.clone()))]);
+fn a_failed_send_ends_a_request_that_no_worker_has_started_on() {
+    let reason = || String::from("away");
+    for (error, ended) in [
+        (TransportError::Unavailable { reason: reason() }, RequestError::OutcomeUnknown { reason: reason() }),
+        (TransportError::Refused { reason: reason() }, RequestError::Refused { reason: reason() }),
+        (TransportError::Closed, RequestError::Closed),
+    ] {
+        let mut engine = with_pending(None);
+        engine.on_not_sent("r", error.clone());
+        assert_eq!(ends(&mut engine), [Err(ended)]);
 
-    let mut engine = with_pending(None);
-    engine.on_response("r", Ok(Response::Running), true, at(1));
-    engine.on_not_sent("r", error);
-    assert_eq!(ends(&mut engine), []);
+        let mut engine = with_pending(None);
+        engine.on_response("r", Ok(Response::Running), true, at(1));
+        engine.on_not_sent("r", error);
+        assert_eq!(ends(&mut engine), []);
+    }
 }
 
 #[test]
 fn an_error_tells_whether_to_try_again() {
     let timeout = MINUTE;
-    let odd = Failure::from_json(b"{}").unwrap_err();
+    let invalid: FormatError = Failure::from_json(b"{}").unwrap_err();
     let text = || String::from("away");
     for (error, may_have_run, is_transient) in [
         (RequestError::Failed(failure()), true, false),
@@ -216,10 +230,10 @@ fn an_error_tells_whether_to_try_again() {
         (RequestError::Expired { timeout, was_sent: true }, true, true),
         (RequestError::WorkerVanished { topic: "w".into() }, true, true),
         (RequestError::Overdue { timeout }, true, true),
-        (RequestError::NotSent(TransportError::Unavailable { reason: text() }), true, true),
-        (RequestError::NotSent(TransportError::Refused { reason: text() }), false, false),
-        (RequestError::NotSent(TransportError::Closed), true, false),
-        (RequestError::BadAnswer(odd), true, false),
+        (RequestError::Argument(ArgumentError::new("x", "it is missing")), false, false),
+        (RequestError::Refused { reason: text() }, false, false),
+        (RequestError::OutcomeUnknown { reason: text() }, true, true),
+        (RequestError::InvalidResponse(invalid), true, false),
         (RequestError::Closed, true, false),
     ] {
         assert_eq!((error.may_have_run(), error.is_transient()), (may_have_run, is_transient), "{error}");
@@ -230,38 +244,41 @@ fn an_error_tells_whether_to_try_again() {
 }
 
 #[test]
-fn what_only_a_running_task_can_say_tells_that_it_runs() {
-    for said in [Response::progress(0.5), Response::Success(1.into())] {
+fn a_report_that_only_a_running_task_sends_means_that_it_runs() {
+    for response in [progress(0.5), Response::Success(1.into())] {
         let mut engine = with_pending(None);
-        assert_eq!(engine.on_response("r", Ok(said), true, at(1)), Heard::Taken);
-        let running = Action::Moved { id: "r".into(), state: State::Running };
+        assert_eq!(engine.on_response("r", Ok(response), true, at(1)), Handled::Applied);
+        let running = Action::Moved { id: "r".into(), state: RequestState::Running };
         assert_eq!(engine.take_actions().first(), Some(&running));
     }
 }
 
 #[test]
-fn nothing_is_believed_of_a_request_that_was_not_sent_or_has_ended() {
+fn responses_about_a_request_that_was_not_sent_or_has_ended_are_ignored() {
     let mut engine = Engine::new(MINUTE);
     engine.submit("r".into(), new("t"), at(0));
-    assert!(matches!(engine.on_response("r", Ok(Response::Success(1.into())), true, at(0)), Heard::Odd(_)));
+    assert!(matches!(
+        engine.on_response("r", Ok(Response::Success(1.into())), true, at(0)),
+        Handled::Ignored(_)
+    ));
     lists(&mut engine, "w", at(0));
     engine.on_response("r", Ok(Response::Failure(failure())), true, at(0));
     assert_eq!(ends(&mut engine), [Err(RequestError::Failed(failure()))]);
-    for late in [Response::Success(1.into()), Response::Running, Response::progress(1.0)] {
-        assert_eq!(engine.on_response("r", Ok(late), true, at(0)), Heard::NotAsked);
+    for late in [Response::Success(1.into()), Response::Running, progress(1.0)] {
+        assert_eq!(engine.on_response("r", Ok(late), true, at(0)), Handled::UnknownRequest);
     }
     assert_eq!(engine.take_actions(), []);
 }
 
 #[test]
-fn what_was_not_sent_before_the_end_is_not_sent_at_the_end() {
+fn a_request_that_was_not_sent_before_the_end_is_not_sent_at_the_end() {
     let mut engine = Engine::new(MINUTE);
     lists(&mut engine, "w", at(0));
     engine.submit("r".into(), new("t"), at(0));
     engine.close();
     let actions = engine.take_actions();
     assert!(!actions.iter().any(|action| matches!(action, Action::Send { .. })), "{actions:?}");
-    assert!(matches!(actions.last(), Some(Action::End { outcome: Err(RequestError::Closed), .. })));
+    assert!(matches!(actions.last(), Some(Action::End { ended: Err(RequestError::Closed), .. })));
 }
 
 #[test]
@@ -278,31 +295,31 @@ fn a_forgotten_request_is_not_sent_and_leaves_nothing_behind() {
 }
 
 #[derive(Debug, Clone)]
-enum Event {
+enum Input {
     Submit,
     Lists(u8),
-    Says { id: u8, what: u8, is_repeated: bool },
+    Responds { id: u8, what: u8, is_repeated: bool },
     NotSent(u8),
     Forget(u8),
     Passes(u8),
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
-        Just(Event::Submit),
-        (0..3_u8).prop_map(Event::Lists),
-        (any::<u8>(), 0..7_u8, any::<bool>()).prop_map(|(id, what, is_repeated)| Event::Says {
+        Just(Input::Submit),
+        (0..3_u8).prop_map(Input::Lists),
+        (any::<u8>(), 0..7_u8, any::<bool>()).prop_map(|(id, what, is_repeated)| Input::Responds {
             id,
             what,
             is_repeated
         }),
-        any::<u8>().prop_map(Event::NotSent),
-        any::<u8>().prop_map(Event::Forget),
-        (0..40_u8).prop_map(Event::Passes),
+        any::<u8>().prop_map(Input::NotSent),
+        any::<u8>().prop_map(Input::Forget),
+        (0..40_u8).prop_map(Input::Passes),
     ]
 }
 
-fn said(what: u8) -> Result<Response, OddResponse> {
+fn response(what: u8) -> Result<Response, InvalidResponse> {
     use crate::worker::message::WireResponse;
     let json = match what {
         0 => r#"{"state": "RUNNING", "data": {}}"#,
@@ -313,44 +330,44 @@ fn said(what: u8) -> Result<Response, OddResponse> {
         5 => r#"{"state": "EVENT", "data": {"result": 1}}"#,
         _ => return Ok(Response::Failure(failure())),
     };
-    WireResponse::from_json(json.as_bytes()).unwrap().meaning()
+    WireResponse::from_json(json.as_bytes()).unwrap().decode()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_each_request_ends_exactly_once_unless_it_is_forgotten(
-        events in prop::collection::vec(event(), 0..200)
+        inputs in prop::collection::vec(input(), 0..200)
     ) {
         let mut engine = Engine::new(MINUTE);
         let (mut now, mut made) = (at(0), 0_usize);
-        let (mut ended, mut forgotten) = (HashSet::new(), HashSet::new());
+        let (mut ended, mut forgotten) = (BTreeSet::new(), BTreeSet::new());
         let pick = |id: u8, made: usize| (usize::from(id) % made.max(1)).to_string();
-        for event in events.into_iter().map(Some).chain([None]) {
-            match event {
-                Some(Event::Submit) => {
+        for input in inputs.into_iter().map(Some).chain([None]) {
+            match input {
+                Some(Input::Submit) => {
                     engine.submit(made.to_string(), new("t"), now);
                     made += 1;
                 }
-                Some(Event::Lists(topic)) => {
+                Some(Input::Lists(topic)) => {
                     lists(&mut engine, &topic.to_string(), now);
                 }
-                Some(Event::Says { id, what, is_repeated }) => {
-                    engine.on_response(&pick(id, made), said(what), is_repeated, now);
+                Some(Input::Responds { id, what, is_repeated }) => {
+                    engine.on_response(&pick(id, made), response(what), is_repeated, now);
                 }
-                Some(Event::NotSent(id)) => engine.on_not_sent(&pick(id, made), TransportError::Closed),
-                Some(Event::Forget(id)) => {
+                Some(Input::NotSent(id)) => engine.on_not_sent(&pick(id, made), TransportError::Closed),
+                Some(Input::Forget(id)) => {
                     let id = pick(id, made);
                     engine.forget(&id);
                     if made > 0 && !ended.contains(&id) {
                         forgotten.insert(id);
                     }
                 }
-                Some(Event::Passes(seconds)) => {
+                Some(Input::Passes(seconds)) => {
                     now = now + Duration::from_secs(seconds.into());
                     engine.tick(now);
                 }
-                // In the end: silence, for longer than anybody waits.
+                // In the end: silence, for longer than any request waits.
                 None => {
                     engine.tick(now + 2 * MINUTE);
                 }
@@ -358,8 +375,8 @@ proptest! {
             let mut actions = VecDeque::from(engine.take_actions());
             while let Some(action) = actions.pop_front() {
                 let id = match &action {
-                    Action::Look { topic } => {
-                        engine.on_looked(topic, Some(false), now + 2 * MINUTE);
+                    Action::Check { topic } => {
+                        engine.on_checked(topic, Some(false), now + 2 * MINUTE);
                         actions.extend(engine.take_actions());
                         continue;
                     }

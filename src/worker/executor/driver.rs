@@ -1,7 +1,7 @@
 //! Runs the executor's [`Engine`] over a transport. No message ends any of its loops.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::{Future, ready},
     pin::pin,
     sync::Arc,
@@ -16,50 +16,30 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{PREFETCH, Workers, submitted::Life};
+use super::command::{Command, Status, Workers};
 use crate::{
     clock::Clock,
     task::Tasks,
     worker::{
-        engine::{Action, Engine, Heard, New, Outcome},
-        lifecycle::State,
+        engine::{Action, Ended, Engine, Handled},
         link::{self, Link},
-        message::{Notify, NotifyReply, OddResponse, Request, Response, WireResponse},
+        message::{InvalidResponse, Notify, NotifyReply, Response, WireResponse, request::Request},
+        state::RequestState,
         transport::{Consumer, Message, TransportError},
     },
 };
 
-/// How often expiry is looked at. As the original has it.
-const TICK: Duration = Duration::from_secs(1);
+/// How many responses are taken from the broker ahead of those that are handled.
+pub(super) const PREFETCH: u16 = 256;
 
-/// What handles ask of the driver.
-#[derive(Debug)]
-pub(super) enum Command {
-    Submit {
-        id: String,
-        new: New,
-        ended: oneshot::Sender<Outcome>,
-        life: watch::Sender<Life>,
-    },
-    Forget {
-        id: String,
-    },
-    NotSent {
-        id: String,
-        error: TransportError,
-    },
-    /// `None`: nobody could tell.
-    Looked {
-        topic: Arc<str>,
-        is_consumed: Option<bool>,
-    },
-}
+/// How often it is checked which requests have expired. As in TaskFlow.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What was received.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(super) enum Received {
     Notify(NotifyReply),
-    Response { id: String, said: Result<Response, OddResponse>, is_repeated: bool },
+    Response { id: String, response: Result<Response, InvalidResponse>, is_repeated: bool },
 }
 
 /// Owns the requests.
@@ -67,35 +47,45 @@ pub(super) struct Driver {
     pub(super) link: Link,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) engine: Engine,
-    pub(super) handles: HashMap<String, (oneshot::Sender<Outcome>, watch::Sender<Life>)>,
+    pub(super) handles: BTreeMap<String, (oneshot::Sender<Ended>, watch::Sender<Status>)>,
     pub(super) workers: watch::Sender<Workers>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) heard: mpsc::Receiver<Said>,
+    pub(super) received: mpsc::Receiver<Received>,
     pub(super) own_commands: mpsc::WeakUnboundedSender<Command>,
-    /// What is sent, and asked of the broker, at this moment.
+    /// What is being sent, and what the broker is being asked, at this moment.
     pub(super) sending: Tasks,
 }
 
 impl Driver {
     pub(super) async fn run(mut self, cancelled: CancellationToken) {
+        // However this ends, a panic included, so do the tasks beside it.
+        let _end = cancelled.clone().drop_guard();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = cancelled.cancelled() => break,
-                Some(command) = self.commands.recv() => self.obey(command),
-                said = self.heard.recv() => match said {
-                    Some(said) => self.hear(said),
-                    // Nothing will be heard again: the transport is closed.
+                // Seldom ready, so that it holds up nothing.
+                _ = ticks.tick() => self.tick(),
+                received = self.received.recv() => match received {
+                    Some(received) => {
+                        self.handle(received);
+                        // Messages may come without a pause. They do not hold up the callers.
+                        if let Ok(command) = self.commands.try_recv() {
+                            self.obey(command);
+                        }
+                    }
+                    // The transport is closed: nothing more will come.
                     None => break,
                 },
-                _ = ticks.tick() => self.tick(),
+                Some(command) = self.commands.recv() => self.obey(command),
             }
             self.act();
         }
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
-            // What was submitted before the end gets the same end.
+            // Requests that were submitted before the end get the same end.
             self.obey(command);
         }
         self.engine.close();
@@ -104,8 +94,8 @@ impl Driver {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Submit { id, new, ended, life } => {
-                self.handles.insert(id.clone(), (ended, life));
+            Command::Submit { id, new, ended, status } => {
+                self.handles.insert(id.clone(), (ended, status));
                 self.engine.submit(id, new, self.clock.now());
             }
             Command::Forget { id } => {
@@ -116,26 +106,28 @@ impl Driver {
                 tracing::warn!(id, %error, "the request could not be sent");
                 self.engine.on_not_sent(&id, error);
             }
-            Command::Looked { topic, is_consumed } => {
-                self.engine.on_looked(&topic, is_consumed, self.clock.now());
+            Command::Checked { topic, is_consumed } => {
+                self.engine.on_checked(&topic, is_consumed, self.clock.now());
             }
         }
     }
 
-    fn hear(&mut self, said: Said) {
+    fn handle(&mut self, received: Received) {
         let now = self.clock.now();
-        match said {
-            Said::Notify(reply) => {
+        match received {
+            Received::Notify(reply) => {
                 if self.engine.on_notify(&reply, now) {
-                    tracing::info!(topic = reply.topic(), tasks = ?reply.tasks(), "a worker says what it can run");
+                    tracing::info!(topic = reply.topic(), tasks = ?reply.tasks(), "a worker lists its tasks");
                     self.publish_workers();
                 }
             }
-            Said::Response { id, said, is_repeated } => {
-                match self.engine.on_response(&id, said, is_repeated, now) {
-                    Heard::Taken => {}
-                    Heard::NotAsked => tracing::debug!(id, "a response that nobody waits for"),
-                    Heard::Odd(reason) => tracing::warn!(id, reason, "a response that makes no sense"),
+            Received::Response { id, response, is_repeated } => {
+                match self.engine.on_response(&id, response, is_repeated, now) {
+                    Handled::Applied => {}
+                    Handled::UnknownRequest => {
+                        tracing::debug!(id, "a response to a request that is not open");
+                    }
+                    Handled::Ignored(reason) => tracing::warn!(id, reason, "a response is ignored"),
                 }
             }
         }
@@ -159,30 +151,30 @@ impl Driver {
         for action in self.engine.take_actions() {
             match action {
                 Action::Send { id, topic, body } => {
-                    self.tell(&id, |life| {
-                        life.state = State::Pending;
-                        life.topic = Some(topic.clone());
+                    self.tell(&id, |status| {
+                        status.state = RequestState::Pending;
+                        status.topic = Some(topic.clone());
                     });
                     self.send(id, topic, body);
                 }
-                Action::Look { topic } => self.look(topic),
-                Action::Moved { id, state } => self.tell(&id, |life| life.state = state),
-                Action::Event { id, event } => self.tell(&id, |life| life.add(event)),
-                Action::End { id, outcome } => {
-                    if let Some((ended, life)) = self.handles.remove(&id) {
-                        let state = if outcome.is_ok() { State::Success } else { State::Failure };
-                        life.send_modify(|life| life.state = state);
+                Action::Check { topic } => self.check(topic),
+                Action::Moved { id, state } => self.tell(&id, |status| status.state = state),
+                Action::Event { id, event } => self.tell(&id, |status| status.add(event)),
+                Action::End { id, ended } => {
+                    if let Some((handle, status)) = self.handles.remove(&id) {
+                        let state = if ended.is_ok() { RequestState::Success } else { RequestState::Failure };
+                        status.send_modify(|status| status.state = state);
                         // An error means that the handle was dropped just now.
-                        let _ = ended.send(outcome);
+                        let _ = handle.send(ended);
                     }
                 }
             }
         }
     }
 
-    fn tell(&self, id: &str, change: impl FnOnce(&mut Life)) {
-        if let Some((_, life)) = self.handles.get(id) {
-            life.send_modify(change);
+    fn tell(&self, id: &str, change: impl FnOnce(&mut Status)) {
+        if let Some((_, status)) = self.handles.get(id) {
+            status.send_modify(change);
         }
     }
 
@@ -193,8 +185,8 @@ impl Driver {
             let error = link.send(&topic, message).await.err()?;
             Some(Command::NotSent { id, error })
         });
-        // The first poll gives a message its place, so it is done here, where the requests are in order. If it were
-        // refused by tokio's budget, the place would be lost. All else takes place beside.
+        // The first poll gives a message its place, so it is done here, where the requests are in order. It must not be
+        // refused because tokio's budget is used up: the place would be lost. The rest is done in a task.
         let first = pin!(unconstrained(sending.as_mut())).poll(&mut Context::from_waker(Waker::noop()));
         match first {
             Poll::Ready(None) => {}
@@ -203,18 +195,18 @@ impl Driver {
         }
     }
 
-    fn look(&self, topic: Arc<str>) {
+    fn check(&self, topic: Arc<str>) {
         let link = self.link.clone();
-        self.beside("look", async move {
-            let looked = link.is_consumed(&topic).await;
-            if let Err(error) = &looked {
-                tracing::warn!(topic = &*topic, %error, "nobody can tell whether the worker is there");
+        self.beside("check", async move {
+            let checked = link.is_consumed(&topic).await;
+            if let Err(error) = &checked {
+                tracing::warn!(topic = &*topic, %error, "cannot find out whether the worker is there");
             }
-            Some(Command::Looked { topic, is_consumed: looked.ok() })
+            Some(Command::Checked { topic, is_consumed: checked.ok() })
         });
     }
 
-    /// Does `work` beside the driver, so that a broker that is slow or away holds up nobody else. What comes of it
+    /// Does `work` in a task beside the driver, so that a broker that is slow or away holds up nothing else. Its result
     /// is a command.
     fn beside(&self, name: &'static str, work: impl Future<Output = Option<Command>> + Send + 'static) {
         let (commands, cancelled) = (self.own_commands.clone(), self.sending.cancelled());
@@ -228,7 +220,7 @@ impl Driver {
     }
 }
 
-/// Asks every topic what the worker there can run, again and again.
+/// Asks every topic periodically what the worker there can run.
 pub(super) async fn ask(link: Link, topics: Arc<[String]>, period: Duration, cancelled: CancellationToken) {
     let asking = async {
         let mut rounds = interval(period.max(Duration::from_millis(1)));
@@ -248,12 +240,12 @@ pub(super) async fn ask(link: Link, topics: Arc<[String]>, period: Duration, can
     cancelled.run_until_cancelled(asking).await;
 }
 
-/// Takes in what workers answer.
+/// Receives the answers of workers.
 pub(super) async fn receive(
     link: Link,
     mut consumer: Consumer,
     topics: Arc<[String]>,
-    heard: mpsc::Sender<Said>,
+    received: mpsc::Sender<Received>,
     cancelled: CancellationToken,
 ) {
     let name = link.sender.clone();
@@ -262,15 +254,15 @@ pub(super) async fn receive(
             return;
         };
         let Some(incoming) = next else {
-            tracing::warn!(%name, "the connection is gone");
+            tracing::warn!(topic = &*name, "the connection is gone");
             match link.consume_again(&name, PREFETCH, &cancelled).await {
                 Some(again) => consumer = again,
                 None => return,
             }
             continue;
         };
-        let said = match understand(incoming.message(), &topics) {
-            Ok(said) => said,
+        let decoded = match decode(incoming.message(), &topics) {
+            Ok(decoded) => decoded,
             Err(reason) => {
                 link::reject(incoming, &reason).await;
                 continue;
@@ -279,28 +271,29 @@ pub(super) async fn receive(
         if link::acknowledge(incoming).await.is_none() {
             continue;
         }
-        if heard.send(said).await.is_err() {
+        if received.send(decoded).await.is_err() {
             return;
         }
     }
 }
 
-/// What a message says, or why it is rejected.
-fn understand(message: &Message, topics: &[String]) -> Result<Said, String> {
+/// What a message contains, or why it is rejected.
+fn decode(message: &Message, topics: &[String]) -> Result<Received, String> {
     match message.kind.as_deref() {
         Some(NotifyReply::KIND) => {
             let reply = NotifyReply::from_json(&message.body).map_err(|error| error.to_string())?;
             if topics.iter().any(|topic| topic == reply.topic()) {
-                Ok(Said::Notify(reply))
+                Ok(Received::Notify(reply))
             } else {
                 Err(format!("topic {:?} was not asked", reply.topic()))
             }
         }
         Some(Response::KIND) => {
             let id = message.correlation_id.clone().ok_or("it does not say which request it is about")?;
-            let said = WireResponse::from_json(&message.body).map_err(|error| error.to_string())?.meaning();
-            Ok(Said::Response { id, said, is_repeated: message.sender.is_some() })
+            let response =
+                WireResponse::from_json(&message.body).map_err(|error| error.to_string())?.decode();
+            Ok(Received::Response { id, response, is_repeated: message.sender.is_some() })
         }
-        _ => Err("a message of no kind that an executor knows".into()),
+        _ => Err("an executor knows no messages of this kind".into()),
     }
 }

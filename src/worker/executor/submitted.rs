@@ -1,70 +1,33 @@
 //! The handle of a request: [`Submitted`], and [`Progress`].
 
 use std::{
-    collections::VecDeque,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::ReusableBoxFuture;
 
-use super::driver::Command;
+use super::command::{Command, Status};
 use crate::worker::{
-    engine::{Outcome, RequestError},
-    lifecycle::State,
-    message::Response,
+    engine::Ended, error::RequestError, message::event::Event, outcome::Outcome, state::RequestState,
 };
-
-/// How many events are kept for those who look at them late.
-const KEPT: usize = 64;
-
-/// Where a request stands, and what happened on the way.
-#[derive(Debug)]
-pub(super) struct Life {
-    pub(super) state: State,
-    /// Who it was sent to.
-    pub(super) topic: Option<Arc<str>>,
-    events: VecDeque<Response>,
-    /// How many events came before the first of these.
-    dropped: u64,
-}
-
-impl Life {
-    pub(super) fn new() -> Self {
-        Life { state: State::Waiting, topic: None, events: VecDeque::new(), dropped: 0 }
-    }
-
-    pub(super) fn add(&mut self, event: Response) {
-        if self.events.len() == KEPT {
-            self.events.pop_front();
-            self.dropped += 1;
-        }
-        self.events.push_back(event);
-    }
-
-    /// The first event that is kept from number `next` on, and its number.
-    fn event(&self, next: u64) -> Option<(u64, &Response)> {
-        let number = next.max(self.dropped);
-        let index = usize::try_from(number - self.dropped).ok()?;
-        Some((number, self.events.get(index)?))
-    }
-}
 
 /// A request on its way: a future of its [`Outcome`]. From [`Executor::submit`](super::Executor::submit).
 ///
 /// # Cancel safety
 ///
-/// Polling it by reference is safe to stop at any point. **Dropping it forgets the request**: if it was not sent yet, it
-/// never will be; if it was, the worker runs it all the same, because the protocol has no word for "stop", and what
-/// becomes of it is dropped.
+/// Polling it by reference can be stopped at any point. **Dropping it forgets the request**: if it was not sent yet, it
+/// never will be. If it was sent, the worker runs it nevertheless, because the protocol has no message to stop it, and
+/// its outcome is dropped.
 #[must_use = "dropping it forgets the request"]
 pub struct Submitted {
     id: String,
-    outcome: oneshot::Receiver<Outcome>,
-    life: watch::Receiver<Life>,
+    outcome: oneshot::Receiver<Ended>,
+    status: watch::Receiver<Status>,
     commands: mpsc::UnboundedSender<Command>,
     has_ended: bool,
 }
@@ -72,11 +35,11 @@ pub struct Submitted {
 impl Submitted {
     pub(super) fn new(
         id: String,
-        outcome: oneshot::Receiver<Outcome>,
-        life: watch::Receiver<Life>,
+        outcome: oneshot::Receiver<Ended>,
+        status: watch::Receiver<Status>,
         commands: mpsc::UnboundedSender<Command>,
     ) -> Self {
-        Submitted { id, outcome, life, commands, has_ended: false }
+        Submitted { id, outcome, status, commands, has_ended: false }
     }
 
     /// The id of the request, its correlation id on the wire.
@@ -84,17 +47,17 @@ impl Submitted {
         &self.id
     }
 
-    /// The topic of the worker that it was sent to, `None` while it waits for one. It stays when the request has ended.
+    /// The topic of the worker that it was sent to; `None` if it was not sent yet. It stays when the request has ended.
     pub fn topic(&self) -> Option<String> {
-        self.life.borrow().topic.as_deref().map(str::to_owned)
+        self.status.borrow().topic.as_deref().map(str::to_owned)
     }
 
-    /// Where the request stands. One that ended without a result is in [`State::Failure`], however that came.
-    pub fn state(&self) -> State {
-        let has_ended = self.life.has_changed().is_err();
-        let state = self.life.borrow().state;
-        // Nobody is left to say so if the executor is gone.
-        if has_ended && !state.is_final() { State::Failure } else { state }
+    /// Where the request stands. Whatever ended it without a result, its state is [`RequestState::Failure`] then.
+    pub fn state(&self) -> RequestState {
+        let has_ended = self.status.has_changed().is_err();
+        let state = self.status.borrow().state;
+        // Without an executor, and for a request that was never given to one, no state is set at the end.
+        if has_ended && !state.is_final() { RequestState::Failure } else { state }
     }
 
     /// Waits until the request is in a state that `is_wanted` accepts. Returns it, or the last state if the request
@@ -103,30 +66,31 @@ impl Submitted {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn wait_for_state(&self, mut is_wanted: impl FnMut(State) -> bool) -> State {
-        let mut life = self.life.clone();
-        if let Ok(found) = life.wait_for(|life| is_wanted(life.state) || life.state.is_final()).await {
+    pub async fn wait_for_state(&self, mut is_wanted: impl FnMut(RequestState) -> bool) -> RequestState {
+        let mut status = self.status.clone();
+        let is_reached = |status: &Status| is_wanted(status.state) || status.state.is_final();
+        if let Ok(found) = status.wait_for(is_reached).await {
             return found.state;
         }
         self.state()
     }
 
-    /// What happens on the way, from the start. The last 64 events are kept for those who look late.
+    /// What happens while it runs, from the start. The last 64 events are kept for late readers.
     pub fn progress(&self) -> Progress {
-        Progress { life: self.life.clone(), next: 0 }
+        Progress { status: self.status.clone(), next: 0, changed: None }
     }
 }
 
 impl Future for Submitted {
-    type Output = Outcome;
+    type Output = Result<Outcome, RequestError>;
 
     /// # Panics
     ///
     /// If it is polled again after it was ready.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         assert!(!self.has_ended, "polled after it was ready");
         let polled = Pin::new(&mut self.outcome).poll(cx);
-        // Nobody is left to end it: the executor is gone.
+        // The sender is dropped when the executor is gone.
         let polled = polled.map(|outcome| outcome.unwrap_or(Err(RequestError::Closed)));
         self.has_ended = polled.is_ready();
         polled
@@ -152,34 +116,59 @@ impl fmt::Debug for Submitted {
     }
 }
 
-/// What happens to a request on the way. From [`Submitted::progress`].
+/// What happens to a request while it runs: a [`Stream`] of [`Event`]s that ends with the request. From
+/// [`Submitted::progress`].
+///
+/// A reader that is more than 64 events behind misses the oldest.
+#[must_use = "it yields nothing until it is polled"]
 pub struct Progress {
-    life: watch::Receiver<Life>,
+    status: watch::Receiver<Status>,
     next: u64,
+    /// Ready when the status is another than at the last check. A `BoxFuture` would not be `Sync`.
+    changed: Option<ReusableBoxFuture<'static, ()>>,
 }
 
 impl Progress {
-    /// Waits for the next event: `None` when the request has ended. See [`Response::as_progress`] for the one that
-    /// tells how much is done. Who is more than 64 events behind misses the oldest.
+    /// Waits for the next event: `None` when the request has ended. See [`Event::as_progress`] for the one that tells
+    /// how much is done.
     ///
     /// # Cancel safety
     ///
     /// Safe: no event is lost.
-    pub async fn next(&mut self) -> Option<Response> {
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Progress {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let this = &mut *self;
         loop {
-            // Before the look, so that what comes after it is not taken for seen.
-            let has_ended = self.life.has_changed().is_err();
-            if let Some((number, event)) = self.life.borrow_and_update().event(self.next) {
-                self.next = number + 1;
-                return Some(event.clone());
+            // Read before the events, so that none that comes in between is missed.
+            let has_ended = this.status.has_changed().is_err();
+            let found =
+                this.status.borrow_and_update().event(this.next).map(|(at, event)| (at, event.clone()));
+            if let Some((number, event)) = found {
+                this.next = number + 1;
+                return Poll::Ready(Some(event));
             }
             if has_ended {
-                return None;
+                return Poll::Ready(None);
             }
-            // An error is found by the next look, after which nothing comes.
-            let _ = self.life.changed().await;
+            let changed =
+                this.changed.get_or_insert_with(|| ReusableBoxFuture::new(change(this.status.clone())));
+            ready!(changed.poll(cx));
+            this.changed = None;
         }
     }
+}
+
+/// Waits until the status is another than the one that `status` has seen.
+async fn change(mut status: watch::Receiver<Status>) {
+    // An error means that the request has ended, which the next check finds.
+    let _ = status.changed().await;
 }
 
 impl fmt::Debug for Progress {

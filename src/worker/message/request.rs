@@ -1,20 +1,20 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Request`], what an executor wants of a worker.
+//! [`Request`]: what an executor asks of a worker.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use serde_json::{Map, Value};
 
-use super::Action;
+use super::{action::Action, failure::Failure, json};
 use crate::worker::{
-    failure::Failure,
-    json,
-    validate::{self, FormatError, Outcome},
+    arguments::ArgumentError,
+    validate::{self, FormatError, ResultPair},
 };
 
-/// What became of a task: its value, or how it failed.
+/// What became of a task: its value, or how it failed. As JSON it is the pair that it is on the wire, for instance
+/// `["success", 42]`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskResult {
     /// The value that it gave.
@@ -23,7 +23,18 @@ pub enum TaskResult {
     Failure(Failure),
 }
 
-/// The pair that it is on the wire.
+impl From<Value> for TaskResult {
+    fn from(value: Value) -> Self {
+        TaskResult::Success(value)
+    }
+}
+
+impl From<Failure> for TaskResult {
+    fn from(failure: Failure) -> Self {
+        TaskResult::Failure(failure)
+    }
+}
+
 impl Serialize for TaskResult {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -33,8 +44,19 @@ impl Serialize for TaskResult {
     }
 }
 
-/// The version of a task, as its author writes it. Workers do not look at it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+impl<'de> Deserialize<'de> for TaskResult {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (kind, value) = <(String, Value)>::deserialize(deserializer)?;
+        match &*kind {
+            "success" => Ok(TaskResult::Success(value)),
+            "failure" => value.try_into().map(TaskResult::Failure).map_err(D::Error::custom),
+            _ => Err(D::Error::custom("the kind of a result is neither `success` nor `failure`")),
+        }
+    }
+}
+
+/// The version of a task, as its author writes it. Workers ignore it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TaskVersion {
     /// For instance `"1.0"`.
@@ -61,20 +83,22 @@ impl<const N: usize> From<[u64; N]> for TaskVersion {
     }
 }
 
-/// An executor wants a task executed or reverted.
+/// A task that a worker shall execute or revert. [`Executor::submit`](crate::worker::Executor::submit) sends it.
 ///
 /// ```
-/// use apportion::worker::message::{Request, TaskResult};
+/// use apportion::worker::Request;
+/// use serde_json::json;
 ///
 /// let request = Request::execute("images.Resize").with_task_name("thumbnail").argument("width", 120);
 /// assert_eq!(
-///     String::from_utf8(request.to_json()).unwrap(),
+///     String::from_utf8(request.to_json()?).unwrap(),
 ///     r#"{"task_cls":"images.Resize","task_name":"thumbnail","task_version":[1,0],"action":"execute","arguments":{"width":120}}"#
 /// );
 ///
-/// // To undo something one tells what had come of it.
-/// let undo = Request::revert("images.Resize", TaskResult::Success("thumbnail.png".into())).argument("width", 120);
-/// assert_eq!(Request::from_json(&undo.to_json()), Ok(undo));
+/// // A request to revert a task contains what the task gave.
+/// let revert = Request::revert("images.Resize", json!("thumbnail.png")).argument("width", 120);
+/// assert_eq!(Request::from_json(&revert.to_json()?), Ok(revert));
+/// # Ok::<(), apportion::worker::ArgumentError>(())
 /// ```
 ///
 /// Source: `taskflow.engines.worker_based.protocol.Request`.
@@ -90,6 +114,14 @@ pub struct Request {
     result: Option<TaskResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failures: Option<BTreeMap<String, Failure>>,
+    /// The first argument that could not be written as JSON. It is reported when the request is submitted or written.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "refuse")]
+    invalid: Option<ArgumentError>,
+}
+
+/// A request with an invalid argument must not be sent without it.
+fn refuse<S: Serializer>(invalid: &Option<ArgumentError>, _: S) -> Result<S::Ok, S::Error> {
+    Err(S::Error::custom(invalid.as_ref().map_or_else(String::new, ToString::to_string)))
 }
 
 impl Request {
@@ -101,13 +133,14 @@ impl Request {
         Request::new(Action::Execute, task_cls.into())
     }
 
-    /// Asks to revert that task, which gave `result`.
+    /// Asks to revert that task. `result` is what the task gave: an [`Outcome`](crate::worker::Outcome), another value,
+    /// or the [`Failure`] that it ended with.
     ///
-    /// The message always has `failures`, be it empty. TaskFlow's executor omits it then, and its worker cannot
-    /// revert without.
-    pub fn revert(task_cls: impl Into<String>, result: TaskResult) -> Self {
+    /// The message always has `failures`, also when there are none. TaskFlow's executor omits the field then, and its
+    /// worker cannot revert without it.
+    pub fn revert(task_cls: impl Into<String>, result: impl Into<TaskResult>) -> Self {
         Request {
-            result: Some(result),
+            result: Some(result.into()),
             failures: Some(BTreeMap::new()),
             ..Request::new(Action::Revert, task_cls.into())
         }
@@ -122,6 +155,7 @@ impl Request {
             arguments: Map::new(),
             result: None,
             failures: None,
+            invalid: None,
         }
     }
 
@@ -139,10 +173,19 @@ impl Request {
         self
     }
 
-    /// The same with one more argument for the task.
+    /// The same with one more argument for the task: anything that can be written as JSON. If it cannot, the request
+    /// ends with [`RequestError::Argument`](crate::worker::RequestError::Argument) when it is submitted.
     #[must_use]
-    pub fn argument(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.arguments.insert(name.into(), value.into());
+    pub fn argument(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        let name = name.into();
+        match serde_json::to_value(value) {
+            Ok(value) => {
+                self.arguments.insert(name, value);
+            }
+            Err(error) => {
+                self.invalid.get_or_insert_with(|| ArgumentError::new(&name, error.to_string()));
+            }
+        }
         self
     }
 
@@ -150,11 +193,12 @@ impl Request {
     #[must_use]
     pub fn with_arguments(mut self, arguments: Map<String, Value>) -> Self {
         self.arguments = arguments;
+        self.invalid = None;
         self
     }
 
-    /// The same with one more failure because of which the flow is reverted; `atom` is the task that failed. Only
-    /// for a request to revert: the worker of TaskFlow cannot execute with it.
+    /// The same with one more failure that is a reason to revert; `atom` is the name of the task that failed. Only for a
+    /// request to revert: the worker of TaskFlow cannot execute with it.
     #[must_use]
     pub fn failure(mut self, atom: impl Into<String>, failure: Failure) -> Self {
         self.failures.get_or_insert_default().insert(atom.into(), failure);
@@ -186,27 +230,34 @@ impl Request {
         &self.arguments
     }
 
-    /// What had come of the task that is to be reverted.
+    /// What the task gave that is to be reverted.
     pub fn result(&self) -> Option<&TaskResult> {
         self.result.as_ref()
     }
 
-    /// The failures because of which it is to be reverted, by the name of the task that failed.
+    /// The failures that are the reason to revert, by the name of the task that failed.
     pub fn failures(&self) -> &BTreeMap<String, Failure> {
         static NONE: BTreeMap<String, Failure> = BTreeMap::new();
         self.failures.as_ref().unwrap_or(&NONE)
     }
 
     /// The body of the message.
-    pub fn to_json(&self) -> Vec<u8> {
-        json::write(self)
+    ///
+    /// # Errors
+    ///
+    /// [`ArgumentError`] for the first argument that cannot be written as JSON.
+    pub fn to_json(&self) -> Result<Vec<u8>, ArgumentError> {
+        match &self.invalid {
+            Some(error) => Err(error.clone()),
+            None => Ok(json::write(self)),
+        }
     }
 
     /// Reads the body of a message.
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where TaskFlow would refuse it, or would not be able to read a failure in it.
+    /// [`FormatError`] where TaskFlow would refuse it, and where it could not read a failure in it.
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
     }
@@ -219,10 +270,12 @@ impl TryFrom<Value> for Request {
         validate::request(&value)?;
         validate::readable_request(&value)?;
         let Value::Object(mut fields) = value else { unreachable!("validated to be an object") };
-        let result = match validate::valid_outcome(&fields)? {
-            Outcome::None => None,
-            Outcome::Success(value) => Some(TaskResult::Success(value.into_owned())),
-            Outcome::Failure(failure) => Some(TaskResult::Failure(Failure::from_readable(failure.clone()))),
+        let result = match validate::valid_result(&fields)? {
+            ResultPair::None => None,
+            ResultPair::Success(value) => Some(TaskResult::Success(value.into_owned())),
+            ResultPair::Failure(failure) => {
+                Some(TaskResult::Failure(Failure::from_readable(failure.clone())))
+            }
         };
         let failures = match fields.remove("failures") {
             Some(Value::Object(failures)) => Some(
@@ -244,6 +297,7 @@ impl TryFrom<Value> for Request {
             },
             result,
             failures,
+            invalid: None,
         })
     }
 }

@@ -12,22 +12,21 @@ use std::{
 use serde_json::Value;
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 
-use super::{Inner, intake::Presence};
+use super::{duplicates::Present, shared::Shared};
 use crate::worker::{
-    failure::Failure,
-    handler::{Address, Context, Handler, Undo},
+    handler::{Context, Handler, ReplyAddress, Undo},
     link,
-    message::{Action, Request, Response},
+    message::{Action, Response, failure::Failure, request::Request},
     transport::{Incoming, TransportError},
 };
 
 /// A request that can be run.
 pub(super) struct Job {
     pub(super) incoming: Incoming,
-    pub(super) address: Address,
+    pub(super) address: ReplyAddress,
     pub(super) request: Request,
     pub(super) handler: Arc<dyn Handler>,
-    pub(super) presence: Presence,
+    pub(super) present: Present,
 }
 
 /// How a task failed without an error of its own.
@@ -42,35 +41,37 @@ enum Abnormal {
 }
 
 impl Job {
-    pub(super) async fn run(self, inner: Arc<Inner>, slot: OwnedSemaphorePermit) {
-        let Job { incoming, address, request, handler, mut presence } = self;
+    pub(super) async fn run(self, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
+        let Job { incoming, address, request, handler, mut present } = self;
         let id = address.correlation_id.clone();
-        // First, so that it runs at most once: should this worker die, nobody gets it again.
+        // First, so that it runs at most once: if this worker dies, no other worker gets it.
         if link::acknowledge(incoming).await.is_none() {
             return;
         }
-        presence.has_run = true;
-        if let Err(error) = address.tell(&Response::Running).await {
+        present.has_run = true;
+        if let Err(error) = address.send(&Response::Running).await {
             tracing::error!(id, %error, "the executor cannot be told, so the request is not run");
             return;
         }
-        let aborted = inner.tasks.cancelled();
-        let outcome = tokio::select! {
+        let aborted = shared.tasks.cancelled();
+        let result = tokio::select! {
             biased;
-            outcome = caught(perform(&*handler, &inner.topic, &address, &request)) => outcome,
+            // Before the end of the worker: a task that is done just then has its result, and no other branch is taken
+            // more than once.
+            result = caught(perform(&*handler, &shared.topic, &address, &request)) => result,
             () = aborted.cancelled() => Err(Failure::of(&Abnormal::ShutDown)),
-            never = repeat_running(&inner, &address) => match never {},
+            never = repeat_running(&shared, &address) => match never {},
         };
-        let response = match outcome {
+        let response = match result {
             Ok(value) => Response::Success(value),
             Err(failure) => {
                 tracing::info!(id, task = request.task_cls(), %failure, "the task failed");
                 Response::Failure(failure)
             }
         };
-        // Before the executor hears of the end: TaskFlow's may try again under the same id at once, and that is no copy.
-        drop(presence);
-        conclude(&inner, &address, response).await;
+        // Before the executor is told: TaskFlow's may try again under the same id at once, and that is no copy.
+        drop(present);
+        conclude(&shared, &address, response).await;
         drop(slot);
     }
 }
@@ -78,7 +79,7 @@ impl Job {
 async fn perform(
     handler: &dyn Handler,
     topic: &Arc<str>,
-    address: &Address,
+    address: &ReplyAddress,
     request: &Request,
 ) -> Result<Value, Failure> {
     let context = Context {
@@ -97,59 +98,58 @@ async fn perform(
     }
 }
 
-/// The outcome of `work`; if it panics, that is a failure.
+/// The result of `work`; if it panics, that is a failure.
 async fn caught(work: impl Future<Output = Result<Value, Failure>>) -> Result<Value, Failure> {
     let mut work = pin!(work);
     poll_fn(|cx| {
         // It is not polled again after a panic.
         catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)))
-            .unwrap_or_else(|panic| Poll::Ready(Err(Failure::of(&Abnormal::Panicked(said(&*panic))))))
+            .unwrap_or_else(|panic| Poll::Ready(Err(Failure::of(&Abnormal::Panicked(message(&*panic))))))
     })
     .await
 }
 
-fn said(panic: &(dyn Any + Send)) -> String {
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
-/// Goes on telling the executor that the task is running.
-async fn repeat_running(inner: &Inner, address: &Address) -> std::convert::Infallible {
+/// Repeats RUNNING to the executor.
+async fn repeat_running(shared: &Shared, address: &ReplyAddress) -> std::convert::Infallible {
     loop {
-        sleep(inner.heartbeat).await;
-        if let Err(error) = address.tell_once(&Response::Running).await {
-            tracing::debug!(id = address.correlation_id, %error, "the executor was not told that it is running");
+        sleep(shared.heartbeat).await;
+        if let Err(error) = address.send_once(&Response::Running).await {
+            tracing::debug!(id = address.correlation_id, %error, "the executor was not told that the request is running");
         }
     }
 }
 
-/// Tells the executor how it ended, for as long as this worker lives: it has nobody else to hear it from.
-async fn conclude(inner: &Inner, address: &Address, mut response: Response) {
-    let (id, aborted) = (&address.correlation_id, inner.tasks.cancelled());
-    let (mut backoff, mut dice) = (link::backoff(), fastrand::Rng::new());
+/// Tells the executor how the request ended, and tries again for as long as this worker lives: no other process knows.
+async fn conclude(shared: &Shared, address: &ReplyAddress, mut response: Response) {
+    let (id, aborted) = (&address.correlation_id, shared.tasks.cancelled());
+    let mut backoff = link::backoff();
     let mut is_replaced = false;
     loop {
-        let error = match address.tell(&response).await {
+        let error = match address.send(&response).await {
             Ok(()) => return,
             Err(error) => error,
         };
         match error {
             TransportError::Refused { .. } if !is_replaced => {
-                tracing::error!(id, %error, "the broker will not carry the outcome");
+                tracing::error!(id, %error, "the broker refuses the result");
                 response = Response::Failure(Failure::of(&Abnormal::Unsendable(error)));
                 is_replaced = true;
                 continue;
             }
             TransportError::Unavailable { .. } if !aborted.is_cancelled() => {}
             _ => {
-                tracing::error!(id, %error, "the outcome is lost");
+                tracing::error!(id, %error, "the result is lost");
                 return;
             }
         }
-        tracing::warn!(id, %error, "sending the outcome again later");
-        tokio::select! {
-            () = sleep(backoff.next_delay(dice.f64())) => {}
-            () = aborted.cancelled() => {}
-        }
+        tracing::warn!(id, %error, "the result is sent again later");
+        // At the end of the worker there is one more attempt.
+        let delay = backoff.next_delay(shared.link.random.unit());
+        aborted.run_until_cancelled(sleep(delay)).await;
     }
 }

@@ -1,13 +1,9 @@
 //! How an executor and its requests end.
 
-use std::time::Duration;
+use std::{future::IntoFuture, time::Duration};
 
 use apportion::worker::{
-    Executor, RequestError,
-    lifecycle::State,
-    local::LocalBroker,
-    message::{Request, Response},
-    transport::Transport,
+    Event, Executor, LocalBroker, Request, RequestError, RequestState, transport::Transport,
 };
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -42,7 +38,7 @@ async fn a_shutdown_ends_every_request() {
     for request in requests.into_iter().chain([last]) {
         assert_eq!(request.await, Err(RequestError::Closed));
     }
-    assert_eq!(broker.held(sent.reply_to.as_ref().unwrap()), 0);
+    assert_eq!(broker.message_count(sent.reply_to.as_ref().unwrap()), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,15 +49,14 @@ async fn what_is_submitted_after_a_shutdown_has_failed_already() {
     executor.shutdown().await;
     let mut late = executor.submit(t());
     assert_eq!((&mut late).await, Err(RequestError::Closed));
-    assert_eq!(late.state(), State::Failure);
-    assert_eq!(late.wait_for_state(|state| state == State::Running).await, State::Failure);
+    assert_eq!(late.state(), RequestState::Failure);
+    assert_eq!(late.wait_for_state(|state| state == RequestState::Running).await, RequestState::Failure);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_transport_that_is_closed_ends_the_executor_and_all_its_requests() {
     let broker = LocalBroker::new();
-    let executor =
-        Executor::builder(broker.clone()).topics(["w"]).request_timeout(None).start().await.unwrap();
+    let executor = Executor::builder(broker.clone()).topics(["w"]).request_timeout(None).await.unwrap();
     let waiting = executor.submit(t());
     assert!(timeout(LONG, executor.closed()).await.is_err());
     broker.close().await;
@@ -87,7 +82,7 @@ async fn an_executor_whose_connection_is_gone_consumes_again() {
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, Faults { broken: 100, ..Faults::default() });
     let peer = Peer::new(&broker, "w").await;
-    let executor = Executor::builder(faulty.clone()).topics(["w"]).start().await.unwrap();
+    let executor = Executor::builder(faulty.clone()).topics(["w"]).await.unwrap();
     peer.list(executor.name(), &["t"]).await;
     sleep(Duration::from_secs(60)).await;
     assert!(executor.workers().is_empty());
@@ -102,14 +97,14 @@ async fn a_wait_that_is_dropped_at_any_poll_loses_nothing() {
         let broker = LocalBroker::new();
         let mut peer = Peer::new(&broker, "w").await;
         // Dropped while it starts, it has started nothing.
-        let start = Executor::builder(broker.clone()).topics(["w"]).start();
+        let start = Executor::builder(broker.clone()).topics(["w"]).into_future();
         drop(drop_after(polls, start).await);
-        let executor = Executor::builder(broker.clone()).topics(["w"]).start().await.unwrap();
+        let executor = Executor::builder(broker.clone()).topics(["w"]).await.unwrap();
         drop_after(polls, executor.wait_for_workers("t", 1)).await;
         peer.list(executor.name(), &["t"]).await;
         let mut request = executor.submit(t());
         drop_after(polls, &mut request).await;
-        drop_after(polls, request.wait_for_state(State::is_final)).await;
+        drop_after(polls, request.wait_for_state(RequestState::is_final)).await;
         let mut progress = request.progress();
         drop_after(polls, progress.next()).await;
         let sent = loop {
@@ -120,11 +115,10 @@ async fn a_wait_that_is_dropped_at_any_poll_loses_nothing() {
         };
         let event = json!({"state": "EVENT", "data": {"event_type": "e", "details": {}}});
         peer.respond(&sent, &event).await;
-        drop_after(polls, request.wait_for_state(|state| state == State::Running)).await;
+        drop_after(polls, request.wait_for_state(|state| state == RequestState::Running)).await;
         peer.respond(&sent, &success(1)).await;
         assert_eq!(request.await, Ok(1.into()), "dropped after {polls} polls");
-        let event = Response::Event { event_type: "e".into(), details: Default::default() };
-        assert_eq!(progress.next().await, Some(event));
+        assert_eq!(progress.next().await, Some(Event::new("e", json!({})).unwrap()));
         drop_after(polls, executor.shutdown()).await;
     }
 }

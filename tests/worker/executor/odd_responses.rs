@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use apportion::worker::{
-    Executor, RequestError, lifecycle::State, local::LocalBroker, message::Request, transport::Message,
-};
+use apportion::worker::{Executor, LocalBroker, Request, RequestError, RequestState, transport::Message};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -40,7 +38,7 @@ async fn a_success_without_result_ends_the_request_and_not_the_executor() {
 async fn an_event_with_completion_data_does_not_end_the_executor() {
     let asked = Asked::new().await;
     asked.hears(&json!({"state": "EVENT", "data": {"result": 1}})).await;
-    assert_eq!(asked.request.state(), State::Pending);
+    assert_eq!(asked.request.state(), RequestState::Pending);
     asked.goes_on().await;
 }
 
@@ -50,7 +48,7 @@ async fn a_transition_that_is_not_allowed_does_not_end_the_executor() {
         let asked = Asked::new().await;
         asked.hears(&running()).await;
         asked.hears(&json!({"state": state, "data": {}})).await;
-        assert_eq!(asked.request.state(), State::Running);
+        assert_eq!(asked.request.state(), RequestState::Running);
         asked.goes_on().await;
     }
 }
@@ -62,13 +60,13 @@ async fn a_success_of_a_request_that_is_pending_is_a_success_whose_start_was_los
     assert_eq!((&mut asked.request).await, Ok(1.into()));
     asked.hears(&running()).await;
     asked.hears(&json!({"state": "FAILURE", "data": {"result": failure()}})).await;
-    assert_eq!(asked.request.state(), State::Success);
+    assert_eq!(asked.request.state(), RequestState::Success);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_response_to_a_request_that_waits_does_not_end_the_executor() {
     let broker = LocalBroker::new();
-    let executor = Executor::builder(broker.clone()).topics(["w"]).start().await.unwrap();
+    let executor = Executor::builder(broker.clone()).topics(["w"]).await.unwrap();
     let request = executor.submit(Request::execute("t"));
     let mut peer = Peer::new(&broker, "w").await;
     for response in [success(1), running()] {
@@ -76,7 +74,7 @@ async fn a_response_to_a_request_that_waits_does_not_end_the_executor() {
         peer.send(executor.name(), message).await;
     }
     sleep(SECOND).await;
-    assert_eq!(request.state(), State::Waiting);
+    assert_eq!(request.state(), RequestState::Waiting);
     peer.list(executor.name(), &["t"]).await;
     let sent = peer.next_of("REQUEST").await;
     Asked { executor, peer, request, sent }.goes_on().await;
@@ -87,7 +85,7 @@ async fn running_twice_changes_nothing() {
     let asked = Asked::new().await;
     asked.hears(&running()).await;
     asked.hears(&running()).await;
-    assert_eq!(asked.request.state(), State::Running);
+    assert_eq!(asked.request.state(), RequestState::Running);
     asked.goes_on().await;
 }
 
@@ -97,7 +95,7 @@ async fn a_result_that_comes_after_the_end_is_dropped() {
     let expired = timeout(Duration::from_secs(65), &mut asked.request).await.expect("it hangs");
     assert_eq!(expired, Err(RequestError::Expired { timeout: Duration::from_secs(60), was_sent: true }));
     asked.hears(&success(1)).await;
-    assert_eq!(asked.request.state(), State::Failure);
+    assert_eq!(asked.request.state(), RequestState::Failure);
     asked.peer.list(asked.executor.name(), &["t"]).await;
     asked.request = asked.executor.submit(Request::execute("t"));
     asked.sent = asked.peer.next_of("REQUEST").await;

@@ -1,10 +1,10 @@
 //! Requests whose worker is gone, or too busy to say that it is there.
 
-use std::time::Duration;
+use std::{future::IntoFuture, time::Duration};
 
 use apportion::worker::{
-    Executor, RequestError, Submission, Worker, failure::Failure, lifecycle::State, local::LocalBroker,
-    message::Request, transport::Message,
+    Executor, Failure, LocalBroker, Request, RequestError, RequestState, Submission, Worker,
+    transport::Message,
 };
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ async fn a_request_whose_worker_dies_after_running_ends_as_vanished() {
     drop(peer);
     let outcome = timeout(Duration::from_secs(65), &mut request).await.expect("it hangs");
     assert_eq!(outcome, Err(RequestError::WorkerVanished { topic: "w".into() }));
-    assert_eq!(request.state(), State::Failure);
+    assert_eq!(request.state(), RequestState::Failure);
 }
 
 /// TaskFlow's worker answers who asks on the threads on which it runs tasks.
@@ -42,9 +42,9 @@ async fn a_request_whose_worker_is_back_under_its_topic_ends_as_vanished() {
             std::future::pending::<()>().await;
             Ok::<_, Failure>(())
         };
-        Worker::builder(broker.clone()).topic("w").task("hang", hang).start()
+        Worker::builder(broker.clone()).topic("w").task("hang", hang).into_future()
     };
-    let executor = Executor::builder(broker.clone()).topics(["w"]).start().await.unwrap();
+    let executor = Executor::builder(broker.clone()).topics(["w"]).await.unwrap();
     let mut peer = Peer::new(&broker, "w").await;
     peer.list(executor.name(), &["hang"]).await;
     let request = executor.submit(Request::execute("hang"));

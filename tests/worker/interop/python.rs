@@ -19,7 +19,7 @@ const HELP: &str = "These tests run TaskFlow itself. Run scripts/test, which mak
     versions of tests/worker/interop/requirements.txt, or do so yourself and set APPORTION_INTEROP_PYTHON to its bin/python.";
 
 /// Importing TaskFlow takes a second; a busy machine takes longer.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A running program. It ends when its stdin does, so with the test at the latest.
 #[derive(Debug)]
@@ -52,14 +52,14 @@ impl Python {
     ///
     /// If none comes, with what the program wrote to stderr.
     pub async fn says(&mut self) -> Value {
-        let line = timeout(PATIENCE, self.lines.next_line()).await;
+        let line = timeout(TIMEOUT, self.lines.next_line()).await;
         if let Ok(Ok(Some(line))) = line {
             return serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         }
         let _ = self.child.start_kill();
         let mut errors = Vec::new();
         if let Some(mut stderr) = self.child.stderr.take() {
-            let _ = timeout(PATIENCE, stderr.read_to_end(&mut errors)).await;
+            let _ = timeout(TIMEOUT, stderr.read_to_end(&mut errors)).await;
         }
         panic!("the program said no more ({line:?}):\n{}", String::from_utf8_lossy(&errors));
     }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use apportion::worker::failure::Failure;
+use apportion::worker::Failure;
 use serde_json::json;
 
 #[derive(Debug)]

@@ -1,12 +1,15 @@
-//! JSON as Python writes it, and JSON that nobody should write.
+//! JSON as Python writes it, and JSON that is invalid.
 
-use apportion::worker::message::{Request, Response, WireResponse};
+use apportion::worker::{
+    Request,
+    message::{Response, WireResponse},
+};
 use serde_json::{Value, json};
 
 /// The result in a response that a worker has written as `result`.
 fn read(result: &str) -> Result<Value, String> {
     let body = format!(r#"{{"state": "SUCCESS", "data": {{"result": {result}}}}}"#);
-    match WireResponse::from_json(body.as_bytes()).map_err(|error| error.to_string())?.meaning() {
+    match WireResponse::from_json(body.as_bytes()).map_err(|error| error.to_string())?.decode() {
         Ok(Response::Success(value)) => Ok(value),
         other => panic!("{other:?}"),
     }

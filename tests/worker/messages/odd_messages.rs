@@ -1,24 +1,23 @@
 //! Messages that TaskFlow's own readers trip over: each is read, or refused with the field and the reason.
 
 use apportion::worker::{
-    failure::Failure,
-    lifecycle::State,
-    message::{OddResponse, Request, Response, TaskResult, WireResponse},
+    Failure, Request, RequestState, TaskResult,
+    message::{InvalidResponse, Response, WireResponse},
     validate,
 };
 use serde_json::{Value, json};
 
 use super::bytes;
 
-/// What a valid response is said to mean.
-fn meaning(response: &Value) -> Result<Response, OddResponse> {
-    WireResponse::from_json(&bytes(response)).expect("it is valid").meaning()
+/// What a valid response is decoded as.
+fn decoded(response: &Value) -> Result<Response, InvalidResponse> {
+    WireResponse::from_json(&bytes(response)).expect("it is valid").decode()
 }
 
 /// The field because of which an outcome cannot be used.
-fn unusable(response: &Value) -> (State, String) {
-    match meaning(response).unwrap_err() {
-        OddResponse::Outcome { state, reason } => (state, reason.to_string()),
+fn unusable(response: &Value) -> (RequestState, String) {
+    match decoded(response).unwrap_err() {
+        InvalidResponse::Result { state, reason } => (state, reason.to_string()),
         other => panic!("{other:?}"),
     }
 }
@@ -50,10 +49,13 @@ fn a_response_with_a_malformed_failure_is_the_end_of_the_request_alone() {
             "`data.result.causes[1].exc_args` of the response is no list",
         ),
     ] {
-        assert_eq!(unusable(&response(result)), (State::Failure, why.to_owned()));
+        assert_eq!(unusable(&response(result)), (RequestState::Failure, why.to_owned()));
     }
     let empty = json!({"state": "FAILURE", "data": {}});
-    assert_eq!(unusable(&empty), (State::Failure, "`data.result` of the response is missing".to_owned()));
+    assert_eq!(
+        unusable(&empty),
+        (RequestState::Failure, "`data.result` of the response is missing".to_owned())
+    );
 }
 
 #[test]
@@ -64,49 +66,49 @@ fn a_response_with_a_failure_of_version_2_is_the_end_of_the_request_alone() {
     let cause = with(failure(), "causes", json!([with(failure(), "version", json!(2))]));
     let (_, why) = unusable(&response(cause));
     assert_eq!(why, "`data.result.causes[0].version` of the response is 2, and only 1 can be read");
-    assert!(meaning(&response(with(failure(), "version", json!(1.0)))).is_ok(), "1.0 is 1 in Python");
+    assert!(decoded(&response(with(failure(), "version", json!(1.0)))).is_ok(), "1.0 is 1 in Python");
 }
 
 #[test]
 fn a_success_without_a_result_is_the_end_of_the_request_alone() {
     for data in [json!({}), json!({"event_type": "x", "details": {}})] {
         let (state, why) = unusable(&json!({"state": "SUCCESS", "data": data}));
-        assert_eq!((state, &*why), (State::Success, "`data.result` of the response is missing"));
+        assert_eq!((state, &*why), (RequestState::Success, "`data.result` of the response is missing"));
     }
     assert_eq!(
-        meaning(&json!({"state": "SUCCESS", "data": {"result": null}})),
+        decoded(&json!({"state": "SUCCESS", "data": {"result": null}})),
         Ok(Response::Success(Value::Null))
     );
 }
 
 #[test]
-fn an_event_with_completion_data_is_odd_and_ends_nothing() {
+fn an_event_with_completion_data_is_invalid_and_ends_nothing() {
     for data in [json!({"result": 1}), json!({})] {
-        let odd = meaning(&json!({"state": "EVENT", "data": data}));
-        assert!(matches!(odd, Err(OddResponse::Event(_))), "{odd:?}");
+        let invalid = decoded(&json!({"state": "EVENT", "data": data}));
+        assert!(matches!(invalid, Err(InvalidResponse::Event(_))), "{invalid:?}");
     }
 }
 
 #[test]
-fn a_state_that_is_not_for_a_worker_to_report_is_odd_and_ends_nothing() {
-    for state in [State::Waiting, State::Pending] {
-        let odd = meaning(&json!({"state": state.as_str(), "data": {}}));
-        assert_eq!(odd, Err(OddResponse::State(state)));
+fn a_state_that_a_worker_never_reports_is_invalid_and_ends_nothing() {
+    for state in [RequestState::Waiting, RequestState::Pending] {
+        let invalid = decoded(&json!({"state": state.as_str(), "data": {}}));
+        assert_eq!(invalid, Err(InvalidResponse::State(state)));
     }
 }
 
 #[test]
 fn running_with_any_data_is_running() {
     for data in [json!({}), json!({"result": 1}), json!({"event_type": "x", "details": {}})] {
-        assert_eq!(meaning(&json!({"state": "RUNNING", "data": data})), Ok(Response::Running));
+        assert_eq!(decoded(&json!({"state": "RUNNING", "data": data})), Ok(Response::Running));
     }
 }
 
 #[test]
 fn a_state_in_lower_case_is_no_state() {
-    for state in State::ALL {
+    for state in RequestState::ALL {
         let name = state.as_str().to_lowercase();
-        assert!(name.parse::<State>().is_err());
+        assert!(name.parse::<RequestState>().is_err());
         let refused = WireResponse::from_json(&bytes(&json!({"state": name, "data": {}}))).unwrap_err();
         assert_eq!(refused.field(), "state");
     }
@@ -139,10 +141,10 @@ fn a_result_that_is_no_pair_is_refused_and_what_python_takes_apart_is_a_pair() {
 
 #[test]
 fn a_failure_with_a_surplus_key_is_read_without_it() {
-    let odd = with(failure(), "surplus", json!(1));
-    let read = Failure::from_json(&bytes(&odd)).unwrap();
+    let surplus = with(failure(), "surplus", json!(1));
+    let read = Failure::from_json(&bytes(&surplus)).unwrap();
     assert_eq!(json!(read), failure());
-    let request = with(request(), "failures", json!({"other": odd}));
+    let request = with(request(), "failures", json!({"other": surplus}));
     assert_eq!(Request::from_json(&bytes(&request)).unwrap().failures()["other"], read);
 }
 
@@ -153,21 +155,21 @@ fn a_revert_with_no_failures_says_so() {
     let body =
         |index: usize| scene["messages"][index]["message"]["body_decoded"].as_str().unwrap().to_owned();
     let theirs = body(0);
-    let answer = WireResponse::from_json(body(2).as_bytes()).unwrap().meaning().unwrap();
+    let answer = WireResponse::from_json(body(2).as_bytes()).unwrap().decode().unwrap();
     let Response::Failure(failure) = answer else { panic!("{answer:?}") };
     assert!(failure.to_string().ends_with("missing 1 required positional argument: 'failures'"), "{failure}");
 
     let ours = Request::revert("__main__.Good", TaskResult::Success(json!({"old": 1})))
         .with_task_name("g")
         .argument("x", 1);
-    let written: Value = serde_json::from_slice(&ours.to_json()).unwrap();
+    let written: Value = serde_json::from_slice(&ours.to_json().unwrap()).unwrap();
     assert_eq!(written, with(serde_json::from_str(&theirs).unwrap(), "failures", json!({})));
 }
 
 #[test]
 fn what_cannot_be_nested_that_deeply_is_sent_as_a_failure_and_not_lost() {
     let nested = |levels| (0..levels).fold(json!(1), |inside, _| json!([inside]));
-    let sent = |response: Response| WireResponse::from_json(&response.to_json()).unwrap().meaning().unwrap();
+    let sent = |response: Response| WireResponse::from_json(&response.to_json()).unwrap().decode().unwrap();
     let fits = Response::Success(nested(125));
     assert_eq!(sent(fits.clone()), fits);
     let Response::Failure(failure) = sent(Response::Success(nested(126))) else { panic!("it fits") };
@@ -233,7 +235,7 @@ fn an_error_names_the_field_and_the_reason() {
 }
 
 #[test]
-fn a_key_chosen_by_a_stranger_does_not_flood_or_forge_the_log() {
+fn a_key_chosen_by_another_process_does_not_flood_or_forge_the_log() {
     let key = format!("a\n{}", "x".repeat(10_000));
     let refused = validate::notify(&json!({ key: 1 })).unwrap_err();
     assert_eq!(refused.field(), format!("a\\n{}...", "x".repeat(62)));

@@ -5,9 +5,9 @@ use std::time::Duration;
 use apportion::{
     clock::Moment,
     worker::{
-        failure::Failure,
-        lifecycle::{Lifecycle, State, Transition},
-        message::{Notify, NotifyReply, Request, Response, TaskResult, TaskVersion, WireResponse},
+        Event, Failure, Request, RequestState, TaskResult,
+        lifecycle::{Lifecycle, Transition},
+        message::{Notify, NotifyReply, Response, TaskVersion, WireResponse},
         validate::{self, FormatError},
     },
 };
@@ -119,8 +119,9 @@ fn requests() -> impl Strategy<Value = Request> {
 fn responses() -> impl Strategy<Value = Response> {
     prop_oneof![
         Just(Response::Running),
-        (0.0..1.0).prop_map(Response::progress),
-        (".{0,8}", objects()).prop_map(|(event_type, details)| Response::Event { event_type, details }),
+        (0.0..1.0).prop_map(|fraction| Response::Event(Event::progress(fraction))),
+        (".{0,8}", objects())
+            .prop_map(|(event_type, details)| Response::Event(Event::new(event_type, details).unwrap())),
         own_values().prop_map(Response::Success),
         failures().prop_map(Response::Failure),
     ]
@@ -136,7 +137,7 @@ fn read_all(json: &[u8]) {
         (Failure::from_json(json).map(drop), validate::failure),
     ];
     if let Ok(response) = WireResponse::from_json(json) {
-        let _ = response.meaning();
+        let _ = response.decode();
     }
     let Ok(value) = serde_json::from_slice(json) else { return };
     for (read, validator) in results {
@@ -207,13 +208,13 @@ proptest! {
     #[test]
     fn a_request_that_was_built_is_valid_and_comes_back(request in requests()) {
         prop_assert_eq!(validate::request(&json!(request)), Ok(()));
-        prop_assert_eq!(Request::from_json(&request.to_json()), Ok(request));
+        prop_assert_eq!(Request::from_json(&request.to_json().unwrap()), Ok(request));
     }
 
     #[test]
     fn a_response_that_was_built_is_valid_and_comes_back(response in responses()) {
         prop_assert_eq!(validate::response(&json!(response)), Ok(()));
-        prop_assert_eq!(WireResponse::from_json(&response.to_json()).map(WireResponse::meaning), Ok(Ok(response)));
+        prop_assert_eq!(WireResponse::from_json(&response.to_json()).map(WireResponse::decode), Ok(Ok(response)));
     }
 
     #[test]
@@ -229,8 +230,8 @@ proptest! {
     }
 
     #[test]
-    fn a_life_follows_the_table_and_its_clock_runs_until_somebody_starts(
-        steps in collection::vec((sample::select(&State::ALL[..]), 0..40u64), 0..8),
+    fn a_life_follows_the_table_and_its_time_counts_until_a_worker_starts(
+        steps in collection::vec((sample::select(&RequestState::ALL[..]), 0..40u64), 0..8),
         timeout in option::of(0..100u64),
     ) {
         let born = Moment::from_origin(Duration::from_secs(1000));

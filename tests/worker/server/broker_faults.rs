@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-use apportion::worker::{Worker, failure::Failure, local::LocalBroker, transport::TransportError};
+use apportion::worker::{Failure, LocalBroker, Worker, transport::TransportError};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -18,7 +18,7 @@ async fn echo(faults: Faults) -> (Faulty, Worker, Peer) {
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, faults);
     let echo = async |_, _| Ok::<_, Failure>(1);
-    let worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).start().await.unwrap();
+    let worker = Worker::builder(faulty.clone()).topic("w").task("echo", echo).await.unwrap();
     (faulty, worker, Peer::new(&broker, "executor").await)
 }
 
@@ -32,12 +32,12 @@ async fn a_request_whose_start_cannot_be_reported_is_not_run() {
         counter.fetch_add(1, SeqCst);
         async { Ok::<_, Failure>(()) }
     };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     faulty.refuse("executor", 3, TransportError::Unavailable { reason: "told to".into() });
     peer.request("w", "1", &execute("count")).await;
     assert!(peer.hears_nothing_for(LONG).await);
-    assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.held("w")), (0, 3, 0));
+    assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.message_count("w")), (0, 3, 0));
     peer.request("w", "2", &execute("count")).await;
     assert_eq!(peer.next_state("2").await, "RUNNING");
     assert_eq!(peer.next_state("2").await, "SUCCESS");
@@ -62,7 +62,7 @@ async fn a_result_is_sent_again_until_the_broker_is_back() {
         sleep(SECOND).await;
         Ok::<_, Failure>(7)
     };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("nap")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -78,7 +78,7 @@ async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
         sleep(SECOND).await;
         Ok::<_, Failure>("large")
     };
-    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).start().await.unwrap();
+    let _worker = Worker::builder(faulty.clone()).topic("w").task("nap", nap).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("nap")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");

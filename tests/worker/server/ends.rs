@@ -1,7 +1,7 @@
 //! How a worker ends, and what becomes of what it runs.
 
 use apportion::worker::{
-    local::LocalBroker,
+    LocalBroker,
     transport::{Message, Transport},
 };
 use serde_json::json;

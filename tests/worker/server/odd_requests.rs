@@ -1,23 +1,14 @@
 //! Requests and results that end TaskFlow's worker, or leave its caller without an answer. Here they do no harm.
 
-use apportion::worker::{
-    Executor, RequestError, Worker,
-    failure::Failure,
-    local::LocalBroker,
-    message::{Request, TaskResult},
-};
+use apportion::worker::{Executor, Failure, LocalBroker, Request, RequestError, TaskResult, Worker};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::peer::{LONG, Peer, execute, failure, success};
 
 async fn worker(broker: &LocalBroker) -> (Worker, Peer) {
-    let worker = Worker::builder(broker.clone())
-        .topic("w")
-        .task("t", async |_, _| Ok::<_, Failure>(1))
-        .start()
-        .await
-        .unwrap();
+    let worker =
+        Worker::builder(broker.clone()).topic("w").task("t", async |_, _| Ok::<_, Failure>(1)).await.unwrap();
     (worker, Peer::new(broker, "executor").await)
 }
 
@@ -57,8 +48,8 @@ async fn a_failure_with_an_extra_key_is_read_and_the_caller_gets_an_answer() {
 async fn a_result_that_cannot_be_json_is_a_failure_and_not_silence() {
     let broker = LocalBroker::new();
     let odd = async |_, _| Ok::<_, Failure>(std::collections::BTreeMap::from([([1, 2], 3)]));
-    let _worker = Worker::builder(broker.clone()).topic("w").task("odd", odd).start().await.unwrap();
-    let executor = Executor::builder(broker).topics(["w"]).start().await.unwrap();
+    let _worker = Worker::builder(broker.clone()).topic("w").task("odd", odd).await.unwrap();
+    let executor = Executor::builder(broker).topics(["w"]).await.unwrap();
     let outcome = timeout(LONG, executor.submit(Request::execute("odd"))).await.expect("it hangs");
     let Err(RequestError::Failed(failure)) = outcome else { panic!("{outcome:?}") };
     assert_eq!(failure.exception_str(), "key must be a string");
@@ -70,7 +61,7 @@ async fn a_revert_without_failures_reverts() {
     let revert = async |_, _, undo: apportion::worker::Undo| Ok::<_, Failure>(undo.failures.len());
     let execute = async |_, _| Ok::<_, Failure>(());
     let worker = Worker::builder(broker.clone()).topic("w").revertible_task("t", execute, revert);
-    let _worker = worker.start().await.unwrap();
+    let _worker = worker.await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
     // As TaskFlow's executor sends it.
     let mut request = crate::peer::execute("t");
@@ -79,7 +70,7 @@ async fn a_revert_without_failures_reverts() {
     peer.request("w", "1", &request).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
     assert_eq!(peer.next_response().await.1, success(0));
-    let executor = Executor::builder(broker).topics(["w"]).start().await.unwrap();
+    let executor = Executor::builder(broker).topics(["w"]).await.unwrap();
     let revert = Request::revert("t", TaskResult::Success(Value::Null));
     assert_eq!(executor.submit(revert).await, Ok(0.into()));
 }

@@ -1,24 +1,22 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Failure`], what went wrong in a task, told so that the other side can read it in its own language.
+//! [`Failure`]: what went wrong in a task, in a form that a process in another language can read.
 
 use std::{any::type_name, error::Error, fmt};
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 use serde_json::Value;
 
-use super::{
-    json,
-    validate::{self, FormatError},
-};
+use super::json;
+use crate::worker::validate::{self, FormatError};
 
 /// What went wrong in a task, with its causes.
 ///
-/// It is made of texts, so that it survives the way from one language to another. TaskFlow reads ours as its own
-/// `Failure` and we read its.
+/// It is made of texts, so that a process in another language can read it: TaskFlow reads this as its own `Failure`,
+/// and this reads that of TaskFlow. It is also an [`Error`], so that a task can fail with one.
 ///
 /// ```
-/// use apportion::worker::failure::Failure;
+/// use apportion::worker::Failure;
 ///
 /// let error = "seven".parse::<u32>().unwrap_err();
 /// let failure = Failure::of(&error);
@@ -39,15 +37,15 @@ pub struct Failure {
 
 impl Failure {
     /// The only version of the format that there is.
-    pub const VERSION: u64 = 1;
+    pub const VERSION: u64 = validate::FAILURE_VERSION;
 
     /// The type that every type of Python's exceptions is derived from, and the last name in every failure of ours.
     const ROOT: &'static str = "Exception";
 
-    /// A longer chain of causes is cut: JSON must not be nested too deeply, and a chain may have no end.
+    /// A longer chain of causes is cut: JSON must not be nested too deeply, and a chain may be endless.
     const CAUSES: usize = 16;
 
-    /// A failure of type `name` that says `message`. Without a name it is just an `Exception`.
+    /// A failure of the type `name` with this message. With an empty name its type is `Exception`.
     pub fn new(name: impl Into<String>, message: impl Into<String>) -> Self {
         let (name, message) = (name.into(), message.into());
         let own_name = Some(name).filter(|name| !name.is_empty() && name != Failure::ROOT);
@@ -60,9 +58,9 @@ impl Failure {
         }
     }
 
-    /// The failure that `error` is, with the errors it was caused by (the first 16 of them).
+    /// Describes `error`, with the errors that caused it (the first 16 of them).
     ///
-    /// The type is named where it is known; it is not where `error` is a `dyn Error`, as every cause is.
+    /// It has the name of the type of `error`, unless that is a `dyn Error`, as every cause is: then it is `Exception`.
     pub fn of<E: Error + ?Sized>(error: &E) -> Self {
         let name = type_name::<E>();
         let name = if name.starts_with("dyn ") { "" } else { name };
@@ -98,7 +96,7 @@ impl Failure {
         self
     }
 
-    /// What the error says of itself.
+    /// The message of the error.
     pub fn exception_str(&self) -> &str {
         &self.exception_str
     }
@@ -119,22 +117,23 @@ impl Failure {
         &self.exc_args
     }
 
-    /// What caused it. The first is the direct cause; TaskFlow repeats that one's own causes after it.
+    /// What caused it. The first is the direct cause. In a failure from TaskFlow the causes of the first come after it
+    /// once more.
     pub fn causes(&self) -> &[Failure] {
         &self.causes
     }
 
-    /// The body of a message.
+    /// The failure as JSON.
     pub fn to_json(&self) -> Vec<u8> {
         json::write(self)
     }
 
-    /// Reads a failure.
+    /// Reads a failure from JSON.
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where TaskFlow would refuse it, or could not read it because its version is not
-    /// [`VERSION`](Failure::VERSION).
+    /// [`FormatError`] where TaskFlow would refuse it, and where its version is not [`VERSION`](Failure::VERSION), which
+    /// TaskFlow could not read.
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
     }
@@ -182,7 +181,7 @@ impl TryFrom<Value> for Failure {
     }
 }
 
-/// What was said by an error of any type. A [`Failure`] in the box is taken out as it is.
+/// As [`Failure::of`]; a [`Failure`] in the box stays what it is.
 impl From<Box<dyn Error + Send + Sync>> for Failure {
     fn from(error: Box<dyn Error + Send + Sync>) -> Self {
         match error.downcast::<Failure>() {

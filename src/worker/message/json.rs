@@ -1,16 +1,16 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Bytes to JSON values and back, with the liberties that Python takes.
+//! Reads and writes JSON, with what Python writes beyond JSON.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::validate::FormatError;
+use crate::worker::validate::FormatError;
 
 /// How many lists and objects may be within each other in a message: more are refused when it is read.
 pub(super) const LEVELS: usize = 127;
 
-/// Reads JSON, or what Python writes instead: see [`super::validate`].
+/// Reads JSON, and what Python writes instead of it: see [`crate::worker::validate`].
 pub(super) fn read(bytes: &[u8]) -> Result<Value, FormatError> {
     let value = serde_json::from_slice(bytes);
     match value.or_else(|error| repair(bytes).map_or(Err(error), |bytes| serde_json::from_slice(&bytes))) {
@@ -45,7 +45,7 @@ pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// `bytes` with the liberties of Python replaced by what JSON has for them; `None` if there are none in it.
+/// `bytes` with what only Python writes replaced by JSON; `None` if there is nothing to replace.
 fn repair(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut repaired = Vec::with_capacity(bytes.len());
     let (mut rest, mut in_text) = (bytes, false);

@@ -1,0 +1,244 @@
+//! [`Broker`]: one connection to the broker, which is opened again when it broke, and what is done with it.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{FieldTable, ShortString},
+    uri::AMQPUri,
+};
+use tokio::sync::Mutex;
+use tracing::debug;
+
+use super::{
+    error::{NOT_FOUND, failed, protocol_error, short},
+    url::Address,
+};
+use crate::{
+    clock::{BootClock, Clock, Moment},
+    future::BoxFuture,
+    task::Tasks,
+    worker::transport::{Message, TransportError},
+};
+
+/// How long a call waits for the broker.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one attempt to connect is waited for, by all calls together. An attempt that is given up ends only when the
+/// broker answers it or its TCP connection breaks, so attempts must not pile up.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long closing waits for acknowledgements that are being sent, and for the answer of the broker.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the clones of a transport and its consumers share.
+pub(super) struct Broker {
+    pub(super) address: Address,
+    pub(super) exchange: String,
+    state: Mutex<State>,
+    /// Held while a message is handed to the client. It is fair, which keeps the messages in order.
+    publishing: Mutex<()>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Acknowledgements and cancellations of consumers. Cancelled when the transport is closed.
+    pub(super) tasks: Tasks,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Arc<Open>>,
+    /// When the call that began it is dropped, the next call goes on with it.
+    opening: Option<Opening>,
+}
+
+struct Opening {
+    since: Moment,
+    attempt: BoxFuture<'static, Result<Open, lapin::Error>>,
+}
+
+struct Open {
+    connection: Connection,
+    /// One for all messages, because a channel keeps their order. An error of the broker closes it.
+    publisher: Mutex<Option<Channel>>,
+}
+
+impl Broker {
+    /// Opens the first connection.
+    pub(super) async fn connect(address: Address, exchange: &str) -> Result<Self, TransportError> {
+        let broker = Broker {
+            address,
+            exchange: exchange.to_owned(),
+            state: Mutex::default(),
+            publishing: Mutex::default(),
+            clock: Arc::new(BootClock),
+            tasks: Tasks::new(),
+        };
+        broker.until_closed(broker.open()).await?;
+        Ok(broker)
+    }
+
+    /// Ends `work` when it takes too long or the transport is closed.
+    pub(super) async fn until_closed<T>(
+        &self,
+        work: impl Future<Output = Result<T, TransportError>>,
+    ) -> Result<T, TransportError> {
+        let closed = self.tasks.cancelled();
+        tokio::select! {
+            biased;
+            () = closed.cancelled() => Err(TransportError::Closed),
+            done = tokio::time::timeout(TIMEOUT, work) => done.unwrap_or_else(|_| {
+                Err(TransportError::Unavailable { reason: format!("no answer within {TIMEOUT:?}") })
+            }),
+        }
+    }
+
+    /// The connection, a new one if the last broke.
+    async fn open(&self) -> Result<Arc<Open>, TransportError> {
+        let mut state = self.state.lock().await;
+        if let Some(open) = state.open.as_ref().filter(|open| open.connection.status().connected()) {
+            return Ok(open.clone());
+        }
+        state.open = None;
+        let now = self.clock.now();
+        if state.opening.as_ref().is_some_and(|opening| now.saturating_since(opening.since) > ATTEMPT_TIMEOUT)
+        {
+            state.opening = None;
+        }
+        let opening = state.opening.get_or_insert_with(|| {
+            debug!(broker = ?self.address, "connecting");
+            Opening { since: now, attempt: Box::pin(Open::new(self.address.uri())) }
+        });
+        let opened = opening.attempt.as_mut().await;
+        state.opening = None;
+        let open = Arc::new(opened.map_err(failed)?);
+        state.open = Some(open.clone());
+        Ok(open)
+    }
+
+    pub(super) async fn publish(&self, topic: &str, message: Message) -> Result<(), TransportError> {
+        let Message { kind, reply_to, correlation_id, sender, body } = message;
+        let mut properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_content_encoding("utf-8".into())
+            .with_headers(FieldTable::default())
+            .with_delivery_mode(2)
+            .with_priority(0);
+        if let Some(kind) = kind {
+            properties = properties.with_type(short("the message type", kind)?);
+        }
+        if let Some(reply_to) = reply_to {
+            properties = properties.with_reply_to(short("the topic for answers", reply_to)?);
+        }
+        if let Some(correlation_id) = correlation_id {
+            properties = properties.with_correlation_id(short("the correlation id", correlation_id)?);
+        }
+        if let Some(sender) = sender {
+            properties = properties.with_app_id(short("the name of the sender", sender)?);
+        }
+        let topic = short("the topic", topic)?;
+        let publishing = self.publishing.lock().await;
+        let channel = self.open().await?.publisher().await?;
+        // The broker deletes the exchange with its last queue, and a message to a missing one closes the channel.
+        self.declare(&channel, true).await?;
+        let exchange = self.exchange.as_str().into();
+        let sent = channel.basic_publish(exchange, topic, BasicPublishOptions::default(), &body, properties);
+        let mut sent = pin!(sent);
+        // The client takes it with the first poll. Its answers are waited for at the same time as others.
+        let handed_over = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await;
+        drop(publishing);
+        let sent = match handed_over {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => sent.await,
+        };
+        match sent.map_err(failed)?.await.map_err(failed)? {
+            Confirmation::Ack(_) | Confirmation::NotRequested => Ok(()),
+            Confirmation::Nack(_) => {
+                Err(TransportError::Unavailable { reason: "it did not confirm the message".into() })
+            }
+        }
+    }
+
+    async fn declare(&self, channel: &Channel, nowait: bool) -> Result<(), TransportError> {
+        let options = ExchangeDeclareOptions { auto_delete: true, nowait, ..Default::default() };
+        let exchange = self.exchange.as_str().into();
+        channel
+            .exchange_declare(exchange, ExchangeKind::Direct, options, FieldTable::default())
+            .await
+            .map_err(failed)
+    }
+
+    pub(super) async fn consume(
+        &self,
+        topic: &str,
+        prefetch: u16,
+    ) -> Result<(Channel, lapin::Consumer), TransportError> {
+        let queue = self.queue(topic)?;
+        let none = FieldTable::default;
+        let channel = self.open().await?.connection.create_channel().await.map_err(failed)?;
+        channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await.map_err(failed)?;
+        self.declare(&channel, false).await?;
+        let options = QueueDeclareOptions { auto_delete: true, ..Default::default() };
+        channel.queue_declare(queue.clone(), options, none()).await.map_err(failed)?;
+        let exchange = self.exchange.as_str().into();
+        let bind =
+            channel.queue_bind(queue.clone(), exchange, topic.into(), QueueBindOptions::default(), none());
+        bind.await.map_err(failed)?;
+        let consume = channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), none());
+        let consumer = consume.await.map_err(failed)?;
+        Ok((channel, consumer))
+    }
+
+    pub(super) async fn is_consumed(&self, topic: &str) -> Result<bool, TransportError> {
+        let queue = self.queue(topic)?;
+        // A channel of its own, because asking for a queue that is not there closes it.
+        let channel = self.open().await?.connection.create_channel().await.map_err(failed)?;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        match channel.queue_declare(queue, options, FieldTable::default()).await {
+            // TaskFlow's engines make the queue of a worker, too, so a queue alone is no sign of a worker.
+            Ok(queue) => Ok(queue.consumer_count() > 0),
+            Err(error) if protocol_error(&error) == Some(NOT_FOUND) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn queue(&self, topic: &str) -> Result<ShortString, TransportError> {
+        short("the name of the queue", format!("{}_{topic}", self.exchange))
+    }
+
+    pub(super) async fn close(&self) {
+        self.tasks.shutdown(CLOSE_TIMEOUT).await;
+        let mut state = self.state.lock().await;
+        state.opening = None;
+        if let Some(open) = state.open.take() {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, open.connection.close(200, "OK".into())).await;
+        }
+    }
+}
+
+impl Open {
+    async fn new(uri: AMQPUri) -> Result<Open, lapin::Error> {
+        let properties = ConnectionProperties::default().with_connection_name("apportion".into());
+        let connection = Connection::connect_uri(uri, properties).await?;
+        Ok(Open { connection, publisher: Mutex::default() })
+    }
+
+    /// The channel for sending.
+    async fn publisher(&self) -> Result<Channel, TransportError> {
+        let mut publisher = self.publisher.lock().await;
+        if let Some(channel) = publisher.as_ref().filter(|channel| channel.status().connected()) {
+            return Ok(channel.clone());
+        }
+        let channel = self.connection.create_channel().await.map_err(failed)?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(failed)?;
+        Ok(publisher.insert(channel).clone())
+    }
+}

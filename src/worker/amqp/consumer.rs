@@ -1,0 +1,150 @@
+//! [`Subscription`]: the messages of one topic, and their acknowledgements.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::Stream;
+use lapin::{
+    Acker as LapinAcker, Channel,
+    message::Delivery,
+    options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions},
+    types::ShortString,
+};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use super::{connection::Broker, error::failed};
+use crate::{
+    future::BoxFuture,
+    worker::transport::{Acker, Acknowledgement, Incoming, Message, TransportError},
+};
+
+/// A consumer on a channel of its own.
+pub(super) struct Subscription {
+    consumer: lapin::Consumer,
+    line: Arc<Line>,
+    ended: bool,
+}
+
+/// What a consumer and its unacknowledged messages share.
+struct Line {
+    /// Closed with its last handle. An acknowledgement would come too late then.
+    channel: Channel,
+    broker: Arc<Broker>,
+}
+
+impl Subscription {
+    pub(super) fn new(broker: Arc<Broker>, channel: Channel, consumer: lapin::Consumer) -> Self {
+        Subscription { consumer, line: Arc::new(Line { channel, broker }), ended: false }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Incoming;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = match ready!(Pin::new(&mut self.consumer).poll_next(cx)) {
+            Some(Ok(Delivery { properties, data, acker, .. })) => {
+                let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
+                let message = Message {
+                    kind: text(properties.kind()),
+                    reply_to: text(properties.reply_to()),
+                    correlation_id: text(properties.correlation_id()),
+                    sender: text(properties.app_id()),
+                    body: data,
+                };
+                let unacknowledged = Unacknowledged { acker, line: self.line.clone() };
+                Some(Incoming::new(message, Delivered(Some(unacknowledged))))
+            }
+            Some(Err(error)) => {
+                debug!(queue = %self.consumer.queue(), %error, "the consumer ended");
+                None
+            }
+            None => {
+                debug!(queue = %self.consumer.queue(), "the consumer was cancelled");
+                None
+            }
+        };
+        self.ended = next.is_none();
+        Poll::Ready(next)
+    }
+}
+
+/// Gives back the messages that were not yielded. Until then the broker reserves them for this consumer.
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if self.ended || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let (mut consumer, line) = (self.consumer.clone(), self.line.clone());
+        let spawner = line.clone();
+        spawner.broker.tasks.spawn("cancel", async move {
+            // An error means that the channel is gone, and so are the messages.
+            let _ = line.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+            while let Some(Ok(delivery)) = poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx)).await {
+                let _ = delivery.acker.nack(requeue()).await;
+            }
+        });
+    }
+}
+
+/// `None` once it is acknowledged.
+struct Delivered(Option<Unacknowledged>);
+
+struct Unacknowledged {
+    acker: LapinAcker,
+    line: Arc<Line>,
+}
+
+impl Unacknowledged {
+    /// In a task, so that it happens also if the caller does not wait for it.
+    fn acknowledge(self, how: Acknowledgement) -> oneshot::Receiver<Result<(), TransportError>> {
+        let Unacknowledged { acker, line } = self;
+        let (done, answer) = oneshot::channel();
+        let spawner = line.clone();
+        spawner.broker.tasks.spawn("acknowledge", async move {
+            let sent = match how {
+                Acknowledgement::Ack => acker.ack(BasicAckOptions::default()).await,
+                Acknowledgement::Reject => acker.reject(BasicRejectOptions::default()).await,
+                Acknowledgement::Requeue => acker.nack(requeue()).await,
+            };
+            drop(line);
+            let gone = || TransportError::Unavailable { reason: "the connection is gone".into() };
+            let _ = done.send(sent.map_err(failed).and_then(|sent| sent.then_some(()).ok_or_else(gone)));
+        });
+        answer
+    }
+}
+
+fn requeue() -> BasicNackOptions {
+    BasicNackOptions { requeue: true, ..Default::default() }
+}
+
+impl Acker for Delivered {
+    fn acknowledge(
+        mut self: Box<Self>,
+        how: Acknowledgement,
+    ) -> BoxFuture<'static, Result<(), TransportError>> {
+        let unacknowledged = self.0.take().expect("only this takes it, and takes the acker with it");
+        let answer = unacknowledged.acknowledge(how);
+        Box::pin(async { answer.await.unwrap_or(Err(TransportError::Closed)) })
+    }
+}
+
+impl Drop for Delivered {
+    fn drop(&mut self) {
+        // Without a runtime the connection ends, too, and the broker takes back the message.
+        if let Some(unacknowledged) = self.0.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            drop(unacknowledged.acknowledge(Acknowledgement::Requeue));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What the handles of an executor and its driver tell each other: [`Command`] and [`Status`].
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::worker::{
+    engine::{Ended, New},
+    message::event::Event,
+    state::RequestState,
+    transport::TransportError,
+};
+
+/// The topics of the workers that have answered lately, each with the tasks that it can run.
+pub type Workers = BTreeMap<String, Vec<String>>;
+
+/// How many events are kept for late readers.
+const KEPT: usize = 64;
+
+/// What handles ask of the driver, and what its own tasks report to it.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit {
+        id: String,
+        new: New,
+        ended: oneshot::Sender<Ended>,
+        status: watch::Sender<Status>,
+    },
+    Forget {
+        id: String,
+    },
+    NotSent {
+        id: String,
+        error: TransportError,
+    },
+    /// Whether the topic has a consumer; `None` if that could not be found out.
+    Checked {
+        topic: Arc<str>,
+        is_consumed: Option<bool>,
+    },
+}
+
+/// Where a request stands, and what happened on the way.
+#[derive(Debug)]
+pub(super) struct Status {
+    pub(super) state: RequestState,
+    /// The topic of the worker that it was sent to.
+    pub(super) topic: Option<Arc<str>>,
+    events: VecDeque<Event>,
+    /// How many events came before the first of these.
+    dropped: u64,
+}
+
+impl Status {
+    pub(super) fn new() -> Self {
+        Status { state: RequestState::Waiting, topic: None, events: VecDeque::new(), dropped: 0 }
+    }
+
+    pub(super) fn add(&mut self, event: Event) {
+        if self.events.len() == KEPT {
+            self.events.pop_front();
+            self.dropped += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    /// The first event that is kept from number `next` on, and its number.
+    pub(super) fn event(&self, next: u64) -> Option<(u64, &Event)> {
+        let number = next.max(self.dropped);
+        let index = usize::try_from(number - self.dropped).ok()?;
+        Some((number, self.events.get(index)?))
+    }
+}
