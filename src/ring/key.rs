@@ -79,15 +79,6 @@ impl KeyBuffer {
         }
     }
 
-    /// Copies the bytes of a key that will not live on.
-    #[inline]
-    pub(super) fn copy<K: RingKey>(&mut self, key: &K) -> &[u8] {
-        let mut buffer = KeyBuffer::new();
-        self.bytes.clear();
-        self.bytes.extend_from_slice(key.ring_key_with(&mut buffer));
-        &self.bytes
-    }
-
     /// Writes text that fits.
     #[inline]
     fn write(&mut self, text: fmt::Arguments<'_>) -> &[u8] {
