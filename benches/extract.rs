@@ -29,6 +29,7 @@ fn main() {
     );
     let names = || (0..1_000_000).map(|number| format!("alarm-{number}")).collect();
     subset(&mut criterion, "subset of 1 000 000 names like alarm-17, 10 members", names, 10);
+    numbers(&mut criterion);
     #[cfg(feature = "rayon")]
     for (title, count) in [
         ("all threads, 30 000 uuids", 30_000),
@@ -66,10 +67,27 @@ fn subset(criterion: &mut Criterion, title: &str, keys: impl Fn() -> Vec<String>
         .way("ours, one key at a time", || {
             keys.iter().filter(|key| ours.is_owner("agent-3", *key)).collect::<Vec<_>>().len() as u64
         })
-        .way("straightforward", || {
+        .baseline("straightforward", || {
             keys.iter().filter(|key| baseline.owner(key) == 3).collect::<Vec<_>>().len() as u64
         })
         .other("merely reading the keys", || keys.iter().map(|key| read(key.as_bytes())).sum())
+        .measure(criterion);
+}
+
+/// Keys that have to be written first.
+fn numbers(criterion: &mut Criterion) {
+    let (keys, ids) = ((0..1_000_000).collect::<Vec<u64>>(), members(10));
+    let rings: Vec<_> = Kernel::all().into_iter().map(|kernel| (kernel, ring(&ids, kernel))).collect();
+    let baseline = straightforward::Ring::new(&ids);
+    let mut comparison = Comparison::new("subset of 1 000 000 numbers, 10 members", keys.len());
+    for (kernel, ring) in &rings {
+        comparison =
+            comparison.way(format!("ours, {kernel:?}"), || ring.extract("agent-3", &keys).len() as u64);
+    }
+    comparison
+        .baseline("straightforward", || {
+            keys.iter().filter(|key| baseline.owner(&key.to_string()) == 3).collect::<Vec<_>>().len() as u64
+        })
         .measure(criterion);
 }
 

@@ -105,6 +105,9 @@ impl Group {
 
     /// Returns those of `items` whose key belongs to this member now, in the order given.
     ///
+    /// The key may be a number, a clone, or borrowed from items that are passed by reference, as in
+    /// `extract_my_subset_by(&alarms, |alarm| &alarm.id)`. It cannot be borrowed from items that are handed over.
+    ///
     /// # Errors
     ///
     /// As [`Group::extract_my_subset`].

@@ -40,7 +40,7 @@ fn build(criterion: &mut Criterion, count: usize) {
         comparison = comparison.way(format!("ours, {kernel:?}"), move || ring(ids, kernel).points() as u64);
     }
     comparison = comparison
-        .way("straightforward", || straightforward::Ring::new(&ids).points() as u64)
+        .baseline("straightforward", || straightforward::Ring::new(&ids).points() as u64)
         .other("hashring", || hashring(count).len() as u64);
     if count <= 100 {
         comparison = comparison.other("consistent_hash_ring", || consistent_hash_ring(&ids).len() as u64);
@@ -77,8 +77,8 @@ fn batch(criterion: &mut Criterion, count: usize) {
         let owners = || ring.each_owner(&keys).map(|(_, owner)| owner.map_or(0, str::len) as u64).sum();
         comparison = comparison.way(format!("ours, {kernel:?}"), owners);
     }
-    comparison =
-        comparison.way("straightforward", || keys.iter().map(|key| lens[theirs.owner(key) as usize]).sum());
+    comparison = comparison
+        .baseline("straightforward", || keys.iter().map(|key| lens[theirs.owner(key) as usize]).sum());
     Peers::new(&ids).add(comparison, &keys).measure(criterion);
 }
 

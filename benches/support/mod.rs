@@ -45,6 +45,8 @@ pub(crate) struct Comparison<'a> {
     rounds: usize,
     clock: Time,
     ways: Vec<Way<'a>>,
+    /// The number of the way that one would write at first.
+    baseline: Option<usize>,
 }
 
 struct Way<'a> {
@@ -56,7 +58,7 @@ struct Way<'a> {
 
 impl<'a> Comparison<'a> {
     pub(crate) fn new(title: &'a str, units: usize) -> Self {
-        Comparison { title, units, rounds: 15, clock: Time::Cpu, ways: Vec::new() }
+        Comparison { title, units, rounds: 15, clock: Time::Cpu, ways: Vec::new(), baseline: None }
     }
 
     pub(crate) fn rounds(mut self, rounds: usize) -> Self {
@@ -73,6 +75,12 @@ impl<'a> Comparison<'a> {
     pub(crate) fn way(mut self, name: impl Into<String>, run: impl FnMut() -> Check + 'a) -> Self {
         self.ways.push(Way { name: name.into(), is_same: true, run: Box::new(run) });
         self
+    }
+
+    /// The one that one would write at first: the table says of all how many times as fast they are.
+    pub(crate) fn baseline(mut self, name: impl Into<String>, run: impl FnMut() -> Check + 'a) -> Self {
+        self.baseline = Some(self.ways.len());
+        self.way(name, run)
     }
 
     /// One with another mapping or another task: a peer, or the floor.
@@ -113,15 +121,18 @@ impl<'a> Comparison<'a> {
             rounds.push(ways.map(|(way, &times)| clock.time_of(times, &mut way.run)).collect());
         }
         println!("\n{} ({} rounds, {:?} time)", self.title, self.rounds, self.clock);
-        println!("{:44} {:>12}   to ours: min, median, max", "", "ns a unit");
+        let gain =
+            self.baseline.map_or(String::new(), |baseline| format!("   {} / it", self.ways[baseline].name));
+        println!("{:44} {:>12}   to ours: min, median, max{gain}", "", "ns a unit");
         for (place, way) in self.ways.iter().enumerate() {
-            let times = sorted(rounds.iter().map(|round| round[place] / self.units as f64));
+            let median = |values: Vec<f64>| values[values.len() / 2];
+            let time = median(sorted(rounds.iter().map(|round| round[place] / self.units as f64)));
             let ratios = sorted(rounds.iter().map(|round| round[place] / round[0]));
-            let (last, middle) = (ratios.len() - 1, ratios.len() / 2);
-            println!(
-                "{:44} {:12.2}   {:8.2} {:8.2} {:8.2}",
-                way.name, times[middle], ratios[0], ratios[middle], ratios[last]
-            );
+            let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+            let gain = self.baseline.map_or(String::new(), |baseline| {
+                format!("{:12.2}", median(sorted(rounds.iter().map(|round| round[baseline] / round[place]))))
+            });
+            println!("{:44} {time:12.2}   {least:8.2} {:8.2} {most:8.2}{gain}", way.name, median(ratios));
         }
     }
 }

@@ -11,9 +11,10 @@ use super::{
     ranges::RangeIndex,
 };
 
-/// Where the key of an item comes from.
+/// Where the keys of items come from.
 pub(crate) trait KeyOf<T> {
-    fn key<'a>(&self, item: &'a T, buffer: &'a mut KeyBuffer) -> &'a [u8];
+    /// The positions of up to a block of `items`, with no meaning after them.
+    fn positions(&self, items: &[T], hasher: &mut Hasher) -> [u32; BLOCK];
 }
 
 /// Each item is its own key.
@@ -22,8 +23,8 @@ pub(crate) struct Itself;
 
 impl<T: RingKey> KeyOf<T> for Itself {
     #[inline]
-    fn key<'a>(&self, item: &'a T, buffer: &'a mut KeyBuffer) -> &'a [u8] {
-        item.ring_key_with(buffer)
+    fn positions(&self, items: &[T], hasher: &mut Hasher) -> [u32; BLOCK] {
+        hasher.positions(items)
     }
 }
 
@@ -33,64 +34,78 @@ pub(crate) struct By<F>(pub(crate) F);
 
 impl<T, K: RingKey, F: Fn(&T) -> K> KeyOf<T> for By<F> {
     #[inline]
-    fn key<'a>(&self, item: &'a T, buffer: &'a mut KeyBuffer) -> &'a [u8] {
-        buffer.copy(&(self.0)(item))
+    fn positions(&self, items: &[T], hasher: &mut Hasher) -> [u32; BLOCK] {
+        let keys: [Option<K>; BLOCK] = array::from_fn(|lane| items.get(lane).map(&self.0));
+        hasher.positions(keys.iter().flatten())
     }
 }
 
-/// How many items are hashed before any is looked at: which of them are wanted is hard to guess for a processor,
-/// and after each wrong guess it would wait for the next keys to come from memory.
-const BATCH: usize = 8 * BLOCK;
-
-/// A batch of items with the positions of their keys.
-struct Batch<T> {
+/// Hashes keys, a block at a time.
+pub(crate) struct Hasher {
     kernel: Kernel,
     buffers: [KeyBuffer; BLOCK],
-    items: Vec<T>,
-    positions: Vec<u32>,
 }
 
-impl<T> Batch<T> {
+impl Hasher {
     /// Up to so many keys take less time one by one.
     const FEW: usize = 4;
 
-    fn new(kernel: Kernel) -> Batch<T> {
-        let buffers = array::from_fn(|_| KeyBuffer::new());
-        Batch { kernel, buffers, items: Vec::new(), positions: Vec::new() }
+    fn new(kernel: Kernel) -> Hasher {
+        Hasher { kernel, buffers: array::from_fn(|_| KeyBuffer::new()) }
     }
 
-    /// Replaces the positions by those of the items.
-    fn hash(&mut self, key: &impl KeyOf<T>) {
-        self.positions.clear();
-        for items in self.items.chunks(BLOCK) {
-            if items.len() <= Self::FEW {
-                let buffer = &mut self.buffers[0];
-                self.positions.extend(items.iter().map(|item| kernel::position(key.key(item, buffer))));
-                return;
-            }
-            let mut keys: [&[u8]; BLOCK] = [&[]; BLOCK];
-            for ((place, item), buffer) in keys.iter_mut().zip(items).zip(&mut self.buffers) {
-                *place = key.key(item, buffer);
-            }
-            // The last one again and again, so that the kernel may still take its shortest way.
-            let last = keys[items.len() - 1];
-            keys[items.len()..].fill(last);
-            self.positions.extend_from_slice(&self.kernel.positions(&keys)[..items.len()]);
+    /// The positions of up to a block of keys, with no meaning after them.
+    #[inline]
+    fn positions<'a, K: RingKey + 'a>(&mut self, keys: impl IntoIterator<Item = &'a K>) -> [u32; BLOCK] {
+        let mut texts: [&[u8]; BLOCK] = [&[]; BLOCK];
+        let mut len = 0;
+        for (key, buffer) in keys.into_iter().zip(&mut self.buffers) {
+            texts[len] = key.ring_key_with(buffer);
+            len += 1;
         }
+        if len <= Self::FEW {
+            let mut positions = [0; BLOCK];
+            for (position, text) in positions.iter_mut().zip(&texts[..len]) {
+                *position = kernel::position(text);
+            }
+            return positions;
+        }
+        // The last one again and again, so that the kernel may still take its shortest way.
+        let last = texts[len - 1];
+        texts[len..].fill(last);
+        self.kernel.positions(&texts)
     }
 }
+
+/// How many items are hashed before the first is handed out: what the caller does with each is hard to guess for a
+/// processor, and after each wrong guess it would wait for the next keys to come from memory.
+const BATCH: usize = 8 * BLOCK;
 
 /// Items with the positions of their keys. Reads up to a batch of items ahead.
 pub(super) struct Positioned<I: Iterator, K> {
     items: I,
     key: K,
+    hasher: Hasher,
     /// In reverse order.
-    batch: Batch<I::Item>,
+    ahead: Vec<I::Item>,
+    /// Those of the items ahead, and of some that are gone.
+    positions: Vec<u32>,
 }
 
 impl<I: Iterator, K: KeyOf<I::Item>> Positioned<I, K> {
     pub(super) fn new(kernel: Kernel, items: I, key: K) -> Self {
-        Positioned { items, key, batch: Batch::new(kernel) }
+        Positioned { items, key, hasher: Hasher::new(kernel), ahead: Vec::new(), positions: Vec::new() }
+    }
+
+    fn read_ahead(&mut self) {
+        self.ahead.extend(self.items.by_ref().take(BATCH));
+        self.positions.clear();
+        for block in self.ahead.chunks(BLOCK) {
+            self.positions.extend_from_slice(&self.key.positions(block, &mut self.hasher)[..block.len()]);
+        }
+        // Not before: a processor expects memory to be read forwards.
+        self.ahead.reverse();
+        self.positions.reverse();
     }
 }
 
@@ -99,18 +114,16 @@ impl<I: Iterator, K: KeyOf<I::Item>> Iterator for Positioned<I, K> {
 
     #[inline]
     fn next(&mut self) -> Option<(I::Item, u32)> {
-        if self.batch.items.is_empty() {
-            self.batch.items.extend(self.items.by_ref().take(BATCH));
-            self.batch.items.reverse();
-            self.batch.hash(&self.key);
+        if self.ahead.is_empty() {
+            self.read_ahead();
         }
-        let item = self.batch.items.pop()?;
-        Some((item, self.batch.positions[self.batch.items.len()]))
+        let item = self.ahead.pop()?;
+        Some((item, self.positions[self.ahead.len()]))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let (least, most) = self.items.size_hint();
-        let ahead = self.batch.items.len();
+        let ahead = self.ahead.len();
         (least.saturating_add(ahead), most.and_then(|most| most.checked_add(ahead)))
     }
 }
@@ -135,18 +148,20 @@ impl Subset {
         key: &impl KeyOf<T>,
         found: &mut Vec<T>,
     ) -> bool {
-        let mut batch = Batch::new(self.kernel);
+        let mut hasher = Hasher::new(self.kernel);
         let mut left = at_most;
         while left > 0 {
-            let asked = BATCH.min(left);
-            batch.items.extend(items.by_ref().take(asked));
-            batch.hash(key);
-            let len = batch.items.len();
-            for (item, position) in batch.items.drain(..).zip(&batch.positions) {
-                if self.wanted.contains(*position) {
-                    found.push(item);
-                }
+            let (asked, first) = (BLOCK.min(left), found.len());
+            // At once to where they will be if they are wanted: a block of their own would be one more copy.
+            found.extend(items.by_ref().take(asked));
+            let len = found.len() - first;
+            let positions = key.positions(&found[first..], &mut hasher);
+            let mut kept = first;
+            for lane in self.wanted.lanes(&positions).take_while(|lane| *lane < len) {
+                found.swap(kept, first + lane);
+                kept += 1;
             }
+            found.truncate(kept);
             if len < asked {
                 return false;
             }

@@ -96,7 +96,6 @@ impl Kernel {
     }
 
     /// The positions of 32 keys.
-    #[inline]
     pub fn positions(self, keys: &[&[u8]; BLOCK]) -> [u32; BLOCK] {
         let mut positions = [0; BLOCK];
         if keys.iter().all(|key| key.len() == UUID) {

@@ -7,7 +7,7 @@ use std::{fmt, ops::RangeInclusive};
 use super::{
     POSITIONS, RingKey,
     batch::{Itself, Positioned},
-    kernel::Kernel,
+    kernel::{BLOCK, Kernel},
     position,
 };
 
@@ -136,22 +136,36 @@ pub(crate) struct RangeIndex {
     ranges: Ranges,
     /// What is known of each of equal parts of the ring. Small, because there is no room beside the keys that
     /// stream through the fastest cache; and still most parts are without an end of a range.
-    classes: Box<[Class]>,
+    classes: Box<[Class; 1 << RangeIndex::BITS]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 enum Class {
-    Outside,
-    Inside,
-    Mixed,
+    Outside = 0,
+    Inside = 1,
+    Mixed = 2,
+}
+
+/// The places of the ones in a number, from the lowest on.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let place = self.0.trailing_zeros();
+        self.0 &= self.0.checked_sub(1)?;
+        Some(place as usize)
+    }
 }
 
 impl RangeIndex {
     const BITS: u32 = 12;
 
     fn new(ranges: Ranges) -> RangeIndex {
-        let mut classes = vec![Class::Outside; 1 << Self::BITS].into_boxed_slice();
+        let mut classes = Box::new([Class::Outside; 1 << Self::BITS]);
         let class_of = |position: u32| (position >> (32 - Self::BITS)) as usize;
         for part in &ranges.parts {
             let (first, last) = (class_of(part.first), class_of(part.last));
@@ -169,9 +183,32 @@ impl RangeIndex {
         RangeIndex { ranges, classes }
     }
 
+    /// The numbers of those `positions` that are in the ranges, in ascending order.
+    ///
+    /// Without a branch for each of them, which the processor could only guess.
+    #[inline]
+    pub(super) fn lanes(&self, positions: &[u32; BLOCK]) -> impl Iterator<Item = usize> {
+        // Two bits for each lane: its class.
+        const INSIDE: u64 = 0x5555_5555_5555_5555;
+        let mut classes = 0;
+        for (lane, position) in positions.iter().enumerate() {
+            classes |= (self.class(*position) as u64) << (2 * lane);
+        }
+        let mut inside = classes & INSIDE;
+        for bit in Bits(classes & !INSIDE) {
+            inside |= u64::from(self.ranges.contains_position(positions[bit / 2])) << (bit - 1);
+        }
+        Bits(inside).map(|bit| bit / 2)
+    }
+
+    #[inline]
+    fn class(&self, position: u32) -> Class {
+        self.classes[(position >> (32 - Self::BITS)) as usize]
+    }
+
     #[inline]
     pub(super) fn contains(&self, position: u32) -> bool {
-        match self.classes[(position >> (32 - Self::BITS)) as usize] {
+        match self.class(position) {
             Class::Outside => false,
             Class::Inside => true,
             Class::Mixed => self.ranges.contains_position(position),

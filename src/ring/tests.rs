@@ -126,3 +126,37 @@ fn a_position_belongs_to_the_next_point_and_past_the_last_to_the_first() {
     }
     assert_eq!((ring.points.locate(0), ring.points.locate(u32::MAX)), (0, 0));
 }
+
+#[test]
+fn an_index_knows_of_positions_side_by_side_what_the_ranges_say_of_each() {
+    let ring = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
+    let ranges = ring.ranges("b");
+    let index = ranges.clone().index();
+    let ends = ranges.iter().flat_map(|range| [*range.start(), *range.end()]).chain([0, u32::MAX]);
+    let around = ends.flat_map(|end| [end.wrapping_sub(1), end, end.wrapping_add(1)]);
+    let positions: Vec<u32> = around.collect();
+    for positions in positions.windows(kernel::BLOCK) {
+        let positions = positions.try_into().unwrap();
+        let mut inside = index.lanes(positions);
+        for (lane, position) in positions.iter().enumerate().filter(|(_, p)| ranges.contains_position(**p)) {
+            assert_eq!(inside.next(), Some(lane), "{position}");
+        }
+        assert_eq!(inside.next(), None);
+    }
+}
+
+#[test]
+fn a_subset_that_is_taken_in_turns_is_the_same_however_long_they_are() {
+    let ring = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
+    let items = || (0..1000).map(|number| (number, format!("alarm-{number}")));
+    let mine: Vec<_> = items().filter(|item| ring.is_owner("b", &item.1)).collect();
+    for turn in [1, 4, 5, 31, 32, 33, 100, 999, 1000, 1001] {
+        let (mut left, mut found, mut turns) = (items(), Vec::new(), 1);
+        let key = By(|item: &(u32, String)| item.1.clone());
+        while ring.subset("b").take_from(&mut left, turn, &key, &mut found) {
+            turns += 1;
+        }
+        assert_eq!(found, mine, "{turn} at a time");
+        assert_eq!(turns, 1000 / turn + 1, "{turn} at a time");
+    }
+}

@@ -28,6 +28,7 @@ fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, row
     spawnable(group.extract_my_subset((0..10).map(|n| n.to_string())));
     spawnable(group.extract_my_subset_by(rows, |row| row.0.clone()));
     spawnable(group.extract_my_subset_by(rows.iter(), |(_, number)| *number));
+    spawnable(group.extract_my_subset_by(rows, |row| &row.0));
     spawnable(group.clone().leave());
     let (mut rebalances, shards) = (group.rebalances(), vec![String::new()]);
     spawnable(async move {

@@ -68,8 +68,8 @@ fn i(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
 /// The first, second, third and fourth words of all rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn columns(rows: &[u128; LANES]) -> [Vector; 4] {
-    let (a, b, c, d) = (two(rows, 0), two(rows, 1), two(rows, 2), two(rows, 3));
+fn columns(row: impl Fn(usize) -> u128) -> [Vector; 4] {
+    let (a, b, c, d) = (two(&row, 0), two(&row, 1), two(&row, 2), two(&row, 3));
     let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
     let (ab_high, cd_high) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
     [
@@ -83,8 +83,8 @@ fn columns(rows: &[u128; LANES]) -> [Vector; 4] {
 /// Every fourth row.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn two(rows: &[u128; LANES], from: usize) -> Vector {
-    let (low, high) = (rows[from], rows[from + 4]);
+fn two(row: impl Fn(usize) -> u128, from: usize) -> Vector {
+    let (low, high) = (row(from), row(from + 4));
     _mm256_set_epi64x((high >> 64) as i64, high as i64, (low >> 64) as i64, low as i64)
 }
 

@@ -68,8 +68,8 @@ fn i(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
 /// The first, second, third and fourth words of all rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn columns(rows: &[u128; LANES]) -> [Vector; 4] {
-    let (a, b, c, d) = (four(rows, 0), four(rows, 1), four(rows, 2), four(rows, 3));
+fn columns(row: impl Fn(usize) -> u128) -> [Vector; 4] {
+    let (a, b, c, d) = (four(&row, 0), four(&row, 1), four(&row, 2), four(&row, 3));
     let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
     let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
     [
@@ -83,11 +83,11 @@ fn columns(rows: &[u128; LANES]) -> [Vector; 4] {
 /// Every fourth row.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn four(rows: &[u128; LANES], from: usize) -> Vector {
-    let vector = _mm512_castsi128_si512(one(rows[from]));
-    let vector = _mm512_inserti32x4::<1>(vector, one(rows[from + 4]));
-    let vector = _mm512_inserti32x4::<2>(vector, one(rows[from + 8]));
-    _mm512_inserti32x4::<3>(vector, one(rows[from + 12]))
+fn four(row: impl Fn(usize) -> u128, from: usize) -> Vector {
+    let vector = _mm512_castsi128_si512(one(row(from)));
+    let vector = _mm512_inserti32x4::<1>(vector, one(row(from + 4)));
+    let vector = _mm512_inserti32x4::<2>(vector, one(row(from + 8)));
+    _mm512_inserti32x4::<3>(vector, one(row(from + 12)))
 }
 
 #[inline]

@@ -68,8 +68,9 @@ fn i(sum: Vector, b: Vector, c: Vector, d: Vector) -> Vector {
 /// The first, second, third and fourth words of all rows.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn columns(rows: &[u128; LANES]) -> [Vector; 4] {
-    let [a, b, c, d] = rows.map(|row| _mm_set_epi64x((row >> 64) as i64, row as i64));
+fn columns(row: impl Fn(usize) -> u128) -> [Vector; 4] {
+    let one = |row: u128| _mm_set_epi64x((row >> 64) as i64, row as i64);
+    let (a, b, c, d) = (one(row(0)), one(row(1)), one(row(2)), one(row(3)));
     let (ab, cd) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
     let (ab_high, cd_high) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
     [

@@ -126,24 +126,24 @@ macro_rules! kernel {
         #[inline]
         #[target_feature(enable = $features)]
         fn uuids(keys: &[&[u8; UUID]; 2 * LANES], positions: &mut [u32; 2 * LANES]) {
-            let mut words = [[splat(0); 16]; 2];
-            for half in 0..2 {
-                let (mut starts, mut middles, mut ends) = ([0; LANES], [0; LANES], [0; LANES]);
-                for lane in 0..LANES {
-                    let key = keys[half * LANES + lane];
-                    starts[lane] = message::sixteen(key, 0);
-                    middles[lane] = message::sixteen(key, 16);
-                    ends[lane] = message::sixteen(key, UUID - 16);
-                }
-                let words = &mut words[half];
-                [words[0], words[1], words[2], words[3]] = columns(&starts);
-                [words[4], words[5], words[6], words[7]] = columns(&middles);
-                [_, _, _, words[8]] = columns(&ends);
-                words[9] = splat(0x80);
-                words[14] = splat(8 * UUID as u32);
-            }
+            let (left, right) = keys.split_at(LANES);
+            let words = [words_of(left), words_of(right)];
             let [first, ..] = compress_pair!(&words, initial());
             finish(first, positions);
+        }
+
+        /// By value: as elements of a larger array they would go through memory, and the compiler would forget
+        /// which of them are constants.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn words_of(uuids: &[&[u8; UUID]]) -> [Vector; 16] {
+            let mut words = [splat(0); 16];
+            [words[0], words[1], words[2], words[3]] = columns(|lane| message::sixteen(uuids[lane], 0));
+            [words[4], words[5], words[6], words[7]] = columns(|lane| message::sixteen(uuids[lane], 16));
+            [_, _, _, words[8]] = columns(|lane| message::sixteen(uuids[lane], UUID - 16));
+            words[9] = splat(0x80);
+            words[14] = splat(8 * UUID as u32);
+            words
         }
 
         /// Texts of any length, each with as many blocks as it needs.
@@ -164,7 +164,7 @@ macro_rules! kernel {
                                 rows[lane] = message::part(keys[half * LANES + lane], at);
                             }
                             let to = &mut words[half][4 * part..][..4];
-                            [to[0], to[1], to[2], to[3]] = columns(&rows);
+                            [to[0], to[1], to[2], to[3]] = columns(|lane| rows[lane]);
                         }
                     }
                     let (mut bits, mut masks) = ([0; LANES], [0; LANES]);
