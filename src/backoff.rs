@@ -2,7 +2,7 @@
 //!
 //! The `backoff` crate gives the growth only. Its own randomization is applied after its cap, and its maximum
 //! elapsed time reads the real clock; so both are off, and the jitter is ours: a factor in `[0.5, 1]`, which
-//! never lifts a delay above the cap. The dice are passed in.
+//! never lifts a delay above the cap. The random numbers are passed in.
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ impl Backoff {
         Backoff { growth, cap }
     }
 
-    /// The delay before the next attempt. `dice` is a uniform number in `[0, 1]`.
-    pub(crate) fn next_delay(&mut self, dice: f64) -> Duration {
+    /// The delay before the next attempt. `random` is a uniform number in `[0, 1]`.
+    pub(crate) fn next_delay(&mut self, random: f64) -> Duration {
         // Even without randomization the crate adds up to a nanosecond, also to the longest interval.
         let full = self.growth.next_backoff().unwrap_or(self.cap).min(self.cap);
-        full.mul_f64(0.5 + 0.5 * dice.clamp(0.0, 1.0))
+        full.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
     }
 
     /// Starts again at the initial delay: call it after a success.
@@ -63,11 +63,11 @@ mod tests {
 
     #[test]
     fn jitter_takes_up_to_half_and_never_exceeds_the_cap() {
-        for dice in [0.0, 0.3, 1.0, 7.0] {
+        for random in [0.0, 0.3, 1.0, 7.0] {
             let mut backoff = Backoff::new(SECOND, 5 * SECOND);
             for _ in 0..2000 {
-                let delay = backoff.next_delay(dice);
-                assert!(delay >= SECOND / 2 && delay <= 5 * SECOND, "{delay:?} with dice {dice}");
+                let delay = backoff.next_delay(random);
+                assert!(delay >= SECOND / 2 && delay <= 5 * SECOND, "{delay:?} with random {random}");
             }
         }
     }

@@ -38,7 +38,6 @@
 //! An owned entry whose claim is gone is given back by any process that has the queue open. What a Python worker has
 //! taken has no claim, and is left alone.
 
-mod ahead;
 mod cache;
 mod collect;
 mod delivery;
@@ -50,6 +49,7 @@ mod layout;
 mod moves;
 mod names;
 mod open;
+mod prefetch;
 mod put;
 mod recovery;
 mod shared;

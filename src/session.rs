@@ -10,8 +10,6 @@
 //! [`listing`], [`read`], [`receipts`] and [`rivals`].
 
 pub(crate) mod access;
-#[cfg(test)]
-mod bench;
 pub(crate) mod commit;
 pub(crate) mod deadline;
 pub(crate) mod follow;
@@ -21,6 +19,8 @@ pub(crate) mod read;
 pub(crate) mod receipts;
 pub(crate) mod requests;
 pub(crate) mod rivals;
+#[cfg(test)]
+mod tests;
 pub(crate) mod timing;
 pub(crate) mod validity;
 

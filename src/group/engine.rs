@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! The membership state machine. Events in, actions out; time and dice are arguments.
+//! The membership state machine. Events in, actions out; the time and a random number are arguments.
 //!
 //! ```text
 //!            session up                    joined                     listed, our znode in it
@@ -230,8 +230,8 @@ impl Engine {
         due.into_iter().chain(settled).min()
     }
 
-    /// Takes note of an event. `dice` is a uniform number in `[0, 1]`.
-    pub(crate) fn handle(&mut self, now: Moment, dice: f64, event: Event) {
+    /// Takes note of an event. `random` is a uniform number in `[0, 1]`.
+    pub(crate) fn handle(&mut self, now: Moment, random: f64, event: Event) {
         match event {
             Event::SessionUp { session, lifetime } => {
                 self.lose_session();
@@ -243,10 +243,10 @@ impl Engine {
                 }
             }
             Event::SessionLost => self.lose_session(),
-            Event::Gone => self.rejoin(now, dice),
+            Event::Gone => self.rejoin(now, random),
             Event::WatchFired => {
                 if let Phase::Inside { list_at, .. } = &mut self.phase {
-                    *list_at = (*list_at).min(now + self.watch.delay(now, dice));
+                    *list_at = (*list_at).min(now + self.watch.delay(now, random));
                 }
             }
             Event::Leave => match self.phase {
@@ -261,24 +261,24 @@ impl Engine {
             outcome => {
                 // The answer to an action of a life that is over.
                 if std::mem::take(&mut self.is_out) {
-                    self.handle_outcome(now, dice, outcome);
+                    self.handle_outcome(now, random, outcome);
                 }
             }
         }
     }
 
-    fn handle_outcome(&mut self, now: Moment, dice: f64, outcome: Event) {
+    fn handle_outcome(&mut self, now: Moment, random: f64, outcome: Event) {
         match (&self.phase, outcome) {
             (Phase::Leaving { .. }, Event::Failed(error, _)) => {
-                let at = now + self.backoff.next_delay(dice).min(BLOCKED_RETRY);
+                let at = now + self.backoff.next_delay(random).min(BLOCKED_RETRY);
                 // Without permission only the end of the session removes it.
                 let is_over = matches!(error, backend::Error::NoNode | backend::Error::NotPermitted);
                 self.phase = if is_over { Phase::Left } else { Phase::Leaving { at } };
             }
             (Phase::Leaving { .. }, _) => self.leave_inside(Phase::Left),
-            (_, Event::GroupReady) => self.hop(Action::Join, now, dice),
-            (Phase::Inside { .. }, Event::GroupMissing) => self.rejoin(now, dice),
-            (_, Event::GroupMissing) => self.hop(Action::CreateGroup, now, dice),
+            (_, Event::GroupReady) => self.hop(Action::Join, now, random),
+            (Phase::Inside { .. }, Event::GroupMissing) => self.rejoin(now, random),
+            (_, Event::GroupMissing) => self.hop(Action::CreateGroup, now, random),
             (_, Event::Joined { czxid, version }) => {
                 self.blocked_since = None;
                 if self.picture.refusal.take().is_some() {
@@ -286,55 +286,55 @@ impl Engine {
                 }
                 self.phase = Phase::Inside { own: Own { czxid, version }, list_at: now };
             }
-            (_, Event::Occupied) => self.hop(Action::Inspect, now, dice),
-            (_, Event::Occupant(None)) => self.hop(Action::Join, now, dice),
-            (_, Event::Occupant(Some(occupant))) => self.handle_occupant(now, dice, &occupant),
+            (_, Event::Occupied) => self.hop(Action::Inspect, now, random),
+            (_, Event::Occupant(None)) => self.hop(Action::Join, now, random),
+            (_, Event::Occupant(Some(occupant))) => self.handle_occupant(now, random, &occupant),
             (Phase::Inside { own, .. }, Event::Listed { epoch, members }) => {
-                self.handle_list(now, dice, *own, epoch, members);
+                self.handle_list(now, random, *own, epoch, members);
             }
-            (_, Event::Failed(error, shown)) => self.handle_failure(now, dice, &error, shown),
+            (_, Event::Failed(error, shown)) => self.handle_failure(now, random, &error, shown),
             // Nothing else is an answer to what we ask.
             (_, _) => {}
         }
     }
 
     /// "Node exists" has three meanings, and only the owner tells them apart.
-    fn handle_occupant(&mut self, now: Moment, dice: f64, occupant: &Occupant) {
+    fn handle_occupant(&mut self, now: Moment, random: f64, occupant: &Occupant) {
         let Occupant { owner, czxid, version, .. } = *occupant;
         let (session, lifetime) = self.session.unwrap_or((SessionId(0), Duration::ZERO));
         if owner == Some(session) {
             // We created it, and the reply was lost.
-            return self.handle_outcome(now, dice, Event::Joined { czxid, version });
+            return self.handle_outcome(now, random, Event::Joined { czxid, version });
         }
         let is_twin = occupant.payload.is_by(&self.settings.ours);
         if is_twin || occupant.dead {
             // Ours from a session that is dying, or a dead process's: nobody acts on it any more.
-            return self.hop(Action::TakeOver { version }, now, dice);
+            return self.hop(Action::TakeOver { version }, now, random);
         }
         let since = *self.blocked_since.get_or_insert(now);
         if now.saturating_since(since) >= lifetime {
             let Settings { group, me, .. } = &self.settings;
             self.refuse(Error::MemberIdTaken { group: group.clone(), member: me.clone() });
-            let delay = self.backoff.next_delay(dice).max(BLOCKED_RETRY);
+            let delay = self.backoff.next_delay(random).max(BLOCKED_RETRY);
             self.pause(Action::Join, now, delay);
         } else {
-            let delay = self.backoff.next_delay(dice).min(BLOCKED_RETRY);
+            let delay = self.backoff.next_delay(random).min(BLOCKED_RETRY);
             self.pause(Action::Join, now, delay);
         }
     }
 
-    fn handle_list(&mut self, now: Moment, dice: f64, own: Own, epoch: i64, mut members: Vec<Member>) {
+    fn handle_list(&mut self, now: Moment, random: f64, own: Own, epoch: i64, mut members: Vec<Member>) {
         members.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         let me = members.iter().find(|member| *member.id() == self.settings.me);
         let seen = me.map(Member::incarnation);
         if seen != Some(own.czxid) {
             // Gone, or a stranger's of the same name: a heartbeat passes on that one.
             self.picture.members = members;
-            return self.rejoin(now, dice);
+            return self.rejoin(now, random);
         }
         self.hops = 0;
         self.backoff.reset();
-        let spread = 0.8 + 0.4 * dice;
+        let spread = 0.8 + 0.4 * random;
         self.phase = Phase::Inside { own, list_at: now + self.settings.check.mul_f64(spread) };
         let is_first = self.picture.own != Some(own);
         if epoch < self.picture.epoch && !is_first {
@@ -379,7 +379,7 @@ impl Engine {
         Some(Error::RingMismatch { group, member, theirs, ours: ours.ring_in_words() })
     }
 
-    fn handle_failure(&mut self, now: Moment, dice: f64, error: &backend::Error, shown: Error) {
+    fn handle_failure(&mut self, now: Moment, random: f64, error: &backend::Error, shown: Error) {
         let is_refused = match error {
             backend::Error::NotPermitted => true,
             // A member whose list fails is still one; a join that fails so will fail again.
@@ -389,7 +389,7 @@ impl Engine {
             _ => false,
         };
         let delay =
-            self.backoff.next_delay(dice).max(if is_refused { REFUSED_RETRY } else { Duration::ZERO });
+            self.backoff.next_delay(random).max(if is_refused { REFUSED_RETRY } else { Duration::ZERO });
         if is_refused {
             self.refuse(shown);
         }
@@ -414,11 +414,11 @@ impl Engine {
     }
 
     /// Our znode is gone while the session lives.
-    fn rejoin(&mut self, now: Moment, dice: f64) {
+    fn rejoin(&mut self, now: Moment, random: f64) {
         if matches!(self.phase, Phase::Inside { .. }) {
             self.is_out = false;
             self.leave_inside(Phase::NoSession);
-            self.hop(Action::Join, now, dice);
+            self.hop(Action::Join, now, random);
         }
     }
 
@@ -436,10 +436,10 @@ impl Engine {
     }
 
     /// The next step at once, unless steps keep leading nowhere.
-    fn hop(&mut self, step: Action, now: Moment, dice: f64) {
+    fn hop(&mut self, step: Action, now: Moment, random: f64) {
         self.hops += 1;
         if self.hops > MAX_HOPS {
-            let delay = self.backoff.next_delay(dice);
+            let delay = self.backoff.next_delay(random);
             self.pause(step, now, delay);
         } else {
             self.go(step, now);
@@ -469,13 +469,13 @@ impl Debounce {
     const FIRST: Duration = Duration::from_millis(50);
     const MOST: Duration = Duration::from_secs(1);
 
-    fn delay(&mut self, now: Moment, dice: f64) -> Duration {
+    fn delay(&mut self, now: Moment, random: f64) -> Duration {
         // In a storm the watch that each list arms fires at once, about one delay after the last time.
         let is_calm = now.saturating_since(self.last) > (4 * self.delay).min(2 * Debounce::MOST);
         self.delay = if is_calm { Debounce::FIRST } else { (self.delay * 2).min(Debounce::MOST) };
         self.last = now;
         // The watches of all members fire together; their lists need not.
-        self.delay.mul_f64(0.5 + 0.5 * dice)
+        self.delay.mul_f64(0.5 + 0.5 * random)
     }
 }
 

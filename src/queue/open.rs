@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 
 use super::{
     WorkQueue,
-    ahead::Ahead,
     cache::EntryCache,
     error::QueueError,
     fill::Fill,
     layout::Layout,
     moves::Moves,
+    prefetch::Prefetch,
     recovery::Recovery,
     shared::{Handle, Shared, Waiting, lay_out},
 };
@@ -112,7 +112,7 @@ impl OpenQueue {
         let shared = Arc::new(Shared {
             listing: Listing::new(settings),
             cache: Mutex::new(EntryCache::new(layout.unowned.clone())),
-            ahead: Ahead::default(),
+            prefetch: Prefetch::default(),
             sizes: Sizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Fill::default(),

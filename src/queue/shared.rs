@@ -11,7 +11,6 @@ use tokio_util::sync::DropGuard;
 use tracing::debug;
 
 use super::{
-    ahead::Ahead,
     cache::EntryCache,
     entry::Entry,
     error::{QueueError, RESERVED_BYTES},
@@ -20,6 +19,7 @@ use super::{
     layout::Layout,
     moves::Moves,
     names::{path_of, readable},
+    prefetch::Prefetch,
     value::Value,
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     /// Of `unowned`.
     pub(super) listing: Arc<Listing>,
     pub(super) cache: Mutex<EntryCache>,
-    pub(super) ahead: Ahead,
+    pub(super) prefetch: Prefetch,
     pub(super) sizes: Sizes,
     pub(super) receipts: Receipts,
     pub(super) fill: Fill,

@@ -233,11 +233,11 @@ async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, 
         let paths: Vec<_> = chosen.iter().map(|chosen| path_of(unowned, &chosen.entry)).collect();
         return read_each(&*live.session, &paths, &shared.sizes).await;
     };
-    let (ahead, now) = (&shared.ahead, shared.clock.now());
-    if let Some(found) = ahead.find(&one.entry, live.id(), now) {
+    let (prefetch, now) = (&shared.prefetch, shared.clock.now());
+    if let Some(found) = prefetch.find(&one.entry, live.id(), now) {
         return Ok(vec![Ok(Some(found))]);
     }
-    let next = shared.cache().next(ahead.count(now));
+    let next = shared.cache().next(prefetch.count(now));
     let paths: Vec<_> = [&one.entry].into_iter().chain(&next).map(|entry| path_of(unowned, entry)).collect();
     let mut found = read_each(&*live.session, &paths, &shared.sizes).await?.into_iter();
     let first: Vec<_> = found.by_ref().take(1).collect();
@@ -245,7 +245,7 @@ async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, 
         let read = |(entry, found): (&Arc<Entry>, Result<Option<Znode>, Denied>)| {
             Some((Entry::clone(entry), found.ok()??))
         };
-        ahead.keep(live.id(), now, data.len(), next.iter().zip(found).filter_map(read));
+        prefetch.keep(live.id(), now, data.len(), next.iter().zip(found).filter_map(read));
     }
     Ok(first)
 }

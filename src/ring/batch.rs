@@ -209,3 +209,18 @@ impl HashRing {
             .map(|(item, position)| (item, self.points.owner(position).map(|member| self.id(member))))
     }
 }
+
+impl Ranges {
+    /// Those of `items` whose keys are in them, in the order given. Reads some items ahead.
+    ///
+    /// Many times faster than asking [`contains`](Ranges::contains) for each of them.
+    pub fn select<I>(self, items: I) -> impl Iterator<Item = I::Item>
+    where
+        I: IntoIterator<Item: RingKey>,
+    {
+        let index = self.index();
+        Positioned::new(Kernel::best(), items.into_iter(), Itself)
+            .filter(move |(_, position)| index.contains(*position))
+            .map(|(item, _)| item)
+    }
+}

@@ -5,9 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    HashRing, Label, Member,
-    change::points_of,
-    hash,
+    HashRing, Label, Member, hash,
     kernel::{Kernel, Numbers},
     points::{Point, Points},
 };
@@ -182,6 +180,11 @@ fn distinct_members(given: Vec<(String, u32)>, keep_order: bool) -> Vec<Member> 
 
 pub(super) fn check_weight(member: &str, weight: u32) -> Result<(), RingError> {
     if weight == 0 { Err(RingError::ZeroWeight { member: member.into() }) } else { Ok(()) }
+}
+
+/// The number of points of `member`, whose ring has passed [`check_points`].
+pub(super) fn points_of(replicas: u32, member: &Member) -> usize {
+    replicas as usize * member.weight as usize
 }
 
 /// The number of points that the members have together, if a ring may have so many.

@@ -5,7 +5,8 @@
 use std::{ops::RangeInclusive, sync::Arc};
 
 use super::{
-    HashRing, Member, RingError, builder,
+    HashRing, Member,
+    builder::{self, RingError, points_of},
     kernel::Numbers,
     points::Point,
     ranges::{Part, Ranges},
@@ -147,11 +148,6 @@ impl HashRing {
         arcs.sort_unstable_by_key(|(arc, _)| arc.first);
         arcs.into_iter()
     }
-}
-
-pub(super) fn points_of(replicas: u32, member: &Member) -> usize {
-    // The builder allows fewer points than that.
-    replicas as usize * member.weight as usize
 }
 
 /// The members in `large` that `small` has not, if it has all others, in the same order and with equal weights.

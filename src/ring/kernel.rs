@@ -14,6 +14,7 @@ mod steps;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod block;
 mod lanes;
 mod message;
 mod scalar;
@@ -27,10 +28,9 @@ use std::{array, fmt, sync::LazyLock};
 
 use md5::{Digest, Md5};
 
-/// How many keys are hashed at once.
-pub(super) const BLOCK: usize = 32;
-/// The length of a uuid's text: the keys that most people have.
-const UUID: usize = 36;
+pub(super) use self::block::{BLOCK, Numbers};
+use self::block::{Block, Points, UUID};
+
 /// Longer keys keep one lane busy and the others waiting: they are hashed one by one.
 const LONGEST: usize = 4 * 64 - 9;
 
@@ -49,25 +49,6 @@ enum Set {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
-}
-
-/// 32 messages.
-#[derive(Clone, Copy)]
-enum Block<'a> {
-    Uuids(&'a [&'a [u8; UUID]; BLOCK]),
-    Keys(&'a [&'a [u8]; BLOCK]),
-    Points(&'a Points),
-}
-
-/// Labels of one block each that have the stem in common.
-struct Points {
-    /// The words of the stem, zeros after it.
-    stem: [u32; 16],
-    /// The first of three words that have the digits of the numbers and the end mark.
-    at: usize,
-    digits: [[u32; BLOCK]; 3],
-    /// The lengths of the labels in bits.
-    bits: [u32; BLOCK],
 }
 
 impl Kernel {
@@ -158,55 +139,6 @@ impl Kernel {
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// The decimal texts of the numbers from 0 on, each with the mark that ends a message.
-pub(super) struct Numbers {
-    texts: Vec<u64>,
-}
-
-impl Numbers {
-    /// With the mark they fill the bytes of one number.
-    const DIGITS: usize = 7;
-
-    /// The first `count` numbers, less if there are too many of them to be kept like this.
-    pub(super) fn first(count: usize) -> Numbers {
-        let text = |number: u64| {
-            let (mut text, mut rest) = (0x80, number);
-            loop {
-                text = (text << 8) | (u64::from(b'0') + rest % 10);
-                rest /= 10;
-                if rest == 0 {
-                    return text;
-                }
-            }
-        };
-        let count = count.min(10usize.pow(Self::DIGITS as u32));
-        Numbers { texts: (0..count as u64).map(text).collect() }
-    }
-}
-
-impl Points {
-    fn of(stem: &[u8]) -> Points {
-        let mut words = [0; 16];
-        for (word, bytes) in words.iter_mut().zip(stem.chunks(4)) {
-            *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
-        }
-        Points { stem: words, at: (stem.len() / 4).min(13), digits: [[0; BLOCK]; 3], bits: [0; BLOCK] }
-    }
-
-    /// Puts numbers after the stem.
-    fn number(&mut self, stem: usize, texts: &[u64]) {
-        let shift = 8 * (stem % 4);
-        for (lane, &text) in texts.iter().enumerate() {
-            let digits = u128::from(text) << shift;
-            self.digits[0][lane] = digits as u32;
-            self.digits[1][lane] = (digits >> 32) as u32;
-            self.digits[2][lane] = (digits >> 64) as u32;
-            let len = stem as u32 + (63 - text.leading_zeros()) / 8;
-            self.bits[lane] = 8 * len;
-        }
     }
 }
 

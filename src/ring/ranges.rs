@@ -4,12 +4,7 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-use super::{
-    POSITIONS, RingKey,
-    batch::{Itself, Positioned},
-    kernel::{BLOCK, Kernel},
-    position,
-};
+use super::{POSITIONS, RingKey, kernel::BLOCK, position};
 
 /// Parts of a ring: ranges of positions in ascending order that do not touch each other.
 ///
@@ -103,19 +98,6 @@ impl Ranges {
             }
         }
         Ranges { parts: left }
-    }
-
-    /// Those of `items` whose keys are in them, in the order given. Reads some items ahead.
-    ///
-    /// Many times faster than asking [`contains`](Ranges::contains) for each of them.
-    pub fn select<I>(self, items: I) -> impl Iterator<Item = I::Item>
-    where
-        I: IntoIterator<Item: RingKey>,
-    {
-        let index = self.index();
-        Positioned::new(Kernel::best(), items.into_iter(), Itself)
-            .filter(move |(_, position)| index.contains(*position))
-            .map(|(item, _)| item)
     }
 
     /// For asking about many positions.

@@ -52,7 +52,7 @@ const SLOTS: usize = 3;
 type Both<T> = [T; 2];
 
 struct Pair {
-    dice: fastrand::Rng,
+    rng: fastrand::Rng,
     root: ZnodePath,
     connectors: Both<Arc<dyn Connector>>,
     /// A session that only looks.
@@ -98,7 +98,7 @@ impl Pair {
             create_with_ancestors(&**observer, root).await;
         }
         Pair {
-            dice: fastrand::Rng::with_seed(seed),
+            rng: fastrand::Rng::with_seed(seed),
             root: root.clone(),
             connectors,
             observers,
@@ -111,7 +111,7 @@ impl Pair {
     }
 
     async fn step(&mut self) {
-        let slot = self.dice.usize(..SLOTS);
+        let slot = self.rng.usize(..SLOTS);
         let Some(sessions) = self.slots[slot].clone() else {
             let opened = open(&self.connectors).await;
             for (ordinals, session) in self.ordinals.iter_mut().zip(&opened) {
@@ -121,14 +121,14 @@ impl Pair {
             self.slots[slot] = Some(opened);
             return;
         };
-        match self.dice.u32(..100) {
+        match self.rng.u32(..100) {
             0..60 => self.commit(&sessions).await,
             60..75 => self.read(&sessions).await,
             75..93 => self.arm(slot, &sessions).await,
             _ => self.close(slot).await,
         }
         self.compare_watches().await;
-        if self.dice.u32(..8) == 0 {
+        if self.rng.u32(..8) == 0 {
             self.compare_trees().await;
         }
     }
@@ -147,7 +147,7 @@ impl Pair {
 
     async fn commit(&mut self, [a, b]: &Both<Arc<dyn Session>>) {
         // Long transactions mostly fail, and short ones make the znodes on which they fail in interesting ways.
-        let length = [0, 1, 1, 1, 1, 2, 2, 3, 4][self.dice.usize(..9)];
+        let length = [0, 1, 1, 1, 1, 2, 2, 3, 4][self.rng.usize(..9)];
         let ops: Vec<_> = (0..length).map(|_| self.op()).collect();
         let what = format!("{} commits {ops:?}", self.name(a));
         let done_a = in_time("a commit", a.commit(ops.clone())).await;
@@ -166,12 +166,12 @@ impl Pair {
 
     fn op(&mut self) -> Op {
         let path = self.path();
-        let version = (self.dice.u32(..3) == 0).then(|| self.dice.i32(0..3));
-        let data = "x".repeat(self.dice.usize(..4));
-        match self.dice.u32(..100) {
+        let version = (self.rng.u32(..3) == 0).then(|| self.rng.i32(0..3));
+        let data = "x".repeat(self.rng.usize(..4));
+        match self.rng.u32(..100) {
             0..8 => Op::Check { path, version },
             8..55 => {
-                let mode = match self.dice.u32(..4) {
+                let mode = match self.rng.u32(..4) {
                     0 => CreateMode::PersistentSequential,
                     1 => CreateMode::Ephemeral,
                     2 => CreateMode::EphemeralSequential,
@@ -188,7 +188,7 @@ impl Pair {
     }
 
     fn path(&mut self) -> ZnodePath {
-        self.paths[self.dice.usize(..self.paths.len())].clone()
+        self.paths[self.rng.usize(..self.paths.len())].clone()
     }
 
     fn same_done(&mut self, what: &str, a: &Done, b: &Done) {
@@ -211,7 +211,7 @@ impl Pair {
         for session in [a, b] {
             in_time("a sync", session.sync(&path)).await.expect("a connected session syncs");
         }
-        if self.dice.bool() {
+        if self.rng.bool() {
             let paths = [path, self.path(), self.path()];
             let (found_a, found_b) = (a.get_many(&paths).await, b.get_many(&paths).await);
             let (found_a, found_b) = (found_a.expect("a reads"), found_b.expect("b reads"));
@@ -231,7 +231,7 @@ impl Pair {
         for session in [a, b] {
             in_time("a sync", session.sync(&path)).await.expect("a connected session syncs");
         }
-        if self.dice.bool() {
+        if self.rng.bool() {
             let what = format!("{} watches {path}", self.name(a));
             let (a, b) = (a.watch_node(&path).await, b.watch_node(&path).await);
             let ((stat_a, watch_a), (stat_b, watch_b)) = (a.expect("a watches"), b.expect("b watches"));

@@ -33,7 +33,7 @@ fn place(store: &Store) -> String {
 }
 
 async fn board(store: &Store, agent: &Agent) -> JobBoard {
-    agent.coordinator.job_board(&place(store)).await.unwrap()
+    agent.coordinator.job_board(place(store)).await.unwrap()
 }
 
 /// An agent and its board.

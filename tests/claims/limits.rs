@@ -134,7 +134,7 @@ async fn an_entry_that_cannot_be_taken_is_set_aside_and_those_behind_it_are_take
     assert!((1..=MOST_CONNECTIONS).contains(&connections), "{connections} connections");
 }
 
-/// With what one multi-read may bring back unbounded, this ended such a server with an OutOfMemoryError.
+/// With what one multi-read may bring back unbounded, this ended such a server with an `OutOfMemoryError`.
 #[tokio::test]
 async fn a_board_of_large_postings_is_opened_without_asking_the_server_for_all_of_them_at_once() {
     let java = vec!["-Xmx256m".into()];

@@ -14,6 +14,7 @@ use apportion::{
     board::BoardError,
     testing::{Call, Hook, Intercept, Outcome},
 };
+use tokio::task::JoinSet;
 
 use crate::support::SECOND;
 
@@ -47,7 +48,8 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 async fn a_panic_in_the_list_task_of_a_board_closes_it_for_whoever_waits_for_a_job() {
     let (coordinator, hook) = coordinator("/jobs").await;
     let board = coordinator.job_board("/jobs").await.unwrap();
-    let waiting = tokio::spawn({
+    let mut waiting = JoinSet::new();
+    waiting.spawn({
         let board = board.clone();
         async move { board.claim_next().await.map(drop) }
     });
@@ -55,7 +57,7 @@ async fn a_panic_in_the_list_task_of_a_board_closes_it_for_whoever_waits_for_a_j
     hook.is_on.store(true, Ordering::SeqCst);
     let refreshed = in_time(async { board.jobs().ensure_fresh().await.map(drop) }).await;
     assert!(matches!(refreshed, Err(BoardError::Closed { .. })), "{refreshed:?}");
-    let waited = in_time(waiting).await.unwrap();
+    let waited = in_time(waiting.join_next()).await.unwrap().unwrap();
     assert!(matches!(waited, Err(BoardError::Closed { .. })), "{waited:?}");
     assert!(!board.is_connected());
 }

@@ -12,6 +12,7 @@ use apportion::{
     backend::{BoxFuture, Error, Memory},
     testing::{Call, Hook, Intercept, Outcome},
 };
+use tokio::task::JoinSet;
 
 use crate::support::{MS, SECOND};
 
@@ -78,11 +79,11 @@ fn run(seed: u64) -> String {
         let record =
             Arc::new(Record { trace: Mutex::default(), rng: Mutex::new(fastrand::Rng::with_seed(seed)) });
         let backend = Intercept::new(Arc::new(memory.clone()), record.clone());
-        let mut members = Vec::new();
+        let mut members = JoinSet::new();
         for id in 0..3 {
             let config = Config::for_backend(backend.clone()).seed(seed.wrapping_mul(31).wrapping_add(id));
             let coordinator = PartitionCoordinator::start(config).unwrap();
-            members.push(tokio::spawn(member(coordinator, usize::try_from(id).unwrap())));
+            members.spawn(member(coordinator, usize::try_from(id).unwrap()));
         }
         let mut rng = fastrand::Rng::with_seed(!seed);
         let trouble = async {
@@ -96,8 +97,8 @@ fn run(seed: u64) -> String {
             }
         };
         let all = async {
-            for member in members {
-                member.await.unwrap();
+            while let Some(ended) = members.join_next().await {
+                ended.unwrap();
             }
         };
         in_order(all, trouble).await;
@@ -105,7 +106,7 @@ fn run(seed: u64) -> String {
     })
 }
 
-/// Runs `all` to its end, with `trouble` beside it, in an order that no dice decide.
+/// Runs `all` to its end, with `trouble` beside it, in an order that is not random.
 async fn in_order(all: impl Future<Output = ()>, trouble: impl Future<Output = ()>) {
     tokio::select! {
         biased;

@@ -4,6 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use apportion::{Config, PartitionCoordinator, backend::Memory};
 use futures_util::{FutureExt as _, StreamExt};
+use tokio::task::JoinSet;
 
 async fn member(memory: &Memory, id: &str) -> PartitionCoordinator {
     PartitionCoordinator::connect(Config::for_backend(memory.clone()).member_id(id)).await.unwrap()
@@ -34,9 +35,10 @@ async fn clones_are_one_member_until_the_last_of_them_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_for_the_end_learns_of_a_shutdown_by_another_clone() {
     for coordinator in [member(&Memory::new(), "a").await, PartitionCoordinator::standalone()] {
-        let closed = tokio::spawn(coordinator.closed());
+        let mut closed = JoinSet::new();
+        closed.spawn(coordinator.closed());
         coordinator.clone().shutdown().await.unwrap();
-        tokio::time::timeout(Duration::from_secs(1), closed).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(1), closed.join_next()).await.unwrap().unwrap().unwrap();
         assert!(!coordinator.is_active());
     }
 }

@@ -12,28 +12,28 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 #[track_caller]
-fn travels<T>(value: T, written: Value)
+fn travels<T>(value: &T, written: Value)
 where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
-    assert_eq!(serde_json::to_value(&value).unwrap(), written);
-    assert_eq!(serde_json::from_value::<T>(written).unwrap(), value);
+    assert_eq!(serde_json::to_value(value).unwrap(), written);
+    assert_eq!(serde_json::from_value::<T>(written).unwrap(), *value);
 }
 
 #[test]
 fn values_are_written_as_one_would_and_read_back() {
-    travels(MemberId::new("evaluator-3").unwrap(), json!("evaluator-3"));
-    travels(FencingToken::default(), json!(0));
-    travels(Priority::VeryHigh, json!("VERY_HIGH"));
-    travels(JobState::Unclaimed, json!("UNCLAIMED"));
-    travels(Standing::Member, json!("member"));
-    travels(State::Successful, json!("successful"));
-    travels(Label::PythonBytes, json!("python-bytes"));
+    travels(&MemberId::new("evaluator-3").unwrap(), json!("evaluator-3"));
+    travels(&FencingToken::default(), json!(0));
+    travels(&Priority::VeryHigh, json!("VERY_HIGH"));
+    travels(&JobState::Unclaimed, json!("UNCLAIMED"));
+    travels(&Standing::Member, json!("member"));
+    travels(&State::Successful, json!("successful"));
+    travels(&Label::PythonBytes, json!("python-bytes"));
     for priority in [Priority::VeryLow, Priority::Low, Priority::Normal, Priority::High, Priority::VeryHigh] {
-        travels(priority, json!(priority.to_string()));
+        travels(&priority, json!(priority.to_string()));
     }
     for state in [JobState::Unclaimed, JobState::Claimed, JobState::Complete] {
-        travels(state, json!(state.to_string()));
+        travels(&state, json!(state.to_string()));
     }
 }
 

@@ -1,17 +1,17 @@
 //! Reads the sources and checks what ARCHITECTURE promises of them: imports run downward only and name the
-//! owning module, a pure file knows no runtime, clock or dice, and some things have one place only.
+//! owning module, a pure file knows no runtime, clock or random numbers, and some things have one place only.
 //!
 //! Comments, texts and test code are free to name whatever they like.
 
+mod circles;
 mod source;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use source::{Named, paths_in, tokens};
+use source::{paths_in, tokens};
 
 /// The modules from the top layer down, each with those it may import. A submodule that stands alone here is a
 /// leaf that layers between it and its parent may use.
@@ -147,8 +147,8 @@ fn check(path: &str, text: &str) -> Vec<String> {
     if path.ends_with("/tests.rs") || path.contains("/tests/") {
         return Vec::new();
     }
-    let module = module_of(path);
-    let paths: Vec<_> = paths_in(&module, &tokens(text)).into_iter().map(|named| named.path).collect();
+    let (module, tokens) = (module_of(path), tokens(text));
+    let paths: Vec<_> = paths_in(&module, &tokens).into_iter().map(|named| named.path).collect();
     let mut wrong = Vec::new();
     if !module.is_empty() {
         check_arrows(&module, &paths, &mut wrong);
@@ -161,8 +161,15 @@ fn check(path: &str, text: &str) -> Vec<String> {
         let impure = paths.iter().filter(|path| is_impure(path));
         wrong.extend(impure.map(|path| format!("is pure and names `{}`", path.join("::"))));
     }
+    if tokens.windows(4).any(|at| at[..3] == ["select", "!", "{"] && at[3] != "biased") {
+        wrong.push("has a `select!` that is not `biased`: its order would be random".into());
+    }
     for found in &paths {
         let name = found.join("::");
+        let is_random = found[0] == "fastrand" || found.iter().any(|part| part == "new_v4");
+        if is_random && path != "src/random.rs" && !path.starts_with("src/testing") {
+            wrong.push(format!("names `{name}`: only src/random.rs makes random numbers and ids"));
+        }
         if spawns(found) && path != "src/task.rs" {
             wrong.push(format!("names `{name}`: only src/task.rs spawns"));
         }
@@ -193,65 +200,6 @@ fn check_arrows(module: &[String], paths: &[Vec<String>], wrong: &mut Vec<String
             Some((to, _)) if to == from || allowed.contains(&to) => {}
             Some((to, _)) => wrong.push(format!("names `{name}`, but `{from}` may not lean on `{to}`")),
         }
-    }
-}
-
-/// The files that lean on each other in a circle, each with those in it that it leans on. What a file hands on by
-/// `pub use` it does not lean on; whoever imports that leans on the file that owns it.
-fn circles(sources: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
-    let named: BTreeMap<String, Vec<Named>> = sources
-        .iter()
-        .filter(|(path, _)| !path.ends_with("/tests.rs"))
-        .map(|(path, text)| (module_of(path), text))
-        .map(|(module, text)| (module.join("::"), paths_in(&module, &tokens(text))))
-        .collect();
-    let mut leans: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (module, paths) in &named {
-        let on = paths.iter().filter(|path| !path.is_export).filter_map(|named_here| {
-            let path = within(module, &named_here.path, &named)?;
-            Some(owner(&path, &named, 0)).filter(|owner| owner != module)
-        });
-        leans.insert(module.clone(), on.collect());
-    }
-    let reached: BTreeMap<_, _> = leans.keys().map(|module| (module, reached_from(module, &leans))).collect();
-    let in_circle = |module: &String| reached[module].contains(module);
-    let circles = leans.iter().filter(|(module, _)| in_circle(module)).map(|(module, on)| {
-        let back = on.iter().filter(|on| reached[*on].contains(module)).cloned();
-        (module.clone(), back.collect())
-    });
-    circles.collect()
-}
-
-/// All files that a file leans on, and those that they lean on.
-fn reached_from(module: &str, leans: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
-    let mut reached = BTreeSet::new();
-    let mut ahead = vec![module];
-    while let Some(module) = ahead.pop() {
-        ahead.extend(leans[module].iter().filter(|on| reached.insert((*on).clone())).map(String::as_str));
-    }
-    reached
-}
-
-/// A path into this crate without the leading `crate`; `None` for another crate.
-fn within(module: &str, path: &[String], named: &BTreeMap<String, Vec<Named>>) -> Option<Vec<String>> {
-    if path[0] == "crate" {
-        return Some(path[1..].to_vec());
-    }
-    let child = if module.is_empty() { path[0].clone() } else { format!("{module}::{}", path[0]) };
-    let own = module.split("::").filter(|part| !part.is_empty()).map(String::from);
-    named.contains_key(&child).then(|| own.chain(path.iter().cloned()).collect())
-}
-
-/// The file that owns what a path leads to, also where other files hand it on.
-fn owner(path: &[String], named: &BTreeMap<String, Vec<Named>>, depth: usize) -> String {
-    let modules = (0..=path.len()).rev().map(|len| (len, path[..len].join("::")));
-    let (len, module) = modules.into_iter().find(|(_, name)| named.contains_key(name)).unwrap_or_default();
-    let Some(item) = path.get(len).filter(|_| depth < 8) else { return module };
-    let handed_on =
-        named.get(&module).into_iter().flatten().find(|it| it.is_export && it.path.last() == Some(item));
-    match handed_on.and_then(|it| within(&module, &it.path, named)) {
-        Some(on) => owner(&on, named, depth + 1),
-        None => module,
     }
 }
 
@@ -312,45 +260,6 @@ fn every_source_file_keeps_to_its_layer() {
     }
     let wrong: Vec<String> = sources.iter().flat_map(|(path, text)| check(path, text)).collect();
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
-}
-
-#[test]
-fn no_files_lean_on_each_other_in_a_circle() {
-    let found = circles(&sources());
-    assert!(found.is_empty(), "{found:#?}");
-}
-
-#[test]
-fn a_circle_is_found_however_its_files_name_each_other() {
-    let circle = |texts: &[(&str, &str)]| {
-        let sources: Vec<_> =
-            texts.iter().map(|(path, text)| (format!("src/{path}.rs"), (*text).to_string())).collect();
-        circles(&sources).into_keys().collect::<Vec<_>>()
-    };
-    let (a, b) = ("a", "b");
-    for texts in [
-        &[(a, "use crate::b::B; pub struct A;"), (b, "use crate::a::A; pub struct B;")][..],
-        &[(a, "fn f() -> crate::b::B { todo!() }"), (b, "use super::a::{self, A};")],
-        &[("lib", "pub use a::A;"), (a, "use crate::b::B;"), (b, "use crate::A;")],
-    ] {
-        assert_eq!(circle(texts), [a, b], "{texts:?}");
-    }
-    let parent = [("x", "mod y; use self::y::Y; pub struct X;"), ("x/y", "use super::X; pub struct Y;")];
-    assert_eq!(circle(&parent), ["x", "x::y"]);
-    let long = [
-        (a, "use crate::b::B;"),
-        (b, "use crate::c::C;"),
-        ("c", "use crate::a::A;"),
-        ("d", "use crate::a::A;"),
-    ];
-    assert_eq!(circle(&long), ["a", "b", "c"]);
-    for texts in [
-        &[("x", "mod y; mod z; pub use self::y::Y;"), ("x/y", "pub struct Y;"), ("x/z", "use super::Y;")][..],
-        &[(a, "use crate::b::B;"), (b, "#[cfg(test)]\nmod tests { use crate::a::A; }")],
-        &[(a, "use crate::b::B; use crate::c::C;"), (b, "use crate::c::C;"), ("c", "")],
-    ] {
-        assert_eq!(circle(texts), [""; 0], "{texts:?}");
-    }
 }
 
 #[test]
@@ -428,7 +337,7 @@ fn a_module_without_a_layer_is_found() {
 }
 
 #[test]
-fn a_pure_file_that_knows_a_runtime_a_clock_or_dice_is_found() {
+fn a_pure_file_that_knows_a_runtime_a_clock_or_random_numbers_is_found() {
     for text in [
         "use tokio::sync::watch;",
         "async fn f() { tokio::task::yield_now().await }",
@@ -439,9 +348,12 @@ fn a_pure_file_that_knows_a_runtime_a_clock_or_dice_is_found() {
         "fn f() { uuid::Uuid::new_v4(); }",
     ] {
         let wrong = check("src/group/engine.rs", &format!("// Pure: x\n{text}"));
-        assert_eq!(wrong.len(), 1, "{text}\n{wrong:?}");
-        assert!(wrong[0].contains("is pure and names"), "{wrong:?}");
-        assert_eq!(check("src/group/driver.rs", text), [""; 0], "{text}");
+        assert!(wrong[0].contains("is pure and names"), "{text}\n{wrong:?}");
+        assert_eq!(
+            check("src/testing/faults.rs", text).iter().find(|it| it.contains("is pure")),
+            None,
+            "{text}"
+        );
     }
     let fine = "// Pure: no tokio.\nuse std::time::Duration;\nuse crate::clock::Moment;\n/// Not `Instant::now`.\nfn f() {}";
     assert_eq!(check("src/group/engine.rs", fine), [""; 0]);
@@ -483,4 +395,18 @@ fn a_crate_that_one_file_alone_may_name_is_found_elsewhere() {
     let ours =
         "use crate::{backoff::Backoff, clock::Moment};\nfn f(backoff: &mut Backoff) { backoff.reset() }";
     assert_eq!(check("src/session.rs", ours), [""; 0]);
+}
+
+#[test]
+fn what_would_be_random_whatever_the_seed_is_found() {
+    for text in [
+        "fn f() -> f64 { fastrand::f64() }",
+        "fn f() { uuid::Uuid::new_v4(); }",
+        "async fn f() { tokio::select! { () = a() => {} () = b() => {} } }",
+    ] {
+        assert_eq!(check("src/group/driver.rs", text).len(), 1, "{text}");
+    }
+    assert_eq!(check("src/random.rs", "fn f() -> f64 { fastrand::f64() }"), [""; 0]);
+    let biased = "async fn f() { tokio::select! { biased; () = a() => {} () = b() => {} } }";
+    assert_eq!(check("src/group/driver.rs", biased), [""; 0]);
 }

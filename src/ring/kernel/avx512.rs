@@ -4,7 +4,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, Block, Points, UUID, message, steps};
+use super::{
+    block::{BLOCK, Block, Points, UUID},
+    message, steps,
+};
 
 type Vector = __m512i;
 

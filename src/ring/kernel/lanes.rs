@@ -3,7 +3,8 @@
 //! One loop over the lanes, of which the compiler makes vectors on any machine.
 
 use super::{
-    BLOCK, Block, Points, UUID, message,
+    block::{BLOCK, Block, Points, UUID},
+    message,
     steps::{self, plain::*},
 };
 

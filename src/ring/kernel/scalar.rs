@@ -5,7 +5,8 @@
 use std::hint::black_box;
 
 use super::{
-    UUID, message,
+    block::UUID,
+    message,
     steps::{self, plain::*},
 };
 

@@ -45,24 +45,24 @@ macro_rules! steps {
 /// The functions of the rounds over plain numbers, each added to a sum.
 pub(super) mod plain {
     #[inline(always)]
-    pub(in super::super) fn f(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+    pub(crate) fn f(sum: u32, b: u32, c: u32, d: u32) -> u32 {
         sum.wrapping_add(d ^ (b & (c ^ d)))
     }
 
     /// Its two halves have no bit in common, so they can be added one by one; and only the second has to wait for
     /// `b`, which the step before has just made.
     #[inline(always)]
-    pub(in super::super) fn g(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+    pub(crate) fn g(sum: u32, b: u32, c: u32, d: u32) -> u32 {
         sum.wrapping_add(c & !d).wrapping_add(b & d)
     }
 
     #[inline(always)]
-    pub(in super::super) fn h(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+    pub(crate) fn h(sum: u32, b: u32, c: u32, d: u32) -> u32 {
         sum.wrapping_add(b ^ (c ^ d))
     }
 
     #[inline(always)]
-    pub(in super::super) fn i(sum: u32, b: u32, c: u32, d: u32) -> u32 {
+    pub(crate) fn i(sum: u32, b: u32, c: u32, d: u32) -> u32 {
         sum.wrapping_add(c ^ (b | !d))
     }
 }

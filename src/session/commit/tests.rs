@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     backend::{CreateMode, memory::LostReply},
-    session::bench::{Bench, create, path},
+    session::tests::{Bench, create, path},
 };
 
 fn is_there(found: Option<&Znode>) -> Verdict {

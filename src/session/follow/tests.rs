@@ -1,7 +1,9 @@
 use std::sync::Mutex;
 
+use tokio::task::JoinSet;
+
 use super::*;
-use crate::session::bench::{Bench, T};
+use crate::session::tests::{Bench, T};
 
 /// Notes what is asked of it.
 struct Noting {
@@ -37,7 +39,8 @@ async fn each_session_is_followed_until_it_is_cancelled() {
     let bench = Bench::new().await;
     let (follower, notes) = noting(false);
     let cancelled = CancellationToken::new();
-    let following = tokio::spawn(follow(Sessions::new(&bench.access), follower, cancelled.clone()));
+    let mut following = JoinSet::new();
+    following.spawn(follow(Sessions::new(&bench.access), follower, cancelled.clone()));
     let mut expected = Vec::new();
     for _ in 0..3 {
         let id = bench.live().await.id();
@@ -51,7 +54,7 @@ async fn each_session_is_followed_until_it_is_cancelled() {
         }
     }
     cancelled.cancel();
-    following.await.unwrap();
+    following.join_next().await.unwrap().unwrap();
     assert_eq!(notes().last().unwrap(), "closed");
 }
 
@@ -59,14 +62,14 @@ async fn each_session_is_followed_until_it_is_cancelled() {
 async fn however_it_ends_it_is_closed() {
     let bench = Bench::new().await;
     let (follower, notes) = noting(true);
-    let following = follow(Sessions::new(&bench.access), follower, CancellationToken::new());
-    assert!(tokio::spawn(following).await.unwrap_err().is_panic());
+    let mut following = JoinSet::new();
+    following.spawn(follow(Sessions::new(&bench.access), follower, CancellationToken::new()));
+    assert!(following.join_next().await.unwrap().unwrap_err().is_panic());
     assert_eq!(notes().last().unwrap(), "closed", "by a panic");
 
     let (follower, notes) = noting(false);
-    let following = follow(Sessions::new(&bench.access), follower, CancellationToken::new());
-    let following = tokio::spawn(following);
+    following.spawn(follow(Sessions::new(&bench.access), follower, CancellationToken::new()));
     bench.keeper.close().await;
-    following.await.unwrap();
+    following.join_next().await.unwrap().unwrap();
     assert_eq!(notes().last().unwrap(), "closed", "by the end of all sessions");
 }

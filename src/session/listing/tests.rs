@@ -1,11 +1,13 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::task::JoinSet;
+
 use super::*;
 use crate::{
     backend::Op,
     session::{
-        bench::{Bench, create, path},
         follow::{Sessions, follow},
+        tests::{Bench, create, path},
     },
 };
 
@@ -50,6 +52,7 @@ struct Listed {
     bench: Bench,
     listing: Arc<Listing>,
     kept: Arc<Kept>,
+    _following: JoinSet<()>,
 }
 
 impl Listed {
@@ -66,8 +69,9 @@ impl Listed {
         let closed = settings.closed.clone();
         let (listing, kept) = (Listing::new(settings), Arc::<Kept>::default());
         let lister = Lister { listing: listing.clone(), contents: kept.clone() };
-        tokio::spawn(follow(Sessions::new(&bench.access), lister, closed));
-        Listed { bench, listing, kept }
+        let mut following = JoinSet::new();
+        following.spawn(follow(Sessions::new(&bench.access), lister, closed));
+        Listed { bench, listing, kept, _following: following }
     }
 
     async fn commit(&self, op: Op) {

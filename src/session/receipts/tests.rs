@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     backend::memory::LostReply,
-    session::bench::{Bench, create, path},
+    session::tests::{Bench, create, path},
 };
 
 fn sequential() -> Vec<Op> {

@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Place, Suite, cases, commit, ephemeral, get, gone, in_time, persistent};
-use crate::backend::{Error, Fired, Loss, Op, SessionState};
+use super::place::{Place, Suite, cases, commit, ephemeral, get, gone, persistent};
+use crate::{
+    backend::{Error, Fired, Loss, Op, SessionState},
+    testing::in_time,
+};
 
 pub(super) async fn all(suite: &Suite) {
     cases!(

@@ -1,7 +1,10 @@
 //! What a commit does, or leaves undone.
 
-use super::{Place, Suite, cases, commit, ephemeral, get, in_time, persistent, silent, stat};
-use crate::backend::{CreateMode, Done, Error, MAX_REQUEST_BYTES, Op, path::ZnodePath};
+use super::place::{Place, Suite, cases, commit, ephemeral, get, persistent, silent, stat};
+use crate::{
+    backend::{CreateMode, Done, Error, MAX_REQUEST_BYTES, Op, path::ZnodePath},
+    testing::in_time,
+};
 
 pub(super) async fn all(suite: &Suite) {
     cases!(

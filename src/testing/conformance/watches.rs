@@ -1,7 +1,10 @@
 //! What fires a watch, and what does not.
 
-use super::{Place, Suite, cases, changed, commit, ephemeral, fired_by_now, in_time, persistent, silent};
-use crate::backend::{Op, Session, Watch, path::ZnodePath};
+use super::place::{Place, Suite, cases, changed, commit, ephemeral, persistent, silent};
+use crate::{
+    backend::{Op, Session, Watch, path::ZnodePath},
+    testing::{fired_by_now, in_time},
+};
 
 pub(super) async fn all(suite: &Suite) {
     cases!(

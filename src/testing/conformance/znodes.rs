@@ -1,7 +1,10 @@
 //! What znodes hold and how they are read.
 
-use super::{Place, Suite, cases, commit, ephemeral, get, in_time, persistent, stat};
-use crate::backend::{CreateMode, Done, Error, Op, Stat, path::ZnodePath};
+use super::place::{Place, Suite, cases, commit, ephemeral, get, persistent, stat};
+use crate::{
+    backend::{CreateMode, Done, Error, Op, Stat, path::ZnodePath},
+    testing::in_time,
+};
 
 pub(super) async fn all(suite: &Suite) {
     cases!(

@@ -183,7 +183,7 @@ async fn jobs_come_in_the_order_that_the_original_documents(store: Store) {
     for (number, case) in golden("jobboard.json")["order"].as_array().unwrap().iter().enumerate() {
         let agent = store.agent("worker").await;
         let board =
-            agent.coordinator.job_board(&format!("/order-{}-{number}/jb", store.namespace)).await.unwrap();
+            agent.coordinator.job_board(format!("/order-{}-{number}/jb", store.namespace)).await.unwrap();
         let priorities: Vec<Priority> = case["priorities_in_post_order"]
             .as_array()
             .unwrap()

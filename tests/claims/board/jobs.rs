@@ -39,7 +39,7 @@ async fn a_board_is_connected_until_it_or_its_coordinator_is_closed(store: Store
     agent.coordinator.shutdown().await.unwrap();
     assert!(!second.is_connected());
     assert!(matches!(refused(second.claim_next().await), BoardError::Closed { .. }));
-    let late = agent.coordinator.job_board(&place(&store)).await;
+    let late = agent.coordinator.job_board(place(&store)).await;
     assert!(matches!(refused(late), BoardError::Closed { .. }));
 }
 

@@ -1,4 +1,4 @@
-//! [`Ahead`]: values of the entries that are probably taken next, read with the value of the one that is taken now.
+//! [`Prefetch`]: values of the entries that are probably taken next, read with the value of the one that is taken now.
 //!
 //! A worker that takes one small thing after another spends a third of its time on reading them. The store decides
 //! all the same who gets what: it refuses whoever asks for an entry that has changed since it was read.
@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_millis(100);
 
 /// See the module documentation.
 #[derive(Default)]
-pub(super) struct Ahead(Mutex<State>);
+pub(super) struct Prefetch(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -38,7 +38,7 @@ struct State {
     by: Option<(SessionId, Moment)>,
 }
 
-impl Ahead {
+impl Prefetch {
     /// The value of this entry, if it was read a moment ago; only once.
     pub(super) fn find(&self, entry: &Entry, session: SessionId, now: Moment) -> Option<Znode> {
         let mut state = self.lock();
@@ -73,8 +73,8 @@ impl Ahead {
     }
 }
 
-impl fmt::Debug for Ahead {
+impl fmt::Debug for Prefetch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ahead").field("read", &self.lock().read.len()).finish_non_exhaustive()
+        f.debug_struct("Prefetch").field("read", &self.lock().read.len()).finish_non_exhaustive()
     }
 }
