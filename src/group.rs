@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tracing::debug;
 
 use self::{behind::Behind, driver::Command};
@@ -35,6 +34,7 @@ use crate::{
     ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey},
     session::{Status, validity::Validity},
     share::{Guard, Share},
+    watch,
 };
 
 /// A membership in one group. Cheap to clone; all clones are the same membership.
@@ -218,7 +218,7 @@ impl Group {
     }
 
     /// Waits for a view in which we stand otherwise than on the way in.
-    async fn news(views: &mut watch::Receiver<Arc<View>>) -> Result<(), watch::error::RecvError> {
+    async fn news(views: &mut watch::Receiver<Arc<View>>) -> Result<(), watch::Closed> {
         views.wait_for(|view| view.standing() != Standing::Joining).await.map(drop)
     }
 

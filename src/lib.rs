@@ -172,6 +172,7 @@ mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod watch;
 pub mod worker;
 
 pub use board::JobBoard;

@@ -26,10 +26,7 @@ pub(crate) mod validity;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -49,6 +46,7 @@ use crate::{
     error::Error,
     random::Random,
     task::Tasks,
+    watch,
 };
 
 /// The owner of the session task.
@@ -349,7 +347,7 @@ const REFUSED_RETRY: Duration = Duration::from_secs(1);
 /// How long the next session waits for the server to confirm the end of the last one.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
 
-async fn lost(state: &mut watch::Receiver<SessionState>) -> Loss {
+async fn lost(state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
     loop {
         if let SessionState::Lost(loss) = *state.borrow_and_update() {
             return loss;

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::shared::{Backing, Entry, Options, Shared};
 use crate::{
@@ -27,6 +24,7 @@ use crate::{
     member::MAX_WEIGHT,
     ring::HashRing,
     session::{follow::Sessions, read::Sizes},
+    watch,
 };
 
 /// A join on its way; await it. From [`PartitionCoordinator::join`](super::PartitionCoordinator::join).

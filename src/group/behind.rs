@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{driver::Command, view::View};
-use crate::session::access::Access;
+use crate::{session::access::Access, watch};
 
 /// What is behind a handle.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -26,6 +26,7 @@ use crate::{
         requests::ensure,
         validity::Validity,
     },
+    watch,
 };
 
 /// What the driver needs beside the engine.

@@ -12,14 +12,13 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::sync::watch;
 
 use super::{
     behind::Behind,
     rebalance::Rebalance,
     view::{Standing, View},
 };
-use crate::{ring::HashRing, session::validity::Validity};
+use crate::{ring::HashRing, session::validity::Validity, watch};
 
 /// The changes of one member's share, one after another, also as a [`Stream`]. From
 /// [`Group::rebalances`](super::Group::rebalances).

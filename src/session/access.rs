@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::live::{Live, Status};
 use crate::{
@@ -14,6 +11,7 @@ use crate::{
     error::Error,
     future::BoxFuture,
     random::Random,
+    watch,
 };
 
 /// The first and the longest pause between two requests that the store does not answer.

@@ -2,11 +2,10 @@
 
 use std::{future::Future, sync::Arc};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, Status, access::Access};
-use crate::{backend::SessionId, error::Error};
+use crate::{backend::SessionId, error::Error, watch};
 
 /// Which session is live, as one task sees it.
 #[derive(Debug)]

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -22,6 +21,7 @@ use crate::{
     clock::{Clock, Moment},
     error::Error,
     random::Random,
+    watch,
 };
 
 /// How many times as long as a listing takes is waited before the next one: a tenth of the time goes into listing.

@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Moment};
+use crate::{
+    clock::{Clock, Moment},
+    watch,
+};
 
 /// Timers stand still while a host is suspended, so no wait for a deadline is longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
