@@ -143,7 +143,8 @@
 //! # Cargo features
 //!
 //! - `zookeeper` (default): the ZooKeeper backend. Without it there are the ring and the in-memory backend.
-//! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, with exchanges and queues as kombu declares them.
+//! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, with exchanges and queues as kombu declares
+//!   them.
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
 //!   `rayon` pool. Results and order are the same.
 //! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.
