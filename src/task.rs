@@ -32,12 +32,12 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(future).instrument(span));
     }
 
-    /// Runs `work` to its end, whether or not the caller waits for it; a result that no caller waits for is dropped.
-    /// `None` if the owner shuts down, or the work has panicked.
+    /// Runs `work` to its end, whether or not the caller waits for it. If no caller waits, the result is dropped.
+    /// Returns `None` if the owner shuts down, or the work has panicked.
     ///
     /// # Cancel safety
     ///
-    /// Safe: cancelled, the work goes on in the background.
+    /// Safe: if it is cancelled, the work goes on in the background.
     pub(crate) async fn complete<T: Send + 'static>(
         &self,
         name: &'static str,
