@@ -226,7 +226,9 @@ impl Group {
     }
 
     /// Waits for a view in which this member is not [`Standing::Joining`].
-    async fn no_longer_joining(views: &mut watch::Receiver<Arc<View>>) -> Result<(), watch::error::RecvError> {
+    async fn no_longer_joining(
+        views: &mut watch::Receiver<Arc<View>>,
+    ) -> Result<(), watch::error::RecvError> {
         views.wait_for(|view| view.standing() != Standing::Joining).await.map(drop)
     }
 

@@ -314,7 +314,8 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
         let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
         let found = read_members(session, &paths, &places.sizes).await?;
         listings += 1;
-        let is_inconsistent = found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
+        let is_inconsistent =
+            found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
         if !is_inconsistent || listings == MAX_LISTINGS {
             break (paths, found, stat, watch);
         }

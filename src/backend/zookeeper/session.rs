@@ -222,7 +222,9 @@ impl Session for ZooKeeperSession {
                         zk::MultiReadResult::Data { data, stat } => Some((data, convert::stat(&stat))),
                         zk::MultiReadResult::Error { err: zk::Error::NoNode } => None,
                         zk::MultiReadResult::Error { err } => return Err(convert::error(&err)),
-                        other => return Err(Error::Unknown(format!("a reply to another request: {other:?}"))),
+                        other => {
+                            return Err(Error::Unknown(format!("a reply to another request: {other:?}")));
+                        }
                     });
                 }
             }
