@@ -64,7 +64,7 @@ impl PartitionCoordinator {
         let coordinator = Self::begin(config, true)?;
         let Some(backing) = &coordinator.shared.backing else { return Ok(coordinator) };
         let timeout = coordinator.shared.config.session_timeout;
-        // The attempt gives up after the session timeout, and then says what it tried.
+        // The attempt ends after the session timeout, with an error that names what was tried.
         let opened = backing.keeper.access(timeout + timeout / 10).live().await;
         if opened.is_err() {
             backing.keeper.close().await;

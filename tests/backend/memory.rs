@@ -1,4 +1,4 @@
-//! The in-memory backend: what every backend promises, and what only this one can be told to do.
+//! The in-memory backend: what every backend promises, and the failures that only this one can simulate.
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 

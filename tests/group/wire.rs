@@ -1,4 +1,4 @@
-//! Groups as they lie on a real server: the znodes, their bytes and their access control lists, compared with what
+//! Groups as a real server has them: the znodes, their bytes and their access control lists, compared with what
 //! the Python client library wrote there (`tests/golden/group.json`), and seen as one of its peers sees them.
 
 use std::{collections::BTreeMap, time::Duration};

@@ -97,7 +97,7 @@ impl Broker {
             ("RABBITMQ_PID_FILE", inside("pid")),
             ("RABBITMQ_LOG_BASE", folder.display().to_string()),
             ("RABBITMQ_LOGS", "-".to_owned()),
-            // Otherwise the script stays between us and the node, and would have to be told to pass signals on.
+            // Otherwise the script stays between us and the node, and would have to pass signals on.
             ("RABBITMQ_ALLOW_INPUT", "1".to_owned()),
         ];
         Broker { port, epmd_port, folder, environment, processes: None }

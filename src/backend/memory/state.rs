@@ -167,7 +167,7 @@ impl State {
             let _ = self.apply(id, ops, now_ms);
         }
         self.resume(id);
-        Err(Error::Unknown("the in-memory ensemble was told to lose the reply".into()).into())
+        Err(Error::Unknown("a test made the in-memory ensemble lose the reply".into()).into())
     }
 
     fn apply(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> Outcome {

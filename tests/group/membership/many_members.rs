@@ -69,26 +69,26 @@ async fn two_hundred_members_share_every_key_by_one_ring_while_some_leave_and_cr
 
 /// A thousand in a release build. Each member reads each other one a few times, and a debug build takes a hundred
 /// seconds to decode those millions of payloads; the number of lists depends only on how long the joins take.
-const STORM: usize = if cfg!(debug_assertions) { 120 } else { 1000 };
+const MANY: usize = if cfg!(debug_assertions) { 120 } else { 1000 };
 
 #[tokio::test(start_paused = true)]
 async fn many_joins_at_once_cost_each_member_few_lists() {
     let store = Store::memory();
-    let members = crowd(&store, STORM, |config| config.replicas(1)).await;
+    let members = crowd(&store, MANY, |config| config.replicas(1)).await;
     let groups: Vec<_> = members.iter().map(|(.., group)| group).collect();
-    agree_within(3 * SECOND, &groups, STORM).await;
+    agree_within(3 * SECOND, &groups, MANY).await;
     tokio::time::sleep(2 * SECOND).await;
     let lists: Vec<_> = members.iter().map(|(faults, ..)| faults.calls().lists).collect();
     assert!(*lists.iter().max().unwrap() <= 5, "{lists:?}");
 
-    // Spread over ten seconds, the storm costs at most one list a second.
+    // Spread over ten seconds, the joins cost at most one list a second.
     for (.., group) in &members[..100] {
         group.clone().leave().await.unwrap();
         tokio::time::sleep(100 * MS).await;
     }
-    let last = &members[STORM - 1].0;
-    let before = lists[STORM - 1];
-    agree_within(3 * SECOND, &groups[100..], STORM - 100).await;
+    let last = &members[MANY - 1].0;
+    let before = lists[MANY - 1];
+    agree_within(3 * SECOND, &groups[100..], MANY - 100).await;
     let cost = last.calls().lists - before;
     assert!((1..=25).contains(&cost), "{cost} lists for a hundred leaves in ten seconds");
 }
