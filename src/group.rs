@@ -226,9 +226,7 @@ impl Group {
     }
 
     /// Waits for a view in which this member is not [`Standing::Joining`].
-    async fn no_longer_joining(
-        views: &mut watch::Receiver<Arc<View>>,
-    ) -> Result<(), watch::Closed> {
+    async fn no_longer_joining(views: &mut watch::Receiver<Arc<View>>) -> Result<(), watch::Closed> {
         views.wait_for(|view| view.standing() != Standing::Joining).await.map(drop)
     }
 
