@@ -19,6 +19,8 @@ use work::{Place, block_on};
 
 const JOBS: usize = 1000;
 const LISTED: usize = 10_000;
+const QUEUED: usize = 20_000;
+const LABELLED: usize = 100;
 const WORKERS: [usize; 3] = [1, 4, 16];
 
 fn main() {
@@ -83,6 +85,25 @@ fn measure(criterion: &mut Criterion, name: &str, place: Place) {
                 .iter_custom(|times| (0..times).map(|_| work::iterate(&place, path, LISTED)[number]).sum());
         });
     }
+    for workers in [4, 16] {
+        group.bench_function(format!("claim and consume {JOBS} of them, {workers} workers"), |bencher| {
+            bencher.iter_custom(|times| {
+                store.each(times, |place, path| {
+                    work::post(place, path, LISTED);
+                    work::consume(place, path, workers, JOBS)
+                })
+            });
+        });
+    }
+    group.finish();
+
+    let mut group = criterion.benchmark_group(format!("a queue of {QUEUED} entries, {name}"));
+    few_samples(&mut group);
+    group.bench_function(format!("put {LABELLED} unless queued"), |bencher| {
+        bencher.iter_custom(|times| {
+            store.each(times, |place, path| work::put_labelled(place, path, QUEUED, LABELLED))
+        });
+    });
     group.finish();
 }
 

@@ -105,6 +105,22 @@ pub(crate) fn put(place: &Place, root: &str, count: usize) -> Duration {
     })
 }
 
+/// Puts entries of labels that are not queued yet into a queue that has `queued` others.
+pub(crate) fn put_labelled(place: &Place, root: &str, queued: usize, count: usize) -> Duration {
+    put(place, root, queued);
+    block_on(async {
+        let coordinator = place.connect().await;
+        let queue = coordinator.queue(root).await.expect("it opens");
+        let start = Instant::now();
+        for number in 0..count {
+            queue.put(number).unless_queued(format!("label-{number}")).await.expect("it is put");
+        }
+        let took = start.elapsed();
+        coordinator.shutdown().await.expect("it ends");
+        took
+    })
+}
+
 /// Takes and finishes all entries of a queue.
 pub(crate) fn finish(place: &Place, root: &str, workers: usize, count: usize) -> Duration {
     by_all(workers, count, async |turns| {
