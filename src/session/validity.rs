@@ -34,6 +34,11 @@ impl SessionValidity {
     pub(crate) fn has_ended(&self) -> bool {
         self.over.is_cancelled()
     }
+
+    /// Waits until it is over for good.
+    pub(crate) async fn ended(&self) {
+        self.over.cancelled().await;
+    }
 }
 
 /// Whether one ephemeral znode of one session still counts: what a share or a lease rests on.
