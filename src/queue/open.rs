@@ -18,7 +18,7 @@ use super::{
     layout::Layout,
     moves::Moves,
     recovery::Recovery,
-    shared::{Handle, Shared, Waiting, lay_out},
+    shared::{FolderSizes, Handle, Shared, Waiting, lay_out},
 };
 use crate::{
     clock::Clock,
@@ -26,7 +26,6 @@ use crate::{
     session::{
         follow::{Sessions, follow},
         listing::{Lister, Listing, Settings},
-        read::Sizes,
         receipts::Receipts,
     },
 };
@@ -113,7 +112,7 @@ impl OpenQueue {
             listing: Listing::new(settings),
             cache: Mutex::new(EntryCache::new(layout.unowned.clone())),
             ahead: Ahead::default(),
-            sizes: Sizes::default(),
+            sizes: FolderSizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Fill::default(),
             labels: Mutex::default(),
