@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    error::Error,
     lease::Leases,
     session::{
         follow::{Sessions, follow},
@@ -99,7 +100,10 @@ impl OpenQueue {
             let layout = laid_out.clone();
             Box::pin(async move { lay_out(&*live.session, &layout).await })
         });
-        made.await?;
+        made.await.map_err(|error| match error {
+            Error::Closed { .. } => QueueError::Closed { queue: layout.root.to_string() },
+            error => error.into(),
+        })?;
         let closed = leases.tasks().cancelled().child_token();
         let settings = Settings {
             folder: layout.unowned.clone(),
