@@ -64,15 +64,12 @@ async fn what_is_registered_while_the_board_is_closed_does_not_stay() {
         request if request.is_write() && request.paths().contains(&&entity("me")) => Fate::Late(5 * SECOND),
         _ => Fate::Pass,
     });
-    let registering = tokio::spawn({
-        let board = board.clone();
-        async move { board.register_entity("conductor", "me", json!({})).await }
-    });
     let session = store.session().await;
-    let there = || async { exists(&*session, &entity("me")).await.then_some(()) };
-    eventually("registered", PATIENCE, there).await;
-    board.close().await;
-    let registered = soon(registering).await.unwrap();
+    let (registered, ()) = tokio::join!(soon(board.register_entity("conductor", "me", json!({}))), async {
+        let there = || async { exists(&*session, &entity("me")).await.then_some(()) };
+        eventually("registered", PATIENCE, there).await;
+        board.close().await;
+    });
     assert!(matches!(registered, Err(BoardError::Closed { .. })), "{registered:?}");
     let gone = || async { (!exists(&*session, &entity("me")).await).then_some(()) };
     eventually("gone", PATIENCE, gone).await;
