@@ -362,6 +362,11 @@ impl JobBoard {
             let shared = &handle.shared;
             let live = shared.live().await?;
             match shared.entities.register(&live, path.clone(), data).await {
+                // Closed meanwhile: what takes registrations back may not have seen this one.
+                Ok(()) if shared.is_closed() => {
+                    shared.entities.unregister(shared.leases.access()).await;
+                    Err(shared.closed_error())
+                }
                 Ok(()) => Ok(()),
                 Err(Unapplied::Overtaken) => Err(BoardError::EntityTaken { name: path.name().into() }),
                 Err(
@@ -372,7 +377,7 @@ impl JobBoard {
         self.shared().run("register", register).await?
     }
 
-    /// Who has claimed a job, read from the store. `None` if it is not claimed, or gone.
+    /// Who has claimed a job, read from the store. `None` if it is not claimed, or gone, or if the lock is denied to us.
     ///
     /// A lock that names no owner counts as none, as in TaskFlow.
     ///
@@ -384,8 +389,9 @@ impl JobBoard {
     ///
     /// Safe.
     pub async fn find_owner(&self, job: &Job) -> Result<Option<String>, BoardError> {
-        let (is_posted, lock) = self.look(job).await?;
-        Ok(lock.filter(|_| is_posted).and_then(|lock| posting::owner_of(&lock)))
+        let (is_posted, lock) = job::look(self.shared(), job.known()).await?;
+        let lock = lock.and_then(Result::ok).filter(|_| is_posted);
+        Ok(lock.and_then(|lock| posting::owner_of(&lock)))
     }
 
     /// Where a job stands, read from the store.
@@ -398,12 +404,8 @@ impl JobBoard {
     ///
     /// Safe.
     pub async fn state(&self, job: &Job) -> Result<JobState, BoardError> {
-        let (is_posted, lock) = self.look(job).await?;
-        Ok(JobState::of(is_posted, lock.as_deref()))
-    }
-
-    async fn look(&self, job: &Job) -> Result<(bool, Option<Vec<u8>>), BoardError> {
-        job::look(self.shared(), job.known()).await
+        let (is_posted, lock) = job::look(self.shared(), job.known()).await?;
+        Ok(JobState::of(is_posted, lock.as_ref().map(|lock| lock.as_deref().map_err(|denied| *denied))))
     }
 }
 

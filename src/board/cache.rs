@@ -110,6 +110,14 @@ pub(super) enum Mark {
     Unchangeable(SetAside, i64),
 }
 
+impl Mark {
+    /// Whether a reply that arrives late puts a job on the board that is off it by now. Its watch has fired then, and
+    /// will not again.
+    pub(super) const fn can_be_late(&self) -> bool {
+        matches!(self, Mark::Posted(_) | Mark::Claimed(_) | Mark::Released(_))
+    }
+}
+
 /// What is not to be claimed.
 #[derive(Debug, Clone)]
 struct Aside {

@@ -60,9 +60,10 @@ impl Entities {
     pub(super) async fn unregister(&self, access: &Access) {
         let all = std::mem::take(&mut *self.lock());
         let Some(live) = access.present() else { return };
-        let there = all.into_iter().filter(|entity| entity.is_there).map(|entity| entity.path);
-        if let Err(error) = delete_each(&*live.session, there.collect()).await {
-            debug!(%error, "registered entities go when the session ends");
+        for Entity { path, .. } in all {
+            if let Err(error) = unregister(&live, &path).await {
+                debug!(entity = %path, %error, "it goes when the session ends");
+            }
         }
     }
 
@@ -103,6 +104,16 @@ impl Follower for Registrar {
     fn close(&mut self) {}
 }
 
+/// Deletes the znode of an entity if this session has it: whether a request to register it again was applied is not known
+/// where its caller has stopped waiting.
+async fn unregister(live: &Live, path: &ZnodePath) -> Result<(), backend::Error> {
+    let found = live.session.get(path).await?;
+    if found.and_then(|(_, stat)| stat.ephemeral_owner) != Some(live.id()) {
+        return Ok(());
+    }
+    delete_each(&*live.session, vec![path.clone()]).await
+}
+
 /// Creates the znode of an entity, or sets it if this session has it.
 async fn register(live: &Live, path: &ZnodePath, data: &[u8]) -> Result<(), Unapplied> {
     let is_ours = |found: &Znode| found.1.ephemeral_owner == Some(live.id());
@@ -117,7 +128,7 @@ async fn register(live: &Live, path: &ZnodePath, data: &[u8]) -> Result<(), Unap
         Err(Unapplied::Refused { error: backend::Error::NodeExists, .. }) => {}
         outcome => return outcome.map(drop),
     }
-    let found = live.read_back(path).await?;
+    let found = live.read_back(path).await.map_err(Unapplied::Unknown)?;
     match judge(found.as_ref()) {
         Verdict::Applied => Ok(()),
         Verdict::Overtaken => Err(Unapplied::Overtaken),

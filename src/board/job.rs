@@ -18,7 +18,10 @@ use super::{
     posting::{self, Posting, Priority, as_text},
     shared::{Handle, Shared},
 };
-use crate::backend::path::ZnodePath;
+use crate::{
+    backend::{self, path::ZnodePath},
+    session::read::Denied,
+};
 
 /// A job on a board: what its posting says, and whether it was claimed when it was listed. Cheap to clone.
 #[derive(Clone)]
@@ -171,29 +174,48 @@ impl fmt::Display for Job {
     }
 }
 
-/// Whether a job is there, and what its lock says, read from the store.
-pub(super) async fn look(shared: &Shared, known: &Known) -> Result<(bool, Option<Vec<u8>>), BoardError> {
+/// Whether a job is there, and what its lock says, read from the store. A lock that is denied to us is one of which it is
+/// not known what it says.
+pub(super) async fn look(
+    shared: &Shared,
+    known: &Known,
+) -> Result<(bool, Option<Result<Vec<u8>, Denied>>), BoardError> {
     let paths = [known.path.clone(), known.lock.clone()];
     let found = shared
         .read(&known.path, move |live| {
             let paths = paths.clone();
             Box::pin(async move {
-                live.session.sync(&paths[0]).await?;
-                live.session.get_many(&paths).await
+                let [job, lock] = &paths;
+                live.session.sync(job).await?;
+                match live.session.get_many(&paths).await {
+                    Ok(found) => Ok(found.into_iter().map(Ok).collect()),
+                    Err(backend::Error::NotPermitted) => {
+                        let job = live.session.get(job).await?;
+                        let lock = match live.session.get(lock).await {
+                            Err(backend::Error::NotPermitted) => Err(Denied),
+                            lock => Ok(lock?),
+                        };
+                        Ok(vec![Ok(job), lock])
+                    }
+                    Err(error) => Err(error),
+                }
             })
         })
         .await?;
     let mut found = found.into_iter();
-    let posted = found.next().flatten().filter(|(_, stat)| stat.czxid == known.stat.czxid);
-    Ok((posted.is_some(), found.next().flatten().map(|(lock, _)| lock)))
+    let posted = found.next().and_then(Result::ok).flatten();
+    let is_posted = posted.is_some_and(|(_, stat)| stat.czxid == known.stat.czxid);
+    let lock = found.next().and_then(Result::transpose);
+    Ok((is_posted, lock.map(|lock| lock.map(|(lock, _)| lock))))
 }
 
 impl JobState {
     /// What [`look`] says of a job.
-    pub(super) fn of(is_posted: bool, lock: Option<&[u8]>) -> Self {
+    pub(super) fn of(is_posted: bool, lock: Option<Result<&[u8], Denied>>) -> Self {
         match lock {
             _ if !is_posted => JobState::Complete,
-            Some(lock) if posting::owner_of(lock).is_some() => JobState::Claimed,
+            Some(Err(Denied)) => JobState::Claimed,
+            Some(Ok(lock)) if posting::owner_of(lock).is_some() => JobState::Claimed,
             _ => JobState::Unclaimed,
         }
     }

@@ -158,6 +158,9 @@ fn unknown(posting: &Posting) -> BoardError {
     BoardError::OutcomeUnknown { job: posting.name().into_owned(), uuid: posting.parsed_uuid() }
 }
 
+/// How many postings are read at once to find one.
+const FOUND_AT_ONCE: usize = 64;
+
 /// The job that was created by this transaction, if it is still there; in whatever session.
 async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardError> {
     let looked = shared.read(&shared.layout.board, {
@@ -169,13 +172,20 @@ async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardEr
                 live.session.sync(board).await?;
                 let (names, _) = live.session.children(board).await?;
                 let jobs = names.iter().filter(|name| Child::of(name) == Child::Job);
-                let paths: Vec<_> = jobs.filter_map(|name| board.join(name).ok()).collect();
-                let found = read_each(&*live.session, &paths, &shared.sizes).await?;
+                let mut paths: Vec<_> = jobs.filter_map(|name| board.join(name).ok()).collect();
+                // Most likely among the last.
+                paths.sort_unstable_by(|a, b| b.cmp(a));
                 let is_ours = |found: &Result<Option<Znode>, Denied>| {
                     matches!(found, Ok(Some((_, stat))) if stat.czxid == czxid)
                 };
-                let ours = paths.iter().zip(found).find(|(_, found)| is_ours(found));
-                Ok(ours.and_then(|(path, found)| Known::read(path, found, live.session.max_request_bytes())?.ok()))
+                for some in paths.chunks(FOUND_AT_ONCE) {
+                    let found = read_each(&*live.session, some, &shared.sizes).await?;
+                    if let Some((path, found)) = some.iter().zip(found).find(|(_, found)| is_ours(found)) {
+                        let known = Known::read(path, found, live.session.max_request_bytes());
+                        return Ok(known.and_then(Result::ok));
+                    }
+                }
+                Ok(None)
             })
         }
     });

@@ -200,8 +200,13 @@ impl Shared {
 
     /// Notes what was done here, for the next caller that looks.
     pub(super) fn mark(&self, mark: Mark) {
+        let can_be_late = mark.can_be_late();
         self.cache().mark(mark);
-        self.listing.note_local_change();
+        if can_be_late {
+            self.listing.invalidate();
+        } else {
+            self.listing.note_local_change();
+        }
     }
 
     /// Among how many jobs to choose.

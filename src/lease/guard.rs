@@ -2,12 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{LOCK_VERSION, Lease, registry::Registered};
 use crate::{
-    backend::{Op, Znode, path::ZnodePath},
+    backend::{self, Op, Znode, path::ZnodePath},
     backoff::Backoff,
     error::Error,
     session::commit::{Applied, Evidence, Unapplied, Verdict},
@@ -83,7 +83,7 @@ impl LeaseGuard {
                     return Err(Unapplied::Overtaken);
                 }
                 let finished = guard.lease.give_up(&ops, evidence.as_ref()).await;
-                if matches!(finished, Ok(_) | Err(Unapplied::Unknown(_))) {
+                if matches!(finished, Ok(_) | Err(Unapplied::Unknown(backend::Error::Lost(_)))) {
                     guard.registered = None;
                 }
                 finished
@@ -99,7 +99,7 @@ impl LeaseGuard {
         while !validity.is_valid() {
             if validity.has_ended() {
                 let read = live.read_back(self.lease.path()).await;
-                return Err(read.map_or_else(Unapplied::from, |_| Unapplied::Overtaken));
+                return Err(read.map_or_else(Unapplied::Unknown, |_| Unapplied::Overtaken));
             }
             validity.changed(false).await;
         }
@@ -146,11 +146,11 @@ impl Lease {
                 debug!(lock = %self.path(), %error, "the lock is gone");
                 Err(Unapplied::Overtaken)
             }
-            Err(Unapplied::Unknown(_)) if evidence.is_none() => Ok(Applied::Seen(None)),
+            Err(Unapplied::Unknown(backend::Error::Lost(_))) if evidence.is_none() => Ok(Applied::Seen(None)),
             // No other process deletes our lock, but an operator may have. Then the other znode still exists.
             Ok(Applied::Seen(found)) => match evidence {
                 None => Ok(Applied::Seen(found)),
-                Some(path) => match live.read_back(path).await? {
+                Some(path) => match live.read_back(path).await.map_err(Unapplied::Unknown)? {
                     None => Ok(Applied::Seen(None)),
                     Some(_) => Err(Unapplied::Overtaken),
                 },
@@ -171,10 +171,10 @@ impl Lease {
             };
             debug!(%lock, %error, "could not be given back");
             match self.delete_lock().await {
-                Ok(()) | Err(Unapplied::Unknown(_)) => return,
+                Ok(()) | Err(Unapplied::Unknown(backend::Error::Lost(_))) => return,
                 Err(error) => warn!(%lock, %error, "the lock is not given back yet"),
             }
-            sleep(backoff.next_delay(live.random.unit())).await;
+            let _ = timeout(backoff.next_delay(live.random.unit()), live.ended()).await;
         }
     }
 
@@ -182,7 +182,7 @@ impl Lease {
     /// the lock: the lock must not stay for ever.
     async fn delete_lock(&self) -> Result<(), Unapplied> {
         let live = self.live();
-        let found = live.read_back(self.path()).await?;
+        let found = live.read_back(self.path()).await.map_err(Unapplied::Unknown)?;
         let Some((_, stat)) = found.as_ref().filter(|_| self.is_ours(found.as_ref())) else { return Ok(()) };
         warn!(lock = %self.path(), "another process has changed the leased thing: only its lock is deleted");
         let judge = |found: Option<&Znode>| self.judge_deletion(found);

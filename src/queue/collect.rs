@@ -162,8 +162,12 @@ async fn confirm(shared: Arc<Shared>, results: Vec<Finished>) -> Result<Vec<Fini
             let remove = |result: &Finished| shared.moves.remove(done, &result.entry, result.version);
             match shared.receipts.commit(&live, batch.iter().map(remove).collect()).await {
                 Ok(_) => break,
-                // Confirmed by another collector, or not to be deleted.
-                Err(Unapplied::Refused { index, .. }) if index < batch.len() => drop(batch.remove(index)),
+                // Confirmed by another collector, or changed by an operator.
+                Err(Unapplied::Refused { index, error })
+                    if index < batch.len() && error != backend::Error::NotPermitted =>
+                {
+                    drop(batch.remove(index));
+                }
                 Err(error) => return Err(unapplied(done, error)),
             }
         }
@@ -204,15 +208,23 @@ async fn read(shared: &Arc<Shared>, folder: &ZnodePath, max: usize) -> Result<(V
             };
             let mut entries: Vec<_> = names.iter().filter_map(|name| readable(&folder, name)).collect();
             entries.sort_unstable_by(Entry::by_age);
-            entries.truncate(max);
-            let paths: Vec<_> = entries.iter().map(|entry| path_of(&folder, entry)).collect();
-            let found = read_each(&*live.session, &paths, &shared.sizes).await?;
-            let finished = |(entry, found): (Entry, Result<Option<Znode>, Denied>)| {
+            let finished = |(entry, found): (&Entry, Result<Option<Znode>, Denied>)| {
                 // What is denied to us is another process's to collect.
                 let (data, stat) = found.ok()??;
-                Some(Finished { entry, value: Value::read(&data), version: stat.version })
+                Some(Finished { entry: entry.clone(), value: Value::read(&data), version: stat.version })
             };
-            Ok((entries.into_iter().zip(found).filter_map(finished).collect(), watch))
+            let sizes = &shared.sizes;
+            let sizes = if folder == shared.layout().done { &sizes.done } else { &sizes.dead };
+            let (mut results, mut rest) = (Vec::new(), &entries[..]);
+            // More than once only where some are denied or gone.
+            while results.len() < max && !rest.is_empty() {
+                let (some, later) = rest.split_at(rest.len().min(max - results.len()));
+                let paths: Vec<_> = some.iter().map(|entry| path_of(&folder, entry)).collect();
+                let found = read_each(&*live.session, &paths, sizes).await?;
+                results.extend(some.iter().zip(found).filter_map(finished));
+                rest = later;
+            }
+            Ok((results, watch))
         })
     });
     read.await

@@ -83,6 +83,10 @@ impl OwnedEntry {
             Err(Unapplied::Overtaken | Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
                 return Err(self.lost());
             }
+            // The claim is not ours any more: the first operation is that on the entry.
+            Err(Unapplied::Refused { index: 1.., error: backend::Error::BadVersion }) => {
+                return Err(self.lost());
+            }
             Err(error) => return Err(unapplied(&self.owned.path, error)),
         }
         (self.owned.version, self.owned.value) = (after, value);
@@ -101,7 +105,7 @@ impl OwnedEntry {
         // another process have given the entry back.
         if let Applied::Seen(_) = applied {
             let claim = value.claim().unwrap_or_default();
-            if shared.find(&live, &shared.layout().done, &entry, claim).await.is_none() {
+            if shared.find(&live, &shared.layout().done, &shared.sizes.done, &entry, claim).await.is_none() {
                 return Err(QueueError::OutcomeUnknown { path: path.to_string() });
             }
         }

@@ -11,6 +11,10 @@ use std::collections::{BTreeSet, HashMap};
 use super::entry::Entry;
 use crate::backend::Stat;
 
+/// How much may be put here after a listing of little, until the next listing forgets what is gone. After a listing of
+/// much, as much again.
+const MOST_ADDED: usize = 20_000;
+
 /// How much that was put here waits to be counted. With more, other processes put as well, and only a listing can tell.
 const MOST_UNCOUNTED: usize = 1000;
 
@@ -22,6 +26,9 @@ pub(super) struct Labels {
     entries: HashMap<Box<str>, BTreeSet<Entry>>,
     /// The numbers of what was put here and is not counted in `known` yet.
     own: BTreeSet<i32>,
+    /// How many were listed, and how many were put here since.
+    listed: usize,
+    added: usize,
 }
 
 /// Up to which creation in which folder everything is known.
@@ -52,7 +59,11 @@ impl Labels {
     pub(super) fn adopt(&mut self, entries: impl Iterator<Item = Entry>, folder: &Stat) {
         self.entries.clear();
         self.own.clear();
-        entries.for_each(|entry| self.insert(entry));
+        (self.listed, self.added) = (0, 0);
+        for entry in entries {
+            self.listed += 1;
+            self.insert(entry);
+        }
         self.known = Some(Known::of(folder));
     }
 
@@ -64,7 +75,8 @@ impl Labels {
         self.own.insert(entry.sequence());
         self.insert(entry.clone());
         self.count_own();
-        if self.own.len() > MOST_UNCOUNTED {
+        self.added += 1;
+        if self.own.len() > MOST_UNCOUNTED || self.added > MOST_ADDED.max(self.listed) {
             *self = Labels::default();
         }
     }
@@ -127,6 +139,17 @@ mod tests {
         labels.adopt([].into_iter(), &folder(0, 0));
         (5..5000).for_each(|number| labels.add(&entry("a", number)));
         assert!(labels.own.len() + labels.entries.len() <= MOST_UNCOUNTED + 1);
+    }
+
+    #[test]
+    fn where_only_this_process_puts_what_is_gone_does_not_pile_up() {
+        let mut labels = Labels::default();
+        labels.adopt([].into_iter(), &folder(0, 0));
+        for number in 0..10 * MOST_ADDED {
+            let number = u32::try_from(number).unwrap();
+            labels.add(&entry(&format!("l:{number}"), number));
+        }
+        assert!(labels.entries.len() <= MOST_ADDED, "{}", labels.entries.len());
     }
 
     #[test]

@@ -18,15 +18,15 @@ use super::{
     moves::Moves,
     prefetch::Prefetch,
     recovery::Recovery,
-    shared::{Handle, Shared, Waiting, lay_out},
+    shared::{FolderSizes, Handle, Shared, Waiting, lay_out},
 };
 use crate::{
     clock::Clock,
+    error::Error,
     lease::Leases,
     session::{
         follow::{Sessions, follow},
         listing::{Lister, Listing, Settings},
-        read::Sizes,
         receipts::Receipts,
     },
 };
@@ -100,7 +100,10 @@ impl OpenQueue {
             let layout = laid_out.clone();
             Box::pin(async move { lay_out(&*live.session, &layout).await })
         });
-        made.await?;
+        made.await.map_err(|error| match error {
+            Error::Closed { .. } => QueueError::Closed { queue: layout.root.to_string() },
+            error => error.into(),
+        })?;
         let closed = leases.tasks().cancelled().child_token();
         let settings = Settings {
             folder: layout.unowned.clone(),
@@ -113,7 +116,7 @@ impl OpenQueue {
             listing: Listing::new(settings),
             cache: Mutex::new(EntryCache::new(layout.unowned.clone())),
             prefetch: Prefetch::default(),
-            sizes: Sizes::default(),
+            sizes: FolderSizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Fill::default(),
             labels: Mutex::default(),

@@ -24,7 +24,7 @@ use crate::{
     backend::{self, Session, path::ZnodePath},
     backoff::Backoff,
     error::Error,
-    session::{Live, commit::Unapplied},
+    session::{Live, commit::Unapplied, read::read_each},
 };
 
 /// The first and the longest pause between two attempts while the store does not answer.
@@ -32,6 +32,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How often a put is tried that something with a label like its own gets in the way of.
 const TRIES: u32 = 100;
+
+/// How many entries of a label are read to see whether one is there.
+const MOST_READ: usize = 4;
 
 /// The priority of what is put without one; the original's.
 const DEFAULT_PRIORITY: u16 = 100;
@@ -215,26 +218,35 @@ impl Posting {
         Ok((!is_queued).then_some(bucket.version))
     }
 
+    /// Whether a listing of `unowned` shows an entry with the label.
+    async fn lists(&self, session: &dyn Session, unowned: &ZnodePath) -> Result<bool, backend::Error> {
+        let (names, folder) = session.children(unowned).await?;
+        let entries = names.iter().filter_map(|name| readable(unowned, name));
+        let mut labels = self.shared.labels();
+        labels.adopt(entries, &folder);
+        Ok(labels.find(&self.label, &folder).is_some_and(|entries| !entries.is_empty()))
+    }
+
     /// Whether an entry with the label is in `unowned`.
     async fn waits(&self, session: &dyn Session, unowned: &ZnodePath) -> Result<bool, backend::Error> {
         let (_, folder) = session.get(unowned).await?.ok_or(backend::Error::NoNode)?;
         let known = self.shared.labels().find(&self.label, &folder);
-        let Some(known) = known else {
-            let (names, folder) = session.children(unowned).await?;
-            let entries = names.iter().filter_map(|name| readable(unowned, name));
-            let mut labels = self.shared.labels();
-            labels.adopt(entries, &folder);
-            return Ok(labels.find(&self.label, &folder).is_some_and(|entries| !entries.is_empty()));
-        };
+        let Some(known) = known else { return self.lists(session, unowned).await };
         if known.is_empty() {
             return Ok(false);
         }
-        let paths: Vec<_> = known.iter().map(|entry| path_of(unowned, entry)).collect();
-        let is_there = session.get_many(&paths).await?.iter().any(Option::is_some);
-        if !is_there {
-            self.shared.labels().forget(&self.label);
+        // Those that are taken last, of perhaps very many.
+        let last = &known[known.len().saturating_sub(MOST_READ)..];
+        let paths: Vec<_> = last.iter().map(|entry| path_of(unowned, entry)).collect();
+        let found = read_each(session, &paths, &self.shared.sizes.unowned).await?;
+        let is_there = found.iter().any(|found| !matches!(found, Ok(None)));
+        if is_there || last.len() == known.len() {
+            if !is_there {
+                self.shared.labels().forget(&self.label);
+            }
+            return Ok(is_there);
         }
-        Ok(is_there)
+        self.lists(session, unowned).await
     }
 }
 

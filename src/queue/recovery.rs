@@ -24,7 +24,7 @@ use crate::{
         Live,
         commit::{Evidence, Unapplied, Verdict},
         follow::Follower,
-        read::{Denied, Sizes, read_each},
+        read::{Denied, read_each},
         requests::delete_each,
     },
 };
@@ -33,6 +33,9 @@ use crate::{
 /// more workers there are, the more looks each change would cause, and the more of them look for the others.
 const DELAY: Duration = Duration::from_millis(500);
 const DELAY_FOR_EACH: Duration = Duration::from_millis(2);
+
+/// How many values are read at once to learn their claims.
+const LEARNED_AT_ONCE: usize = 256;
 
 /// The first and the longest pause after a look that failed.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -45,20 +48,13 @@ pub(super) struct Recovery {
     /// claim for as long as it is there, so each is read once. Ordered, so that the order of what is done is certain.
     known: BTreeMap<Entry, Option<String>>,
     aside: SetAside,
-    sizes: Sizes,
     /// Whether something has ended here since results were last counted.
     has_ended: bool,
 }
 
 impl Recovery {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Recovery {
-            shared,
-            known: BTreeMap::new(),
-            aside: SetAside::default(),
-            sizes: Sizes::default(),
-            has_ended: false,
-        }
+        Recovery { shared, known: BTreeMap::new(), aside: SetAside::default(), has_ended: false }
     }
 }
 
@@ -148,16 +144,20 @@ impl Recovery {
         let there: HashSet<_> = owned.iter().collect();
         self.known.retain(|entry, _| there.contains(entry));
         let unread: Vec<_> = owned.iter().filter(|entry| !self.known.contains_key(*entry)).cloned().collect();
-        let folder = &self.shared.layout().owned;
-        let paths: Vec<_> = unread.iter().map(|entry| path_of(folder, entry)).collect();
-        let found = read_each(&*live.session, &paths, &self.sizes).await?;
-        for (entry, found) in unread.into_iter().zip(found) {
-            match found {
-                Ok(Some((data, _))) => {
-                    self.known.insert(entry, Value::read(&data).claim().map(str::to_owned));
+        let shared = self.shared.clone();
+        let folder = &shared.layout().owned;
+        // Not all at once: of each value, only the claim is kept.
+        for unread in unread.chunks(LEARNED_AT_ONCE) {
+            let paths: Vec<_> = unread.iter().map(|entry| path_of(folder, entry)).collect();
+            let found = read_each(&*live.session, &paths, &shared.sizes.owned).await?;
+            for (entry, found) in unread.iter().zip(found) {
+                match found {
+                    Ok(Some((data, _))) => {
+                        self.known.insert(entry.clone(), Value::read(&data).claim().map(str::to_owned));
+                    }
+                    Ok(None) => {}
+                    Err(Denied) => self.set_aside(entry.clone(), "permission denied by ACL"),
                 }
-                Ok(None) => {}
-                Err(Denied) => self.set_aside(entry, "permission denied by ACL"),
             }
         }
         Ok(())
@@ -174,7 +174,15 @@ impl Recovery {
     async fn give_back(&mut self, live: &Live, entry: Entry, claim: &str) -> Result<(), backend::Error> {
         let shared = self.shared.clone();
         let path = path_of(&shared.layout().owned, &entry);
-        let Some((data, stat)) = live.session.get(&path).await? else { return Ok(()) };
+        let (data, stat) = match live.session.get(&path).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(()),
+            Err(error @ backend::Error::NotPermitted) => {
+                self.set_aside(entry, &error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let value = Value::read(&data);
         if value.claim() != Some(claim) {
             // An operator has removed the folder, its numbers have begun anew, and this is another of that name.
@@ -202,7 +210,12 @@ impl Recovery {
                 lay_out(&*live.session, shared.layout()).await?;
                 return Err(backend::Error::NoNode);
             }
-            Err(Unapplied::Unknown(error)) => return Err(error),
+            // It may be done at the next attempt: the connection broke, or the numbers are taken that come next.
+            Err(
+                Unapplied::Unknown(error)
+                | Unapplied::Failed(error @ backend::Error::Unreachable(_))
+                | Unapplied::Refused { error: error @ backend::Error::NodeExists, .. },
+            ) => return Err(error),
             Err(error) => self.set_aside(entry.clone(), &error.to_string()),
         }
         Ok(())

@@ -40,6 +40,18 @@ use crate::{
 /// Between two attempts to find what was taken.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How many values are read at once to find it.
+const FOUND_AT_ONCE: usize = 64;
+
+/// The sizes of what lies in each folder: payloads may be small, and results large.
+#[derive(Debug, Default)]
+pub(super) struct FolderSizes {
+    pub(super) unowned: Sizes,
+    pub(super) owned: Sizes,
+    pub(super) done: Sizes,
+    pub(super) dead: Sizes,
+}
+
 /// See the module documentation.
 pub(super) struct Shared {
     pub(super) moves: Moves,
@@ -51,7 +63,7 @@ pub(super) struct Shared {
     pub(super) listing: Arc<Listing>,
     pub(super) cache: Mutex<EntryCache>,
     pub(super) prefetch: Prefetch,
-    pub(super) sizes: Sizes,
+    pub(super) sizes: FolderSizes,
     pub(super) receipts: Receipts,
     pub(super) fill: Fill,
     pub(super) labels: Mutex<Labels>,
@@ -122,11 +134,12 @@ impl Shared {
     }
 
     /// The name that the store gave in `folder` to what was taken under `claim`, if its reply was lost. `None` if it is
-    /// not there, or the session is over.
+    /// not there, cannot be looked for, or the session is over.
     pub(super) async fn find(
         &self,
         live: &Live,
         folder: &ZnodePath,
+        sizes: &Sizes,
         entry: &Entry,
         claim: &str,
     ) -> Option<ZnodePath> {
@@ -136,15 +149,27 @@ impl Shared {
                 let is_alike =
                     |found: &Entry| (found.priority(), found.label()) == (entry.priority(), entry.label());
                 let alike = names.iter().filter_map(|name| readable(folder, name)).filter(is_alike);
-                let paths: Vec<_> = alike.map(|found| path_of(folder, &found)).collect();
-                let found = read_each(&*live.session, &paths, &self.sizes).await?;
-                let is_ours = |found: &Result<Option<Znode>, Denied>| matches!(found, Ok(Some((data, _))) if Value::read(data).claim() == Some(claim));
-                let ours = paths.into_iter().zip(found).find(|(_, found)| is_ours(found));
-                Ok::<_, backend::Error>(ours.map(|(path, _)| path))
+                // Most likely among the last.
+                let mut alike: Vec<_> = alike.collect();
+                alike.sort_unstable_by(|a, b| b.by_age(a));
+                for some in alike.chunks(FOUND_AT_ONCE) {
+                    let paths: Vec<_> = some.iter().map(|found| path_of(folder, found)).collect();
+                    let found = read_each(&*live.session, &paths, sizes).await?;
+                    let is_ours = |found: &Result<Option<Znode>, Denied>| matches!(found, Ok(Some((data, _))) if Value::read(data).claim() == Some(claim));
+                    if let Some((path, _)) = paths.into_iter().zip(found).find(|(_, found)| is_ours(found)) {
+                        return Ok(Some(path));
+                    }
+                }
+                Ok::<_, backend::Error>(None)
             };
             match read.await {
                 Ok(found) => return found,
-                Err(error) => debug!(%folder, %error, "what was taken is still to be found"),
+                Err(error) => {
+                    debug!(%folder, %error, "what was taken is still to be found");
+                    if !error.is_unknown() {
+                        return None;
+                    }
+                }
             }
             sleep(PAUSE).await;
         }

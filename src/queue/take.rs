@@ -231,7 +231,7 @@ async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, 
     let unowned = &shared.layout().unowned;
     let [one] = chosen else {
         let paths: Vec<_> = chosen.iter().map(|chosen| path_of(unowned, &chosen.entry)).collect();
-        return read_each(&*live.session, &paths, &shared.sizes).await;
+        return read_each(&*live.session, &paths, &shared.sizes.unowned).await;
     };
     let (prefetch, now) = (&shared.prefetch, shared.clock.now());
     if let Some(found) = prefetch.find(&one.entry, live.id(), now) {
@@ -239,7 +239,7 @@ async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, 
     }
     let next = shared.cache().next(prefetch.count(now));
     let paths: Vec<_> = [&one.entry].into_iter().chain(&next).map(|entry| path_of(unowned, entry)).collect();
-    let mut found = read_each(&*live.session, &paths, &shared.sizes).await?.into_iter();
+    let mut found = read_each(&*live.session, &paths, &shared.sizes.unowned).await?.into_iter();
     let first: Vec<_> = found.by_ref().take(1).collect();
     if let [Ok(Some((data, _)))] = &first[..] {
         let read = |(entry, found): (&Arc<Entry>, Result<Option<Znode>, Denied>)| {
@@ -274,7 +274,7 @@ async fn ask(
         Ok((guard, applied)) => {
             let path = match applied.created(CREATED) {
                 Some(path) => Some(path),
-                None => shared.find(live, &layout.owned, &entry, &claim).await,
+                None => shared.find(live, &layout.owned, &shared.sizes.owned, &entry, &claim).await,
             };
             // Without it, the guard is dropped: what is owned under its claim is given back then.
             let Some(path) = path else { return Ok(None) };

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{Live, requests::prepare_create};
-use crate::backend::{self, CommitError, Done, Loss, Op, Znode, path::ZnodePath};
+use crate::backend::{self, CommitError, Done, Op, Znode, path::ZnodePath};
 
 /// How often a request is sent if its reply is lost each time, and the first pause between two attempts, which doubles.
 const ATTEMPTS: u32 = 5;
@@ -87,12 +87,6 @@ pub(crate) enum Unapplied {
     Unknown(backend::Error),
 }
 
-impl From<Loss> for Unapplied {
-    fn from(loss: Loss) -> Self {
-        Unapplied::Unknown(backend::Error::Lost(loss))
-    }
-}
-
 impl Live {
     /// Applies all of `ops` or none, once.
     ///
@@ -118,7 +112,7 @@ impl Live {
             if !error.is_unknown() {
                 return Err(Unapplied::Failed(error));
             }
-            let found = self.read_back(evidence.path).await?;
+            let found = self.read_back(evidence.path).await.map_err(Unapplied::Unknown)?;
             match (evidence.judge)(found.as_ref()) {
                 Verdict::Applied => return Ok(Applied::Seen(found)),
                 Verdict::Overtaken => return Err(Unapplied::Overtaken),

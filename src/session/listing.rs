@@ -252,7 +252,7 @@ impl Listing {
         let began = self.now();
         let mut state = self.lock();
         state.begun += 1;
-        Begun { number: state.begun, local: state.local, is_wanted: state.wanted >= state.begun, began }
+        Begun { number: state.begun, local: state.local, is_wanted: state.wanted > state.listed, began }
     }
 
     fn end(&self, begun: &Begun) {
@@ -364,7 +364,8 @@ impl<C: Contents> Lister<C> {
     /// Lists the folder once. The watch fires when the folder changes.
     async fn list(&mut self, live: &Live, occasion: Occasion) -> Result<backend::Watch, backend::Error> {
         let folder = &self.listing.settings.folder;
-        if occasion.is_wanted {
+        // The server of this session may be behind that of the last one.
+        if occasion.is_wanted || occasion.is_first {
             live.session.sync(folder).await?;
         }
         let (names, stat, watch) = live.session.watch_children(folder).await?;

@@ -76,6 +76,11 @@ impl Live {
         matches!(*self.session.state().borrow(), SessionState::Connected { .. })
     }
 
+    /// Waits until the session has ended.
+    pub(crate) async fn ended(&self) {
+        self.validity.ended().await;
+    }
+
     /// Whether the session has ended, so that nothing can be written in it any more.
     pub(crate) fn is_over(&self) -> bool {
         self.validity.has_ended() || matches!(*self.session.state().borrow(), SessionState::Lost(_))
@@ -113,23 +118,29 @@ impl Live {
     }
 
     /// Reads `path` as the leader has it, after all requests of this session so far. This shows the outcome of a write
-    /// whose reply was lost. Waits until the store answers or the session has ended.
-    pub(crate) async fn read_back(&self, path: &ZnodePath) -> Result<Option<Znode>, Loss> {
+    /// whose reply was lost. Waits until the store answers or the session has ended. A znode that may not be read has
+    /// its stat and no data.
+    pub(crate) async fn read_back(&self, path: &ZnodePath) -> Result<Option<Znode>, backend::Error> {
         let mut state = self.session.state();
         loop {
             if let SessionState::Lost(loss) = *state.borrow_and_update() {
-                return Err(loss);
+                return Err(backend::Error::Lost(loss));
             }
             let read = async {
                 self.session.sync(path).await?;
-                self.session.get(path).await
+                match self.session.get(path).await {
+                    Err(backend::Error::NotPermitted) => {
+                        let (stat, _) = self.session.watch_node(path).await?;
+                        Ok(stat.map(|stat| (Vec::new(), stat)))
+                    }
+                    found => found,
+                }
             };
             match read.await {
-                Ok(found) => return Ok(found),
-                Err(backend::Error::Lost(loss)) => return Err(loss),
-                Err(_) => {
+                Err(backend::Error::Unknown(_)) => {
                     let _ = timeout(READ_BACK_PAUSE, state.changed()).await;
                 }
+                read => return read,
             }
         }
     }

@@ -31,8 +31,9 @@ const AT_ONCE: usize = 2;
 const FIRST: usize = 8;
 const MOST: usize = 256;
 
-/// How much smaller the first request of a later call is than one that the sizes of earlier ones allow.
-const CAUTION: usize = 4;
+/// How much smaller the first request of a later call is than one that the sizes of earlier ones allow: another process
+/// may have created large ones since.
+const CAUTION: usize = 16;
 
 /// The sizes of the znodes of one folder that were read so far.
 #[derive(Default)]
@@ -70,7 +71,7 @@ impl Plan {
         let fitting = |seen: Seen| (REPLY_BYTES * seen.znodes / seen.bytes.max(1)).clamp(1, MOST);
         match (self.now.znodes, self.before.znodes) {
             (0, 0) => FIRST,
-            (0, _) => (fitting(self.before) / CAUTION).max(1),
+            (0, before) => (fitting(self.before) / CAUTION).min(before.max(FIRST)).max(1),
             // At most as many as were read so far: if no large one was among them, there are few among as many more.
             (seen, before) => fitting(self.now).min((seen + before).max(FIRST)),
         }
@@ -162,7 +163,11 @@ mod tests {
 
     /// The sizes of the replies if znodes of these sizes are read, in the order of the requests.
     fn replies(sizes: &[usize]) -> Vec<usize> {
-        let mut plan = Plan { now: Seen::default(), before: Seen::default() };
+        replies_after(Seen::default(), sizes)
+    }
+
+    fn replies_after(before: Seen, sizes: &[usize]) -> Vec<usize> {
+        let mut plan = Plan { now: Seen::default(), before };
         let mut order = spread(sizes.len());
         let mut replies = Vec::new();
         loop {
@@ -188,6 +193,16 @@ mod tests {
             assert!(count < 16 || widest <= count / 4, "{count}: {first:?}");
             all.sort_unstable();
             assert!(all.into_iter().eq(0..count), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_reply_stays_small_when_large_znodes_follow_small_ones() {
+        let large = vec![990_000; 200];
+        for znodes in [1, 10, 10_000] {
+            let before = Seen { znodes, bytes: 200 * znodes };
+            let largest = replies_after(before, &large).into_iter().max();
+            assert!(largest <= Some(2 * FIRST * 990_000), "{largest:?} after {znodes}");
         }
     }
 

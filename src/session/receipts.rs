@@ -8,7 +8,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tracing::debug;
@@ -25,6 +28,8 @@ use crate::backend::{self, CreateMode, Done, Op, SessionId, Stat, path::ZnodePat
 pub(crate) struct Receipts {
     folder: ZnodePath,
     free: Mutex<Vec<Receipt>>,
+    /// Whether nothing is kept any more.
+    is_cleared: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -60,7 +65,7 @@ impl Receipt {
 impl Receipts {
     /// Receipts in `folder`, which is created if it is missing.
     pub(crate) fn new(folder: ZnodePath) -> Self {
-        Receipts { folder, free: Mutex::default() }
+        Receipts { folder, free: Mutex::default(), is_cleared: AtomicBool::new(false) }
     }
 
     /// Applies all of `ops` or none, once.
@@ -89,6 +94,7 @@ impl Receipts {
                     };
                     let stat = stat.unwrap_or_default();
                     self.put_back(Receipt { version: Some(version), ..receipt });
+                    self.clear_late(live).await;
                     return Ok(Receipted { applied, stat });
                 }
                 Err(Unapplied::Refused { index, error }) if index >= ops.len() && before.is_some() => {
@@ -102,6 +108,7 @@ impl Receipts {
                 Err(unapplied) => {
                     if !matches!(unapplied, Unapplied::Unknown(_)) {
                         self.put_back(receipt);
+                        self.clear_late(live).await;
                     }
                     return Err(unapplied);
                 }
@@ -109,9 +116,21 @@ impl Receipts {
         }
     }
 
-    /// Deletes the receipts of the current session. For when no more transactions come.
+    /// Deletes the receipts of the current session. For when no more transactions come. Those of transactions that are
+    /// still under way are deleted when these end.
     pub(crate) async fn clear(&self, access: &Access) {
+        self.is_cleared.store(true, Ordering::SeqCst);
         let Some(live) = access.present() else { return };
+        self.delete_free(&live).await;
+    }
+
+    async fn clear_late(&self, live: &Live) {
+        if self.is_cleared.load(Ordering::SeqCst) {
+            self.delete_free(live).await;
+        }
+    }
+
+    async fn delete_free(&self, live: &Live) {
         let free = std::mem::take(&mut *self.lock());
         let ours = free.into_iter().filter(|it| it.session == live.id() && it.version.is_some());
         if let Err(error) = delete_each(&*live.session, ours.map(|it| it.path).collect()).await {

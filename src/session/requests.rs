@@ -50,13 +50,18 @@ async fn skip_numbers(live: &Live, folder: &ZnodePath, count: u32) -> Result<(),
 /// How many znodes are deleted in one transaction.
 pub(crate) const DELETED_AT_ONCE: usize = 100;
 
-/// Deletes znodes, many in one transaction. Skips those that are gone already or cannot be deleted.
+/// Deletes znodes of one folder, many in one transaction. Skips those that are gone already or have children.
+///
+/// # Errors
+///
+/// [`backend::Error::NotPermitted`] as soon as one may not be deleted: that permission is the folder's.
 pub(crate) async fn delete_each(session: &dyn Session, paths: Vec<ZnodePath>) -> Result<(), backend::Error> {
     for paths in paths.chunks(DELETED_AT_ONCE) {
         let mut paths = paths.to_vec();
         while !paths.is_empty() {
             match session.commit(paths.iter().map(|path| Op::delete(path, None)).collect()).await {
                 Ok(_) => break,
+                Err(CommitError { error: error @ backend::Error::NotPermitted, .. }) => return Err(error),
                 Err(CommitError { index: Some(index), .. }) => drop(paths.remove(index)),
                 Err(CommitError { index: None, error }) => return Err(error),
             }

@@ -37,6 +37,11 @@ impl SessionValidity {
     pub(crate) fn has_ended(&self) -> bool {
         self.over.is_cancelled()
     }
+
+    /// Waits until it is over for good.
+    pub(crate) async fn ended(&self) {
+        self.over.cancelled().await;
+    }
 }
 
 /// The validity of a share or a lease: whether one ephemeral znode of one session still counts.

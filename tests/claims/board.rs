@@ -3,9 +3,11 @@
 mod bad_input;
 mod broken_locks;
 mod choosing;
+mod entities;
 mod every_fault;
 mod golden;
 mod jobs;
+mod late_replies;
 mod lost_replies;
 mod lost_sessions;
 mod permissions;

@@ -6,6 +6,7 @@ mod every_fault;
 mod foreign_entries;
 mod golden;
 mod lost_replies;
+mod permissions;
 mod put;
 mod races;
 mod recovery;

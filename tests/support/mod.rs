@@ -17,6 +17,8 @@ pub mod ensemble;
 pub mod events;
 pub mod example;
 #[cfg(feature = "testing")]
+pub mod fate;
+#[cfg(feature = "testing")]
 pub mod fleet;
 pub mod golden;
 #[cfg(feature = "testing")]

@@ -190,3 +190,39 @@ async fn a_panic_while_a_listing_is_adopted_closes_it_for_all_callers() {
     assert!(matches!(waiting.await, Err(Stopped::Closed)));
     assert!(matches!(listed.listing.check(), Err(Stopped::Closed)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_asks_anew_is_listed_after_a_sync_also_when_the_first_attempt_failed() {
+    let listed = Listed::new(None).await;
+    listed.fresh().await;
+    listed.bench.faults.deny(&path("/ns/f"));
+    let asking = listed.listing.ask_anew();
+    while listed.listing.last_error().is_none() {
+        tokio::time::sleep(RETRY).await;
+    }
+    listed.bench.faults.allow();
+    let syncs = listed.bench.faults.calls().syncs;
+    while !listed.listing.answers(&asking) {
+        tokio::time::sleep(RETRY).await;
+    }
+    assert!(
+        listed.bench.faults.calls().syncs > syncs,
+        "a server that is behind would not show what was done"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_listing_in_a_session_follows_a_sync() {
+    let listed = Listed::new(None).await;
+    let asking = listed.listing.ask();
+    for _ in 0..3 {
+        let (count, syncs) = (listed.kept.count(), listed.bench.faults.calls().syncs);
+        listed.bench.memory.expire(listed.bench.live().await.id());
+        listed.listing.until(|| (listed.kept.count() > count).then_some(())).await.unwrap();
+        assert!(
+            listed.bench.faults.calls().syncs > syncs,
+            "the server may be behind that of the last session"
+        );
+    }
+    drop(asking);
+}

@@ -70,3 +70,38 @@ async fn a_refusal_is_passed_on_and_leaves_nothing() {
     assert_eq!(refused, Unapplied::Refused { index: 1, error: backend::Error::NodeExists });
     assert!(bench.names("/ns").await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_receipt_of_what_was_under_way_when_they_were_cleared_does_not_stay() {
+    let bench = Bench::new().await;
+    let receipts = Receipts::new(path("/receipts"));
+    let live = bench.live().await;
+    receipts.commit(&live, sequential()).await.unwrap();
+    bench.memory.suspend(live.id());
+    let clearing = async {
+        receipts.clear(&bench.access).await;
+        bench.memory.resume(live.id());
+    };
+    let (applied, ()) = tokio::join!(receipts.commit(&live, sequential()), clearing);
+    applied.unwrap();
+    assert_eq!(bench.names("/ns").await.len(), 2);
+    assert!(bench.names("/receipts").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn receipts_that_may_not_be_deleted_are_asked_for_once() {
+    let bench = Bench::new().await;
+    let receipts = Receipts::new(path("/receipts"));
+    let live = bench.live().await;
+    bench.memory.suspend(live.id());
+    let commits = (0..20).map(|_| receipts.commit(&live, sequential()));
+    let (committed, ()) = tokio::join!(futures_util::future::join_all(commits), async {
+        bench.memory.resume(live.id());
+    });
+    assert!(committed.iter().all(Result::is_ok));
+    assert_eq!(bench.names("/receipts").await.len(), 20);
+    bench.faults.deny(&path("/receipts"));
+    let writes = bench.faults.calls().writes;
+    receipts.clear(&bench.access).await;
+    assert_eq!(bench.faults.calls().writes, writes + 1);
+}

@@ -1,9 +1,17 @@
 //! Jobs and boards that an access control list keeps from us.
 
-use apportion::board::PostingError;
+use apportion::{
+    backend::Error as BackendError,
+    board::{JobState, PostingError},
+    testing::Request,
+};
 
 use super::*;
-use crate::support::fleet::on_both_backends;
+use crate::support::{
+    fate::{Fate, Fates},
+    fleet::on_both_backends,
+    path,
+};
 
 async fn a_worker_who_waits_learns_that_the_board_is_closed_to_it(store: Store) {
     let (agent, board) = worker(&store, "a").await;
@@ -45,3 +53,34 @@ on_both_backends!(
     a_job_that_others_keep_to_themselves_does_not_cost_the_rest,
     a_worker_who_waits_learns_that_the_board_is_closed_to_it,
 );
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
+    let store = Store::memory();
+    let (_b, theirs) = worker(&store, "b").await;
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    let job = board.post("x").await.unwrap();
+    let _claim = claim(&theirs).await;
+    let lock = path(&format!("{}.lock", job.path()));
+    let mut is_lost = false;
+    fates.decide(move |request| {
+        let concerns_lock = request.paths().contains(&&lock);
+        match request {
+            request if request.is_write() && concerns_lock && !std::mem::replace(&mut is_lost, true) => {
+                Fate::Refuse(BackendError::Unknown("lost on purpose".into()))
+            }
+            Request::Get(_) | Request::GetMany(_) if concerns_lock => {
+                Fate::Refuse(BackendError::NotPermitted)
+            }
+            _ => Fate::Pass,
+        }
+    });
+    for _ in 0..2 {
+        let claimed = tokio::time::timeout(PATIENCE, board.claim(&job)).await.expect("it comes to an end");
+        assert!(matches!(claimed, Err(BoardError::Unclaimable { owner: None, .. })), "{claimed:?}");
+    }
+    assert_eq!(board.state(&job).await.unwrap(), JobState::Claimed);
+    assert_eq!(board.find_owner(&job).await.unwrap(), None);
+}

@@ -282,7 +282,7 @@ async fn nothing_works_any_more_after_the_shutdown_and_nothing_hangs() {
     coordinator.shutdown().await.unwrap();
     let hour = Duration::from_secs(3600);
     let closed = |outcome: Result<(), QueueError>| {
-        assert!(outcome.as_ref().is_err_and(QueueError::is_closed), "{outcome:?}");
+        assert!(matches!(outcome, Err(QueueError::Closed { .. })), "{outcome:?}");
     };
     tokio::time::timeout(hour, async {
         closed(queue.put(2).await);

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::{counts, names, open, path, payload, root, values, worker};
 use crate::support::{
     EITHER, SECOND, eventually,
+    fate::Fates,
     fleet::{Store, delete_recursively, on_both_backends},
     soon,
 };
@@ -285,4 +286,38 @@ async fn a_put_costs_one_request_and_a_take_one_or_two() {
     let reads = taken.get_manys - put.get_manys;
     assert!(reads < 5, "{reads} requests for the values of ten: some are read ahead");
     assert!(taken.lists - put.lists < 10, "{} looks", taken.lists - put.lists);
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_entries_have_the_label_it_counts_as_queued_and_few_are_read() {
+    let store = Store::memory();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let queue = coordinator.queue(root(&store)).await.unwrap();
+    let label = "x".repeat(200);
+    for number in 0..5_000 {
+        queue.put(format!("{number:0200}")).label(&*label).await.unwrap();
+    }
+    for _ in 0..3 {
+        let again = queue.put("again").unless_queued(&*label).await;
+        assert!(matches!(again, Err(QueueError::AlreadyQueued { .. })), "{again:?}");
+        // The first has to list.
+        fates.largest_reply();
+    }
+    let again = queue.put("again").unless_queued(&*label).await;
+    assert!(matches!(again, Err(QueueError::AlreadyQueued { .. })), "{again:?}");
+    assert!(fates.largest_reply() < 10_000);
+    while !queue
+        .try_take_many(100)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|it| it.done(()))
+        .collect::<JoinSet<_>>()
+        .join_all()
+        .await
+        .is_empty()
+    {}
+    queue.put("again").unless_queued(&*label).await.unwrap();
+    assert_eq!(counts(&store).await[..2], [1, 0]);
 }

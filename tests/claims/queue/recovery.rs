@@ -2,7 +2,10 @@
 
 use std::{future::Future, pin::pin, task::Poll};
 
-use apportion::{backend::Op, queue::QueueError};
+use apportion::{
+    backend::{CreateMode, Op, memory::LostReply},
+    queue::QueueError,
+};
 use serde_json::json;
 
 use super::{counts, counts_become, names, open, path, payload, values, worker};
@@ -272,4 +275,40 @@ async fn a_folder_that_somebody_removed_costs_no_work() {
         delivery.done("fine").await.unwrap();
         assert_eq!(soon(waiting).await.unwrap()[0].result(), Some(&json!("fine")), "{folder}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_worker_had_comes_back_although_the_connection_breaks_at_each_attempt_for_a_while() {
+    let store = Store::memory();
+    let (doomed, queue) = worker(&store, "doomed").await;
+    queue.put("x").await.unwrap();
+    let delivery = soon(queue.take()).await.unwrap();
+    let (heir, heirs) = worker(&store, "heir").await;
+    let writes = heir.faults().calls().writes;
+    (1..=20).for_each(|n| heir.faults().lose_nth_write(writes + n, LostReply::BeforeApplying));
+    let _line = doomed.crash();
+    let again = soon(heirs.take()).await.unwrap();
+    assert_eq!((payload(&again), again.attempt()), (json!("x"), 2));
+    assert!(heir.faults().calls().writes > writes + 20);
+    drop(delivery);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_worker_had_comes_back_however_many_numbers_are_taken_in_a_restored_tree() {
+    let store = Store::memory();
+    let (doomed, queue) = worker(&store, "doomed").await;
+    queue.put("x").label("l").await.unwrap();
+    let delivery = soon(queue.take()).await.unwrap();
+    let (_heir, heirs) = worker(&store, "heir").await;
+    let session = store.session().await;
+    // A tree that was restored from a backup: the names are there, and the numbers begin anew.
+    let name = |number: usize| path(&store, "unowned").join(&format!("entry-100-l-{number:010}")).unwrap();
+    for number in 9_001..18_001 {
+        session.commit(vec![Op::create(&name(number), "{}", CreateMode::Persistent)]).await.unwrap();
+    }
+    let _line = doomed.crash();
+    let free = || async { names(&store, "owned").await.is_empty().then_some(()) };
+    eventually("nothing owned", 120 * SECOND, free).await;
+    assert_eq!(heirs.entries().await.unwrap().len(), 9_001);
+    drop(delivery);
 }

@@ -1,0 +1,76 @@
+//! Registered conductors: whose they are, and that they go with the board.
+
+use apportion::backend::Error as BackendError;
+use serde_json::json;
+
+use super::*;
+use crate::support::{
+    fate::{Fate, Fates},
+    fleet::exists,
+    path, soon,
+};
+
+fn entity(name: &str) -> ZnodePath {
+    path(&format!("/board-fleet/.entities/conductor/{name}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_a_session_has_which_denies_it_to_others_is_taken() {
+    let store = Store::memory();
+    let (_other, theirs) = worker(&store, "b").await;
+    theirs.register_entity("conductor", "me", json!({})).await.unwrap();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let ours = coordinator.job_board(place(&store)).await.unwrap();
+    fates.decide(|request| match request {
+        apportion::testing::Request::Get(at) if **at == entity("me") => {
+            Fate::Refuse(BackendError::NotPermitted)
+        }
+        _ => Fate::Pass,
+    });
+    let registered = tokio::time::timeout(PATIENCE, ours.register_entity("conductor", "me", json!({}))).await;
+    let taken = registered.expect("it comes to an end");
+    assert!(matches!(taken, Err(BoardError::EntityTaken { .. })), "{taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_registered_again_goes_with_the_board() {
+    let store = Store::memory();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    board.register_entity("conductor", "me", json!({})).await.unwrap();
+    let session = store.session().await;
+    fates.decide(|request| match request {
+        request if request.is_write() && *request.paths()[0] == entity("me") => Fate::Late(5 * SECOND),
+        _ => Fate::Pass,
+    });
+    store.ensemble().expire(coordinator.session_id().unwrap());
+    assert!(!exists(&*session, &entity("me")).await);
+    let back = || async { exists(&*session, &entity("me")).await.then_some(()) };
+    eventually("registered again", PATIENCE, back).await;
+    board.close().await;
+    assert!(!exists(&*session, &entity("me")).await, "no process serves the board");
+    assert!(coordinator.session_id().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_registered_while_the_board_is_closed_does_not_stay() {
+    let store = Store::memory();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    fates.decide(|request| match request {
+        request if request.is_write() && request.paths().contains(&&entity("me")) => Fate::Late(5 * SECOND),
+        _ => Fate::Pass,
+    });
+    let session = store.session().await;
+    let (registered, ()) = tokio::join!(soon(board.register_entity("conductor", "me", json!({}))), async {
+        let there = || async { exists(&*session, &entity("me")).await.then_some(()) };
+        eventually("registered", PATIENCE, there).await;
+        board.close().await;
+    });
+    assert!(matches!(registered, Err(BoardError::Closed { .. })), "{registered:?}");
+    let gone = || async { (!exists(&*session, &entity("me")).await).then_some(()) };
+    eventually("gone", PATIENCE, gone).await;
+}
