@@ -10,6 +10,7 @@
 //! [`listing`], [`read`], [`receipts`] and [`rivals`].
 
 pub(crate) mod access;
+pub(crate) mod announce;
 #[cfg(test)]
 mod bench;
 pub(crate) mod commit;
@@ -36,6 +37,7 @@ use tracing::{debug, info, warn};
 pub(crate) use self::live::{Live, Status};
 use self::{
     access::Access,
+    announce::{Announced, Announcer},
     deadline::Deadline,
     requests::ensure,
     timing::Timing,
@@ -54,7 +56,7 @@ use crate::{
 /// The owner of the session task.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    status: watch::Receiver<Status>,
+    status: Announced<Status>,
     tasks: Tasks,
     random: Random,
     /// How long an orderly end may take.
@@ -69,7 +71,7 @@ impl Keeper {
         namespace: ZnodePath,
         random: Random,
     ) -> Self {
-        let (sender, status) = watch::channel(Status::Opening { error: None });
+        let (announcer, status) = Announcer::new(Status::Opening { error: None });
         let tasks = Tasks::new();
         let close_timeout = config.session_timeout.min(Duration::from_secs(5));
         let task = KeeperTask {
@@ -78,7 +80,7 @@ impl Keeper {
             connector,
             config,
             namespace,
-            status: sender,
+            status: announcer,
             close_timeout,
             random: random.clone(),
         };
@@ -86,7 +88,7 @@ impl Keeper {
         Keeper { status, tasks, random, close_timeout }
     }
 
-    pub(crate) fn status(&self) -> watch::Receiver<Status> {
+    pub(crate) fn status(&self) -> Announced<Status> {
         self.status.clone()
     }
 
@@ -121,7 +123,7 @@ struct KeeperTask {
     clock: Arc<dyn Clock>,
     config: Config,
     namespace: ZnodePath,
-    status: watch::Sender<Status>,
+    status: Announcer<Status>,
     backoff: Backoff,
     /// How long the end of the last session may take.
     close_timeout: Duration,
@@ -158,7 +160,7 @@ impl KeeperTask {
                 Ok(opened) => {
                     let live = opened.live.clone();
                     info!(session = %live.id(), timeout = ?live.timing.timeout, "session opened");
-                    self.status.send_replace(Status::Live(live.clone()));
+                    self.status.announce(Status::Live(live.clone()));
                     let end = tokio::select! {
                         biased;
                         () = cancelled.cancelled() => None,
@@ -171,7 +173,7 @@ impl KeeperTask {
                         break;
                     };
                     let (wait, error) = self.report(&live, end);
-                    self.status.send_replace(Status::Opening { error: error.clone() });
+                    self.status.announce(Status::Opening { error: error.clone() });
                     // The old session may be out of reach: its end must not delay the next one.
                     let _ = timeout(CLOSE_WAIT, live.session.close()).await;
                     if !wait {
@@ -180,7 +182,7 @@ impl KeeperTask {
                     error
                 }
                 Err(error) => {
-                    self.status.send_replace(Status::Opening { error: Some(error.clone()) });
+                    self.status.announce(Status::Opening { error: Some(error.clone()) });
                     Some(error)
                 }
             };
@@ -196,7 +198,7 @@ impl KeeperTask {
                 () = sleep(delay) => {}
             }
         }
-        self.status.send_replace(Status::Closed);
+        self.status.announce(Status::Closed);
     }
 
     /// Logs why the session was left; returns whether to wait before the next one, and the error to show.

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
-use super::live::{Live, Status};
+use super::{
+    announce::Announced,
+    live::{Live, Status},
+};
 use crate::{
     backend::{self, MAX_REQUEST_BYTES, path::ZnodePath},
     backoff::Backoff,
@@ -23,19 +23,19 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The door to the present session, for those who do not keep it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
-    status: watch::Receiver<Status>,
+    status: Announced<Status>,
     timeout: Duration,
     random: Random,
 }
 
 impl Access {
     /// For callers that wait for a session at most `timeout`.
-    pub(crate) fn new(status: watch::Receiver<Status>, timeout: Duration, random: Random) -> Self {
+    pub(crate) fn new(status: Announced<Status>, timeout: Duration, random: Random) -> Self {
         Access { status, timeout, random }
     }
 
     /// Announces sessions that come and go.
-    pub(crate) fn status(&self) -> watch::Receiver<Status> {
+    pub(crate) fn status(&self) -> Announced<Status> {
         self.status.clone()
     }
 
@@ -70,16 +70,22 @@ impl Access {
     /// The live session; waits for one, at most for the timeout. An error that waiting cannot mend comes at once.
     pub(crate) async fn live(&self) -> Result<Arc<Live>, Error> {
         let mut status = self.status();
-        let decided = status.wait_for(|status| match status {
-            Status::Live(_) | Status::Closed => true,
-            Status::Opening { error } => error.as_ref().is_some_and(|error| !error.is_transient()),
-        });
-        match timeout(self.timeout, decided).await.as_ref().map(|decided| decided.as_deref()) {
-            Ok(Ok(Status::Live(live))) => Ok(live.clone()),
-            Ok(Ok(Status::Opening { error: Some(error) })) => Err(error.clone()),
-            Ok(_) => Err(Error::closed()),
-            Err(_) => Err(self.unreachable(None)),
-        }
+        let decided = async {
+            loop {
+                match &*status.borrow_and_update() {
+                    Status::Live(live) => return Ok(live.clone()),
+                    Status::Closed => return Err(Error::closed()),
+                    Status::Opening { error: Some(error) } if !error.is_transient() => {
+                        return Err(error.clone());
+                    }
+                    Status::Opening { .. } => {}
+                }
+                if status.changed().await.is_err() {
+                    return Err(Error::closed());
+                }
+            }
+        };
+        timeout(self.timeout, decided).await.unwrap_or_else(|_| Err(self.unreachable(None)))
     }
 
     /// Why nothing came within the timeout: `last`, if that was the last error, or why there is no session.

@@ -2,16 +2,15 @@
 
 use std::{future::Future, sync::Arc};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Live, Status, access::Access};
+use super::{Live, Status, access::Access, announce::Announced};
 use crate::{backend::SessionId, error::Error};
 
 /// Which session is live, as one task sees it.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    status: watch::Receiver<Status>,
+    status: Announced<Status>,
     live: Option<SessionId>,
 }
 
