@@ -66,7 +66,7 @@ async fn every_topic_is_asked_at_the_start_and_every_five_seconds() {
 #[tokio::test(start_paused = true)]
 async fn an_executor_needs_topics() {
     let refused = Executor::builder(LocalBroker::new()).await;
-    let text = "refused: an executor needs topics, where it looks for workers";
+    let text = "refused: an executor needs the topics of its workers";
     assert_eq!(refused.unwrap_err().to_string(), text);
 }
 

@@ -181,9 +181,9 @@ async fn an_addressed_request_that_cannot_be_run_is_answered_with_a_failure_and_
     for (request, reason) in [
         (with("task_cls", json!("missing")), "this worker has no task \"missing\""),
         (with("action", json!("dance")), "`action` of the request is neither `execute` nor `revert`"),
-        (with("arguments", json!([])), "`arguments` of the request is no object"),
+        (with("arguments", json!([])), "`arguments` of the request is not an object"),
         (json!({"task_cls": "echo"}), "`task_name` of the request is missing"),
-        (json!([]), "the request is no object"),
+        (json!([]), "the request is not an object"),
     ] {
         peer.request("w", "1", &request).await;
         let (id, said) = peer.next_response().await;

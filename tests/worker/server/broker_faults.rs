@@ -84,7 +84,7 @@ async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
     assert_eq!(peer.next_state("1").await, "RUNNING");
     faulty.refuse("executor", 1, TransportError::Refused { reason: "too large".into() });
     let (_, said) = peer.next_response().await;
-    let text = "what became of the task could not be sent: refused: too large";
+    let text = "the result of the task could not be sent: refused: too large";
     assert_eq!(said["data"]["result"]["exception_str"], text);
 }
 
