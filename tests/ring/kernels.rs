@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::golden::{keys_of, label};
 use crate::support::golden::{golden, list, text, texts};
 
-fn by_the_book(key: &[u8]) -> u32 {
+fn reference_position(key: &[u8]) -> u32 {
     u32::from_be_bytes(Md5::digest(key)[..4].try_into().expect("four bytes"))
 }
 
@@ -29,7 +29,7 @@ impl Plain {
         for (member, weight) in members {
             points.extend(
                 (0..replicas * weight)
-                    .map(|r| (by_the_book(format!("{member}-{r}").as_bytes()), member.clone())),
+                    .map(|r| (reference_position(format!("{member}-{r}").as_bytes()), member.clone())),
             );
         }
         points.sort_by_key(|(position, _)| *position);
@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn every_way_to_ask_gives_every_key_the_same_owner((members, replicas) in fleets(), keys in keys()) {
         let plain = Plain::new(&members, replicas);
-        let expected: Vec<Option<&str>> = keys.iter().map(|key| plain.owner(by_the_book(key))).collect();
+        let expected: Vec<Option<&str>> = keys.iter().map(|key| plain.owner(reference_position(key))).collect();
         for kernel in Kernel::all() {
             let ring = builder(&members, replicas).kernel(kernel).build().unwrap();
             prop_assert_eq!(ring.points(), plain.points.len(), "{:?}", kernel);
@@ -170,7 +170,7 @@ proptest! {
             "as few as possible"
         );
         for key in &keys {
-            let position = by_the_book(key);
+            let position = reference_position(key);
             let owners = (one.owner(key), other.owner(key));
             match moves.iter().find(|moved| moved.range.contains(&position)) {
                 Some(moved) => prop_assert_eq!((moved.from, moved.to), owners),
@@ -212,7 +212,7 @@ proptest! {
         let mine = ring.extract("b", &list);
         prop_assert_eq!(&set.owned_by(&ring, "b"), &mine);
         let mut within: Vec<&u8> = set.within(&ring.ranges("b")).collect();
-        prop_assert!(within.is_sorted_by_key(|key| by_the_book(key.to_string().as_bytes())));
+        prop_assert!(within.is_sorted_by_key(|key| reference_position(key.to_string().as_bytes())));
         within.sort();
         prop_assert!(within.iter().eq(mine.iter().collect::<std::collections::BinaryHeap<_>>().into_sorted_vec()));
     }

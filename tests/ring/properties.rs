@@ -287,7 +287,7 @@ fn settings_that_make_no_ring_are_refused_by_name() {
     assert_eq!(refusal(all), RingError::TooManyPoints { points: u64::MAX }, "the sum does not wrap around");
     let limit = u32::try_from(HashRingBuilder::MAX_POINTS).unwrap();
     let error = refusal(builder().replicas(1).weighted_member("a", limit).member("b"));
-    assert_eq!(error.to_string(), "the ring would have 16777217 points, 16777216 at most are possible");
+    assert_eq!(error.to_string(), "the ring would have 16777217 points, and the limit is 16777216");
 }
 
 #[test]
