@@ -1,6 +1,6 @@
-//! The memory of rings and key sets, to the byte: what they have asked the allocator for.
+//! The memory of rings and key sets: the bytes that they get from the allocator.
 //!
-//! Apart from the other benchmarks, because counting takes time.
+//! Separate from the other benchmarks, because counting takes time.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn main() {
     }
     for count in [1_000_000, 10_000_000] {
         let keys = uuids(count);
-        // References, so that the items themselves do not count; their 8 bytes are taken off.
+        // References, so that the items themselves do not count; their 8 bytes are subtracted.
         let set = || keys.iter().collect::<KeySet<&String>>();
         report(&format!("key set of {count}, a key beside its item"), count, 8, set);
         let grown = || {
