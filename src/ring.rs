@@ -200,7 +200,7 @@ impl HashRing {
 
     /// Whether `member` owns `position`.
     pub(crate) fn is_owner_at(&self, member: &str, position: u32) -> bool {
-        // One comparison of two ids costs less than looking up the number of `member` for each key.
+        // One comparison of two ids costs less than a lookup of the number of `member` for each key.
         self.points.owner(position).is_some_and(|owner| self.id(owner) == member)
     }
 

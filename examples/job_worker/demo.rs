@@ -136,7 +136,7 @@ struct Demo {
 struct Worker {
     coordinator: PartitionCoordinator,
     stage: Stage,
-    /// One task; dropping it ends the worker, whatever it does.
+    /// One task; dropping it ends the worker at any point.
     task: Mutex<JoinSet<()>>,
 }
 

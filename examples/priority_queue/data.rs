@@ -75,7 +75,7 @@ impl DataSet {
     }
 }
 
-/// The data sets that a node has at hand, the last used one at the end.
+/// The data sets in the cache of a node, the last used one at the end.
 #[derive(Debug)]
 pub struct Cache {
     room: usize,

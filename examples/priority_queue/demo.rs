@@ -82,7 +82,7 @@ pub async fn run(node: &Node) -> Result<(), Failure> {
 struct Running {
     coordinator: PartitionCoordinator,
     gate: Gate,
-    /// One task; dropping it ends the node, whatever it does.
+    /// One task; dropping it ends the node at any point.
     task: JoinSet<()>,
     has: watch::Receiver<String>,
 }

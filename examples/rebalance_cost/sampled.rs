@@ -87,6 +87,6 @@ fn lookup(placement: &dyn Placement, keys: &[u64]) -> Duration {
         std::hint::black_box(placement.owners(some));
         start.elapsed()
     };
-    // Whatever disturbs a run only makes it slower.
+    // Other work on the machine only makes a run slower.
     (0..3).map(timed).min().unwrap_or_default() / some.len() as u32
 }

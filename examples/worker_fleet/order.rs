@@ -1,4 +1,4 @@
-//! The executor's side: has a file hashed, whatever becomes of the workers.
+//! The executor's side: has a file hashed, also if workers fail.
 
 use apportion::worker::{Executor, Request, RequestError, RequestState};
 

@@ -115,7 +115,7 @@ pub struct Collected {
 
 impl Collected {
     /// Removes these results from `done`, and returns those that this call has removed. Each result is returned by one
-    /// call only, in whatever process.
+    /// call only, in any process.
     ///
     /// # Errors
     ///

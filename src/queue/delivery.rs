@@ -24,7 +24,7 @@ use crate::{
 ///
 /// A delivery that is dropped is given back in the background, and so is the delivery of a worker that dies. Then the
 /// entry is delivered again, to this or another worker, after the other entries of its priority. Each delivery counts
-/// as an attempt, whatever its end. (It does not count if the caller of `take` no longer waited.) After
+/// as an attempt, with any end. (It does not count if the caller of `take` no longer waited.) After
 /// [`max_attempts`](super::OpenQueue::max_attempts) deliveries the entry goes to the dead letters instead.
 #[must_use = "a delivery that is dropped is given back"]
 pub struct Delivery {

@@ -84,7 +84,7 @@ impl Link {
                     Ok(consumer) => return Some(consumer),
                     Err(TransportError::Closed) => return None,
                     Err(error) => {
-                        tracing::warn!(topic, %error, "could not consume; trying again")
+                        tracing::warn!(topic, %error, "could not consume; trying again");
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! Messages that TaskFlow's own readers trip over: each is read, or refused with the field and the reason.
+//! Messages on which TaskFlow's own readers fail: each is read, or refused with the field and the reason.
 
 use apportion::worker::{
     Failure, Request, RequestState, TaskResult,
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::bytes;
 
-/// What a valid response is decoded as.
+/// Decodes a valid response.
 fn decoded(response: &Value) -> Result<Response, InvalidResponse> {
     WireResponse::from_json(&bytes(response)).expect("it is valid").decode()
 }
@@ -119,7 +119,7 @@ fn request() -> Value {
 }
 
 #[test]
-fn a_result_that_is_no_pair_is_refused_and_what_python_takes_apart_is_a_pair() {
+fn a_result_that_is_not_a_pair_is_refused_and_any_value_that_python_unpacks_is_a_pair() {
     for result in
         [json!(["success"]), json!(["success", 1, 2]), json!(""), json!("abc"), json!({"a": 1}), json!(7)]
     {
@@ -148,7 +148,7 @@ fn a_failure_with_a_surplus_key_is_read_without_it() {
     assert_eq!(Request::from_json(&bytes(&request)).unwrap().failures()["other"], read);
 }
 
-/// Recorded: TaskFlow's executor leaves `failures` out when there are none, and its worker then fails for want of it.
+/// Recorded from TaskFlow: its executor leaves `failures` out when there are none, and its worker then fails.
 #[test]
 fn a_revert_with_no_failures_says_so() {
     let scene = &super::ENVELOPES["revert_with_success_result"];
@@ -167,7 +167,7 @@ fn a_revert_with_no_failures_says_so() {
 }
 
 #[test]
-fn what_cannot_be_nested_that_deeply_is_sent_as_a_failure_and_not_lost() {
+fn a_result_that_is_nested_too_deeply_is_sent_as_a_failure_and_not_lost() {
     let nested = |levels| (0..levels).fold(json!(1), |inside, _| json!([inside]));
     let sent = |response: Response| WireResponse::from_json(&response.to_json()).unwrap().decode().unwrap();
     let fits = Response::Success(nested(125));
