@@ -1,23 +1,24 @@
-//! The one seam to the store, at znode altitude: [`Connector`], [`Session`], [`Op`], [`Watch`].
+//! The interface to the store, at the level of znodes: [`Connector`], [`Session`], [`Op`], [`Watch`].
 //!
-//! ZooKeeper keeps a tree of small nodes. A client opens a *session*, which the server ends when it has not
-//! heard from the client for the session timeout; *ephemeral* znodes vanish with the session that created
-//! them. A *watch* fires once when a znode changes. A *transaction* applies several writes or none of them.
-//! Groups, boards and queues are written once above this seam; two backends implement it: `ZooKeeper` of the
-//! module `zookeeper` and the in-process [`Memory`]. The conformance suite in the module `testing` says in code
-//! what an implementation owes its callers. (Each of these two modules needs the cargo feature of its name.)
+//! ZooKeeper keeps a tree of small nodes, the *znodes*. A client opens a *session*. The server ends the session when it
+//! has received nothing from the client for the session timeout. *Ephemeral* znodes are deleted with the session that
+//! created them. A *watch* fires once when a znode changes. A *transaction* applies several writes or none of them.
 //!
-//! Rules that shaped it, each learned from a measurement:
+//! Groups, boards and queues use this interface. Two backends implement it: `ZooKeeper` of the module `zookeeper`, and
+//! [`Memory`], which is in the process. The conformance suite in the module `testing` tests what a backend has to do.
+//! (Each of these two modules needs the cargo feature of its name.)
 //!
-//! - [`Connector::open`] always gives a **new** session. A session never comes back once it is
-//!   [`SessionState::Lost`]; whoever kept ephemeral znodes in it opens a new one and starts again.
-//! - All writes go through [`Session::commit`], so that there is one place where an outcome can be
-//!   [`Error::Unknown`]: the write was sent, the reply was lost, and only reading back can tell. Dropping the
-//!   future of a commit does not undo it: the request may already be on its way.
-//! - Watches are one-shot and say only "look again". A change that happens while the connection is down fires
-//!   them after the reconnect.
-//! - A read proves nothing about the session: a server that is cut from its ensemble goes on answering reads.
-//!   A commit, even one of checks alone, goes through the leader.
+//! Its rules, each the result of a measurement:
+//!
+//! - [`Connector::open`] always gives a **new** session. Once a session is [`SessionState::Lost`], it stays so: a
+//!   caller that had ephemeral znodes in it opens a new session and creates them again.
+//! - All writes go through [`Session::commit`]. So there is one place where an outcome can be [`Error::Unknown`]: the
+//!   write was sent, the reply was lost, and only reading back shows the outcome. Dropping the future of a commit does
+//!   not undo it, because the request may have been sent already.
+//! - A watch fires once, and says only that something has changed. If the change happens while the connection is down,
+//!   the watch fires after the reconnect.
+//! - A read proves nothing about the session: a server that is cut from its ensemble still answers reads. A commit,
+//!   even one of checks alone, goes through the leader.
 
 pub mod memory;
 pub mod path;
@@ -33,7 +34,7 @@ use self::path::ZnodePath;
 use crate::clock::Clock;
 pub use crate::future::BoxFuture;
 
-/// What the store answers, or why it does not.
+/// The result of a request to the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A znode as it was read: its data and its stat.
@@ -43,7 +44,11 @@ pub type Znode = (Vec<u8>, Stat);
 pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Opens a new session and asks for `timeout`; [`Session::timeout`] says what the server granted.
     ///
-    /// Takes at most about `timeout`. Dropping the future gives the session back, if one was opened.
+    /// Takes at most about `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: if it is cancelled, a session that was opened is closed.
     ///
     /// # Errors
     ///
@@ -51,46 +56,63 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// server refused the credentials.
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>>>;
 
-    /// The clock by which this store's sessions are measured.
+    /// The clock that measures the sessions of this store.
     fn clock(&self) -> Arc<dyn Clock>;
 }
 
-/// One session. Dropping the last handle closes it without waiting for the server's word.
+/// One session. Dropping the last handle closes it without waiting for the server.
+///
+/// # Errors
+///
+/// Each request can fail with these, besides the errors that it documents: [`Error::Unknown`] if the connection broke
+/// before the reply came, [`Error::Lost`] if the session has ended, [`Error::NotPermitted`] if an access control list
+/// denies it, [`Error::TooLarge`] if it would exceed [`Session::max_request_bytes`]. While the session is
+/// [suspended](SessionState::Suspended), requests wait until it is connected or lost.
+///
+/// # Cancel safety
+///
+/// Reads are safe. A [`commit`](Session::commit) whose future was dropped may be applied or not.
 pub trait Session: fmt::Debug + Send + Sync + 'static {
-    /// Its id: what [`Stat::ephemeral_owner`] says of the znodes it owns.
+    /// The id of the session: the [`Stat::ephemeral_owner`] of the znodes that it owns.
     fn id(&self) -> SessionId;
 
     /// The session timeout that the server granted.
     fn timeout(&self) -> Duration;
 
-    /// The largest request that it sends, in bytes. Larger ones are [`Error::TooLarge`].
+    /// The largest request that it sends, in bytes. Larger ones fail with [`Error::TooLarge`]. Replies are not limited.
     fn max_request_bytes(&self) -> usize {
         MAX_REQUEST_BYTES
     }
 
-    /// Its state. A latest-value channel: quick changes may coalesce, so a reconnect shows as a higher `epoch`.
+    /// The state of the session. The channel has the latest value only: a quick loss of the connection may be visible
+    /// only as a higher `epoch`.
     fn state(&self) -> watch::Receiver<SessionState>;
 
-    /// The data and stat of a znode, `None` if there is none.
+    /// Reads the data and stat of a znode; `None` if there is none.
     fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<Znode>>>;
 
-    /// Like [`Session::get`] for several znodes in one round trip, in the order of `paths`. Not a snapshot.
+    /// Reads the data and stat of several znodes in one round trip, in the order of `paths`. They need not be of one
+    /// moment. The size of the reply is not limited: the caller limits the number of `paths`.
     fn get_many<'a>(&'a self, paths: &'a [ZnodePath]) -> BoxFuture<'a, Result<Vec<Option<Znode>>>>;
 
-    /// The names of the children in no particular order, and the stat of the parent, as of one moment.
+    /// Reads the names of the children, in no particular order, and the stat of the parent, both of one moment.
     ///
     /// # Errors
     ///
     /// [`Error::NoNode`] if there is no such znode.
     fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat)>>;
 
-    /// Like [`Session::children`], with a watch that fires when a child is created or deleted, or the parent
-    /// is deleted. It does not fire for the data of a child.
+    /// Like [`Session::children`], with a watch that fires when a child is created or deleted, or when the parent is
+    /// deleted. It does not fire for the data of a child.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoNode`] if there is no such znode.
     fn watch_children<'a>(&'a self, path: &'a ZnodePath)
     -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch)>>;
 
-    /// The stat of a znode, `None` if there is none, with a watch that fires when it is created, deleted or its
-    /// data is set.
+    /// Reads the stat of a znode, `None` if there is none, with a watch that fires when it is created or deleted, or
+    /// when its data is set.
     fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch)>>;
 
     /// Applies all of `ops` or none, in order, and returns one [`Done`] for each.
@@ -99,15 +121,15 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`CommitError`]: with an index if the server refused that operation (nothing was applied), without one
-    /// if the request as a whole failed; then [`Error::is_unknown`] says whether it may have been applied.
+    /// [`CommitError`]. With an index, the server refused that operation, and nothing was applied. Without one, the
+    /// request failed as a whole; then [`Error::is_unknown`] says whether it may have been applied.
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>>;
 
-    /// Waits until this session's server has seen every write that was acknowledged before the call.
+    /// Waits until the server of this session has every write that was confirmed to any client before the call.
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<()>>;
 
-    /// Ends the session and its ephemeral znodes; returns when the server has confirmed it, or when it is clear
-    /// that it will not. Calling it twice does no harm.
+    /// Ends the session, and its ephemeral znodes with it. Returns when the server has confirmed it, or when it is
+    /// clear that it will not. Calling it twice does no harm.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -127,28 +149,28 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// Where a session stands.
+/// The state of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionState {
-    /// In contact. `epoch` grows with each reconnect.
+    /// The connection is up. `epoch` grows with each reconnect.
     Connected {
         /// Counts the connections of this session, from 1.
         epoch: u64,
     },
-    /// Out of contact; the session may or may not still live.
+    /// The connection is down. The session may still live or not.
     Suspended,
-    /// Over, for good.
+    /// The session has ended, which is final.
     Lost(Loss),
 }
 
-/// Why a session is over.
+/// Why a session has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
-    /// The server ended it: it had not heard from us for the session timeout.
+    /// The server ended it, because it had received nothing from this client for the session timeout.
     Expired,
-    /// We ended it.
+    /// This client ended it.
     Closed,
-    /// The server refused our credentials.
+    /// The server refused the credentials.
     AuthFailed,
 }
 
@@ -162,7 +184,7 @@ impl fmt::Display for Loss {
     }
 }
 
-/// What the store knows about a znode beside its data.
+/// The metadata of a znode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Stat {
@@ -174,9 +196,9 @@ pub struct Stat {
     pub pzxid: i64,
     /// How often its data was set.
     pub version: i32,
-    /// How many children were ever created and deleted.
+    /// How many creations and deletions of children there were.
     pub cversion: i32,
-    /// The session it vanishes with; `None` for a persistent znode.
+    /// The session that owns it, and with which it is deleted; `None` for a persistent znode.
     pub ephemeral_owner: Option<SessionId>,
     /// The length of its data, in bytes.
     pub data_length: i32,
@@ -202,12 +224,12 @@ pub enum CreateMode {
 }
 
 impl CreateMode {
-    /// Whether the znode vanishes with its session.
+    /// Whether the znode is deleted when its session ends.
     pub const fn is_ephemeral(self) -> bool {
         matches!(self, CreateMode::Ephemeral | CreateMode::EphemeralSequential)
     }
 
-    /// Whether the server appends a number to the name: the count of creates under the parent so far.
+    /// Whether the server appends a number to the name: how many children were created under the parent before.
     pub const fn is_sequential(self) -> bool {
         matches!(self, CreateMode::PersistentSequential | CreateMode::EphemeralSequential)
     }
@@ -229,7 +251,7 @@ pub enum Op {
         path: ZnodePath,
         /// Its data.
         data: Vec<u8>,
-        /// Its life and naming.
+        /// How long it lives and how it is named.
         mode: CreateMode,
     },
     /// Sets the data of a znode.
@@ -251,28 +273,28 @@ pub enum Op {
 }
 
 impl Op {
-    /// [`Op::Check`] that the znode exists, whatever its version.
+    /// An [`Op::Check`] that the znode exists, with any version.
     pub fn exists(path: &ZnodePath) -> Op {
         Op::Check { path: path.clone(), version: None }
     }
 
-    /// [`Op::Create`].
+    /// An [`Op::Create`].
     pub fn create(path: &ZnodePath, data: impl Into<Vec<u8>>, mode: CreateMode) -> Op {
         Op::Create { path: path.clone(), data: data.into(), mode }
     }
 
-    /// [`Op::Set`].
+    /// An [`Op::Set`].
     pub fn set(path: &ZnodePath, data: impl Into<Vec<u8>>, version: Option<i32>) -> Op {
         Op::Set { path: path.clone(), data: data.into(), version }
     }
 
-    /// [`Op::Delete`].
+    /// An [`Op::Delete`].
     pub fn delete(path: &ZnodePath, version: Option<i32>) -> Op {
         Op::Delete { path: path.clone(), version }
     }
 
-    /// About how many bytes it adds to a request: header, path and data with their lengths, version or flags, and for a
-    /// create the access control list of a znode that is open to all.
+    /// About how many bytes it adds to a request: its header, the path and the data with their lengths, the version or
+    /// the flags, and for a create the access control list of a znode that is open to all.
     pub fn encoded_len(&self) -> usize {
         let path = 9 + 4 + self.path().as_str().len();
         match self {
@@ -282,7 +304,7 @@ impl Op {
         }
     }
 
-    /// The znode it concerns.
+    /// The path of its znode.
     pub fn path(&self) -> &ZnodePath {
         match self {
             Op::Check { path, .. }
@@ -293,28 +315,29 @@ impl Op {
     }
 }
 
-/// What became of one [`Op`].
+/// The result of one [`Op`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {
-    /// The check held.
+    /// The check was successful.
     Checked,
-    /// Created, under this path. (Without a stat: servers before 3.8.2 send an invalid one, ZOOKEEPER-4026.
-    /// Set the znode in the same transaction to learn its stat.)
+    /// Created with this path. There is no stat, because servers before 3.8.2 send an invalid one (ZOOKEEPER-4026). To
+    /// get the stat, set the znode in the same transaction.
     Created(ZnodePath),
-    /// Set; the stat is the one after the change.
+    /// Set. This is the stat after the change.
     Set(Stat),
     /// Deleted.
     Deleted,
 }
 
-/// Largest request that is sent to a server with the usual settings: it closes the connection of a client that sends more
-/// than 1 MiB (its `jute.maxbuffer`), and every other request on that connection fails with it.
+/// The largest request that is sent to a server with default settings, in bytes. Such a server closes the connection of
+/// a client that sends more than 1 MiB (its `jute.maxbuffer`), and all other requests on that connection fail, too.
 ///
-/// This limits requests only. A server sends replies of any size, and this library reads them: a listing of 3.4 MB was
-/// seen to work. (Java clients refuse replies larger than their own `jute.maxbuffer`.)
+/// This limits requests only. Servers send replies of any size, and this library reads them: a listing of 3.4 MB was
+/// seen to work. (Java clients refuse replies that are larger than their own `jute.maxbuffer`, which is about 1 MB by
+/// default. The Python client Kazoo has no such limit.)
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024 - 1024;
 
-/// Why the store did not do what was asked.
+/// Why a request to the store failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -333,7 +356,7 @@ pub enum Error {
     /// The parent is ephemeral and can have no children.
     #[error("an ephemeral znode can have no children")]
     EphemeralParent,
-    /// The access control list does not allow it.
+    /// Permission denied by the access control list of the znode.
     #[error("not permitted by the access control list of the znode")]
     NotPermitted,
     /// The request would exceed [`Session::max_request_bytes`]; it was not sent.
@@ -350,11 +373,11 @@ pub enum Error {
     /// The connection broke before the reply came: the request may have been applied.
     #[error("the reply was lost, the outcome is unknown: {0}")]
     Unknown(String),
-    /// The session is over. A write that was under way may have been applied before.
+    /// The session has ended. A write that was under way may have been applied before.
     #[error("{0}")]
     Lost(Loss),
-    /// The server closed the connection each time it was sent this request, which was not applied. Most likely
-    /// the request is larger than the server takes, or than one between it and us passes on.
+    /// The server closed the connection at each attempt to send this request, which was not applied. Most likely the
+    /// request is larger than the server or a proxy before it accepts.
     #[error(
         "the server closed the connection at each of {attempts} attempts to send a request of about {bytes} bytes: \
          compare that with the server's setting `jute.maxbuffer`"
@@ -371,7 +394,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a write that failed so may have been applied.
+    /// Whether a write that failed with this error may have been applied.
     pub const fn is_unknown(&self) -> bool {
         matches!(self, Error::Unknown(_) | Error::Lost(_))
     }
@@ -393,16 +416,16 @@ impl From<Error> for CommitError {
     }
 }
 
-/// What a [`Watch`] says.
+/// Why a [`Watch`] has fired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fired {
-    /// Something changed: look again.
+    /// The znode may have changed: read it again.
     Changed,
-    /// The session is over.
+    /// The session has ended.
     Lost(Loss),
 }
 
-/// A one-shot watch. It stays armed over reconnects; dropping it takes it back.
+/// A watch, which fires once. A reconnect does not end it. Dropping it removes it.
 pub struct Watch(BoxFuture<'static, Fired>);
 
 impl Watch {
@@ -415,7 +438,11 @@ impl Watch {
     ///
     /// # Cancel safety
     ///
-    /// Safe: the watch stays armed. Once it has fired it must not be asked again.
+    /// Safe: if it is cancelled, the watch can still fire.
+    ///
+    /// # Panics
+    ///
+    /// May panic if the watch has fired before.
     pub async fn fired(&mut self) -> Fired {
         (&mut self.0).await
     }

@@ -1,8 +1,8 @@
 //! Delays between attempts: exponential, capped, jittered.
 //!
-//! The `backoff` crate gives the growth only. Its own randomization is applied after its cap, and its maximum
-//! elapsed time reads the real clock; so both are off, and the jitter is ours: a factor in `[0.5, 1]`, which
-//! never lifts a delay above the cap. The random numbers are passed in.
+//! The crate `backoff` computes the growth only. It applies its own randomization after its cap, and its maximum
+//! elapsed time reads the real clock, so both are switched off. The jitter is a factor in `[0.5, 1]`, so a delay never
+//! exceeds the cap. The caller passes the random numbers in.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Backoff {
         full.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
     }
 
-    /// Starts again at the initial delay: call it after a success.
+    /// Starts again at the initial delay. For after a success.
     pub(crate) fn reset(&mut self) {
         self.growth.reset();
     }

@@ -1,4 +1,4 @@
-//! Time as a value: [`Moment`], and the [`Clock`]s that tell it.
+//! Time as a value: [`Moment`], and the [`Clock`]s that measure it.
 //!
 //! This is the only file that reads a clock. Everything else takes a [`Moment`], so that expiry, suspension
 //! and drift can be tested without waiting for them.
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// A point in time, as the duration since an arbitrary origin that one [`Clock`] keeps.
+/// A point in time: the duration since the origin of one [`Clock`], which is arbitrary.
 ///
 /// Moments of different clocks cannot be compared.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,18 +58,18 @@ impl fmt::Debug for Moment {
     }
 }
 
-/// Tells the time. A backend brings its own (see [`Connector::clock`](crate::backend::Connector::clock)).
+/// Measures time. Each backend has its own clock (see [`Connector::clock`](crate::backend::Connector::clock)).
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The present moment. Never goes back.
+    /// The current moment. It never goes back.
     fn now(&self) -> Moment;
 }
 
-/// The clock of real deployments: it counts the time a host spends suspended.
+/// The clock for production: it counts the time for which a host is suspended.
 ///
-/// Linux: `CLOCK_BOOTTIME`. The monotonic clock of `std::time::Instant` stands still while a laptop sleeps or
-/// a virtual machine is suspended; a member that trusted it would wake up believing in a share that others
-/// took over long ago. macOS and the other Apple systems: `CLOCK_MONOTONIC`, which counts sleep there.
-/// Elsewhere: the monotonic clock, with the limits of that.
+/// Linux: `CLOCK_BOOTTIME`. The monotonic clock of `std::time::Instant` stands still while a laptop sleeps or a virtual
+/// machine is suspended. A member that used it would treat its share as valid afterwards, although other members took
+/// it over long ago. macOS and the other Apple systems: `CLOCK_MONOTONIC`, which counts sleep there. Other systems: the
+/// monotonic clock, which does not count suspension.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct BootClock;
 
@@ -93,7 +93,7 @@ impl Clock for BootClock {
     }
 }
 
-/// Tokio's clock plus a settable jump: follows paused time in tests, and can pretend that the host was suspended.
+/// Tokio's clock, for tests: it follows paused time, and it can jump forward as if the host had been suspended.
 #[derive(Debug)]
 pub struct TokioClock {
     origin: tokio::time::Instant,
@@ -101,8 +101,7 @@ pub struct TokioClock {
 }
 
 impl TokioClock {
-    /// Tokio starts a paused clock at some arbitrary instant; an hour of head room lets the first deadlines
-    /// reach into the past.
+    /// Tokio starts a paused clock at an arbitrary instant. The first deadlines may lie up to an hour before it.
     const HEAD_START: Duration = Duration::from_secs(3600);
 
     /// A clock that starts now.
@@ -111,8 +110,7 @@ impl TokioClock {
         TokioClock { origin: tokio::time::Instant::now(), jumped_nanos: AtomicI64::new(0) }
     }
 
-    /// Lets the clock jump forward, as the clock of a host does that wakes up from suspension. Timers do not
-    /// move with it.
+    /// Lets the clock jump forward by `by`, as after a suspension of the host. Timers do not move with it.
     pub fn jump(&self, by: Duration) {
         let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
         let _ = self

@@ -1,4 +1,4 @@
-//! [`Config`]: everything that is chosen before a coordinator connects.
+//! [`Config`]: the settings of a coordinator.
 //!
 //! Most services need a URL and nothing else:
 //!
@@ -12,9 +12,9 @@
 //!
 //! # URLs
 //!
-//! `zookeeper://[user:password@]host[:port][,host...][?option=value&...]`, as the Python drivers read them;
-//! `kazoo://` means the same. `user:password` logs in with the scheme `digest`, and then every znode is made
-//! accessible to this user alone. Both are taken as they stand, percent escapes included.
+//! `zookeeper://[user:password@]host[:port][,host...][?option=value&...]`, in the format of the Python drivers;
+//! `kazoo://` means the same. With `user:password` a session logs in with the scheme `digest`, and only this user can
+//! access the znodes that the session creates. Percent escapes in user and password are not decoded.
 //!
 //! | option | sets | value |
 //! |---|---|---|
@@ -31,9 +31,9 @@
 //! | `randomize_hosts` | nothing | `true`: the hosts are always tried in random order |
 //! | `use_ssl` | nothing | `false`: TLS is not supported yet |
 //!
-//! An option that comes twice counts with its last value, one without a value is ignored. Where Python silently
-//! ignores what it does not understand, here it is an error: unknown options, a path, `zk://`,
-//! `randomize_hosts=false`, `use_ssl=true`, and a URL that names neither a host nor an option.
+//! If an option comes twice, its last value counts. An option without a value is ignored. Python ignores most of the
+//! following; here they are errors: unknown options, a path, `zk://`, `randomize_hosts=false`, `use_ssl=true`, and a
+//! URL that names neither a host nor an option.
 
 mod error;
 mod file;
@@ -54,7 +54,7 @@ use crate::{
     session::timing::{Timing, Wanted},
 };
 
-/// Everything that is chosen before a coordinator connects.
+/// The settings of a coordinator.
 ///
 /// Start from [`Config::from_url`], [`Config::for_backend`] or [`Config::aodh`] and change what you need, by field
 /// or by chained setters:
@@ -72,8 +72,8 @@ use crate::{
 /// # Ok::<(), apportion::config::ConfigError>(())
 /// ```
 ///
-/// All members of a fleet need the same `namespace`, `label` and `replicas`: with other ring parameters they
-/// would disagree about who owns what. While members that differ are in one group, no member of it has a share.
+/// All members of a fleet need the same `namespace`, `label` and `replicas`. With different ring parameters they
+/// would disagree about who owns what, so while two members of a group differ, no member of it has a share.
 ///
 /// `Debug` hides the password.
 #[derive(Clone, Debug)]
@@ -81,53 +81,55 @@ use crate::{
 pub struct Config {
     /// The name of this member in all groups it joins. Default: a v4 uuid, drawn when the coordinator connects.
     ///
-    /// Choose one if logs should name the member, or if it should get the same share after a restart. It has
-    /// to be unique among the processes that run at the same time.
+    /// Choose one if logs should name the member, or if it should get the same share after a restart. No two processes
+    /// that run at the same time may have the same one.
     pub member_id: Option<String>,
-    /// The znode below which the groups lie, without the slash in front; it may have several parts (`a/b`).
-    /// Default: `apportion`. It is created when it is missing.
+    /// The path of the znode that contains the groups, without the slash in front; it may have several parts (`a/b`).
+    /// Default: `apportion`. It is created if it is missing.
     pub namespace: String,
-    /// What of a member is hashed. Default: [`Label::Plain`]. [`Label::PythonBytes`] is for fleets with members
-    /// that run aodh.
+    /// Which text is hashed for the ring points of a member. Default: [`Label::Plain`]. [`Label::PythonBytes`] is for
+    /// fleets with members that run aodh.
     pub label: Label,
     /// How many ring points a member of weight 1 gets, at most 100,000. Default: 100, which spreads the work
-    /// with a standard deviation of a tenth; four times as many halve it.
+    /// with a standard deviation of about a tenth. Four times as many points halve the deviation.
     pub replicas: u32,
-    /// How long the servers keep a silent session, and so how long the share of a crashed member is without an
-    /// owner. Default: 10 s. The server may grant another one: by its defaults it keeps it between 2 and 20
-    /// of its ticks.
+    /// For how long the servers keep a session from which they receive nothing. The share of a crashed member has no
+    /// owner for about that long. Default: 10 s. The server may grant another timeout; with default settings it grants
+    /// 2 to 20 of its ticks.
     ///
-    /// Shorter: faster takeover. Longer: outages of that length do not move work. Connecting, too, gives up
-    /// after this time.
+    /// Shorter: other members take over sooner. Longer: an outage of that length does not move work. An attempt to
+    /// connect gives up after this time.
     pub session_timeout: Duration,
-    /// From one heartbeat to the next. Default: a tenth of the session timeout, at most 1 s.
+    /// The time from one heartbeat to the next. Default: a tenth of the session timeout, at most 1 s.
     pub heartbeat: Option<Duration>,
-    /// How long a member may act after the sending of its last confirmed heartbeat. Default: half the session
-    /// timeout, or as much of it as fits.
+    /// For how long a member may act, counted from when it sent its last confirmed heartbeat. Default: half the session
+    /// timeout, or as much of it as fits. In a URL the option is called `lease`.
     ///
     /// It has to be at least three heartbeats, and has to end two heartbeats and a server tick before the session
     /// timeout. Shorter: a member that lost contact stops sooner. Longer: it works through longer outages.
     pub heartbeat_validity: Option<Duration>,
-    /// How long before its session can expire a member has stopped, by its own clock. Default: a twentieth of
-    /// the session timeout. Make it longer where clocks are bad or single actions take long.
+    /// How long before its session can expire a member stops, by its own clock. Default: a twentieth of the session
+    /// timeout. Make it longer if clocks are inaccurate or if single actions take long.
     pub margin: Option<Duration>,
-    /// The `tickTime` of the servers, which the protocol does not reveal. Default: 2 s, the one of ZooKeeper. Set
-    /// it if yours is longer, which safety needs, or shorter, which makes room for shorter session timeouts.
+    /// The `tickTime` of the servers, which a client cannot read. Default: 2 s, the default of ZooKeeper. It must not
+    /// be shorter than the real tick: the deadline of each share depends on it. If the real tick is shorter, set it
+    /// here to allow shorter session timeouts.
     pub server_tick: Duration,
-    /// How often the members of a group are read although no watch has fired. Default: 10 s. A safety net only:
-    /// changes are normally seen at once.
+    /// How often the members of a group are read although no watch has fired. Default: 10 s. This is only a precaution:
+    /// normally a watch reports each change at once.
     pub membership_check: Duration,
-    /// The first delay before a failed connection or join is tried again; it doubles each time, with some
+    /// The delay before a failed connection or join is tried again for the first time. It doubles each time, with
     /// jitter. Default: 1 s.
     pub retry_backoff: Duration,
-    /// The longest such delay. Default: 30 s.
+    /// The longest delay before a failed connection or join is tried again. Default: 30 s.
     pub max_retry_interval: Duration,
-    /// The largest request that is sent to ZooKeeper servers, in bytes. Default:
-    /// [`MAX_REQUEST_BYTES`], which is right for servers with the usual `jute.maxbuffer` of 1 MiB. For others, set it to
-    /// about a kilobyte less than that. A backend of [`Config::for_backend`] has a limit of its own.
+    /// The largest request that is sent to ZooKeeper servers, in bytes. Default: [`MAX_REQUEST_BYTES`], which fits
+    /// servers with the default `jute.maxbuffer` of 1 MiB. For other servers, set it to about a kilobyte less than
+    /// their `jute.maxbuffer`. It limits requests only, not replies. A backend of [`Config::for_backend`] has its own
+    /// limit.
     pub max_request_bytes: usize,
-    /// Determines every random number and id of the coordinator, for tests that repeat a run. Default: `None`, others
-    /// each time. Never give two members of a fleet the same: their ids would be equal.
+    /// Determines every random number and id of the coordinator, for tests that repeat a run. Default: `None`,
+    /// different ones in each run. Never give two members of a fleet the same seed: their ids would be equal.
     pub seed: Option<u64>,
     backend: Backend,
 }
@@ -139,7 +141,7 @@ pub(crate) enum Backend {
     Unset,
     /// On ZooKeeper servers.
     Servers(Servers),
-    /// Wherever this leads to.
+    /// A backend of the caller.
     Custom(Arc<dyn Connector>),
 }
 
@@ -168,22 +170,22 @@ impl Default for Config {
 /// The largest [`Config::replicas`].
 const MAX_REPLICAS: u32 = 100_000;
 
-/// With less, a claim or a heartbeat would not fit; with more, the lengths on the wire end.
+/// A claim or a heartbeat may need as much as the first; the lengths of the protocol do not allow more than the second.
 const REQUEST_BYTES: std::ops::RangeInclusive<usize> = 64 * 1024..=1024 * 1024 * 1024;
 
-/// The protocol counts session timeouts in milliseconds, and timers end somewhere too.
+/// The protocol counts session timeouts in 31 bits of milliseconds, and timers have a limit as well.
 const DURATIONS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_millis(i32::MAX as u64);
 
 impl Config {
-    /// The defaults, on a backend of your own or in memory.
+    /// The default settings, on a backend in memory or on one of the caller.
     ///
-    /// Members that shall see each other in memory need clones of one [`Memory`](crate::backend::Memory).
+    /// Members of one fleet in memory use clones of one [`Memory`](crate::backend::Memory).
     pub fn for_backend(connector: impl Connector) -> Config {
         Config { backend: Backend::Custom(Arc::new(connector)), ..Config::default() }
     }
 
-    /// The preset for fleets in which some members run OpenStack aodh: namespace `tooz`,
+    /// The settings for fleets in which some members run OpenStack aodh: namespace `tooz`,
     /// [`Label::PythonBytes`], 100 replicas. Continue with [`Config::url`].
     pub fn aodh() -> Config {
         Config { namespace: "tooz".into(), label: Label::PythonBytes, ..Config::default() }
@@ -284,19 +286,19 @@ impl Config {
         Some(&auth.user)
     }
 
-    /// Checks everything that can be checked without a server; connecting does it too.
+    /// Checks everything that can be checked without a server. Connecting does so, too.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what to change. The server may still grant a session timeout that heartbeat and
-    /// heartbeat validity do not fit; that shows at connecting.
+    /// [`ConfigError`] says what to change. The server may still grant a session timeout that does not fit the
+    /// heartbeat or the heartbeat validity; connecting reports that.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_each()?;
         if matches!(self.backend, Backend::Unset) {
             return Err(ConfigError::NoBackend);
         }
         if self.label == Label::PythonBytes && self.member_id.as_ref().is_some_and(|id| !id.is_ascii()) {
-            // It would make listing the group fail in every one of them.
+            // With such a name in it, each listing of the group would fail in every Python peer.
             return Err(setting(
                 "member_id",
                 "Python peers can read ASCII only, and the label is `python-bytes`",
@@ -306,7 +308,7 @@ impl Config {
         Ok(())
     }
 
-    /// The way to the backend that was chosen.
+    /// The connector of the backend that was chosen.
     pub(crate) fn connector(&self) -> Result<Arc<dyn Connector>, ConfigError> {
         match &self.backend {
             Backend::Unset => Err(ConfigError::NoBackend),
@@ -320,7 +322,7 @@ impl Config {
         Ok(self.member_id.as_deref().map(MemberId::new).transpose()?)
     }
 
-    /// The znode below which the groups lie.
+    /// The path of the znode that contains the groups.
     pub(crate) fn namespace_path(&self) -> Result<ZnodePath, ConfigError> {
         let named = |problem: &dyn std::fmt::Display| setting("namespace", problem.to_string());
         if self.namespace.is_empty() {
@@ -332,7 +334,7 @@ impl Config {
         ZnodePath::parse(&format!("/{}", self.namespace)).map_err(|problem| named(&problem))
     }
 
-    /// What is asked of heartbeats.
+    /// The durations that were chosen.
     pub(crate) fn timing(&self) -> Wanted {
         Wanted {
             heartbeat: self.heartbeat,

@@ -1,4 +1,4 @@
-//! [`PartitionCoordinator`]: from which everything that is shared is joined and opened.
+//! [`PartitionCoordinator`]: joins groups, and opens job boards and queues.
 
 mod join;
 mod shared;
@@ -31,27 +31,31 @@ use crate::{
 
 /// One member of a fleet: it keeps a session to the backend and joins groups in which members share their work.
 ///
-/// Cheap to clone; all clones are one member. Dropping the last one gives its groups up without waiting;
-/// [`PartitionCoordinator::shutdown`] tells the other members and waits until they can know. The original is
-/// `PartitionCoordinator` of `aodh.coordination`.
+/// Cheap to clone; all clones are one member. Dropping the last clone leaves all groups without waiting for the
+/// backend. [`PartitionCoordinator::shutdown`] waits until the other members can see it. The class of the same name in
+/// `aodh.coordination` is the model.
 #[derive(Clone)]
-#[must_use = "dropping it gives up its groups"]
+#[must_use = "dropping it leaves its groups"]
 pub struct PartitionCoordinator {
     shared: Arc<Shared>,
 }
 
 impl PartitionCoordinator {
-    /// Connects to the backend of `config`, a [`Config`] or a URL.
+    /// Connects to the backend of `config`, a [`Config`] or a URL, and waits for a session.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the URL or the configuration makes no sense, [`Error::Unreachable`] if no server
-    /// answered within the session timeout, [`Error::AuthFailed`] and [`Error::NotPermitted`] if the server
-    /// refused us.
+    /// [`Error::Config`] if the URL or the configuration is invalid, [`Error::Unreachable`] if no server answered
+    /// within the session timeout, [`Error::AuthFailed`] if the server refused the credentials, [`Error::NotPermitted`]
+    /// if an access control list denies the namespace.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a session that was opened is closed.
+    /// Safe: cancelled, it closes a session that was opened.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
     pub async fn connect<C>(config: C) -> Result<Self, Error>
     where
         C: TryInto<Config>,
@@ -60,7 +64,7 @@ impl PartitionCoordinator {
         let coordinator = Self::begin(config, true)?;
         let Some(backing) = &coordinator.shared.backing else { return Ok(coordinator) };
         let timeout = coordinator.shared.config.session_timeout;
-        // The attempt gives up after the session timeout, and then says what it tried.
+        // The attempt ends after the session timeout, with an error that names what was tried.
         let opened = backing.keeper.access(timeout + timeout / 10).live().await;
         if opened.is_err() {
             backing.keeper.close().await;
@@ -68,13 +72,13 @@ impl PartitionCoordinator {
         opened.map(|_| coordinator)
     }
 
-    /// Starts to connect to the backend of `config` and returns at once, so that a service comes up while the
-    /// backend is down. Until there is a session every share is empty; joins return at once, too, and are
-    /// carried out in the background.
+    /// Starts to connect to the backend of `config` and returns at once, so that a service can start while the backend
+    /// is down. Until there is a session, every share is empty. Joins return at once, too, and are done in the
+    /// background.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if the URL or the configuration makes no sense.
+    /// [`Error::Config`] if the URL or the configuration is invalid.
     ///
     /// # Panics
     ///
@@ -87,7 +91,8 @@ impl PartitionCoordinator {
         Self::begin(config, false)
     }
 
-    /// A coordinator without a backend: one member that owns everything.
+    /// A coordinator without a backend: the only member of each group, which owns everything. Boards and queues cannot
+    /// be opened on it.
     pub fn standalone() -> Self {
         let config = Config::default();
         PartitionCoordinator {
@@ -137,7 +142,7 @@ impl PartitionCoordinator {
         Ok(PartitionCoordinator { shared: Arc::new(shared) })
     }
 
-    /// Joins a group, which is created if need be. Await it, or set options first:
+    /// Joins a group, and creates it if it does not exist. Await it, or set options first:
     ///
     /// ```
     /// # use std::time::Duration;
@@ -149,28 +154,28 @@ impl PartitionCoordinator {
     /// # Ok::<(), apportion::Error>(()) }).unwrap();
     /// ```
     ///
-    /// After `connect` it waits until this member is in the group; after `start` it returns at once. A second
-    /// join of a group returns the same group.
+    /// On a coordinator from `connect` it waits until this member is in the group. On one from `start` it returns at
+    /// once. A second join of a group returns the same group.
     ///
     /// # Errors
     ///
-    /// [`Error::GroupName`] and [`Error::Weight`] for what can never be, [`Error::JoinedDifferently`] if the
-    /// group is joined with other options. After `connect` also [`Error::MemberIdTaken`],
-    /// [`Error::NotPermitted`] and [`Error::RingMismatch`] if the group refuses us, and
-    /// [`Error::Unreachable`] if the backend was out of reach for two session timeouts. After `start`, these
-    /// come with the next share.
+    /// [`Error::GroupName`] and [`Error::Weight`] if the name or the weight is invalid, [`Error::JoinedDifferently`] if
+    /// the group is joined already with other options, [`Error::Closed`] after the shutdown. After `connect` also
+    /// [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::RingMismatch`] and [`Error::Ring`] if this member
+    /// cannot be in the group, and [`Error::Unreachable`] if the backend did not answer for about two session timeouts.
+    /// After `start`, the next share reports these errors.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a join that nobody waits for any more is taken back.
+    /// Safe: cancelled, the join is undone, unless another caller waits for it or has the group.
     pub fn join(&self, group: impl Into<String>) -> Join {
         let options = Options::default();
         let waits = self.shared.backing.as_ref().is_some_and(|backing| backing.waits);
         Join { shared: self.shared.clone(), group: group.into(), options, accepts_any: false, waits }
     }
 
-    /// Returns those of `items` that belong to this member now, joining `group` on first use: the call that
-    /// aodh's users know. An empty group, or no backend, means that everything is mine.
+    /// Returns those of `items` that belong to this member now, and joins `group` on first use. aodh has the same call.
+    /// If the name of the group is empty, or if there is no backend, this member owns all items.
     ///
     /// # Errors
     ///
@@ -178,7 +183,7 @@ impl PartitionCoordinator {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Safe: a join goes on in the background.
     pub async fn extract_my_subset<I>(&self, group: &str, items: I) -> Result<Share<I::Item>, Error>
     where
         I: IntoIterator,
@@ -187,11 +192,15 @@ impl PartitionCoordinator {
         self.group(group).await?.extract_my_subset(items).await
     }
 
-    /// Like [`PartitionCoordinator::extract_my_subset`], for keys of any shape.
+    /// Like [`PartitionCoordinator::extract_my_subset`], with a function that gives the key of each item.
     ///
     /// # Errors
     ///
     /// As [`PartitionCoordinator::extract_my_subset`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a join goes on in the background.
     pub async fn extract_my_subset_by<I, K>(
         &self,
         group: &str,
@@ -205,7 +214,7 @@ impl PartitionCoordinator {
         self.group(group).await?.extract_my_subset_by(items, key).await
     }
 
-    /// Returns those of `keys` that belong to this member now, in the order of insertion, joining `group` on first
+    /// Returns those of `keys` that belong to this member now, in the order of insertion, and joins `group` on first
     /// use: see [`Group::share`].
     ///
     /// # Errors
@@ -214,7 +223,7 @@ impl PartitionCoordinator {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Safe: a join goes on in the background.
     pub async fn share<'a, T>(&self, group: &str, keys: &'a KeySet<T>) -> Result<Share<&'a T>, Error> {
         self.group(group).await?.share(keys).await
     }
@@ -223,52 +232,53 @@ impl PartitionCoordinator {
         if name.is_empty() {
             return self.shared.alone(name);
         }
-        // Not waited for: a share says better what is the matter.
+        // This does not wait for the join: the share reports its errors.
         Join { accepts_any: true, waits: false, ..self.join(name) }.await
     }
 
-    /// Whether the work is shared: there is a backend, and the coordinator is not shut down.
+    /// Whether this coordinator shares work with others: it has a backend, and is not shut down.
     pub fn is_active(&self) -> bool {
         let status = self.shared.backing.as_ref().map(|backing| backing.keeper.status());
         status.is_some_and(|status| !matches!(*status.borrow(), Status::Closed))
     }
 
-    /// This member's id, in every group.
+    /// The id of this member, the same in every group.
     pub fn member_id(&self) -> &MemberId {
         &self.shared.me
     }
 
-    /// The present session, if there is one: the owner of our ephemeral znodes.
+    /// The id of the current session, if there is one. That session owns the ephemeral znodes of this member.
     pub fn session_id(&self) -> Option<SessionId> {
         self.shared.backing.as_ref().and_then(|backing| backing.keeper.live()).map(|live| live.id())
     }
 
-    /// Leaves all groups, closes the session and waits for all tasks. The peers see it now, not a session
+    /// Leaves all groups, closes the session and waits for all tasks. The other members see it at once, not a session
     /// timeout later. Calling it again does no harm.
     ///
     /// # Errors
     ///
-    /// [`Error::Unreachable`] if the backend could not be told: then the peers see it when the session expires.
+    /// [`Error::Unreachable`] if the backend did not confirm the end in time. Then the other members see it when the
+    /// session expires.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it leaves the rest to the drop of the coordinator.
+    /// If it is cancelled, the drop of the coordinator does the rest.
     pub async fn shutdown(&self) -> Result<(), Error> {
         let mut end = self.shared.end.lock().await;
-        let told = match *end {
-            Some(told) => told,
+        let is_confirmed = match *end {
+            Some(is_confirmed) => is_confirmed,
             None => *end.insert(self.shared.shut_down().await),
         };
-        if told {
+        if is_confirmed {
             return Ok(());
         }
-        let reason = "the backend could not be told of the end of the session; it will expire".into();
+        let reason = "the backend did not confirm the end of the session, which will expire".into();
         Err(Error::Unreachable { reason })
     }
 
-    /// Waits until it is shut down, by whichever clone: for what else has to end with it.
+    /// Waits until the coordinator is shut down through any clone, so that other parts of a service can end with it.
     ///
-    /// The future keeps no clone, so it also ends when the last one is dropped.
+    /// The future holds no clone, so it also ends when the last clone is dropped.
     ///
     /// # Cancel safety
     ///

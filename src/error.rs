@@ -1,4 +1,4 @@
-//! [`Error`]: what a service that divides its work sees.
+//! [`Error`]: why a coordinator or a group could not do what the caller asked.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -9,30 +9,31 @@ use crate::{
     ring::RingError,
 };
 
-/// What a service sees. A variant exists where a caller would act differently.
+/// Why a coordinator or a group could not do what the caller asked. A caller does something different for each variant.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration, or a URL, makes no sense. Retrying cannot help.
+    /// The configuration, or its URL, is invalid. Retrying cannot help.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No server answered. Worth another try: `start` does that by itself.
+    /// No server answered. Try again later; a coordinator that was opened with
+    /// [`start`](crate::PartitionCoordinator::start) does that by itself.
     #[error("the backend is unreachable: {reason}")]
     Unreachable {
-        /// What was tried, and what became of it.
+        /// What was tried, and how it failed.
         reason: String,
     },
-    /// The server refused our credentials.
+    /// The server refused the credentials. Retrying cannot help.
     #[error("the server refused the credentials of this client")]
     AuthFailed,
-    /// An access control list keeps us out. It is tried again, at most once a second; somebody has to change
-    /// the list or the credentials.
+    /// Permission denied by an access control list. The library tries again in the background, at most once a second.
+    /// An operator has to change the list or the credentials.
     #[error("not permitted on znode `{path}`: check its access control list and the credentials in the URL")]
     NotPermitted {
         /// The znode.
         path: String,
     },
-    /// A group that cannot be: its name is no name of a znode.
+    /// The name of the group cannot be the name of a znode. Retrying cannot help.
     #[error("`{}` cannot be the name of a group: {reason}", group.escape_debug())]
     GroupName {
         /// The name as given.
@@ -40,7 +41,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: PathError,
     },
-    /// A weight of zero, or one that nobody can mean.
+    /// The weight is zero or too large. Retrying cannot help.
     #[error("a weight of {weight} in group `{group}` is not in 1..={max}", max = crate::member::MAX_WEIGHT)]
     Weight {
         /// The group.
@@ -48,23 +49,24 @@ pub enum Error {
         /// The weight as given.
         weight: u32,
     },
-    /// The group is joined already, with other options. Use that handle, or leave first.
+    /// This coordinator has joined the group already, with other options. Use that handle, or leave first.
     #[error("group `{group}` is joined already, with other options")]
     JoinedDifferently {
         /// The group.
         group: String,
     },
-    /// Five tries did not bring our own znode back into the group. Worth a page, not a retry.
+    /// Five tries did not bring the znode of this member back into the group. The membership is re-joined in the
+    /// background, so a later call may succeed. If this repeats, alert an operator.
     #[error("member `{member}` is missing from group `{group}`, which has {} members", members.len())]
     NotInGroup {
         /// The group.
         group: String,
-        /// Our id.
+        /// The id of this member.
         member: MemberId,
-        /// The members that were seen.
+        /// The members that the group had at the last try.
         members: Vec<MemberId>,
     },
-    /// Another live session uses our member id. Retrying cannot help: give this process an id of its own.
+    /// Another live session uses the id of this member. Retrying cannot help: give this process an id of its own.
     #[error("member id `{member}` is already in use in group `{group}`")]
     MemberIdTaken {
         /// The group.
@@ -72,7 +74,8 @@ pub enum Error {
         /// The id.
         member: MemberId,
     },
-    /// Another member places keys by another ring, so the two would not agree on who owns what.
+    /// Another member uses a ring with other parameters, so the two would not agree on who owns what. No member has a
+    /// share until one of the two leaves.
     #[error("member `{member}` of group `{group}` uses a ring of {theirs}, this one a ring of {ours}")]
     RingMismatch {
         /// The group.
@@ -81,7 +84,7 @@ pub enum Error {
         member: MemberId,
         /// Its ring parameters.
         theirs: String,
-        /// Ours.
+        /// The ring parameters of this member.
         ours: String,
     },
     /// The members of the group have more ring points together than a ring can hold.
@@ -89,7 +92,7 @@ pub enum Error {
     Ring {
         /// The group.
         group: String,
-        /// What the ring refused.
+        /// Why the ring cannot be built.
         reason: RingError,
     },
     /// The group was left, or the coordinator is shut down.
@@ -103,7 +106,7 @@ pub enum Error {
     Backend {
         /// The znode.
         path: String,
-        /// What the backend said.
+        /// The error of the backend.
         error: backend::Error,
     },
 }
@@ -131,7 +134,7 @@ impl Error {
     pub(crate) fn unreachable_after(timeout: Duration, last: Option<&Error>) -> Error {
         match last {
             Some(Error::Unreachable { reason }) => Error::Unreachable { reason: reason.clone() },
-            // The last session ended, and there is none since: whoever waits goes on waiting.
+            // The last session ended and there is no new one yet, so a caller may try again.
             Some(Error::Backend { path, error }) if error.is_unknown() => Error::Unreachable {
                 reason: format!("no answer within {timeout:?}, at last at `{path}`: {error}"),
             },

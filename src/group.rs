@@ -1,8 +1,8 @@
-//! Groups: who shares the work, and which part is mine.
+//! Groups: which members share the work, and which part belongs to this one.
 //!
-//! A [`Group`] is a handle to a membership that a task of its own keeps up: it joins, watches the others,
-//! re-joins after whatever befell its znode or its session, and publishes each membership as an immutable
-//! [`View`]. Everything a handle answers comes from the last view and the deadline, without I/O.
+//! A [`Group`] is a handle to a membership. A background task joins the group, watches the other members, re-joins when
+//! the znode of this member or its session is lost, and publishes each membership as an immutable [`View`]. A handle
+//! answers from the last view and the deadline, without I/O.
 
 pub(crate) mod behind;
 pub(crate) mod driver;
@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tracing::debug;
 
 use self::{behind::Behind, driver::Command};
@@ -35,11 +34,12 @@ use crate::{
     ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey},
     session::{Status, validity::Validity},
     share::{Guard, Share},
+    watch,
 };
 
 /// A membership in one group. Cheap to clone; all clones are the same membership.
 ///
-/// Dropping the handles does not end it: [`Group::leave`] does, or the end of the coordinator.
+/// Dropping the handles does not end the membership: [`Group::leave`] does, or the end of the coordinator.
 #[derive(Clone)]
 #[must_use = "the membership goes on until `leave`; ask the handle for a share"]
 pub struct Group {
@@ -47,50 +47,54 @@ pub struct Group {
     pub(crate) behind: Behind,
 }
 
-/// How often an agent that is missing from its group looks again.
+/// How often a call reads the view again while this member is missing from its group.
 const TRIES: u32 = 5;
-/// The longest pause between two tries; each is drawn at random from zero to this.
+/// The longest pause between two tries. Each pause is a random part of it.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How many keys are placed before the runtime gets a turn: a heartbeat must not wait for a universe of items.
+/// How many keys are placed before the task yields to the runtime: a heartbeat must not wait for a large set of items.
 const KEYS_A_TURN: usize = 1024;
 
 impl Group {
-    /// A group of one.
+    /// A group with this member alone.
     pub(crate) fn of_one(name: &str, me: &MemberId, ring: HashRing) -> Group {
         let (keep, views) = watch::channel(Arc::new(View::of_one(name, me, ring)));
         Group { views, behind: Behind::Alone(Arc::new(keep)) }
     }
 
-    /// The group's name.
+    /// The name of the group.
     pub fn name(&self) -> String {
         self.views.borrow().group().to_owned()
     }
 
-    /// The membership as last seen: an immutable snapshot, no I/O.
+    /// The last known membership, an immutable snapshot. No I/O.
     pub fn view(&self) -> Arc<View> {
         self.views.borrow().clone()
     }
 
     /// Returns those of `items` that belong to this member now, in the order given.
     ///
-    /// Each item is its own key; see [`Group::extract_my_subset_by`] for keys of any shape. The answer comes
-    /// from the last view. While the backend is out of reach that view holds until the deadline of the last
-    /// confirmed heartbeat; after it the share is empty and [invalid](Share::is_valid), at once. It is empty, too,
-    /// while the first membership after a join [settles](crate::Join::settle). If the
-    /// backend can be reached and this member is missing from its group, up to five tries are made, up to two
-    /// seconds apart, while the membership is re-joined.
+    /// Each item is its own key; [`Group::extract_my_subset_by`] takes a function that gives the key. The answer comes
+    /// from the last view, normally without waiting:
     ///
-    /// Yields to the runtime every thousand keys or so.
+    /// - While the backend cannot be reached, that view is used until the deadline of the last confirmed heartbeat.
+    ///   After the deadline the share is empty and [invalid](Share::is_valid), at once.
+    /// - While the first membership after a join [settles](crate::Join::settle), the share is empty.
+    /// - If the backend can be reached and this member is missing from its group, the call waits for the re-join in the
+    ///   background: it makes up to five tries, up to two seconds apart.
     ///
-    /// The original is `PartitionCoordinator.extract_my_subset` of `aodh.coordination`; the crate documentation
-    /// compares the two, failure by failure.
+    /// It yields to the runtime after about every thousand keys.
+    ///
+    /// The model is `PartitionCoordinator.extract_my_subset` of `aodh.coordination`;
+    /// [`guide::coming_from_aodh`](crate::guide::coming_from_aodh) compares the two, failure by failure.
     ///
     /// # Errors
     ///
-    /// [`Error::NotInGroup`] if five tries did not bring our znode back, [`Error::MemberIdTaken`],
-    /// [`Error::NotPermitted`], [`Error::RingMismatch`] or [`Error::Ring`] while the membership is refused for
-    /// that reason, [`Error::NotPermitted`], [`Error::AuthFailed`] or [`Error::Config`] while every session is,
-    /// and [`Error::Closed`] after the group was left or its coordinator has ended.
+    /// - [`Error::NotInGroup`] if five tries did not bring the znode of this member back.
+    /// - [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::RingMismatch`] or [`Error::Ring`] while this
+    ///   member cannot be in the group, or cannot have a share, for that reason.
+    /// - [`Error::NotPermitted`], [`Error::AuthFailed`] or [`Error::Config`] while no session can be opened for that
+    ///   reason.
+    /// - [`Error::Closed`] after the group was left or its coordinator has ended.
     ///
     /// # Cancel safety
     ///
@@ -106,11 +110,15 @@ impl Group {
     /// Returns those of `items` whose key belongs to this member now, in the order given.
     ///
     /// The key may be a number, a clone, or borrowed from items that are passed by reference, as in
-    /// `extract_my_subset_by(&alarms, |alarm| &alarm.id)`. It cannot be borrowed from items that are handed over.
+    /// `extract_my_subset_by(&alarms, |alarm| &alarm.id)`. It cannot be borrowed from items that are passed by value.
     ///
     /// # Errors
     ///
     /// As [`Group::extract_my_subset`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: re-joining goes on in the background.
     pub async fn extract_my_subset_by<I, K>(
         &self,
         items: I,
@@ -142,8 +150,8 @@ impl Group {
 
     /// Returns those of `keys` that belong to this member now, in the order of insertion.
     ///
-    /// Answers as [`Group::extract_my_subset`] does, but from a set that was hashed once: the time it takes is that
-    /// for the answer. The share borrows the set, so it has to go before the set can change.
+    /// Like [`Group::extract_my_subset`], but for a set whose items were hashed once: it takes time in proportion to
+    /// the answer, not to the set. The share borrows the set, so drop the share before you change the set.
     ///
     /// ```
     /// # use apportion::{Config, KeySet, PartitionCoordinator, backend};
@@ -153,7 +161,7 @@ impl Group {
     /// let mut targets = KeySet::new(["10.0.0.1", "10.0.0.2"]);
     /// targets.insert("10.0.0.3");
     /// let mine = group.share(&targets).await?;
-    /// assert_eq!(mine.into_vec(), [&"10.0.0.1", &"10.0.0.2", &"10.0.0.3"], "nobody else is there");
+    /// assert_eq!(mine.into_vec(), [&"10.0.0.1", &"10.0.0.2", &"10.0.0.3"], "there is no other member");
     ///
     /// let mut rebalances = group.rebalances();
     /// let change = rebalances.next().await.expect("the group goes on");
@@ -176,12 +184,12 @@ impl Group {
     }
 
     fn guard(view: &View, has_share: bool) -> Guard {
-        // A share that hands nothing out because of the deadline must not become valid with a later heartbeat.
+        // A share that is empty because of the deadline must not become valid with a later heartbeat.
         let validity = view.validity.clone().filter(|_| has_share);
         Guard { group: view.group.clone(), epoch: view.epoch, validity }
     }
 
-    /// The view to answer from, and whether it gives a share.
+    /// The view for an answer, and whether this member has a share by it.
     async fn settled_view(&self) -> Result<(Arc<View>, bool), Error> {
         let mut views = self.views.clone();
         for attempt in 1..=TRIES {
@@ -196,10 +204,10 @@ impl Group {
                 Standing::Joining => {}
             }
             let pause = PAUSE.mul_f64(self.random());
-            debug!(group = %view.group, attempt, ?pause, "missing from the group; looking again");
+            debug!(group = %view.group, attempt, ?pause, "missing from the group; trying again");
             tokio::select! {
                 biased;
-                changed = Self::news(&mut views) => if changed.is_err() { return Err(self.closed(&view)) },
+                changed = Self::no_longer_joining(&mut views) => if changed.is_err() { return Err(self.closed(&view)) },
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -208,7 +216,7 @@ impl Group {
         Err(Error::NotInGroup { group: view.group.to_string(), member: view.me.clone(), members })
     }
 
-    /// A number from zero to one.
+    /// A random number from zero to one.
     fn random(&self) -> f64 {
         match &self.behind {
             Behind::Driver { access, .. } => access.random().unit(),
@@ -217,8 +225,8 @@ impl Group {
         }
     }
 
-    /// Waits for a view in which we stand otherwise than on the way in.
-    async fn news(views: &mut watch::Receiver<Arc<View>>) -> Result<(), watch::error::RecvError> {
+    /// Waits for a view in which this member is not [`Standing::Joining`].
+    async fn no_longer_joining(views: &mut watch::Receiver<Arc<View>>) -> Result<(), watch::Closed> {
         views.wait_for(|view| view.standing() != Standing::Joining).await.map(drop)
     }
 
@@ -226,7 +234,7 @@ impl Group {
         Error::Closed { group: view.group.to_string() }
     }
 
-    /// Whether there is a session whose connection is up; an error if there will be none until a person acts.
+    /// Whether there is a session whose connection is up; an error if there will be none until an operator acts.
     fn is_connected(&self) -> Result<bool, Error> {
         let Behind::Driver { access, .. } = &self.behind else { return Ok(true) };
         match &*access.status().borrow() {
@@ -237,26 +245,27 @@ impl Group {
         }
     }
 
-    /// The changes of this member's share from now on, starting with all that it owns now as gained.
+    /// The changes of the share of this member from now on. The first change reports all that it owns as gained.
     ///
-    /// A reader that is slow misses nothing: each change is computed when it is read, against what this reader
-    /// saw last.
+    /// A slow reader misses nothing: each change is computed when it is read, relative to the last one that this reader
+    /// got.
     pub fn rebalances(&self) -> Rebalances {
         Rebalances::new(self.views.clone(), self.behind.clone())
     }
 
-    /// Leaves the group: the others see it at once. Work on a share of it has to stop before; all shares are
-    /// invalid from here on.
+    /// Leaves the group; the other members see it at once. Stop the work on shares of the group first: all of them are
+    /// invalid from now on.
     ///
-    /// Returns when our znode is gone, or when it is clear that only the end of the session will remove it.
+    /// Returns when the znode of this member is gone, or when it is clear that only the end of the session will remove
+    /// it.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] if it was left before.
+    /// [`Error::Closed`] if the group was left before.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, leaving goes on in the background.
+    /// Once polled, it goes on in the background.
     pub async fn leave(self) -> Result<(), Error> {
         if self.is_leaving() {
             return Err(self.closed(&self.view()));
@@ -271,7 +280,7 @@ impl Group {
         self.views.same_channel(&other.views)
     }
 
-    /// Whether it was left, or is being left.
+    /// Whether the group was left, or is being left.
     pub(crate) fn is_leaving(&self) -> bool {
         match &self.behind {
             Behind::Alone(keep) => keep.borrow().has_left,
@@ -281,7 +290,7 @@ impl Group {
         }
     }
 
-    /// Whether what is behind it has ended.
+    /// Whether the membership has ended, and its task with it.
     pub(crate) fn is_over(&self) -> bool {
         match &self.behind {
             Behind::Alone(keep) => keep.borrow().has_left,
@@ -304,14 +313,14 @@ impl Group {
         }
     }
 
-    /// Waits until our znode is gone, or the task behind the group has ended without that.
+    /// Waits until the znode of this member is gone, or the task of the group has ended without that.
     pub(crate) async fn has_left(&self) {
         if let Behind::Driver { commands, .. } = &self.behind {
             commands.closed().await;
         }
     }
 
-    /// Waits until we are in the group.
+    /// Waits until this member is in the group.
     pub(crate) async fn joined(&self) -> Result<(), Error> {
         let mut views = self.views.clone();
         let closed = self.closed(&self.view());

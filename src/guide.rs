@@ -1,4 +1,4 @@
-//! Guides: what is guaranteed, and what changes for those who come from Python.
+//! Guides: what is guaranteed, and what changes for users who come from Python.
 
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}

@@ -1,13 +1,17 @@
 //! [`Lease`]: exclusive, temporary ownership of one thing, with a token that other stores can compare.
 //!
-//! A lease is an ephemeral znode, its *lock*, that one transaction creates together with whatever marks the thing
-//! as taken. It comes back by itself when its holder dies, and it ends at the holder, by the holder's own clock,
-//! before the server can give it to somebody else (the deadline of a [`Share`](crate::Share)).
+//! A lease is an ephemeral znode, its *lock*. One transaction creates the lock and marks the thing as taken. If the
+//! holder dies, the server deletes the lock with the session of the holder, and the thing can be taken again. At the
+//! holder the lease ends earlier: by the holder's own clock, before the server can give the thing to another process.
+//! This is the same deadline as that of a [`Share`](crate::Share).
 //!
-//! Three things keep a stale holder from doing harm. Every write of a holder goes through the session that owns
-//! the lock, which the server refuses once that session is over. It names version 1 of the lock: ours are set in
-//! the transaction that creates them, those of Python peers never. And it names the version of the thing as the
-//! claim left it. (A version check on a re-created lock alone proves nothing: its version starts again.)
+//! Three conditions protect the thing from a stale holder:
+//!
+//! - Each write of a holder goes through the session that owns the lock. The server refuses it once that session has
+//!   ended.
+//! - It checks that the lock has version 1. This library sets a lock in the transaction that creates it; Python peers
+//!   never set theirs. (A check of the version alone is not enough: a new lock starts again at version 0.)
+//! - It checks that the thing has the version that the claim gave it.
 
 mod acquire;
 mod guard;
@@ -37,26 +41,26 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the lease on `{lock}` is lost: another process may hold it now")]
 pub struct LeaseLost {
-    /// The znode that was the lease.
+    /// The path of the lock.
     pub lock: String,
 }
 
-/// Why a write under a lease was not done, or may not have been; see [`Lease::commit`].
+/// Why a write under a lease was not done, or may not have been done; see [`Lease::commit`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// The lease was lost before: nothing was done.
+    /// The lease had ended before: nothing was done.
     #[error(transparent)]
     Lost(#[from] LeaseLost),
     /// The store refused an operation: nothing was done.
     #[error("operation {index} was refused: {error}")]
     Refused {
-        /// Which of the operations, counted from 0.
+        /// The index of the operation, counted from 0.
         index: usize,
-        /// Why.
+        /// Why it was refused.
         error: backend::Error,
     },
-    /// The reply was lost: all was done, or nothing was. Read back what was written.
+    /// The reply was lost: all operations were done, or none was. Read the znodes to find out.
     #[error("the outcome is unknown: {0}")]
     OutcomeUnknown(backend::Error),
     /// The request as a whole failed: nothing was done.
@@ -64,8 +68,9 @@ pub enum LeaseError {
     Failed(backend::Error),
 }
 
-/// Exclusive, temporary ownership of one thing. Cheap to clone; all clones stand for the same lease, and none of
-/// them keeps it: the claim or the delivery that it came from does.
+/// Exclusive, temporary ownership of one thing. Cheap to clone; all clones are the same lease.
+///
+/// A clone does not keep the lease: it ends with the claim or the delivery that it came from.
 #[derive(Clone)]
 pub struct Lease {
     inner: Arc<Inner>,
@@ -93,28 +98,28 @@ impl Lease {
         Lease { inner: Arc::new(Inner { live, validity, lock, token, subject }) }
     }
 
-    /// Whether this process may act on it at this moment. A look at a clock, no I/O; it may come true again after a
-    /// pause in the connection, if the session has survived it.
+    /// Whether this process may act on the thing at this moment. Compares the deadline with the clock, no I/O. After an
+    /// outage it may become true again, if the session has survived.
     pub fn is_held(&self) -> bool {
         self.inner.validity.is_valid()
     }
 
-    /// How long it is certain to last if nothing more is heard from the store.
+    /// For how long the lease certainly lasts if no further heartbeat is confirmed; zero once it is lost.
     pub fn remaining(&self) -> Duration {
         self.inner.validity.remaining()
     }
 
-    /// What a downstream store compares.
+    /// The token of the lease. Pass it to the stores that the work writes to, so that they can refuse a stale holder.
     pub fn token(&self) -> FencingToken {
         self.inner.token
     }
 
-    /// The znode that is the lease.
+    /// The path of the lock.
     pub fn path(&self) -> &ZnodePath {
         &self.inner.lock
     }
 
-    /// Waits until the lease has lapsed or was lost, for instance in a `select!` beside the work.
+    /// Waits until the lease has lapsed or was lost. To be used in a `select!` with the work, for instance.
     ///
     /// # Cancel safety
     ///
@@ -130,23 +135,23 @@ impl Lease {
         LeaseLost { lock: self.inner.lock.to_string() }
     }
 
-    /// Does `work` as long as the lease is held: before each step of the future the lease is looked at.
+    /// Runs `work` as long as the lease is held: checks the lease before each poll of the future. Returns its output.
     ///
-    /// A step that blocks the thread cannot be interrupted, and what the last step has sent may still arrive:
-    /// hand [`Lease::token`] to stores that can compare it.
+    /// A poll that blocks the thread cannot be interrupted, and a request of the last poll may still arrive: pass
+    /// [`Lease::token`] to stores that can compare it.
     ///
     /// # Errors
     ///
-    /// [`LeaseLost`]: then `work` was dropped where it stood.
+    /// [`LeaseLost`] if the lease has ended before `work` was done. `work` was dropped in that case.
     ///
     /// # Cancel safety
     ///
-    /// That of `work`.
+    /// As that of `work`.
     pub async fn while_held<F: Future>(&self, work: F) -> Result<F::Output, LeaseLost> {
         let mut work = pin!(work);
         let mut lost = pin!(self.lost());
         poll_fn(|context| {
-            // A host that was suspended wakes the work first and the timer of the deadline later.
+            // After a suspension of the host, the work may be woken before the timer of the deadline.
             if let Poll::Ready(lost) = lost.as_mut().poll(context) {
                 return Poll::Ready(Err(lost));
             }
@@ -158,8 +163,8 @@ impl Lease {
         .await
     }
 
-    /// Writes to the same store under this lease, all or nothing: the store applies `ops` only if this very lease holds
-    /// at that moment. They are sent in the session that owns the lock.
+    /// Writes to the same store under this lease, all of `ops` or none. The store applies them only if this lease is
+    /// held at that moment. They are sent in the session that owns the lock. Returns one [`Done`] for each of `ops`.
     ///
     /// ```
     /// # use apportion::{Config, PartitionCoordinator, backend::{CreateMode, Memory, Op, path::ZnodePath}};
@@ -175,12 +180,13 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`LeaseError::Lost`] if the lease was lost before, [`LeaseError::Refused`] if the store refused one of `ops`,
-    /// [`LeaseError::OutcomeUnknown`] if the reply was lost.
+    /// [`LeaseError::Lost`] if the lease had ended before, [`LeaseError::Refused`] if the store refused one of `ops`,
+    /// [`LeaseError::OutcomeUnknown`] if the reply was lost, [`LeaseError::Failed`] if the whole request was refused,
+    /// for instance because it is too large.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it is done or not, as after a lost reply.
+    /// If it is cancelled, the outcome is unknown, as after a lost reply.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<Vec<Done>, LeaseError> {
         if !self.is_held() {
             return Err(self.loss().into());
@@ -201,15 +207,15 @@ impl Lease {
         }
     }
 
-    /// The same condition as operations of a transaction on the same store, in whatever session: it is refused
-    /// unless this very lease holds when the store applies it.
+    /// The same condition as operations for a transaction of your own on the same store, in any session. The store
+    /// refuses that transaction unless this lease is held when it applies it.
     pub fn checks(&self) -> Vec<Op> {
         let lock = (self.inner.lock.clone(), LOCK_VERSION);
         let checks = [Some(lock), self.inner.subject.clone()].into_iter().flatten();
         checks.map(|(path, version)| Op::Check { path, version: Some(version) }).collect()
     }
 
-    /// The session that owns the lock.
+    /// The id of the session that owns the lock.
     pub fn session_id(&self) -> SessionId {
         self.inner.live.id()
     }
@@ -223,7 +229,7 @@ impl Lease {
         &self.inner.validity
     }
 
-    /// The thing that is leased, and its version as the claim has left it.
+    /// The thing that is leased, and the version that the claim gave it.
     fn subject(&self) -> Option<&(ZnodePath, i32)> {
         self.inner.subject.as_ref()
     }

@@ -1,8 +1,8 @@
 //! Divide one body of work among the processes of a fleet.
 //!
-//! Alarm evaluators that share thousands of alarms, agents that share polling targets: start as many copies of a
-//! service as you like, and each asks *"which part is mine now?"*. The answer is right, fast, and safe while
-//! members come and go.
+//! It is for services such as alarm evaluators that share thousands of alarms, or agents that share polling targets.
+//! Start as many copies of a service as you like. Each asks *"which part is mine now?"*. The answer is right, fast,
+//! and safe while members come and go.
 //!
 //! ```
 //! # use apportion::{Config, PartitionCoordinator, backend};
@@ -20,46 +20,47 @@
 //!     evaluate(alarm).await;
 //! }
 //! # }
-//! // Peers see us leave now, not a session timeout later.
+//! // The other members see at once that this one has left, not a session timeout later.
 //! coordinator.shutdown().await?;
 //! # Ok::<(), apportion::Error>(()) }).unwrap();
 //! ```
 //!
 //! That is one of three ways to divide work:
 //!
-//! - **Shares** of a group, as above: everybody knows all the work, and each does a part.
+//! - **Shares** of a group, as above: every member knows all the work, and each does a part.
 //! - **Claims**: jobs are posted on a [board], or put into a [queue] by priority and label, and workers take them. A
-//!   claim is exclusive and comes back by itself when its holder dies.
-//! - **Requests**: an [`Executor`] sends them to [`Worker`]s that have told it which tasks they can run.
+//!   claim is exclusive. If its owner dies, another worker can claim the job.
+//! - **Requests**: an [`Executor`] sends requests to [`Worker`]s. Each worker announces which tasks it can run.
 //!
 //! # The pieces
 //!
 //! - [`PartitionCoordinator`] is one member of a fleet: it keeps a session to ZooKeeper, with heartbeats and
 //!   reconnects, and joins groups.
-//! - [`Group`] is a membership that looks after itself. [`Group::extract_my_subset`] answers the question;
-//!   [`Group::view`] shows who is in the group, without I/O; [`Group::rebalances`] tells long-running work what was
-//!   lost and gained.
-//! - [`Share`] is the answer: items, and until when this member may act on them. Iterating over it ends early when
-//!   the items may have passed to somebody else.
-//! - [`KeySet`] is a large, mostly stable set of items, hashed once: [`Group::share`] and each rebalance then take time
-//!   for the answer only.
-//! - [`HashRing`] is the consistent-hash ring behind it, equal to aodh's to the bit. It needs no coordinator and no
-//!   runtime.
-//! - [`JobBoard`] is a board of jobs in TaskFlow's layout, [`WorkQueue`] a queue by priority; what is claimed or taken
-//!   rests on a [`Lease`], with a [`FencingToken`] for stores that must refuse stale writers.
-//! - [`Executor`] has tasks run by [`Worker`]s, within the process or over AMQP. The two need no coordinator; see
+//! - [`Group`] is a membership in a group. A background task keeps it up. [`Group::extract_my_subset`] answers the
+//!   question; [`Group::view`] shows who is in the group, without I/O; [`Group::rebalances`] reports to long-running
+//!   work what was lost and gained.
+//! - [`Share`] is the answer: items, and until when this member may act on them. Iteration ends early when the items
+//!   may belong to another member.
+//! - [`KeySet`] is a large set of items that seldom changes. Each item is hashed once. [`Group::share`] and each
+//!   rebalance then take time in proportion to their answer, not to the set.
+//! - [`HashRing`] is the consistent-hash ring that decides who owns what, equal to aodh's to the bit. It needs no
+//!   coordinator and no runtime.
+//! - [`JobBoard`] is a board of jobs in TaskFlow's layout. [`WorkQueue`] is a queue by priority. Each claim and each
+//!   delivery has a [`Lease`], with a [`FencingToken`] for stores that must refuse stale writers.
+//! - [`Executor`] sends tasks to [`Worker`]s, within the process or over AMQP. The two need no coordinator; see
 //!   [`worker`].
-//! - [`Config`] is everything that is chosen beforehand, from a URL or by setters.
-//! - [`backend`] is the seam to the store: ZooKeeper, or [`backend::Memory`], an ensemble in the process with the same
-//!   semantics, for tests and trials.
+//! - [`Config`] holds the settings, from a URL or by setters.
+//! - [`backend`] is the interface to the store: ZooKeeper, or [`backend::Memory`], an ensemble in the process with the
+//!   same semantics, for tests and trials.
 //!
 //! # What is guaranteed
 //!
-//! A member stops before it could be replaced: its shares are empty and invalid, by its own clock, before ZooKeeper
-//! can expire its session. Once a membership has come to rest every key has exactly one owner, and a change moves
-//! only the keys of those who came or went. What is *not* guaranteed yet is that no two members hold a key in the
-//! moment of a change. What is claimed is claimed by one, at the store and by the clock. [`guide::guarantees`] has the
-//! tables, the bounds and the assumptions; [`guide`] also says what changes for those who come from Python.
+//! A member stops before another one can take over: its shares are empty and invalid, by its own clock, before
+//! ZooKeeper can expire its session. While a membership does not change, every key has exactly one owner. A change
+//! moves only the keys of the members that joined or left. *Not* guaranteed yet: during a change, two members can own
+//! the same key for a moment. A claim has one owner at a time, at the store and by the owner's clock.
+//! [`guide::guarantees`] has the tables, the bounds and the assumptions. [`guide`] also says what changes for users
+//! who come from Python.
 //!
 //! # Long-running work
 //!
@@ -99,7 +100,7 @@
 //! let claim = board.claim_next().await?;
 //! match claim.lease().while_held(resize(claim.job())).await {
 //!     Ok(Ok(())) => claim.consume().await?,
-//!     Ok(Err(_)) => claim.abandon().await?, // it failed: somebody may try again
+//!     Ok(Err(_)) => claim.abandon().await?, // it failed: another worker may try again
 //!     Err(_) => {}                          // the lease was lost: another worker may have the job now
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -123,16 +124,16 @@
 //!
 //! # Errors
 //!
-//! Each variant of [`Error`] is there because a caller would do something different:
+//! A caller does something different for each variant of [`Error`]:
 //!
 //! ```
 //! # use apportion::{Error, Group};
 //! # async fn evaluate_all(_: apportion::Share<String>) {}
-//! # async fn page_someone(_: &[apportion::MemberId]) {}
+//! # async fn alert_operator(_: &[apportion::MemberId]) {}
 //! # async fn doc(group: Group, alarms: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
 //! match group.extract_my_subset(alarms).await {
 //!     Ok(mine) => evaluate_all(mine).await, // empty while the backend is away
-//!     Err(Error::NotInGroup { members, .. }) => page_someone(&members).await,
+//!     Err(Error::NotInGroup { members, .. }) => alert_operator(&members).await,
 //!     Err(Error::MemberIdTaken { member, .. }) => return Err(format!("two services call themselves {member}").into()),
 //!     Err(error) => return Err(error.into()),
 //! }
@@ -141,10 +142,11 @@
 //!
 //! # Cargo features
 //!
-//! - `zookeeper` (default): the distributed engine. Without it there are the ring and the in-memory backend.
-//! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, laid out as kombu does it.
-//! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which spread very many keys over the threads of a
-//!   `rayon` pool. Same results, same order.
+//! - `zookeeper` (default): the ZooKeeper backend. Without it there are the ring and the in-memory backend.
+//! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, with exchanges and queues as kombu declares
+//!   them.
+//! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
+//!   `rayon` pool. Results and order are the same.
 //! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.
 //!
 //! No feature changes behaviour.
@@ -172,6 +174,7 @@ mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod watch;
 pub mod worker;
 
 pub use board::JobBoard;
@@ -187,7 +190,7 @@ pub use ring::{HashRing, KeySet, Label, RingKey};
 pub use share::Share;
 pub use worker::{Executor, Worker};
 
-/// The crate of the values in postings, queue entries and messages, in the version that this one takes.
+/// The crate `serde_json`, in the version that this crate uses, for the values in postings, queue entries and messages.
 pub use serde_json;
-/// The crate of the ids of jobs and of their books, in the version that this one takes.
+/// The crate `uuid`, in the version that this crate uses, for the ids of jobs and of their logbooks.
 pub use uuid;

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`MemberId`], the name of a member, and how much it can weigh.
+//! [`MemberId`], the name of a member, and the largest weight of a member.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -9,18 +9,18 @@ use uuid::Uuid;
 
 use crate::backend::path::{PathError, ZnodePath};
 
-/// The largest weight that counts: a member of it already has ten million ring points.
+/// The largest weight. A member with it has ten million ring points.
 pub(crate) const MAX_WEIGHT: u32 = 100_000;
 
 /// The name of a member, unique in its group.
 ///
-/// Any text that can be the name of a znode: not empty, without `/`, not `.` or `..`, only characters that
-/// ZooKeeper accepts. Python peers of a group can read ASCII names only.
+/// Any text that can be the name of a znode: not empty, without `/`, not `.` or `..`, and only with characters that
+/// ZooKeeper accepts. Python peers can read ASCII names only. In JSON it is the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MemberId(Arc<str>);
 
-/// Why a text is no [`MemberId`].
+/// Why a text cannot be a [`MemberId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` cannot be a member id: {problem}", .id.escape_debug())]
 #[non_exhaustive]
@@ -33,11 +33,11 @@ pub struct MemberIdError {
 }
 
 impl MemberId {
-    /// The member id `id`.
+    /// Validates `id`.
     ///
     /// # Errors
     ///
-    /// [`MemberIdError`] if a znode cannot have this name.
+    /// [`MemberIdError`] if no znode can have this name.
     pub fn new(id: impl AsRef<str>) -> Result<MemberId, MemberIdError> {
         let id = id.as_ref();
         match ZnodePath::root().join(id) {

@@ -7,8 +7,8 @@ use std::{
 
 use uuid::Uuid;
 
-/// A source of random numbers and ids. Everything in one coordinator draws from the same one, so that a seed determines
-/// a whole run where time is paused and the runtime has one thread. Cheap to clone; clones share the source.
+/// A source of random numbers and ids. All parts of one coordinator use the same source, so that a seed determines a
+/// whole run if time is paused and the runtime has one thread. Cheap to clone; clones share the source.
 #[derive(Clone)]
 pub(crate) struct Random {
     rng: Arc<Mutex<fastrand::Rng>>,
@@ -16,7 +16,7 @@ pub(crate) struct Random {
 }
 
 impl Random {
-    /// A source that gives the same numbers and ids for the same seed; without a seed, others each time.
+    /// A source that gives the same numbers and ids for the same seed; without a seed, different ones in each run.
     pub(crate) fn new(seed: Option<u64>) -> Self {
         let rng = seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         Random { rng: Arc::new(Mutex::new(rng)), is_seeded: seed.is_some() }
@@ -39,7 +39,7 @@ impl Random {
 
     /// A version 4 uuid.
     pub(crate) fn uuid(&self) -> Uuid {
-        // 64 bits of state are enough to repeat a run, and not for names that must never meet.
+        // The state of the seeded generator has 64 bits: enough to repeat a run, too few for unique names.
         if self.is_seeded {
             uuid::Builder::from_random_bytes(self.lock().u128(..).to_be_bytes()).into_uuid()
         } else {

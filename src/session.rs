@@ -1,13 +1,12 @@
-//! Keeps one live session: opens it, backs off, sends heartbeats, announces its state.
+//! Keeps one live session: opens it, sends heartbeats, publishes its state, and opens the next one with backoff.
 //!
-//! A [`Keeper`] has at most one session at a time. A session that is lost, or of which nothing was confirmed
-//! for its whole timeout, is given up and a new one is opened, with capped, jittered backoff. The heartbeat is
-//! one transaction of checks: on the namespace and on every znode that was handed over with
-//! [`Live::validity_of`]. It goes through the leader, which a ping or a read does not; and the index of a failed
-//! check names the znode that is gone.
+//! A [`Keeper`] has at most one session at a time. If a session is lost, or if none of its heartbeats was confirmed for
+//! its whole timeout, the keeper gives it up and opens a new one, with capped, jittered backoff. A heartbeat is a
+//! transaction of checks: of the namespace, and of every znode that was passed to [`Live::validity_of`]. It goes
+//! through the leader; a ping or a read does not. The index of a failed check shows which znode is gone.
 //!
-//! The recipes (groups, leases, boards, queues) rest on what is below this module: [`commit`], [`follow`],
-//! [`listing`], [`read`], [`receipts`] and [`rivals`].
+//! Groups, leases, boards and queues use the modules below this one: [`commit`], [`follow`], [`listing`], [`read`],
+//! [`receipts`] and [`rivals`].
 
 pub(crate) mod access;
 pub(crate) mod commit;
@@ -26,10 +25,7 @@ pub(crate) mod validity;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -49,6 +45,7 @@ use crate::{
     error::Error,
     random::Random,
     task::Tasks,
+    watch,
 };
 
 /// The owner of the session task.
@@ -57,7 +54,7 @@ pub(crate) struct Keeper {
     status: watch::Receiver<Status>,
     tasks: Tasks,
     random: Random,
-    /// How long an orderly end may take.
+    /// How long closing the session may take.
     close_timeout: Duration,
 }
 
@@ -95,22 +92,22 @@ impl Keeper {
         self.access(Duration::ZERO).present()
     }
 
-    /// The door to the present session, for callers that wait for one at most `timeout`.
+    /// Access to the current session, for callers that wait for one at most `timeout`.
     pub(crate) fn access(&self, timeout: Duration) -> Access {
         Access::new(self.status(), timeout, self.random.clone())
     }
 
-    /// How long an orderly end may take.
+    /// How long closing the session may take.
     pub(crate) fn close_timeout(&self) -> Duration {
         self.close_timeout
     }
 
-    /// Ends it without waiting.
+    /// Closes the session without waiting.
     pub(crate) fn cancel(&self) {
         self.tasks.cancel();
     }
 
-    /// Ends it and waits for that. Returns whether it came in time.
+    /// Closes the session and waits for that. Returns whether it was closed in time.
     pub(crate) async fn close(&self) -> bool {
         self.tasks.shutdown(self.close_timeout + CLOSE_WAIT).await
     }
@@ -123,12 +120,12 @@ struct KeeperTask {
     namespace: ZnodePath,
     status: watch::Sender<Status>,
     backoff: Backoff,
-    /// How long the end of the last session may take.
+    /// How long closing the last session may take.
     close_timeout: Duration,
     random: Random,
 }
 
-/// A session with what it takes to keep it.
+/// A session, and what the keeper needs to keep it.
 struct Opened {
     live: Arc<Live>,
     deadline: Deadline,
@@ -139,10 +136,10 @@ struct Opened {
 #[derive(Debug)]
 enum End {
     Lost(Loss),
-    /// Nothing was confirmed for the session timeout: the server has ended it, or will. The client would
-    /// find out up to 0.8 timeouts later.
+    /// No heartbeat was confirmed for the session timeout, so the server has ended the session or will. The client
+    /// crate would notice up to 0.8 timeouts later.
     Unconfirmed,
-    /// The namespace is gone and cannot be made again.
+    /// The namespace is gone and cannot be created again.
     Refused(Error),
 }
 
@@ -164,7 +161,7 @@ impl KeeperTask {
                         () = cancelled.cancelled() => None,
                         end = self.keep(opened) => Some(end),
                     };
-                    // Before the close: once the server knows, others may take over.
+                    // Before the close: once the server has ended the session, other processes may take over.
                     live.end();
                     let Some(end) = end else {
                         let _ = timeout(self.close_timeout, live.session.close()).await;
@@ -172,7 +169,7 @@ impl KeeperTask {
                     };
                     let (wait, error) = self.report(&live, end);
                     self.status.send_replace(Status::Opening { error: error.clone() });
-                    // The old session may be out of reach: its end must not delay the next one.
+                    // The server of the old session may be unreachable: closing it must not delay the next session.
                     let _ = timeout(CLOSE_WAIT, live.session.close()).await;
                     if !wait {
                         continue;
@@ -210,7 +207,7 @@ impl KeeperTask {
                 warn!(%session, "no heartbeat confirmed for its timeout; opening a new session");
             }
         }
-        // A session of which no heartbeat was confirmed may have been taken away at once, and so may the next.
+        // Without a confirmed heartbeat the session may have been lost at once, and so may the next one.
         (!was_confirmed, None)
     }
 
@@ -224,9 +221,9 @@ impl KeeperTask {
                 return Err(Error::Config(error.into()));
             }
         };
-        let silence = |_| Err(backend::Error::Unreachable("no answer in a new session".into()));
+        let no_reply = |_| Err(backend::Error::Unreachable("no answer in a new session".into()));
         let made =
-            timeout(session.timeout(), ensure(&*session, &self.namespace)).await.unwrap_or_else(silence);
+            timeout(session.timeout(), ensure(&*session, &self.namespace)).await.unwrap_or_else(no_reply);
         if let Err(error) = made {
             session.close().await;
             return Err(Error::from_backend(error, &self.namespace));
@@ -238,14 +235,14 @@ impl KeeperTask {
         Ok(Opened { live, deadline, moves })
     }
 
-    /// Sends heartbeats until the session is over, or has to be taken for it; says also whether one was confirmed.
+    /// Sends heartbeats until the session has ended, or probably has. Also returns whether a heartbeat was confirmed.
     async fn keep(&mut self, opened: Opened) -> (End, bool) {
         let Opened { live, mut deadline, moves } = opened;
         let timing = live.timing;
         let mut state = live.session.state();
         let mut was_confirmed = false;
         let mut confirmed = self.clock.now();
-        // The lease counts from the moment the session was asked for, which may be long ago.
+        // The first deadline counts from the request for the session, which may be long ago.
         let mut next = (confirmed + timing.heartbeat).min(deadline.moment() - timing.heartbeat);
         loop {
             let now = self.clock.now();
@@ -285,7 +282,7 @@ impl KeeperTask {
                     self.backoff.reset();
                 }
                 Err(CommitError { index: Some(0), error }) => {
-                    warn!(namespace = %self.namespace, %error, "the namespace is gone; making it again");
+                    warn!(namespace = %self.namespace, %error, "the namespace is gone; creating it again");
                     validities.iter().for_each(Validity::end);
                     let made = tokio::select! {
                         biased;
@@ -305,7 +302,7 @@ impl KeeperTask {
                     }
                 }
                 Err(CommitError { index: Some(index), error }) => {
-                    debug!(%error, index, "a znode of ours is gone");
+                    debug!(%error, index, "a znode of this process is gone");
                     validities.get(index - 1).into_iter().for_each(Validity::end);
                     next = now;
                 }
@@ -318,10 +315,10 @@ impl KeeperTask {
     }
 }
 
-/// One heartbeat, in as many requests as it takes: of many leases, all together would be too large for one. It counts
-/// from the first of them.
+/// Sends one heartbeat, in several requests if the checks of many leases are too large for one. The heartbeat counts as
+/// sent at the first request.
 async fn check(session: &dyn Session, checks: Vec<Op>) -> Result<(), CommitError> {
-    // Small enough that the requests of others are not held up.
+    // Small enough not to delay other requests.
     let limit = session.max_request_bytes() / 8;
     let mut checks = checks.into_iter().peekable();
     let mut number = 0;
@@ -343,13 +340,13 @@ async fn check(session: &dyn Session, checks: Vec<Op>) -> Result<(), CommitError
     Ok(())
 }
 
-/// A refusal is not tried again sooner.
+/// The shortest pause after a refusal.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
-/// How long the next session waits for the server to confirm the end of the last one.
+/// How long the next session waits until the server has confirmed the end of the last one.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
 
-async fn lost(state: &mut watch::Receiver<SessionState>) -> Loss {
+async fn lost(state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
     loop {
         if let SessionState::Lost(loss) = *state.borrow_and_update() {
             return loss;

@@ -1,4 +1,4 @@
-//! [`Share`]: the items that are this member's, for as long as they are.
+//! [`Share`]: the items that belong to this member, and for how long.
 
 use std::{fmt, ops::Deref, slice, sync::Arc, time::Duration, vec};
 
@@ -8,9 +8,9 @@ use crate::{clock::Moment, session::validity::Validity, token::FencingToken};
 
 /// What `extract_my_subset` returns: items that belong to this member, and until when it may act on them.
 ///
-/// It dereferences to the items as handed out; that slice never changes. Iterating looks at the deadline before
-/// each item and ends early, with one warning, when the share may have passed to somebody else. The iterator
-/// that owns the share carries its guard along, so that the body of a `for` loop is covered too:
+/// It dereferences to a slice of all its items, which never changes. Iteration compares the deadline with the clock
+/// before each item. It ends early, with one warning, when the items may belong to another member. This also works for
+/// a `for` loop that takes the share by value:
 ///
 /// ```
 /// # async fn evaluate(_: String) {}
@@ -23,20 +23,20 @@ use crate::{clock::Moment, session::validity::Validity, token::FencingToken};
 /// # Ok::<(), apportion::Error>(()) }).unwrap();
 /// ```
 ///
-/// A share says when to stop *starting* work. An action that may take longer than the time that
-/// [`remains`](Share::remaining) has to be fenced by its [`Share::token`] at the resource it acts on.
+/// A share says when to stop *starting* work. If an action may take longer than the [remaining](Share::remaining) time,
+/// pass [`Share::token`] to the resource that it writes to, and let that resource refuse lower tokens.
 #[must_use = "the share says which items to act on"]
 pub struct Share<T> {
     items: Vec<T>,
     guard: Guard,
 }
 
-/// What a share rests on.
+/// What a share was computed from, and its validity.
 #[derive(Clone)]
 pub(crate) struct Guard {
     pub(crate) group: Arc<str>,
     pub(crate) epoch: i64,
-    /// `None`: there was nothing to hand out.
+    /// `None`: the member had no share.
     pub(crate) validity: Option<Validity>,
 }
 
@@ -56,25 +56,24 @@ impl<T> Share<T> {
         Iter(WhileValid { items: self.items.iter(), guard: self.guard.clone(), has_warned: false })
     }
 
-    /// The items as handed out, without the guard: from here on nothing stops an action that comes too late.
+    /// All items, without the deadline: from now on nothing stops an action that comes too late.
     pub fn into_vec(self) -> Vec<T> {
         self.items
     }
 
-    /// Whether this member may act on the items at this moment. False for good once the session or the
-    /// membership that the share came from is over.
+    /// Whether this member may act on the items at this moment. Once the session or the membership of the share has
+    /// ended, it stays false. No I/O.
     pub fn is_valid(&self) -> bool {
         self.guard.is_valid()
     }
 
-    /// Until when the share is valid if no further heartbeat is confirmed; each one that is moves it. In the
-    /// time of the backend's clock ([`Connector::clock`](crate::backend::Connector::clock)).
+    /// Until when the share is valid if no further heartbeat is confirmed. Each confirmed heartbeat moves it. The
+    /// moment is one of the backend's clock ([`Connector::clock`](crate::backend::Connector::clock)).
     pub fn deadline(&self) -> Moment {
         self.guard.validity.as_ref().map_or(Moment::default(), Validity::deadline)
     }
 
-    /// How much time is left until the deadline as it stands: zero once the share is invalid,
-    /// [`Duration::MAX`] where there is nobody to share with.
+    /// The time until the current deadline: zero once the share is invalid, [`Duration::MAX`] without a backend.
     pub fn remaining(&self) -> Duration {
         self.guard.validity.as_ref().map_or(Duration::ZERO, Validity::remaining)
     }
@@ -85,14 +84,14 @@ impl<T> Share<T> {
         self.guard.epoch
     }
 
-    /// A token for stores that must refuse stale writers: from one owner of a key to the next it never decreases. At
-    /// present the same number as [`Share::epoch`].
+    /// A token for stores that must refuse stale writers: from one owner of a key to the next it never decreases. It is
+    /// currently the same number as [`Share::epoch`].
     pub fn token(&self) -> FencingToken {
         FencingToken::new(self.guard.epoch)
     }
 
-    /// Whether no other member can hold any of these items at the same time. Always false at present: a change
-    /// of the membership reaches members one after another, so two of them may own a key for a moment.
+    /// Whether no other member can own any of these items at the same time. Currently always false: a change of the
+    /// membership reaches members one after another, so two of them may own a key for a moment.
     pub fn is_exclusive(&self) -> bool {
         false
     }
@@ -135,10 +134,10 @@ impl<'a, T> IntoIterator for &'a Share<T> {
     }
 }
 
-/// The iterator of [`Share::iter`].
+/// The iterator of [`Share::iter`]. It ends early when the share is no longer valid.
 pub struct Iter<'a, T>(WhileValid<slice::Iter<'a, T>>);
 
-/// The iterator that owns a share.
+/// The iterator of a share that was passed by value. It ends early when the share is no longer valid.
 pub struct IntoIter<T>(WhileValid<vec::IntoIter<T>>);
 
 struct WhileValid<I> {
@@ -156,7 +155,7 @@ impl<I: ExactSizeIterator> Iterator for WhileValid<I> {
         }
         let left = self.items.len();
         if left > 0 && !std::mem::replace(&mut self.has_warned, true) {
-            warn!(group = %self.guard.group, left, "the share is no longer valid; leaving the rest to its new owner");
+            warn!(group = %self.guard.group, left, "the share is no longer valid; skipping the rest of its items");
         }
         None
     }

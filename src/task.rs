@@ -1,4 +1,4 @@
-//! The only place that spawns: every task has an owner that cancels and joins it.
+//! [`Tasks`]: the only place that spawns tasks. Every task has an owner that cancels and joins it.
 
 use std::{future::Future, time::Duration};
 
@@ -8,8 +8,8 @@ use tracing::Instrument;
 
 /// The tasks of one owner. Dropping it cancels them without waiting; [`Tasks::shutdown`] also waits.
 ///
-/// A task hears of its cancellation through [`Tasks::cancelled`] and tidies up in its own time. A task that
-/// panics drops the channel ends it holds, which is how its handles learn of it (`Error::Closed`).
+/// A task learns of its cancellation through [`Tasks::cancelled`]. It then cleans up and ends. A task that panics drops
+/// its ends of channels. Its handles see the closed channels and report `Error::Closed`.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
@@ -17,7 +17,6 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// No tasks yet.
     pub(crate) fn new() -> Self {
         Tasks::default()
     }
@@ -33,12 +32,12 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(future).instrument(span));
     }
 
-    /// Runs `work` to its end, whether or not the caller waits for it; a result that no caller waits for is dropped.
-    /// `None` if the owner shuts down, or the work has panicked.
+    /// Runs `work` to its end, whether or not the caller waits for it. If no caller waits, the result is dropped.
+    /// Returns `None` if the owner shuts down, or the work has panicked.
     ///
     /// # Cancel safety
     ///
-    /// Safe: cancelled, the work goes on in the background.
+    /// Safe: if it is cancelled, the work goes on in the background.
     pub(crate) async fn complete<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -51,7 +50,7 @@ impl Tasks {
         let (sender, receiver) = oneshot::channel();
         self.spawn(name, async move {
             if let Some(found) = cancelled.run_until_cancelled(work).await {
-                // Dropping it gives back what it holds.
+                // Without a receiver the result is dropped, and a lease in it is given back.
                 let _ = sender.send(found);
             }
         });
@@ -63,12 +62,12 @@ impl Tasks {
         self.cancelled.clone()
     }
 
-    /// Tells all tasks to stop, without waiting for them.
+    /// Cancels all tasks, without waiting for them.
     pub(crate) fn cancel(&self) {
         self.cancelled.cancel();
     }
 
-    /// Tells all tasks to stop and waits for them, at most for `timeout`. Returns whether all have ended.
+    /// Cancels all tasks and waits for them, at most for `timeout`. Returns whether all have ended.
     pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
         self.cancel();
         self.tracker.close();

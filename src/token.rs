@@ -6,13 +6,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A number for stores that must refuse stale writers: of two owners of one thing the later one never has the lower.
+/// A number for stores that must refuse stale writers. From one owner of a thing to the next it never decreases.
 ///
-/// Hand it to the store that the work writes to. A store that keeps the highest token it has seen for a thing, and refuses
-/// lower ones, is safe also from an owner that was stopped between its last check and its write. Of a lease it is the
-/// transaction that created the lock, so the next lease has a higher one; of a share it is the epoch of the membership.
+/// Send it to the store that the work writes to. The store keeps the highest token that it has seen for a thing and
+/// refuses lower ones. Then it also refuses an owner that was stopped between its last check and its write.
 ///
-/// The tokens of one ensemble are comparable; an ensemble that was wiped starts again. In JSON it is the number.
+/// The token of a lease is the id of the transaction that created the lock, so the next lease has a higher one. The
+/// token of a share is the epoch of the membership; two owners can have the same one. Tokens of one ensemble can be
+/// compared. An ensemble whose data was deleted starts again from low numbers. In JSON a token is a number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FencingToken(u64);
@@ -23,7 +24,7 @@ impl FencingToken {
         FencingToken(zxid.unsigned_abs())
     }
 
-    /// The number: a zxid of ZooKeeper.
+    /// The number: a transaction id (zxid) of ZooKeeper.
     pub const fn get(self) -> u64 {
         self.0
     }

@@ -1,13 +1,13 @@
 //! An ensemble in the process: [`Memory`], for tests, demonstrations and services without a server.
 //!
-//! It behaves as ZooKeeper 3.8 does (the differential test in the module `testing` compares the two),
-//! on tokio's clock, so that hours pass in no time where tokio's time is paused. On top it can be told to
-//! misbehave: [`Memory::expire`], [`Memory::suspend`], [`Memory::lose_reply`], [`Memory::refuse_connections`].
-//! A member that crashes is a session that is suspended and then dropped: nothing reaches the ensemble any
-//! more, and the session expires after its timeout.
+//! It behaves as ZooKeeper 3.8 does; the differential test in the module `testing` compares the two. It uses tokio's
+//! clock, so that a test with paused time need not wait. A test can make it fail: [`Memory::expire`],
+//! [`Memory::suspend`], [`Memory::lose_reply`], [`Memory::refuse_connections`]. To simulate a member that crashes,
+//! suspend its session and drop it: then nothing reaches the ensemble any more, and the session expires after its
+//! timeout.
 //!
-//! What follows a change comes in a fixed order: the tree, then the watches of other sessions in the order of
-//! the operations, then, if a session ended, its state and after that its own watches.
+//! The effects of a change have a fixed order: first the tree changes, then the watches of other sessions fire in the
+//! order of the operations. If a session has ended, its state changes after that, and its own watches fire last.
 
 mod ensemble;
 mod session;
@@ -27,7 +27,7 @@ use crate::{
     clock::{Clock, TokioClock},
 };
 
-/// An ensemble in the process. Clones are handles to the same one.
+/// An ensemble in the process. All clones are the same ensemble.
 #[derive(Clone)]
 pub struct Memory {
     ensemble: Arc<Ensemble>,
@@ -44,24 +44,24 @@ impl Memory {
         self.ensemble.lock().sessions()
     }
 
-    /// The clock of this ensemble's sessions, to let it [`jump`](TokioClock::jump).
+    /// The clock of the sessions of this ensemble. A test can let it [`jump`](TokioClock::jump).
     pub fn clock(&self) -> Arc<TokioClock> {
         Arc::clone(&self.ensemble.clock)
     }
 
-    /// Ends a session at once, as a server does that has not heard from its client in time. The client learns
-    /// of it in the same moment, even if it was suspended. Does nothing if there is no such session.
+    /// Ends a session at once, as a server does when it has received nothing from the client for the session timeout.
+    /// The client sees it at once, even if it was suspended. Does nothing if there is no such session.
     pub fn expire(&self, id: SessionId) {
         self.ensemble.lock().end(id, Loss::Expired);
     }
 
-    /// Cuts the connection of a session: its operations hang and its watches are silent, until it is
-    /// [resumed](Memory::resume) or its timeout has passed and it expires. A commit that hangs is applied on
-    /// resume even if its future was dropped: no client takes back what it has sent.
+    /// Cuts the connection of a session. Its requests wait and its watches do not fire until the session is
+    /// [resumed](Memory::resume), or until its timeout has passed and it expires. A commit that waits is applied on
+    /// resume even if its future was dropped: a client cannot take back a request.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, which times the expiry.
+    /// Outside a tokio runtime, whose timer ends the session.
     pub fn suspend(&self, id: SessionId) {
         let resumed = self.ensemble.tasks.cancelled();
         let resumed = resumed.child_token();
@@ -83,19 +83,20 @@ impl Memory {
         });
     }
 
-    /// Mends the connection of a suspended session: it has a higher epoch, operations that hung go on, and
-    /// watches fire for what changed in the gap. A session that was closed or dropped meanwhile ends now.
+    /// Restores the connection of a suspended session. Its epoch is higher, requests that waited go on, and watches
+    /// fire for changes since the suspension. A session that was closed or dropped meanwhile ends now.
     pub fn resume(&self, id: SessionId) {
         self.ensemble.lock().resume(id);
     }
 
-    /// Loses the reply to the next commit of a session: it fails with [`Error::Unknown`] and the session
-    /// reconnects, which shows as a higher epoch.
+    /// Loses the reply to the next commit of a session: the commit fails with [`Error::Unknown`], and the session
+    /// reconnects, with a higher epoch.
     pub fn lose_reply(&self, id: SessionId, lost: LostReply) {
         self.ensemble.lock().lose_reply(id, lost);
     }
 
-    /// Stops or starts answering new connections, as if no server could be reached. Open sessions go on.
+    /// With `true`, new sessions cannot be opened, as if no server could be reached; with `false`, they can again. Open
+    /// sessions go on.
     pub fn refuse_connections(&self, refuse: bool) {
         self.ensemble.refusing.send_replace(refuse);
     }

@@ -1,34 +1,34 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`ZnodePath`], an absolute znode path that is validated once and joined safely.
+//! [`ZnodePath`], an absolute znode path that was validated.
 
 use std::{fmt, str::FromStr};
 
-/// The absolute path of a znode, known to be one that ZooKeeper accepts.
+/// The absolute path of a znode, which ZooKeeper accepts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ZnodePath(Box<str>);
 
-/// Why a text is no znode path, or no name of a znode.
+/// Why a text cannot be the path or the name of a znode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
     /// The text is empty where a path or a name was expected.
     #[error("it is empty")]
     Empty,
-    /// A path that does not start at the root.
+    /// The path does not start with a slash.
     #[error("`{0}` is relative: a znode path starts with `/`")]
     Relative(String),
-    /// Two slashes in a row, or one at the end.
+    /// The path has two slashes in a row, or one at the end.
     #[error("`{0}` has an empty part")]
     EmptyPart(String),
-    /// `.` and `..` are reserved.
+    /// A part is `.` or `..`, which are reserved.
     #[error("`{0}` contains the reserved name `{1}`")]
     Reserved(String, &'static str),
-    /// A slash in what has to be a single name.
+    /// The name contains a slash.
     #[error("`{0}` contains `/`")]
     Slash(String),
-    /// A character that the server refuses: control characters, the private use area, U+FFF0 to U+FFFF and
-    /// everything above U+FFFF.
+    /// It contains a character that the server refuses: a control character, one of the private use area, of U+FFF0 to
+    /// U+FFFF, or above U+FFFF.
     #[error("`{}` contains {:?}, which ZooKeeper refuses in names", .0.escape_debug(), .1)]
     Refused(String, char),
 }
@@ -91,7 +91,7 @@ impl ZnodePath {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
-    /// This path and its ancestors below the root, topmost first: what has to exist before a child can.
+    /// The ancestors of this path below the root, the topmost first, and this path at the end.
     pub fn with_ancestors(&self) -> Vec<ZnodePath> {
         let slashes = self.0.match_indices('/').map(|(at, _)| at).skip(1);
         let mut paths: Vec<_> = slashes.map(|at| ZnodePath(self.0[..at].into())).collect();

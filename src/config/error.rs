@@ -4,13 +4,13 @@ use std::convert::Infallible;
 
 use crate::{member::MemberIdError, session::timing::TimingError};
 
-/// Why a configuration cannot be used. No message ever contains a password.
+/// Why a configuration cannot be used. Retrying cannot help. No message ever contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Neither servers nor another backend were given.
+    /// Neither servers nor another backend were chosen.
     #[error(
-        "no backend is configured: give a URL such as `zookeeper://zk1:2181,zk2:2181`, or work alone with \
+        "no backend is configured: give a URL such as `zookeeper://zk1:2181,zk2:2181`, or use \
          `PartitionCoordinator::standalone()`"
     )]
     NoBackend,
@@ -18,18 +18,18 @@ pub enum ConfigError {
     #[error("this build has no ZooKeeper client: enable the feature `zookeeper` of apportion")]
     NotBuiltIn,
     /// The URL is malformed.
-    #[error("bad URL, {part}: {problem}")]
+    #[error("invalid URL, {part}: {problem}")]
     Url {
         /// The part of the URL: scheme, credentials, hosts, path, fragment or options.
         part: &'static str,
         /// What is wrong with it.
         problem: String,
     },
-    /// The URL has an option that does not exist: most likely a typing error.
+    /// The URL has an option that does not exist. Check its spelling.
     #[error("unknown option `{}` in the URL", .0.escape_debug())]
     UnknownOption(String),
-    /// A setting has a value that it cannot have.
-    #[error("bad {setting}: {problem}")]
+    /// The value of a setting is invalid.
+    #[error("invalid {setting}: {problem}")]
     Setting {
         /// The name of the field of [`Config`](crate::config::Config) or of the URL option.
         setting: &'static str,

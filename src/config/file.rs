@@ -1,4 +1,4 @@
-//! [`Config`] as a part of a service's own configuration file.
+//! Reads a [`Config`] from the configuration file of a service.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,7 +9,7 @@ use serde::{
 
 use super::{Config, option};
 
-/// Either a URL, or a map of `url` and of the options that a URL can have, by the same names and with the same values:
+/// Reads either a URL, or a map with `url` and the options that a URL can have, with the same names and values:
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for ConfigVisitor {
     }
 }
 
-/// A value as a URL would spell it.
+/// A value in the form that a URL has it.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {

@@ -8,7 +8,8 @@ use super::{Backend, Config, error::ConfigError, url};
 use crate::ring::Label;
 
 impl Config {
-    /// The defaults, on the servers of `url` and with its options. See the [module](self) for the format.
+    /// The default settings, on the servers of `url` and changed by its options. See [`config`](crate::config) for the
+    /// format.
     ///
     /// # Errors
     ///
@@ -17,16 +18,17 @@ impl Config {
         Config::default().url(url)
     }
 
-    /// This configuration on the servers of `url`, changed by its options. See the [module](self) for the format.
+    /// This configuration on the servers of `url`, changed by its options. See [`config`](crate::config) for the
+    /// format.
     ///
     /// # Errors
     ///
     /// [`ConfigError::NoBackend`] if `url` is empty, otherwise [`ConfigError::Url`],
-    /// [`ConfigError::UnknownOption`], [`ConfigError::Setting`] or [`ConfigError::MemberId`]. Whether all
-    /// settings fit each other is left to [`Config::validate`].
+    /// [`ConfigError::UnknownOption`], [`ConfigError::Setting`] or [`ConfigError::MemberId`]. [`Config::validate`]
+    /// checks whether all settings fit each other.
     pub fn url(mut self, url: impl AsRef<str>) -> Result<Config, ConfigError> {
         let parsed = url::parse(url.as_ref())?;
-        // The last value of an option counts, and as in Python nobody looks at the ones before it.
+        // The last value of an option counts. As in Python, the values before it are not even checked.
         let options = &parsed.options;
         for (at, (name, value)) in options.iter().enumerate() {
             let later = |(other, value): &(String, String)| other == name && !value.is_empty();
@@ -66,11 +68,11 @@ impl TryFrom<String> for Config {
     }
 }
 
-/// Sets what the option `name` of a URL stands for.
+/// Sets the field that belongs to the option `name` of a URL.
 pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
     let target = match name {
         "timeout" => {
-            // Python peers of the fleet refuse anything but whole seconds in this one.
+            // Python peers of the fleet accept whole seconds only in this option.
             if value.contains('.') {
                 return Err(bad("timeout", value, "whole seconds, or a duration such as `1500ms`"));
             }
@@ -99,7 +101,7 @@ pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), 
     if value.is_empty() { Ok(()) } else { target.set(value) }
 }
 
-/// Where the value of an option goes, and of what kind it is.
+/// The field that an option sets, and the type of its value.
 enum Target<'a> {
     Duration(&'static str, &'a mut Duration),
     Derived(&'static str, &'a mut Option<Duration>),
@@ -108,7 +110,7 @@ enum Target<'a> {
     Label(&'a mut Label),
     Number(&'a mut u32),
     Bytes(&'a mut usize),
-    /// Nothing to choose: the one value that is allowed, and why.
+    /// Only one value is allowed: its name, the value, and why.
     Only(&'static str, bool, &'static str),
 }
 

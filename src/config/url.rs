@@ -1,14 +1,14 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Reads `zookeeper://` URLs the way the Python drivers do, without ever showing the password.
+//! Reads `zookeeper://` URLs as the Python drivers do, and never shows the password.
 //!
 //! ```text
 //! zookeeper://[user:password@]host[:port][,host[:port]...][?option=value[&option=value...]]
 //! ```
 //!
-//! Differences from Python, each an error here: a path (there it is silently ignored), `zk://`, a URL that is
-//! nothing but a scheme (there it means localhost), an empty or odd host, and an `@` after the hosts, which
-//! shows that the password contains one of `/?#` and that its beginning would pass for a host.
+//! Differences from Python, each an error here: a path (Python ignores it), `zk://`, a URL that is only a scheme (for
+//! Python it means localhost), an empty or invalid host, and an `@` after the hosts. Such an `@` shows that the
+//! password contains one of `/?#`: the beginning of the password would be taken for a host.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
@@ -16,7 +16,7 @@ use percent_encoding::percent_decode_str;
 
 use super::error::ConfigError;
 
-/// What a URL says, options not yet understood.
+/// The parts of a URL. The options are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parsed {
     pub(super) servers: Servers,
@@ -24,16 +24,16 @@ pub(super) struct Parsed {
     pub(super) options: Vec<(String, String)>,
 }
 
-/// The servers of an ensemble and how to log in there.
+/// The servers of an ensemble, and the credentials for them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Servers {
     /// Each with its port, IPv6 addresses in brackets.
     pub(crate) hosts: Vec<String>,
-    /// Without it the session is anonymous and everybody may touch its znodes.
+    /// Without it the session is anonymous, and every client can change its znodes.
     pub(crate) auth: Option<Auth>,
 }
 
-/// Credentials of the scheme `digest`, as they stand in the URL: percent escapes are not decoded.
+/// Credentials of the scheme `digest`, as the URL has them: percent escapes are not decoded.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Auth {
     /// Not empty.
@@ -61,12 +61,12 @@ pub(super) fn parse(url: &str) -> Result<Parsed, ConfigError> {
     if rest.contains('@') {
         return Err(bad(
             "credentials",
-            "an `@` comes after the hosts: a password cannot contain `/`, `?` or `#`, and in an option `@` is \
+            "there is an `@` after the hosts: a password cannot contain `/`, `?` or `#`, and in an option `@` is \
              written `%40`",
         ));
     }
     if rest.contains('#') {
-        return Err(bad("fragment", "`#` means nothing here, in an option it is written `%23`"));
+        return Err(bad("fragment", "there is none in these URLs: in an option `#` is written `%23`"));
     }
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if !matches!(path, "" | "/") {
@@ -113,10 +113,10 @@ fn after_scheme(url: &str) -> Result<&str, ConfigError> {
         "zk" => Err(bad("scheme", "`zk` is unknown here as in Python: write `zookeeper://`")),
         "memory" => Err(bad(
             "scheme",
-            "a URL cannot say which in-memory ensemble is meant: use \
+            "a URL cannot name an in-memory ensemble: use \
              `Config::for_backend(backend::Memory::new())`",
         )),
-        // Anything longer or odder may be the beginning of credentials.
+        // A longer text, or one with other characters, may be the beginning of credentials.
         other
             if other.len() <= 16
                 && other.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) =>
@@ -134,7 +134,7 @@ fn add_hosts(list: &str, hosts: &mut Vec<String>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Only the host appears in errors: where the hosts were forgotten, the place of the port holds the password.
+/// Errors show the host only: in a URL without hosts, the password stands where the port would be.
 fn host_and_port(text: &str) -> Result<String, ConfigError> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => (format!("[{address}]"), port),
@@ -246,9 +246,9 @@ mod tests {
         let options = parse("zookeeper://h?a=x%2Fy%c3%a9+z&b&c=&&d=1=2&a=%zz%4").unwrap().options;
         let expected = [("a", "x/yé z"), ("b", ""), ("c", ""), ("d", "1=2"), ("a", "%zz%4")];
         assert_eq!(options, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let odd = parse("zookeeper://h?a=%&b=%%41&c=%4+1&d=%2B%2b%00&%61=%25+").unwrap().options;
+        let unusual = parse("zookeeper://h?a=%&b=%%41&c=%4+1&d=%2B%2b%00&%61=%25+").unwrap().options;
         let expected = [("a", "%"), ("b", "%A"), ("c", "%4 1"), ("d", "++\0"), ("a", "% ")];
-        assert_eq!(odd, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(unusual, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         for bad in ["%ff", "%C3", "x%e9y"] {
             assert_eq!(part(&format!("zookeeper://h?a={bad}")), "options", "{bad}");
         }

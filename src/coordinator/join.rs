@@ -1,4 +1,4 @@
-//! [`Join`]: how a group is entered, once by whoever asks first, and given back if nobody waits for it.
+//! [`Join`]: joins a group once, for all callers that ask for it, and leaves it if no caller waits for it any more.
 
 use std::{
     fmt,
@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::shared::{Backing, Entry, Options, Shared};
 use crate::{
@@ -27,31 +24,32 @@ use crate::{
     member::MAX_WEIGHT,
     ring::HashRing,
     session::{follow::Sessions, read::Sizes},
+    watch,
 };
 
-/// A join on its way; await it. From [`PartitionCoordinator::join`](super::PartitionCoordinator::join).
+/// A join with its options, from [`PartitionCoordinator::join`](super::PartitionCoordinator::join). Await it.
 #[must_use = "a join does nothing until it is awaited"]
 pub struct Join {
     pub(super) shared: Arc<Shared>,
     pub(super) group: String,
     pub(super) options: Options,
-    /// Takes the group as it is joined already, whatever its options.
+    /// Accepts a group that is joined already, with any options.
     pub(super) accepts_any: bool,
     pub(super) waits: bool,
 }
 
 impl Join {
-    /// This member's share relative to others: a member of weight 3 gets three times what one of weight 1 gets.
-    /// It counts as long as every member can read it: while a plain Python peer is in the group, all weights
-    /// are one.
+    /// Sets the share of this member relative to others, from 1 to 100,000. Default: 1. A member of weight 3 gets about
+    /// three times as many keys as one of weight 1. Python peers cannot read weights: while one is in the group, all
+    /// weights count as 1.
     pub fn weight(mut self, weight: u32) -> Self {
         self.options.weight = weight;
         self
     }
 
-    /// Adopts a change of the membership only when it has been quiet for `settle` (at the latest after five
-    /// times that), so that a rolling restart moves keys once and not at each step. Meanwhile the keys of a
-    /// member that is gone have no owner. All members of a group should use the same.
+    /// Adopts a change of the membership only when no further change has come for `settle`, and at the latest after
+    /// five times that. So a rolling restart moves keys once and not at each step. Until then, the keys of a member
+    /// that is gone have no owner. Default: zero. All members of a group should use the same value.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.options.settle = settle;
         self
@@ -76,7 +74,7 @@ impl Join {
         if let Some(backing) = shared.backing.as_ref().filter(|_| waits) {
             let timing = backing.keeper.live().map(|live| live.timing);
             let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
-            // Longer than a stranger's znode is waited for.
+            // Longer than the engine waits for the znode of another process with this id.
             let limit = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
             match timeout(limit, group.joined()).await {
                 Ok(joined) => joined?,
@@ -89,7 +87,7 @@ impl Join {
     }
 }
 
-/// Takes a join back that nobody waits for any more.
+/// Undoes a join for which no caller waits any more.
 struct JoinClaim<'a> {
     shared: &'a Shared,
     name: &'a str,
@@ -100,7 +98,7 @@ struct JoinClaim<'a> {
 impl Drop for JoinClaim<'_> {
     fn drop(&mut self) {
         let mut groups = self.shared.lock();
-        // The group may have been left meanwhile, and joined again by somebody else.
+        // The group may have been left meanwhile, and joined again by another caller.
         let entry = groups.as_mut().and_then(|groups| groups.get_mut(self.name));
         let Some(entry) = entry.filter(|entry| entry.group.is_same(self.group)) else { return };
         entry.waiting -= 1;
@@ -135,7 +133,7 @@ enum Entered {
 }
 
 impl Shared {
-    /// The group in which this member is alone.
+    /// A group with this member alone.
     pub(super) fn alone(&self, name: &str) -> Result<Group, Error> {
         let ring = HashRing::builder()
             .replicas(self.config.replicas)
@@ -146,7 +144,7 @@ impl Shared {
         Ok(Group::of_one(name, &self.me, ring))
     }
 
-    /// Finds the group, or starts it, and counts one more who waits for it.
+    /// Finds the group, or starts it, and counts one more caller that waits for it.
     fn enter(&self, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
         let mut groups = self.lock();
         let Some(groups) = groups.as_mut() else { return Err(Error::Closed { group: name.into() }) };
@@ -159,7 +157,7 @@ impl Shared {
                 return Ok(Entered::In(entry.group.clone()));
             }
             if !entry.group.is_over() {
-                // It would take its znode for ours.
+                // The old membership could delete the znode of the new one.
                 return Ok(Entered::StillLeaving(entry.group.clone()));
             }
         }

@@ -1,4 +1,4 @@
-//! [`Shared`]: what all handles of a coordinator share.
+//! [`Shared`]: the state of a coordinator, which all its handles share.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ use crate::{
 pub(super) struct Shared {
     pub(super) me: MemberId,
     pub(super) config: Config,
-    /// `None` where there is nobody to share with.
+    /// `None` without a backend.
     pub(super) backing: Option<Backing>,
-    /// `None` once it is shut down or dropped: then nothing is joined any more.
+    /// `None` once it is shut down or dropped: then no group can be joined.
     pub(super) groups: Mutex<Option<BTreeMap<String, Entry>>>,
     pub(super) tasks: Arc<Tasks>,
-    /// Whether the backend was told of the end, once all has ended. Held by the call that sees to it.
+    /// Whether the backend has confirmed the end; `None` before the end. The call that shuts down holds the lock.
     pub(super) end: tokio::sync::Mutex<Option<bool>>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Backing {
     pub(super) leases: Arc<Leases>,
     pub(super) namespace: ZnodePath,
     pub(super) clock: Arc<dyn Clock>,
-    /// Written into our znodes: they are ours in whatever session.
+    /// Written into the znodes of this member, which recognizes them by it in any session.
     pub(super) nonce: uuid::Uuid,
     pub(super) random: Random,
     /// Whether a join waits until it is done.
@@ -43,8 +43,8 @@ pub(super) struct Backing {
 pub(super) struct Entry {
     pub(super) group: Group,
     pub(super) options: Options,
-    /// Joins that wait for it, and whether a handle was ever given out: a join that nobody waits for any more
-    /// is taken back.
+    /// How many joins wait for it, and whether a caller has ever got a handle: a join is undone if no caller waits for
+    /// it any more and no caller has a handle.
     pub(super) waiting: usize,
     pub(super) is_wanted: bool,
 }
@@ -66,13 +66,13 @@ impl Shared {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all groups out; from here on every join is refused.
+    /// Removes all groups; from now on every join is refused.
     pub(super) fn take_groups(&self) -> Vec<Group> {
         let groups = self.lock().take().unwrap_or_default();
         groups.into_values().map(|entry| entry.group).collect()
     }
 
-    /// Ends everything; returns whether the backend was told.
+    /// Ends everything; returns whether the backend has confirmed it.
     pub(super) async fn shut_down(&self) -> bool {
         let groups = self.take_groups();
         let Some(backing) = &self.backing else {
@@ -81,8 +81,8 @@ impl Shared {
             return true;
         };
         let limit = backing.keeper.close_timeout();
-        let telling = async {
-            // Without a session there is nobody to tell.
+        let leaving = async {
+            // Without a session there is nothing to end.
             let Some(live) = backing.keeper.live() else { return true };
             if live.is_connected() {
                 groups.iter().for_each(Group::start_leaving);
@@ -92,11 +92,11 @@ impl Shared {
             }
             live.confirm().await
         };
-        let told = timeout(limit, telling).await.unwrap_or(false);
+        let is_confirmed = timeout(limit, leaving).await.unwrap_or(false);
         let closed = backing.keeper.close().await;
         let ended = self.tasks.shutdown(limit).await;
-        info!(member = %self.me, told, "shut down");
-        told && closed && ended
+        info!(member = %self.me, is_confirmed, "shut down");
+        is_confirmed && closed && ended
     }
 }
 
@@ -106,7 +106,7 @@ impl Drop for Shared {
         self.tasks.cancel();
         match &self.backing {
             Some(backing) => backing.keeper.cancel(),
-            // There is no task that would end them.
+            // No task ends these groups.
             None => groups.iter().for_each(Group::start_leaving),
         }
     }

@@ -1,4 +1,4 @@
-//! How boards and queues of a coordinator are opened.
+//! Opens boards and queues of a coordinator.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use super::PartitionCoordinator;
 use crate::{board::OpenBoard, clock::Clock, lease::Leases, queue::OpenQueue};
 
 impl PartitionCoordinator {
-    /// Opens the job board at `path`, for instance `/taskflow/jobs`, which is created if it is missing. Await it. The
-    /// board uses this coordinator's session, and its claims are owned by this
+    /// Opens the job board at `path`, for instance `/taskflow/jobs`, and creates it if it is missing. Await it. The
+    /// board uses the session of this coordinator. The owner of its claims is this
     /// [member](PartitionCoordinator::member_id).
     ///
     /// # Errors
     ///
-    /// [`BoardError::Path`](crate::board::BoardError::Path) for a path that can be that of no board,
+    /// [`BoardError::Path`](crate::board::BoardError::Path) if no board can have this path,
     /// [`BoardError::NoBackend`](crate::board::BoardError::NoBackend) for a
     /// [standalone](PartitionCoordinator::standalone) coordinator,
     /// [`BoardError::Incompatible`](crate::board::BoardError::Incompatible) if the server is too old,
@@ -25,12 +25,12 @@ impl PartitionCoordinator {
         OpenBoard::new(self.store(), path.into())
     }
 
-    /// Opens the work queue at `path`, an absolute path in the store, and creates what is missing of it. Await it, or
-    /// set options first; see [`queue`](crate::queue).
+    /// Opens the work queue at `path`, an absolute path in the store, and creates it if it is missing. Await it, or set
+    /// options first; see [`queue`](crate::queue).
     ///
     /// # Errors
     ///
-    /// [`QueueError::Path`](crate::queue::QueueError::Path) for a path that can be that of no queue,
+    /// [`QueueError::Path`](crate::queue::QueueError::Path) if no queue can have this path,
     /// [`QueueError::NoBackend`](crate::queue::QueueError::NoBackend) for a
     /// [standalone](PartitionCoordinator::standalone) coordinator,
     /// [`QueueError::Service`](crate::queue::QueueError::Service) if the store does not answer.

@@ -1,20 +1,17 @@
-//! [`Behind`]: what is behind the handles of a group.
+//! [`Behind`]: what keeps the membership of a group handle.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{driver::Command, view::View};
-use crate::session::access::Access;
+use crate::{session::access::Access, watch};
 
-/// What is behind a handle.
+/// What keeps the membership of a group handle.
 #[derive(Clone)]
 pub(crate) enum Behind {
-    /// Nobody else can join; the handles themselves keep the view.
+    /// No other member can join; the handles themselves keep the view.
     Alone(Arc<watch::Sender<Arc<View>>>),
-    Driver {
-        commands: mpsc::Sender<Command>,
-        access: Access,
-        is_leaving: Arc<AtomicBool>,
-    },
+    /// A task keeps it.
+    Driver { commands: mpsc::Sender<Command>, access: Access, is_leaving: Arc<AtomicBool> },
 }

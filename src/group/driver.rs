@@ -1,8 +1,8 @@
-//! Runs the membership engine over a session: carries its actions out and tells it what became of them.
+//! Runs the membership engine over a session: does its actions and passes it their outcomes.
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -26,9 +26,10 @@ use crate::{
         requests::ensure,
         validity::Validity,
     },
+    watch,
 };
 
-/// What the driver needs beside the engine.
+/// The engine, and what the driver needs to run it.
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) engine: Engine,
@@ -40,7 +41,7 @@ pub(crate) struct Driver {
     pub(crate) random: Random,
 }
 
-/// What the user's half asks of the driver.
+/// What a handle asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     Leave,
@@ -59,7 +60,7 @@ pub(crate) struct Places {
     pub(crate) sizes: Sizes,
 }
 
-/// The present session as the driver uses it.
+/// The current session as the driver uses it.
 struct Present {
     live: Arc<Live>,
     validity: Option<Validity>,
@@ -79,7 +80,7 @@ impl Driver {
         loop {
             self.follow_session(&mut present);
             let action = self.engine.poll_action(self.clock.now());
-            self.end_what_is_over(&mut present);
+            self.follow_own_znode(&mut present);
             if std::mem::replace(&mut revision, self.engine.picture().revision) != revision {
                 self.publish(present.as_ref());
             }
@@ -99,7 +100,8 @@ impl Driver {
         }
     }
 
-    /// Waits for the next event: the outcome of `action`, or whatever comes first. `None`: look again.
+    /// Waits for the next event: the outcome of `action`, or another event if that comes first. `None`: poll the engine
+    /// again.
     async fn step(&mut self, present: &mut Option<Present>, action: Option<Action>) -> Option<Event> {
         let now = self.clock.now();
         let due = self.engine.poll_timeout();
@@ -118,7 +120,7 @@ impl Driver {
             outcome = perform(live.as_deref(), &self.places, action), if is_acting => outcome,
             fired = async { watch.as_mut().expect("guarded").fired().await }, if watch.is_some() && !is_acting => {
                 present.as_mut()?.watch = None;
-                // A lost session is announced by the keeper.
+                // The keeper announces a lost session.
                 return (fired == Fired::Changed).then_some(Event::WatchFired);
             }
             () = sleep_until(now, due), if !is_acting => return None,
@@ -129,7 +131,7 @@ impl Driver {
         Some(outcome.event)
     }
 
-    /// Tells the engine of a session that came or went.
+    /// Passes the engine the start and the end of a session.
     fn follow_session(&mut self, present: &mut Option<Present>) {
         let (now, random) = (self.clock.now(), self.random.unit());
         match self.sessions.poll() {
@@ -152,8 +154,8 @@ impl Driver {
         }
     }
 
-    /// Our znode is valid exactly as long as the engine counts it as there.
-    fn end_what_is_over(&mut self, present: &mut Option<Present>) {
+    /// Starts and ends the validity of our znode: it exists as long as the engine knows the znode.
+    fn follow_own_znode(&mut self, present: &mut Option<Present>) {
         let Some(present) = present else { return };
         match (self.engine.own(), &present.validity) {
             (Some(own), None) => {
@@ -206,8 +208,8 @@ impl Driver {
         self.views.send_replace(Arc::new(view));
     }
 
-    /// The ring of a membership. A plain Python peer cannot read weights and counts every child as one, so while
-    /// one is present everybody does: otherwise the same key would have two owners for as long as it stays.
+    /// The ring of a membership. A plain Python peer cannot read weights and gives every member the weight 1. While
+    /// there is one, all members do the same. Otherwise a key would have two owners for as long as that peer stays.
     fn ring(&self, members: &[Member]) -> Result<HashRing, RingError> {
         let any_plain = members.iter().any(Member::is_plain);
         let mut builder = HashRing::builder().replicas(self.places.replicas).label(self.places.label);
@@ -278,7 +280,7 @@ async fn perform(live: Option<&Live>, places: &Places, action: Option<Action>) -
     }
 }
 
-/// Creates and sets our znode in one transaction: the stat of the set carries the true creation zxid and owner.
+/// Creates and sets our znode in one transaction: the stat of the set has the right creation zxid and owner.
 async fn join(session: &dyn Session, places: &Places, over: Option<i32>) -> Result<Outcome, backend::Error> {
     let takes_over = over.map(|version| Op::delete(&places.own, Some(version)));
     let mut ops: Vec<Op> = takes_over.into_iter().collect();
@@ -292,7 +294,7 @@ async fn join(session: &dyn Session, places: &Places, over: Option<i32>) -> Resu
         Err(CommitError { error: backend::Error::NodeExists | backend::Error::BadVersion, .. }) => {
             Ok(Event::Occupied.into())
         }
-        // The delete of a takeover came too late, which is as good.
+        // The znode to take over is gone already: the next attempt can create ours.
         Err(CommitError { index: Some(0), error: backend::Error::NoNode }) if over.is_some() => {
             Ok(Event::Occupied.into())
         }
@@ -301,26 +303,27 @@ async fn join(session: &dyn Session, places: &Places, over: Option<i32>) -> Resu
     }
 }
 
-/// A list and the reading of what it names are two looks. Where they do not show one membership, it is listed
-/// again, but only so often: a huge group may never hold still.
-const LOOKS: u32 = 3;
+/// How often a group is listed until the list and the znodes that were read after it show one membership. There is a
+/// limit, because a huge group may change all the time.
+const MAX_LISTINGS: u32 = 3;
 
 async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend::Error> {
-    let mut looks = 0;
+    let mut listings = 0;
     let (paths, found, stat, watch) = loop {
         let (names, stat, watch) = session.watch_children(&places.group).await?;
-        // A name that we could not join is no member's: nobody could have created it through a path of ours.
+        // A name that is not valid in a path is not that of a member: no member could have created it.
         let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
         let found = read_members(session, &paths, &places.sizes).await?;
-        looks += 1;
-        let is_torn = found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
-        if !is_torn || looks == LOOKS {
+        listings += 1;
+        let is_inconsistent =
+            found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
+        if !is_inconsistent || listings == MAX_LISTINGS {
             break (paths, found, stat, watch);
         }
     };
     let members = paths.iter().zip(found).filter_map(|(path, found)| {
         let (data, stat) = found?;
-        // Only ephemeral children are members: an election under the group leaves a persistent one behind.
+        // Only ephemeral children are members: an election under the group leaves a persistent child.
         stat.ephemeral_owner?;
         Member::read(path.name(), &data, stat.czxid)
     });
@@ -328,8 +331,8 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
     Ok(Outcome { event: Event::Listed { epoch: stat.pzxid, members }, watch: Some(watch) })
 }
 
-/// Reads members, of which some may keep their data to themselves. One such peer must not cost everybody else the group:
-/// to its Python peers it is a member, so here it is a plain one.
+/// Reads members. An access control list may deny the data of some of them. Such a member must not keep all others from
+/// their shares. Python peers count it as a member, so it is a plain one here.
 async fn read_members(
     session: &dyn Session,
     paths: &[ZnodePath],
@@ -339,7 +342,7 @@ async fn read_members(
     for (path, data) in paths.iter().zip(read_each(session, paths, sizes).await?) {
         found.push(match data {
             Ok(data) => data,
-            // The stat is anybody's.
+            // Every client may read the stat.
             Err(Denied) => session.watch_node(path).await?.0.map(|stat| (Vec::new(), stat)),
         });
     }

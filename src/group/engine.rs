@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! The membership state machine. Events in, actions out; the time and a random number are arguments.
+//! The membership state machine. It takes events and gives actions. The time and a random number are arguments.
 //!
 //! ```text
 //!            session up                    joined                     listed, our znode in it
@@ -10,9 +10,9 @@
 //!     +--- session lost            +----------------------+
 //! ```
 //!
-//! The driver asks for the next action with [`Engine::poll_action`] until there is none, carries it out and
-//! feeds the [`Event`] that came of it; then it waits for [`Engine::poll_timeout`] or for another event. At
-//! most one action is out at any time, and a session that ends takes it along.
+//! The driver asks for the next action with [`Engine::poll_action`], does it, and passes its outcome to
+//! [`Engine::handle`] as an [`Event`]. If there is no action, it waits for [`Engine::poll_timeout`] or for another
+//! event. At most one action is under way at any time. The end of the session ends it, too.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::{
     member::MemberId,
 };
 
-/// What the engine has to know from the start.
+/// The settings of a membership.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) group: String,
@@ -36,11 +36,11 @@ pub(crate) struct Settings {
     pub(crate) max_retry: Duration,
     /// How often the membership is read again even if no watch fired.
     pub(crate) check: Duration,
-    /// How long the membership has to be quiet before a change of it is adopted.
+    /// A change is adopted when no further one has come for this long.
     pub(crate) settle: Duration,
 }
 
-/// What the driver is asked to do. Each action is answered by one of the events named.
+/// What the driver has to do. Each action has one of the named events as its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Create the group's znode: [`Event::GroupReady`], [`Event::Failed`].
@@ -48,7 +48,7 @@ pub(crate) enum Action {
     /// Create and set our znode in one transaction: [`Event::Joined`], [`Event::Occupied`],
     /// [`Event::GroupMissing`], [`Event::Failed`].
     Join,
-    /// Read the znode that stands where ours should: [`Event::Occupant`], [`Event::Failed`].
+    /// Read the znode that has the path of ours: [`Event::Occupant`], [`Event::Failed`].
     Inspect,
     /// Delete the znode if it has this version, and join, in one transaction: [`Event::Joined`],
     /// [`Event::Occupied`] if it has changed, [`Event::Failed`].
@@ -60,19 +60,19 @@ pub(crate) enum Action {
     Leave,
 }
 
-/// What happened.
+/// What has happened.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// There is a new session. A stranger's znode is waited for as long as a dead one's could live.
+    /// There is a new session. `lifetime` is the longest time for which the znode of a dead process can stay.
     SessionUp {
         session: SessionId,
         lifetime: Duration,
     },
     SessionLost,
-    /// A heartbeat found our znode gone.
+    /// A heartbeat has found that our znode is gone.
     Gone,
     WatchFired,
-    /// The user wants to leave.
+    /// A caller wants to leave.
     Leave,
     GroupReady,
     GroupMissing,
@@ -90,14 +90,14 @@ pub(crate) enum Event {
     Failed(backend::Error, Error),
 }
 
-/// Whose znode stands where ours should.
+/// The znode that has the path of ours.
 #[derive(Debug, Clone)]
 pub(crate) struct Occupant {
     pub(crate) owner: Option<SessionId>,
     pub(crate) czxid: i64,
     pub(crate) version: i32,
     pub(crate) payload: Payload,
-    /// It is the znode of a process of this host that provably runs no more.
+    /// It is the znode of a process of this host that has certainly ended.
     pub(crate) dead: bool,
 }
 
@@ -117,11 +117,11 @@ pub(crate) struct Picture {
     pub(crate) epoch: i64,
     /// Sorted by id.
     pub(crate) members: Vec<Member>,
-    /// Our znode, once a list that shows it was adopted.
+    /// Our znode, once a list with it was adopted.
     pub(crate) own: Option<Own>,
-    /// A list has shown our znode, and waits for the membership to settle.
+    /// There is a list with our znode. It is adopted when the membership has settled.
     pub(crate) is_settling: bool,
-    /// Why we are kept out, or may not act although we are in.
+    /// Why this member cannot be in the group, or has no share although it is.
     pub(crate) refusal: Option<Error>,
     pub(crate) has_left: bool,
 }
@@ -135,7 +135,7 @@ enum Phase {
     Left,
 }
 
-/// The machine.
+/// The state machine of one membership.
 #[derive(Debug)]
 pub(crate) struct Engine {
     settings: Settings,
@@ -143,16 +143,16 @@ pub(crate) struct Engine {
     session: Option<(SessionId, Duration)>,
     is_out: bool,
     backoff: Backoff,
-    /// Steps taken without a pause since we were last seen inside.
+    /// Steps taken without a pause since a list last showed our znode.
     hops: u32,
-    /// Since when a stranger has been in our place.
+    /// Since when another process has had our member id.
     blocked_since: Option<Moment>,
     watch: Debounce,
     candidate: Option<Candidate>,
     picture: Picture,
 }
 
-/// A membership that waits until it has been quiet for the settling time.
+/// A membership that is adopted when no further change has come for the settling time.
 #[derive(Debug)]
 struct Candidate {
     epoch: i64,
@@ -161,13 +161,14 @@ struct Candidate {
     last_change: Moment,
 }
 
-/// A change is adopted after this many settling times even if the membership never comes to rest.
+/// A change is adopted after this many settling times even if further changes keep coming.
 const MAX_SETTLES: u32 = 5;
-/// Steps without a pause, such as create group, join, inspect, take over; more look like a quarrel.
+/// How many steps may follow each other without a pause: create the group, join, inspect, take over. If there are more,
+/// another process undoes them.
 const MAX_HOPS: u32 = 6;
-/// How often a place that is taken is looked at while its owner may still turn out to be dead.
+/// The pause between two joins while another process has our member id: that process may still prove to be dead.
 const BLOCKED_RETRY: Duration = Duration::from_secs(1);
-/// A refusal is not tried again sooner.
+/// The shortest pause after a refusal.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 impl Engine {
@@ -186,12 +187,12 @@ impl Engine {
         }
     }
 
-    /// What is known so far.
+    /// The current knowledge of the engine.
     pub(crate) fn picture(&self) -> &Picture {
         &self.picture
     }
 
-    /// Our znode as last created, whether or not a list has shown it yet.
+    /// Our znode as it was created last, whether or not a list has shown it yet.
     pub(crate) fn own(&self) -> Option<Own> {
         match self.phase {
             Phase::Inside { own, .. } => Some(own),
@@ -199,7 +200,7 @@ impl Engine {
         }
     }
 
-    /// The next action, if one is due. Call it after each event and when [`Engine::poll_timeout`] has come.
+    /// The next action, if one is due. To be called after each event and at [`Engine::poll_timeout`].
     pub(crate) fn poll_action(&mut self, now: Moment) -> Option<Action> {
         if let Some(candidate) = self.candidate.take_if(|it| now >= it.due(self.settings.settle)) {
             self.adopt(candidate.epoch, candidate.members);
@@ -217,7 +218,7 @@ impl Engine {
         self.is_out.then_some(action)
     }
 
-    /// When to call [`Engine::poll_action`] again if no event comes.
+    /// When to call [`Engine::poll_action`] if no event comes before.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let due = match &self.phase {
             _ if self.is_out => None,
@@ -230,13 +231,13 @@ impl Engine {
         due.into_iter().chain(settled).min()
     }
 
-    /// Takes note of an event. `random` is a uniform number in `[0, 1]`.
+    /// Handles an event. `random` is a uniform number in `[0, 1]`.
     pub(crate) fn handle(&mut self, now: Moment, random: f64, event: Event) {
         match event {
             Event::SessionUp { session, lifetime } => {
                 self.lose_session();
                 self.session = Some((session, lifetime));
-                // Without contact the servers may have been away too, and then nobody's session ran out.
+                // The servers may have been down meanwhile. Then no session has expired, so the wait starts again.
                 self.blocked_since = None;
                 if matches!(self.phase, Phase::NoSession) {
                     self.go(Action::Join, now);
@@ -259,7 +260,7 @@ impl Engine {
                 }
             },
             outcome => {
-                // The answer to an action of a life that is over.
+                // Without an action under way, it is an outcome from an earlier session.
                 if std::mem::take(&mut self.is_out) {
                     self.handle_outcome(now, random, outcome);
                 }
@@ -271,7 +272,7 @@ impl Engine {
         match (&self.phase, outcome) {
             (Phase::Leaving { .. }, Event::Failed(error, _)) => {
                 let at = now + self.backoff.next_delay(random).min(BLOCKED_RETRY);
-                // Without permission only the end of the session removes it.
+                // Without the permission to delete it, only the end of the session removes the znode.
                 let is_over = matches!(error, backend::Error::NoNode | backend::Error::NotPermitted);
                 self.phase = if is_over { Phase::Left } else { Phase::Leaving { at } };
             }
@@ -293,12 +294,12 @@ impl Engine {
                 self.handle_list(now, random, *own, epoch, members);
             }
             (_, Event::Failed(error, shown)) => self.handle_failure(now, random, &error, shown),
-            // Nothing else is an answer to what we ask.
+            // No other outcome belongs to an action of this phase.
             (_, _) => {}
         }
     }
 
-    /// "Node exists" has three meanings, and only the owner tells them apart.
+    /// "Node exists" can mean three things. The owner of the znode shows which one it is.
     fn handle_occupant(&mut self, now: Moment, random: f64, occupant: &Occupant) {
         let Occupant { owner, czxid, version, .. } = *occupant;
         let (session, lifetime) = self.session.unwrap_or((SessionId(0), Duration::ZERO));
@@ -306,9 +307,9 @@ impl Engine {
             // We created it, and the reply was lost.
             return self.handle_outcome(now, random, Event::Joined { czxid, version });
         }
-        let is_twin = occupant.payload.is_by(&self.settings.ours);
-        if is_twin || occupant.dead {
-            // Ours from a session that is dying, or a dead process's: nobody acts on it any more.
+        let is_from_old_session = occupant.payload.is_by(&self.settings.ours);
+        if is_from_old_session || occupant.dead {
+            // It is ours from an earlier session, or that of a dead process: no process acts on it any more.
             return self.hop(Action::TakeOver { version }, now, random);
         }
         let since = *self.blocked_since.get_or_insert(now);
@@ -328,7 +329,7 @@ impl Engine {
         let me = members.iter().find(|member| *member.id() == self.settings.me);
         let seen = me.map(Member::incarnation);
         if seen != Some(own.czxid) {
-            // Gone, or a stranger's of the same name: a heartbeat passes on that one.
+            // It is gone, or another process has created one of the same name: a heartbeat does not notice the latter.
             self.picture.members = members;
             return self.rejoin(now, random);
         }
@@ -376,13 +377,14 @@ impl Engine {
         let Settings { ours, group, .. } = &self.settings;
         let (other, theirs) = members.iter().find_map(|member| Some((member, member.other_ring(ours)?)))?;
         let (group, member) = (group.clone(), other.id().clone());
-        Some(Error::RingMismatch { group, member, theirs, ours: ours.ring_in_words() })
+        Some(Error::RingMismatch { group, member, theirs, ours: ours.ring_as_text() })
     }
 
     fn handle_failure(&mut self, now: Moment, random: f64, error: &backend::Error, shown: Error) {
         let is_refused = match error {
             backend::Error::NotPermitted => true,
-            // A member whose list fails is still one; a join that fails so will fail again.
+            // If a list fails, this member is still in the group. If a join fails with one of these, it will fail
+            // again.
             backend::Error::TooLarge { .. } | backend::Error::EphemeralParent | backend::Error::Other(_) => {
                 matches!(self.phase, Phase::Outside { .. })
             }
@@ -395,7 +397,7 @@ impl Engine {
         }
         match &mut self.phase {
             Phase::Inside { list_at: at, .. } => *at = now + delay,
-            // Whatever it was: joining says anew where we stand.
+            // Whichever step failed: the outcome of a new join shows the state of our znode.
             Phase::Outside { .. } => self.pause(Action::Join, now, delay),
             Phase::NoSession | Phase::Leaving { .. } | Phase::Left => {}
         }
@@ -413,7 +415,7 @@ impl Engine {
         self.leave_inside(if is_leaving { Phase::Left } else { Phase::NoSession });
     }
 
-    /// Our znode is gone while the session lives.
+    /// Joins again after our znode was lost while the session lives.
     fn rejoin(&mut self, now: Moment, random: f64) {
         if matches!(self.phase, Phase::Inside { .. }) {
             self.is_out = false;
@@ -435,7 +437,7 @@ impl Engine {
         self.phase = Phase::Outside { step, at };
     }
 
-    /// The next step at once, unless steps keep leading nowhere.
+    /// Takes the next step at once, or after a pause if many steps have not led into the group.
     fn hop(&mut self, step: Action, now: Moment, random: f64) {
         self.hops += 1;
         if self.hops > MAX_HOPS {
@@ -458,7 +460,7 @@ impl Candidate {
     }
 }
 
-/// Bundles the changes of a storm into a handful of lists.
+/// Delays lists, so that many quick changes cause few of them.
 #[derive(Debug)]
 struct Debounce {
     delay: Duration,
@@ -470,11 +472,12 @@ impl Debounce {
     const MOST: Duration = Duration::from_secs(1);
 
     fn delay(&mut self, now: Moment, random: f64) -> Duration {
-        // In a storm the watch that each list arms fires at once, about one delay after the last time.
+        // While there are many changes, the watch that each list sets fires at once, about one delay after the last
+        // time.
         let is_calm = now.saturating_since(self.last) > (4 * self.delay).min(2 * Debounce::MOST);
         self.delay = if is_calm { Debounce::FIRST } else { (self.delay * 2).min(Debounce::MOST) };
         self.last = now;
-        // The watches of all members fire together; their lists need not.
+        // The watches of all members fire at the same time; the jitter spreads their lists.
         self.delay.mul_f64(0.5 + 0.5 * random)
     }
 }

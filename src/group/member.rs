@@ -1,16 +1,16 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Member`], and the payload: what a member writes into its znode, and how it reads the payloads of others.
+//! [`Member`], and the payload: what a member writes into its znode and reads from those of other members.
 //!
-//! The payload is a msgpack map. `weight` is what the Python peers read; everything of ours is under one key
-//! that they ignore:
+//! The payload is a msgpack map. Python peers read `weight`. Everything that only this library reads is under one key,
+//! which they ignore:
 //!
 //! ```text
 //! {"weight": 3, "apportion": {"v": 1, "label": "plain", "replicas": 100, "nonce": "<uuid>",
 //!                             "host": .., "boot": .., "pidns": .., "pid": .., "start": ..}}
 //! ```
 //!
-//! Anybody can write a member znode, so reading never fails: whatever is not understood is a plain member of
+//! Any process can write a member znode, so reading never fails: a payload that cannot be decoded is a plain member of
 //! weight 1.
 
 use rmpv::Value;
@@ -21,14 +21,14 @@ use crate::{
     ring::Label,
 };
 
-/// A process as others can recognize it: pids repeat, pids with their start time do not.
+/// A process, so that others can recognize it. A pid can be used again; a pid with its start time is unique.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Process {
     /// The host name.
     pub(crate) host: String,
-    /// Drawn anew at each boot of the host.
+    /// A new one at each boot of the host.
     pub(crate) boot_id: String,
-    /// Within which `pid` and `start` mean something: containers of one host have their own.
+    /// The namespace of `pid` and `start`: containers of one host have their own.
     pub(crate) pid_namespace: String,
     /// The process id.
     pub(crate) pid: u32,
@@ -37,7 +37,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Whether the pids of both mean the same: one host, not rebooted in between, one pid namespace.
+    /// Whether the pids of both can be compared: one host, not rebooted in between, and one pid namespace.
     pub(crate) fn same_host(&self, other: &Process) -> bool {
         let place = |p: &Process| [p.host.clone(), p.boot_id.clone(), p.pid_namespace.clone()];
         place(self) == place(other) && !place(self).iter().any(String::is_empty)
@@ -47,86 +47,86 @@ impl Process {
 /// What the znode of a member says about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Payload {
-    /// Its share of the work relative to others, in `1..=MAX_WEIGHT`.
+    /// The weight, in `1..=MAX_WEIGHT`.
     pub(crate) weight: u32,
-    /// `None` for a plain member: a Python peer, or a stranger.
+    /// `None` for a plain member: one that does not use this library.
     pub(crate) ours: Option<Ours>,
 }
 
 impl Payload {
-    /// Whether the same coordinator wrote both, in whatever session.
+    /// Whether the same coordinator wrote both, in any session.
     pub(crate) fn is_by(&self, ours: &Ours) -> bool {
         ours.nonce.is_some() && self.ours.as_ref().is_some_and(|theirs| theirs.nonce == ours.nonce)
     }
 
-    /// The process that wrote it, if it says so.
+    /// The process that wrote it, if the payload names it.
     pub(crate) fn process(&self) -> Option<&Process> {
         self.ours.as_ref()?.process.as_ref()
     }
 }
 
-/// A member of a group, as its znode shows it.
+/// A member of a group, as read from its znode.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
     id: MemberId,
     weight: u32,
     czxid: i64,
-    /// Label and replicas by which it builds its ring; `None` for a plain member.
+    /// The parameters of its ring; `None` for a plain member.
     ring: Option<RingParameters>,
 }
 
-/// What two members must have in common to agree on who owns what. `None`: not known to this version.
+/// The parameters that two members must have in common to agree on who owns what. `None`: not known to this version.
 type RingParameters = (Option<Label>, Option<u32>);
 
 impl Member {
-    /// The member whose znode is called `name`, with this data and creation transaction. `None` for a name that
-    /// we could not have.
+    /// The member whose znode has the name `name`, this data, and this creation transaction. `None` if no member can
+    /// have this name.
     pub(crate) fn read(name: &str, data: &[u8], czxid: i64) -> Option<Member> {
         let payload = Payload::decode(data);
         let ring = payload.ours.map(|ours| (ours.label, ours.replicas));
         Some(Member { id: MemberId::new(name).ok()?, weight: payload.weight, czxid, ring })
     }
 
-    /// A member that nobody else can see.
+    /// The only member of a group without a backend.
     pub(crate) fn alone(id: &MemberId) -> Member {
         Member { id: id.clone(), weight: 1, czxid: 0, ring: None }
     }
 
-    /// Its id.
+    /// The id of the member.
     pub fn id(&self) -> &MemberId {
         &self.id
     }
 
-    /// Its weight as it announces it. Weights count while no member is [plain](Member::is_plain).
+    /// The weight that the member announces. Weights count only while no member is [plain](Member::is_plain).
     pub fn weight(&self) -> u32 {
         self.weight
     }
 
-    /// The transaction that created its znode: tells the incarnations of one member id apart.
+    /// The transaction that created the znode of the member. It is different each time a member with this id joins.
     pub fn incarnation(&self) -> i64 {
         self.czxid
     }
 
-    /// Whether it is a Python peer or a stranger, rather than a member of this library.
+    /// Whether the member does not use this library, as a Python peer.
     pub fn is_plain(&self) -> bool {
         self.ring.is_none()
     }
 
-    /// Its ring parameters in words, if they are not those of `ours`. Nothing is held against a plain member.
+    /// Its ring parameters as text, if they are not those of `ours`. `None` for a plain member.
     pub(crate) fn other_ring(&self, ours: &Ours) -> Option<String> {
         let theirs = self.ring.as_ref().filter(|theirs| **theirs != (ours.label, ours.replicas))?;
-        Some(in_words(*theirs))
+        Some(ring_text(*theirs))
     }
 }
 
 impl Ours {
-    /// Its ring parameters in words.
-    pub(crate) fn ring_in_words(&self) -> String {
-        in_words((self.label, self.replicas))
+    /// The ring parameters as text.
+    pub(crate) fn ring_as_text(&self) -> String {
+        ring_text((self.label, self.replicas))
     }
 }
 
-fn in_words((label, replicas): RingParameters) -> String {
+fn ring_text((label, replicas): RingParameters) -> String {
     let label = label.map_or("unknown".into(), |label| label.to_string());
     let replicas = replicas.map_or("an unknown number of".into(), |replicas| replicas.to_string());
     format!("{replicas} replicas labelled {label}")
@@ -135,15 +135,15 @@ fn in_words((label, replicas): RingParameters) -> String {
 /// What only members of this library write.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Ours {
-    /// The version of the format; a newer one may say more than is read here.
+    /// The version of the format. A newer one may have keys that this version does not read.
     pub(crate) version: u64,
-    /// How the member labels ring points; `None` if it says nothing that this version knows.
+    /// How the member labels ring points; `None` if it is missing or not known to this version.
     pub(crate) label: Option<Label>,
     /// How many ring points it gives a member of weight 1.
     pub(crate) replicas: Option<u32>,
-    /// Drawn anew for each join: tells the incarnations of one member id apart.
+    /// A new one for each coordinator: it distinguishes the coordinators that use one member id.
     pub(crate) nonce: Option<Uuid>,
-    /// The process that wrote it, if its system could tell.
+    /// The process that wrote it, if its system can identify processes.
     pub(crate) process: Option<Process>,
 }
 
@@ -152,11 +152,11 @@ impl Ours {
     pub(crate) const VERSION: u64 = 1;
 }
 
-/// Twice the deepest nesting that is read (the decoder counts each level twice). The stack of a worker thread is
-/// small, and no payload worth reading is deep.
+/// Twice the deepest nesting that is read (the decoder counts each level twice). The stack of a worker thread is small,
+/// and no valid payload is deep.
 const MAX_DEPTH: u16 = 128;
 
-/// The key of everything that is ours.
+/// The key of everything that only this library reads.
 const OURS: &str = "apportion";
 
 impl Payload {
@@ -167,7 +167,7 @@ impl Payload {
 
     /// The bytes for the znode.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        // `weight` first: then the bytes are, but for the number of keys, what Python writes.
+        // `weight` first: then the bytes are those that Python writes, except for the number of keys.
         let mut map = vec![(Value::from("weight"), Value::from(self.weight))];
         if let Some(ours) = &self.ours {
             map.push((Value::from(OURS), ours.to_value()));
@@ -177,7 +177,7 @@ impl Payload {
         bytes
     }
 
-    /// Reads the data of a member znode. Never fails: what is not understood is a plain member of weight 1.
+    /// Reads the data of a member znode. Never fails: data that cannot be decoded is a plain member of weight 1.
     pub(crate) fn decode(bytes: &[u8]) -> Payload {
         let map = match read(bytes) {
             Some(Value::Map(map)) => Some(map),
@@ -211,7 +211,7 @@ impl Ours {
         Value::Map(map)
     }
 
-    /// `None` if not even the version is there. A newer version is read as far as it is understood.
+    /// `None` if the version is missing. Of a newer version, the keys that this one knows are read.
     fn from_map(map: &[(Value, Value)]) -> Option<Ours> {
         let number = |key| get(map, key).and_then(Value::as_u64);
         let small = |key| number(key).and_then(|number| u32::try_from(number).ok());
@@ -235,7 +235,7 @@ impl Ours {
     }
 }
 
-/// The value that `bytes` encode from the first to the last byte.
+/// The value in `bytes`; `None` if there are bytes after it.
 fn read(mut bytes: &[u8]) -> Option<Value> {
     let value = rmpv::decode::read_value_with_max_depth(&mut bytes, MAX_DEPTH.into()).ok()?;
     bytes.is_empty().then_some(value)
@@ -245,7 +245,7 @@ fn into_map(value: Value) -> Option<Vec<(Value, Value)>> {
     if let Value::Map(map) = value { Some(map) } else { None }
 }
 
-/// The value of a key, which old peers write as bytes. The last one counts if there are several, as in Python.
+/// The value of a key, which old peers write as bytes. If there are several, the last one counts, as in Python.
 fn get<'a>(map: &'a [(Value, Value)], key: &str) -> Option<&'a Value> {
     map.iter().rev().find(|(k, _)| text(k) == Some(key)).map(|(_, value)| value)
 }

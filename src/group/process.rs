@@ -1,16 +1,16 @@
-//! Which process this is, and whether another one of this host is dead for certain.
+//! Identifies this process, and finds out whether another one of this host has certainly ended.
 //!
-//! A process that died leaves its member znode behind until its session expires. Its successor on the same host
-//! need not wait that long if it can *prove* that nobody acts for that znode any more. Only Linux gives such
-//! proofs; elsewhere nothing is ever proven and the successor waits.
+//! The member znode of a process that died stays until its session expires. The next process on the same host need not
+//! wait that long if it can *prove* that the old one has ended. Such a proof exists on Linux only. On other systems the
+//! next process waits.
 //!
-//! Known limit: virtual machines cloned from one running snapshot share host name and boot id until they are
-//! rebooted, so they are taken for one host.
+//! Known limit: virtual machines that were cloned from one running snapshot have the same host name and boot id until
+//! they are rebooted, so they are treated as one host.
 
 use super::member::Process;
 
 impl Process {
-    /// This process; `None` where the system does not tell enough to prove a death later.
+    /// This process; `None` if the system does not give enough to prove its end later.
     pub(crate) fn current() -> Option<Process> {
         #[cfg(target_os = "linux")]
         return linux::current();
@@ -19,7 +19,7 @@ impl Process {
     }
 }
 
-/// Whether `other` is dead for certain. `false` means only that there is no proof.
+/// Whether `other` has certainly ended. `false` means only that there is no proof.
 pub(crate) fn is_dead(other: &Process) -> bool {
     #[cfg(target_os = "linux")]
     return Process::current().is_some_and(|me| me.same_host(other))
@@ -46,12 +46,12 @@ mod linux {
         let text = |path| Some(fs::read_to_string(path).ok()?.trim().to_owned());
         let namespace = |path| Some(fs::read_link(path).ok()?.to_str()?.to_owned());
         let stat = Stat::parse(&fs::read("/proc/self/stat").ok()?)?;
-        // A /proc of another pid namespace may be mounted here; its pids say nothing about ours.
+        // A /proc of another pid namespace may be mounted here. Its pids are not comparable with ours.
         if stat.pid != std::process::id() {
             return None;
         }
-        // Start times are shown relative to the reader's time namespace (since Linux 5.6), so the same process
-        // has another one in another time namespace.
+        // Start times are relative to the time namespace of the reader (since Linux 5.6), so the same process has
+        // another start time in another time namespace.
         let time = namespace("/proc/self/ns/time").unwrap_or_default();
         Some(Process {
             host: text("/proc/sys/kernel/hostname")?,
@@ -62,18 +62,18 @@ mod linux {
         })
     }
 
-    /// Whether the process `pid` that started at `start` is no more, as seen from its own pid namespace.
+    /// Whether the process `pid` that started at `start` has ended, as seen from its own pid namespace.
     pub(super) fn is_gone(pid: u32, start: u64) -> bool {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
-        // Not by the absence of /proc/<pid>: the mount option `hidepid` hides the processes of other users.
+        // A missing /proc/<pid> proves nothing: the mount option `hidepid` hides the processes of other users.
         if test_kill_process(pid) == Err(Errno::SRCH) {
             return true;
         }
         let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok();
-        stat.and_then(|stat| Stat::parse(&stat)).is_some_and(|stat| stat.start != start || stat.is_corpse())
+        stat.and_then(|stat| Stat::parse(&stat)).is_some_and(|stat| stat.start != start || stat.is_zombie())
     }
 
-    /// What `/proc/<pid>/stat` says.
+    /// The fields of `/proc/<pid>/stat` that are needed.
     #[derive(Debug, PartialEq)]
     pub(super) struct Stat {
         pub(super) pid: u32,
@@ -98,9 +98,9 @@ mod linux {
             })
         }
 
-        /// Whether it has ended and only waits for its parent to notice. The first thread of a process shows as
-        /// a zombie too while others go on running.
-        fn is_corpse(&self) -> bool {
+        /// Whether it has ended, although its parent has not noticed yet. A process whose first thread has ended while
+        /// others run is shown as a zombie, too.
+        fn is_zombie(&self) -> bool {
             matches!(self.state, b'Z' | b'X') && self.threads <= 1
         }
     }
@@ -121,7 +121,7 @@ mod linux {
                 assert_eq!(Stat::parse(bad.as_bytes()), None, "{bad:?}");
             }
             assert!(
-                Stat::parse(b"17 (\xff\xfe) Z 1 1 1 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 5").unwrap().is_corpse()
+                Stat::parse(b"17 (\xff\xfe) Z 1 1 1 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 5").unwrap().is_zombie()
             );
         }
     }
@@ -134,11 +134,11 @@ mod tests {
     use super::*;
 
     fn me() -> Process {
-        Process::current().expect("this system tells who we are")
+        Process::current().expect("this system identifies processes")
     }
 
     #[test]
-    fn a_process_knows_itself_and_is_alive() {
+    fn a_process_identifies_itself_and_is_alive() {
         let me = me();
         assert_eq!(me.pid, std::process::id());
         assert_eq!(Process::current(), Some(me.clone()));
@@ -149,7 +149,7 @@ mod tests {
     fn another_start_time_or_an_unknown_pid_proves_a_death_on_this_host_only() {
         let me = me();
         let earlier = Process { start: me.start + 1, ..me.clone() };
-        assert!(is_dead(&earlier), "the pid was given to somebody else");
+        assert!(is_dead(&earlier), "another process has the pid now");
         assert!(is_dead(&Process { pid: i32::MAX as u32, ..me.clone() }), "no such pid");
         for elsewhere in [
             Process { host: "elsewhere".into(), ..earlier.clone() },
@@ -170,13 +170,13 @@ mod tests {
         let process = Process { pid: child.id(), start, ..me() };
         assert!(!is_dead(&process), "it is running");
         child.kill().unwrap();
-        // Nothing reports the arrival of the signal short of reaping the child: look again for up to ten seconds.
+        // Only reaping the child would report the arrival of the signal: check again for up to ten seconds.
         let ended = (0..5000).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(2));
             is_dead(&process)
         });
         child.wait().unwrap();
-        assert!(ended, "a zombie was taken for alive");
+        assert!(ended, "a zombie counts as alive");
         assert!(is_dead(&process));
     }
 }

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! What changed between two looks at a group.
+//! [`Rebalance`]: one change of the share of a member.
 
 use std::{fmt, sync::Arc};
 
@@ -14,15 +14,15 @@ use crate::{
 #[derive(Clone)]
 pub struct Rebalance {
     pub(crate) me: MemberId,
-    /// The ring by which we had a share; `None` if we had none.
+    /// The ring by which this member had a share; `None` if it had none.
     pub(crate) before: Option<Arc<HashRing>>,
     pub(crate) after: Option<Arc<HashRing>>,
     pub(crate) epoch: i64,
 }
 
 impl Rebalance {
-    /// Those of `items` that this member owned before and owns no more, in the order given. Reads some items
-    /// ahead. Hashes all of them; for a [`KeySet`] see [`lost_of`](Rebalance::lost_of).
+    /// Those of `items` that this member owned before and no longer owns, in the order given. The iterator takes some
+    /// items in advance and hashes all of them; for a [`KeySet`] see [`lost_of`](Rebalance::lost_of).
     pub fn lost<I>(&self, items: I) -> impl Iterator<Item = I::Item>
     where
         I: IntoIterator,
@@ -31,8 +31,8 @@ impl Rebalance {
         self.lost_ranges().select(items)
     }
 
-    /// Those of `items` that this member owns now and did not own before, in the order given. Reads some
-    /// items ahead. Hashes all of them; for a [`KeySet`] see [`gained_of`](Rebalance::gained_of).
+    /// Those of `items` that this member owns now and did not own before, in the order given. The iterator takes some
+    /// items in advance and hashes all of them; for a [`KeySet`] see [`gained_of`](Rebalance::gained_of).
     pub fn gained<I>(&self, items: I) -> impl Iterator<Item = I::Item>
     where
         I: IntoIterator,
@@ -41,19 +41,19 @@ impl Rebalance {
         self.gained_ranges().select(items)
     }
 
-    /// Those of `keys` that this member owned before and owns no more, in the order of insertion. Takes time for
-    /// the answer only, however many keys there are.
+    /// Those of `keys` that this member owned before and no longer owns, in the order of insertion. Takes time in
+    /// proportion to the answer, not to the set.
     pub fn lost_of<'a, T>(&self, keys: &'a KeySet<T>) -> Vec<&'a T> {
         keys.select(&self.lost_ranges())
     }
 
-    /// Those of `keys` that this member owns now and did not own before, in the order of insertion. Takes time
-    /// for the answer only, however many keys there are.
+    /// Those of `keys` that this member owns now and did not own before, in the order of insertion. Takes time in
+    /// proportion to the answer, not to the set.
     pub fn gained_of<'a, T>(&self, keys: &'a KeySet<T>) -> Vec<&'a T> {
         keys.select(&self.gained_ranges())
     }
 
-    /// The parts of the ring that this member owned before and owns no more.
+    /// The parts of the ring that this member owned before and no longer owns.
     pub fn lost_ranges(&self) -> Ranges {
         self.ranges(&self.before).difference(&self.ranges(&self.after))
     }
@@ -63,7 +63,7 @@ impl Rebalance {
         self.ranges(&self.after).difference(&self.ranges(&self.before))
     }
 
-    /// Whether this member owned `key` before and owns it no more.
+    /// Whether this member owned `key` before and no longer owns it.
     pub fn is_lost<K: RingKey + ?Sized>(&self, key: &K) -> bool {
         self.is_moved(key, &self.before, &self.after)
     }
@@ -73,7 +73,7 @@ impl Rebalance {
         self.is_moved(key, &self.after, &self.before)
     }
 
-    /// Whether all is lost: the member has left, is out of contact for too long, or was refused.
+    /// Whether everything is lost: this member has left, was without contact for too long, or was refused.
     pub fn is_total_loss(&self) -> bool {
         self.after.is_none()
     }
@@ -83,7 +83,8 @@ impl Rebalance {
         self.epoch
     }
 
-    /// How many members there were and are, as seen by a member with a share; zero without one.
+    /// How many members there were before, and how many there are after the change. Zero where this member has no
+    /// share.
     pub fn members(&self) -> (usize, usize) {
         let count = |ring: &Option<Arc<HashRing>>| ring.as_ref().map_or(0, |ring| ring.len());
         (count(&self.before), count(&self.after))

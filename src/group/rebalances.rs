@@ -1,4 +1,4 @@
-//! [`Rebalances`]: the changes of one member's share, one after another.
+//! [`Rebalances`]: the changes of the share of one member, one after another.
 
 use std::{
     fmt,
@@ -12,19 +12,19 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::sync::watch;
 
 use super::{
     behind::Behind,
     rebalance::Rebalance,
     view::{Standing, View},
 };
-use crate::{ring::HashRing, session::validity::Validity};
+use crate::{ring::HashRing, session::validity::Validity, watch};
 
-/// The changes of one member's share, one after another, also as a [`Stream`]. From
+/// The changes of the share of one member, one after another, also as a [`Stream`]. From
 /// [`Group::rebalances`](super::Group::rebalances).
 ///
-/// A reader that is slow misses nothing: each change is computed when it is read, against what this reader saw last.
+/// A slow reader misses nothing: each change is computed when it is read, relative to the last one that this reader
+/// got.
 #[must_use = "changes are computed when they are read"]
 pub struct Rebalances {
     views: watch::Receiver<Arc<View>>,
@@ -41,11 +41,11 @@ impl Rebalances {
         Rebalances { views, changes: changes.fuse().boxed() }
     }
 
-    /// The next change; `None` once the group is left and all has been reported as lost.
+    /// Waits for the next change; `None` once the group was left and everything has been reported as lost.
     ///
-    /// When the deadline passes without a confirmed heartbeat, everything is reported as lost at that moment;
-    /// when a later heartbeat is confirmed, as gained again. So it is when this member has left the group against
-    /// its will and is back, even if its share is the same again: another may have had it in between.
+    /// If the deadline passes without a confirmed heartbeat, everything is reported as lost at that moment. If a later
+    /// heartbeat is confirmed, everything is reported as gained again. The same happens if the znode of this member is
+    /// lost and it re-joins, even if its share is the same again: another member may have had it in between.
     ///
     /// # Cancel safety
     ///
@@ -69,12 +69,12 @@ impl fmt::Debug for Rebalances {
     }
 }
 
-/// Compares what is with what was last reported.
+/// Compares the current share with the one that was reported last.
 struct Reader {
     views: watch::Receiver<Arc<View>>,
     /// Keeps the membership of a group of one.
     _behind: Behind,
-    /// By what the reader has a share at present.
+    /// The share that was reported last; `None` if the member had none.
     seen: Option<Seen>,
     is_over: bool,
 }
@@ -105,7 +105,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 changed = self.views.changed() => if changed.is_err() {
-                    // Nothing can follow, but what we had has to be given up first.
+                    // No view can follow, but the caller still has to stop its work.
                     self.is_over = true;
                     let before = Some(self.seen.take()?.ring);
                     return Some(Rebalance { me: view.me.clone(), before, after: None, epoch: view.epoch });

@@ -1,4 +1,4 @@
-//! [`View`]: who is in the group and who owns what, as of one moment.
+//! [`View`]: the members of a group and what each owns, as of one moment.
 
 use std::{fmt, sync::Arc};
 
@@ -12,11 +12,9 @@ use crate::{
     session::validity::Validity,
 };
 
-/// An immutable snapshot of a group: its members, their ring, and where this member stands. Looking at it does
-/// no I/O.
+/// An immutable snapshot of a group: its members, their ring, and the standing of this member. Its methods do no I/O.
 ///
-/// Only whether the share is still *valid* depends on the moment of the look: [`View::owns`] is false from the
-/// deadline on.
+/// Only the *validity* of the share depends on the moment of the call: [`View::owns`] is false from the deadline on.
 #[derive(Clone)]
 pub struct View {
     pub(crate) group: Arc<str>,
@@ -24,28 +22,28 @@ pub struct View {
     pub(crate) epoch: i64,
     pub(crate) members: Arc<[Member]>,
     pub(crate) ring: Arc<HashRing>,
-    /// What our share rests on; `None` while our znode is not in the group.
+    /// The validity of our share; `None` while our znode is not in the group.
     pub(crate) validity: Option<Validity>,
-    /// Our znode is in the group, and the first membership with it has yet to settle.
+    /// Our znode is in the group, and the first membership with it has not settled yet.
     pub(crate) is_settling: bool,
     pub(crate) refusal: Option<Error>,
     pub(crate) has_left: bool,
 }
 
-/// Where a member stands in its group.
+/// The standing of a member in its group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Standing {
-    /// On the way in: its znode is not in the group, or has not been seen there yet, or the membership has yet
-    /// to [settle](crate::Join::settle). It owns nothing.
+    /// Not in the group yet: its znode does not exist, or no list has shown it yet, or the membership has not
+    /// [settled](crate::Join::settle) yet. It owns nothing.
     Joining,
     /// In the group, with a share.
     Member,
-    /// The deadline has passed without a confirmed heartbeat: another member may own its share by now, so it
-    /// owns nothing until a heartbeat is confirmed or it has re-joined.
+    /// The deadline has passed without a confirmed heartbeat. Another member may own its share now, so it owns nothing
+    /// until a heartbeat is confirmed or it has re-joined.
     Lapsed,
-    /// Kept out, or without a share, for the reason that [`View::refusal`] gives.
+    /// It cannot be in the group, or has no share; [`View::refusal`] gives the reason.
     Refused,
     /// It has left.
     Left,
@@ -64,12 +62,12 @@ impl fmt::Display for Standing {
 }
 
 impl View {
-    /// What is known before anything is.
+    /// The view before the group was read.
     pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
         View { validity: None, members: [].into(), ..View::of_one(group, me, empty_ring()) }
     }
 
-    /// A group of one that nobody else can join.
+    /// A group with this member alone, which no other member can join.
     pub(crate) fn of_one(group: &str, me: &MemberId, ring: HashRing) -> View {
         View {
             group: group.into(),
@@ -84,23 +82,23 @@ impl View {
         }
     }
 
-    /// The group's name.
+    /// The name of the group.
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// This member's id.
+    /// The id of this member.
     pub fn me(&self) -> &MemberId {
         &self.me
     }
 
-    /// The generation of the membership: the `pzxid` of the group's znode. Every member that has seen the same
-    /// membership sees the same number, and a later membership has a larger one.
+    /// The generation of the membership: the `pzxid` of the group's znode. All members that have read the same
+    /// membership have the same number, and a later membership has a larger one.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
 
-    /// The members last seen, sorted by id. This one is among them if it is in the group.
+    /// The last known members, sorted by id. This member is one of them if it is in the group.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
@@ -110,7 +108,7 @@ impl View {
         &self.ring
     }
 
-    /// Where this member stands at this moment.
+    /// The standing of this member at this moment.
     pub fn standing(&self) -> Standing {
         match &self.validity {
             _ if self.has_left => Standing::Left,
@@ -122,7 +120,7 @@ impl View {
         }
     }
 
-    /// Why this member is kept out or has no share.
+    /// Why this member cannot be in the group, or has no share, if there is such a reason.
     pub fn refusal(&self) -> Option<&Error> {
         self.refusal.as_ref()
     }
@@ -138,9 +136,9 @@ impl View {
     }
 }
 
-/// A ring that nobody is on.
+/// A ring without members.
 pub(crate) fn empty_ring() -> HashRing {
-    HashRing::builder().build().expect("an empty ring has nothing to refuse")
+    HashRing::builder().build().expect("an empty ring is within all limits")
 }
 
 impl fmt::Debug for View {

@@ -1,4 +1,4 @@
-//! How a lease is taken: one transaction that marks the thing as taken and creates the lock.
+//! Takes a lease: one transaction marks the thing as taken and creates the lock.
 
 use std::sync::Arc;
 
@@ -18,25 +18,25 @@ use crate::{
     token::FencingToken,
 };
 
-/// What a lease is asked for with.
+/// The lock of a lease to take, and the operations that go with it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) lock: ZnodePath,
     pub(crate) data: Vec<u8>,
-    /// Done in the same transaction.
+    /// Further operations of the same transaction.
     pub(crate) with: Around,
     /// The thing, and its version after the transaction.
     pub(crate) subject: Option<(ZnodePath, i32)>,
 }
 
-/// How many operations on the lock a claim sends, between those around them: it is created and set.
+/// How many operations a claim sends for the lock, which is created and set.
 pub(crate) const LOCK_OPS: usize = 2;
 
 impl Leases {
-    /// Takes the lease of `request` in the session `live`. [`Unapplied::Overtaken`] if the lock exists, or this very
+    /// Takes the lease of `request` in the session `live`. [`Unapplied::Overtaken`] if the lock exists, or if this
     /// process is about to create it.
     ///
-    /// Not cancel safe: goes into [`Leases::run`].
+    /// Not cancel safe: to be run by [`Leases::run`].
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         live: &Arc<Live>,

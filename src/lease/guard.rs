@@ -1,4 +1,4 @@
-//! [`LeaseGuard`]: a lease that is to be given up once, in the way that was asked for, or else given back.
+//! [`LeaseGuard`]: a lease that ends once: with the operations of its user, or given back when the guard is dropped.
 
 use std::{fmt, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     token::FencingToken,
 };
 
-/// The operations around those on the lock.
+/// The operations of a transaction before and after those on the lock.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Around {
     pub(crate) before: Vec<Op>,
@@ -27,10 +27,10 @@ impl Around {
     }
 }
 
-/// A lease that is to be given up once: dropped, it is given back in the background.
+/// A lease that ends once. If the guard is dropped, the lease is given back in the background.
 pub(crate) struct LeaseGuard {
     lease: Lease,
-    /// What to do beside deleting the lock when it is dropped.
+    /// Further operations when the guard is dropped, beside the deletion of the lock.
     back: Around,
     /// `None` once it has ended.
     registered: Option<Registered>,
@@ -45,40 +45,40 @@ impl LeaseGuard {
         &self.lease
     }
 
-    /// What to do beside deleting the lock if the guard is dropped.
+    /// Sets further operations for when the guard is dropped, beside the deletion of the lock.
     pub(crate) fn set_back(&mut self, back: Around) {
         self.back = back;
     }
 
-    /// Has each heartbeat check the thing as well, so that the lease ends when another process changes it: for things
-    /// that the holder itself does not change. Whoever breaks a lock by hand lets another process make one that
-    /// looks the same, down to its version; the thing does not.
+    /// From now on each heartbeat also checks the thing, so that the lease ends when another process changes it. This
+    /// is for things that the holder does not change. If an operator deletes a lock, another process can create one
+    /// with the same version, but the version of the thing has changed by then.
     pub(crate) fn check_subject(&self) {
         if let Some((path, version)) = self.lease.subject() {
             self.lease.live().check_as_well(self.lease.validity(), path, *version);
         }
     }
 
-    /// Deletes the lock between `ops.before` and `ops.after`, all or nothing. `evidence` is a znode that is there
-    /// before and not after: without one, the end of the session counts as success.
+    /// Deletes the lock between `ops.before` and `ops.after`, all or nothing. `evidence` is a znode that exists before
+    /// the transaction and not after it. Without one, the end of the session counts as success.
     ///
-    /// If it fails, what is left is given back. [`Unapplied::Overtaken`] if the lease was lost before.
+    /// If it fails, the lease is given back. [`Unapplied::Overtaken`] if the lease had ended before.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// If it is cancelled, it goes on in the background.
     pub(crate) async fn finish(
         self,
         ops: Around,
         evidence: Option<ZnodePath>,
     ) -> Result<Result<Applied, Unapplied>, Error> {
         let leases = self.registered.as_ref().expect("a guard ends once, by value").leases().clone();
-        // Here first: once the store has done it, others may take over.
+        // First: once the store has deleted the lock, another process may take over.
         self.lease.validity().end();
         leases
             .run("finish", async move {
                 let mut guard = self;
-                // Asked before anything is sent: then it is certain that nothing was done.
+                // Before anything is sent: then it is certain that nothing was done.
                 if guard.lease.live().is_over() {
                     return Err(Unapplied::Overtaken);
                 }
@@ -91,9 +91,9 @@ impl LeaseGuard {
             .await
     }
 
-    /// Waits until a heartbeat has shown that the session lives, if none has for a while. After an outage that the
-    /// session has survived, a lease would else be lost at once, given back, and taken again, for as long as the
-    /// heartbeat takes.
+    /// Waits until the lease is valid: after an outage that the session has survived, it becomes valid with the next
+    /// heartbeat only. Otherwise the caller would lose the lease at once, give it back, and take it again, until that
+    /// heartbeat.
     pub(super) async fn confirmed(&self) -> Result<(), Unapplied> {
         let (live, validity) = (self.lease.live(), self.lease.validity());
         while !validity.is_valid() {
@@ -131,7 +131,7 @@ impl Lease {
         })
     }
 
-    /// What the lock says of a transaction that deletes it.
+    /// What the lock shows of a transaction that deletes it.
     fn judge_deletion(&self, found: Option<&Znode>) -> Verdict {
         if self.is_ours(found) { Verdict::NotApplied } else { Verdict::Applied }
     }
@@ -147,7 +147,7 @@ impl Lease {
                 Err(Unapplied::Overtaken)
             }
             Err(Unapplied::Unknown(_)) if evidence.is_none() => Ok(Applied::Seen(None)),
-            // No other process deletes our lock, but operators do: then what goes with the lock is still there.
+            // No other process deletes our lock, but an operator may have. Then the other znode still exists.
             Ok(Applied::Seen(found)) => match evidence {
                 None => Ok(Applied::Seen(found)),
                 Some(path) => match live.read_back(path).await? {
@@ -159,8 +159,8 @@ impl Lease {
         }
     }
 
-    /// Gives the lease back as `back` says, and if that cannot be done, deletes the lock alone. Tries until the session
-    /// ends, which does it as well.
+    /// Gives the lease back with the operations of `back`. If they are refused, deletes only the lock. Tries until the
+    /// session ends, which deletes the lock, too.
     async fn give_back(&self, back: &Around) {
         let (live, lock) = (self.live(), self.path());
         let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
@@ -169,8 +169,8 @@ impl Lease {
                 debug!(%lock, "given back");
                 return;
             };
-            debug!(%lock, %error, "not given back as it was taken");
-            match self.delete_what_is_left().await {
+            debug!(%lock, %error, "could not be given back");
+            match self.delete_lock().await {
                 Ok(()) | Err(Unapplied::Unknown(_)) => return,
                 Err(error) => warn!(%lock, %error, "the lock is not given back yet"),
             }
@@ -178,13 +178,13 @@ impl Lease {
         }
     }
 
-    /// Deletes the lock alone, if it is still this one: the thing or the lock was changed by another process or an
-    /// operator, and the lock must not stay for that.
-    async fn delete_what_is_left(&self) -> Result<(), Unapplied> {
+    /// Deletes only the lock, if it is still this one. For when another process or an operator has changed the thing or
+    /// the lock: the lock must not stay for ever.
+    async fn delete_lock(&self) -> Result<(), Unapplied> {
         let live = self.live();
         let found = live.read_back(self.path()).await?;
         let Some((_, stat)) = found.as_ref().filter(|_| self.is_ours(found.as_ref())) else { return Ok(()) };
-        warn!(lock = %self.path(), "what was held has changed: the lock alone is given back");
+        warn!(lock = %self.path(), "another process has changed the leased thing: only its lock is deleted");
         let judge = |found: Option<&Znode>| self.judge_deletion(found);
         let delete = [Op::delete(self.path(), Some(stat.version))];
         live.commit_once(&delete, Evidence::new(self.path(), &judge)).await.map(drop)

@@ -1,4 +1,4 @@
-//! [`Leases`]: what one coordinator holds, and what goes on when its caller is gone.
+//! [`Leases`]: the locks that one coordinator holds, and the work that goes on after its caller is gone.
 
 use std::{
     collections::HashSet,
@@ -28,11 +28,12 @@ pub(crate) struct Leases {
     background: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
 }
 
-/// A session of ours and its lock. A lease that was lost with an earlier session, and is still in the caller's hands, is
-/// in no other caller's way.
+/// A session and a lock in it. With the session in the key, a lease of an earlier session that a caller still has does
+/// not prevent a new one.
 type Held = (SessionId, ZnodePath);
 
-/// A lock that this process holds or is about to take: two claims in one session cannot be told apart at the store.
+/// A lock that this process holds or is about to take. The store cannot distinguish two claims of one session, so the
+/// second one is refused here.
 pub(super) struct Registered {
     leases: Arc<Leases>,
     held: Held,
@@ -51,7 +52,7 @@ impl Drop for Registered {
 }
 
 impl Leases {
-    /// Starts the task that gives back what is dropped.
+    /// Starts the task that gives back dropped leases.
     ///
     /// # Panics
     ///
@@ -68,12 +69,12 @@ impl Leases {
         Arc::new(Leases { access, me, tasks, held: Mutex::default(), background })
     }
 
-    /// The door to the present session.
+    /// Access to the current session.
     pub(crate) fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Who holds what is held here.
+    /// The owner of these leases.
     pub(crate) fn me(&self) -> &MemberId {
         &self.me
     }
@@ -83,12 +84,12 @@ impl Leases {
         self.access.random()
     }
 
-    /// Where what has to outlive its caller runs.
+    /// Runs the work that has to go on without its caller.
     pub(crate) fn tasks(&self) -> &Arc<Tasks> {
         &self.tasks
     }
 
-    /// Runs `work` to its end, whether or not the caller waits for it; a result that no caller waits for is dropped.
+    /// Runs `work` to its end, whether or not the caller waits for it. If no caller waits, the result is dropped.
     ///
     /// # Errors
     ///
@@ -96,7 +97,7 @@ impl Leases {
     ///
     /// # Cancel safety
     ///
-    /// Safe: cancelled, the work goes on in the background.
+    /// Safe: if it is cancelled, the work goes on in the background.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -105,16 +106,16 @@ impl Leases {
         self.tasks.complete(name, work).await.ok_or_else(Error::closed)
     }
 
-    /// Notes that `lock` is held or about to be taken in this session; `None` if it is already.
+    /// Registers `lock` as held or about to be taken in this session; `None` if it is registered already.
     pub(super) fn register(self: &Arc<Self>, session: SessionId, lock: &ZnodePath) -> Option<Registered> {
         let held = (session, lock.clone());
         let is_new = self.held().insert(held.clone());
         is_new.then(|| Registered { leases: Arc::clone(self), held })
     }
 
-    /// Does `work` in the background; also outside a runtime. Not at all if the coordinator is shut down.
+    /// Runs `work` in the background; may be called outside a runtime. Drops it if the coordinator is shut down.
     pub(super) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
-        // Without a task to do it, the end of the session gives everything back.
+        // Without the task, the end of the session gives everything back.
         let _ = self.background.send(Box::pin(work));
     }
 

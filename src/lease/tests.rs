@@ -15,13 +15,13 @@ use crate::{
     testing::Faults,
 };
 
-/// A process of a fleet on an ensemble, and a session beside it that looks at the store.
+/// A process of a fleet, and another session that reads and changes the store.
 struct Bench {
     memory: Memory,
     faults: Faults,
     keeper: Keeper,
     leases: Arc<Leases>,
-    looker: Arc<dyn Session>,
+    observer: Arc<dyn Session>,
 }
 
 const T: Duration = Duration::from_secs(10);
@@ -33,9 +33,9 @@ fn path(text: &str) -> ZnodePath {
 impl Bench {
     async fn new() -> Bench {
         let memory = Memory::new();
-        let looker = memory.open(Duration::from_secs(3600)).await.unwrap();
+        let observer = memory.open(Duration::from_secs(3600)).await.unwrap();
         for at in ["/ns", "/thing"] {
-            looker.commit(vec![Op::create(&path(at), [], CreateMode::Persistent)]).await.unwrap();
+            observer.commit(vec![Op::create(&path(at), [], CreateMode::Persistent)]).await.unwrap();
         }
         let faults = Faults::new(Arc::new(memory.clone()));
         let keeper = {
@@ -45,7 +45,7 @@ impl Bench {
         let access = keeper.access(T);
         access.live().await.unwrap();
         let leases = Leases::start(access, "me".parse().unwrap(), Arc::new(Tasks::new()));
-        Bench { memory, faults, keeper, leases, looker }
+        Bench { memory, faults, keeper, leases, observer }
     }
 
     /// Takes `/thing` as it is now.
@@ -61,14 +61,14 @@ impl Bench {
     }
 
     async fn version(&self, at: &str) -> Option<i32> {
-        self.looker.get(&path(at)).await.unwrap().map(|(_, stat)| stat.version)
+        self.observer.get(&path(at)).await.unwrap().map(|(_, stat)| stat.version)
     }
 
     async fn gone(&self, at: &str) {
         let at = path(at);
         let gone = async {
             loop {
-                let (stat, mut watch) = self.looker.watch_node(&at).await.unwrap();
+                let (stat, mut watch) = self.observer.watch_node(&at).await.unwrap();
                 if stat.is_none() {
                     return;
                 }
@@ -82,8 +82,8 @@ impl Bench {
         Around { before: Vec::new(), after: vec![Op::delete(&path("/thing"), Some(version))] }
     }
 
-    async fn observe_deletion_of_lock(&self) {
-        self.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
+    async fn delete_lock(&self) {
+        self.observer.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
     }
 
     fn lose_next(&self, lost: LostReply) {
@@ -108,7 +108,7 @@ async fn a_lease_is_exclusive_and_its_tokens_only_grow() {
 async fn another_process_is_refused_by_the_store() {
     let bench = Bench::new().await;
     let foreign = Op::create(&path("/thing.lock"), [], CreateMode::Ephemeral);
-    bench.looker.commit(vec![foreign]).await.unwrap();
+    bench.observer.commit(vec![foreign]).await.unwrap();
     assert!(matches!(bench.take().await, Err(Unapplied::Overtaken)));
     assert_eq!(bench.version("/thing").await, Some(0), "nothing was done");
 }
@@ -149,7 +149,8 @@ async fn a_lease_that_is_taken_after_an_outage_is_held_when_it_is_handed_out() {
     let bench = Bench::new().await;
     let session = bench.leases.access().live().await.unwrap().id();
     bench.memory.suspend(session);
-    // Longer than a lease, shorter than the session: it lives, and has yet to prove it.
+    // Longer than the heartbeat validity, shorter than the session timeout: the session lives, without a confirmed
+    // heartbeat.
     tokio::time::sleep(T * 7 / 10).await;
     bench.memory.resume(session);
     let (guard, _) = bench.take().await.unwrap();
@@ -159,7 +160,7 @@ async fn a_lease_that_is_taken_after_an_outage_is_held_when_it_is_handed_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_is_dropped_where_it_stands_when_the_lease_is_lost() {
+async fn work_is_dropped_when_the_lease_is_lost() {
     let bench = Bench::new().await;
     let (guard, _) = bench.take().await.unwrap();
     assert_eq!(guard.lease().while_held(async { 7 }).await, Ok(7));
@@ -171,7 +172,7 @@ async fn work_is_dropped_where_it_stands_when_the_lease_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_was_suspended_takes_no_further_step_though_its_timers_slept_as_well() {
+async fn after_a_suspension_of_the_host_the_work_takes_no_further_step_although_no_timer_has_fired() {
     let bench = Bench::new().await;
     let (guard, _) = bench.take().await.unwrap();
     let mut steps = 0;
@@ -200,12 +201,12 @@ async fn a_stale_holder_cannot_finish() {
 async fn a_holder_whose_lock_was_replaced_is_refused_though_its_session_lives() {
     let bench = Bench::new().await;
     let (stale, _) = bench.take().await.unwrap();
-    // A person deletes the lock, and a Python peer takes it: version 0.
+    // An operator deletes the lock, and a Python peer takes it: version 0.
     let lock = path("/thing.lock");
     let ops = vec![Op::delete(&lock, None), Op::create(&lock, [], CreateMode::Ephemeral)];
-    bench.looker.commit(ops).await.unwrap();
+    bench.observer.commit(ops).await.unwrap();
     let checks = stale.lease().checks();
-    assert!(bench.looker.commit(checks).await.is_err());
+    assert!(bench.observer.commit(checks).await.is_err());
     let finished = stale.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
     assert!(matches!(finished, Err(Unapplied::Overtaken)), "{finished:?}");
     assert!(bench.version("/thing.lock").await.is_some() && bench.version("/thing").await.is_some());
@@ -216,7 +217,7 @@ async fn a_refused_end_gives_the_thing_back() {
     let bench = Bench::new().await;
     let (guard, _) = bench.take().await.unwrap();
     let child = Op::create(&path("/thing/child"), [], CreateMode::Persistent);
-    bench.looker.commit(vec![child]).await.unwrap();
+    bench.observer.commit(vec![child]).await.unwrap();
     let finished = guard.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
     assert!(
         matches!(finished, Err(Unapplied::Refused { index: 1, error: backend::Error::NotEmpty })),
@@ -227,20 +228,20 @@ async fn a_refused_end_gives_the_thing_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_given_back_is_so_even_if_the_thing_was_touched() {
+async fn a_lease_is_given_back_even_if_the_thing_has_changed() {
     let bench = Bench::new().await;
     let (mut guard, _) = bench.take().await.unwrap();
     guard.set_back(Around {
         before: vec![Op::Check { path: path("/thing"), version: Some(1) }],
         after: Vec::new(),
     });
-    bench.looker.commit(vec![Op::set(&path("/thing"), [], None)]).await.unwrap();
+    bench.observer.commit(vec![Op::set(&path("/thing"), [], None)]).await.unwrap();
     drop(guard);
     bench.gone("/thing.lock").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_nobody_waits_for_is_given_back() {
+async fn a_lease_that_no_caller_waits_for_is_given_back() {
     let bench = Arc::new(Bench::new().await);
     let taker = bench.clone();
     let leases = bench.leases.clone();
@@ -248,7 +249,7 @@ async fn a_result_that_nobody_waits_for_is_given_back() {
     let taking = leases.run("take", async move { taker.take().await.map(|(guard, _)| guard) });
     assert!(timeout(Duration::from_millis(10), taking).await.is_err(), "the store hangs");
     bench.memory.resume(bench.leases.access().live().await.unwrap().id());
-    // Taken and given back: the lock has come and gone, and the thing was marked once.
+    // Taken and given back: the lock was created and deleted, and the thing was marked once.
     let marked = async {
         while bench.version("/thing").await != Some(1) {
             tokio::task::yield_now().await;
@@ -262,20 +263,20 @@ async fn a_result_that_nobody_waits_for_is_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_somebody_deletes_ends_the_lease_with_the_next_heartbeat() {
+async fn a_lock_that_an_operator_deletes_ends_the_lease_at_the_next_heartbeat() {
     let bench = Bench::new().await;
     let (guard, _) = bench.take().await.unwrap();
-    bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
+    bench.observer.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
     timeout(T, guard.lease().lost()).await.expect("a heartbeat finds it");
     assert!(bench.keeper.live().is_some_and(|live| live.id() == guard.lease().session_id()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_somebody_has_written_to_does_not_stay() {
+async fn a_lock_that_an_operator_has_changed_does_not_stay() {
     for ends in [true, false] {
         let bench = Bench::new().await;
         let (guard, _) = bench.take().await.unwrap();
-        bench.looker.commit(vec![Op::set(&path("/thing.lock"), b"x", None)]).await.unwrap();
+        bench.observer.commit(vec![Op::set(&path("/thing.lock"), b"x", None)]).await.unwrap();
         if ends {
             let finished = guard.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
             assert!(matches!(finished, Err(Unapplied::Overtaken)), "{finished:?}");
@@ -288,7 +289,7 @@ async fn a_lock_that_somebody_has_written_to_does_not_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_folder_that_somebody_removed_is_made_again_for_the_end() {
+async fn a_folder_that_an_operator_removed_is_created_again_by_the_end_of_a_lease() {
     for lost in [None, Some(LostReply::BeforeApplying), Some(LostReply::AfterApplying)] {
         let bench = Bench::new().await;
         let (guard, _) = bench.take().await.unwrap();
@@ -302,24 +303,24 @@ async fn a_folder_that_somebody_removed_is_made_again_for_the_end() {
         }
         let finished = guard.finish(ops, Some(path("/thing"))).await.unwrap();
         assert!(finished.is_ok(), "{lost:?} {finished:?}");
-        let (names, _) = bench.looker.children(&path("/done/deeper")).await.unwrap();
+        let (names, _) = bench.observer.children(&path("/done/deeper")).await.unwrap();
         assert_eq!(names, ["entry-0000000000"], "{lost:?}");
         assert_eq!(bench.version("/thing").await, None, "{lost:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_many_leases_there_are_the_session_is_kept() {
+async fn the_session_is_kept_however_many_leases_there_are() {
     let bench = Bench::new().await;
     let long = path(&format!("/{}", "x".repeat(1000)));
-    bench.looker.commit(vec![Op::create(&long, [], CreateMode::Persistent)]).await.unwrap();
+    bench.observer.commit(vec![Op::create(&long, [], CreateMode::Persistent)]).await.unwrap();
     let live = bench.leases.access().live().await.unwrap();
     let validities: Vec<_> = (0..5_000).map(|_| live.validity_of(&long, 0)).collect();
     let (guard, _) = bench.take().await.unwrap();
     tokio::time::sleep(6 * T).await;
     assert_eq!(bench.leases.access().live().await.unwrap().id(), live.id());
     assert!(guard.lease().is_held() && validities.iter().all(Validity::is_valid));
-    bench.looker.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
+    bench.observer.commit(vec![Op::delete(&path("/thing.lock"), None)]).await.unwrap();
     timeout(T, guard.lease().lost()).await.expect("a heartbeat finds it");
     assert!(validities.iter().all(Validity::is_valid));
 }
@@ -338,8 +339,8 @@ async fn what_is_written_under_a_lease_is_written_while_it_is_held_and_never_aft
     let unknown = lease.commit(note(1)).await.unwrap_err();
     assert!(matches!(unknown, LeaseError::OutcomeUnknown(_)), "{unknown}");
     assert_eq!(bench.version("/ns").await, Some(2));
-    // Deleted by an operator: the store refuses it before any heartbeat has told this process.
-    bench.observe_deletion_of_lock().await;
+    // Deleted by an operator: the store refuses the write before a heartbeat of this process finds it.
+    bench.delete_lock().await;
     let lost = lease.commit(note(2)).await.unwrap_err();
     assert_eq!(lost, LeaseError::Lost(LeaseLost { lock: "/thing.lock".into() }));
     bench.memory.expire(lease.session_id());

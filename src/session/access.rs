@@ -1,11 +1,8 @@
-//! [`Access`]: reads and writes in whatever session is live.
+//! [`Access`]: reads and writes in the session that is live at the time.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::live::{Live, Status};
 use crate::{
@@ -14,13 +11,14 @@ use crate::{
     error::Error,
     future::BoxFuture,
     random::Random,
+    watch,
 };
 
-/// The first and the longest pause between two requests that the store does not answer.
+/// The first and the longest pause between two attempts of a request that the store does not answer.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The door to the present session, for those who do not keep it. Cheap to clone.
+/// Gives the current session to callers that do not keep it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
     status: watch::Receiver<Status>,
@@ -34,7 +32,7 @@ impl Access {
         Access { status, timeout, random }
     }
 
-    /// Announces sessions that come and go.
+    /// The state of the keeper, which changes when a session starts or ends.
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
@@ -54,7 +52,7 @@ impl Access {
         self.present().is_some_and(|live| live.is_connected())
     }
 
-    /// The largest request of the present session, or the usual one.
+    /// The largest request of the current session, in bytes; the default without a session.
     pub(crate) fn max_request_bytes(&self) -> usize {
         self.present().map_or(MAX_REQUEST_BYTES, |live| live.session.max_request_bytes())
     }
@@ -67,7 +65,7 @@ impl Access {
         }
     }
 
-    /// The live session; waits for one, at most for the timeout. An error that waiting cannot mend comes at once.
+    /// The live session; waits for one, at most for the timeout. If waiting cannot help, the error comes at once.
     pub(crate) async fn live(&self) -> Result<Arc<Live>, Error> {
         let mut status = self.status();
         let decided = status.wait_for(|status| match status {
@@ -82,7 +80,7 @@ impl Access {
         }
     }
 
-    /// Why nothing came within the timeout: `last`, if that was the last error, or why there is no session.
+    /// The error for a call that had no answer within the timeout. Its reason is `last`, or why there is no session.
     pub(crate) fn unreachable(&self, last: Option<Error>) -> Error {
         let opening = || match &*self.status.borrow() {
             Status::Opening { error } => error.clone(),
@@ -91,8 +89,7 @@ impl Access {
         Error::unreachable_after(self.timeout, last.or_else(opening).as_ref())
     }
 
-    /// Does something that may be repeated, such as a read, until the store answers, at most for the timeout;
-    /// `path` is for the error.
+    /// Repeats `work`, such as a read, until the store answers, at most for the timeout. `path` is for the error.
     pub(crate) async fn repeat<T>(
         &self,
         path: &ZnodePath,

@@ -1,59 +1,59 @@
-//! Applies a transaction once, also when its reply is lost.
+//! Applies a transaction once, even if its reply is lost.
 //!
-//! A transaction whose reply was lost may have been applied or not. Whoever sends it names a znode that tells,
-//! its [`Evidence`]: that is read until the store answers, and the transaction is sent again only if it was certainly
-//! not applied. A request that is lost each time is sent a few times, with growing pauses, and then the caller gets an
-//! error: a server closes the connection at a request that is too large for it.
+//! A transaction whose reply was lost may have been applied or not. The caller names a znode that shows which, its
+//! [`Evidence`]. This znode is read until the store answers. The transaction is sent again only if it was certainly not
+//! applied. If the reply is lost each time, it is sent a few times, with growing pauses, and then the caller gets an
+//! error: a server closes the connection when a request is too large for it.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::{Live, requests::make_way};
+use super::{Live, requests::prepare_create};
 use crate::backend::{self, CommitError, Done, Loss, Op, Znode, path::ZnodePath};
 
-/// How often a request is sent whose reply is lost each time, and the first pause between two attempts; it doubles.
+/// How often a request is sent if its reply is lost each time, and the first pause between two attempts, which doubles.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How often what keeps a znode from being created is cleared away for one transaction.
-const WAYS: u32 = 16;
+/// How often [`prepare_create`] may help one transaction.
+const PREPARATIONS: u32 = 16;
 
-/// The znode that tells whether a transaction was applied, and what it looks like then.
+/// The znode that shows whether a transaction was applied, and the function that reads this from it.
 pub(crate) struct Evidence<'a> {
     path: &'a ZnodePath,
     judge: &'a (dyn Fn(Option<&Znode>) -> Verdict + Sync),
 }
 
-/// What a znode says of a transaction whose reply was lost.
+/// What the evidence shows of a transaction whose reply was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Applied,
     /// It was not applied, and may be sent again.
     NotApplied,
-    /// Something else has happened there: it was not applied and never will be.
+    /// Another process has changed the znode: the transaction was not applied and never will be.
     Overtaken,
 }
 
 impl<'a> Evidence<'a> {
-    /// What `judge` makes of the znode at `path`.
+    /// `judge` gets the znode at `path`, as it is read after the reply was lost.
     pub(crate) fn new(path: &'a ZnodePath, judge: &'a (dyn Fn(Option<&Znode>) -> Verdict + Sync)) -> Self {
         Evidence { path, judge }
     }
 }
 
-/// How it is known that a transaction was applied.
+/// A transaction that was applied, and how this is known.
 #[derive(Debug)]
 pub(crate) enum Applied {
     /// The store has replied.
     Replied(Vec<Done>),
-    /// The reply was lost. The evidence, as it was read afterwards.
+    /// The reply was lost. This is the evidence as it was read afterwards.
     Seen(Option<Znode>),
 }
 
 impl Applied {
-    /// What became of each operation, if the store has replied.
+    /// The result of each operation, if the store has replied.
     pub(crate) fn done(self) -> Option<Vec<Done>> {
         match self {
             Applied::Replied(done) => Some(done),
@@ -61,7 +61,7 @@ impl Applied {
         }
     }
 
-    /// What the operation with this index has created, if the store has replied.
+    /// The znode that the operation with this index has created, if the store has replied.
     pub(crate) fn created(self, index: usize) -> Option<ZnodePath> {
         match self.done()?.into_iter().nth(index) {
             Some(Done::Created(path)) => Some(path),
@@ -76,13 +76,13 @@ pub(crate) enum Unapplied {
     /// The store refused the operation with this index: nothing was applied.
     #[error("operation {index} was refused: {error}")]
     Refused { index: usize, error: backend::Error },
-    /// The evidence shows that another process was there first: nothing was applied.
-    #[error("another process was there first")]
+    /// The evidence shows that another process was faster: nothing was applied.
+    #[error("another process was faster")]
     Overtaken,
     /// The request as a whole failed: nothing was applied.
     #[error(transparent)]
     Failed(backend::Error),
-    /// What would have told the outcome is gone, most likely with the session.
+    /// The outcome is unknown: the evidence cannot be read any more, most likely because the session has ended.
     #[error("the outcome is unknown: {0}")]
     Unknown(backend::Error),
 }
@@ -96,17 +96,19 @@ impl From<Loss> for Unapplied {
 impl Live {
     /// Applies all of `ops` or none, once.
     ///
-    /// Makes missing parents of what is created, and goes on to the next number where the one that comes next is taken.
+    /// Creates missing parents of created znodes, and skips sequence numbers that are taken.
     ///
-    /// Not cancel safe: goes into [`Tasks::complete`](crate::task::Tasks::complete).
+    /// Not cancel safe: to be run by [`Tasks::complete`](crate::task::Tasks::complete).
     pub(crate) async fn commit_once(&self, ops: &[Op], evidence: Evidence<'_>) -> Result<Applied, Unapplied> {
-        let (mut attempts, mut ways) = (0, 0);
+        let (mut attempts, mut preparations) = (0, 0);
         loop {
             let error = match self.session.commit(ops.to_vec()).await {
                 Ok(done) => return Ok(Applied::Replied(done)),
                 Err(CommitError { index: Some(index), error }) => {
-                    ways += 1;
-                    if ways <= WAYS && make_way(self, &ops[index], &error, ways).await {
+                    preparations += 1;
+                    if preparations <= PREPARATIONS
+                        && prepare_create(self, &ops[index], &error, preparations).await
+                    {
                         continue;
                     }
                     return Err(Unapplied::Refused { index, error });
@@ -133,10 +135,10 @@ impl Live {
     }
 }
 
-/// A request of fewer bytes is never the reason for which a server closes the connection.
+/// A server never closes the connection because of a request that is smaller than this.
 const SMALL: usize = 64 * 1024;
 
-/// Why a request was not applied that was lost each time.
+/// The error for a request whose reply was lost at each attempt.
 fn given_up(attempts: u32, ops: &[Op]) -> backend::Error {
     let bytes = ops.iter().map(Op::encoded_len).sum();
     if bytes < SMALL {

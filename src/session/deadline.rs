@@ -2,11 +2,10 @@
 
 //! Until when a session certainly lives.
 //!
-//! The server ends a session no earlier than its timeout `T` after the leader last heard of it, and only what
-//! the leader confirms shows that it has. A heartbeat that was sent at `s` and confirmed shows that the session
-//! lived at `s`, but not that the leader's clock for it was restarted: a follower tells the leader of its
-//! clients once per server tick. The newest confirmed heartbeat `b` that is at least one tick older than `s`
-//! has certainly reached the leader ahead of it. Hence
+//! The leader ends a session no earlier than its timeout `T` after the last report about its client. A heartbeat that
+//! was sent at `s` and confirmed shows that the session lived at `s`. It does not show that the leader started to
+//! measure `T` again: a follower reports its clients to the leader only once per server tick. The newest confirmed
+//! heartbeat `b` that is at least one tick older than `s` was certainly reported by then. Hence
 //!
 //! ```text
 //! deadline = min(s + heartbeat_validity, b + T - margin)
@@ -21,21 +20,21 @@ use crate::clock::Moment;
 #[derive(Debug)]
 pub(crate) struct Deadline {
     timing: Timing,
-    /// `b` of the formula. The opening of the session anchors it at first: its clock started after that.
+    /// `b` of the formula. At first it is when the session was asked for: the leader cannot have measured `T` before.
     anchor: Moment,
     /// `s` of the formula.
     newest: Moment,
-    /// Confirmed, newer than the anchor, not yet one tick old; oldest first.
+    /// Confirmed heartbeats that are newer than the anchor and not one tick old yet, oldest first.
     young: VecDeque<Moment>,
 }
 
 impl Deadline {
-    /// For a session whose opening was asked for at `sent`.
+    /// For a session that was asked for at `sent`.
     pub(crate) fn new(timing: Timing, sent: Moment) -> Self {
         Deadline { timing, anchor: sent, newest: sent, young: VecDeque::new() }
     }
 
-    /// Takes note that a heartbeat sent at `sent` was confirmed, and returns the deadline that follows.
+    /// Notes that a heartbeat was sent at `sent` and confirmed, and returns the new deadline.
     pub(crate) fn confirm(&mut self, sent: Moment) -> Moment {
         if sent > self.newest {
             self.newest = sent;
@@ -47,7 +46,7 @@ impl Deadline {
         self.moment()
     }
 
-    /// The deadline as it stands.
+    /// The current deadline.
     pub(crate) fn moment(&self) -> Moment {
         let by_heartbeat = self.newest + self.timing.heartbeat_validity;
         let by_server = self.anchor + self.timing.timeout.saturating_sub(self.timing.margin);
@@ -86,14 +85,14 @@ mod tests {
         let mut deadline = Deadline::new(defaults(), at(100.0));
         assert_eq!(deadline.confirm(at(101.0)), at(106.0));
         assert_eq!(deadline.confirm(at(102.0)), at(107.0));
-        assert_eq!(deadline.confirm(at(101.5)), at(107.0), "an older confirmation takes nothing back");
+        assert_eq!(deadline.confirm(at(101.5)), at(107.0), "an older confirmation does not move it back");
     }
 
     #[test]
     fn the_anchor_is_the_newest_heartbeat_at_least_one_tick_older() {
         let long_validity = Timing { heartbeat_validity: Duration::from_secs(60), ..defaults() };
         let mut deadline = Deadline::new(long_validity, at(100.0));
-        assert_eq!(deadline.moment(), at(109.5), "anchored at the opening");
+        assert_eq!(deadline.moment(), at(109.5), "anchored at the request for the session");
         assert_eq!(
             deadline.confirm(at(101.0)),
             at(109.5),
@@ -107,10 +106,10 @@ mod tests {
     #[test]
     fn the_deadline_comes_before_the_server_can_end_the_session() {
         let mut deadline = Deadline::new(defaults(), at(0.0));
-        for beat in 1..100 {
-            let sent = at(f64::from(beat) * 1.3);
+        for number in 1..100 {
+            let sent = at(f64::from(number) * 1.3);
             let moment = deadline.confirm(sent);
-            // The worst server restarted its clock one tick before the heartbeat was sent.
+            // In the worst case the leader started to measure the timeout one tick before the heartbeat was sent.
             assert!(moment <= (sent - Duration::from_secs(2)) + Duration::from_secs(10));
         }
     }

@@ -2,13 +2,12 @@
 
 use std::{future::Future, sync::Arc};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Live, Status, access::Access};
-use crate::{backend::SessionId, error::Error};
+use crate::{backend::SessionId, error::Error, watch};
 
-/// Which session is live, as one task sees it.
+/// The live session, as one task follows it.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     status: watch::Receiver<Status>,
@@ -18,13 +17,13 @@ pub(crate) struct Sessions {
 /// What has changed.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// There is another session than before.
+    /// There is a new session.
     Live(Arc<Live>),
-    /// The session is over.
+    /// The session has ended.
     Lost,
-    /// An attempt to open a session has failed, and waiting cannot mend it.
+    /// An attempt to open a session has failed, and waiting cannot help.
     Refused(Error),
-    /// There will be no session any more.
+    /// There will be no more sessions.
     Closed,
 }
 
@@ -35,12 +34,12 @@ impl Sessions {
         Sessions { status, live: None }
     }
 
-    /// What has changed since this was asked last; `None` if nothing has.
+    /// What has changed since the last call; `None` if nothing has.
     pub(crate) fn poll(&mut self) -> Option<Change> {
         match self.status.has_changed() {
             Ok(true) => {}
             Ok(false) => return None,
-            // The keeper may have ended without saying so, by a panic.
+            // The keeper has ended by a panic.
             Err(_) => return Some(Change::Closed),
         }
         match &*self.status.borrow_and_update() {
@@ -57,11 +56,11 @@ impl Sessions {
         }
     }
 
-    /// Waits until [`Sessions::poll`] may have something to say.
+    /// Waits until [`Sessions::poll`] may return a change.
     ///
     /// Cancel safe.
     pub(crate) async fn changed(&mut self) {
-        // An error is a change, too: the keeper has ended.
+        // If the keeper has ended, that is a change, too.
         let _ = self.status.changed().await;
         self.status.mark_changed();
     }
@@ -79,17 +78,19 @@ impl Sessions {
     }
 }
 
-/// Something that is done in each session.
+/// Work that is done in each session.
 pub(crate) trait Follower {
-    /// Works in one live session. Dropped when that is over; if it returns earlier, the next session is waited for.
+    /// Works in one live session. The future is dropped when that session ends. If it returns earlier, [`follow`] waits
+    /// for the next session.
     fn run(&mut self, live: &Arc<Live>) -> impl Future<Output = ()> + Send;
 
-    /// No session can be opened until an operator acts.
+    /// Called when no session can be opened until an operator acts.
     fn refused(&mut self, error: Error) {
         let _ = error;
     }
 
-    /// Nothing more will be done: tells whoever waits for it. Called once, however the work has ended, also by a panic.
+    /// Closes the handles, because no more work will be done. Called once, however the work has ended, also after a
+    /// panic.
     fn close(&mut self);
 }
 
@@ -102,14 +103,14 @@ impl<F: Follower> Drop for Closing<F> {
     }
 }
 
-/// Runs `follower` in each session until `cancelled` or until there will be no session any more.
+/// Runs `follower` in each session until `cancelled`, or until there will be no more sessions.
 pub(crate) async fn follow<F: Follower>(mut sessions: Sessions, follower: F, cancelled: CancellationToken) {
     let mut closing = Closing(follower);
     let following = async {
         let mut change = sessions.next().await;
         loop {
             change = match change {
-                // The end first: nothing more is done in a session that is known to be over.
+                // The end is polled first: no work is done in a session that has ended.
                 Change::Live(live) => tokio::select! {
                     biased;
                     change = sessions.next() => change,

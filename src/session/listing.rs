@@ -1,8 +1,8 @@
-//! A folder of the store, listed when a caller wants to know and a watch says that it has changed.
+//! Lists a folder of the store when a caller asks for it and a watch has reported a change.
 //!
-//! While other processes create and delete all the time, each process would list the whole folder each time. So a listing
-//! is made only if a caller asks for it, and only a share of the time goes into it. Meanwhile the last one is good enough
-//! to choose from, because the store decides who gets what.
+//! If each process listed the whole folder at each change, a busy folder would be listed all the time. So a process
+//! lists it only if a caller asks, and spends only a part of the time on it. Between two listings a caller chooses from
+//! the last one. That is good enough, because the store decides which process gets an entry.
 
 use std::{
     fmt,
@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -22,9 +21,11 @@ use crate::{
     clock::{Clock, Moment},
     error::Error,
     random::Random,
+    watch,
 };
 
-/// How many times as long as a listing takes is waited before the next one: a tenth of the time goes into listing.
+/// The pause before the next listing, as a multiple of the time that the last one took: about a tenth of the time is
+/// spent on listing.
 const PAUSE_FACTOR: u32 = 10;
 /// The shortest and the longest such pause.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
@@ -32,42 +33,42 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The first and the longest pause after a listing that failed.
 const RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
-/// A listing that takes longer is not waited for by a caller that has something to choose from.
+/// If a listing takes longer, a caller that can choose from the last one does not wait for it.
 const QUICK: Duration = Duration::from_millis(25);
 
-/// How a folder is listed.
+/// The settings of a listing.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) folder: ZnodePath,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Random,
-    /// How long a change goes unlisted while no caller asks; `None`: until one asks.
+    /// After how long a change is listed although no caller asks; `None`: only when one asks.
     pub(crate) unasked: Option<Duration>,
-    /// Cancelled when it is listed no more.
+    /// Cancelled when no more listings will be made.
     pub(crate) closed: CancellationToken,
 }
 
-/// When a folder is listed, and what became of it. What was found is kept elsewhere.
+/// When a folder is listed, and how that ended. The [`Contents`] keep what was found.
 pub(crate) struct Listing {
     settings: Settings,
     state: Mutex<State>,
-    /// Counts the changes of what is known, for callers that wait for one.
+    /// Counts the changes of the contents, for callers that wait for one.
     changed: watch::Sender<u64>,
-    /// Tells the task that a listing may be due.
+    /// Wakes the task, because a listing may be due.
     demand: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Since when what is known may be out of date; `None` if it is not.
+    /// Since when the contents may be out of date; `None` if they are not.
     stale_since: Option<Moment>,
-    /// Counts what was done here: a listing that began before may not show it.
+    /// Counts the changes by this process: a listing that began earlier may not show them.
     local: u64,
-    /// How many callers want to know.
+    /// How many callers ask for listings.
     asking: usize,
-    /// Up to which listing callers wait, whatever the watch says.
+    /// The number of the listing that a caller waits for, even if the watch has not fired.
     wanted: u64,
-    /// Listings are numbered: the last that has begun, and the last that has ended well.
+    /// The numbers of the last listing that has begun, and of the last that has succeeded.
     begun: u64,
     listed: u64,
     /// The earliest moment of the next listing, and of the next after a failure.
@@ -77,10 +78,10 @@ struct State {
     error: Option<Error>,
 }
 
-/// Why no listing can be waited for.
+/// Why no more listings come.
 #[derive(Debug)]
 pub(crate) enum Stopped {
-    /// The folder is listed no more.
+    /// No more listings will be made.
     Closed,
     /// It cannot be listed until an operator acts.
     Refused(Error),
@@ -113,17 +114,17 @@ impl Listing {
         self.settings.clock.now()
     }
 
-    /// Counts the changes of what is known.
+    /// Counts the changes of the contents.
     pub(crate) fn revision(&self) -> u64 {
         *self.changed.borrow()
     }
 
-    /// Has the folder listed for as long as the guard lives: whenever it has changed, but not without pauses.
+    /// Asks for listings as long as the guard lives: the folder is listed when it has changed, with pauses in between.
     pub(crate) fn ask(self: &Arc<Self>) -> Asking {
         self.asking(false)
     }
 
-    /// Like [`Listing::ask`], and has it listed once from now on without a pause, whatever the watch says.
+    /// Like [`Listing::ask`], and also asks for one listing at once, even if the watch has not fired.
     pub(crate) fn ask_anew(self: &Arc<Self>) -> Asking {
         self.asking(true)
     }
@@ -141,21 +142,21 @@ impl Listing {
         Asking { listing: self.clone(), asked, is_anew }
     }
 
-    /// Whether what is known answers the caller: it was listed since the caller asked, or has not changed since it was
-    /// listed last. The former because where others create and delete all the time, each listing is out of date as soon
-    /// as it is there.
+    /// Whether the contents answer the caller: a listing has begun and ended since the caller asked, or nothing has
+    /// changed since the last one. The first condition is for folders that change all the time: there, each listing is
+    /// out of date as soon as it ends.
     pub(crate) fn answers(&self, asking: &Asking) -> bool {
         let state = self.lock();
         state.listed > asking.asked || (state.stale_since.is_none() && !asking.is_anew)
     }
 
-    /// Whether a caller that chooses from what is known had better wait for the listing that is due now.
+    /// Whether a caller that could choose from the contents should wait for the listing that is due now.
     pub(crate) fn is_worth_waiting_for(&self) -> bool {
         let state = self.lock();
         state.stale_since.is_some() && self.now() >= state.next && state.took <= QUICK
     }
 
-    /// Waits until `probe` finds something in what is known. Asks it again after each change.
+    /// Waits until `probe` finds something in the contents. Calls it again after each change.
     ///
     /// Cancel safe.
     pub(crate) async fn until<T>(&self, mut probe: impl FnMut() -> Option<T>) -> Result<T, Stopped> {
@@ -167,14 +168,14 @@ impl Listing {
                 if let Some(found) = probe() {
                     return Ok(found);
                 }
-                // The sender is ours.
+                // It cannot fail: `self` holds the sender.
                 let _ = changes.changed().await;
             }
         };
         self.settings.closed.run_until_cancelled(waiting).await.unwrap_or(Err(Stopped::Closed))
     }
 
-    /// Whether listings still come.
+    /// An error if no more listings come.
     pub(crate) fn check(&self) -> Result<(), Stopped> {
         if self.is_closed() {
             return Err(Stopped::Closed);
@@ -194,13 +195,13 @@ impl Listing {
         self.settings.closed.is_cancelled()
     }
 
-    /// Nothing more is listed: callers that wait are told.
+    /// Ends the listings; callers that wait get [`Stopped::Closed`].
     pub(crate) fn close(&self) {
         self.settings.closed.cancel();
         self.announce();
     }
 
-    /// What is known may be out of date.
+    /// Notes that the contents may be out of date.
     pub(crate) fn invalidate(&self) {
         let now = self.now();
         let mut state = self.lock();
@@ -210,13 +211,13 @@ impl Listing {
         self.announce();
     }
 
-    /// What is known was changed by this process. A listing that is under way may not show it.
+    /// Notes that this process has changed the contents. A listing that is under way may not show it.
     pub(crate) fn note_local_change(&self) {
         self.lock().local += 1;
         self.announce();
     }
 
-    /// Tells callers that there may be something else to choose from.
+    /// Wakes the callers, because the contents may have changed.
     pub(crate) fn announce(&self) {
         self.changed.send_modify(|revision| *revision += 1);
         self.demand.send_replace(());
@@ -239,7 +240,7 @@ impl Listing {
                 Some(due) => {
                     let _ = tokio::time::timeout(due.saturating_since(now), demand.changed()).await;
                 }
-                // The sender is ours.
+                // It cannot fail: `self` holds the sender.
                 None => {
                     let _ = demand.changed().await;
                 }
@@ -263,7 +264,7 @@ impl Listing {
         (state.error, state.retry) = (None, None);
         state.took = now.saturating_since(begun.began);
         let pause = state.took.saturating_mul(PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        // The watches of all processes fire together; their listings need not.
+        // The watches of all processes fire at the same time; the jitter spreads their listings.
         state.next = now + pause.mul_f64(spread);
         drop(state);
         self.announce();
@@ -299,11 +300,11 @@ impl fmt::Debug for Listing {
     }
 }
 
-/// A caller that wants to know.
+/// Asks for listings as long as it lives. From [`Listing::ask`].
 #[derive(Debug)]
 pub(crate) struct Asking {
     listing: Arc<Listing>,
-    /// The last listing that had begun before.
+    /// The number of the last listing that had begun before.
     asked: u64,
     is_anew: bool,
 }
@@ -323,21 +324,21 @@ struct Begun {
     began: Moment,
 }
 
-/// What one listing is for.
+/// Why one listing is made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Occasion {
-    /// It is the first in this session, or follows a failure.
+    /// It is the first one in this session, or after a failure.
     pub(crate) is_first: bool,
     /// A caller waits for it.
     pub(crate) is_wanted: bool,
 }
 
-/// What is made of the names in the folder.
+/// Keeps what the listings of a folder find.
 pub(crate) trait Contents: Send {
-    /// A listing begins: what is done here from now on, it may not show.
+    /// Called when a listing begins. It may not show what this process changes from now on.
     fn begin(&mut self) {}
 
-    /// Adopts a listing, after reading what it takes.
+    /// Adopts a listing. Reads more from the store if necessary.
     fn adopt(
         &mut self,
         live: &Live,
@@ -346,10 +347,10 @@ pub(crate) trait Contents: Send {
         occasion: Occasion,
     ) -> impl Future<Output = Result<(), backend::Error>> + Send;
 
-    /// The listing that has begun does not come.
+    /// Called when the listing that has begun has failed.
     fn give_up(&mut self) {}
 
-    /// Makes the folder, which is gone, and what belongs to it.
+    /// Creates the folder, which is gone, and what belongs to it.
     fn make(&mut self, live: &Live) -> impl Future<Output = Result<(), backend::Error>> + Send;
 }
 
@@ -360,7 +361,7 @@ pub(crate) struct Lister<C> {
 }
 
 impl<C: Contents> Lister<C> {
-    /// Lists the folder once; the watch fires when it changes.
+    /// Lists the folder once. The watch fires when the folder changes.
     async fn list(&mut self, live: &Live, occasion: Occasion) -> Result<backend::Watch, backend::Error> {
         let folder = &self.listing.settings.folder;
         if occasion.is_wanted {
@@ -401,7 +402,7 @@ impl<C: Contents> Follower for Lister<C> {
             is_first = true;
             let error = match error {
                 backend::Error::NoNode => {
-                    debug!(%folder, "the folder is gone; making it again");
+                    debug!(%folder, "the folder is gone; creating it again");
                     self.contents.make(live).await.err()
                 }
                 error => Some(error),

@@ -1,4 +1,4 @@
-//! [`Live`]: one live session, as its users see it.
+//! [`Live`]: one live session.
 
 use std::{
     fmt,
@@ -18,10 +18,10 @@ use crate::{
     random::Random,
 };
 
-/// Where the keeper of sessions stands.
+/// The state of the keeper.
 #[derive(Debug, Clone)]
 pub(crate) enum Status {
-    /// No session at present; `error` says why the last attempt failed.
+    /// No session at the moment; `error` says why the last attempt failed.
     Opening { error: Option<Error> },
     /// There is a session.
     Live(Arc<Live>),
@@ -29,7 +29,7 @@ pub(crate) enum Status {
     Closed,
 }
 
-/// One live session.
+/// One live session, and the znodes that its heartbeats check.
 pub(crate) struct Live {
     pub(crate) session: Arc<dyn Session>,
     pub(crate) timing: Timing,
@@ -62,7 +62,7 @@ impl Live {
         validity
     }
 
-    /// Has each heartbeat check one more znode for `validity`, whichever session owns it.
+    /// From now on each heartbeat also checks the znode at `path` for `validity`. Any session may own that znode.
     pub(crate) fn check_as_well(&self, validity: &Validity, path: &ZnodePath, version: i32) {
         self.lock().push(Checked { path: path.clone(), version, validity: validity.clone() });
     }
@@ -76,7 +76,7 @@ impl Live {
         matches!(*self.session.state().borrow(), SessionState::Connected { .. })
     }
 
-    /// Whether nothing can be written in it any more.
+    /// Whether the session has ended, so that nothing can be written in it any more.
     pub(crate) fn is_over(&self) -> bool {
         self.validity.has_ended() || matches!(*self.session.state().borrow(), SessionState::Lost(_))
     }
@@ -86,8 +86,8 @@ impl Live {
         self.validity.end();
     }
 
-    /// Waits until the server has answered everything that was asked of it before; whether it did. A client cannot
-    /// see whether its last request, the end of the session, has arrived, so this is asked before.
+    /// Waits until the server has answered all requests so far; returns whether it has. A client cannot see whether its
+    /// last request, the end of the session, has arrived, so this comes before it.
     pub(crate) async fn confirm(&self) -> bool {
         if !self.is_connected() {
             return *self.session.state().borrow() == SessionState::Lost(Loss::Expired);
@@ -100,7 +100,8 @@ impl Live {
         }
     }
 
-    /// The checks of a heartbeat, and whose they are. What has ended is no longer checked.
+    /// The checks of a heartbeat, and the validities that they belong to. A validity that has ended is no longer
+    /// checked.
     pub(super) fn checks(&self, namespace: &ZnodePath) -> (Vec<Op>, Vec<Validity>) {
         let mut checked = self.lock();
         checked.retain(|one| !one.validity.has_ended());
@@ -111,8 +112,8 @@ impl Live {
         (ops, checked.iter().map(|one| one.validity.clone()).collect())
     }
 
-    /// What the leader knows of `path`, after everything that this session has asked for: how the outcome of a
-    /// write is read whose reply was lost. Waits until the store answers or the session is over.
+    /// Reads `path` as the leader has it, after all requests of this session so far. This shows the outcome of a write
+    /// whose reply was lost. Waits until the store answers or the session has ended.
     pub(crate) async fn read_back(&self, path: &ZnodePath) -> Result<Option<Znode>, Loss> {
         let mut state = self.session.state();
         loop {
@@ -138,7 +139,7 @@ impl Live {
     }
 }
 
-/// Between two attempts to read how a write ended, if the connection does not change meanwhile.
+/// The pause between two attempts to read back the outcome of a write, if the connection does not change meanwhile.
 const READ_BACK_PAUSE: Duration = Duration::from_millis(50);
 
 impl fmt::Debug for Live {

@@ -1,9 +1,9 @@
-//! Reads many znodes in few requests, bounded by the bytes that a reply may bring back.
+//! Reads many znodes in few requests. The size of the replies is bounded.
 //!
-//! What a znode holds is not known before it is read, and a server that is asked for a thousand large ones at once runs
-//! out of memory. So the first request is small, and each one is as large as the sizes seen so far allow. The znodes
-//! are read in an order that is spread evenly over the list: what was seen first then tells of the rest, even where the
-//! large ones lie together.
+//! The size of a znode is not known before it is read, and a server that is asked for a thousand large ones at once
+//! runs out of memory. So the first request is small, and each further one is as large as the sizes so far allow. The
+//! order in which znodes are read is spread evenly over the list. So the first ones are a fair sample of the rest, even
+//! if the large ones are neighbours.
 
 use std::{
     fmt,
@@ -14,14 +14,14 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 
 use crate::backend::{self, Session, Znode, path::ZnodePath};
 
-/// An access control list denies this znode to us.
+/// Permission to read this znode is denied by an access control list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Denied;
 
 /// What was found at each path.
 pub(crate) type Found = Vec<Result<Option<Znode>, Denied>>;
 
-/// How many bytes one reply should bring at most.
+/// How many bytes one reply should have at most. No limit of the protocol: it bounds the memory of the server.
 const REPLY_BYTES: usize = 1024 * 1024;
 
 /// How many replies are under way at the same time.
@@ -34,7 +34,7 @@ const MOST: usize = 256;
 /// How much smaller the first request of a later call is than one that the sizes of earlier ones allow.
 const CAUTION: usize = 4;
 
-/// The sizes of the znodes of one folder, as far as they were read.
+/// The sizes of the znodes of one folder that were read so far.
 #[derive(Default)]
 pub(crate) struct Sizes(Mutex<Seen>);
 
@@ -59,7 +59,7 @@ impl fmt::Debug for Sizes {
 /// Plans the requests of one call.
 #[derive(Debug)]
 struct Plan {
-    /// What was seen in this call, and before it.
+    /// The sizes in this call, and before it.
     now: Seen,
     before: Seen,
 }
@@ -71,7 +71,7 @@ impl Plan {
         match (self.now.znodes, self.before.znodes) {
             (0, 0) => FIRST,
             (0, _) => (fitting(self.before) / CAUTION).max(1),
-            // At most as many as were seen: of what none was seen among so many, there are few among as many more.
+            // At most as many as were read so far: if no large one was among them, there are few among as many more.
             (seen, before) => fitting(self.now).min((seen + before).max(FIRST)),
         }
     }
@@ -83,7 +83,7 @@ impl Plan {
     }
 }
 
-/// Reads each of `paths`, in their order. One that is denied does not cost the others.
+/// Reads each of `paths`; the result has their order. If one is denied, the others are still read.
 pub(crate) async fn read_each(
     session: &dyn Session,
     paths: &[ZnodePath],
@@ -99,7 +99,7 @@ pub(crate) async fn read_each(
             if some.is_empty() {
                 break;
             }
-            // Neighbours lie together at the server.
+            // Neighbours of the list are close to each other at the server, too.
             some.sort_unstable();
             under_way.push(async move {
                 let asked: Vec<_> = some.iter().map(|&at| paths[at].clone()).collect();
@@ -115,12 +115,12 @@ pub(crate) async fn read_each(
     }
     let Seen { znodes, bytes } = plan.now;
     let mut seen = sizes.lock();
-    // What was seen long ago counts less and less.
+    // Sizes from earlier calls count less and less.
     *seen = Seen { znodes: seen.znodes / 2 + znodes, bytes: seen.bytes / 2 + bytes };
     Ok(found)
 }
 
-/// The numbers below `count` in an order of which each part is spread evenly over all of them.
+/// The numbers below `count` in an order in which each part is spread evenly over all of them.
 fn spread(count: usize) -> impl Iterator<Item = usize> + Send {
     let gcd = |mut a: usize, mut b: usize| {
         while b > 0 {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_spread_evenly_and_leaves_nothing_out() {
+    fn the_order_is_spread_evenly_and_has_every_number() {
         for count in [0, 1, 2, 3, 8, 100, 987, 1000, 1024] {
             let mut all: Vec<_> = spread(count).collect();
             let few = all.len().min(16);

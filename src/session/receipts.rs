@@ -1,10 +1,10 @@
-//! [`Receipts`]: transactions of which it is known whether they were applied, for as long as the session lives.
+//! [`Receipts`]: transactions whose outcome can be read back as long as the session lives.
 //!
-//! What a transaction creates under a name that the store gives cannot be recognized afterwards: another process may
-//! have taken it already. So each transaction also creates an ephemeral znode of our own, its receipt, or sets one that is
-//! left from an earlier transaction: after a lost reply its version tells. That costs no request, and as many znodes as
-//! there were transactions at once. The receipt's stat also tells the transaction id, which is that of everything that
-//! was created beside it.
+//! If the store chooses the name of a created znode, a process that lost the reply cannot recognize that znode: another
+//! process may have taken it already. So each transaction also creates an ephemeral znode, its receipt, or sets one
+//! from an earlier transaction. After a lost reply, the version of the receipt shows the outcome. This costs no extra
+//! request, and as many receipts as there are transactions at the same time. The stat of the receipt also has the
+//! transaction id, which is that of everything that was created in the same transaction.
 
 use std::{
     fmt,
@@ -31,7 +31,7 @@ pub(crate) struct Receipts {
 struct Receipt {
     session: SessionId,
     path: ZnodePath,
-    /// `None` if it is still to be created.
+    /// `None` if it does not exist yet.
     version: Option<i32>,
 }
 
@@ -39,13 +39,13 @@ struct Receipt {
 #[derive(Debug)]
 pub(crate) struct Receipted {
     pub(crate) applied: Applied,
-    /// The receipt's stat: `mzxid` is the transaction, `modified_ms` its time at the server.
+    /// The stat of the receipt: `mzxid` is the transaction, `modified_ms` its time at the server.
     pub(crate) stat: Stat,
 }
 
 impl Receipt {
-    /// What to write in the transaction, and the version of the receipt after it. What is created is set as well: the
-    /// stat of a create in a transaction is not to be trusted on servers before 3.8.2 (ZOOKEEPER-4026).
+    /// The operations on the receipt, and its version after them. A receipt that is created is also set: on servers
+    /// before 3.8.2, the stat of a create in a transaction is invalid (ZOOKEEPER-4026).
     fn write(&self) -> (Vec<Op>, i32) {
         match self.version {
             None => {
@@ -58,14 +58,14 @@ impl Receipt {
 }
 
 impl Receipts {
-    /// Receipts in `folder`, which is made when it is missing.
+    /// Receipts in `folder`, which is created if it is missing.
     pub(crate) fn new(folder: ZnodePath) -> Self {
         Receipts { folder, free: Mutex::default() }
     }
 
     /// Applies all of `ops` or none, once.
     ///
-    /// Not cancel safe: goes into [`Tasks::complete`](crate::task::Tasks::complete).
+    /// Not cancel safe: to be run by [`Tasks::complete`](crate::task::Tasks::complete).
     pub(crate) async fn commit(&self, live: &Live, ops: Vec<Op>) -> Result<Receipted, Unapplied> {
         let mut receipt = self.take(live);
         loop {
@@ -109,7 +109,7 @@ impl Receipts {
         }
     }
 
-    /// Deletes what is left in the present session, when nothing is written any more.
+    /// Deletes the receipts of the current session. For when no more transactions come.
     pub(crate) async fn clear(&self, access: &Access) {
         let Some(live) = access.present() else { return };
         let free = std::mem::take(&mut *self.lock());

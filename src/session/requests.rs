@@ -1,4 +1,4 @@
-//! What takes more than one request of a session.
+//! Helpers that take more than one request of a session.
 
 use super::Live;
 use crate::backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath};
@@ -6,7 +6,7 @@ use crate::backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath
 /// Makes sure that the persistent znode `path` and its ancestors exist.
 pub(crate) async fn ensure(session: &dyn Session, path: &ZnodePath) -> Result<(), backend::Error> {
     for path in path.with_ancestors() {
-        // Looked at first: the right to create children of the root is not needed where they exist.
+        // Read first: where it exists, no permission to create it is needed.
         if session.get(&path).await?.is_some() {
             continue;
         }
@@ -18,14 +18,14 @@ pub(crate) async fn ensure(session: &dyn Session, path: &ZnodePath) -> Result<()
     Ok(())
 }
 
-/// Most numbers that are skipped at once.
+/// How many sequence numbers are skipped at once, at most.
 const SKIPPED_AT_ONCE: u32 = 512;
 
-/// Clears away what keeps the creation `op` from being done and is no other process's intention; whether it is to be
-/// tried again. An operator has removed its folder; or the number is taken that comes next: in a tree that was restored
-/// from a backup the numbers begin anew, and a name that is there already would keep every process from going on.
-/// `attempt` counts from 1: each attempt skips twice as many numbers as the one before.
-pub(super) async fn make_way(live: &Live, op: &Op, refusal: &backend::Error, attempt: u32) -> bool {
+/// Makes the create `op` possible after a refusal; returns whether to try it again. If the folder is gone, an operator
+/// has removed it, and it is created. If the next sequence number is taken, some numbers are skipped: in a tree that
+/// was restored from a backup the numbers start again, and every process would be refused. `attempt` counts from 1.
+/// Each attempt skips twice as many numbers as the one before.
+pub(super) async fn prepare_create(live: &Live, op: &Op, refusal: &backend::Error, attempt: u32) -> bool {
     let Op::Create { path, mode, .. } = op else { return false };
     let Some(folder) = path.parent() else { return false };
     let made = match refusal {
@@ -39,7 +39,7 @@ pub(super) async fn make_way(live: &Live, op: &Op, refusal: &backend::Error, att
     made.map_or_else(|error| error.is_unknown(), |()| true)
 }
 
-/// Has the store go on by `count` numbers in a folder.
+/// Skips the next `count` sequence numbers in a folder.
 async fn skip_numbers(live: &Live, folder: &ZnodePath, count: u32) -> Result<(), backend::Error> {
     let scratch = folder.join(&live.random.uuid().simple().to_string()).expect("a uuid is a name");
     let skip = [Op::create(&scratch, [], CreateMode::Persistent), Op::delete(&scratch, None)];
@@ -50,7 +50,7 @@ async fn skip_numbers(live: &Live, folder: &ZnodePath, count: u32) -> Result<(),
 /// How many znodes are deleted in one transaction.
 pub(crate) const DELETED_AT_ONCE: usize = 100;
 
-/// Deletes znodes, many in one transaction. What is gone already, or cannot be deleted, is passed over.
+/// Deletes znodes, many in one transaction. Skips those that are gone already or cannot be deleted.
 pub(crate) async fn delete_each(session: &dyn Session, paths: Vec<ZnodePath>) -> Result<(), backend::Error> {
     for paths in paths.chunks(DELETED_AT_ONCE) {
         let mut paths = paths.to_vec();

@@ -1,17 +1,18 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! From how many candidates to choose while other processes are after them as well.
+//! [`Rivals`]: among how many candidates to choose while other processes choose, too.
 //!
-//! One worker takes the first of a list. Several that all want the first get in each other's way: all but one have sent
-//! a request for nothing. So whoever keeps losing chooses among more of those that are as good.
+//! A worker takes the first candidate of a list. If several workers want the first one, all but one of them have sent a
+//! request without success. So a worker that keeps losing chooses among more candidates that are equally good.
 
-/// Among at most so many is chosen.
+/// The largest number of candidates to choose among.
 const WIDEST: usize = 64;
 
-/// How wide to choose, learned from how the last attempts ended.
+/// The number of candidates to choose among, which depends on the last attempts.
 ///
-/// A single miss comes from a list that is out of date; several in a row mean rivals. Wider at once and narrower in
-/// small steps: each miss is a request for nothing, and the rivals are still there after a hit.
+/// A single miss means that the list is out of date. Several in a row mean that there are rivals. The number doubles at
+/// each further miss, because a miss is a wasted request. It shrinks in small steps, because the rivals are still there
+/// after a hit.
 #[derive(Debug)]
 pub(crate) struct Rivals {
     width: usize,
@@ -23,12 +24,12 @@ impl Rivals {
         Rivals { width: 1, misses: 0 }
     }
 
-    /// Among how many to choose: 1, the first, without rivals.
+    /// Among how many candidates to choose; 1, the first, without rivals.
     pub(crate) fn width(&self) -> usize {
         self.width
     }
 
-    /// Takes note of whether what was chosen was still to be had.
+    /// Notes whether the chosen candidate was still available.
     pub(crate) fn note(&mut self, was_there: bool) {
         self.misses = if was_there { 0 } else { self.misses + 1 };
         match self.misses {

@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) const T: Duration = Duration::from_secs(10);
 
-/// A process of a fleet, and a session beside it that looks at the store.
+/// A process of a fleet, and another session that reads the store.
 pub(super) struct Bench {
     pub(super) memory: Memory,
     pub(super) faults: Faults,

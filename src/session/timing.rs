@@ -1,30 +1,30 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Timing`], how often a session is proven alive and for how long a proof lets its members act.
+//! [`Timing`]: how often heartbeats are sent, and for how long a confirmed one lets members act.
 //!
 //! A member stops acting before the server can expire its session, by its own clock alone. A heartbeat that was sent at
-//! `s` and confirmed allows it to act until `min(s + heartbeat_validity, b + timeout - margin)`, where `b` is the send time of the newest confirmed heartbeat at least one server tick before `s`: a
-//! confirmation shows only that the session lived when the leader saw it, and a follower passes on what it has
-//! heard from its clients once a tick.
+//! `s` and confirmed allows it to act until `min(s + heartbeat_validity, b + timeout - margin)`. Here `b` is when the
+//! newest confirmed heartbeat was sent that is at least one server tick older than `s`; [`deadline`](super::deadline)
+//! has the reason.
 
 use std::time::Duration;
 
-/// The durations that a session lives by; they are known to fit each other.
+/// The durations of a session. They fit each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Timing {
     /// The session timeout that the server granted.
     pub(crate) timeout: Duration,
-    /// From one heartbeat to the next.
+    /// The time from one heartbeat to the next.
     pub(crate) heartbeat: Duration,
-    /// How long after its sending a confirmed heartbeat lets members act.
+    /// For how long a confirmed heartbeat lets members act, counted from when it was sent.
     pub(crate) heartbeat_validity: Duration,
-    /// How long before a possible expiry members have stopped.
+    /// How long before a possible expiry members stop.
     pub(crate) margin: Duration,
     /// The `tickTime` of the servers.
     pub(crate) server_tick: Duration,
 }
 
-/// What the configuration asks for; `None` is derived from the session timeout.
+/// The durations of the configuration. `None` means that the value is derived from the session timeout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Wanted {
     /// From one heartbeat to the next. Derived: a tenth of the timeout, at most a second.
@@ -33,7 +33,7 @@ pub(crate) struct Wanted {
     pub(crate) heartbeat_validity: Option<Duration>,
     /// Derived: a twentieth of the timeout.
     pub(crate) margin: Option<Duration>,
-    /// The `tickTime` of the servers; the protocol does not reveal it.
+    /// The `tickTime` of the servers, which a client cannot read.
     pub(crate) server_tick: Duration,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Wanted {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TimingError {
-    /// There is no room for heartbeats.
+    /// The session timeout is too short for the heartbeats.
     #[error(
         "a session timeout of {timeout:?} has no room for five heartbeats of {heartbeat:?} and a server tick of \
          {server_tick:?}: raise session_timeout to {needed:?}, or set server_tick to the tickTime of the \
@@ -50,9 +50,9 @@ pub enum TimingError {
     Timeout {
         /// The session timeout that was granted.
         timeout: Duration,
-        /// From one heartbeat to the next.
+        /// The time from one heartbeat to the next.
         heartbeat: Duration,
-        /// The tick of the servers, as configured.
+        /// The `tickTime` of the servers, as configured.
         server_tick: Duration,
         /// The shortest session timeout that fits.
         needed: Duration,
@@ -68,12 +68,12 @@ pub enum TimingError {
         heartbeat_validity: Duration,
         /// The session timeout that was granted.
         timeout: Duration,
-        /// The shortest that fits.
+        /// The shortest heartbeat validity that fits.
         least: Duration,
-        /// The longest that fits.
+        /// The longest heartbeat validity that fits.
         most: Duration,
     },
-    /// The margin leaves less than three heartbeats to act in.
+    /// The margin leaves too little time to act.
     #[error(
         "a margin of {margin:?} does not fit a session timeout of {timeout:?}: set it to at most {most:?}"
     )]
@@ -95,8 +95,8 @@ impl Timing {
     ///
     /// # Errors
     ///
-    /// [`TimingError`] unless `3 * heartbeat <= heartbeat_validity <= timeout - 2 * heartbeat - server_tick`, and the margin
-    /// leaves as much.
+    /// [`TimingError`] unless `3 * heartbeat <= heartbeat_validity <= timeout - 2 * heartbeat - server_tick`, and the
+    /// margin leaves as much.
     pub(crate) fn fit(wanted: &Wanted, timeout: Duration) -> Result<Timing, TimingError> {
         let server_tick = wanted.server_tick;
         let heartbeat = wanted.heartbeat.unwrap_or((timeout / 10).min(Timing::HEARTBEAT_AT_MOST));
@@ -105,7 +105,7 @@ impl Timing {
         let most = timeout.saturating_sub(heartbeat.saturating_mul(2)).saturating_sub(server_tick);
         if least > most {
             let needed = match wanted.heartbeat {
-                // With it grows the derived heartbeat, up to its cap: five of them are half the timeout.
+                // The derived heartbeat grows with the timeout, up to its cap: five of them are half the timeout.
                 None => server_tick
                     .saturating_mul(2)
                     .min(server_tick.saturating_add(Timing::HEARTBEAT_AT_MOST * 5)),
@@ -118,7 +118,7 @@ impl Timing {
             return Err(TimingError::HeartbeatValidity { heartbeat_validity, timeout, least, most });
         }
 
-        // The heartbeat that `b` stands for can be one interval older than a tick; three more have to fit after it.
+        // Heartbeat `b` can be one interval older than a tick, and three more have to fit after it.
         let margin = wanted.margin.unwrap_or(timeout / 20);
         let most = timeout.saturating_sub(heartbeat.saturating_mul(4)).saturating_sub(server_tick);
         if margin > most {

@@ -2,16 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, Moment};
+use crate::{
+    clock::{Clock, Moment},
+    watch,
+};
 
-/// Timers stand still while a host is suspended, so no wait for a deadline is longer than this.
+/// The longest wait for a deadline without reading the clock: timers stand still while a host is suspended.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Until when one session is certain to live. Compared with the clock on every use; depends on no background task, so
-/// that a stopped process, a starved runtime or a suspended host finds it passed at the first use.
+/// Until when one session certainly lives. Each use compares the deadline with the clock, without any background task.
+/// So after a stop of the process, a starved runtime or a suspended host, the first use already finds that it has
+/// passed.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionValidity {
     clock: Arc<dyn Clock>,
@@ -20,40 +23,40 @@ pub(crate) struct SessionValidity {
 }
 
 impl SessionValidity {
-    /// Follows the deadline that `deadline` announces.
+    /// Until the moment that `deadline` gives.
     pub(crate) fn new(clock: Arc<dyn Clock>, deadline: watch::Receiver<Moment>) -> Self {
         SessionValidity { clock, deadline, over: CancellationToken::new() }
     }
 
-    /// Ends it for good, and every validity in this session.
+    /// Ends it for ever, and every validity in this session.
     pub(crate) fn end(&self) {
         self.over.cancel();
     }
 
-    /// Whether it is over for good.
+    /// Whether it has ended, which is final.
     pub(crate) fn has_ended(&self) -> bool {
         self.over.is_cancelled()
     }
 }
 
-/// Whether one ephemeral znode of one session still counts: what a share or a lease rests on.
+/// The validity of a share or a lease: whether one ephemeral znode of one session still counts.
 ///
-/// It ends for good when the session or the znode is gone. In between it lapses when the deadline passes, and
-/// comes back if a later heartbeat shows that the session has survived after all.
+/// It ends for ever when the session or the znode is gone. Before that, it lapses when the deadline passes. It is valid
+/// again if a later heartbeat shows that the session has survived.
 #[derive(Debug, Clone)]
 pub(crate) struct Validity {
-    /// `None` where there is no other process to share with: then it never lapses.
+    /// `None` without a backend: then it never lapses.
     session: Option<SessionValidity>,
     gone: CancellationToken,
 }
 
 impl Validity {
-    /// That of a znode in this session.
+    /// The validity of a znode in this session.
     pub(crate) fn new(session: &SessionValidity) -> Self {
         Validity { gone: session.over.child_token(), session: Some(session.clone()) }
     }
 
-    /// One that only [`Validity::end`] ends.
+    /// A validity that only [`Validity::end`] ends.
     pub(crate) fn unlimited() -> Self {
         Validity { session: None, gone: CancellationToken::new() }
     }
@@ -64,7 +67,7 @@ impl Validity {
             && self.session.as_ref().is_none_or(|session| session.clock.now() < *session.deadline.borrow())
     }
 
-    /// Whether it is over for good.
+    /// Whether it has ended, which is final.
     pub(crate) fn has_ended(&self) -> bool {
         self.gone.is_cancelled()
     }
@@ -83,24 +86,24 @@ impl Validity {
         }
     }
 
-    /// Ends it for good.
+    /// Ends it for ever.
     pub(crate) fn end(&self) {
         self.gone.cancel();
     }
 
-    /// Waits until it is over for good.
+    /// Waits until it has ended.
     pub(crate) async fn ended(&self) {
         self.gone.cancelled().await;
     }
 
-    /// Waits until [`Validity::is_valid`] may be other than `was_valid`, what the caller saw last.
+    /// Waits until [`Validity::is_valid`] may differ from `was_valid`, the value that the caller read last.
     ///
     /// Cancel safe.
     pub(crate) async fn changed(&self, was_valid: bool) {
         let Some(session) = &self.session else { return self.ended().await };
         let mut deadline = session.deadline.clone();
         let remaining = deadline.borrow_and_update().saturating_since(session.clock.now());
-        // The deadline may have passed, or moved, since the caller looked.
+        // The deadline may have passed, or moved, since the caller read it.
         if remaining.is_zero() == was_valid {
             return;
         }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     command::Workers,
@@ -33,7 +33,7 @@ use super::{
     link::Link,
     transport::{Transport, TransportError},
 };
-use crate::{random::Random, task::Tasks};
+use crate::{random::Random, task::Tasks, watch};
 
 /// How long a shutdown waits for messages that are being sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use apportion::backend::{Connector, CreateMode, Op, SessionState, path::ZnodePat
 
 use crate::support::{Broker, Ensemble, Mode, Proxy, SECOND, Server, shared_server, until, zookeeper};
 
-/// Runs itself in a second process, kills that, and looks for what it left.
+/// Runs itself in a second process, kills that, and checks that nothing of it is left.
 #[tokio::test]
 async fn a_killed_test_leaves_no_server_and_no_folder_behind() {
     if is_to_be_killed() {

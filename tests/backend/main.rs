@@ -1,5 +1,5 @@
-//! The two backends: what each promises, what they do when connections break, and that they agree. And the servers
-//! and proxies of these tests themselves.
+//! The two backends: what each promises, what they do when connections break, and that they agree. Also the servers and
+//! proxies of these tests.
 
 #[cfg(feature = "zookeeper")]
 mod agreement;

@@ -1,4 +1,4 @@
-//! The in-memory backend: what every backend promises, and what only this one can be told to do.
+//! The in-memory backend: what every backend promises, and the failures that only this one can simulate.
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -107,7 +107,11 @@ async fn an_expired_session_is_over_and_its_znodes_are_gone_before_it_learns_of_
     memory.expire(session.id());
     assert_eq!(state(&session), SessionState::Lost(Loss::Expired));
     assert!(!exists(&other, &member).await);
-    assert_eq!(own.fired().await, Fired::Lost(Loss::Expired), "its own znodes' end is not news to it");
+    assert_eq!(
+        own.fired().await,
+        Fired::Lost(Loss::Expired),
+        "its own watch fires with the loss of the session"
+    );
     assert_eq!(theirs.fired().await, Fired::Changed);
     let lost = Error::Lost(Loss::Expired);
     assert_eq!(session.get(&member).await, Err(lost.clone()));
@@ -158,7 +162,7 @@ async fn operations_that_hang_fail_when_the_session_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn writes_into_a_gap_are_applied_in_order_after_it_even_if_nobody_waits_for_them() {
+async fn writes_during_a_suspension_are_applied_in_order_after_it_even_if_no_caller_waits_for_them() {
     let memory = Memory::new();
     let session = open(&memory).await;
     let a = path("/a");
@@ -173,7 +177,7 @@ async fn writes_into_a_gap_are_applied_in_order_after_it_even_if_nobody_waits_fo
 }
 
 #[tokio::test]
-async fn changes_in_a_gap_fire_watches_after_it_and_no_others() {
+async fn changes_during_a_suspension_fire_watches_after_it_and_no_others() {
     let memory = Memory::new();
     let (session, other) = (open(&memory).await, open(&memory).await);
     let [a, b] = ["/a", "/b"].map(path);
@@ -258,7 +262,7 @@ async fn neither_sessions_nor_the_ensemble_leave_tasks_behind() {
     memory.suspend(session.id());
     drop((session, memory));
     tokio::time::sleep(MOMENT).await;
-    assert_eq!(running(), 0, "nobody is left for whom the session could expire");
+    assert_eq!(running(), 0, "no handle is left, so no task waits for the session to expire");
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,12 +54,12 @@ async fn a_session_opens_writes_reads_and_takes_its_znodes_along_when_it_closes(
 }
 
 #[tokio::test]
-async fn a_session_that_nobody_answers_is_unreachable_within_its_timeout() {
-    let nobody = format!("127.0.0.1:{}", crate::support::free_port());
-    let connector = zookeeper(&nobody);
+async fn a_session_that_no_server_answers_is_unreachable_within_its_timeout() {
+    let address = format!("127.0.0.1:{}", crate::support::free_port());
+    let connector = zookeeper(&address);
     let opened = tokio::time::timeout(2 * SECOND, connector.open(SECOND)).await.unwrap();
     let error = opened.unwrap_err();
-    assert!(matches!(&error, Error::Unreachable(why) if why.contains(&nobody)), "{error}");
+    assert!(matches!(&error, Error::Unreachable(why) if why.contains(&address)), "{error}");
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ fn a_session_is_closed_for_its_handles_when_its_runtime_ends() {
     let ended = long.block_on(async {
         let ended =
             tokio::time::timeout(SECOND, state.wait_for(|s| matches!(s, SessionState::Lost(_)))).await;
-        *ended.expect("its handles hear of it").unwrap()
+        *ended.expect("its handles see it").unwrap()
     });
     assert_eq!(ended, SessionState::Lost(Loss::Closed));
 }
@@ -216,15 +216,15 @@ async fn znodes_of_a_session_with_credentials_belong_to_its_user_alone() {
     }
     drop(reader);
 
-    for stranger in [
+    for other in [
         open(&server.connect_string(), 5 * SECOND).await,
         zookeeper(&server.connect_string()).digest(user, "wrong").open(5 * SECOND).await.unwrap(),
     ] {
-        assert_eq!(stranger.get(member).await, Err(Error::NotPermitted));
-        assert_eq!(stranger.get_many(std::slice::from_ref(member)).await, Err(Error::NotPermitted));
-        assert_eq!(stranger.children(&root).await, Err(Error::NotPermitted));
+        assert_eq!(other.get(member).await, Err(Error::NotPermitted));
+        assert_eq!(other.get_many(std::slice::from_ref(member)).await, Err(Error::NotPermitted));
+        assert_eq!(other.children(&root).await, Err(Error::NotPermitted));
         let write = vec![Op::exists(&root), Op::set(member, b"", None)];
-        let error = stranger.commit(write).await.unwrap_err();
+        let error = other.commit(write).await.unwrap_err();
         assert_eq!(error.error, Error::NotPermitted);
         assert!(error.index.is_some());
     }
@@ -238,7 +238,7 @@ async fn znodes_of_a_session_with_credentials_belong_to_its_user_alone() {
 }
 
 #[tokio::test]
-async fn a_dropped_watch_is_taken_back_and_an_armed_one_hears_of_the_end_of_the_session() {
+async fn a_dropped_watch_is_removed_and_another_one_fires_at_the_end_of_the_session() {
     let server = shared_server().await;
     let session = open(&server.connect_string(), 5 * SECOND).await;
     let root = path("/unwatched");

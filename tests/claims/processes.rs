@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{
     Example, eventually,
-    example::{PATIENCE, Processes, url},
+    example::{Processes, TIMEOUT, url},
     shared_server, zookeeper,
 };
 
@@ -142,7 +142,7 @@ impl Fleet {
         let last =
             |text: &str| text.lines().last().filter(|line| line.contains("  takes ")).map(str::to_owned);
         let before = last(&self[id].output());
-        eventually(&format!("{id} takes something"), PATIENCE, || async {
+        eventually(&format!("{id} takes something"), TIMEOUT, || async {
             let text = self[id].output();
             // The last line may be half written.
             let now = last(&text).filter(|now| text.ends_with('\n') && Some(now) != before.as_ref());
@@ -161,8 +161,8 @@ impl Fleet {
     }
 
     async fn ends(&self, id: &str, code: i32) {
-        let ended = async { eventually("it ends", PATIENCE * 2, || async { self[id].exit_code() }).await };
-        match tokio::time::timeout(PATIENCE, ended).await {
+        let ended = async { eventually("it ends", TIMEOUT * 2, || async { self[id].exit_code() }).await };
+        match tokio::time::timeout(TIMEOUT, ended).await {
             Ok(found) => assert_eq!(found, code, "{id}\n{}", self.processes.report()),
             Err(_) => panic!("{id} does not end\n{}", self.processes.report()),
         }
@@ -172,7 +172,7 @@ impl Fleet {
     async fn is_empty(&self, path: &str) {
         let session = zookeeper(&self.servers).open(Duration::from_secs(10)).await.unwrap();
         let path = crate::support::path(path);
-        eventually(&format!("{path} is empty"), PATIENCE, || async {
+        eventually(&format!("{path} is empty"), TIMEOUT, || async {
             session.sync(&path).await.unwrap();
             session.children(&path).await.unwrap().0.is_empty().then_some(())
         })

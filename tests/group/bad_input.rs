@@ -1,5 +1,5 @@
-//! What makes no sense is refused with a typed error before anything is sent, and what others wrote into our group
-//! hurts nobody. Nothing panics, nothing hangs.
+//! Invalid input is refused with a typed error before anything is sent, and what other processes write into a group
+//! does no harm. Nothing panics, nothing hangs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,20 +43,20 @@ const BAD_NAMES: [&str; 18] = [
     "\u{1f600}",
 ];
 
-/// Odd names that a znode can have.
-const ODD_NAMES: [&str; 10] =
+/// Unusual names that a znode can have.
+const UNUSUAL_NAMES: [&str; 10] =
     [" ", "%", "a b", "\u{a0}", "группа", "組", "\u{feff}", "...", "-", "zookeeper.quota"];
 
 on_both_backends!(
-    a_bad_group_name_is_refused_and_an_odd_one_is_not,
-    what_strangers_write_hurts_nobody,
+    a_bad_group_name_is_refused_and_an_unusual_one_is_not,
+    what_other_processes_write_does_no_harm,
     a_ring_that_is_too_large_is_an_error_until_the_member_that_asks_for_it_leaves,
     a_member_that_does_not_say_what_ring_it_uses_is_a_mismatch,
     a_group_that_can_have_no_members_is_an_error_until_it_can,
     a_name_that_exceeds_a_request_is_an_error,
 );
 
-async fn a_bad_group_name_is_refused_and_an_odd_one_is_not(store: Store) {
+async fn a_bad_group_name_is_refused_and_an_unusual_one_is_not(store: Store) {
     let agent = store.agent("a").await;
     let before = agent.faults().calls().writes;
     for name in BAD_NAMES.into_iter().chain([""]) {
@@ -71,7 +71,7 @@ async fn a_bad_group_name_is_refused_and_an_odd_one_is_not(store: Store) {
         }
     }
     assert_eq!(agent.faults().calls().writes, before, "something was sent");
-    for name in ODD_NAMES {
+    for name in UNUSUAL_NAMES {
         let group = agent.join(name).await;
         assert_eq!(group.name(), name);
         assert_eq!(group.extract_my_subset(universe()).await.unwrap().len(), universe().len());
@@ -80,7 +80,7 @@ async fn a_bad_group_name_is_refused_and_an_odd_one_is_not(store: Store) {
 }
 
 #[test]
-fn a_bad_member_id_is_refused_and_an_odd_one_is_not() {
+fn a_bad_member_id_is_refused_and_an_unusual_one_is_not() {
     for id in BAD_NAMES.into_iter().chain([""]) {
         assert_eq!(MemberId::new(id).unwrap_err().id, id);
         let outcome = PartitionCoordinator::start(Config::for_backend(Memory::new()).member_id(id));
@@ -89,7 +89,7 @@ fn a_bad_member_id_is_refused_and_an_odd_one_is_not() {
         };
         assert!(error.to_string().chars().all(|c| !c.is_control()), "{error}");
     }
-    for id in ODD_NAMES {
+    for id in UNUSUAL_NAMES {
         assert_eq!(MemberId::new(id).unwrap(), id);
     }
 }
@@ -216,7 +216,7 @@ impl Connector for Stingy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_does_not_fit_the_granted_timeout_is_refused_when_that_shows() {
+async fn a_heartbeat_validity_that_does_not_fit_the_granted_timeout_is_refused_at_connecting() {
     for (granted, change) in [
         (8 * SECOND, Config::heartbeat_validity as fn(Config, Duration) -> Config),
         (3 * SECOND, |config: Config, _| config),
@@ -244,7 +244,7 @@ async fn a_lease_that_does_not_fit_the_granted_timeout_is_refused_when_that_show
     }
 }
 
-/// A payload that looks like ours.
+/// A payload in the form of this library, with these fields.
 fn ours(weight: u32, fields: &[(&str, Value)]) -> Vec<u8> {
     let fields = fields.iter().map(|(key, value)| ((*key).into(), value.clone())).collect();
     let map = vec![("weight".into(), weight.into()), ("apportion".into(), Value::Map(fields))];
@@ -253,7 +253,7 @@ fn ours(weight: u32, fields: &[(&str, Value)]) -> Vec<u8> {
     bytes
 }
 
-async fn what_strangers_write_hurts_nobody(store: Store) {
+async fn what_other_processes_write_does_no_harm(store: Store) {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let (in_a, in_b) = (a.join("g").await, b.join("g").await);
     let payloads = [
@@ -270,12 +270,12 @@ async fn what_strangers_write_hurts_nobody(store: Store) {
         b"{\"weight\": 5}".to_vec(),
         vec![0; MAX_REQUEST_BYTES / 4],
     ];
-    let stranger = store.session().await;
+    let other = store.session().await;
     let mut expected = vec!["a".to_owned(), "b".to_owned()];
     for (number, payload) in payloads.into_iter().enumerate() {
         let id = format!("s-{number:02}");
         let create = Op::create(&store.path("g").join(&id).unwrap(), payload, CreateMode::Ephemeral);
-        stranger.commit(vec![create]).await.unwrap();
+        other.commit(vec![create]).await.unwrap();
         expected.push(id);
     }
     let expected: Vec<_> = expected.iter().map(String::as_str).collect();
@@ -285,7 +285,7 @@ async fn what_strangers_write_hurts_nobody(store: Store) {
         assert_eq!(view.standing(), Standing::Member);
         assert!(expected.iter().all(|id| view.ring().weight(id) == Some(1)), "{view:?}");
     }
-    stranger.close().await;
+    other.close().await;
     settles_within(2 * store.round() + SECOND, &[&in_a, &in_b]).await;
 }
 
@@ -320,15 +320,15 @@ async fn a_member_that_does_not_say_what_ring_it_uses_is_a_mismatch(store: Store
 }
 
 async fn a_group_that_can_have_no_members_is_an_error_until_it_can(store: Store) {
-    let stranger = store.session().await;
+    let other = store.session().await;
     let namespace = store.path("g").parent().unwrap();
-    create_with_ancestors(&*stranger, &namespace).await;
-    stranger.commit(vec![Op::create(&store.path("g"), "", CreateMode::Ephemeral)]).await.unwrap();
+    create_with_ancestors(&*other, &namespace).await;
+    other.commit(vec![Op::create(&store.path("g"), "", CreateMode::Ephemeral)]).await.unwrap();
     let agent = store.agent("a").await;
     let outcome = agent.coordinator.join("g").await;
     let Err(Error::Backend { path, error }) = outcome else { panic!("{outcome:?}") };
     assert_eq!((path.as_str(), error), (store.path("g/a").as_str(), backend::Error::EphemeralParent));
-    stranger.close().await;
+    other.close().await;
     let group = agent.join("g").await;
     settles_within(store.round(), &[&group]).await;
 }

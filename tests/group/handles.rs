@@ -33,7 +33,7 @@ async fn clones_are_one_member_until_the_last_of_them_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_the_end_learns_of_a_shutdown_by_another_clone() {
+async fn a_caller_that_waits_for_the_end_learns_of_a_shutdown_by_another_clone() {
     for coordinator in [member(&Memory::new(), "a").await, PartitionCoordinator::standalone()] {
         let mut closed = JoinSet::new();
         closed.spawn(coordinator.closed());

@@ -1,10 +1,10 @@
-//! Membership on both backends: whatever befalls a member, each key has exactly one owner again within a stated
-//! bound, and nobody has a share who may not act.
+//! Membership on both backends: after any failure of a member, each key has exactly one owner again within a stated
+//! bound, and only members that may act have a share.
 
 mod many_members;
+mod other_processes;
 mod permissions;
 mod settling;
-mod strangers;
 mod unanswered;
 
 use std::time::Duration;
@@ -26,8 +26,8 @@ on_both_backends!(
     an_expired_member_rejoins_by_itself,
     a_lost_reply_to_any_write_of_a_join_or_a_leave_changes_nothing,
     a_member_whose_znode_was_deleted_rejoins,
-    a_group_that_was_deleted_is_made_again,
-    a_namespace_that_was_deleted_is_made_again,
+    a_group_that_was_deleted_is_created_again,
+    a_namespace_that_was_deleted_is_created_again,
     weights_give_shares_in_proportion,
     a_cancelled_join_leaves_no_znode,
     a_second_join_returns_the_same_group_unless_its_options_differ,
@@ -100,7 +100,7 @@ async fn a_lost_reply_to_any_write_of_a_join_or_a_leave_changes_nothing(store: S
             assert_eq!(stat.ephemeral_owner, coordinator.session_id(), "write {write} {lost:?}");
             assert_eq!(incarnation(&group, "a"), stat.czxid);
             let (_, parent) = znode(&*admin, &store.path("g")).await;
-            assert_eq!(parent.cversion, 1, "what is ours already is not made again");
+            assert_eq!(parent.cversion, 1, "the znode that it has is not created again");
             settles_within(store.round(), &[&group]).await;
             tokio::time::timeout(REPAIR + store.slack(), group.leave()).await.expect("it leaves").unwrap();
             assert!(!exists(&*admin, &store.path("g/a")).await, "write {write} {lost:?}");
@@ -117,7 +117,7 @@ async fn a_member_whose_znode_was_deleted_rejoins(store: Store) {
     store.session().await.commit(vec![Op::delete(&store.path("g/a"), None)]).await.unwrap();
     rejoined(&store, &[(&in_a, before)]).await;
     settles_within(REPAIR, &[&in_a, &in_b]).await;
-    assert!(!share.is_valid(), "a share of an earlier life");
+    assert!(!share.is_valid(), "the share of an earlier membership");
 }
 
 /// Waits until the first member that each group counts is another one than before.
@@ -133,17 +133,17 @@ async fn rejoined(store: &Store, groups: &[(&Group, i64)]) {
     eventually("rejoined", REPAIR + store.slack(), again).await;
 }
 
-async fn a_group_that_was_deleted_is_made_again(store: Store) {
+async fn a_group_that_was_deleted_is_created_again(store: Store) {
     let path = store.path("g");
-    deleted_and_made_again(&store, &path).await;
+    deleted_and_created_again(&store, &path).await;
 }
 
-async fn a_namespace_that_was_deleted_is_made_again(store: Store) {
+async fn a_namespace_that_was_deleted_is_created_again(store: Store) {
     let path = store.path("g").parent().unwrap();
-    deleted_and_made_again(&store, &path).await;
+    deleted_and_created_again(&store, &path).await;
 }
 
-async fn deleted_and_made_again(store: &Store, path: &ZnodePath) {
+async fn deleted_and_created_again(store: &Store, path: &ZnodePath) {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let (in_a, in_b) = (a.join("g").await, b.join("g").await);
     settles_within(store.round(), &[&in_a, &in_b]).await;

@@ -22,7 +22,7 @@ use crate::support::{
     free_port, until, zookeeper,
 };
 
-/// What an outage looked like from outside.
+/// What two members did during an outage.
 #[derive(Debug, Default)]
 struct Outage {
     /// After how long the first member had no share any more.
@@ -41,7 +41,7 @@ async fn watch_takeover(
 ) -> Outage {
     let mut outage = Outage::default();
     loop {
-        // The order matters: a key that `from` still owns at the later look must not have been owned by `to`.
+        // The order matters: `to` is read first, so a key that `from` still owns after that must not be one of `to`.
         let after = clock.now().saturating_since(begin);
         let taken: Vec<_> = universe().into_iter().filter(|key| to.view().owns(key)).collect();
         let double: Vec<_> = taken.iter().filter(|key| from.view().owns(*key)).collect();
@@ -67,8 +67,8 @@ async fn two_members(
     (a, in_a, b, in_b)
 }
 
-/// Half the session timeout.
-fn lease(store: &Store) -> Duration {
+/// The default heartbeat validity: half the session timeout.
+fn heartbeat_validity(store: &Store) -> Duration {
     store.session_timeout / 2
 }
 
@@ -81,8 +81,8 @@ async fn a_link_that_fails(mode: Mode, namespace: &str) {
     a.proxy().set(mode);
     let outage = watch_takeover(&*clock, begin, &in_a, &in_b, store.expiry() + store.round()).await;
     let (stopped, taken) = (outage.stopped.unwrap(), outage.taken.unwrap());
-    // The look at the share is what counts, so no load of the machine is an excuse: only that of the sampling is.
-    assert!(stopped <= lease(&store) + SECOND / 2, "{outage:?}");
+    // A share reads the clock at each use, so a loaded machine does not delay it. Only the sampling may be late.
+    assert!(stopped <= heartbeat_validity(&store) + SECOND / 2, "{outage:?}");
     assert!(taken > stopped, "{outage:?}");
     assert!(!share.is_valid() && in_a.extract_my_subset(universe()).await.unwrap().is_empty());
 
@@ -107,7 +107,7 @@ async fn a_member_whose_connections_are_reset_has_stopped_before_another_takes_o
 }
 
 #[tokio::test]
-async fn a_member_that_hears_nothing_stops_although_the_server_hears_it() {
+async fn a_member_that_receives_nothing_stops_although_the_server_receives_its_requests() {
     let store = Store::shared("to-client").await;
     let clock = store.connector().clock();
     let (a, in_a, _b, in_b) = two_members(&store).await;
@@ -115,13 +115,13 @@ async fn a_member_that_hears_nothing_stops_although_the_server_hears_it() {
     a.proxy().set(Mode::SwallowToClient);
     until("lapsed", 5 * SECOND, || in_a.view().standing() != Standing::Member).await;
     let stopped = clock.now().saturating_since(begin);
-    assert!(stopped <= lease(&store) + SECOND / 2, "{stopped:?}");
+    assert!(stopped <= heartbeat_validity(&store) + SECOND / 2, "{stopped:?}");
     a.proxy().set(Mode::Pass);
     settles_within(10 * SECOND, &[&in_a, &in_b]).await;
 }
 
 #[tokio::test]
-async fn a_slow_link_costs_no_membership() {
+async fn a_slow_link_does_not_end_a_membership() {
     let store = Store { session_timeout: 4 * SECOND, ..Store::shared("slow").await };
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let mut rebalances = in_a.rebalances();
@@ -133,7 +133,7 @@ async fn a_slow_link_costs_no_membership() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_reset_now_and_then_costs_no_membership() {
+async fn a_connection_that_is_reset_now_and_then_does_not_end_a_membership() {
     let store = Store { session_timeout: 4 * SECOND, ..Store::shared("resets").await };
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let (_, before) = znode(&*store.session().await, &store.path("g/a")).await;
@@ -149,7 +149,7 @@ async fn a_connection_that_is_reset_now_and_then_costs_no_membership() {
     settles_within(SECOND, &[&in_a, &in_b]).await;
 }
 
-/// Leads each session on a way of its own: the first on the first, all after the last on the last.
+/// Opens each session by another connector: the first by the first, and all further ones by the last.
 #[derive(Debug)]
 struct Ways(Mutex<Vec<Arc<dyn Connector>>>);
 
@@ -168,8 +168,8 @@ impl Connector for Ways {
 }
 
 #[tokio::test]
-async fn the_znode_of_our_own_dying_session_is_taken_over() {
-    let store = Store::shared("twin").await;
+async fn our_znode_from_an_earlier_session_is_taken_over() {
+    let store = Store::shared("earlier-session").await;
     let server = crate::support::shared_server().await;
     let proxy = Proxy::start(server.port()).await;
     let first: Arc<dyn Connector> = Arc::new(zookeeper(&proxy.connect_string()));
@@ -178,8 +178,8 @@ async fn the_znode_of_our_own_dying_session_is_taken_over() {
     let group = coordinator.join("g").await.unwrap();
     settles_within(store.round(), &[&group]).await;
     let old = coordinator.session_id();
-    // The server goes on hearing the first session, which keeps it alive, and the member hears nothing. So it
-    // gives the session up long before the server does.
+    // The server receives the requests of the first session, which keeps it alive, and the member receives nothing. So
+    // the member gives the session up long before the server ends it.
     proxy.set(Mode::SwallowToClient);
     tokio::time::sleep(store.session_timeout * 3 / 4).await;
     proxy.set(Mode::BlackHole);
@@ -191,7 +191,7 @@ async fn the_znode_of_our_own_dying_session_is_taken_over() {
     eventually("taken over", store.session_timeout + store.slack(), again).await;
     settles_within(store.round(), &[&group]).await;
     let (_, before) = znode(&*admin, &store.path("g/a")).await;
-    // Its end takes nothing along.
+    // Its end deletes nothing of the new session.
     tokio::time::sleep(store.session_timeout + 3 * store.server_tick).await;
     assert_eq!(znode(&*admin, &store.path("g/a")).await.1.czxid, before.czxid);
 }
@@ -205,10 +205,12 @@ async fn members_survive_the_restart_of_the_server_or_come_back_by_themselves() 
     server.restart().await;
     settles_within(10 * SECOND, &[&in_a, &in_b]).await;
 
-    // Down for longer than the sessions are kept: nobody has a share, and nothing hangs.
+    // Down for longer than the sessions are kept: no member has a share, and nothing hangs.
     server.kill();
-    until("nobody acts", lease(&store) + SECOND, || owners(&[&in_a, &in_b]).values().all(Vec::is_empty))
-        .await;
+    until("no member acts", heartbeat_validity(&store) + SECOND, || {
+        owners(&[&in_a, &in_b]).values().all(Vec::is_empty)
+    })
+    .await;
     let share = tokio::time::timeout(SECOND, in_a.extract_my_subset(universe())).await.expect("it hangs");
     assert!(share.unwrap().is_empty());
     tokio::time::sleep(store.session_timeout).await;
@@ -217,7 +219,7 @@ async fn members_survive_the_restart_of_the_server_or_come_back_by_themselves() 
 }
 
 #[tokio::test]
-async fn a_server_that_pauses_for_less_than_the_lease_costs_nothing() {
+async fn a_server_that_pauses_for_less_than_the_heartbeat_validity_changes_nothing() {
     let server = Server::start().await;
     let store = Store { session_timeout: 4 * SECOND, ..Store::on(&server, "pause") };
     let (_a, in_a, _b, in_b) = two_members(&store).await;
@@ -253,10 +255,10 @@ async fn a_member_that_starts_before_its_server_comes_up_with_it() {
 }
 
 #[tokio::test]
-async fn connecting_where_nobody_listens_or_answers_is_unreachable_after_the_session_timeout() {
+async fn connecting_where_no_server_listens_or_answers_is_unreachable_after_the_session_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = silent.local_addr().unwrap().to_string();
-    let nobody = format!("127.0.0.1:{}", free_port());
+    let unused = format!("127.0.0.1:{}", free_port());
     let attempt = async |hosts: &str| {
         let config =
             Config::from_url(format!("zookeeper://{hosts}?timeout=1")).unwrap().server_tick(100 * MS);
@@ -268,7 +270,7 @@ async fn connecting_where_nobody_listens_or_answers_is_unreachable_after_the_ses
         assert!(waited >= SECOND / 2 && waited <= 4 * SECOND, "{waited:?}");
         assert!(reason.contains(hosts), "{reason}");
     };
-    tokio::join!(attempt(&silent), attempt(&nobody));
+    tokio::join!(attempt(&silent), attempt(&unused));
 }
 
 #[tokio::test]
@@ -302,10 +304,10 @@ async fn a_group_behind_an_access_control_list_is_a_typed_error_and_tried_at_mos
     let config = store.config_via(open, "owner");
     let owner = PartitionCoordinator::connect(config).await.unwrap();
     let _private = owner.join("private").await.unwrap();
-    let stranger = store.agent("stranger").await;
-    let outcome = stranger.coordinator.join("private").await;
+    let other = store.agent("other").await;
+    let outcome = other.coordinator.join("private").await;
     let Err(Error::NotPermitted { path }) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(path, "/acl/private/stranger");
+    assert_eq!(path, "/acl/private/other");
     settles_within(store.round(), &[&in_owner]).await;
 }
 
@@ -324,7 +326,7 @@ async fn a_wrong_password_is_not_permitted() {
 }
 
 #[tokio::test]
-async fn a_peer_that_keeps_its_znode_to_itself_is_a_plain_member() {
+async fn a_peer_whose_znode_cannot_be_read_is_a_plain_member() {
     let store = Store::shared("private-peer").await;
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let hosts = crate::support::shared_server().await.connect_string();
@@ -338,7 +340,7 @@ async fn a_peer_that_keeps_its_znode_to_itself_is_a_plain_member() {
         assert_eq!(group.view().standing(), Standing::Member);
         assert!(group.view().members()[2].is_plain());
     }
-    // Somebody in our own place who does so is a stranger.
+    // If such a znode has the id of a member, that member cannot join.
     let private = Op::create(&store.path("h"), "", CreateMode::Persistent);
     reader.commit(vec![private]).await.unwrap();
     peer.commit(vec![Op::create(&store.path("h/a"), b"\xc0", CreateMode::Ephemeral)]).await.unwrap();
@@ -349,8 +351,8 @@ async fn a_peer_that_keeps_its_znode_to_itself_is_a_plain_member() {
 }
 
 #[tokio::test]
-async fn a_znode_that_an_administrator_deletes_all_the_time_is_not_fought_for_without_a_pause() {
-    let store = Store::shared("quarrel").await;
+async fn a_znode_that_an_administrator_deletes_all_the_time_is_not_created_again_without_a_pause() {
+    let store = Store::shared("deleted-all-the-time").await;
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let admin = store.session().await;

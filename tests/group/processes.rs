@@ -16,12 +16,12 @@ use apportion::backend::{Connector as _, path::ZnodePath};
 
 use crate::support::{
     Example, Server, eventually,
-    example::{PATIENCE, Processes, SERVER_TICK, SESSION_TIMEOUT, url},
+    example::{Processes, SERVER_TICK, SESSION_TIMEOUT, TIMEOUT, url},
     shared_server, until, zookeeper,
 };
 
 const CYCLE: Duration = Duration::from_millis(400);
-const LEASE: Duration = SESSION_TIMEOUT.checked_div(2).expect("two is not zero");
+const HEARTBEAT_VALIDITY: Duration = SESSION_TIMEOUT.checked_div(2).expect("two is not zero");
 
 #[tokio::test]
 async fn the_alarms_of_a_killed_evaluator_are_evaluated_by_the_others_a_session_timeout_later() {
@@ -43,7 +43,7 @@ async fn the_alarms_of_an_evaluator_that_shuts_down_are_evaluated_by_the_others_
     let took = fleet.taken_over("b", &theirs, asked).await;
     show("SIGTERM: evaluated by others after", took);
     assert!(took <= Duration::from_millis(500) + CYCLE, "{took:?}");
-    until("b says goodbye", PATIENCE, || fleet.processes["b"].output().contains("stopped; the others know"))
+    until("b says goodbye", TIMEOUT, || fleet.processes["b"].output().contains("stopped; the others know"))
         .await;
     fleet.settled(["a", "c"]).await;
     fleet.check_all_settled_cycles();
@@ -61,7 +61,7 @@ async fn a_killed_evaluator_that_is_restarted_under_its_id_works_within_half_a_s
         let (_, of_the_dead) = observer.get(&znode).await.unwrap().expect("the session of the dead lives on");
         let started = now();
         fleet.start("b");
-        let first = eventually("b evaluates", PATIENCE, || async {
+        let first = eventually("b evaluates", TIMEOUT, || async {
             fleet
                 .lines()
                 .iter()
@@ -100,14 +100,14 @@ async fn all_evaluators_come_back_by_themselves_when_the_server_does() {
     let down = now();
     server.kill();
     tokio::time::sleep(SESSION_TIMEOUT + Duration::from_millis(500)).await;
-    let empty = down + LEASE + Duration::from_millis(50)..now();
+    let empty = down + HEARTBEAT_VALIDITY + Duration::from_millis(50)..now();
     server.restart().await;
     let up = now();
     let took = fleet.settled(["a", "b", "c"]).await.end.saturating_sub(up);
     show("server down for longer than the session timeout: complete again after", took);
     assert!(took <= bound, "{took:?} > {bound:?}");
 
-    // Meanwhile nobody acted on a share that nobody could confirm.
+    // Meanwhile no member acted: no heartbeat could be confirmed.
     let late: Vec<_> = fleet.lines().into_iter().filter(|line| empty.contains(&line.at)).collect();
     assert_eq!(late, [], "evaluated after the deadline");
     fleet.check_all_settled_cycles();
@@ -240,10 +240,10 @@ impl Fleet {
         lines
     }
 
-    /// Waits until all of `theirs` were evaluated by somebody else since `since`; returns how long it took.
+    /// Waits until all of `theirs` were evaluated by another process since `since`; returns how long it took.
     async fn taken_over(&self, from: &str, theirs: &BTreeSet<String>, since: Duration) -> Duration {
         assert!(!theirs.is_empty());
-        let at = eventually("the alarms are taken over", PATIENCE, || async {
+        let at = eventually("the alarms are taken over", TIMEOUT, || async {
             let mut first: BTreeMap<String, Duration> = BTreeMap::new();
             for line in self.lines() {
                 if line.member != from && line.at >= since && theirs.contains(&line.alarm) {
@@ -263,13 +263,13 @@ impl Fleet {
         let members: BTreeSet<String> = members.into_iter().map(str::to_owned).collect();
         let from = now().as_millis().div_ceil(CYCLE.as_millis());
         let what = format!("a settled cycle of {members:?}");
-        let look = || async {
+        let probe = || async {
             let settled = settled_cycles(&self.lines());
             settled.into_iter().find(|(of, it)| *of == members && u128::from(it.number) >= from)
         };
-        let found = tokio::time::timeout(PATIENCE, eventually(&what, PATIENCE * 2, look)).await;
+        let found = tokio::time::timeout(TIMEOUT, eventually(&what, TIMEOUT * 2, probe)).await;
         let Ok((_, settled)) = found else {
-            panic!("not within {PATIENCE:?}: {what}\n{}", self.processes.report());
+            panic!("not within {TIMEOUT:?}: {what}\n{}", self.processes.report());
         };
         self.check(&settled);
         settled
@@ -282,8 +282,8 @@ impl Fleet {
     }
 
     fn check(&self, settled: &Settled) {
-        let forgotten: Vec<_> = self.alarms.iter().filter(|alarm| !settled.by.contains_key(*alarm)).collect();
-        assert!(forgotten.is_empty(), "in cycle {} nobody evaluated {forgotten:?}", settled.number);
+        let missing: Vec<_> = self.alarms.iter().filter(|alarm| !settled.by.contains_key(*alarm)).collect();
+        assert!(missing.is_empty(), "in cycle {} no process evaluated {missing:?}", settled.number);
         let twice: Vec<_> = settled.by.iter().filter(|(_, by)| by.len() != 1).collect();
         assert!(twice.is_empty(), "in cycle {} evaluated twice: {twice:?}", settled.number);
     }

@@ -1,5 +1,5 @@
-//! Nothing stays behind: no task after `shutdown` or drop, no znode after `leave`; and an end that cannot be told
-//! to the backend comes in time all the same.
+//! Nothing is left: no task after `shutdown` or drop, no znode after `leave`. An end that the backend does not confirm
+//! comes in time all the same.
 
 use std::{
     pin::pin,
@@ -29,12 +29,12 @@ on_both_backends!(
     a_shutdown_tells_the_peers_at_once,
     a_shutdown_twice_does_no_harm,
     a_shutdown_while_the_backend_is_away_says_so_in_time,
-    a_shutdown_without_a_session_has_nobody_to_tell,
+    a_shutdown_without_a_session_succeeds_at_once,
     handles_say_that_the_coordinator_is_gone,
 );
 
-/// How long an orderly end may take: the session timeout, at most five seconds.
-fn patience(store: &Store) -> Duration {
+/// How long closing the session may take: the session timeout, at most five seconds.
+fn close_timeout(store: &Store) -> Duration {
     store.session_timeout.min(5 * SECOND)
 }
 
@@ -68,7 +68,7 @@ async fn no_task_survives_the_drop_of_the_coordinator(store: Store) {
     let with_admin = alive_tasks();
     drop(busy(store.config_via(Faults::new(store.connector()), "a")).await);
     tasks_are_back_to(with_admin, 2 * SECOND + store.slack()).await;
-    // Dropped, it still told the store: the znodes do not wait for the session to expire.
+    // The drop closes the session: the znodes are deleted before it could expire.
     for group in ["one/a", "two/a"] {
         assert!(!exists(&*admin, &store.path(group)).await, "{group}");
     }
@@ -88,7 +88,7 @@ async fn no_task_survives_a_connect_that_is_given_up(store: Store) {
             _ = connect => {}
             () = wait => {}
         }
-        // A session that the server was about to open ends by itself, and nobody waits for it.
+        // A session that the server was about to open expires by itself; no task waits for it.
         tasks_are_back_to(baseline, store.lifetime() + store.slack()).await;
         if store.is_memory() {
             assert!(store.ensemble().sessions().is_empty(), "stage {stage}");
@@ -143,7 +143,7 @@ async fn a_shutdown_while_the_backend_is_away_says_so_in_time(store: Store) {
     let waited = clock.now().saturating_since(begin);
     let Err(Error::Unreachable { reason }) = outcome else { panic!("{outcome:?}") };
     assert!(reason.contains("expire"), "{reason}");
-    assert!(waited <= 2 * patience(&store) + SECOND, "{waited:?}");
+    assert!(waited <= 2 * close_timeout(&store) + SECOND, "{waited:?}");
     assert!(!share.is_valid());
     if store.is_memory() {
         // It was the truth. (A real session may have expired meanwhile.)
@@ -153,7 +153,7 @@ async fn a_shutdown_while_the_backend_is_away_says_so_in_time(store: Store) {
     tasks_are_back_to(baseline, store.expiry() + SECOND).await;
 }
 
-async fn a_shutdown_without_a_session_has_nobody_to_tell(store: Store) {
+async fn a_shutdown_without_a_session_succeeds_at_once(store: Store) {
     let baseline = alive_tasks();
     let coordinator =
         PartitionCoordinator::start(store.config_via(Faults::new(store.nowhere()), "a")).unwrap();
@@ -196,7 +196,7 @@ async fn heartbeats_go_on_while_a_group_is_being_left() {
     let begin = clock.now();
     leaving.leave().await.unwrap();
     let waited = clock.now().saturating_since(begin);
-    assert!(waited > 5 * SECOND, "longer than the lease: {waited:?}");
+    assert!(waited > 5 * SECOND, "longer than the heartbeat validity: {waited:?}");
     let after = agent.faults().calls();
     let heartbeats = (after.commits - after.writes) - (before.commits - before.writes);
     assert!(u128::from(heartbeats) >= waited.as_millis() / 1000, "{heartbeats} in {waited:?}");
@@ -228,14 +228,14 @@ async fn a_shutdown_into_a_black_hole_ends_in_time() {
     let config = store.config_via(Faults::new(std::sync::Arc::new(zookeeper(&proxy.connect_string()))), "a");
     let baseline = alive_tasks();
     let coordinator = busy(config).await;
-    // Requests arrive, replies do not: the connection still looks alive.
+    // Requests arrive, replies do not: the server does not close the connection.
     proxy.set(Mode::SwallowToClient);
     let clock = store.connector().clock();
     let begin = clock.now();
     let outcome = coordinator.shutdown().await;
     let waited = clock.now().saturating_since(begin);
     assert!(matches!(outcome, Err(Error::Unreachable { .. })), "{outcome:?}");
-    assert!(waited <= 3 * patience(&store) + SECOND, "{waited:?}");
+    assert!(waited <= 3 * close_timeout(&store) + SECOND, "{waited:?}");
     drop(proxy);
     tasks_are_back_to(baseline, store.expiry() + SECOND).await;
 }

@@ -1,4 +1,4 @@
-//! Nobody acts on a share that may have passed to somebody else: the deadline as it shows from outside, in memory.
+//! A member never acts on items that may belong to another member: the deadline of its share, in memory.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn share(group: &Group) -> Share<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_share_is_valid_until_the_lease_after_the_last_confirmed_heartbeat_and_not_longer() {
+async fn a_share_is_valid_for_the_heartbeat_validity_after_the_last_confirmed_heartbeat_and_not_longer() {
     let store = Store::memory();
     let clock = store.connector().clock();
     let opened = clock.now();
@@ -68,7 +68,11 @@ async fn an_earlier_heartbeat_bounds_the_deadline_when_the_newest_may_not_have_r
     assert_eq!(held.deadline(), opened + 14_500 * MS, "9.9 s is not a server tick ago");
     tokio::time::sleep(SECOND).await;
     let anchored = opened + 11_900 * MS + 5 * SECOND;
-    assert_eq!(held.deadline(), anchored, "now 9.9 s stands for the leader's clock, and the lease counts");
+    assert_eq!(
+        held.deadline(),
+        anchored,
+        "now 9.9 s was reported to the leader, and the heartbeat validity counts"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +90,8 @@ async fn a_share_that_is_held_moves_along_with_each_heartbeat() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_suspension_of_the_host_the_first_look_gives_an_invalid_empty_share_until_it_has_rejoined() {
+async fn after_a_suspension_of_the_host_a_share_is_invalid_and_empty_from_the_first_use_until_it_has_rejoined()
+ {
     let store = Store::memory();
     let (_agent, group) = member(&store).await;
     let held = share(&group).await;
@@ -100,11 +105,11 @@ async fn after_a_suspension_of_the_host_the_first_look_gives_an_invalid_empty_sh
     assert!(first.is_empty() && !first.is_valid());
     assert!(next_change(&mut rebalances).await.is_total_loss());
     settles_within(2 * SECOND, &[&group]).await;
-    assert!(!held.is_valid(), "that was another life");
+    assert!(!held.is_valid(), "it is from an earlier membership");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspension_shorter_than_the_lease_changes_nothing() {
+async fn a_suspension_shorter_than_the_heartbeat_validity_changes_nothing() {
     let store = Store::memory();
     let (_agent, group) = member(&store).await;
     tokio::time::sleep(3 * SECOND).await;
@@ -135,8 +140,8 @@ async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_
         done += 1;
         also_done += usize::from(lending.next().is_some());
     }
-    assert_eq!(done, 10, "five seconds of lease");
-    assert!(also_done == 9 || also_done == 10, "the last look comes half a second later");
+    assert_eq!(done, 10, "five seconds of heartbeat validity");
+    assert!(also_done == 9 || also_done == 10, "the last call comes half a second later");
     assert!(lending.next().is_none() && lending.next().is_none());
     let said = warnings.take(Level::WARN);
     assert_eq!(said.len(), 2, "{said:?}");
@@ -155,7 +160,7 @@ async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_share_ends_for_good_with_the_membership_it_came_from() {
+async fn a_share_ends_for_ever_with_the_membership_it_came_from() {
     let store = Store::memory();
     let (agent, group) = member(&store).await;
     let first = share(&group).await;
@@ -196,7 +201,7 @@ async fn a_member_out_of_contact_has_stopped_before_another_takes_over() {
         if owners.values().all(|owners| owners.iter().eq(["b"])) {
             taken = Some(after);
         }
-        assert!(after < store.expiry() + store.round(), "nobody takes over");
+        assert!(after < store.expiry() + store.round(), "no member takes over");
     }
     let (stopped, taken) = (stopped.unwrap(), taken.unwrap());
     assert!(stopped <= 5 * SECOND, "{stopped:?}");
@@ -247,7 +252,7 @@ async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
     let fraction = group.view().ring().fraction("a");
     let (begin, before) = (clock.now(), agent.faults().calls().commits);
     let mut took = Duration::ZERO;
-    // Again and again until it has taken long enough to show something.
+    // Repeated until it has taken several heartbeat intervals.
     while took < 10 * interval {
         let share = tokio::select! {
             share = group.extract_my_subset(0..KEYS) => share.unwrap(),
@@ -258,10 +263,10 @@ async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
         assert!((part - fraction).abs() < 0.01, "{part} {fraction}");
         took = clock.now().saturating_since(begin);
     }
-    let beats = agent.faults().calls().commits - before;
+    let confirmed = agent.faults().calls().commits - before;
     // One turn is done in a fraction of an interval; each heartbeat may be late by that much.
     let expected = took.as_millis() / interval.as_millis();
-    assert!(u128::from(beats) * 10 >= expected * 8, "{beats} heartbeats of {expected} in {took:?}");
+    assert!(u128::from(confirmed) * 10 >= expected * 8, "{confirmed} heartbeats of {expected} in {took:?}");
 }
 
 #[tokio::test(start_paused = true)]

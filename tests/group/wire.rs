@@ -1,4 +1,4 @@
-//! Groups as they lie on a real server: the znodes, their bytes and their access control lists, compared with what
+//! Groups as a real server has them: the znodes, their bytes and their access control lists, compared with what
 //! the Python client library wrote there (`tests/golden/group.json`), and seen as one of its peers sees them.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -145,19 +145,19 @@ async fn credentials_in_the_url_guard_every_znode_with_one_entry() {
     let only = vec![(31, "digest".to_owned(), text(&digest["id"]).to_owned())];
     assert!(found.values().all(|znode| znode.acl == only), "{found:?}");
 
-    let nobody = zk::Client::connect(&hosts).await.unwrap();
-    assert!(matches!(nobody.get_children("/guarded/deeply/g").await, Err(zk::Error::NoAuth)));
+    let anonymous = zk::Client::connect(&hosts).await.unwrap();
+    assert!(matches!(anonymous.get_children("/guarded/deeply/g").await, Err(zk::Error::NoAuth)));
 }
 
 #[tokio::test]
-async fn heartbeats_and_looks_change_nothing_on_the_server() {
+async fn heartbeats_and_reads_change_nothing_on_the_server() {
     let hosts = hosts().await;
-    let coordinator = connect(config(&hosts, "untouched", "a").heartbeat(SECOND / 20)).await;
+    let coordinator = connect(config(&hosts, "unchanged", "a").heartbeat(SECOND / 20)).await;
     let group = coordinator.join("g").await.unwrap();
     let observer = zk::Client::connect(&hosts).await.unwrap();
     let stats = async || {
         let mut stats = Vec::new();
-        for path in ["/untouched", "/untouched/g", "/untouched/g/a"] {
+        for path in ["/unchanged", "/unchanged/g", "/unchanged/g/a"] {
             stats.push(observer.check_stat(path).await.unwrap().unwrap());
         }
         stats

@@ -36,11 +36,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "clock",
             "random",
             "ring",
+            "watch",
         ],
     ),
     ("board", LEASED),
     ("queue", LEASED),
-    ("worker", &["ring", "backoff", "future", "task", "clock", "random"]),
+    ("worker", &["ring", "backoff", "future", "task", "clock", "random", "watch"]),
     (
         "group",
         &[
@@ -54,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "backoff",
             "random",
             "ring",
+            "watch",
         ],
     ),
     (
@@ -85,6 +87,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "backoff",
             "random",
             "future",
+            "watch",
         ],
     ),
     ("error", &["config", "member", "backend", "backend::path", "ring"]),
@@ -99,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("random", &[]),
     ("future", &[]),
     ("token", &[]),
+    ("watch", &[]),
     ("ring", &[]),
 ];
 

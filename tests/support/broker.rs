@@ -36,8 +36,8 @@ wait
 [ "$word" = keep ] || rm -rf "$folder"
 "#;
 
-/// How patient the harness is with a broker that starts. It takes four seconds; a busy machine takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the harness waits for a broker to start. It takes four seconds; a busy machine takes longer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A RabbitMQ broker without plugins, with the user `guest` and the virtual host `/`. Dropping it kills it and
 /// removes its data.
@@ -97,7 +97,7 @@ impl Broker {
             ("RABBITMQ_PID_FILE", inside("pid")),
             ("RABBITMQ_LOG_BASE", folder.display().to_string()),
             ("RABBITMQ_LOGS", "-".to_owned()),
-            // Otherwise the script stays between us and the node, and would have to be told to pass signals on.
+            // Otherwise the script stays between us and the node, and would have to pass signals on.
             ("RABBITMQ_ALLOW_INPUT", "1".to_owned()),
         ];
         Broker { port, epmd_port, folder, environment, processes: None }
@@ -137,7 +137,7 @@ impl Broker {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, up).await == Ok(true) {
+        if tokio::time::timeout(START_TIMEOUT, up).await == Ok(true) {
             return Ok(());
         }
         let log = end_of_log(&self.folder);

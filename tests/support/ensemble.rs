@@ -8,11 +8,11 @@ use super::{Mode, Proxy, Server, Settings, eventually, free_port};
 
 const SIZE: usize = 3;
 
-/// How long a cut follower goes on serving reads, in ticks. Long enough that a short session expires meanwhile.
+/// For how long a cut follower still serves reads, in ticks. Long enough that a short session expires meanwhile.
 const SYNC_LIMIT: u32 = 50;
 
 /// How long a server may take from winning an election to listening for followers.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Two ensembles at once are too much for a small machine.
 static ONE: Mutex<()> = Mutex::const_new(());
@@ -66,7 +66,7 @@ impl Ensemble {
                 let proxy = if other == me {
                     None
                 } else {
-                    Some(Proxy::start_patient(quorum[other], PATIENCE).await)
+                    Some(Proxy::start_waiting(quorum[other], ELECTION_TIMEOUT).await)
                 };
                 let port = proxy.as_ref().map_or(quorum[other], Proxy::port);
                 settings.lines.push(format!("server.{}=127.0.0.1:{port}:{}", other + 1, election[other]));
@@ -121,8 +121,8 @@ impl Ensemble {
         found
     }
 
-    /// Lets the link between a follower and the leader swallow everything. The follower serves reads until it
-    /// notices, after 50 ticks.
+    /// Lets the link between a follower and the leader drop everything. The follower serves reads until it notices,
+    /// after 50 ticks.
     pub async fn cut_from_leader(&self, follower: usize) {
         let leader = self.leader().await;
         assert_ne!(leader, follower, "a leader cannot be cut from itself");

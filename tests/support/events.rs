@@ -1,4 +1,4 @@
-//! What the library logs while a test runs.
+//! Records what the library logs while a test runs.
 
 use std::{cell::RefCell, fmt::Debug, sync::Once};
 
@@ -12,34 +12,34 @@ use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt};
 #[derive(Debug)]
 pub struct Events(());
 
-struct Heard {
+struct Recorded {
     target: &'static str,
     events: Vec<(Level, String)>,
 }
 
 thread_local! {
-    static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
+    static RECORDED: RefCell<Option<Recorded>> = const { RefCell::new(None) };
 }
 
 impl Events {
-    /// Listens to the module `target`.
+    /// Records the events of the module `target`.
     pub fn of(target: &'static str) -> Events {
         // One subscriber for all threads: with one for each, a thread that has none can switch an event off for all
-        // others when it is the first to come by.
+        // others if it logs the event first.
         static LISTEN: Once = Once::new();
         LISTEN.call_once(|| {
             let listener = tracing_subscriber::registry().with(Listener);
-            tracing::subscriber::set_global_default(listener).expect("nobody else listens in tests");
+            tracing::subscriber::set_global_default(listener)
+                .expect("no other code sets a subscriber in tests");
         });
-        HEARD.set(Some(Heard { target, events: Vec::new() }));
+        RECORDED.set(Some(Recorded { target, events: Vec::new() }));
         Events(())
     }
 
-    /// What was heard at this level since it was last asked: each event as its fields, `name=value `.
+    /// Returns the events of this level since the last call, each as its fields, `name=value `.
     pub fn take(&self, level: Level) -> Vec<String> {
-        HEARD.with_borrow_mut(|heard| {
-            let events =
-                heard.as_mut().map(|heard| &mut heard.events).expect("it listens as long as it lives");
+        RECORDED.with_borrow_mut(|recorded| {
+            let events = recorded.as_mut().map(|it| &mut it.events).expect("it records as long as it lives");
             let asked = events.extract_if(.., |(its, _)| *its == level);
             asked.map(|(_, text)| text).collect()
         })
@@ -48,7 +48,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        HEARD.set(None);
+        RECORDED.set(None);
     }
 }
 
@@ -56,14 +56,14 @@ struct Listener;
 
 impl<S: Subscriber> Layer<S> for Listener {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // Threads that are ending log too.
-        let _ = HEARD.try_with(|heard| {
-            if let Some(heard) =
-                heard.borrow_mut().as_mut().filter(|it| it.target == event.metadata().target())
+        // A thread that is ending may log, too.
+        let _ = RECORDED.try_with(|recorded| {
+            if let Some(recorded) =
+                recorded.borrow_mut().as_mut().filter(|it| it.target == event.metadata().target())
             {
                 let mut fields = Fields(String::new());
                 event.record(&mut fields);
-                heard.events.push((*event.metadata().level(), fields.0));
+                recorded.events.push((*event.metadata().level(), fields.0));
             }
         });
     }

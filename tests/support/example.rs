@@ -17,7 +17,7 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 /// The tick of the harness's servers.
 pub const SERVER_TICK: Duration = Duration::from_millis(100);
 /// Longer than processes take for what they do.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The URL by which processes reach these servers, with settings that suit a test.
 pub fn url(servers: &str) -> String {

@@ -18,7 +18,7 @@ use super::{MS, Mode, Proxy, SECOND, eventually, path, until};
 #[cfg(feature = "zookeeper")]
 use super::{Server, shared_server, zookeeper};
 
-/// A connector behind a pointer, for those who want it by value.
+/// A connector behind a pointer, for functions that take one by value.
 #[derive(Debug, Clone)]
 pub struct Via(pub Arc<dyn Connector>);
 
@@ -66,7 +66,7 @@ impl Store {
         Store::on(shared_server().await, namespace)
     }
 
-    /// A server of one's own, with a short session timeout.
+    /// A server of the test alone, with a short session timeout.
     #[cfg(feature = "zookeeper")]
     pub fn on(server: &Server, namespace: &str) -> Store {
         Store {
@@ -95,7 +95,7 @@ impl Store {
         matches!(self.reach, Reach::Memory(_))
     }
 
-    /// Waits a little longer for each `stage`: so far that another future has got one step further.
+    /// Waits a little longer for each `stage`, so that another future gets one step further.
     pub async fn for_a_moment(&self, stage: u32) {
         if self.is_memory() {
             for _ in 0..stage {
@@ -114,7 +114,7 @@ impl Store {
         }
     }
 
-    /// A way to where nobody answers, from now on.
+    /// A connector to which no server answers, from now on.
     pub fn nowhere(&self) -> Arc<dyn Connector> {
         match &self.reach {
             Reach::Memory(memory) => {
@@ -126,7 +126,8 @@ impl Store {
         }
     }
 
-    /// How long a stranger's znode is waited for, and with that the longest that a dead session can be in the way.
+    /// For how long a member waits for the znode of another process with its id: the longest time for which the znode
+    /// of a dead process can stay.
     pub fn lifetime(&self) -> Duration {
         self.session_timeout + 2 * self.server_tick
     }
@@ -136,7 +137,7 @@ impl Store {
         self.session_timeout + 2 * self.server_tick + self.slack()
     }
 
-    /// What a loaded machine may add to any bound. Nothing in memory: there, time stands still while we work.
+    /// What a loaded machine may add to any bound. Nothing in memory: there, time is paused while code runs.
     pub fn slack(&self) -> Duration {
         if self.is_memory() { 10 * MS } else { 3 * SECOND }
     }
@@ -197,7 +198,7 @@ impl Store {
         Agent { coordinator: PartitionCoordinator::start(config).expect("the settings are right"), line }
     }
 
-    /// A session of somebody else: an administrator, a Python peer.
+    /// A session of another process: an administrator, a Python peer.
     pub async fn session(&self) -> Arc<dyn Session> {
         self.connector().open(20 * SECOND).await.expect("the store is there")
     }
@@ -207,7 +208,7 @@ impl Store {
         path(&format!("/{}/{below}", self.namespace))
     }
 
-    /// A plain member, as a Python peer is one: its znode lives as long as the session.
+    /// A plain member, such as a Python peer. Its znode lives as long as the session.
     pub async fn plain(&self, group: &str, id: &str, data: &[u8]) -> Arc<dyn Session> {
         let session = self.session().await;
         create_with_ancestors(&*session, &self.path(group)).await;
@@ -239,7 +240,7 @@ pub struct Agent {
 
 impl Agent {
     pub async fn join(&self, group: &str) -> Group {
-        self.coordinator.join(group).await.expect("the group takes us")
+        self.coordinator.join(group).await.expect("it can join the group")
     }
 
     pub fn faults(&self) -> &Faults {
@@ -254,7 +255,7 @@ impl Agent {
         }
     }
 
-    /// Mends the line. In memory it was that of a session, which it has to be still.
+    /// Restores the line. In memory the line is that of a session, which must still be the current one.
     pub fn resume(&self) {
         match &self.line.way {
             Way::Memory(memory) => memory.resume(self.coordinator.session_id().expect("it has a session")),
@@ -270,13 +271,13 @@ impl Agent {
         }
     }
 
-    /// Is gone without a word to the store. The line stays cut for as long as what this returns is kept.
+    /// Ends without a request to the store. The line stays cut as long as the returned value lives.
     pub fn crash(self) -> Line {
         self.suspend();
         self.line
     }
 
-    /// Lets the session expire, and mends the line afterwards.
+    /// Lets the session expire, and restores the line afterwards.
     pub async fn expire(&self, store: &Store) {
         let old = self.coordinator.session_id().expect("it has a session");
         if let Way::Memory(memory) = &self.line.way {
@@ -339,7 +340,7 @@ pub async fn settles_within(bound: Duration, groups: &[&Group]) {
     assert_eq!(extracted, all);
 }
 
-/// The next change. Long before paused time could run away it panics.
+/// The next change. Panics if there is none for a long time.
 pub async fn next_change(rebalances: &mut Rebalances) -> Rebalance {
     let next = tokio::time::timeout(300 * SECOND, rebalances.next()).await;
     next.expect("nothing changes").expect("the group is not left")

@@ -46,7 +46,7 @@ pub use self::{
 /// A connector to the servers of `connect_string`, without credentials.
 #[cfg(feature = "zookeeper")]
 pub fn zookeeper(connect_string: &str) -> ZooKeeper {
-    ZooKeeper::new(connect_string.parse::<Hosts>().expect("the harness spells addresses properly"))
+    ZooKeeper::new(connect_string.parse::<Hosts>().expect("the harness has valid addresses"))
 }
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -55,12 +55,12 @@ pub const MS: Duration = Duration::from_millis(1);
 /// Both ways to lose a reply.
 pub const EITHER: [LostReply; 2] = [LostReply::BeforeApplying, LostReply::AfterApplying];
 
-/// A path that tests spell properly.
+/// A valid path.
 pub fn path(text: &str) -> ZnodePath {
-    ZnodePath::parse(text).expect("tests spell paths properly")
+    ZnodePath::parse(text).expect("tests have valid paths")
 }
 
-/// Waits for work that has to come to its end, and panics if it hangs.
+/// Waits until `work` has ended, and panics if it hangs.
 pub async fn soon<F: IntoFuture>(work: F) -> F::Output {
     tokio::time::timeout(120 * SECOND, work).await.expect("in time")
 }
@@ -76,17 +76,17 @@ pub async fn shared_server() -> &'static Server {
     SHARED.get_or_init(Server::start).await
 }
 
-/// Waits until `probe` gives a value, looking every few milliseconds.
+/// Waits until `probe` gives a value. Calls it every few milliseconds.
 ///
 /// # Panics
 ///
-/// If it gave none within `patience`.
+/// If it gave none within `bound`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
-    patience: Duration,
+    bound: Duration,
     mut probe: impl FnMut() -> F,
 ) -> T {
-    let look = async {
+    let probing = async {
         loop {
             if let Some(value) = probe().await {
                 return value;
@@ -94,22 +94,22 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    match tokio::time::timeout(patience, look).await {
+    match tokio::time::timeout(bound, probing).await {
         Ok(value) => value,
-        Err(_) => panic!("not within {patience:?}: {what}"),
+        Err(_) => panic!("not within {bound:?}: {what}"),
     }
 }
 
-/// Waits until something holds, looking every few milliseconds.
+/// Waits until `holds` is true. Calls it every few milliseconds.
 ///
 /// # Panics
 ///
-/// If it did not within `patience`.
-pub async fn until(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
-    eventually(what, patience, || std::future::ready(holds().then_some(()))).await;
+/// If it was not within `bound`.
+pub async fn until(what: &str, bound: Duration, mut holds: impl FnMut() -> bool) {
+    eventually(what, bound, || std::future::ready(holds().then_some(()))).await;
 }
 
-/// A port of 127.0.0.1 on which nobody listens at the moment.
+/// A port of 127.0.0.1 on which no process listens at the moment.
 ///
 /// Outside of the range from which systems choose the ports of outgoing connections, so that a server that is
 /// down for a restart finds its port free.

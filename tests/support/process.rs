@@ -12,7 +12,7 @@ use std::{
 /// its input, kills the server, and removes its folder unless the word is `keep`.
 ///
 /// The pipe to the shell ends with the test process, so no server outlives it. Signals of the terminal go to the whole
-/// process group: the shell has to ignore them, lest it ends before its server.
+/// process group: the shell has to ignore them, so that it does not end before its server.
 #[derive(Debug)]
 pub(super) struct Guarded {
     shell: Child,

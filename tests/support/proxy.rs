@@ -1,4 +1,4 @@
-//! A TCP proxy that can do to a connection what networks do.
+//! A TCP proxy that can fail as networks do.
 
 use std::{
     net::SocketAddr,
@@ -79,21 +79,21 @@ impl Link {
 }
 
 impl Proxy {
-    /// A proxy to `port` of 127.0.0.1, which passes everything. While nobody listens there, it resets new
+    /// A proxy to `port` of 127.0.0.1, which passes everything. While no server listens there, it resets new
     /// connections at once.
     pub async fn start(port: u16) -> Proxy {
-        Proxy::start_patient(port, Duration::ZERO).await
+        Proxy::start_waiting(port, Duration::ZERO).await
     }
 
-    /// Like [`Proxy::start`], but keeps a connection waiting for this long until somebody listens. A ZooKeeper
+    /// Like [`Proxy::start`], but keeps a connection waiting for this long until a server listens. A ZooKeeper
     /// server tries again when its leader refuses the connection, but not when it accepts and resets it.
-    pub async fn start_patient(port: u16, patience: Duration) -> Proxy {
+    pub async fn start_waiting(port: u16, wait: Duration) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (link, state) = watch::channel(Link { mode: Mode::Pass, cuts: 0 });
         let mut tasks = JoinSet::new();
         let accepted = Arc::<AtomicUsize>::default();
-        tasks.spawn(accept(listener, port, patience, state, accepted.clone()));
+        tasks.spawn(accept(listener, port, wait, state, accepted.clone()));
         Proxy { address, link, accepted, _tasks: tasks }
     }
 
@@ -130,25 +130,25 @@ impl Proxy {
 async fn accept(
     listener: TcpListener,
     port: u16,
-    patience: Duration,
+    wait: Duration,
     link: watch::Receiver<Link>,
     accepted: Arc<AtomicUsize>,
 ) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         accepted.fetch_add(1, Ordering::SeqCst);
-        connections.spawn(connection(client, port, patience, link.clone()));
+        connections.spawn(connection(client, port, wait, link.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connection(mut client: TcpStream, port: u16, patience: Duration, mut link: watch::Receiver<Link>) {
+async fn connection(mut client: TcpStream, port: u16, wait: Duration, mut link: watch::Receiver<Link>) {
     let Link { mode, cuts } = *link.borrow_and_update();
     if mode == Mode::Cut {
         let _ = client.set_zero_linger();
         return;
     }
-    let Some(mut server) = reach(port, patience).await else {
+    let Some(mut server) = reach(port, wait).await else {
         let _ = client.set_zero_linger();
         return;
     };
@@ -170,17 +170,17 @@ async fn connection(mut client: TcpStream, port: u16, patience: Duration, mut li
     let _ = (client.set_zero_linger(), server.set_zero_linger());
 }
 
-async fn reach(port: u16, patience: Duration) -> Option<TcpStream> {
+async fn reach(port: u16, wait: Duration) -> Option<TcpStream> {
     let connecting = async {
         loop {
             match TcpStream::connect(("127.0.0.1", port)).await {
                 Ok(server) => return Some(server),
-                Err(_) if patience.is_zero() => return None,
+                Err(_) if wait.is_zero() => return None,
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     };
-    tokio::time::timeout(patience.max(Duration::from_secs(1)), connecting).await.ok().flatten()
+    tokio::time::timeout(wait.max(Duration::from_secs(1)), connecting).await.ok().flatten()
 }
 
 /// Carries one direction of a connection until its end, and passes the end on.

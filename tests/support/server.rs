@@ -40,13 +40,13 @@ wait $java
 [ "$word" = keep ] || rm -rf "$folder"
 "#;
 
-/// How patient the harness is with a server that starts. It takes half a second; a busy machine takes longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the harness waits for a server to start. It takes half a second; a busy machine takes longer.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of a server that differ between tests.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The unit of the server's clock: it looks for expired sessions once a tick.
+    /// The `tickTime`: the server checks for expired sessions once a tick.
     pub tick: Duration,
     /// The shortest session timeout that the server grants.
     pub min_session_timeout: Duration,
@@ -165,7 +165,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, ready).await == Ok(true) {
+        if tokio::time::timeout(START_TIMEOUT, ready).await == Ok(true) {
             return Ok(());
         }
         let log = end_of_log(&self.folder);

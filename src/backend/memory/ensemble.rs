@@ -1,4 +1,4 @@
-//! [`Ensemble`]: what all handles and sessions of an in-memory ensemble share.
+//! [`Ensemble`]: the state that all handles and sessions of an in-memory ensemble share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,12 +10,12 @@ use crate::{
     task::Tasks,
 };
 
-/// What all handles and sessions share.
+/// The state that all handles and sessions share.
 pub(super) struct Ensemble {
     state: Mutex<State>,
     pub(super) refusing: watch::Sender<bool>,
     pub(super) clock: Arc<TokioClock>,
-    /// One for each suspended session: the wait for its expiry.
+    /// One for each suspended session, which waits until it expires.
     pub(super) tasks: Tasks,
 }
 
@@ -30,7 +30,7 @@ impl Ensemble {
         }
     }
 
-    /// The state. No user code runs under the lock, so a poisoned one is as good as any.
+    /// The state. No code of a user runs under the lock, so a poisoned lock can still be used.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

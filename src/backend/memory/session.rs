@@ -1,4 +1,4 @@
-//! The client's side of a session: waits while it is suspended, closes it when the last handle is dropped.
+//! The client side of a session: waits while it is suspended, and closes it when the last handle is dropped.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ pub(super) struct MemorySession {
     ensemble: Arc<Ensemble>,
     id: SessionId,
     timeout: Duration,
-    /// Written under the ensemble's lock only.
+    /// Written only under the lock of the ensemble.
     state: Arc<watch::Sender<SessionState>>,
 }
 
@@ -31,8 +31,8 @@ impl MemorySession {
         MemorySession { ensemble: Arc::clone(ensemble), id, timeout, state }
     }
 
-    /// To be asked under the ensemble's lock.
-    fn has_contact(&self) -> Result<bool, Error> {
+    /// To be called under the lock of the ensemble.
+    fn has_connection(&self) -> Result<bool, Error> {
         match *self.state.borrow() {
             SessionState::Connected { .. } => Ok(true),
             SessionState::Suspended => Ok(false),
@@ -40,15 +40,15 @@ impl MemorySession {
         }
     }
 
-    /// Does `act` as soon as there is contact.
+    /// Calls `act` as soon as the connection is up.
     async fn connected<T>(&self, act: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
-        // Nothing below waits while the ensemble answers; this lets other tasks run in spite of that.
+        // While the connection is up, nothing below waits. This lets other tasks run all the same.
         tokio::task::consume_budget().await;
         let mut changes = self.state.subscribe();
         loop {
             {
                 let mut state = self.ensemble.lock();
-                if self.has_contact()? {
+                if self.has_connection()? {
                     return Ok(act(&mut state));
                 }
             }
@@ -61,7 +61,7 @@ impl MemorySession {
         let disarm = Disarm { ensemble: Arc::downgrade(&self.ensemble), id };
         Watch::new(async move {
             let _disarm = disarm;
-            // Without the ensemble there are no sessions either.
+            // Without the ensemble there is no session, either.
             fired.await.unwrap_or(Fired::Lost(Loss::Closed))
         })
     }
@@ -143,7 +143,7 @@ impl Session for MemorySession {
             tokio::task::consume_budget().await;
             let outcome = {
                 let mut state = self.ensemble.lock();
-                if self.has_contact()? {
+                if self.has_connection()? {
                     return state.commit(self.id, ops, now_ms);
                 }
                 state.enqueue(self.id, ops, now_ms)
@@ -167,7 +167,7 @@ impl State {
     }
 }
 
-/// Takes a watch back when its handle is dropped.
+/// Removes a watch when its handle is dropped.
 struct Disarm {
     ensemble: Weak<Ensemble>,
     id: WatchId,

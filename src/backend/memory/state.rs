@@ -1,4 +1,4 @@
-//! What the ensemble knows, behind its one lock: the tree, the sessions and the armed watches.
+//! The state of the ensemble, under one lock: the tree, the sessions, and the watches that have not fired.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -17,7 +17,7 @@ use crate::backend::{CommitError, Done, Error, Fired, Loss, Op, SessionId, Sessi
 pub enum LostReply {
     /// The request never arrived: nothing was applied.
     BeforeApplying,
-    /// The request arrived and was answered, only the answer is missing.
+    /// The request arrived and was applied or refused. Only the reply is lost.
     AfterApplying,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct State {
     opened: i64,
 }
 
-/// The ensemble's side of a session that has not ended.
+/// The server side of a session that has not ended.
 #[derive(Debug)]
 struct Record {
     timeout: Duration,
@@ -37,10 +37,10 @@ struct Record {
     state: Arc<watch::Sender<SessionState>>,
     /// Cancelled on resume. `None` while connected.
     suspended: Option<CancellationToken>,
-    /// Closed by the client while suspended: the ensemble has not heard of it.
+    /// The client has closed it while it was suspended: this has not reached the ensemble yet.
     abandoned: bool,
     lose_reply: Option<LostReply>,
-    /// Commits of the time without contact, which go out on resume.
+    /// Commits while it was suspended, which are sent on resume.
     queue: VecDeque<Queued>,
 }
 
@@ -51,15 +51,15 @@ struct Queued {
     reply: oneshot::Sender<Outcome>,
 }
 
-/// How a commit ends.
+/// The result of a commit.
 pub(super) type Outcome = Result<Vec<Done>, CommitError>;
 
 impl Record {
-    /// The client's side ends: it hears nothing from the ensemble any more.
+    /// Ends the client side: it gets nothing from the ensemble any more.
     fn lost(&mut self, loss: Loss) {
         self.state.send_replace(SessionState::Lost(loss));
         for queued in self.queue.drain(..) {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = queued.reply.send(Err(Error::Lost(loss).into()));
         }
     }
@@ -93,7 +93,7 @@ impl State {
         (id, state)
     }
 
-    /// Takes the connection away and returns the session timeout, or `None` if there was no connection.
+    /// Cuts the connection and returns the session timeout, or `None` if there was no connection.
     pub(super) fn suspend(&mut self, id: SessionId, resumed: CancellationToken) -> Option<Duration> {
         let record = self.sessions.get_mut(&id).filter(|record| record.suspended.is_none())?;
         record.suspended = Some(resumed);
@@ -117,7 +117,7 @@ impl State {
         }
     }
 
-    /// The client closes the session, which the ensemble only hears if they are in contact.
+    /// The client closes the session. This reaches the ensemble only if the connection is up.
     pub(super) fn close(&mut self, id: SessionId) {
         let Some(record) = self.sessions.get_mut(&id) else { return };
         if record.suspended.is_none() {
@@ -149,8 +149,8 @@ impl State {
         }
     }
 
-    /// Keeps a commit until there is contact again. It is not taken back when nobody waits for the reply: a
-    /// client cannot either.
+    /// Keeps a commit until the connection is up again. It stays even if no caller waits for the reply: a client cannot
+    /// take back a request.
     pub(super) fn enqueue(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
         let record = self.sessions.get_mut(&id).expect("a suspended session has a record");
@@ -163,11 +163,11 @@ impl State {
         let Some(lost) = lost else { return self.apply(id, ops, now_ms) };
         self.suspend(id, CancellationToken::new());
         if lost == LostReply::AfterApplying {
-            // What the ensemble thought of it is exactly what the client never learns.
+            // The client never gets this result.
             let _ = self.apply(id, ops, now_ms);
         }
         self.resume(id);
-        Err(Error::Unknown("the in-memory ensemble was told to lose the reply".into()).into())
+        Err(Error::Unknown("a test made the in-memory ensemble lose the reply".into()).into())
     }
 
     fn apply(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> Outcome {
@@ -179,22 +179,22 @@ impl State {
 
     fn announce(&mut self, changes: &[Change]) {
         let sessions = &self.sessions;
-        // An ended session has no record any more; its own watches wait to be told of the loss.
-        let silent = |id: SessionId| sessions.get(&id).is_none_or(|record| record.suspended.is_some());
+        // A session that has ended has no record any more. Its own watches fire later, with the loss.
+        let is_suspended = |id: SessionId| sessions.get(&id).is_none_or(|record| record.suspended.is_some());
         for change in changes {
             let (Change::Created(path) | Change::Set(path) | Change::Deleted(path)) = change;
-            self.watches.fire(Kind::Node, path, silent);
+            self.watches.fire(Kind::Node, path, is_suspended);
             if let Change::Deleted(_) = change {
-                self.watches.fire(Kind::Children, path, silent);
+                self.watches.fire(Kind::Children, path, is_suspended);
             }
             if let (Change::Created(_) | Change::Deleted(_), Some(parent)) = (change, path.parent()) {
-                self.watches.fire(Kind::Children, &parent, silent);
+                self.watches.fire(Kind::Children, &parent, is_suspended);
             }
         }
     }
 }
 
-/// What a watch is about.
+/// What a watch reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     /// A znode and its data.
@@ -221,7 +221,7 @@ struct Armed {
     znode: (Kind, ZnodePath),
     /// There was a change while the session was suspended.
     overdue: bool,
-    tell: oneshot::Sender<Fired>,
+    fired: oneshot::Sender<Fired>,
 }
 
 impl Watches {
@@ -231,13 +231,13 @@ impl Watches {
         kind: Kind,
         path: &ZnodePath,
     ) -> (WatchId, oneshot::Receiver<Fired>) {
-        let (tell, fired) = oneshot::channel();
+        let (sender, fired) = oneshot::channel();
         let id = WatchId(self.next);
         self.next += 1;
         let znode = (kind, path.clone());
         self.by_znode.entry(znode.clone()).or_default().insert(id);
         self.by_session.entry(session).or_default().insert(id);
-        self.armed.insert(id, Armed { session, znode, overdue: false, tell });
+        self.armed.insert(id, Armed { session, znode, overdue: false, fired: sender });
         (id, fired)
     }
 
@@ -247,13 +247,13 @@ impl Watches {
         remove_from(&mut self.by_session, &session, id);
     }
 
-    fn fire(&mut self, kind: Kind, path: &ZnodePath, silent: impl Fn(SessionId) -> bool) {
+    fn fire(&mut self, kind: Kind, path: &ZnodePath, is_suspended: impl Fn(SessionId) -> bool) {
         for id in self.by_znode.remove(&(kind, path.clone())).unwrap_or_default() {
-            let armed = self.armed.get_mut(&id).expect("the index knows armed watches only");
-            if silent(armed.session) {
+            let armed = self.armed.get_mut(&id).expect("the index has only watches that have not fired");
+            if is_suspended(armed.session) {
                 armed.overdue = true;
             } else {
-                self.tell(id, Fired::Changed);
+                self.send(id, Fired::Changed);
             }
         }
     }
@@ -262,22 +262,22 @@ impl Watches {
         let ids = self.by_session.get(&session).into_iter().flatten();
         let overdue: Vec<_> = ids.copied().filter(|id| self.armed[id].overdue).collect();
         for id in overdue {
-            self.tell(id, Fired::Changed);
+            self.send(id, Fired::Changed);
         }
     }
 
     fn lose(&mut self, session: SessionId, loss: Loss) {
         for id in self.by_session.remove(&session).unwrap_or_default() {
-            self.tell(id, Fired::Lost(loss));
+            self.send(id, Fired::Lost(loss));
         }
     }
 
-    fn tell(&mut self, id: WatchId, fired: Fired) {
-        let Some(Armed { session, znode, tell, .. }) = self.armed.remove(&id) else { return };
+    fn send(&mut self, id: WatchId, reason: Fired) {
+        let Some(Armed { session, znode, fired, .. }) = self.armed.remove(&id) else { return };
         remove_from(&mut self.by_znode, &znode, id);
         remove_from(&mut self.by_session, &session, id);
-        // The holder may be dropping the watch right now.
-        let _ = tell.send(fired);
+        // The caller may be dropping the watch at this moment.
+        let _ = fired.send(reason);
     }
 
     #[cfg(test)]

@@ -1,10 +1,10 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! The tree of znodes, and transactions on it that are undone when one of their operations fails.
+//! The tree of znodes. A transaction on it is undone when one of its operations fails.
 //!
-//! What ZooKeeper 3.8 does, down to the order of its checks: the differential test compares the two. A failed
-//! transaction is rolled back from a log of what it replaced, so that a commit costs what it touches, however
-//! many znodes there are.
+//! It does what ZooKeeper 3.8 does, and in the same order of checks; the differential test compares the two. A failed
+//! transaction is rolled back from a log of the values that it replaced, so that the time of a commit does not depend
+//! on the number of znodes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -32,7 +32,7 @@ impl Node {
     fn stat(&self) -> Stat {
         let num_children = i32::try_from(self.children.len()).unwrap_or(i32::MAX);
         Stat {
-            // As many deletes as there are creates without a child to show for it.
+            // Each child that was created and no longer exists was deleted.
             cversion: self.creates.wrapping_mul(2).wrapping_sub(num_children),
             data_length: i32::try_from(self.data.len()).unwrap_or(i32::MAX),
             num_children,
@@ -41,7 +41,7 @@ impl Node {
     }
 }
 
-/// A visible change of one znode; what watches are about.
+/// A visible change of one znode, for which watches fire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     Created(ZnodePath),
@@ -49,7 +49,7 @@ pub(super) enum Change {
     Deleted(ZnodePath),
 }
 
-/// How to take back one operation. The parent's part comes as it was before.
+/// How to undo one operation. `parent` has the values before it.
 enum Undo {
     Created { path: ZnodePath, parent: (Stat, i32) },
     Set { path: ZnodePath, data: Vec<u8>, stat: Stat },
@@ -75,7 +75,7 @@ impl Tree {
         }
     }
 
-    /// Counts an event that changes no znode, as the opening of a session is.
+    /// Counts an event that changes no znode, such as the start of a session.
     pub(super) fn tick(&mut self) {
         self.zxid += 1;
     }
@@ -91,7 +91,7 @@ impl Tree {
         Ok((node.children.iter().map(ToString::to_string).collect(), node.stat()))
     }
 
-    /// Applies all of `ops` and says what changed, or applies none and says which was refused.
+    /// Applies all of `ops` and returns the changes, or applies none and returns the index of the one that was refused.
     pub(super) fn commit(
         &mut self,
         session: SessionId,
@@ -119,7 +119,7 @@ impl Tree {
         Ok((done, txn.changes))
     }
 
-    /// Removes the ephemeral znodes of a session that has ended, in one transaction.
+    /// Deletes the ephemeral znodes of a session that has ended, in one transaction.
     pub(super) fn end_session(&mut self, session: SessionId) -> Vec<Change> {
         self.zxid += 1;
         let mut changes = Vec::new();
@@ -280,7 +280,7 @@ impl Tree {
     }
 }
 
-/// ZooKeeper's wire format says "any version" with -1; a caller that passes it on gets the same here.
+/// In the protocol of ZooKeeper -1 means any version, so it does here, too.
 fn expect_version(node: &Node, version: Option<i32>) -> Result<(), Error> {
     match version {
         Some(version) if version != -1 && version != node.stat.version => Err(Error::BadVersion),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_check_comes_before_the_look_for_children() {
+    fn the_version_is_checked_before_the_children() {
         let mut tree = Tree::new();
         commit(&mut tree, vec![persistent("/a"), persistent("/a/b")]).unwrap();
         assert_eq!(commit(&mut tree, vec![Op::delete(&path("/a"), Some(3))]), Err((0, Error::BadVersion)));

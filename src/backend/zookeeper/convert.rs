@@ -1,16 +1,16 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! What the client crate says, in the words of the seam, and the size of requests.
+//! Converts the values of the client crate, and computes the size of requests.
 
 use zookeeper_client as zk;
 
 use super::super::{CommitError, CreateMode, Done, Error, Loss, Op, SessionId, Stat, path::ZnodePath};
 
-/// The verdict on a request that failed.
+/// Converts the error of a request.
 ///
-/// D2: when a connection breaks, the crate fails pending requests with `ConnectionLoss` (end of stream),
-/// `Custom` (reset, silence) or `UnexpectedError`. Only what a server answered is taken as a refusal; for all
-/// else the outcome is unknown.
+/// D2: when a connection breaks, pending requests of the crate fail with `ConnectionLoss` (end of stream), `Custom`
+/// (reset, no reply) or `UnexpectedError`. Only a reply of a server counts as a refusal; after any other error the
+/// outcome is unknown.
 pub(super) fn error(error: &zk::Error) -> Error {
     use zk::Error as E;
     match error {
@@ -31,8 +31,8 @@ pub(super) fn error(error: &zk::Error) -> Error {
         | E::Unimplemented
         | E::ReconfigDisabled
         | E::UnexpectedErrorCode(_) => Error::Other(error.to_string()),
-        // Refused too, but only by this server at this moment (`SessionMoved`, `NotReadOnly`, `Throttled`): the
-        // caller is to look again, as after a lost reply.
+        // Some of these are refusals, too, but only by this server at this moment (`SessionMoved`, `NotReadOnly`,
+        // `Throttled`): the caller has to read back, as after a lost reply.
         _ => Error::Unknown(error.to_string()),
     }
 }
@@ -50,12 +50,12 @@ pub(super) fn done(result: zk::MultiWriteResult) -> Result<Done, Error> {
     match result {
         zk::MultiWriteResult::Check => Ok(Done::Checked),
         zk::MultiWriteResult::Delete => Ok(Done::Deleted),
-        // Its stat is invalid before 3.8.2 (ZOOKEEPER-4026).
+        // Its stat is invalid on servers before 3.8.2 (ZOOKEEPER-4026).
         zk::MultiWriteResult::Create { path, .. } => ZnodePath::parse(&path)
             .map(Done::Created)
             .map_err(|error| Error::Unknown(format!("the server created a path that it refuses: {error}"))),
         zk::MultiWriteResult::SetData { stat: set } => Ok(Done::Set(stat(&set))),
-        other => Err(Error::Unknown(format!("an answer to no request: {other:?}"))),
+        other => Err(Error::Unknown(format!("a reply to another request: {other:?}"))),
     }
 }
 
@@ -83,7 +83,7 @@ pub(super) fn mode(mode: CreateMode) -> zk::CreateMode {
     }
 }
 
-/// The size of a transaction as it goes over the wire.
+/// The size of the request for a transaction, in bytes.
 pub(super) fn commit_bytes(ops: &[Op], acls: &[zk::Acl]) -> usize {
     const REQUEST_HEADER: usize = 8;
     const OP_HEADER: usize = 9;

@@ -1,13 +1,13 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Hosts`] and [`HostPort`], the addresses of an ensemble, validated before the client crate sees them.
+//! [`Hosts`] and [`HostPort`], the validated addresses of an ensemble.
 
 use std::{fmt, net::Ipv6Addr, str::FromStr, time::Duration};
 
 /// The address of one server: a host name, an IPv4 or an IPv6 address, and a port.
 ///
-/// As text: `host`, `host:port`, `[::1]` or `[::1]:port`; without a port it is 2181. There is no scheme: the
-/// client crate spins for ever on `tcp+tls://` when TLS is not set up (D4).
+/// As text: `host`, `host:port`, `[::1]` or `[::1]:port`; the default port is 2181. There is no scheme: the client
+/// crate loops for ever on `tcp+tls://` if TLS is not configured (D4).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HostPort {
     host: Box<str>,
@@ -18,25 +18,25 @@ pub struct HostPort {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Hosts(Vec<HostPort>);
 
-/// Why a text names no server.
+/// Why a text is not the address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// No address at all, or nothing between two commas.
+    /// There is no address, or nothing between two commas.
     #[error("a host is missing")]
     Missing,
-    /// No host name and no address.
+    /// It is neither a host name nor an IP address.
     #[error(
-        "`{0}` is no host name and no IP address (an IPv6 address stands in brackets, a scheme or path has no place)"
+        "`{0}` is neither a host name nor an IP address (an IPv6 address needs brackets, and a scheme or path is not allowed)"
     )]
     Host(String),
-    /// No port.
-    #[error("`{0}` is no port from 1 to 65535")]
+    /// The port is invalid.
+    #[error("`{0}` is not a port from 1 to 65535")]
     Port(String),
 }
 
 impl HostPort {
-    /// The port on which ZooKeeper listens unless it is told otherwise.
+    /// The default port of ZooKeeper.
     pub const DEFAULT_PORT: u16 = 2181;
 
     /// The server at `host`, a name or address without brackets.
@@ -95,7 +95,7 @@ impl FromStr for HostPort {
         };
         let port = match port {
             None => HostPort::DEFAULT_PORT,
-            // `parse` would take a sign.
+            // `parse` would accept a sign.
             Some(digits) => match digits.parse() {
                 Ok(port) if digits.bytes().all(|digit| digit.is_ascii_digit()) => port,
                 _ => return Err(HostError::Port(digits.into())),
@@ -119,7 +119,7 @@ impl fmt::Debug for HostPort {
 }
 
 impl Hosts {
-    /// The ensemble made of `hosts`.
+    /// The ensemble of the servers `hosts`.
     ///
     /// # Errors
     ///
@@ -129,19 +129,19 @@ impl Hosts {
         if hosts.is_empty() { Err(HostError::Missing) } else { Ok(Hosts(hosts)) }
     }
 
-    /// The addresses, in the order they were given. The client tries them in random order.
+    /// The addresses, in the given order. The client tries them in random order.
     pub fn iter(&self) -> impl Iterator<Item = &HostPort> {
         self.0.iter()
     }
 
     /// The connection string for the client crate, with each address listed several times.
     ///
-    /// After a full round of failures the crate waits for 0.1 s times the length of its list, at most 1 s, and
-    /// doubles that each round (D5). With one address it looks away for longer and longer: an outage of 7 s was
-    /// noticed to be over 6 s late, which costs a session of 10 s. In a longer list the rounds themselves take
-    /// time, so that the pauses grow much later. One entry for each second of the timeout keeps the first
-    /// pause at a tenth of it. Several hosts get three entries each at most: a host that swallows packets
-    /// costs T/5 each time it is drawn, and must not use up the session.
+    /// After a full round of failures the crate waits for 0.1 s times the length of its list, at most 1 s, and doubles
+    /// that in each round (D5). With one address the pauses soon become long: the end of an outage of 7 s was noticed 6
+    /// s late, so that a session of 10 s was lost. With a longer list a round takes longer, so that the pauses grow
+    /// later. With one entry for each second of the timeout, the first pause is a tenth of the timeout. Of several
+    /// hosts each has at most three entries: a host that drops packets costs T/5 each time it is tried, and must not
+    /// use up the session.
     pub(super) fn repeated_for(&self, timeout: Duration) -> String {
         const LONGEST: u64 = 20;
         let entries = usize::try_from(timeout.as_secs().min(LONGEST)).unwrap_or(1);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_that_the_client_crate_would_stumble_over_are_refused() {
+    fn texts_that_the_client_crate_cannot_handle_are_refused() {
         for bad in [
             "",
             ",",

@@ -1,4 +1,4 @@
-//! One session to a ZooKeeper ensemble, over one client of the client crate.
+//! One session to a ZooKeeper ensemble, which uses one client of the client crate.
 
 use std::{
     fmt,
@@ -20,11 +20,11 @@ use super::{
 };
 use crate::task::Tasks;
 
-/// Most znodes that one request reads. The replies stay small: a group member has some hundred bytes.
+/// How many znodes one request reads, at most.
 const READ_AT_ONCE: usize = 256;
 
-/// How long [`Session::close`] waits for the forwarding task, which ends by itself at that point.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long [`Session::close`] waits for the forwarding task, which ends by itself then.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct ZooKeeperSession {
     id: SessionId,
@@ -32,9 +32,9 @@ pub(super) struct ZooKeeperSession {
     acls: zk::Acls<'static>,
     max_request_bytes: usize,
     state: watch::Receiver<SessionState>,
-    /// `None` once closed: the server is told when the last clone of the client is dropped.
+    /// `None` once closed: the drop of the last clone of the client ends the session at the server.
     client: Mutex<Option<Arc<zk::Client>>>,
-    /// Ends the requests under way, so that they let go of the client.
+    /// Ends the requests under way, so that they drop their clones of the client.
     closing: CancellationToken,
     tasks: Tasks,
 }
@@ -68,19 +68,19 @@ impl ZooKeeperSession {
         })
     }
 
-    /// Checks that a request of so many bytes will not make the server close the connection.
+    /// Refuses a request of so many bytes if the server would close the connection because of it.
     fn fits(&self, bytes: usize) -> Result<(), Error> {
         let limit = self.max_request_bytes;
         if bytes > limit { Err(Error::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 
-    /// The path for a request that is about it alone.
+    /// The path for a request that has this path alone.
     fn path<'a>(&self, path: &'a ZnodePath) -> Result<&'a str, Error> {
         self.fits(path.as_str().len())?;
         Ok(path.as_str())
     }
 
-    /// The answer of the server, unless the session is closed meanwhile.
+    /// The reply of the server, unless the session is closed meanwhile.
     async fn answer<T>(&self, answer: impl Future<Output = Result<T, zk::Error>>) -> Result<T, Error> {
         tokio::select! {
             biased;
@@ -94,7 +94,7 @@ impl ZooKeeperSession {
         Watch::new(async move {
             tokio::select! {
                 biased;
-                // First, because the watcher panics when the runtime of the session is gone (D7).
+                // First, because the watcher panics when the runtime of the session has ended (D7).
                 loss = lost(&mut state) => Fired::Lost(loss),
                 event = watcher.changed() => match (event.event_type, event.session_state) {
                     (zk::EventType::Session, zk::SessionState::Expired) => Fired::Lost(Loss::Expired),
@@ -107,7 +107,7 @@ impl ZooKeeperSession {
     }
 }
 
-/// Waits until the session is over.
+/// Waits until the session has ended.
 async fn lost(state: &mut watch::Receiver<SessionState>) -> Loss {
     match state.wait_for(|state| matches!(state, SessionState::Lost(_))).await.as_deref() {
         Ok(SessionState::Lost(loss)) => *loss,
@@ -115,8 +115,8 @@ async fn lost(state: &mut watch::Receiver<SessionState>) -> Loss {
     }
 }
 
-/// Tells the state of the session to its handles. Says that it is closed when it is dropped: by the end of the
-/// task, a panic in it, or the end of the runtime (D7).
+/// Publishes the state of the session to its handles. Its drop publishes that the session is closed: after the end of
+/// the task, a panic in it, or the end of the runtime (D7).
 struct Publisher {
     session: SessionId,
     state: watch::Sender<SessionState>,
@@ -127,7 +127,7 @@ impl Publisher {
     fn publish(&mut self, state: zk::SessionState) {
         let state = match state {
             zk::SessionState::SyncConnected => {
-                // D7: a quick loss of contact shows as nothing but another `SyncConnected`.
+                // D7: after a quick loss of the connection there is only another `SyncConnected`.
                 self.epoch += 1;
                 SessionState::Connected { epoch: self.epoch }
             }
@@ -212,7 +212,7 @@ impl Session for ZooKeeperSession {
                     count += 1;
                 }
                 rest = &rest[count..];
-                // The request goes out here, so that all of them are under way before the first answer.
+                // The request is sent here, so that all of them are under way before the first reply.
                 answers.push(reader.commit());
             }
             let mut found = Vec::with_capacity(paths.len());
@@ -222,7 +222,9 @@ impl Session for ZooKeeperSession {
                         zk::MultiReadResult::Data { data, stat } => Some((data, convert::stat(&stat))),
                         zk::MultiReadResult::Error { err: zk::Error::NoNode } => None,
                         zk::MultiReadResult::Error { err } => return Err(convert::error(&err)),
-                        other => return Err(Error::Unknown(format!("an answer to no request: {other:?}"))),
+                        other => {
+                            return Err(Error::Unknown(format!("a reply to another request: {other:?}")));
+                        }
                     });
                 }
             }
@@ -269,7 +271,7 @@ impl Session for ZooKeeperSession {
             for (index, op) in ops.iter().enumerate() {
                 let path = op.path().as_str();
                 let added = match op {
-                    // A version of -1 is any.
+                    // -1 means any version.
                     Op::Check { version, .. } => writer.add_check_version(path, version.unwrap_or(-1)),
                     Op::Create { data, mode, .. } => {
                         writer.add_create(path, data, &convert::mode(*mode).with_acls(self.acls))
@@ -299,10 +301,10 @@ impl Session for ZooKeeperSession {
         Box::pin(async move {
             self.closing.cancel();
             drop(self.client.lock().unwrap_or_else(PoisonError::into_inner).take());
-            // The runtime may end after this, and the word to the server must be out by then. While suspended
-            // there is nobody to tell; after the timeout the server has ended the session by itself.
+            // The runtime may end after this, so the request to end the session must have been sent by then. While the
+            // session is suspended it cannot be sent; after the timeout the server has ended the session by itself.
             let _ = tokio::time::timeout(self.timeout, lost(&mut self.state.clone())).await;
-            self.tasks.shutdown(PATIENCE).await;
+            self.tasks.shutdown(FORWARD_TIMEOUT).await;
         })
     }
 }

@@ -87,7 +87,7 @@ fn inside(settle: Duration) -> Engine {
 }
 
 #[test]
-fn a_member_joins_lists_and_then_looks_again_now_and_then() {
+fn a_member_joins_lists_and_then_lists_again_now_and_then() {
     let engine = inside(Duration::ZERO);
     let picture = engine.picture();
     assert_eq!(picture.own, Some(Own { czxid: 10, version: 1 }));
@@ -97,12 +97,12 @@ fn a_member_joins_lists_and_then_looks_again_now_and_then() {
 }
 
 #[test]
-fn nothing_is_asked_for_without_a_session_and_only_one_thing_at_a_time() {
+fn without_a_session_there_is_no_action_and_with_one_only_one_at_a_time() {
     let mut engine = engine();
     assert_eq!(engine.poll_action(at(1.0)), None);
     assert_eq!(engine.poll_timeout(), None);
     assert_eq!(up(&mut engine, 1.0), Some(Action::Join));
-    assert_eq!(engine.poll_action(at(2.0)), None, "the join is still out");
+    assert_eq!(engine.poll_action(at(2.0)), None, "the join is still under way");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_missing_group_is_created() {
 }
 
 #[test]
-fn a_group_that_keeps_vanishing_is_not_chased_without_a_pause() {
+fn a_group_that_is_deleted_again_and_again_is_not_created_without_a_pause() {
     let mut engine = engine();
     up(&mut engine, 0.0);
     let mut actions = 0;
@@ -143,12 +143,12 @@ fn our_own_znode_after_a_lost_reply_is_adopted() {
 }
 
 #[test]
-fn a_twin_from_our_own_dying_session_is_taken_over() {
+fn our_znode_from_an_earlier_session_is_taken_over() {
     let mut engine = engine();
     up(&mut engine, 0.0);
     feed(&mut engine, 0.0, Event::Occupied);
-    let twin = occupant(6, Payload::new(1, ours(1)));
-    assert_eq!(feed(&mut engine, 0.0, twin), Some(Action::TakeOver { version: 1 }));
+    let from_old_session = occupant(6, Payload::new(1, ours(1)));
+    assert_eq!(feed(&mut engine, 0.0, from_old_session), Some(Action::TakeOver { version: 1 }));
     assert_eq!(feed(&mut engine, 0.0, Event::Joined { czxid: 11, version: 1 }), Some(Action::List));
 }
 
@@ -163,34 +163,34 @@ fn a_dead_process_of_this_host_is_taken_over() {
     assert_eq!(
         feed(&mut engine, 0.0, Event::Occupied),
         Some(Action::Inspect),
-        "it changed meanwhile: look again"
+        "it changed meanwhile: inspect it again"
     );
 }
 
 #[test]
-fn a_stranger_is_waited_for_and_then_refused_but_tried_again() {
+fn another_process_with_our_id_is_waited_for_then_refused_and_tried_again() {
     let mut engine = engine();
     up(&mut engine, 0.0);
-    let (mut now, mut looks) = (0.0, 0);
+    let (mut now, mut joins) = (0.0, 0);
     while engine.picture().refusal.is_none() {
         assert_eq!(feed(&mut engine, now, Event::Occupied), Some(Action::Inspect));
         assert_eq!(feed(&mut engine, now, occupant(6, plain())), None, "never taken over");
         assert!(now < 16.0, "no refusal after {now} seconds");
         now = engine.poll_timeout().unwrap().since_origin().as_secs_f64();
         assert_eq!(engine.poll_action(at(now)), Some(Action::Join));
-        looks += 1;
+        joins += 1;
     }
     assert!(now >= 14.0, "refused before a dead member's znode would have been gone");
-    assert!(looks <= 17, "{looks} looks in {now} seconds");
+    assert!(joins <= 17, "{joins} joins in {now} seconds");
     assert!(matches!(engine.picture().refusal, Some(Error::MemberIdTaken { .. })));
 
     feed(&mut engine, now, Event::Joined { czxid: 20, version: 1 });
     feed(&mut engine, now, listed(20, &[("a", 20)]));
-    assert!(engine.picture().refusal.is_none(), "he has left");
+    assert!(engine.picture().refusal.is_none(), "the other process has left");
 }
 
 #[test]
-fn a_persistent_znode_in_our_place_is_a_stranger() {
+fn a_persistent_znode_with_our_name_is_waited_for() {
     let mut engine = engine();
     up(&mut engine, 0.0);
     feed(&mut engine, 0.0, Event::Occupied);
@@ -200,7 +200,7 @@ fn a_persistent_znode_in_our_place_is_a_stranger() {
 }
 
 #[test]
-fn a_stranger_behind_our_name_ends_our_membership_at_the_next_view() {
+fn a_znode_of_another_process_with_our_name_ends_our_membership_at_the_next_list() {
     let mut engine = inside(Duration::ZERO);
     feed(&mut engine, 101.0, Event::WatchFired);
     assert_eq!(engine.poll_action(at(101.05)), Some(Action::List));
@@ -221,7 +221,7 @@ fn a_znode_that_is_gone_is_created_again_at_once() {
 }
 
 #[test]
-fn answers_to_a_life_that_is_over_are_ignored() {
+fn outcomes_from_an_earlier_session_are_ignored() {
     let mut engine = engine();
     up(&mut engine, 0.0);
     assert_eq!(feed(&mut engine, 0.0, Event::SessionLost), None);
@@ -230,7 +230,7 @@ fn answers_to_a_life_that_is_over_are_ignored() {
 }
 
 #[test]
-fn failed_joins_back_off_up_to_the_cap_and_start_afresh_once_inside() {
+fn failed_joins_back_off_up_to_the_cap_and_the_backoff_is_reset_once_inside() {
     let mut engine = engine();
     let mut now = 0.0;
     up(&mut engine, now);
@@ -273,10 +273,10 @@ fn a_denied_list_is_a_refusal_and_the_next_list_ends_it() {
 }
 
 #[test]
-fn a_storm_of_changes_costs_a_handful_of_lists() {
+fn many_quick_changes_cause_few_lists() {
     let mut engine = inside(Duration::ZERO);
     let mut lists = 0;
-    // A join each millisecond for five seconds; the watch is armed anew by each list.
+    // A join each millisecond for five seconds; each list sets the watch again.
     for tick in 0..5000 {
         let now = 101.0 + f64::from(tick) / 1000.0;
         if engine.poll_timeout().is_some_and(|due| due > at(now) + SECOND) {
@@ -304,11 +304,11 @@ fn an_older_list_does_not_take_a_newer_one_back() {
 #[test]
 fn members_with_another_ring_leave_us_without_a_share_until_they_are_gone() {
     let mut engine = inside(Duration::ZERO);
-    let other = Ours { replicas: Some(200), ..ours(3) };
-    let stranger = Member::read("c", &Payload::new(1, other).encode(), 20).unwrap();
+    let ring = Ours { replicas: Some(200), ..ours(3) };
+    let other = Member::read("c", &Payload::new(1, ring).encode(), 20).unwrap();
     feed(&mut engine, 101.0, Event::WatchFired);
     engine.poll_action(at(102.0));
-    let members = vec![member("a", 10), stranger];
+    let members = vec![member("a", 10), other];
     feed(&mut engine, 102.0, Event::Listed { epoch: 20, members });
     let refusal = engine.picture().refusal.as_ref().map(ToString::to_string).unwrap_or_default();
     assert!(refusal.contains("`c`") && refusal.contains("200 replicas"), "{refusal}");
@@ -341,7 +341,7 @@ fn a_change_is_adopted_when_the_membership_has_settled() {
 }
 
 #[test]
-fn a_membership_that_never_rests_is_adopted_all_the_same() {
+fn a_membership_that_never_settles_is_adopted_all_the_same() {
     let mut engine = inside(2 * SECOND);
     engine.poll_action(at(102.0));
     let mut adopted = None;
@@ -391,12 +391,12 @@ fn leaving_in_the_middle_of_a_join_deletes_what_the_join_may_have_left() {
 }
 
 #[test]
-fn a_stranger_is_waited_for_anew_in_each_session() {
+fn the_wait_for_another_process_with_our_id_starts_again_in_each_session() {
     let mut engine = engine();
     up(&mut engine, 100.0);
     feed(&mut engine, 100.0, Event::Occupied);
     feed(&mut engine, 100.0, occupant(8, plain()));
-    // While the ensemble is away it expires nobody, and a new leader gives every session its full time again.
+    // While the ensemble is down it expires no session, and a new leader gives every session its full timeout again.
     feed(&mut engine, 101.0, Event::SessionLost);
     assert_eq!(up(&mut engine, 200.0), Some(Action::Join));
     feed(&mut engine, 200.0, Event::Occupied);
@@ -405,7 +405,7 @@ fn a_stranger_is_waited_for_anew_in_each_session() {
 }
 
 #[test]
-fn changes_a_second_apart_are_no_storm() {
+fn changes_a_second_apart_are_listed_without_a_growing_delay() {
     let mut engine = inside(Duration::ZERO);
     for second in 101..110 {
         let now = f64::from(second);
@@ -416,7 +416,7 @@ fn changes_a_second_apart_are_no_storm() {
 }
 
 #[test]
-fn a_refusal_ends_with_the_join_even_if_the_membership_has_yet_to_settle() {
+fn a_refusal_ends_with_the_join_even_if_the_membership_has_not_settled_yet() {
     let mut engine = engine_with(10 * SECOND);
     up(&mut engine, 100.0);
     feed(&mut engine, 100.0, denied());

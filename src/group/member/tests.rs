@@ -41,7 +41,7 @@ fn golden() -> serde_json::Value {
 }
 
 #[test]
-fn a_member_id_is_whatever_can_name_a_znode() {
+fn a_member_id_is_any_text_that_can_name_a_znode() {
     for good in ["a", "host-1:8080", "b'x'", "alarm evaluator", "группа", "leader", "a%2Fb", "..."] {
         let id: MemberId = good.parse().unwrap();
         assert_eq!(
@@ -81,7 +81,7 @@ fn foreign_bytes_are_a_plain_member_of_weight_one() {
 }
 
 #[test]
-fn without_our_part_the_bytes_are_those_of_python() {
+fn without_our_key_the_bytes_are_those_of_python() {
     for row in golden()["capabilities"].as_array().unwrap() {
         let Some(weight) = row["value"]["weight"].as_u64() else { continue };
         let payload = plain(u32::try_from(weight).unwrap());
@@ -93,7 +93,7 @@ fn without_our_part_the_bytes_are_those_of_python() {
 }
 
 #[test]
-fn what_a_member_writes_its_peers_read() {
+fn a_payload_is_read_as_it_was_written() {
     let full = Payload::new(3, ours());
     assert_eq!(Payload::decode(&full.encode()), full);
     let bare = Payload::new(MAX_WEIGHT, Ours { version: 1, ..Ours::default() });
@@ -122,7 +122,7 @@ fn payloads_that_were_encoded_twice_or_with_keys_as_bytes_are_read() {
 }
 
 #[test]
-fn a_weight_that_makes_no_sense_is_one() {
+fn an_invalid_weight_is_one() {
     let limit = i64::from(MAX_WEIGHT);
     for (weight, read) in [
         (Value::from(limit), MAX_WEIGHT),
@@ -159,8 +159,8 @@ fn a_newer_version_keeps_what_can_be_read() {
     assert_eq!(payload, Payload::new(4, expected.clone()));
     let other =
         |payload: &Payload, ours: &Ours| Member::read("m", &payload.encode(), 1).unwrap().other_ring(ours);
-    let unlike = other(&Payload::new(1, ours()), &expected).unwrap();
-    assert_eq!(unlike, "100 replicas labelled python-bytes", "an unknown label is no known one");
+    let different = other(&Payload::new(1, ours()), &expected).unwrap();
+    assert_eq!(different, "100 replicas labelled python-bytes", "an unknown label is no known one");
     assert_eq!(other(&Payload::new(1, ours()), &ours()), None);
     assert!(other(&Payload::new(1, ours()), &Ours { replicas: Some(101), ..ours() }).is_some());
 }
@@ -174,20 +174,20 @@ fn our_key_with_something_else_under_it_is_a_plain_member() {
 }
 
 #[test]
-fn processes_share_a_host_only_if_all_three_marks_agree_and_say_something() {
+fn processes_are_on_one_host_only_if_host_boot_and_namespace_are_equal_and_not_empty() {
     let one = process();
     assert!(one.same_host(&Process { pid: 1, start: 2, ..one.clone() }));
     assert!(!one.same_host(&Process { host: "web-2".into(), ..one.clone() }));
     assert!(!one.same_host(&Process { boot_id: "x".into(), ..one.clone() }));
     assert!(!one.same_host(&Process { pid_namespace: "x".into(), ..one.clone() }));
-    let silent = Process { boot_id: String::new(), ..one };
-    assert!(!silent.same_host(&silent));
+    let unknown = Process { boot_id: String::new(), ..one };
+    assert!(!unknown.same_host(&unknown));
 }
 
 #[test]
 fn deep_nesting_and_huge_claimed_lengths_cost_nothing() {
     let inside_of = |opening: &[u8]| opening.iter().copied().cycle().take(1_000_000).collect::<Vec<u8>>();
-    for hostile in [
+    for invalid in [
         inside_of(&[0x91]),
         inside_of(&[0x81, 0xc0]),
         inside_of(&[0xdd, 0xff, 0xff, 0xff, 0xff]),
@@ -196,7 +196,7 @@ fn deep_nesting_and_huge_claimed_lengths_cost_nothing() {
         hex("dbffffffff00"),
         hex("c9ffffffff0000"),
     ] {
-        assert_eq!(Payload::decode(&hostile), plain(1));
+        assert_eq!(Payload::decode(&invalid), plain(1));
     }
     // On a thread with a quarter of the usual stack: the deepest nesting that is read.
     let levels = usize::from(MAX_DEPTH / 2) - 1;

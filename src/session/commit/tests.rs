@@ -25,7 +25,7 @@ async fn a_transaction_is_applied_once_whatever_reply_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_lost_each_time_is_sent_a_few_times_with_growing_pauses_and_then_given_up() {
+async fn a_request_that_is_lost_each_time_is_sent_a_few_times_with_growing_pauses_and_then_fails() {
     let bench = Bench::new().await;
     let before = bench.faults.calls().writes;
     for n in 1..=1000 {
@@ -71,12 +71,12 @@ async fn a_refusal_names_the_operation_and_the_end_of_the_session_leaves_the_out
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_folder_is_made_and_numbers_that_are_taken_are_skipped() {
+async fn a_missing_folder_is_created_and_numbers_that_are_taken_are_skipped() {
     let bench = Bench::new().await;
     let sequential = || Op::create(&path("/ns/a/b/n-"), [], CreateMode::PersistentSequential);
     commit(&bench, sequential()).await.unwrap();
     assert_eq!(bench.names("/ns/a/b").await, ["n-0000000000"]);
-    // A tree that was restored from a backup: the names are there, and the numbers begin anew.
+    // As in a tree that was restored from a backup: the names exist, and the numbers start again.
     for number in 1..500 {
         bench.observer.commit(vec![create(&format!("/ns/c-{number:010}"))]).await.unwrap();
     }

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::session::tests::{Bench, T};
 
-/// Notes what is asked of it.
+/// Notes its calls.
 struct Noting {
     notes: Arc<Mutex<Vec<String>>>,
     panics: bool,

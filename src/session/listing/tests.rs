@@ -56,7 +56,7 @@ struct Listed {
 }
 
 impl Listed {
-    /// A folder that is listed, and made when it is first asked for.
+    /// A listing of a folder that is created when the first caller asks.
     async fn new(unasked: Option<Duration>) -> Listed {
         let bench = Bench::new().await;
         let settings = Settings {
@@ -149,14 +149,14 @@ async fn a_change_that_no_caller_asks_for_is_listed_after_a_while_where_that_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_done_here_while_it_was_listed_has_it_listed_again() {
+async fn a_change_by_this_process_causes_a_listing_only_if_the_contents_are_invalidated() {
     let listed = Listed::new(None).await;
     listed.fresh().await;
     let asking = listed.listing.ask();
     let before = listed.kept.count();
     listed.listing.note_local_change();
     tokio::time::sleep(LONGEST_PAUSE).await;
-    assert_eq!(listed.kept.count(), before, "it is known, and no listing was under way");
+    assert_eq!(listed.kept.count(), before, "it is known here, and no listing was under way");
     listed.listing.invalidate();
     tokio::time::sleep(LONGEST_PAUSE).await;
     assert_eq!(listed.kept.count(), before + 1);
@@ -164,7 +164,7 @@ async fn what_was_done_here_while_it_was_listed_has_it_listed_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_folder_that_is_gone_is_made_again_and_a_refusal_reaches_callers() {
+async fn a_folder_that_is_gone_is_created_again_and_a_refusal_reaches_callers() {
     let listed = Listed::new(None).await;
     listed.fresh().await;
     listed.commit(Op::delete(&path("/ns/f"), None)).await;
@@ -181,7 +181,7 @@ async fn a_folder_that_is_gone_is_made_again_and_a_refusal_reaches_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_what_is_made_of_a_listing_closes_it_for_all_callers() {
+async fn a_panic_while_a_listing_is_adopted_closes_it_for_all_callers() {
     let listed = Listed::new(None).await;
     listed.fresh().await;
     listed.kept.panics.store(true, Ordering::SeqCst);

@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
-use crate::worker::{
-    engine::{Ended, New},
-    message::event::Event,
-    state::RequestState,
-    transport::TransportError,
+use crate::{
+    watch,
+    worker::{
+        engine::{Ended, New},
+        message::event::Event,
+        state::RequestState,
+        transport::TransportError,
+    },
 };
 
 /// The topics of the workers that have answered lately, each with the tasks that its worker can run. From

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::unconstrained,
     time::{MissedTickBehavior, interval},
 };
@@ -20,6 +20,7 @@ use super::command::{Command, Status, Workers};
 use crate::{
     clock::Clock,
     task::Tasks,
+    watch,
     worker::{
         engine::{Action, Ended, Engine, Handled},
         link::{self, Link},

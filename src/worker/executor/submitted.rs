@@ -8,12 +8,15 @@ use std::{
 };
 
 use futures_core::Stream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::command::{Command, Status};
-use crate::worker::{
-    engine::Ended, error::RequestError, message::event::Event, outcome::Outcome, state::RequestState,
+use crate::{
+    watch,
+    worker::{
+        engine::Ended, error::RequestError, message::event::Event, outcome::Outcome, state::RequestState,
+    },
 };
 
 /// A submitted request: a future of its [`Outcome`]. From [`Executor::submit`](super::Executor::submit).

@@ -7,10 +7,10 @@ use apportion::backend::{CommitError, Connector, CreateMode, Error, Fired, Loss,
 use super::{create, open, proxied};
 use crate::support::{Ensemble, Mode, Proxy, SECOND, Server, path, shared_server, zookeeper};
 
-async fn reaches(session: &Arc<dyn Session>, patience: Duration, wanted: impl Fn(SessionState) -> bool) {
+async fn reaches(session: &Arc<dyn Session>, bound: Duration, wanted: impl Fn(SessionState) -> bool) {
     let mut state = session.state();
-    let waited = tokio::time::timeout(patience, state.wait_for(|state| wanted(*state))).await;
-    assert!(waited.is_ok(), "still {:?} after {patience:?}", session.state().borrow());
+    let waited = tokio::time::timeout(bound, state.wait_for(|state| wanted(*state))).await;
+    assert!(waited.is_ok(), "still {:?} after {bound:?}", session.state().borrow());
 }
 
 fn reconnected(state: SessionState) -> bool {
@@ -40,7 +40,7 @@ async fn a_watch_survives_a_reconnect_and_fires_for_a_change_in_the_gap() {
     let (_, mut node) = session.watch_node(&set).await.unwrap();
     let (none, mut birth) = session.watch_node(&born).await.unwrap();
     assert_eq!(none, None);
-    let (_, mut untouched) = session.watch_node(&root).await.unwrap();
+    let (_, mut unchanged) = session.watch_node(&root).await.unwrap();
 
     proxy.set(Mode::Cut);
     reaches(&session, SECOND, |state| state == SessionState::Suspended).await;
@@ -53,10 +53,10 @@ async fn a_watch_survives_a_reconnect_and_fires_for_a_change_in_the_gap() {
     assert_eq!(fired, [Fired::Changed; 3]);
     reaches(&session, Duration::ZERO, reconnected).await;
 
-    let early = tokio::time::timeout(Duration::from_millis(50), untouched.fired()).await;
+    let early = tokio::time::timeout(Duration::from_millis(50), unchanged.fired()).await;
     assert!(early.is_err(), "a watch fired without a change: {early:?}");
     other.commit(vec![Op::set(&root, b"", None)]).await.unwrap();
-    assert_eq!(tokio::time::timeout(SECOND, untouched.fired()).await, Ok(Fired::Changed));
+    assert_eq!(tokio::time::timeout(SECOND, unchanged.fired()).await, Ok(Fired::Changed));
 }
 
 #[tokio::test]

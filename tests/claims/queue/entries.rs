@@ -284,7 +284,7 @@ async fn after_the_shutdown_each_call_returns_an_error() {
     coordinator.shutdown().await.unwrap();
     let hour = Duration::from_secs(3600);
     let closed = |outcome: Result<(), QueueError>| {
-        assert!(matches!(outcome, Err(QueueError::Service(_))), "{outcome:?}");
+        assert!(outcome.as_ref().is_err_and(QueueError::is_closed), "{outcome:?}");
     };
     tokio::time::timeout(hour, async {
         closed(queue.put(2).await);

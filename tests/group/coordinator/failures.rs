@@ -46,7 +46,7 @@ async fn row_my_znode_removed_the_member_rejoins_without_being_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_whole_group_removed_nobody_ever_takes_all_for_himself() {
+async fn row_whole_group_removed_no_member_ever_takes_everything() {
     let store = Store::memory();
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let (in_a, in_b) = (a.join("g").await, b.join("g").await);
@@ -121,7 +121,7 @@ async fn row_server_down_after_join_nothing_blocks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn row_server_back_after_expiry_the_first_to_come_takes_what_nobody_holds_any_more() {
+async fn row_server_back_after_expiry_the_first_member_takes_what_no_member_owns_any_more() {
     let store = Store::memory();
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let (in_a, in_b) = (a.join("g").await, b.join("g").await);
@@ -135,7 +135,7 @@ async fn row_server_back_after_expiry_the_first_to_come_takes_what_nobody_holds_
     for _ in 0..600 {
         tokio::time::sleep(100 * MS).await;
         let double = owners(&[&in_a, &in_b]).into_iter().find(|(_, owners)| owners.len() > 1);
-        // The one exception that the mode "immediate" has: until the watch of the first one has been heard.
+        // There is one exception: until the watch of the first member has fired, both may own it.
         if let Some(double) = double {
             tokio::time::sleep(store.round()).await;
             assert!(is_settled(&[&in_a, &in_b]), "{double:?}");

@@ -1,4 +1,4 @@
-//! Many members, in memory under paused time: that they agree, and what a storm of joins costs.
+//! Many members, in memory under paused time: that they agree, and what many joins at once cost.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -68,27 +68,27 @@ async fn two_hundred_members_share_every_key_by_one_ring_while_some_leave_and_cr
 }
 
 /// A thousand in a release build. Each member reads each other one a few times, and a debug build takes a hundred
-/// seconds to decode those millions of payloads; the number of lists depends on how long the storm lasts only.
-const STORM: usize = if cfg!(debug_assertions) { 120 } else { 1000 };
+/// seconds to decode those millions of payloads; the number of lists depends only on how long the joins take.
+const MANY: usize = if cfg!(debug_assertions) { 120 } else { 1000 };
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_joins_costs_each_member_a_handful_of_lists() {
+async fn many_joins_at_once_cost_each_member_few_lists() {
     let store = Store::memory();
-    let members = crowd(&store, STORM, |config| config.replicas(1)).await;
+    let members = crowd(&store, MANY, |config| config.replicas(1)).await;
     let groups: Vec<_> = members.iter().map(|(.., group)| group).collect();
-    agree_within(3 * SECOND, &groups, STORM).await;
+    agree_within(3 * SECOND, &groups, MANY).await;
     tokio::time::sleep(2 * SECOND).await;
     let lists: Vec<_> = members.iter().map(|(faults, ..)| faults.calls().lists).collect();
     assert!(*lists.iter().max().unwrap() <= 5, "{lists:?}");
 
-    // Spread over ten seconds, the storm costs at most one list a second.
+    // Spread over ten seconds, the joins cost at most one list a second.
     for (.., group) in &members[..100] {
         group.clone().leave().await.unwrap();
         tokio::time::sleep(100 * MS).await;
     }
-    let last = &members[STORM - 1].0;
-    let before = lists[STORM - 1];
-    agree_within(3 * SECOND, &groups[100..], STORM - 100).await;
+    let last = &members[MANY - 1].0;
+    let before = lists[MANY - 1];
+    agree_within(3 * SECOND, &groups[100..], MANY - 100).await;
     let cost = last.calls().lists - before;
     assert!((1..=25).contains(&cost), "{cost} lists for a hundred leaves in ten seconds");
 }
@@ -119,7 +119,7 @@ async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leav
     agree_within(store.round(), &[&in_a, &in_b, &in_c], 3).await;
 
     let mut of_epoch = BTreeMap::new();
-    let look = |of_epoch: &mut BTreeMap<i64, u64>| {
+    let compare = |of_epoch: &mut BTreeMap<i64, u64>| {
         for view in [in_a.view(), in_c.view()] {
             let digest = *of_epoch.entry(view.epoch()).or_insert(view.ring().digest());
             assert_eq!(digest, view.ring().digest(), "epoch {} of {}", view.epoch(), view.me());
@@ -137,13 +137,13 @@ async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leav
     };
     let d = store.agent("d").await;
     let in_d = d.join("g").await;
-    let looks = async {
+    let comparing = async {
         for _ in 0..500 {
-            look(&mut of_epoch);
+            compare(&mut of_epoch);
             tokio::time::sleep(5 * MS).await;
         }
     };
-    tokio::join!(leave, looks);
+    tokio::join!(leave, comparing);
     assert!(of_epoch.len() >= 3, "{of_epoch:?}");
     assert_eq!(in_d.view().members().len(), 3);
 }

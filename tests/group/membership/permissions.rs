@@ -1,4 +1,4 @@
-//! A store that lets us in only so far: no permission, and writes that never arrive.
+//! A store that refuses a part of the requests: no permission, and writes that never arrive.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ async fn shortest_gap(faults: &Faults, span: Duration, count: impl Fn(Calls) -> 
     (seen - first, shortest)
 }
 
-/// At most one try a second, give or take the step of the measurement.
-fn is_patient((tries, shortest): (u64, Duration), span: Duration) -> bool {
+/// Whether there was at most one try a second, within the step of the measurement.
+fn is_once_a_second((tries, shortest): (u64, Duration), span: Duration) -> bool {
     u128::from(tries) <= span.as_millis() / 1000 && shortest >= SECOND - 20 * MS && tries > 0
 }
 
@@ -46,7 +46,7 @@ async fn a_group_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once
     let Err(Error::NotPermitted { path }) = outcome else { panic!("{outcome:?}") };
     assert!(path.starts_with("/fleet/g"), "{path}");
     let pace = shortest_gap(agent.faults(), 60 * SECOND, |calls| calls.writes).await;
-    assert!(is_patient(pace, 60 * SECOND), "{pace:?}");
+    assert!(is_once_a_second(pace, 60 * SECOND), "{pace:?}");
     agent.faults().allow();
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
@@ -76,7 +76,7 @@ async fn a_group_that_becomes_forbidden_takes_the_share_away_until_it_is_allowed
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
     let pace = shortest_gap(agent.faults(), 60 * SECOND, |calls| calls.writes).await;
-    assert!(is_patient(pace, 60 * SECOND), "{pace:?}");
+    assert!(is_once_a_second(pace, 60 * SECOND), "{pace:?}");
     let calls = agent.faults().calls();
     tokio::time::sleep(60 * SECOND).await;
     let commits = agent.faults().calls().commits - calls.commits;
@@ -100,7 +100,7 @@ async fn a_namespace_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
     let pace = shortest_gap(&line.faults, 60 * SECOND, |calls| calls.opens).await;
-    assert!(is_patient(pace, 60 * SECOND), "{pace:?}");
+    assert!(is_once_a_second(pace, 60 * SECOND), "{pace:?}");
     line.faults.allow();
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
@@ -115,7 +115,7 @@ async fn a_namespace_that_becomes_forbidden_is_tried_at_most_once_a_second() {
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
     let pace = shortest_gap(agent.faults(), 60 * SECOND, |calls| calls.opens).await;
-    assert!(is_patient(pace, 60 * SECOND), "{pace:?}");
+    assert!(is_once_a_second(pace, 60 * SECOND), "{pace:?}");
     agent.faults().allow();
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
@@ -157,7 +157,7 @@ async fn five_tries_without_our_znode_end_in_not_in_group_with_the_members_seen(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_never_gets_in_says_so() {
+async fn a_member_that_can_never_join_reports_it() {
     let store = Store::memory();
     let agent = store.started("a").await;
     // The first write makes the namespace.

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn an_ensemble_that_comes_late_is_found() {
+async fn an_ensemble_that_starts_late_is_found() {
     let store = Store::memory();
     let ensemble: &Memory = store.ensemble();
     ensemble.refuse_connections(true);
@@ -46,12 +46,12 @@ async fn a_session_that_took_long_to_open_has_a_share_as_soon_as_it_has_joined()
     };
     let (agent, ()) = tokio::join!(store.agent("a"), back);
     let group = agent.join("g").await;
-    // The lease counts from the moment the session was asked for, and that is over.
+    // The heartbeat validity counts from the request for the session, and it has passed.
     assert_eq!(group.extract_my_subset(["x"]).await.unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_cannot_be_made_again_for_want_of_an_answer_ends_the_session() {
+async fn a_namespace_that_cannot_be_created_again_because_there_is_no_reply_ends_the_session() {
     let store = Store::memory();
     let (connector, hold) = Hold::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;

@@ -28,7 +28,7 @@ fn ensemble_config(hosts: &str, id: &str) -> Config {
 }
 
 #[tokio::test]
-async fn the_death_of_a_leader_costs_nobody_its_membership_and_without_a_majority_nobody_acts() {
+async fn the_death_of_a_leader_ends_no_membership_and_without_a_majority_no_member_acts() {
     let mut ensemble = Ensemble::start(100 * MS).await;
     let hosts = ensemble.connect_string();
     let mut members = Vec::new();
@@ -39,23 +39,24 @@ async fn the_death_of_a_leader_costs_nobody_its_membership_and_without_a_majorit
     }
     let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
     settles_within(5 * SECOND, &groups).await;
-    let lives = |groups: &[&Group]| -> Vec<i64> {
+    let incarnations = |groups: &[&Group]| -> Vec<i64> {
         groups[0].view().members().iter().map(Member::incarnation).collect()
     };
-    let before = lives(&groups);
+    let before = incarnations(&groups);
     let leader = ensemble.leader().await;
     ensemble.kill(leader);
     ensemble.leader().await;
     settles_within(10 * SECOND, &groups).await;
-    // The sessions are the leader's to end, and a new leader gives all of them their full timeout.
+    // Only a leader ends sessions, and a new leader gives all of them their full timeout.
     tokio::time::sleep(ENSEMBLE_TIMEOUT + SECOND / 2).await;
     settles_within(5 * SECOND, &groups).await;
-    assert_eq!(lives(&groups), before, "somebody had to join again");
+    assert_eq!(incarnations(&groups), before, "a member had to join again");
 
-    // Without a majority nobody may act, and nobody does.
+    // Without a majority no member may act, and none does.
     let second = ensemble.leader().await;
     ensemble.kill(second);
-    until("nobody acts", ENSEMBLE_TIMEOUT / 2 + SECOND, || owners(&groups).values().all(Vec::is_empty)).await;
+    until("no member acts", ENSEMBLE_TIMEOUT / 2 + SECOND, || owners(&groups).values().all(Vec::is_empty))
+        .await;
     ensemble.restart(second).await;
     settles_within(20 * SECOND, &groups).await;
 }
@@ -81,7 +82,7 @@ async fn a_member_on_a_follower_that_is_cut_from_its_leader_stops_although_its_r
     let stopped = clock.now().saturating_since(begin);
     assert!(stopped <= ENSEMBLE_TIMEOUT / 2 + SECOND / 2, "{stopped:?}");
     assert!(in_a.extract_my_subset(universe()).await.unwrap().is_empty());
-    // The follower knows nothing of it: who trusts reads goes on.
+    // The follower still answers reads: a member that trusted them would go on.
     let (_, stat) = reader.get(&own).await.unwrap().expect("the follower still shows the znode");
     assert_eq!(stat.ephemeral_owner, a.session_id());
 

@@ -1,4 +1,4 @@
-//! Others in our place: dead processes, living ones, Python peers, members with another ring.
+//! Other processes in the group: dead ones, living ones with the same id, Python peers, members with another ring.
 
 use std::process::Command;
 
@@ -19,8 +19,8 @@ on_both_backends!(
     the_znode_of_a_dead_process_of_this_host_is_taken_over_at_once,
     the_znode_of_a_process_that_may_live_is_not_taken_over,
     a_second_member_with_the_same_id_is_refused_and_the_first_is_undisturbed,
-    a_started_member_gets_in_by_itself_when_the_stranger_with_its_id_leaves,
-    a_member_whose_znode_a_stranger_replaced_has_no_share,
+    a_started_member_joins_by_itself_when_the_other_process_with_its_id_leaves,
+    a_member_whose_znode_another_process_has_replaced_has_no_share,
     members_with_different_rings_share_nothing_until_one_of_them_leaves,
     a_join_with_another_ring_fails_and_leaves_no_znode,
     plain_members_count_and_weights_do_not_while_they_are_there,
@@ -89,36 +89,38 @@ async fn the_znode_of_a_process_that_may_live_is_not_taken_over(store: Store) {
 }
 
 async fn a_second_member_with_the_same_id_is_refused_and_the_first_is_undisturbed(store: Store) {
-    let first = store.agent("twin").await;
+    let first = store.agent("same-id").await;
     let in_first = first.join("g").await;
     let share = in_first.extract_my_subset(universe()).await.unwrap();
-    let python = store.plain("h", "twin", b"\xc0").await;
-    let before = [znode(&*python, &store.path("g/twin")).await, znode(&*python, &store.path("h/twin")).await];
+    let python = store.plain("h", "same-id", b"\xc0").await;
+    let before =
+        [znode(&*python, &store.path("g/same-id")).await, znode(&*python, &store.path("h/same-id")).await];
 
-    let second = store.agent("twin").await;
+    let second = store.agent("same-id").await;
     let clock = store.connector().clock();
     let begin = clock.now();
     let (one, other) = tokio::join!(second.coordinator.join("g"), second.coordinator.join("h"));
     let waited = clock.now().saturating_since(begin);
     for outcome in [one, other] {
         let Err(Error::MemberIdTaken { member, .. }) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(member, "twin");
+        assert_eq!(member, "same-id");
     }
-    assert!(waited >= store.lifetime(), "a dead one's znode could still have gone: {waited:?}");
+    assert!(waited >= store.lifetime(), "the znode of a dead process could still exist: {waited:?}");
     assert!(waited <= store.lifetime() + SECOND + store.slack(), "{waited:?}");
 
-    let after = [znode(&*python, &store.path("g/twin")).await, znode(&*python, &store.path("h/twin")).await];
+    let after =
+        [znode(&*python, &store.path("g/same-id")).await, znode(&*python, &store.path("h/same-id")).await];
     assert_eq!(before, after);
     assert!(share.is_valid() && share.len() == universe().len());
 }
 
-async fn a_started_member_gets_in_by_itself_when_the_stranger_with_its_id_leaves(store: Store) {
+async fn a_started_member_joins_by_itself_when_the_other_process_with_its_id_leaves(store: Store) {
     let python = store.plain("g", "me", b"\xc0").await;
     let me = store.started("me").await;
     let group = me.join("g").await;
     let refused = || async {
         match group.extract_my_subset(universe()).await {
-            Ok(share) => assert_eq!(share.len(), 0, "shared with a stranger"),
+            Ok(share) => assert_eq!(share.len(), 0, "shared with another process of the same id"),
             Err(Error::MemberIdTaken { .. }) => return Some(()),
             Err(Error::NotInGroup { .. }) => {}
             Err(error) => panic!("{error}"),
@@ -132,31 +134,31 @@ async fn a_started_member_gets_in_by_itself_when_the_stranger_with_its_id_leaves
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
 
-async fn a_member_whose_znode_a_stranger_replaced_has_no_share(store: Store) {
+async fn a_member_whose_znode_another_process_has_replaced_has_no_share(store: Store) {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let (in_a, in_b) = (a.join("g").await, b.join("g").await);
     settles_within(store.round(), &[&in_a, &in_b]).await;
     let share = in_a.extract_my_subset(universe()).await.unwrap();
 
-    let stranger = store.session().await;
+    let other = store.session().await;
     let own = store.path("g/a");
-    // With the data version that ours had: a heartbeat passes on this znode.
+    // With the data version of the old znode: a heartbeat does not notice the new one.
     let swap = vec![
         Op::delete(&own, None),
         Op::create(&own, "", CreateMode::Ephemeral),
         Op::set(&own, "\u{c0}", None),
     ];
-    stranger.commit(swap).await.unwrap();
+    other.commit(swap).await.unwrap();
     let out = || async { (in_a.view().standing() != Standing::Member).then_some(()) };
     tokio::time::timeout(store.round(), eventually("out", 10 * SECOND, out)).await.expect("at the next view");
     assert!(!share.is_valid());
     assert!(universe().iter().all(|key| !in_a.view().owns(key)));
     let outcome = in_a.extract_my_subset(universe()).await;
     assert!(outcome.is_err() || outcome.is_ok_and(|share| share.is_empty()));
-    let (_, stat) = znode(&*stranger, &own).await;
-    assert_eq!(stat.ephemeral_owner, Some(stranger.id()), "the stranger is left alone");
+    let (_, stat) = znode(&*other, &own).await;
+    assert_eq!(stat.ephemeral_owner, Some(other.id()), "the other znode is not taken over");
 
-    stranger.close().await;
+    other.close().await;
     settles_within(30 * SECOND + store.round(), &[&in_a, &in_b]).await;
 }
 
@@ -233,7 +235,7 @@ async fn a_persistent_child_of_the_group_is_no_member(store: Store) {
     sees(&group, store.round(), &["a", "b"]).await;
     settles_within(store.round(), &[&group, &in_b]).await;
 
-    // Also under our own name: nobody's to take over, and nobody to wait for in vain.
+    // Also under the name of a member: it is not taken over, and the join does not wait for ever.
     let outcome = store.agent("leader").await.coordinator.join("g").await;
     assert!(matches!(outcome, Err(Error::MemberIdTaken { .. })), "{outcome:?}");
     assert!(exists(&*admin, &election).await);
@@ -241,13 +243,13 @@ async fn a_persistent_child_of_the_group_is_no_member(store: Store) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_znode_of_our_own_dying_session_is_taken_over() {
+async fn our_znode_from_an_earlier_session_is_taken_over() {
     let store = Store::memory();
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let old = agent.coordinator.session_id().unwrap();
-    // The ensemble last hears of the session half a second after its last confirmed heartbeat. So half a second
-    // before the session expires, its client gives it up.
+    // The last report of the session reaches the ensemble half a second after its last confirmed heartbeat. So the
+    // client gives the session up half a second before it expires.
     tokio::time::sleep(5500 * MS).await;
     agent.suspend();
     tokio::time::sleep(store.session_timeout - 100 * MS).await;
@@ -257,7 +259,7 @@ async fn the_znode_of_our_own_dying_session_is_taken_over() {
     assert_ne!(stat.ephemeral_owner, Some(old));
     assert_eq!(stat.ephemeral_owner, agent.coordinator.session_id());
     settles_within(50 * MS, &[&group]).await;
-    // Its end takes nothing along.
+    // Its end deletes nothing of the new session.
     tokio::time::sleep(SECOND).await;
     assert!(!store.ensemble().sessions().contains(&old));
     settles_within(10 * MS, &[&group]).await;
