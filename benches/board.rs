@@ -1,8 +1,8 @@
-//! What work that is claimed costs: a job board and a queue, in memory and on a real ZooKeeper server.
+//! The time of claimed work: a job board and a queue, in memory and on a real ZooKeeper server.
 //!
-//! `cargo bench --bench board`, with a part of a title to choose. Takes some minutes, and needs what the tests need:
-//! run scripts/test once. Each worker is a thread with a session of its own. What is measured is mostly waiting, for
-//! the other threads and the server.
+//! `cargo bench --bench board`, with a part of a title to select a table. Takes some minutes, and needs what the tests
+//! need: run scripts/test once. Each worker is a thread with a session of its own. What is measured is mostly waiting,
+//! for the other threads and the server.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -75,7 +75,7 @@ fn measure(criterion: &mut Criterion, name: &str, place: Place) {
     let (mut path, place) = (None, store.place.clone());
     for (number, title) in ["connect, open and iterate", "iterate again, fresh"].into_iter().enumerate() {
         group.bench_function(title, |bencher| {
-            // Only if it is chosen.
+            // Only if it is selected.
             let path = path.get_or_insert_with(|| {
                 let path = store.path();
                 work::post(&place, &path, LISTED);

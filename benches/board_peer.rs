@@ -1,7 +1,8 @@
-//! Ours, on command: for a program in another language that takes turns with it. `scripts/bench-python board` starts it.
+//! Runs this crate on command, for a program in another language that takes turns with it. `scripts/bench-python board`
+//! starts it.
 //!
-//! Starts a ZooKeeper server and says where it is, then answers commands from the standard input with seconds:
-//! `post PATH COUNT`, `consume PATH WORKERS COUNT`, `iterate PATH COUNT` with two numbers (from no connection to the
+//! Starts a ZooKeeper server and prints its address, then answers commands from the standard input with seconds:
+//! `post PATH COUNT`, `consume PATH WORKERS COUNT`, `iterate PATH COUNT` with two numbers (from connecting to the
 //! list, and the list once more), `queue ROOT COUNT` with two (put, take and finish).
 
 #[path = "../tests/support/mod.rs"]
@@ -44,6 +45,6 @@ fn answer(place: &Place, line: &str) -> Result<Vec<Duration>, Box<dyn Error>> {
             let count = count.parse()?;
             vec![put(place, root, count), finish(place, root, 1, count)]
         }
-        _ => return Err(format!("what is `{line}`?").into()),
+        _ => return Err(format!("unknown command `{line}`").into()),
     })
 }

@@ -23,7 +23,7 @@ fn main() {
     subset(&mut criterion, "subset of 1 000 000 uuids, 1 000 members", || uuids(1_000_000), 1_000);
     subset(
         &mut criterion,
-        "subset of 1 000 000 uuids all over the heap, 10 members",
+        "subset of 1 000 000 uuids spread over the heap, 10 members",
         || shuffled(1_000_000),
         10,
     );
@@ -70,11 +70,11 @@ fn subset(criterion: &mut Criterion, title: &str, keys: impl Fn() -> Vec<String>
         .baseline("straightforward", || {
             keys.iter().filter(|key| baseline.owner(key) == 3).collect::<Vec<_>>().len() as u64
         })
-        .other("merely reading the keys", || keys.iter().map(|key| read(key.as_bytes())).sum())
+        .other("only reading the keys", || keys.iter().map(|key| read(key.as_bytes())).sum())
         .measure(criterion);
 }
 
-/// Keys that have to be written first.
+/// Keys whose text has to be formatted first.
 fn numbers(criterion: &mut Criterion) {
     let (keys, ids) = ((0..1_000_000).collect::<Vec<u64>>(), members(10));
     let rings: Vec<_> = Kernel::all().into_iter().map(|kernel| (kernel, ring(&ids, kernel))).collect();
@@ -91,7 +91,7 @@ fn numbers(criterion: &mut Criterion) {
         .measure(criterion);
 }
 
-/// Touches every byte.
+/// Reads every byte.
 fn read(key: &[u8]) -> u64 {
     let (words, rest) = key.as_chunks();
     let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));

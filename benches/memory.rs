@@ -1,6 +1,6 @@
-//! The memory of rings, key sets, boards and queues, to the byte: what they have asked the allocator for.
+//! The memory of rings, key sets, boards and queues: the bytes that they get from the allocator.
 //!
-//! Apart from the other benchmarks, because counting takes time.
+//! Separate from the other benchmarks, because counting takes time.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn main() {
     }
     for count in [1_000_000, 10_000_000] {
         let keys = uuids(count);
-        // References, so that the items themselves do not count; their 8 bytes are taken off.
+        // References, so that the items themselves do not count; their 8 bytes are subtracted.
         let set = || keys.iter().collect::<KeySet<&String>>();
         report(&format!("key set of {count}, a key beside its item"), count, 8, set);
         let grown = || {
@@ -36,7 +36,7 @@ fn main() {
     runtime.block_on(queue(10_000, 10_000));
 }
 
-/// What a process keeps of a board that another process has filled.
+/// The memory that a process needs for a board that another process has filled.
 async fn board(jobs: usize, bytes: usize) {
     let memory = Memory::new();
     let poster = connect(&memory).await;
@@ -55,7 +55,7 @@ async fn board(jobs: usize, bytes: usize) {
     print(&format!("board of {jobs} jobs with {bytes} bytes of details, a job"), before, jobs, 0);
 }
 
-/// What a process keeps of a queue that another process has filled.
+/// The memory that a process needs for a queue that another process has filled.
 async fn queue(entries: usize, bytes: usize) {
     let memory = Memory::new();
     let producer = connect(&memory).await;

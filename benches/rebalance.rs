@@ -1,6 +1,7 @@
-//! What a change of the members costs: the ranges that move, and the keys that one member loses.
+//! The cost of a change of the members: the ranges that move, and the keys that one member loses.
 //!
-//! `cargo bench --bench rebalance`, with a part of a title to choose. Beside another crate: `bench/benches/ranges.rs`.
+//! `cargo bench --bench rebalance`, with a part of a title to select a table. Compared with another crate:
+//! `bench/benches/ranges.rs`.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Ours, on command: for a program in another language that takes turns with it. `scripts/bench-python ring` starts it.
+//! Runs this crate on command, for a program in another language that takes turns with it. `scripts/bench-python ring`
+//! starts it.
 //!
 //! Reads the keys from a file, one a line, then commands from the standard input: `extract MEMBERS KERNEL`,
 //! `build ..` and `lookup ..` answer with the nanoseconds of this thread and a number to compare;
@@ -25,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for line in stdin().lock().lines() {
         let line = line?;
         let [command, count, last] = line.split(' ').collect::<Vec<_>>()[..] else {
-            return Err(format!("what is `{line}`?").into());
+            return Err(format!("unknown command `{line}`").into());
         };
         let ids = members(count.parse()?);
         let kernel = Kernel::all().into_iter().find(|kernel| format!("{kernel:?}") == last);
@@ -49,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 fs::write(last, owners.flat_map(u16::to_le_bytes).collect::<Vec<u8>>())?;
                 keys.len()
             }
-            _ => return Err(format!("what is `{line}`?").into()),
+            _ => return Err(format!("unknown command `{line}`").into()),
         };
         println!("{:.0} {found}", Time::Cpu.now() - start);
         stdout().flush()?;

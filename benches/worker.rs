@@ -1,6 +1,6 @@
-//! Requests from an executor to a worker and back, within the process, and what it costs to read their messages.
+//! Requests from an executor to a worker and back, within the process, and the cost of reading their messages.
 //!
-//! Over a broker, beside Python: `scripts/bench-python worker`.
+//! Over a broker, compared with Python: `scripts/bench-python worker`.
 
 use std::{
     hint::black_box,
@@ -26,7 +26,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Everything in one thread: executor, broker, worker, and a task that does nothing.
+/// Executor, broker, worker, and a task that does nothing, all in one thread.
 #[expect(clippy::disallowed_methods, reason = "this measures real time")]
 fn round_trip(criterion: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
@@ -75,7 +75,7 @@ async fn requests(executor: &Executor, count: u64, in_flight: usize) {
     }
 }
 
-/// From the body of a message to its type, and of that the part that only validates.
+/// Reads a message from its body, and validates it only.
 fn messages(criterion: &mut Criterion) {
     let cause = Failure::new("builtins.KeyError", "'volume'").traceback("line 1\nline 2\nline 3\n");
     let failure =

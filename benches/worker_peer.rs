@@ -1,7 +1,7 @@
-//! Ours, on command: an executor and a worker at a broker of its own, for a program in another language that takes
-//! turns with it there. `scripts/bench-python worker` starts it.
+//! Runs an executor and a worker of this crate on command, at a broker of its own, for a program in another language
+//! that takes turns with it there. `scripts/bench-python worker` starts it.
 //!
-//! Says the URL of the broker, then answers each `requests COUNT IN_FLIGHT` with the seconds that these took.
+//! Prints the URL of the broker, then answers each `requests COUNT IN_FLIGHT` with the seconds that these took.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -61,7 +61,7 @@ async fn executor() -> Outcome<()> {
     for line in stdin().lock().lines() {
         let line = line?;
         let ["requests", count, in_flight] = line.split(' ').collect::<Vec<_>>()[..] else {
-            return Err(format!("what is `{line}`?").into());
+            return Err(format!("unknown command `{line}`").into());
         };
         say(&format!("{:.6}", requests(&executor, count.parse()?, in_flight.parse()?).await?))?;
     }
@@ -106,7 +106,7 @@ impl OwnWorker {
     }
 
     fn end(&mut self) {
-        // With its stdin it ends; what it says of that does not matter.
+        // It ends with its stdin. Its exit status does not matter.
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }

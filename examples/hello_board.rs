@@ -1,6 +1,6 @@
-//! Three workers do the jobs of a board, each job once.
+//! Three workers do the jobs of a board. Each job is done once.
 //!
-//! In memory; with servers: `cargo run --example hello_board -- zookeeper://localhost:2181`
+//! It runs in memory. With servers: `cargo run --example hello_board -- zookeeper://localhost:2181`
 
 use std::{error::Error, time::Duration};
 

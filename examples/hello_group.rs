@@ -1,6 +1,6 @@
-//! Three members divide ten tasks. One leaves, and the other two have its tasks as well.
+//! Three members divide ten tasks. One leaves, and the other two take over its tasks.
 //!
-//! In memory; with servers: `cargo run --example hello_group -- zookeeper://localhost:2181`
+//! It runs in memory. With servers: `cargo run --example hello_group -- zookeeper://localhost:2181`
 
 use std::error::Error;
 
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn print_shares(members: &[(Group, PartitionCoordinator)]) -> Result<(), Box<dyn Error>> {
     println!("{} members:", members.len());
     for (group, coordinator) in members {
-        // A service does not wait for the others: it asks anew in each of its cycles.
+        // A service does not wait for the others: it asks again in each of its cycles.
         let mut changes = group.rebalances();
         while group.view().members().len() != members.len() && changes.next().await.is_some() {}
         let mine = group.extract_my_subset((1..=10).map(|number| format!("task-{number}"))).await?;

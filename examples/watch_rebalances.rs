@@ -59,7 +59,7 @@ impl Workers {
         self.tasks.insert(shard.into(), task);
     }
 
-    /// Returns when the work has stopped, not only when it has been told to.
+    /// Returns when the work has stopped, not only when the stop was requested.
     async fn stop(&mut self, shard: &str) {
         if let Some(mut task) = self.tasks.remove(shard) {
             task.shutdown().await;
@@ -112,7 +112,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// One worker of a real fleet, until somebody stops it.
+/// One worker of a real fleet, until it is stopped.
 async fn one_of_a_fleet(config: Config, args: &Args, shards: &[String]) -> Result<(), Failure> {
     let servers = config.hosts().join(", ");
     let coordinator = PartitionCoordinator::start(config)?;

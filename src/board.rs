@@ -1,7 +1,8 @@
-//! Work that is claimed: the job board, in the layout of TaskFlow.
+//! The job board: work that workers claim, in the layout of TaskFlow.
 //!
-//! Posters put jobs on a [`JobBoard`]; workers claim them. A claim is exclusive and temporary: it ends with the
-//! process that holds it, and another worker gets the job. Python conductors of TaskFlow can work on the same board.
+//! Posters put jobs on a [`JobBoard`]; workers claim them. A claim is exclusive and temporary: it ends at the latest
+//! with the session of the process that holds it. Then another worker can claim the job. Python conductors of TaskFlow
+//! can work on the same board.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -27,27 +28,33 @@
 //! # Ok::<(), apportion::board::BoardError>(()) }).unwrap();
 //! ```
 //!
-//! # What is where
+//! # Layout in the store
 //!
-//! | znode | what |
+//! | znode | content |
 //! |---|---|
 //! | `<board>/job0000000042` | a posting, JSON |
 //! | `<board>/job0000000042.lock` | ephemeral: the claim, with its owner |
-//! | `.trash/job0000000042` beside the board | a job that was given up for good |
+//! | `.trash/job0000000042` beside the board | a job that a worker has [moved to the trash](Claim::trash) |
 //! | `.entities/conductor/<name>` beside the board | ephemeral: a process that serves the board |
-//! | `.posting/<uuid>` beside the board | ephemeral, ours, for a moment: shows that a post was carried out |
+//! | `.posting/<uuid>` beside the board | ephemeral, not known to TaskFlow: shows for a moment that a post was applied |
 //!
-//! Boards with one parent share what lies beside them. The paths are those of the store: the namespace of the
-//! [`Config`](crate::Config) is that of groups.
+//! Boards with the same parent share the znodes beside them. Paths of boards are absolute: the namespace of the
+//! [`Config`](crate::Config) applies to groups only.
 //!
-//! # What differs from TaskFlow
+//! # Memory
+//!
+//! An open board keeps a cache of its jobs: each posting once, as the bytes that were read, with its name, uuid and
+//! priority. The details of a job are decoded when the caller asks for them.
+//!
+//! # Differences from TaskFlow
 //!
 //! - Iteration starts with the highest priority, as TaskFlow's documentation says; its board starts with the lowest.
-//! - What cannot be read as a job is reported once, see [`JobBoard::unreadable`], and breaks nobody.
-//! - A claim is resolved by session and version, not by the name of its owner: a holder that was stopped for a while
-//!   cannot take a job off the board that another has claimed since, even one of its own name.
-//! - A claim writes the posting again, unchanged, so that its version tells one claim from the next.
-//! - A job that has the name of one that is gone counts as another.
+//! - A znode that cannot be read as a job is [set aside](JobBoard::set_aside) and logged once. The other jobs are not
+//!   affected.
+//! - A claim is identified by its session and version, not by the name of its owner. A holder that was suspended for a
+//!   while cannot remove a job that another process has claimed since, even one with the same name.
+//! - A claim writes the posting again, unchanged. So each claim of a job has another version.
+//! - A job with the name of an earlier, removed job counts as another job.
 
 mod cache;
 mod choose;
@@ -82,10 +89,14 @@ pub use self::{
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
 };
 use self::{
-    claim::Denied,
+    claim::NotClaimed,
     shared::{Handle, Shared},
 };
-use crate::{backend::path::ZnodePath, error::Error, session::commit::Unapplied};
+use crate::{
+    backend::path::ZnodePath,
+    error::Error,
+    session::{commit::Unapplied, read::Denied},
+};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
@@ -100,7 +111,7 @@ impl JobBoard {
         &self.handle.shared
     }
 
-    /// Where the board is.
+    /// The path of the board in the store.
     pub fn path(&self) -> &ZnodePath {
         &self.shared().layout.board
     }
@@ -118,22 +129,24 @@ impl JobBoard {
     /// # Ok::<(), apportion::board::BoardError>(()) }).unwrap();
     /// ```
     ///
-    /// The name may be any text, also an empty one.
+    /// The name may be any text, also an empty one. The job is posted once, also if the reply of the store is lost.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Details`] and [`BoardError::TooLarge`] for what cannot be posted, [`BoardError::Unknown`] if the
-    /// session ended before the reply came, [`BoardError::PostedAndGone`] if the reply was lost and a worker was
-    /// quick, [`BoardError::Service`] if the backend does not answer.
+    /// [`BoardError::Details`] if the details are not a JSON object, [`BoardError::TooLarge`] if the posting exceeds
+    /// the limit, [`BoardError::OutcomeUnknown`] if the session ended before the reply came,
+    /// [`BoardError::PostedAndGone`] if the reply was lost and a worker has finished the job meanwhile,
+    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] if the backend does
+    /// not answer.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background: the job is posted, or not.
+    /// When cancelled, the post goes on in the background: the job may be posted or not.
     pub fn post(&self, name: impl Into<String>) -> Post {
         Post::new(self.handle.clone(), name.into())
     }
 
-    /// The jobs on the board, the highest priority first. Await it, or set options first:
+    /// Lists the jobs on the board, the highest priority first. Await it, or set options first:
     ///
     /// ```
     /// # use apportion::{Config, PartitionCoordinator, backend};
@@ -149,8 +162,8 @@ impl JobBoard {
     ///
     /// # Errors
     ///
-    /// [`BoardError::Closed`] after the end; with [`ensure_fresh`](ListJobs::ensure_fresh) also
-    /// [`BoardError::Service`] if the backend does not answer.
+    /// [`BoardError::Closed`] if the board or the coordinator is closed; with
+    /// [`ensure_fresh`](ListJobs::ensure_fresh) also [`BoardError::Service`] if the backend does not answer.
     ///
     /// # Cancel safety
     ///
@@ -159,11 +172,13 @@ impl JobBoard {
         ListJobs::new(self.handle.clone())
     }
 
-    /// How many jobs are on the board, claimed or not. Lists it: every job counts whose post was acknowledged before.
+    /// The number of jobs on the board, claimed or not. Lists the board, so every job counts whose post was
+    /// acknowledged before this call. Jobs that are [set aside](JobBoard::set_aside) do not count.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Closed`] after the end, [`BoardError::Service`] if the backend does not answer.
+    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] if the backend does
+    /// not answer.
     ///
     /// # Cancel safety
     ///
@@ -173,7 +188,7 @@ impl JobBoard {
         Ok(self.shared().cache().len())
     }
 
-    /// Whether no job is on the board; see [`JobBoard::len`].
+    /// Whether no job is on the board, by the same count as [`JobBoard::len`].
     ///
     /// # Errors
     ///
@@ -186,18 +201,21 @@ impl JobBoard {
         Ok(self.len().await? == 0)
     }
 
-    /// What stands where a job could and is not to be claimed: it cannot be read as a job, or the server does not let it
-    /// be changed. It stays aside until an operator mends or removes it. As far as is known: no I/O.
+    /// The znodes that are set aside, with the reason for each: they cannot be read as a job, or the server does not
+    /// let this client change them. No worker of this crate claims them until an operator repairs or removes them.
+    ///
+    /// The answer comes from the cache of the board, without a request to the store.
     pub fn set_aside(&self) -> Vec<SetAside> {
         self.shared().cache().all_aside().cloned().collect()
     }
 
-    /// What happens on the board from now on.
+    /// The events of the board from now on: jobs posted, claimed, released and removed.
     pub fn events(&self) -> BoardEvents {
         BoardEvents::new(self.handle.clone())
     }
 
-    /// Waits until there is an unclaimed job, without claiming it.
+    /// Waits until the board has an unclaimed job, and does not claim it. Another worker may claim it before the caller
+    /// does.
     ///
     /// # Errors
     ///
@@ -214,39 +232,39 @@ impl JobBoard {
     ///
     /// # Errors
     ///
-    /// [`BoardError::Unclaimable`] if another process has it, [`BoardError::Gone`] if it is off the board,
-    /// [`BoardError::SetAside`] if its posting cannot be read or changed any more, [`BoardError::Service`] if the backend
-    /// does not answer.
+    /// [`BoardError::Unclaimable`] if another process has claimed it, [`BoardError::Gone`] if it is off the board,
+    /// [`BoardError::SetAside`] if its posting cannot be read or changed any more, [`BoardError::Closed`] if the board
+    /// or the coordinator is closed, [`BoardError::Service`] if the backend does not answer.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a claim that no caller waits for any more is given back.
+    /// Safe: if the caller no longer waits when the claim succeeds, the claim is given back.
     pub async fn claim(&self, job: &Job) -> Result<Claim, BoardError> {
         let path = job.path().to_string();
-        let denied = match claim::attempt(&self.handle, job.known().clone()).await? {
+        let not_claimed = match claim::attempt(&self.handle, job.known().clone()).await? {
             Ok(claim) => return Ok(claim),
-            Err(denied) => denied,
+            Err(not_claimed) => not_claimed,
         };
-        Err(match denied {
-            Denied::Taken => BoardError::Unclaimable { job: path, owner: self.find_owner(job).await? },
-            Denied::Gone => BoardError::Gone { job: path },
-            Denied::SetAside(reason) => BoardError::SetAside { job: path, reason },
+        Err(match not_claimed {
+            NotClaimed::Taken => BoardError::Unclaimable { job: path, owner: self.find_owner(job).await? },
+            NotClaimed::Gone => BoardError::Gone { job: path },
+            NotClaimed::SetAside(reason) => BoardError::SetAside { job: path, reason },
         })
     }
 
-    /// Claims the first unclaimed job, and waits for one if there is none. Of two workers that are after the
-    /// same job one takes the next.
+    /// Claims the first unclaimed job, and waits for one if there is none. If several workers try to claim the same
+    /// job, one of them gets it and the others try the next jobs.
     ///
-    /// Waits also while the backend is out of reach.
+    /// Waits also while the backend is unreachable.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] for what waiting cannot
-    /// mend.
+    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] for errors that do not
+    /// pass by themselves.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a claim that no caller waits for any more is given back.
+    /// Safe: if the caller no longer waits when a claim succeeds, the claim is given back.
     pub async fn claim_next(&self) -> Result<Claim, BoardError> {
         choose::claim_next(&self.handle, None).await
     }
@@ -279,7 +297,7 @@ impl JobBoard {
         choose::claim_next(&self.handle, Some(&mut wanted)).await
     }
 
-    /// Claims the first unclaimed job; `None` if there is none, not even in a listing from now on.
+    /// Claims the first unclaimed job. `None` if there is none: then the board was listed after this call began.
     ///
     /// # Errors
     ///
@@ -292,7 +310,8 @@ impl JobBoard {
         choose::try_claim_next(&self.handle, None).await
     }
 
-    /// Claims the first unclaimed job that `wanted` accepts; `None` if there is none, not even in a listing from now on.
+    /// Claims the first unclaimed job that `wanted` accepts. `None` if there is none: then the board was listed after
+    /// this call began.
     ///
     /// # Errors
     ///
@@ -313,35 +332,37 @@ impl JobBoard {
         self.shared().is_connected()
     }
 
-    /// Closes the board for all of its handles and takes registrations back. Claims go on: they are the
-    /// coordinator's, not the board's.
+    /// Closes the board for all of its handles and unregisters its entities. Claims stay valid: they belong to the
+    /// coordinator, not to the board.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, registrations may stay until the session ends.
+    /// When cancelled, entities may stay registered until the session ends.
     pub async fn close(&self) {
         let shared = self.shared();
         shared.listing.close();
-        // Here and not in the task, so that they are gone when this returns.
+        // Here and not in the task, so that the entities are gone when this returns.
         shared.entities.unregister(shared.leases.access()).await;
     }
 
-    /// Shows that this process serves the board: an ephemeral znode beside it, which comes back after a lost session
-    /// and goes with the board or the coordinator. `kind` is `conductor`; TaskFlow names its own
-    /// `name@host:pid` and gives them the metadata `hostname` and `pid`. `metadata` is anything that can be written as
-    /// JSON.
+    /// Registers an entity: it shows to other processes that this one serves the board. The entity is an ephemeral
+    /// znode beside the board. It is created again after a lost session, and removed when the board or the coordinator
+    /// is closed.
     ///
-    /// Registering the same name again replaces the metadata.
+    /// `kind` is `conductor`. TaskFlow names its conductors `name@host:pid` and gives them the metadata `hostname` and
+    /// `pid`. `metadata` is anything that can be written as JSON. Registering the same name again replaces the
+    /// metadata.
     ///
     /// # Errors
     ///
-    /// [`BoardError::EntityKind`], [`BoardError::EntityName`] and [`BoardError::Details`] for what cannot be,
-    /// [`BoardError::EntityTaken`] if
-    /// another session has that name: after a crash its own former one, until it has expired.
+    /// [`BoardError::EntityKind`], [`BoardError::EntityName`] and [`BoardError::Details`] for a kind, a name or
+    /// metadata that are not valid. [`BoardError::EntityTaken`] if another session has registered the name; after a
+    /// crash of this process that is its own earlier session, until it has expired. [`BoardError::Closed`] if the board
+    /// or the coordinator is closed, [`BoardError::Service`] if the backend does not answer.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, the registration goes on in the background.
     pub async fn register_entity(
         &self,
         kind: &str,
@@ -377,24 +398,26 @@ impl JobBoard {
         self.shared().run("register", register).await?
     }
 
-    /// Who has claimed a job, read from the store. `None` if it is not claimed, or gone, or if the lock is denied to us.
+    /// The owner of the claim of a job, read from the store. `None` if the job is not claimed, or is off the board, or if
+    /// the lock may not be read.
     ///
-    /// A lock that names no owner counts as none, as in TaskFlow.
+    /// A lock without an owner does not count as a claim, as in TaskFlow.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Closed`] after the end, [`BoardError::Service`] if the backend does not answer.
+    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] if the backend does
+    /// not answer.
     ///
     /// # Cancel safety
     ///
     /// Safe.
     pub async fn find_owner(&self, job: &Job) -> Result<Option<String>, BoardError> {
-        let (is_posted, lock) = job::look(self.shared(), job.known()).await?;
+        let (is_posted, lock) = self.read_state(job).await?;
         let lock = lock.and_then(Result::ok).filter(|_| is_posted);
         Ok(lock.and_then(|lock| posting::owner_of(&lock)))
     }
 
-    /// Where a job stands, read from the store.
+    /// The state of a job, read from the store.
     ///
     /// # Errors
     ///
@@ -404,8 +427,12 @@ impl JobBoard {
     ///
     /// Safe.
     pub async fn state(&self, job: &Job) -> Result<JobState, BoardError> {
-        let (is_posted, lock) = job::look(self.shared(), job.known()).await?;
+        let (is_posted, lock) = self.read_state(job).await?;
         Ok(JobState::of(is_posted, lock.as_ref().map(|lock| lock.as_deref().map_err(|denied| *denied))))
+    }
+
+    async fn read_state(&self, job: &Job) -> Result<(bool, Option<Result<Vec<u8>, Denied>>), BoardError> {
+        job::read_state(self.shared(), job.known()).await
     }
 }
 

@@ -1,9 +1,9 @@
-//! Work that is claimed by priority: the work queue.
+//! The work queue: entries that workers take by priority.
 //!
-//! Whoever has work puts it; workers take it, the highest priority first and the oldest first within one, and end it
-//! with a result or an error. What a worker has taken is its alone, and comes back by itself when the worker dies.
-//! The name of an entry carries its priority and a label, so that choosing costs one listing, and a worker can choose
-//! by what it has at hand already.
+//! A producer puts entries. A worker takes an entry, the highest priority first and the oldest first within one
+//! priority, and ends it with a result or an error. No other worker gets an entry that is taken; if its worker dies,
+//! the entry goes back to the queue. The name of an entry contains its priority and a label. So workers choose entries
+//! from a listing of names, and a worker can prefer entries whose data it has already.
 //!
 //! ```
 //! # use std::collections::HashSet;
@@ -27,16 +27,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! # How it lies in the store
+//! # Layout in the store
 //!
-//! As the queue of femto-mesos, whose Python processes can work beside ours: `unowned`, `owned` and `done` below the
-//! root, entries named `entry-{priority:03}-{label}-{sequence}`, values as JSON objects. An entry goes from one
-//! folder to the next in one transaction, where the original needs three requests and loses it if it dies in between.
-//! Ours are `claims`, one ephemeral znode for each entry that is being worked on; `dead`, for what was delivered too
-//! often; `receipts` and `labels`, which tell whether something was put and what else was.
+//! The layout is that of the queue of femto-mesos, whose Python processes can use the same queue: the folders
+//! `unowned`, `owned` and `done` below the root, entries named `entry-{priority:03}-{label}-{sequence}`, values as JSON
+//! objects. An entry moves from one folder to the next in one transaction. (The original needs three requests, and
+//! loses the entry if the process dies in between.)
 //!
-//! An owned entry whose claim is gone is given back by any process that has the queue open. What a Python worker has
-//! taken has no claim, and is left alone.
+//! Four folders are new: `claims` has one ephemeral znode for each entry that a worker of this crate has taken. `dead`
+//! has the dead letters: entries that were delivered too often. `receipts` shows whether a transaction was applied.
+//! `labels` shows whether an entry of a label was added.
+//!
+//! Any process that has the queue open gives back an owned entry whose claim is gone. An entry that a Python worker has
+//! taken has no claim, so it is not given back.
+//!
+//! # Memory
+//!
+//! A process that takes entries keeps the names of the waiting entries in a cache. It reads the value of an entry when
+//! it takes it, with up to seven small values of the next entries.
 
 mod cache;
 mod collect;
@@ -75,7 +83,8 @@ use self::{
 };
 use crate::backend::path::ZnodePath;
 
-/// A queue of work, shared by whoever opens the same root. Clones are handles to the same one. From
+/// A queue of work, shared by all processes that open the same root. Cheap to clone; all clones are one queue, whose
+/// background tasks end with the last clone and the last delivery. From
 /// [`PartitionCoordinator::queue`](crate::PartitionCoordinator::queue).
 #[derive(Clone)]
 pub struct WorkQueue {
@@ -86,12 +95,12 @@ pub struct WorkQueue {
 type Any = fn(&Entry) -> bool;
 
 impl WorkQueue {
-    /// Where it lies in the store.
+    /// The path of the queue in the store.
     pub fn path(&self) -> &ZnodePath {
         &self.handle.shared.layout().root
     }
 
-    /// Puts `payload`, anything that is JSON. Await it, or set options first:
+    /// Puts `payload`, any value that can be written as JSON. Await it, or set options first:
     ///
     /// ```
     /// # use apportion::{Config, PartitionCoordinator, backend, queue::QueueError};
@@ -104,38 +113,42 @@ impl WorkQueue {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
-    /// It is put once, also if the store's reply is lost on the way.
+    /// The entry is put once, also if the reply of the store is lost.
     ///
     /// # Errors
     ///
     /// [`QueueError::Full`], [`QueueError::AlreadyQueued`], [`QueueError::TooLarge`], [`QueueError::Label`],
-    /// [`QueueError::Priority`], [`QueueError::Payload`]: nothing was put. [`QueueError::OutcomeUnknown`] if the session
-    /// ended before the reply came. [`QueueError::Service`] if the store did not answer.
+    /// [`QueueError::Priority`], [`QueueError::Payload`]: nothing was put. [`QueueError::OutcomeUnknown`] if the
+    /// session ended before the reply came. [`QueueError::Closed`] if the coordinator is closed.
+    /// [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub fn put(&self, payload: impl Serialize) -> Put {
         Put::new(self.handle.clone(), delivery::to_json(payload))
     }
 
-    /// Takes the first entry, waiting until there is one, also while the store is out of reach.
+    /// Takes the first entry, and waits until there is one, also while the store is unreachable.
     ///
-    /// Other processes are taken into account as of the last look, which is never much older than it takes to look.
-    /// Where several workers are after the same entry, the others choose among the next of the same priority.
+    /// The order is that of the last listing. While callers wait, the queue is listed again after each change, so a
+    /// listing is seldom much older than the time that one takes. If several workers try to take the same entry, one of
+    /// them gets it, and the others choose among the next entries of the same priority.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Service`] for what waiting cannot mend.
+    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] for errors that do not pass by
+    /// themselves.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what was taken and cannot be returned any more is given back, and does not count as an attempt.
+    /// Safe: if the caller no longer waits when an entry was taken, the entry is given back. That does not count as an
+    /// attempt.
     pub async fn take(&self) -> Result<Delivery, QueueError> {
         self.one(Wanted::<Any>::Any).await
     }
 
-    /// Takes the first entry that `wanted` accepts, waiting until there is one.
+    /// Takes the first entry that `wanted` accepts, and waits until there is one.
     ///
     /// # Errors
     ///
@@ -151,11 +164,11 @@ impl WorkQueue {
         self.one(Wanted::Matching(wanted)).await
     }
 
-    /// Takes the first entry that `preferred` accepts, else the first one, waiting until there is one: a worker that
-    /// has the data of some entries at hand.
+    /// Takes the first entry that `preferred` accepts; if it accepts none, the first entry. Waits until there is one.
+    /// Use it if the worker has the data of some entries already.
     ///
-    /// What is preferred goes before priority: an urgent entry waits as long as others are preferred to it. Let
-    /// `preferred` look at [`Entry::priority`] where that matters.
+    /// The preference comes before the priority: an urgent entry waits as long as there are preferred ones. Where that
+    /// matters, let `preferred` check [`Entry::priority`] too.
     ///
     /// # Errors
     ///
@@ -171,7 +184,7 @@ impl WorkQueue {
         self.one(Wanted::Preferring(preferred)).await
     }
 
-    /// Takes up to `count` entries at once, waiting until there is at least one. None if `count` is 0.
+    /// Takes up to `count` entries at once, and waits until there is at least one. Returns none if `count` is 0.
     ///
     /// # Errors
     ///
@@ -187,11 +200,11 @@ impl WorkQueue {
         take(&self.handle, count, Wanted::<Any>::Any).await
     }
 
-    /// Takes the first entry, if there is one.
+    /// Takes the first entry; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Service`] if the store did not answer.
+    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
@@ -200,7 +213,7 @@ impl WorkQueue {
         self.try_one(Wanted::<Any>::Any).await
     }
 
-    /// Takes the first entry that `wanted` accepts, if there is one.
+    /// Takes the first entry that `wanted` accepts; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -216,7 +229,7 @@ impl WorkQueue {
         self.try_one(Wanted::Matching(wanted)).await
     }
 
-    /// Takes the first entry that `preferred` accepts, else the first one, if there is any.
+    /// Takes the first entry that `preferred` accepts; if it accepts none, the first entry; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -232,7 +245,7 @@ impl WorkQueue {
         self.try_one(Wanted::Preferring(preferred)).await
     }
 
-    /// Takes up to `count` entries at once, as many as there are.
+    /// Takes up to `count` entries at once, and does not wait: there may be none.
     ///
     /// # Errors
     ///
@@ -248,11 +261,11 @@ impl WorkQueue {
         try_take(&self.handle, count, Wanted::<Any>::Any).await
     }
 
-    /// The entries that wait, in the order in which they are to be taken.
+    /// Lists the waiting entries, in the order in which they are to be taken.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Service`] if the store did not answer.
+    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
@@ -268,7 +281,8 @@ impl WorkQueue {
         }
     }
 
-    /// Waits until something waits to be taken, without taking it.
+    /// Waits until the queue has an entry to take, and does not take it. Another worker may take it before the caller
+    /// does.
     ///
     /// # Errors
     ///
@@ -281,11 +295,11 @@ impl WorkQueue {
         take::wait(&self.handle.shared).await
     }
 
-    /// How many entries wait, as the store counts them: anything else that somebody has put there counts as well.
+    /// The number of waiting entries, as the store counts them: other znodes in the same folder count as well.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Service`] if the store did not answer.
+    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
@@ -300,7 +314,7 @@ impl WorkQueue {
         counted.await.map_err(|error| shared.service(error))
     }
 
-    /// Whether nothing waits; see [`WorkQueue::len`].
+    /// Whether no entry waits, by the same count as [`WorkQueue::len`].
     ///
     /// # Errors
     ///
@@ -313,13 +327,16 @@ impl WorkQueue {
         Ok(self.len().await? == 0)
     }
 
-    /// Reads up to `max` results, the oldest first, waiting until there is one. They stay until they are
-    /// [confirmed](Collected::confirm): note first what they say, then confirm. As one branch of a `select!`, both
-    /// together can be cut off after the results are gone and before anybody has seen them.
+    /// Reads up to `max` results, the oldest first, and waits until there is one. Returns none if `max` is 0.
+    ///
+    /// The results stay in the store until they are [confirmed](Collected::confirm). Store or use them first, then
+    /// confirm them. Do not put both calls into one branch of a `select!`: if that branch is cancelled after the
+    /// results were confirmed, they are gone and the caller never gets them.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Service`] for what waiting cannot mend.
+    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] for errors that do not pass by
+    /// themselves.
     ///
     /// # Cancel safety
     ///
@@ -328,11 +345,11 @@ impl WorkQueue {
         collect::collect(&self.handle, max, max > 0).await
     }
 
-    /// Reads up to `max` results, as many as there are.
+    /// Reads up to `max` results, the oldest first, and does not wait: there may be none.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Service`] if the store did not answer.
+    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
@@ -341,11 +358,12 @@ impl WorkQueue {
         collect::collect(&self.handle, max, false).await
     }
 
-    /// What was delivered as often as it may be, and never ended; the oldest first.
+    /// Reads all dead letters, the oldest first: entries that were delivered
+    /// [as often as allowed](OpenQueue::max_attempts), and never ended. All their values are in memory at once.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Service`] if the store did not answer.
+    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
@@ -358,11 +376,12 @@ impl WorkQueue {
     ///
     /// # Errors
     ///
-    /// [`QueueError::OutcomeUnknown`] if the session ended meanwhile, [`QueueError::Service`].
+    /// [`QueueError::OutcomeUnknown`] if the session ended before the reply came, [`QueueError::Closed`] if the
+    /// coordinator is closed, [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub async fn revive(&self, letter: &Finished) -> Result<bool, QueueError> {
         self.end_letter(letter, true).await
     }
@@ -375,7 +394,7 @@ impl WorkQueue {
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub async fn discard(&self, letter: &Finished) -> Result<bool, QueueError> {
         self.end_letter(letter, false).await
     }
@@ -390,7 +409,7 @@ impl WorkQueue {
     where
         F: FnMut(&Entry) -> bool + Send,
     {
-        Ok(take(&self.handle, 1, wanted).await?.pop().expect("waiting ends with something"))
+        Ok(take(&self.handle, 1, wanted).await?.pop().expect("a call that waits returns an entry"))
     }
 
     async fn try_one<F>(&self, wanted: Wanted<F>) -> Result<Option<Delivery>, QueueError>

@@ -1,11 +1,11 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`HashRing`], which tells for every key which member of a fleet owns it.
+//! [`HashRing`]: decides which member of a fleet owns a key.
 //!
-//! Positions on the ring are 32-bit numbers. Each member has a number of *points* on it, and a key belongs to
-//! the member of the first point after the key's own position, clockwise; past the last point the first one
-//! follows. So a member that leaves gives away its own keys and no others, and a member that joins takes only
-//! the keys that it will own: no key ever moves between two members that stay.
+//! Positions on the ring are 32-bit numbers. Each member has several *points* on the ring. A key also has a position,
+//! and belongs to the member of the first point after it, clockwise; after the last point comes the first one again. If
+//! a member leaves, only its own keys move. If a member joins, only the keys that it will own move. No key moves
+//! between two members that stay.
 //!
 //! ```
 //! use apportion::HashRing;
@@ -19,16 +19,16 @@
 //! # Ok::<(), apportion::ring::RingError>(())
 //! ```
 //!
-//! # The ring, to the bit
+//! # The exact rules
 //!
-//! Whoever has to agree with another implementation needs the exact rules. They are those of OpenStack's aodh:
+//! The rules are those of OpenStack's aodh. Another implementation that follows them gives the same owners:
 //!
 //! - Point `r` of a member is the first four bytes, big endian, of the MD5 of `label-r`, with `r` counting up
-//!   from 0 to the weight times [`replicas`](HashRingBuilder::replicas). [`Label`] says what the label is.
+//!   from 0 to the weight times [`replicas`](HashRingBuilder::replicas). See [`Label`] for the label.
 //! - The position of a key is the first four bytes of the MD5 of its [`RingKey`].
-//! - A key exactly at a point belongs to the **next** point.
-//! - Where points of two members collide, the member that comes later has the point. Members are ordered by
-//!   their ids, byte by byte, unless [`keep_order`](HashRingBuilder::keep_order) keeps the caller's order.
+//! - A key exactly at the position of a point belongs to the **next** point.
+//! - If points of two members have the same position, the later member has the point. Members are ordered by their ids,
+//!   byte by byte, unless [`keep_order`](HashRingBuilder::keep_order) keeps the order of the caller.
 
 mod batch;
 mod builder;
@@ -65,15 +65,16 @@ pub use self::{
 /// The number of positions on the ring.
 const POSITIONS: u64 = 1 << 32;
 
-/// Tells which member owns a key. Never changes: a membership change gives a new ring.
+/// Decides which member owns a key. A ring never changes: a change of the membership gives a new ring. From
+/// [`HashRing::builder`].
 ///
-/// See the [module documentation](self) for the rules, [`HashRing::builder`] for how to make one.
+/// See the [module documentation](self) for the rules.
 #[derive(Clone)]
 pub struct HashRing {
     label: Label,
     replicas: u32,
     keep_order: bool,
-    /// In the order in which they take their points; their numbers are the indices.
+    /// The members in the order in which they take their points. The number of a member is its index.
     members: Vec<Member>,
     /// The numbers of the members in the order of their ids.
     by_id: Vec<u32>,
@@ -89,12 +90,12 @@ struct Member {
 }
 
 impl HashRing {
-    /// A builder for a ring; without further settings it has no members.
+    /// A builder for a ring, without members so far.
     pub fn builder() -> HashRingBuilder {
         HashRingBuilder::new()
     }
 
-    /// The member that owns `key`, `None` if the ring has no members.
+    /// The member that owns `key`; `None` if the ring has no members.
     ///
     /// ```
     /// # use apportion::HashRing;
@@ -110,13 +111,13 @@ impl HashRing {
         self.points.owner(position(key)).map(|member| self.id(member))
     }
 
-    /// Whether `member` owns `key`: never, if it is not in the ring.
+    /// Whether `member` owns `key`. False if it is not in the ring.
     pub fn is_owner<K: RingKey + ?Sized>(&self, member: &str, key: &K) -> bool {
         self.is_owner_at(member, position(key))
     }
 
-    /// The members from the owner of `key` on, clockwise and each of them once: who takes over if the first
-    /// ones are gone.
+    /// All members in the order in which they would own `key`: its owner first, then the member that owns it if the
+    /// owner leaves, and so on.
     ///
     /// ```
     /// # use apportion::HashRing;
@@ -138,10 +139,10 @@ impl HashRing {
         }
     }
 
-    /// The part of all positions that belongs to `member`, between 0 and 1: the part of a large set of keys that
-    /// it can expect to own. 0 for strangers.
+    /// The part of all positions that belongs to `member`, between 0 and 1. It is the part of a large set of keys that
+    /// the member can expect to own. 0 if it is not in the ring.
     ///
-    /// Computed from the exact lengths of its arcs, so the fractions of all members add up to exactly 1.
+    /// It is computed from the exact lengths of the arcs, so the fractions of all members add up to exactly 1.
     pub fn fraction(&self, member: &str) -> f64 {
         self.ranges(member).fraction()
     }
@@ -151,7 +152,7 @@ impl HashRing {
         self.by_id.iter().map(|&member| self.id(member))
     }
 
-    /// The weight of `member`, `None` for strangers.
+    /// The weight of `member`; `None` if it is not in the ring.
     pub fn weight(&self, member: &str) -> Option<u32> {
         Some(self.members[self.find(member)? as usize].weight)
     }
@@ -181,25 +182,25 @@ impl HashRing {
         self.replicas
     }
 
-    /// What is hashed for the points of a member.
+    /// The label of the ring: which text is hashed for the points of a member.
     pub fn label(&self) -> Label {
         self.label
     }
 
-    /// A number that stands for the whole ring: label, replicas, members with their weights and, where two
-    /// points collide, who comes later.
+    /// A hash of the whole ring: its label, replicas, and members with their weights, in the order in which they take
+    /// their points.
     ///
-    /// Equal rings have equal digests, in every process and every version of this crate; different rings have
-    /// different ones, but for a chance of 1 in 2^64. Members of a fleet compare it to see that they agree: one
-    /// epoch of a group gives one ring with one digest. A ring built with
-    /// [`keep_order`](HashRingBuilder::keep_order) in another than the sorted order has a digest of its own.
+    /// Equal rings have equal digests, in every process and every version of this crate. Different rings have different
+    /// digests, except with a probability of 1 in 2^64. Members of a fleet can compare digests to check that they have
+    /// the same ring: one epoch of a group gives one ring with one digest. A ring that was built with
+    /// [`keep_order`](HashRingBuilder::keep_order) in another than the sorted order has another digest.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
     /// Whether `member` owns `position`.
     pub(crate) fn is_owner_at(&self, member: &str, position: u32) -> bool {
-        // One comparison of two ids costs less than looking up the number of `member` for each key.
+        // One comparison of two ids costs less than a lookup of the number of `member` for each key.
         self.points.owner(position).is_some_and(|owner| self.id(owner) == member)
     }
 
@@ -218,8 +219,7 @@ pub(crate) fn position<K: RingKey + ?Sized>(key: &K) -> u32 {
     kernel::position(key.ring_key_with(&mut KeyBuffer::new()))
 }
 
-/// Rings are equal if they give every key the same owners; what follows from label, replicas and members need not
-/// be compared.
+/// Rings are equal if label, replicas and members are equal: everything else follows from them.
 impl PartialEq for HashRing {
     fn eq(&self, other: &Self) -> bool {
         (self.label, self.replicas) == (other.label, other.replicas) && self.members == other.members
@@ -240,7 +240,7 @@ impl fmt::Debug for HashRing {
     }
 }
 
-/// Distinct members, clockwise from the owner of a key: see [`HashRing::owners`].
+/// The members, from the owner of a key on. From [`HashRing::owners`].
 #[derive(Clone, Debug)]
 #[must_use = "iterators are lazy"]
 pub struct Owners<'a> {
@@ -252,7 +252,7 @@ pub struct Owners<'a> {
 }
 
 impl Owners<'_> {
-    /// Leaves out `members`; names that are not in the ring do no harm.
+    /// Leaves out `members`. Names that are not in the ring are ignored.
     pub fn ignoring(mut self, members: impl IntoIterator<Item: AsRef<str>>) -> Self {
         for member in members {
             if let Some(member) = self.ring.find(member.as_ref()) {
@@ -262,7 +262,7 @@ impl Owners<'_> {
         self
     }
 
-    /// Returns whether `member` had not been passed before.
+    /// Returns whether `member` was not passed before.
     fn pass(&mut self, member: u32) -> bool {
         let new = !std::mem::replace(&mut self.passed[member as usize], true);
         self.members_left -= usize::from(new);
@@ -287,7 +287,7 @@ impl<'a> Iterator for Owners<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // Not exact: a member with few points may have lost all of them to collisions.
+        // Not exact, because a member with few points may have lost all of them to collisions.
         (0, Some(self.members_left.min(self.points_left)))
     }
 }

@@ -1,9 +1,9 @@
-//! For people who write a backend, or test what is built on one (feature `testing`).
+//! Tools to test a backend, or an application on one (feature `testing`).
 //!
-//! - [`conformance`]: what every [`Connector`](crate::backend::Connector) owes its callers, as a suite to run.
-//! - [`differential`]: the same random transactions on two backends, and a panic at the first difference.
-//! - [`Intercept`]: a decorator over any backend that hands each call to a [`Hook`] of yours.
-//! - [`Faults`]: one with a ready hook, which counts calls, loses replies and denies access.
+//! - [`conformance`]: a suite that checks the guarantees of a [`Connector`](crate::backend::Connector).
+//! - [`differential`]: runs the same random transactions on two backends, and panics at the first difference.
+//! - [`Intercept`]: a decorator of any backend that passes each call to a [`Hook`].
+//! - [`Faults`]: a decorator with a ready hook, which counts calls, loses replies and denies access.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -38,22 +38,22 @@ pub use self::{
 };
 use crate::backend::{CreateMode, Error, Fired, Op, Session, Watch, path::ZnodePath};
 
-/// Session timeout of the suites. Much longer than [`PATIENCE`], so that what vanishes in time was removed
-/// because a session was closed, not because it expired.
+/// Session timeout of the suites. Much longer than [`TIMEOUT`], so that a znode that vanishes in time was
+/// removed because a session was closed, not because it expired.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the suites wait for what has to happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the suites wait for each expected event.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Waits for `future`; panics if it takes longer than [`PATIENCE`].
+/// Waits for `future`; panics if it takes longer than [`TIMEOUT`].
 async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+    match tokio::time::timeout(TIMEOUT, future).await {
         Ok(output) => output,
-        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+        Err(_) => panic!("{what}: not within {TIMEOUT:?}"),
     }
 }
 
-/// Runs `future`; a panic in it goes on with `context` before its message.
+/// Runs `future`. If it panics, `context` is put before the message of the panic.
 async fn with_context<T>(context: impl Fn() -> String, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
@@ -68,7 +68,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }
 
-/// What `watch` says by now, without waiting.
+/// How `watch` has fired so far, without waiting.
 async fn fired_by_now(watch: &mut Watch) -> Option<Fired> {
     let mut fired = pin!(watch.fired());
     poll_fn(|cx| {
@@ -80,7 +80,7 @@ async fn fired_by_now(watch: &mut Watch) -> Option<Fired> {
     .await
 }
 
-/// Waits until `session` has been told of every change that was acknowledged before the call: a server sends
+/// Waits until `session` has received the events of all changes that were acknowledged before the call: a server sends
 /// the events of a session in order with its replies.
 async fn fence(session: &dyn Session, path: &ZnodePath) -> Result<(), Error> {
     session.sync(path).await?;
@@ -89,7 +89,7 @@ async fn fence(session: &dyn Session, path: &ZnodePath) -> Result<(), Error> {
     Ok(())
 }
 
-/// Creates `path` and its ancestors, as far as they are missing.
+/// Creates `path` and those of its ancestors that are missing.
 async fn create_with_ancestors(session: &dyn Session, path: &ZnodePath) {
     for path in path.with_ancestors() {
         match session.commit(vec![Op::create(&path, "", CreateMode::Persistent)]).await {
@@ -103,15 +103,15 @@ async fn create_with_ancestors(session: &dyn Session, path: &ZnodePath) {
 /// All znodes from `path` down, parents before their children, siblings by name. Empty if there is none.
 async fn subtree(session: &dyn Session, path: &ZnodePath) -> Vec<ZnodePath> {
     let mut found = Vec::new();
-    let mut ahead = vec![path.clone()];
-    while let Some(path) = ahead.pop() {
+    let mut rest = vec![path.clone()];
+    while let Some(path) = rest.pop() {
         let mut names = match session.children(&path).await {
             Ok((names, _)) => names,
             Err(Error::NoNode) => continue,
             Err(error) => panic!("{path} cannot be listed: {error}"),
         };
         names.sort_unstable_by(|a, b| b.cmp(a));
-        ahead.extend(names.iter().map(|name| path.join(name).expect("a listed name is a name")));
+        rest.extend(names.iter().map(|name| path.join(name).expect("a listed name is a name")));
         found.push(path);
     }
     found

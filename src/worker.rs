@@ -1,4 +1,4 @@
-//! Work that is sent: an [`Executor`] sends requests to [`Worker`]s that have told it which tasks they can run.
+//! The worker protocol: an [`Executor`] sends requests to [`Worker`]s, which report the tasks that they can run.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -26,13 +26,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! Both are on a [`transport`]: [`LocalBroker`] within the process, or, with the feature `amqp`, a broker such as
+//! Both use a [`transport`]: [`LocalBroker`] within the process, or, with the feature `amqp`, a broker such as
 //! RabbitMQ.
 //!
 //! # The life of a request
 //!
-//! A request waits (WAITING) until a worker is known that lists its task. It is sent to that worker (PENDING), runs
-//! there (RUNNING), and ends as SUCCESS or FAILURE. Its handle, [`Submitted`], is a future of its [`Outcome`]:
+//! A request waits (WAITING) until the executor knows a worker that lists its task. It is sent to that worker
+//! (PENDING), runs there (RUNNING), and ends as SUCCESS or FAILURE. Its handle, [`Submitted`], is a future of its
+//! [`Outcome`]:
 //!
 //! | what happens | how the request ends |
 //! |---|---|
@@ -44,29 +45,29 @@
 //! | an argument cannot be written as JSON | [`Argument`](RequestError::Argument) |
 //! | the broker refuses it | [`Refused`](RequestError::Refused) |
 //! | the broker does not confirm it, three times in a row | [`OutcomeUnknown`](RequestError::OutcomeUnknown) |
-//! | the worker reports that it is over, and its result cannot be read | [`InvalidResponse`](RequestError::InvalidResponse) |
+//! | the worker reports the end of the request, and the result cannot be read | [`InvalidResponse`](RequestError::InvalidResponse) |
 //! | the executor is shut down, or the transport closed | [`Closed`](RequestError::Closed) |
 //!
-//! Every request ends, and it ends once. Messages that are lost, come twice or come in the wrong order can only change
-//! which line of the table applies.
+//! Every request ends exactly once. Messages that are lost, come twice or come in the wrong order can only change which
+//! line of the table applies.
 //!
 //! # At most once
 //!
-//! A request is acknowledged before it is run, so no other worker runs it again when its worker dies. Whether to try
-//! again is up to the caller: [`RequestError::may_have_run`] tells whether the task may run a second time then.
+//! A request is acknowledged before it is run, so no other worker runs it again when its worker dies. The caller
+//! decides whether to try again: [`RequestError::may_have_run`] says whether the task may run a second time then.
 //!
 //! A worker drops a second copy of a request. But workers that *share* a topic can both run a request: if a connection
-//! to an AMQP broker breaks just while the request is sent or acknowledged, each of them may get a copy. For a task that
-//! must not run twice, give each worker a topic of its own.
+//! to an AMQP broker breaks just while the request is sent or acknowledged, each of them may get a copy. For a task
+//! that must not run twice, give each worker a topic of its own.
 //!
 //! # Beside TaskFlow
 //!
 //! The messages are those of TaskFlow's worker-based engine. So an executor can use workers in Python, and an engine in
-//! Python can use workers of this crate, over an AMQP broker that both reach. Peers of this crate recognize each other
-//! by [`sender`](transport::Message::sender), and do two things more:
+//! Python can use workers of this crate, over an AMQP broker that both can reach. Peers of this crate recognize each
+//! other by [`sender`](transport::Message::sender), and do two more things:
 //!
-//! - A worker repeats that a request is running. So an executor notices that a worker died, even if the worker is back
-//!   already or shares its topic. A worker of TaskFlow does not answer while all its threads are busy. A request that
+//! - A worker repeats that a request is running. So an executor notices that a worker died, even if the worker was
+//!   restarted or shares its topic. A worker of TaskFlow does not answer while all its threads are busy. A request that
 //!   runs there counts as lost when the worker is silent *and* its topic has no consumer at the broker.
 //! - A worker does not run a late copy of a request that it has run before.
 

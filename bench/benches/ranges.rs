@@ -1,4 +1,4 @@
-//! Which ranges a join moves, beside another crate that can tell.
+//! The ranges that a join moves, compared with another crate.
 //!
 //! `cargo bench -p apportion-bench --bench ranges`, with a part of a title to choose.
 

@@ -1,6 +1,6 @@
-//! Building a ring and looking up owners, one key and many, beside other crates.
+//! Building a ring and lookups of owners, for one key and for many, compared with other crates.
 //!
-//! `cargo bench -p apportion-bench --bench ring`, with a part of a title to choose.
+//! `cargo bench -p apportion-bench --bench ring`, with a part of a title to select a table.
 
 #[path = "../../benches/support/mod.rs"]
 mod support;
@@ -54,7 +54,7 @@ fn lookup(criterion: &mut Criterion, count: usize) {
     let theirs = straightforward::Ring::new(&ids);
     let numbers: HashMap<&str, u64> = ids.iter().map(String::as_str).zip(0..).collect();
     let title = format!("lookup of one key, {count} members");
-    // What the owners are is checked once, not in the time of each.
+    // The owners are checked once, outside of the measured time.
     for key in &keys {
         assert_eq!(numbers[ours.owner(key).expect("there are members")], u64::from(theirs.owner(key)));
     }

@@ -1,1 +1,1 @@
-//! Nothing to use: a package needs a library or a program, and this one is there for its `benches`.
+//! Empty: a package needs a library or a program, and this one exists for its `benches`.

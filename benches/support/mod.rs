@@ -1,4 +1,4 @@
-//! What the benchmarks share: keys and members, the baseline, and rounds that take turns.
+//! Shared by the benchmarks: keys and members, the baseline, and rounds that take turns.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
 pub(crate) mod straightforward;
@@ -29,29 +29,29 @@ pub(crate) fn ring(members: &[String], kernel: Kernel) -> HashRing {
     builder(members, kernel).build().expect("the settings are valid")
 }
 
-/// Whether the arguments choose what has this title.
+/// Whether the arguments select the table with this title.
 pub(crate) fn is_chosen(title: &str) -> bool {
     std::env::args().skip(1).all(|arg| arg.starts_with('-') || title.contains(&arg))
 }
 
-/// A number that shows whether two ways to do the same came to the same.
+/// A number that shows whether two variants have the same result.
 pub(crate) type Check = u64;
 
-/// Ways to do the same, or what is to be compared with it.
+/// Variants of the same task, and other tasks to compare with.
 pub(crate) struct Comparison<'a> {
     title: &'a str,
-    /// What the time is divided by: keys, points.
+    /// The units by whose number the time is divided: keys, points.
     units: usize,
     rounds: usize,
     clock: Time,
     ways: Vec<Way<'a>>,
-    /// The number of the way that one would write at first.
+    /// The index of the straightforward variant.
     baseline: Option<usize>,
 }
 
 struct Way<'a> {
     name: String,
-    /// Whether its check has to be that of the first.
+    /// Whether its check has to be equal to that of the first.
     is_same: bool,
     run: Box<dyn FnMut() -> Check + 'a>,
 }
@@ -71,25 +71,25 @@ impl<'a> Comparison<'a> {
         self
     }
 
-    /// The first is what all are compared with: ours.
+    /// Adds a variant. All are compared with the first one, which is that of this crate.
     pub(crate) fn way(mut self, name: impl Into<String>, run: impl FnMut() -> Check + 'a) -> Self {
         self.ways.push(Way { name: name.into(), is_same: true, run: Box::new(run) });
         self
     }
 
-    /// The one that one would write at first: the table says of all how many times as fast they are.
+    /// Adds the straightforward variant: the table has the speed of all others relative to it.
     pub(crate) fn baseline(mut self, name: impl Into<String>, run: impl FnMut() -> Check + 'a) -> Self {
         self.baseline = Some(self.ways.len());
         self.way(name, run)
     }
 
-    /// One with another mapping or another task: a peer, or the floor.
+    /// Adds one with another mapping or another task: another crate, or a lower bound.
     pub(crate) fn other(mut self, name: impl Into<String>, run: impl FnMut() -> Check + 'a) -> Self {
         self.ways.push(Way { name: name.into(), is_same: false, run: Box::new(run) });
         self
     }
 
-    /// Prints the ratios of rounds in which all ways take turns, then lets criterion measure each.
+    /// Prints the ratios of rounds in which all variants take turns, then criterion measures each.
     pub(crate) fn measure(mut self, criterion: &mut Criterion) {
         if !is_chosen(self.title) {
             return;
@@ -106,9 +106,9 @@ impl<'a> Comparison<'a> {
     fn take_turns(&mut self) {
         let checks: Vec<Check> = self.ways.iter_mut().map(|way| (way.run)()).collect();
         for (way, check) in self.ways.iter().zip(&checks).filter(|(way, _)| way.is_same) {
-            assert_eq!(*check, checks[0], "{}: {} came to something else", self.title, way.name);
+            assert_eq!(*check, checks[0], "{}: {} has another result", self.title, way.name);
         }
-        // Short ones often enough for the clock.
+        // Short ones are repeated often enough for the clock.
         let clock = self.clock;
         let often = |way: &mut Way<'a>| {
             (way.run)();
@@ -145,17 +145,17 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Time {
-    /// Of this thread: other programs do not disturb it much.
+    /// CPU time of this thread, which other programs change little.
     Cpu,
-    /// For work of several threads. Says something only if the machine has nothing else to do.
+    /// Wall-clock time, for work of several threads. Valid only on a quiet machine.
     Wall,
 }
 
 impl Time {
-    /// The nanoseconds that one run needs, of so many.
+    /// The nanoseconds of one run, as the mean of so many.
     fn time_of(self, times: usize, run: &mut dyn FnMut() -> Check) -> f64 {
         if times > 1 {
-            // What ran before has thrown all that it needs out of the caches.
+            // A first run fills the caches, because the variant before has replaced their content.
             black_box(run());
         }
         let start = self.now();

@@ -1,5 +1,4 @@
-//! The baseline: the ring as one would write it at first, with good crates and no tricks. It is not to be slowed,
-//! nor to be made faster.
+//! The baseline: a simple ring from good crates, without optimisation. Do not make it slower or faster.
 
 use md5::{Digest, Md5};
 

@@ -1,4 +1,4 @@
-//! What `board` and `board_peer` measure. Each step opens what it needs first, and starts its clock then.
+//! The steps that `board` and `board_peer` measure. Each step opens what it needs before it starts its clock.
 //!
 //! Each worker has a thread, a runtime and a session of its own, as if it were a process.
 #![allow(dead_code, reason = "each benchmark uses its part")]
@@ -17,7 +17,7 @@ use std::{
 use apportion::{Config, PartitionCoordinator, backend::Memory};
 use serde_json::json;
 
-/// Where the store is.
+/// The store to use.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     Memory(Memory),
@@ -71,7 +71,7 @@ pub(crate) fn consume(place: &Place, path: &str, workers: usize, count: usize) -
     })
 }
 
-/// From no connection to the jobs with their state, and the same again, read anew.
+/// Connects, opens the board and iterates over the jobs with their state; then iterates again after a new listing.
 pub(crate) fn iterate(place: &Place, path: &str, count: usize) -> [Duration; 2] {
     block_on(async {
         let mut start = Instant::now();
@@ -135,7 +135,7 @@ pub(crate) fn finish(place: &Place, root: &str, workers: usize, count: usize) ->
     })
 }
 
-/// Hands out as many turns as there is work.
+/// Gives out as many turns as there is work.
 struct Turns {
     left: AtomicUsize,
     all: Barrier,
@@ -151,13 +151,13 @@ impl Turns {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    /// Waits until all are through.
+    /// Waits until all have ended.
     fn end(&self) {
         self.all.wait();
     }
 }
 
-/// From when all are ready until all are through.
+/// The time from when all are ready until all have ended.
 fn by_all(workers: usize, count: usize, work: impl AsyncFn(&Turns) + Sync) -> Duration {
     let turns = Turns { left: AtomicUsize::new(count), all: Barrier::new(workers + 1) };
     thread::scope(|scope| {

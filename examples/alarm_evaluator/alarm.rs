@@ -1,4 +1,4 @@
-//! Alarm definitions, and what evaluating one against the metrics of a host says.
+//! Alarm definitions, and their evaluation against the metrics of a host.
 
 use std::{borrow::Cow, collections::HashSet, fmt, path::Path};
 
@@ -15,7 +15,7 @@ pub struct Alarm {
     pub id: String,
     pub name: String,
     pub metric: Metric,
-    /// The one device that counts: a core, a mount point, an interface, the name of a process. Without it, all.
+    /// The device to check: a core, a mount point, an interface, the name of a process. Without it, all devices.
     device: Option<String>,
     statistic: Statistic,
     comparison: Comparison,
@@ -23,7 +23,7 @@ pub struct Alarm {
     pub severity: Severity,
 }
 
-/// How the values of several devices become one.
+/// How the values of several devices are combined.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Statistic {
@@ -54,7 +54,7 @@ pub enum Severity {
     Critical,
 }
 
-/// What an evaluation says.
+/// The result of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum State {
     Ok,
@@ -64,7 +64,7 @@ pub enum State {
     InsufficientData,
 }
 
-/// What the ring hashes of an alarm: its id, in every process the same.
+/// The ring hashes the id of an alarm, which is the same in every process.
 impl RingKey for Alarm {
     fn ring_key(&self) -> Cow<'_, [u8]> {
         self.id.ring_key()

@@ -1,5 +1,5 @@
-//! Four evaluators in one process, on the in-memory backend: one comes late, one leaves, one crashes. Their own
-//! evaluations are counted, so a cycle counts as complete because of what was done and not of what was planned.
+//! Four evaluators in one process, on the in-memory backend: one comes late, one leaves, one crashes. The evaluations
+//! that they carry out are counted, not those that were planned.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,10 +28,10 @@ use crate::support::{
 
 const TIMEOUT: Duration = Duration::from_secs(4);
 const NAMES: [&str; 4] = ["eval-1", "eval-2", "eval-3", "eval-4"];
-/// After each change, so many cycles in a row have to be settled.
+/// How many cycles in a row have to be stable after each change.
 const SETTLED_IN_A_ROW: usize = 2;
 
-/// Runs the demonstration; fails if an alarm was not evaluated exactly once in a settled cycle.
+/// Runs the demonstration; fails if an alarm was not evaluated exactly once in a stable cycle.
 pub async fn run(alarms: Vec<Alarm>, period: Duration) -> Result<(), Failure> {
     let mut demo = Demo::new(alarms, period);
     say!(
@@ -47,23 +47,23 @@ pub async fn run(alarms: Vec<Alarm>, period: Duration) -> Result<(), Failure> {
     for name in &NAMES[..3] {
         demo.start(name).await?;
     }
-    demo.until_settled("start", start).await?;
+    demo.until_stable("start", start).await?;
     demo.print_who_evaluates_what();
 
     demo.title("JOIN", "eval-4 joins. It takes alarms from the others; no other alarm moves.");
     let start = time::now();
     demo.start("eval-4").await?;
-    demo.until_settled("join", start).await?;
+    demo.until_stable("join", start).await?;
 
-    demo.title("LEAVE", "eval-2 shuts down and says so: the others see it at once.");
+    demo.title("LEAVE", "eval-2 leaves its group and shuts down: the others see it at once.");
     let start = time::now();
     demo.stop("eval-2").await?;
-    demo.until_settled("leave", start).await?;
+    demo.until_stable("leave", start).await?;
 
-    demo.title("CRASH", "eval-3 falls silent, without a word. Its session has to expire first.");
+    demo.title("CRASH", "eval-3 stops without leaving. Its session has to expire first.");
     let start = time::now();
     demo.crash("eval-3");
-    demo.until_settled("crash", start).await?;
+    demo.until_stable("crash", start).await?;
     demo.print_who_evaluates_what();
 
     demo.print_results();
@@ -72,7 +72,7 @@ pub async fn run(alarms: Vec<Alarm>, period: Duration) -> Result<(), Failure> {
     demo.summary()
 }
 
-/// One evaluator. It runs until its group is left; it is not told of the others.
+/// One evaluator. It runs until its group is left. It gets no information about the others from this program.
 async fn evaluator(
     group: Group,
     alarms: Arc<[Alarm]>,
@@ -98,14 +98,14 @@ async fn evaluator(
     }
 }
 
-/// What starts a cycle in all evaluators at once.
+/// The signal that starts a cycle in all evaluators at once.
 #[derive(Clone, Default)]
 struct Cycle {
     number: u32,
     metrics: Arc<Metrics>,
 }
 
-/// What the evaluators report.
+/// A report of an evaluator.
 enum Event {
     Evaluated {
         cycle: u32,
@@ -122,10 +122,10 @@ enum Event {
     },
 }
 
-/// What happened in one cycle.
+/// The evaluations of one cycle.
 #[derive(Default)]
 struct Record {
-    /// For each alarm, who evaluated it.
+    /// For each alarm, the evaluators that evaluated it.
     by: BTreeMap<String, Vec<String>>,
     states: BTreeMap<String, State>,
     /// The evaluators that finished, and the views of the group that they acted on.
@@ -134,8 +134,8 @@ struct Record {
 }
 
 impl Record {
-    /// Whether the membership stood still: all its members took part, and all with the same view of it.
-    fn is_settled(&self) -> bool {
+    /// Whether the membership was stable: all its members took part, with the same view of it.
+    fn is_stable(&self) -> bool {
         self.views.len() == 1 && self.views.iter().all(|(epoch, it)| epoch.is_some() && *it == self.finished)
     }
 
@@ -176,14 +176,14 @@ struct Demo {
     events: mpsc::UnboundedReceiver<Event>,
     running: BTreeMap<&'static str, Running>,
     tasks: JoinSet<()>,
-    /// The last settled cycle.
+    /// The last stable cycle.
     last: Record,
     changes: Vec<Change>,
-    settled: usize,
+    stable: usize,
     evaluations: usize,
     inexact: Vec<u32>,
-    /// For each cycle that was not settled, how many alarms were evaluated by nobody and twice.
-    unsettled: Vec<(usize, usize)>,
+    /// For each cycle that was not stable, how many alarms were not evaluated, and how many twice.
+    unstable: Vec<(usize, usize)>,
 }
 
 impl Demo {
@@ -204,10 +204,10 @@ impl Demo {
             tasks: JoinSet::new(),
             last: Record::default(),
             changes: Vec::new(),
-            settled: 0,
+            stable: 0,
             evaluations: 0,
             inexact: Vec::new(),
-            unsettled: Vec::new(),
+            unstable: Vec::new(),
         }
     }
 
@@ -247,21 +247,21 @@ impl Demo {
         say!("  {}", dim(columns.concat() + "   alarms evaluated"));
     }
 
-    /// Runs cycles until some in a row were settled, and says what moved and how long it took.
-    async fn until_settled(&mut self, what: &'static str, start: Instant) -> Result<(), Failure> {
+    /// Runs cycles until some in a row were stable, and prints what moved and how long it took.
+    async fn until_stable(&mut self, what: &'static str, start: Instant) -> Result<(), Failure> {
         let before = std::mem::take(&mut self.last);
         let mut in_a_row = 0;
         let mut completed = None;
-        let patience = start + TIMEOUT * 2 + self.period * 5;
+        let deadline = start + TIMEOUT * 2 + self.period * 5;
         while in_a_row < SETTLED_IN_A_ROW {
             let (record, end) = self.cycle().await;
-            if record.is_settled() {
+            if record.is_stable() {
                 in_a_row += 1;
                 completed.get_or_insert(end);
                 self.last = record;
             } else {
                 (in_a_row, completed) = (0, None);
-                if time::now() > patience {
+                if time::now() > deadline {
                     return Err(format!("the evaluators did not agree after the {what}").into());
                 }
             }
@@ -286,8 +286,8 @@ impl Demo {
     async fn cycle(&mut self) -> (Record, Instant) {
         self.ticks.tick().await;
         let mut host = self.host.take().expect("it is given back below");
-        let look = tokio::task::spawn_blocking(move || (host.sample(), host));
-        let (metrics, host) = look.await.expect("a look does not panic");
+        let sampled = tokio::task::spawn_blocking(move || (host.sample(), host));
+        let (metrics, host) = sampled.await.expect("sampling does not panic");
         self.host = Some(host);
         let number = self.cycles.borrow().number + 1;
         self.cycles.send_replace(Cycle { number, metrics: metrics.into() });
@@ -306,7 +306,7 @@ impl Demo {
                     record.views.insert((epoch, members));
                     end = time::now();
                 }
-                // Too late: the cycle that it belongs to was not settled.
+                // Too late: the cycle of the report was not stable.
                 Event::Evaluated { .. } | Event::Finished { .. } => {}
             }
         }
@@ -323,22 +323,22 @@ impl Demo {
             verdict += ", each once";
         }
         if missing > 0 {
-            verdict += &yellow(format!(", {missing} by nobody"));
+            verdict += &yellow(format!(", {missing} not evaluated"));
         }
         if twice > 0 {
             verdict += &yellow(format!(", {twice} twice"));
         }
-        if record.is_settled() {
-            self.settled += 1;
+        if record.is_stable() {
+            self.stable += 1;
             self.evaluations += record.evaluations();
             if missing == 0 && twice == 0 {
-                verdict += &green("  settled");
+                verdict += &green("  stable");
             } else {
-                verdict += &red("  WRONG, for it is settled");
+                verdict += &red("  WRONG, because it is stable");
                 self.inexact.push(number);
             }
         } else {
-            self.unsettled.push((missing, twice));
+            self.unstable.push((missing, twice));
         }
         let shares = NAMES.iter().map(|name| match record.of(name).len() {
             0 => format!("{:>7}", "-"),
@@ -390,25 +390,25 @@ impl Demo {
         let columns =
             [Column::Left("change"), Column::Right("alarms moved"), Column::Right("complete after")];
         table(&columns, self.changes.iter().map(row));
-        let (nobody, twice) = self.unsettled.iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        let (missing, twice) = self.unstable.iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         say!(
             "  {} while members were changing: {} left out, {} done twice.",
-            count(self.unsettled.len(), "cycle"),
-            count(nobody, "evaluation"),
+            count(self.unstable.len(), "cycle"),
+            count(missing, "evaluation"),
             twice,
         );
         if !self.inexact.is_empty() {
             return Err(format!(
-                "in the settled cycles {:?} not every alarm was evaluated once",
+                "in the stable cycles {:?} not every alarm was evaluated once",
                 self.inexact
             )
             .into());
         }
         say!(
-            "  {} settled: in each of them every alarm was evaluated exactly once\n  \
+            "  {} stable: in each of them every alarm was evaluated exactly once\n  \
              ({} x {} = {} evaluations, as counted by the evaluations themselves).",
-            green(count(self.settled, "cycle")),
-            self.settled,
+            green(count(self.stable, "cycle")),
+            self.stable,
             self.alarms.len(),
             self.evaluations,
         );
@@ -416,7 +416,7 @@ impl Demo {
     }
 }
 
-/// Which alarms passed from whom to whom.
+/// The alarms that moved from one evaluator to another.
 fn moves<'a>(before: &'a Record, after: &'a Record) -> BTreeMap<(String, String), Vec<&'a str>> {
     let mut moves: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for (alarm, by) in &before.by {

@@ -27,7 +27,7 @@ use crate::support::{
     stopped, time, time_of_day,
 };
 
-/// Evaluates its share of `alarms` in each cycle until somebody stops it.
+/// Evaluates its share of `alarms` in each cycle until it is stopped.
 pub async fn run(config: Config, args: &Args, alarms: Vec<Alarm>) -> Result<(), Failure> {
     let servers = config.hosts().join(", ");
     let period = args.cycle.unwrap_or(Duration::from_secs(5));
@@ -35,7 +35,7 @@ pub async fn run(config: Config, args: &Args, alarms: Vec<Alarm>) -> Result<(), 
     let host = Arc::new(Mutex::new(Host::new(&alarms)));
     let mut stop = pin!(stopped());
 
-    // Neither waits: a service comes up while its servers are down, and joins when they are there.
+    // Neither call waits, so a service starts while its servers are down, and joins when they are up.
     let coordinator = PartitionCoordinator::start(config)?;
     let group = coordinator.join(args.fleet.group("alarm-evaluator")).await?;
 
@@ -91,12 +91,12 @@ pub async fn run(config: Config, args: &Args, alarms: Vec<Alarm>) -> Result<(), 
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Says which alarms came or went.
+/// Prints which alarms this evaluator gained and lost.
 fn report(change: &Rebalance, alarms: &[Alarm], group: &Group) {
     let ids = |some: Vec<&Alarm>| some.iter().map(|alarm| alarm.id.clone()).collect::<Vec<_>>();
     let (lost, gained) = (ids(change.lost(alarms).collect()), ids(change.gained(alarms).collect()));
     let why = match (change.is_total_loss(), group.view().standing()) {
-        (true, Standing::Lapsed) => "no contact to the servers".into(),
+        (true, Standing::Lapsed) => "no connection to the servers".into(),
         (true, _) => "not in the group any more".into(),
         (false, _) => count(change.members().1, "member"),
     };
@@ -114,7 +114,7 @@ fn report_turn(turn: &Turn, alarms: &[Alarm], group: &Group, has_session: bool) 
     let now = time_of_day();
     if view.standing() != Standing::Member {
         let state = match view.standing() {
-            Standing::Lapsed => "no contact to the servers",
+            Standing::Lapsed => "no connection to the servers",
             _ if !has_session => "waiting for a server",
             _ => "joining",
         };
@@ -133,14 +133,14 @@ fn report_turn(turn: &Turn, alarms: &[Alarm], group: &Group, has_session: bool) 
     );
 }
 
-/// Reading the metrics takes a while, which the heartbeats must not wait for.
+/// Reads the metrics on another thread, because that takes a while and must not delay the heartbeats.
 async fn sample(host: &Arc<Mutex<Host>>) -> Metrics {
     let host = host.clone();
-    let look = move || host.lock().expect("no look has panicked").sample();
-    tokio::task::spawn_blocking(look).await.expect("a look does not panic")
+    let sample = move || host.lock().expect("sampling does not panic").sample();
+    tokio::task::spawn_blocking(sample).await.expect("sampling does not panic")
 }
 
-/// The file that tells an outside observer who evaluated what.
+/// A file that shows an outside observer which evaluator evaluated which alarm.
 struct Log(File);
 
 impl Log {
@@ -149,7 +149,7 @@ impl Log {
         Ok(Log(file.map_err(|error| format!("{}: {error}", path.display()))?))
     }
 
-    /// Written at once and in one piece: a process that is killed leaves no half of a line.
+    /// Written in one piece, so that a process that is killed leaves no half of a line.
     fn write(&mut self, line: &Value) {
         if let Err(error) = self.0.write_all(format!("{line}\n").as_bytes()) {
             eprintln!("evaluation log: {error}");

@@ -93,7 +93,7 @@ const GIB: f64 = MIB * KIB;
 /// Samples this host.
 #[derive(Debug)]
 pub struct Host {
-    /// What the alarms ask for: nothing else is looked at.
+    /// The metrics of the alarms: only these are read.
     wanted: BTreeSet<Metric>,
     system: System,
     disks: Disks,
@@ -103,7 +103,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Takes a first look at what `alarms` are about. Usages and rates follow from the second look on.
+    /// Takes a first sample of the metrics of `alarms`. Usages and rates are known from the second sample on.
     pub fn new(alarms: &[Alarm]) -> Host {
         let mut host = Host {
             wanted: alarms.iter().map(|alarm| alarm.metric).collect(),
@@ -117,7 +117,7 @@ impl Host {
         host
     }
 
-    /// Looks again.
+    /// Takes another sample.
     pub fn sample(&mut self) -> Metrics {
         let elapsed = self.last.elapsed();
         self.refresh();
@@ -129,7 +129,7 @@ impl Host {
         self.disks(&mut metrics, elapsed.as_secs_f64());
         self.networks(&mut metrics, elapsed.as_secs_f64());
         if elapsed < MINIMUM_CPU_UPDATE_INTERVAL {
-            // The counters are too coarse to tell anything from so short a time.
+            // The counters are too coarse for so short a time.
             metrics.retain(|metric, _| !metric.is_rate());
         }
         metrics
@@ -229,7 +229,7 @@ impl Host {
         }
         let mut disks: Vec<_> = self.disks.iter().filter(|disk| disk.total_space() > 0).collect();
         disks.sort_by_key(|disk| disk.mount_point().as_os_str().len());
-        // What is mounted in several places is one disk still.
+        // A disk that is mounted in several places counts once.
         let mut seen = HashSet::new();
         disks.retain(|disk| seen.insert((disk.name(), disk.total_space())));
         for disk in disks {
@@ -289,7 +289,7 @@ const NETWORKS: [Metric; 5] = [
 ];
 
 impl Metric {
-    /// Whether its values tell of the time between two looks.
+    /// Whether its values are for the time between two samples.
     fn is_rate(self) -> bool {
         use Metric::*;
         matches!(

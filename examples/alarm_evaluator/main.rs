@@ -5,7 +5,7 @@
 //! cargo run --example alarm_evaluator -- --backend zookeeper://127.0.0.1:2181 --member-id a
 //! ```
 //!
-//! The second line starts one evaluator of a real fleet: start as many as you like, kill some.
+//! The second line starts one evaluator of a real fleet. Start as many as you like, and kill some.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 
@@ -36,7 +36,7 @@ async fn evaluate_my_alarms(
 ) -> Result<Turn, Error> {
     let mine = group.extract_my_subset(alarms).await?;
     let mut turn = Turn { epoch: mine.epoch(), share: mine.len(), ..Turn::default() };
-    // Ends early, by itself, when another evaluator may have taken over meanwhile.
+    // The loop ends early if another evaluator may have taken over meanwhile.
     for alarm in &mine {
         let state = alarm.evaluate(metrics);
         record(alarm, state, mine.epoch());

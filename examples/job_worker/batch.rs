@@ -1,4 +1,4 @@
-//! The jobs that were posted together: how far they are, and in the end the check that each was done exactly once.
+//! The jobs that were posted together: their progress, and in the end the check that each was done exactly once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -32,7 +32,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Nothing yet.
+    /// No job so far.
     pub fn new(board: JobBoard, store: Arc<Store>) -> Batch {
         Batch { board, store, jobs: Vec::new(), files: HashMap::new() }
     }
@@ -48,7 +48,7 @@ impl Batch {
         self.jobs.len()
     }
 
-    /// The jobs that are not yet off the board, and whether somebody has them, as far as is known.
+    /// The jobs that are still on the board, and whether they are claimed, by the cache of the board.
     pub async fn left(&self) -> Result<Vec<Job>, BoardError> {
         let jobs = self.board.jobs().await?;
         let is_ours = |job: &Job| self.files.contains_key(&id(job));
@@ -71,8 +71,8 @@ impl Batch {
         Ok(self.len() - self.left().await?.len())
     }
 
-    /// Shows who did what, and fails unless each job was done exactly once. Those for the files `hopeless` have to be
-    /// in the trash instead.
+    /// Prints what each worker did, and fails unless each job was done exactly once. Those for the files `hopeless`
+    /// have to be in the trash instead.
     pub async fn check(&self, hopeless: &[&Path]) -> Result<(), Failure> {
         let records = self.all_records().await?;
         say!("\n{}", bold("SUMMARY"));
@@ -106,7 +106,7 @@ impl Batch {
             wrong.push(format!("{} was given up", file.display()));
         }
         if given_up.len() < hopeless.len() {
-            wrong.push("what never works was not given up".into());
+            wrong.push("the job that always fails was not given up".into());
         }
         if !wrong.is_empty() {
             return Err(format!("not every job was done exactly once: {}", wrong.join("; ")).into());
@@ -117,16 +117,16 @@ impl Batch {
         Ok(())
     }
 
-    /// What was written down about these jobs. A worker does that after the job is off the board: it gets a moment.
+    /// The records of these jobs. A worker writes them after the job is off the board, so they may come a moment later.
     async fn all_records(&self) -> io::Result<Vec<Record>> {
-        let mut looks = 0;
+        let mut attempts = 0;
         loop {
             let mut records = self.store.records()?;
             records.retain(|it| self.files.contains_key(&it.job));
             let ended = records.iter().filter(|it| matches!(it.what, What::Consumed | What::Trashed)).count();
-            looks += 1;
-            // Fewer, if a worker was killed just then.
-            if ended >= self.len() || looks > 20 {
+            attempts += 1;
+            // There are fewer records if a worker was killed just then.
+            if ended >= self.len() || attempts > 20 {
                 return Ok(records);
             }
             sleep(Duration::from_millis(25)).await;
@@ -176,7 +176,7 @@ struct Tally {
     ended: HashSet<(String, u64)>,
 }
 
-/// What is written down about one job.
+/// The records of one job.
 struct Story<'a> {
     /// By token, in order.
     results: Vec<(u64, &'a str)>,

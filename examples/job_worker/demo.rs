@@ -89,13 +89,13 @@ async fn in_folder(folder: &Path, files: &[PathBuf], pace: Option<Duration>) -> 
     {
         let demo = &demo;
         let all = async {
-            // What is in the script and comes too late is left out.
+            // The rest of the script is left out if all jobs are done before.
             tokio::select! {
                 all = demo.batch.finished() => {
-                    demo.say("(all is done before the story is over: with more files there is more to see)");
+                    demo.say("(all jobs are done before the end of the script: use more files to see the rest)");
                     all.map_err(Failure::from)
                 }
-                told = demo.tell(&late, &late_job) => match told {
+                ended = demo.play(&late, &late_job) => match ended {
                     Ok(()) => demo.batch.finished().await.map_err(Failure::from),
                     Err(failure) => Err(failure),
                 },
@@ -136,11 +136,11 @@ struct Demo {
 struct Worker {
     coordinator: PartitionCoordinator,
     stage: Stage,
-    /// One task; dropping it ends the worker, whatever it does.
+    /// One task; dropping it ends the worker at any point.
     task: Mutex<JoinSet<()>>,
 }
 
-/// What each worker has in its hands, for the lines of progress.
+/// The present job of each worker, for the lines of progress.
 #[derive(Clone, Default)]
 struct Desk(Arc<Mutex<HashMap<String, String>>>);
 
@@ -202,7 +202,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Shows how far the work is, and what each worker is about.
+    /// Shows the progress of the work, and the present job of each worker.
     async fn show_progress(&self) -> BoardError {
         let mut progress = Progress::of(self.batch.len(), Duration::from_secs(1));
         let mut ticks = interval(Duration::from_millis(100));
@@ -220,8 +220,8 @@ impl Demo {
         }
     }
 
-    /// What befalls the workers, one after the other.
-    async fn tell(&self, late: &Path, late_job: &Job) -> Result<(), Failure> {
+    /// Plays the script: lets a worker crash, then lets another lose its connection.
+    async fn play(&self, late: &Path, late_job: &Job) -> Result<(), Failure> {
         let is_failure = |it: &Record| matches!(it.what, What::Failed { .. });
         self.recorded(late_job, is_failure).await?;
         sleep(Duration::from_millis(300)).await;
@@ -232,7 +232,7 @@ impl Demo {
         self.lose_contact("worker-3").await
     }
 
-    /// The process is gone, without a word, in the middle of a job.
+    /// The process is killed in the middle of a job.
     async fn crash(&self, name: &str) -> Result<(), Failure> {
         let worker = &self.workers[name];
         worker.stage.halfway.close();
@@ -247,7 +247,7 @@ impl Demo {
         self.done_by_another(&mut events, &job, name, crashed).await
     }
 
-    /// The process lives on and computes, but nothing reaches the others, for longer than its session lasts.
+    /// The process goes on, but has no connection for longer than its session lasts.
     async fn lose_contact(&self, name: &str) -> Result<(), Failure> {
         let worker = &self.workers[name];
         worker.stage.to_store.close();
@@ -273,7 +273,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Says how a job comes back to the board and is done by somebody else than `name`.
+    /// Prints how a job comes back to the board, and that another worker than `name` does it.
     async fn done_by_another(
         &self,
         events: &mut BoardEvents,

@@ -1,4 +1,4 @@
-//! One process of a real fleet: a worker, or somebody who posts.
+//! One process of a real fleet: a worker, or a process that posts.
 
 use std::{pin::pin, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::support::{
     stopped, time_of_day,
 };
 
-/// Does jobs until somebody stops it.
+/// Does jobs until it is stopped.
 pub async fn work(config: Config, args: Args) -> Result<(), Failure> {
     if !args.files.is_empty() || args.results.is_some() {
         return Err("a worker takes what is on the board; files and --results are for --role post".into());
@@ -42,7 +42,7 @@ pub async fn work(config: Config, args: Args) -> Result<(), Failure> {
         say!("{}  {text}", time_of_day());
     })
     .await;
-    // What it had goes back now instead of a session timeout later.
+    // Its job goes back now instead of a session timeout later.
     match coordinator.shutdown().await {
         Ok(()) => say!("{}  stopped; the others can have what it had", time_of_day()),
         Err(error) => say!("{}  stopped; {error}", time_of_day()),

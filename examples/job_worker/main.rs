@@ -6,8 +6,8 @@
 //! cargo run --example job_worker -- --backend zookeeper://127.0.0.1:2181 --member-id a
 //! ```
 //!
-//! The second line posts jobs and checks in the end that each was done once; the third is a worker: start as many as
-//! you like, kill some.
+//! The second line posts jobs and checks in the end that each was done once. The third starts a worker: start as many
+//! as you like, and kill some.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 
@@ -33,11 +33,11 @@ use self::{
 
 /// After so many failures, of all workers together, a job goes to the trash.
 const ATTEMPTS: usize = 3;
-/// How long a job that has failed is left alone.
+/// How long a job that has failed waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// One worker: takes one job after the other until `stop`. The board sees to it that nobody else has the same job, and
-/// that a job comes back whose worker is gone.
+/// One worker: takes one job after the other until `stop`. The board gives each job to one worker at a time. If the
+/// worker is gone, its job comes back.
 async fn work(
     board: &JobBoard,
     stage: &Stage,
@@ -45,7 +45,7 @@ async fn work(
     mut report: impl FnMut(&Task, &Event),
 ) -> Result<(), BoardError> {
     let mut stop = pin!(stop);
-    // Claims of jobs that have failed, kept for a while: so nobody tries again at once.
+    // Claims of jobs that have failed, kept for a while, so that no worker tries again at once.
     let mut resting = JoinSet::new();
     loop {
         let claim = tokio::select! {
@@ -55,7 +55,7 @@ async fn work(
         let task = match Task::read(&claim, stage) {
             Ok(task) => task,
             Err(failure) => {
-                eprintln!("{} is no job for us, to the trash: {failure}", claim.job());
+                eprintln!("{} is not a job for this worker, to the trash: {failure}", claim.job());
                 is_ours(claim.trash().await)?;
                 continue;
             }
@@ -99,7 +99,7 @@ async fn work(
     }
 }
 
-/// Whether the claim was still ours when it was to end. If not, somebody else has the job, or will have.
+/// Whether the claim was still held when it was to end. If not, another worker has the job, or will have it.
 fn is_ours(ended: Result<(), BoardError>) -> Result<bool, BoardError> {
     match ended {
         Ok(()) => Ok(true),
@@ -108,7 +108,7 @@ fn is_ours(ended: Result<(), BoardError>) -> Result<bool, BoardError> {
     }
 }
 
-/// What happens to a job at a worker.
+/// An event of a job at a worker.
 #[derive(Debug)]
 enum Event {
     Taken,
@@ -118,7 +118,7 @@ enum Event {
     Failed(String),
     /// It has failed too often.
     Trashed(String),
-    /// Somebody else may have it.
+    /// Another worker may have it.
     Lost,
 }
 

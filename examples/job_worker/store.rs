@@ -1,4 +1,5 @@
-//! Where results go: a file to which several processes append. It stands for any store that compares fencing tokens.
+//! The store of results: a file to which several processes append. It is an example of a store that compares fencing
+//! tokens.
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ pub struct Record {
     pub what: What,
 }
 
-/// What is written down about a job.
+/// The kinds of records about a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "lowercase")]
 pub enum What {
@@ -44,7 +45,7 @@ pub enum What {
     Refused,
 }
 
-/// Why something was not written.
+/// Why a record was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("the store knows a later token, {highest:#x}")]
@@ -94,7 +95,7 @@ impl Store {
         // Other processes wait; if this one is killed meanwhile, the system unlocks.
         file.lock()?;
         known.catch_up(&mut file)?;
-        // Half a line, by somebody who was killed.
+        // Half a line of a process that was killed.
         file.set_len(known.bytes)?;
         let (job, token) = (record.job.clone(), record.token);
         let highest = known.highest.get(&job).copied().unwrap_or(0);

@@ -19,7 +19,7 @@ use crate::{
     support::{Failure, Gate},
 };
 
-/// One job in the hands of one worker.
+/// One job that a worker has claimed.
 #[derive(Debug)]
 pub struct Task {
     /// The name of the job on the board.
@@ -31,14 +31,14 @@ pub struct Task {
     stage: Stage,
 }
 
-/// Where a worker works.
+/// The settings of a worker.
 #[derive(Debug, Clone)]
 pub struct Stage {
     pub worker: String,
     /// How long a file takes.
     pub pace: Duration,
-    /// Two points at which the demonstration can hold a worker up: in the middle of a file, and on the way of
-    /// a result to the store.
+    /// Two points at which the demonstration can stop a worker: in the middle of a file, and before a result reaches
+    /// the store.
     pub halfway: Gate,
     pub to_store: Gate,
 }
@@ -54,7 +54,7 @@ pub fn id(job: &Job) -> String {
 }
 
 impl Task {
-    /// What a claimed job asks for.
+    /// The task of a claimed job.
     pub fn read(claim: &Claim, stage: &Stage) -> Result<Task, Failure> {
         let job: &Job = claim.job();
         let path = |key: &str| {
@@ -98,10 +98,10 @@ impl Task {
         }
     }
 
-    /// Writes something down under the token of our claim, unless somebody has done so under a later one. Returns how
-    /// often the job has failed so far.
+    /// Writes a record under the token of the claim, unless the store has one under a later token. Returns how often
+    /// the job has failed so far.
     ///
-    /// It goes on if nobody waits for it, as a request does that is on its way.
+    /// It goes on if the caller no longer waits, as a request that was sent does.
     pub async fn record(&self, what: What) -> Result<usize, Refused> {
         let record =
             Record { job: self.id.clone(), token: self.token, worker: self.stage.worker.clone(), what };

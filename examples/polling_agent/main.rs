@@ -38,7 +38,8 @@ async fn poll_my_targets(group: &Group, targets: &[Target], limits: Limits) -> R
     let mut polls = JoinSet::new();
     let mut mine = group.extract_my_subset(targets.iter().cloned()).await?.into_iter();
     loop {
-        // First a slot, which may take a while, and then `next`, which looks whether the target is still ours.
+        // The slot comes first, which may take a while; then `next` checks whether the target still belongs to this
+        // agent.
         let slot = slots.clone().acquire_owned().await.expect("it is never closed");
         let Some(target) = mine.next() else { break };
         polls.spawn(async move {
@@ -103,7 +104,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// One agent of a real fleet, until somebody stops it.
+/// One agent of a real fleet, until it is stopped.
 async fn one_of_a_fleet(
     config: Config,
     args: &Args,

@@ -1,4 +1,4 @@
-//! A target, and what polling it says.
+//! A target, and the result of polling it.
 
 use std::{borrow::Cow, fmt, path::Path, str::FromStr, time::Duration};
 
@@ -20,11 +20,11 @@ pub struct Target {
     tcp: Option<String>,
 }
 
-/// What became of one poll.
+/// The result of one poll.
 #[derive(Debug)]
 pub struct Poll {
     pub target: Target,
-    /// What is good about it, or what is wrong.
+    /// A description of the answer or of the error.
     pub outcome: Result<String, String>,
     pub took: Duration,
 }
@@ -64,12 +64,12 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// Polls it, for at most `patience`.
-    pub async fn poll(self, patience: Duration) -> Poll {
+    /// Polls it, for at most `limit`.
+    pub async fn poll(self, limit: Duration) -> Poll {
         let start = time::now();
         let outcome = match &self.tcp {
-            Some(host_and_port) => connect(host_and_port, patience).await,
-            None => get(self.url.clone(), patience).await,
+            Some(host_and_port) => connect(host_and_port, limit).await,
+            None => get(self.url.clone(), limit).await,
         };
         Poll { target: self, outcome, took: start.elapsed() }
     }
@@ -77,18 +77,18 @@ impl Target {
 
 const TOO_LATE: &str = "no answer in time";
 
-async fn connect(host_and_port: &str, patience: Duration) -> Result<String, String> {
-    match timeout(patience, TcpStream::connect(host_and_port)).await {
+async fn connect(host_and_port: &str, limit: Duration) -> Result<String, String> {
+    match timeout(limit, TcpStream::connect(host_and_port)).await {
         Ok(Ok(_)) => Ok("open".into()),
         Ok(Err(error)) => Err(reason(error)),
         Err(_) => Err(TOO_LATE.into()),
     }
 }
 
-async fn get(url: String, patience: Duration) -> Result<String, String> {
+async fn get(url: String, limit: Duration) -> Result<String, String> {
     // The target itself is to answer, not a proxy, nor where it redirects to.
     let config = Agent::config_builder().proxy(None).max_redirects(0).max_redirects_will_error(false);
-    let agent = config.http_status_as_error(false).timeout_global(Some(patience)).build().new_agent();
+    let agent = config.http_status_as_error(false).timeout_global(Some(limit)).build().new_agent();
     let answer = spawn_blocking(move || agent.get(url).call());
     match answer.await.expect("a request does not panic") {
         Ok(answer) if answer.status().as_u16() < 400 => Ok(answer.status().to_string()),

@@ -11,14 +11,14 @@ pub const SETS: [&str; 6] = ["airport", "bus", "cab", "ferry", "metro", "tram"];
 pub const GROUPS: u32 = 8;
 const ROWS: usize = 20_000;
 
-/// What is asked of a node: the payload of an entry.
+/// A question to a node: the payload of an entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Question {
     pub dataset: String,
     pub group: u32,
 }
 
-/// What a node says.
+/// The answer of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     pub rows: usize,
@@ -28,7 +28,7 @@ pub struct Answer {
 }
 
 impl Question {
-    /// All there are, in an order that is mixed but always the same.
+    /// All questions, in a mixed order that is always the same.
     pub fn all() -> Vec<Question> {
         let of = |set: &'static str| (0..GROUPS).map(move |group| Question { dataset: set.into(), group });
         let mut all: Vec<_> = SETS.into_iter().flat_map(of).collect();
@@ -63,8 +63,8 @@ impl DataSet {
     /// The same rows for the same name, everywhere.
     pub fn generate(name: &str) -> DataSet {
         let seed = name.bytes().fold(0, |seed: u64, byte| seed * 31 + u64::from(byte));
-        let mut dice = fastrand::Rng::with_seed(seed);
-        let rows = (0..ROWS).map(|_| (dice.u32(..GROUPS), dice.i64(1..500))).collect();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let rows = (0..ROWS).map(|_| (rng.u32(..GROUPS), rng.i64(1..500))).collect();
         DataSet { name: name.into(), rows }
     }
 
@@ -75,7 +75,7 @@ impl DataSet {
     }
 }
 
-/// The data sets that a node has at hand, the last used one at the end.
+/// The data sets in the cache of a node, the last used one at the end.
 #[derive(Debug)]
 pub struct Cache {
     room: usize,

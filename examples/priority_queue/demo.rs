@@ -46,7 +46,7 @@ pub async fn run(node: &Node) -> Result<(), Failure> {
     let mut scores = Vec::new();
     for (title, text) in [
         (WITHOUT, "each node takes the most urgent, then the oldest."),
-        (WITH, "each node takes first what it has the data for."),
+        (WITH, "each node first takes entries whose data it has."),
         (CRASH, "once more, and node-2 is killed while it has an entry."),
     ] {
         say!("\n{} {text}", bold(format!("{title}:")));
@@ -82,7 +82,7 @@ pub async fn run(node: &Node) -> Result<(), Failure> {
 struct Running {
     coordinator: PartitionCoordinator,
     gate: Gate,
-    /// One task; dropping it ends the node, whatever it does.
+    /// One task; dropping it ends the node at any point.
     task: JoinSet<()>,
     has: watch::Receiver<String>,
 }
@@ -132,7 +132,7 @@ async fn crash(
     }
     node.gate.close();
     node.gate.reached().await;
-    // It is held up: this is what it has.
+    // It is stopped now, with this entry.
     let entry = node.has.borrow().clone();
     let session = node.coordinator.session_id().ok_or("a node without a session")?;
     ensemble.suspend(session);
@@ -145,7 +145,7 @@ async fn crash(
             let text = format!(
                 "{} is done by {}, attempt {}, {} later",
                 finished.entry().label(),
-                finished.worker().unwrap_or("nobody"),
+                finished.worker().unwrap_or("an unknown node"),
                 finished.attempts(),
                 seconds(crashed.elapsed()),
             );

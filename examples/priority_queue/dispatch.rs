@@ -1,4 +1,4 @@
-//! Whoever has questions: puts them, collects the answers, and checks that each came once and is right.
+//! The dispatcher: puts questions, collects the answers, and checks that each came once and is right.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The original's usual priority, and one for what cannot wait.
+/// The usual priority of the original, and one for urgent questions.
 const USUAL: u16 = 100;
 const URGENT: u16 = 900;
 
@@ -73,8 +73,9 @@ impl Answers {
     /// Takes answers out of the queue, and returns those that are new.
     pub async fn take(&mut self, collected: Collected) -> Result<&[(Finished, Duration)], QueueError> {
         let (before, at) = (self.seen.len(), self.start.elapsed());
-        // Noted first and confirmed then: what fails in between comes again, and is known by its name. The other way
-        // round, what is confirmed when this is dropped, or when the reply is lost, is seen by nobody.
+        // Stored first and confirmed then: after a failure in between, an answer comes again and is recognised by its
+        // name. In the other order, answers would be lost if this is dropped, or if the reply to the confirmation is
+        // lost.
         for finished in &collected {
             if self.names.insert(finished.entry().name().to_owned()) {
                 self.seen.push((finished.clone(), at));

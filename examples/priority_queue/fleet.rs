@@ -18,7 +18,7 @@ use crate::support::{
     seconds, stopped, time, time_of_day,
 };
 
-/// Computes until somebody stops it.
+/// Computes until it is stopped.
 pub async fn compute(config: Config, args: &Args, node: &Node) -> Result<(), Failure> {
     let servers = config.hosts().join(", ");
     let stop = stopped();
@@ -36,7 +36,7 @@ pub async fn compute(config: Config, args: &Args, node: &Node) -> Result<(), Fai
         say!("{}  {text}", time_of_day());
     })
     .await;
-    // What it had goes back now instead of a session timeout later.
+    // Its entry goes back now instead of a session timeout later.
     match coordinator.shutdown().await {
         Ok(()) => say!("{}  stopped; the others can have what it had", time_of_day()),
         Err(error) => say!("{}  stopped; {error}", time_of_day()),
@@ -102,11 +102,11 @@ pub async fn dispatch(config: Config, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What was delivered as often as it may be: somebody has to look at it, or it never has an answer.
+/// Reports dead letters: they never get an answer until an operator handles them.
 async fn given_up(queue: &WorkQueue) -> Result<Option<Finished>, QueueError> {
     match queue.dead_letters().await {
         Ok(letters) => Ok(letters.into_iter().next()),
-        // The servers are away for a while: later.
+        // The servers are unreachable for a while: it tries again later.
         Err(QueueError::Service(error)) if error.is_transient() => Ok(None),
         Err(error) => Err(error),
     }

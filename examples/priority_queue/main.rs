@@ -1,4 +1,4 @@
-//! Compute nodes that take work from a priority queue, by the data that they have at hand.
+//! Compute nodes that take work from a priority queue, and prefer work whose data they have.
 //!
 //! ```text
 //! cargo run --example priority_queue                   # three nodes in one process: twice, and once with a crash
@@ -6,8 +6,8 @@
 //! cargo run --example priority_queue -- --backend zookeeper://127.0.0.1:2181 --member-id a
 //! ```
 //!
-//! The second line puts work and collects the results; the third is a compute node: start as many as you like, kill
-//! some.
+//! The second line puts work and collects the results. The third starts a compute node: start as many as you like, and
+//! kill some.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 
@@ -28,8 +28,8 @@ use self::{
     support::{Failure, Gate, MemberArgs, exit},
 };
 
-/// One compute node: takes what it has the data for, else what is most urgent, else what is oldest, until `stop`. The
-/// queue sees to it that nobody else has the same entry, and that an entry comes back whose node is gone.
+/// One compute node, until `stop`: takes entries whose data it has first, then the most urgent, then the oldest. The
+/// queue gives each entry to one node at a time. If the node is gone, its entry comes back.
 async fn compute(
     queue: &WorkQueue,
     node: &Node,
@@ -85,7 +85,7 @@ async fn answer(question: &Question, node: &Node, cache: &mut Cache) -> Answer {
     set.answer(question.group, hit)
 }
 
-/// Whether the delivery was still ours when it was to end. If not, it is delivered again, or was.
+/// Whether the delivery was still held when it was to end. If not, the entry is or was delivered again.
 fn is_ours(ended: Result<(), QueueError>) -> Result<bool, QueueError> {
     match ended {
         Ok(()) => Ok(true),
@@ -104,11 +104,11 @@ struct Node {
     /// How long it takes to load a data set, and then for the answer.
     load: Duration,
     pace: Duration,
-    /// Where the demonstration can hold it up.
+    /// The point at which the demonstration can stop it.
     gate: Gate,
 }
 
-/// What happens to an entry at a node.
+/// An event of an entry at a node.
 #[derive(Debug)]
 enum Event {
     Taken,
@@ -119,7 +119,7 @@ enum Event {
 }
 
 /// Computes statistics of data sets: one entry of a priority queue for each group of each data set, which compute
-/// nodes share. Each node takes what it has the data for at hand, else the most urgent, else the oldest.
+/// nodes share. Each node takes entries whose data it has first, then the most urgent, then the oldest.
 ///
 /// Without --backend, three nodes work through the queue within this process, first without and then with that
 /// preference, and once more while one of them crashes: ten seconds in all. With --backend it is one process of a
@@ -135,7 +135,7 @@ struct Args {
     /// Where the queue is
     #[arg(long, value_name = "PATH", default_value = "/priority-queue", requires = "backend")]
     queue: String,
-    /// Take what is most urgent, whatever is in the cache
+    /// Take the most urgent entry, without regard to the cache
     #[arg(long, requires = "backend")]
     no_preference: bool,
     /// How many data sets the cache of a node holds

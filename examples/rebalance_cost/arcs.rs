@@ -79,7 +79,7 @@ fn lost(before: &Ranges, after: Option<&Ranges>) -> f64 {
     after.map_or(before.fraction(), |after| before.difference(after).fraction())
 }
 
-/// The fastest of some runs, because whatever disturbs one only makes it slower.
+/// The fastest of some runs, because other work on the machine only makes a run slower.
 fn fastest<T>(run: impl Fn() -> T) -> (Duration, T) {
     let timed = || {
         let start = time::now();

@@ -89,7 +89,7 @@ fn compare(plan: Plan, out: &Path) -> Result<(), Failure> {
     });
     drop(progress);
     let files = report::write(&results, out)?;
-    // At the end, so that the files are complete also if nobody reads on, as in `| head`.
+    // At the end, so that the files are complete also if the reader of a pipe has ended, as in `| head`.
     report::print(&results);
     report::print_files(&files, start.elapsed());
     Ok(())

@@ -13,8 +13,8 @@ use crate::{
 
 /// The keys that stand for all: the same in every run.
 pub fn keys(count: usize) -> Vec<u64> {
-    let mut dice = Rng::with_seed(17);
-    (0..count).map(|_| dice.u64(..)).collect()
+    let mut rng = Rng::with_seed(17);
+    (0..count).map(|_| rng.u64(..)).collect()
 }
 
 /// A membership to which one joins and from which the one at the place `leaver` leaves. Other numbers, other
@@ -38,10 +38,10 @@ pub fn trial(scheme: &Scheme, number: u32, members: u32, leaver: u32, keys: &[u6
     Trial { shares: shares(&before, first, members), join, leave, bytes, lookup }
 }
 
-/// A trial of perfect dice: how even shares can look in a sample of so many keys. Nothing moves.
+/// A trial of a perfect random choice: how even shares can be in a sample of so many keys. Nothing moves.
 pub fn floor(number: u32, members: u32, keys: usize) -> Trial {
-    let mut dice = Rng::with_seed(u64::from(number));
-    let owners: Vec<Member> = (0..keys).map(|_| dice.u32(..members)).collect();
+    let mut rng = Rng::with_seed(u64::from(number));
+    let owners: Vec<Member> = (0..keys).map(|_| rng.u32(..members)).collect();
     let ideal = |moved| Change { moved, between: 0.0, took: Duration::ZERO, ranges: None };
     Trial {
         shares: shares(&owners, 0, members),
@@ -87,6 +87,6 @@ fn lookup(placement: &dyn Placement, keys: &[u64]) -> Duration {
         std::hint::black_box(placement.owners(some));
         start.elapsed()
     };
-    // Whatever disturbs a run only makes it slower.
+    // Other work on the machine only makes a run slower.
     (0..3).map(timed).min().unwrap_or_default() / some.len() as u32
 }

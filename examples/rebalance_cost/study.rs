@@ -30,13 +30,13 @@ pub struct Results {
     pub plan: Plan,
     /// The ring, by members and by replicas.
     pub ring: Vec<Cost>,
-    /// The other schemes, by members; the first of each membership are dice.
+    /// The other schemes, by members; the first of each membership is a random choice.
     pub others: Vec<Cost>,
     /// What hashes the keys of the ring on this machine.
     pub kernel: Kernel,
 }
 
-pub const DICE: &str = "(dice)";
+pub const RANDOM: &str = "(random)";
 pub const RING: &str = "ring";
 
 impl Plan {
@@ -93,8 +93,8 @@ pub fn run(plan: Plan, mut begin: impl FnMut(fmt::Arguments<'_>)) -> Results {
     for &members in &plan.members {
         let trials = plan.other_trials(members);
         let case = |scheme| Case { scheme, members, replicas: None, keys: Some(keys.len()) };
-        begin(format_args!("dice, {members} members"));
-        others.push(cost(case(DICE), trials, |number, _| sampled::floor(number, members, keys.len())));
+        begin(format_args!("random choice, {members} members"));
+        others.push(cost(case(RANDOM), trials, |number, _| sampled::floor(number, members, keys.len())));
         for scheme in &SCHEMES {
             begin(format_args!("{}, {members} members", scheme.name));
             others.push(cost(case(scheme.name), trials, |number, leaver| {

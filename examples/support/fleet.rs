@@ -12,7 +12,7 @@ use tracing_subscriber::{
 /// The arguments that all examples have.
 #[derive(Debug, clap::Args)]
 pub struct MemberArgs {
-    /// Be one member of a fleet that meets at these servers; `?timeout=6s&namespace=test` and other options of
+    /// Be one member of a fleet that uses these servers; `?timeout=6s&namespace=test` and other options of
     /// the library may follow. Without it, a demonstration runs in this process alone and ends by itself
     #[arg(long, value_name = "zookeeper://HOST:PORT,...")]
     pub backend: Option<String>,
@@ -83,7 +83,7 @@ pub fn print_events(verbose: u8, is_demonstration: bool) {
     tracing_subscriber::registry().with(lines).with(ours).init();
 }
 
-/// Waits until somebody asks this process to stop: Ctrl-C, or SIGTERM from a service manager.
+/// Waits for a request to stop this process: Ctrl-C, or SIGTERM from a service manager.
 pub async fn stopped() {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! Lines for people: plain text, with a little colour on a terminal.
+//! Lines for the user: plain text, with a little colour on a terminal.
 
 use std::{
     fmt,
@@ -13,13 +13,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::time::now;
 
-/// How wide a table may get where there is no terminal to ask.
+/// The largest width of a table if there is no terminal.
 const WIDTH: u16 = 80;
 
 /// What is at the foot of a terminal, below the lines.
 static FOOT: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Prints one line to stdout. Unlike `println!` it ends the process quietly when nobody reads on, as in `| head`.
+/// Prints one line to stdout. Unlike `println!` it ends the process quietly when the reader of a pipe has ended, as in
+/// `| head`.
 macro_rules! say {
     ($($argument:tt)*) => { $crate::support::screen::line(format_args!($($argument)*)) };
 }

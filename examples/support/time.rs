@@ -1,4 +1,4 @@
-//! Durations as people write them, and the time of day.
+//! Durations in a readable form, and the time of day.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -115,7 +115,7 @@ struct Hashing {
     open: BTreeMap<usize, Open>,
     results: BTreeMap<usize, Hashed>,
     crash: Option<Crash>,
-    /// How many requests ended because their worker had vanished, and because nobody started on them.
+    /// How many requests ended because their worker had vanished, and because no worker started on them.
     vanished: usize,
     expired: usize,
 }
@@ -143,7 +143,7 @@ impl Hashing {
         let mut lines = interval(SHOW / 40);
         lines.set_missed_tick_behavior(MissedTickBehavior::Delay);
         lines.tick().await;
-        let (tell, mut news) = mpsc::unbounded_channel();
+        let (report, mut news) = mpsc::unbounded_channel();
         let mut requests = JoinSet::new();
         let mut waiting = 0..self.files.len();
         loop {
@@ -152,12 +152,12 @@ impl Hashing {
             while requests.len() < room
                 && let Some(number) = waiting.next()
             {
-                let (executor, files, tell) = (executor.clone(), self.files.clone(), tell.clone());
+                let (executor, files, report) = (executor.clone(), self.files.clone(), report.clone());
                 self.open.insert(number, Open::default());
                 requests.spawn(async move {
                     // The receiver lives as long as these tasks.
-                    let tell = |news| drop(tell.send((number, news)));
-                    (number, order::hash(&executor, &files[number], tell).await)
+                    let report = |news| drop(report.send((number, news)));
+                    (number, order::hash(&executor, &files[number], report).await)
                 });
             }
             tokio::select! {
@@ -247,7 +247,7 @@ impl Hashing {
         say!("  {:>6}  {text}", seconds(self.start.elapsed()));
     }
 
-    /// How much is done. Of a file that is being hashed, its requests tell.
+    /// How much is done. For a file that is being hashed, its requests report it.
     fn fraction(&self) -> f64 {
         let done: u64 = self.results.keys().map(|&number| self.files[number].bytes).sum();
         let open = self.open.iter().map(|(&number, open)| self.files[number].bytes as f64 * open.done);

@@ -41,8 +41,8 @@ struct Args {
     /// What to be at the broker
     #[arg(long, requires = "amqp")]
     role: Option<Role>,
-    /// Where a worker takes requests, and the executor looks for workers: several, divided by commas. Workers may
-    /// share a topic
+    /// The topic where a worker takes requests; for the executor, the topics of its workers, divided by commas. Workers
+    /// may share a topic
     #[arg(long, value_delimiter = ',', default_value = "worker-fleet", requires = "amqp")]
     topic: Vec<String>,
     /// After how long a request is sent again that no worker has started on, or whose worker has fallen silent; the
@@ -87,7 +87,7 @@ async fn run(args: Args) -> Result<(), Failure> {
 #[cfg(feature = "amqp")]
 async fn at_broker(url: &str, role: Role, args: &Args) -> Result<(), Failure> {
     match role {
-        Role::Worker if !args.files.is_empty() => Err("it is the executor that is told which files".into()),
+        Role::Worker if !args.files.is_empty() => Err("files are for the executor, not for a worker".into()),
         Role::Worker => fleet::worker(url, args).await,
         Role::Executor => fleet::executor(url, files::find(&args.files)?, args).await,
     }

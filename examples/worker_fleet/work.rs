@@ -137,11 +137,11 @@ async fn verify(_: Context, arguments: Arguments) -> Result<(), TaskError> {
     Err(TaskError::Damaged { path, source: WrongHash { found, wanted } })
 }
 
-/// The MD5 of a file and its size. `teller` is told how far it is.
+/// The MD5 of a file and its size. Reports its progress to `context`.
 async fn digest(
     path: &Path,
     pace: Option<f64>,
-    teller: Option<&Context>,
+    context: Option<&Context>,
 ) -> Result<(String, u64), TaskError> {
     let unreadable = |source| TaskError::Unreadable { path: path.to_owned(), source };
     let start = Instant::from_std(time::now());
@@ -160,7 +160,7 @@ async fn digest(
         if let Some(pace) = pace {
             sleep_until(start + Duration::from_secs_f64(done as f64 / pace)).await;
         }
-        if let Some(context) = teller {
+        if let Some(context) = context {
             context.update_progress(done as f64 / size.max(done) as f64).await;
         }
     }

@@ -1,4 +1,4 @@
-//! No bytes harm a reader of messages, and what is read can be written and read again.
+//! Readers of messages accept any bytes without a panic, and a message that was read can be written and read again.
 
 #![no_main]
 

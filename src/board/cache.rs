@@ -1,4 +1,4 @@
-//! What is known of a board: by its last listing, and by what was done here since.
+//! The cache of a board: what its last listing has shown, and what this process has done since.
 
 use std::{
     cmp::Reverse,
@@ -20,8 +20,7 @@ use crate::{
     session::read::Denied,
 };
 
-/// A job as it was read. Its details are kept in the form in which they are written, which is several times smaller
-/// than as values.
+/// A job as it was read. Its details are kept as bytes: decoded values would take several times the memory.
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) path: ZnodePath,
@@ -29,13 +28,13 @@ pub(super) struct Known {
     pub(super) uuid: Value,
     pub(super) name: Value,
     pub(super) priority: Priority,
-    /// As it is written; claims and the trash leave it as it is.
+    /// The posting, as it was read. Claims and the trash write it unchanged.
     pub(super) data: Arc<Vec<u8>>,
     pub(super) stat: Stat,
 }
 
 impl Known {
-    /// Makes a job of what was read; `None` if nothing is there.
+    /// Makes a job of what was read; `None` if the znode does not exist.
     pub(super) fn read(
         path: &ZnodePath,
         found: Result<Option<Znode>, Denied>,
@@ -61,7 +60,8 @@ impl Known {
         data: Vec<u8>,
         stat: Stat,
     ) -> Result<Known, PostingError> {
-        // Its name is longer than that of the job, but of the same letters.
+        // The name of the lock is longer than that of the job, so its path can be invalid although that of the job is
+        // not.
         let lock = lock_of(path).map_err(|_| PostingError::Name)?;
         let Posting { uuid, name, priority, .. } = posting;
         Ok(Known { path: path.clone(), lock, uuid, name, priority, data: Arc::new(data), stat })
@@ -71,7 +71,7 @@ impl Known {
         Place { priority: Reverse(self.priority), czxid: self.stat.czxid, name: self.path.name().into() }
     }
 
-    /// Whether both are readings of one znode, not of two that had one name after another.
+    /// Whether both were read from the same znode, not from two znodes that had the same name one after the other.
     pub(super) fn is_same(&self, other: &Known) -> bool {
         self.stat.czxid == other.stat.czxid && self.path == other.path
     }
@@ -88,17 +88,18 @@ impl fmt::Debug for Known {
     }
 }
 
-/// What stands where a job could and cannot be read.
+/// A znode of a board that is set aside: it cannot be read as a job, or not be claimed. From
+/// [`JobBoard::set_aside`](super::JobBoard::set_aside).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SetAside {
-    /// The znode.
+    /// The path of the znode.
     pub path: ZnodePath,
-    /// What is wrong with it.
+    /// Why it is set aside.
     pub reason: PostingError,
 }
 
-/// Something that was done here.
+/// Something that this process has done or found out.
 #[derive(Debug, Clone)]
 pub(super) enum Mark {
     Posted(Arc<Known>),
@@ -106,37 +107,37 @@ pub(super) enum Mark {
     Released(Arc<Known>),
     Removed(Arc<Known>),
     SetAside(SetAside),
-    /// It can be read and not be claimed, for as long as this is the last transaction that has changed it.
+    /// The posting can be read, but not be claimed. This holds until another transaction than this one changes it.
     Unchangeable(SetAside, i64),
 }
 
 impl Mark {
-    /// Whether a reply that arrives late puts a job on the board that is off it by now. Its watch has fired then, and
-    /// will not again.
+    /// Whether a late reply could put a job back that is off the board: its watch has fired before, and does not fire
+    /// again.
     pub(super) const fn can_be_late(&self) -> bool {
         matches!(self, Mark::Posted(_) | Mark::Claimed(_) | Mark::Released(_))
     }
 }
 
-/// What is not to be claimed.
+/// A znode that is set aside.
 #[derive(Debug, Clone)]
 struct Aside {
     found: SetAside,
-    /// As in [`Mark::Unchangeable`].
+    /// As in [`Mark::Unchangeable`]; `None` if it cannot be read.
     mzxid: Option<i64>,
 }
 
-/// What one listing has shown.
+/// The result of one listing.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The names of all jobs on the board, and whether there is a lock.
+    /// The names of all jobs on the board, and whether each has a lock.
     pub(super) names: BTreeMap<Box<str>, bool>,
-    /// What was read this time: those that were not known.
+    /// The jobs that were read for this listing, because the cache did not have them.
     pub(super) read: HashMap<Box<str>, Arc<Known>>,
     pub(super) aside: Vec<SetAside>,
 }
 
-/// A job, and whether it was claimed when it was last looked at.
+/// A job, and whether it was claimed by the last listing.
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub(super) known: Arc<Known>,
@@ -149,14 +150,15 @@ pub(super) struct Cache {
     places: HashMap<Box<str>, Place>,
     unclaimed: BTreeSet<Place>,
     aside: BTreeMap<Box<str>, Aside>,
-    /// What was done here since the listing that is under way was asked for, which may not show it.
+    /// What this process has done since the request of the present listing was sent: the listing may not show it.
     marks: Option<Vec<Mark>>,
-    /// For each listener, the jobs that have changed since it was told last; `None` if they are too many to remember.
+    /// For each listener, the jobs that have changed since its last call of [`Cache::changes`]; `None` if they are too
+    /// many to remember.
     changed: HashMap<Listener, Option<BTreeSet<Box<str>>>>,
     listeners: u64,
 }
 
-/// Somebody who is told what changes.
+/// A reader of the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Listener(u64);
 
@@ -186,12 +188,12 @@ impl Cache {
         self.aside.values().map(|aside| &aside.found)
     }
 
-    /// What stands aside under this name.
+    /// The znode of this name that is set aside.
     pub(super) fn aside(&self, name: &str) -> Option<&SetAside> {
         self.aside.get(name).map(|aside| &aside.found)
     }
 
-    /// Whether a listing says that this job, or something of its name that is set aside, is on the board.
+    /// Whether this job, or a znode of its name that is set aside, is on the board.
     pub(super) fn has(&self, job: &Known) -> bool {
         let name = job.path.name();
         self.slot(name).is_some_and(|slot| slot.known.is_same(job)) || self.aside.contains_key(name)
@@ -209,7 +211,7 @@ impl Cache {
         self.changed.remove(&listener);
     }
 
-    /// What has changed since this was asked last; `None`: it may be anything.
+    /// The names that have changed since the last call for this listener; `None`: any name may have changed.
     pub(super) fn changes(&mut self, listener: Listener) -> Option<BTreeSet<Box<str>>> {
         self.changed.insert(listener, Some(BTreeSet::new())).flatten()
     }
@@ -284,12 +286,12 @@ impl Cache {
         self.aside.insert(name, Aside { found, mzxid });
     }
 
-    /// From here on, what is done here is remembered until [`Cache::merge`] or [`Cache::drop_marks`].
+    /// From here on, marks are remembered until [`Cache::merge`] or [`Cache::drop_marks`].
     pub(super) fn expect_listing(&mut self) {
         self.marks = Some(Vec::new());
     }
 
-    /// The listing that was expected does not come.
+    /// The expected listing has failed.
     pub(super) fn drop_marks(&mut self) {
         self.marks = None;
     }
@@ -297,7 +299,7 @@ impl Cache {
     /// Adopts a listing.
     pub(super) fn merge(&mut self, seen: Seen) {
         let Seen { names, mut read, mut aside } = seen;
-        // What cannot be changed stays aside for as long as it is what it was.
+        // A posting that cannot be changed stays set aside until another transaction has changed it.
         for (name, before) in &self.aside {
             let is_same = |known: &Arc<Known>| before.mzxid == Some(known.stat.mzxid);
             if read.get(name).is_some_and(is_same) {

@@ -1,4 +1,5 @@
-//! Which job is claimed: the first that the caller wants, and another one where rivals are after it as well.
+//! The choice of the job to claim: the first that the caller wants, or one of the next while other processes claim the
+//! same jobs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +14,10 @@ use super::{
     shared::{Handle, Shared},
 };
 
-/// After an error that may pass, while a caller waits for a job.
+/// The pause after an error that may pass, while a caller waits for a job.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a caller wants to claim; `None`: any job.
+/// Which jobs the caller accepts; `None`: any.
 pub(super) type Wanted<'a> = Option<&'a mut (dyn FnMut(&Job) -> bool + Send)>;
 
 /// Claims the first job that the caller wants, and waits for one if there is none.
@@ -36,7 +37,7 @@ pub(super) async fn claim_next(handle: &Arc<Handle>, mut wanted: Wanted<'_>) -> 
     }
 }
 
-/// Claims the first job that the caller wants; `None` if there is none, not even in a listing from now on.
+/// Claims the first job that the caller wants; `None` if there is none in a listing that began after this call.
 pub(super) async fn try_claim_next(
     handle: &Arc<Handle>,
     mut wanted: Wanted<'_>,
@@ -48,7 +49,7 @@ pub(super) async fn try_claim_next(
     claim_known(handle, &mut wanted).await
 }
 
-/// Claims one of the jobs that are known as unclaimed.
+/// Claims one of the jobs that the cache has as unclaimed.
 async fn claim_known(handle: &Arc<Handle>, wanted: &mut Wanted<'_>) -> Result<Option<Claim>, BoardError> {
     let shared = &handle.shared;
     let _asking = shared.listing.ask();
@@ -62,7 +63,7 @@ async fn claim_known(handle: &Arc<Handle>, wanted: &mut Wanted<'_>) -> Result<Op
     Ok(None)
 }
 
-/// One of the first wanted jobs of the highest priority there is: the first of all, unless there are rivals.
+/// Chooses one of the first wanted jobs of the highest priority: the very first, unless there are rivals.
 fn choose(handle: &Arc<Handle>, shared: &Shared, wanted: &mut Wanted<'_>) -> Option<Arc<Known>> {
     let width = shared.width();
     let candidates: Vec<_> = {
@@ -70,7 +71,7 @@ fn choose(handle: &Arc<Handle>, shared: &Shared, wanted: &mut Wanted<'_>) -> Opt
         let most = if wanted.is_some() { usize::MAX } else { width };
         cache.unclaimed().take(most).cloned().collect()
     };
-    // Not under the lock: this is the caller's code.
+    // Not under the lock: this calls code of the caller.
     let is_wanted = |known: &Arc<Known>| match wanted {
         None => true,
         Some(wanted) => wanted(&Job::new(known.clone(), false, handle.clone())),

@@ -1,4 +1,4 @@
-//! [`Claim`]: a job that is ours for now.
+//! [`Claim`]: a job that this process has claimed.
 
 use std::{fmt, sync::Arc};
 
@@ -16,38 +16,40 @@ use crate::{
     session::commit::{Applied, Unapplied},
 };
 
-/// A claimed job: nobody else works on it as long as the [lease](Claim::lease) is held.
+/// A claimed job: no other worker has it while the [lease](Claim::lease) is held. From
+/// [`JobBoard::claim`](super::JobBoard::claim), [`claim_next`](super::JobBoard::claim_next) and their like.
 ///
-/// It ends in one of three ways: [`consume`](Claim::consume) when the work is done, [`abandon`](Claim::abandon) to
-/// let another worker have it, [`trash`](Claim::trash) to give the job up for good. Dropped, it is abandoned in the
-/// background. If this process dies the claim ends with its session.
+/// A claim ends in one of three ways: [`consume`](Claim::consume) when the work is done, [`abandon`](Claim::abandon) to
+/// give the job back to other workers, [`trash`](Claim::trash) to give the job up for good. A claim that is dropped is
+/// abandoned in the background. If this process dies, the claim ends with its session.
 #[must_use = "a claim that is dropped is given back"]
 pub struct Claim {
     job: Job,
     guard: LeaseGuard,
 }
 
-/// Why a claim was not to be had.
-pub(super) enum Denied {
+/// Why a job could not be claimed.
+pub(super) enum NotClaimed {
     Taken,
     Gone,
     SetAside(PostingError),
 }
 
-/// Tries to claim what is known as `known`. One request if that is still up to date.
+/// Tries to claim a job. This takes one request if `known` is up to date.
 pub(super) async fn attempt(
     handle: &Arc<Handle>,
     known: Arc<Known>,
-) -> Result<Result<Claim, Denied>, BoardError> {
+) -> Result<Result<Claim, NotClaimed>, BoardError> {
     handle.shared.run("claim", take(handle.clone(), known)).await?
 }
 
-async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim, Denied>, BoardError> {
+async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim, NotClaimed>, BoardError> {
     let shared = &handle.shared;
     let live = shared.live().await?;
     let mut is_fresh = false;
     loop {
-        // The lock first, so that a lost race is told from a posting that has changed.
+        // The lock comes first in the transaction, so that a claim of another process is not taken for a changed
+        // posting.
         let version = known.stat.version;
         let after = vec![Op::set(&known.path, known.data.to_vec(), Some(version))];
         let request = Request {
@@ -60,9 +62,9 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
             Ok((guard, applied)) => return Ok(Ok(Claim::new(handle, &known, guard, applied))),
             Err(Unapplied::Overtaken) => {
                 shared.mark(Mark::Claimed(known));
-                // Another process may have given it back since.
+                // That process may have given it back since.
                 shared.invalidate();
-                return Ok(Err(Denied::Taken));
+                return Ok(Err(NotClaimed::Taken));
             }
             Err(Unapplied::Refused { index, error }) => (index == LOCK_OPS, error),
             Err(Unapplied::Failed(error)) => (true, error),
@@ -71,11 +73,11 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
         match error {
             backend::Error::NoNode => {
                 shared.mark(Mark::Removed(known));
-                return Ok(Err(Denied::Gone));
+                return Ok(Err(NotClaimed::Gone));
             }
             backend::Error::BadVersion if !is_fresh => {}
-            backend::Error::BadVersion => return Ok(Err(Denied::Taken)),
-            // Otherwise it is the lock, and nothing on this board can be claimed.
+            backend::Error::BadVersion => return Ok(Err(NotClaimed::Taken)),
+            // Otherwise the lock may not be created, so no job on this board can be claimed.
             backend::Error::NotPermitted if is_job => {
                 return Ok(Err(shared.set_aside(&known, PostingError::NotPermitted)));
             }
@@ -86,7 +88,7 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
                 };
                 let reason = found.reason.clone();
                 shared.mark(Mark::Unchangeable(found, known.stat.mzxid));
-                return Ok(Err(Denied::SetAside(reason)));
+                return Ok(Err(NotClaimed::SetAside(reason)));
             }
             error => return Err(Error::from_backend(error, &known.path).into()),
         }
@@ -96,7 +98,7 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
         match Known::read(&known.path, Ok(found), live.session.max_request_bytes()) {
             None => {
                 shared.mark(Mark::Removed(known));
-                return Ok(Err(Denied::Gone));
+                return Ok(Err(NotClaimed::Gone));
             }
             Some(Err(reason)) => return Ok(Err(shared.set_aside(&known, reason))),
             Some(Ok(now)) => known = Arc::new(now),
@@ -105,9 +107,9 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
 }
 
 impl Shared {
-    fn set_aside(&self, known: &Known, reason: PostingError) -> Denied {
+    fn set_aside(&self, known: &Known, reason: PostingError) -> NotClaimed {
         self.mark(Mark::SetAside(SetAside { path: known.path.clone(), reason: reason.clone() }));
-        Denied::SetAside(reason)
+        NotClaimed::SetAside(reason)
     }
 }
 
@@ -131,12 +133,13 @@ impl Claim {
         &self.job
     }
 
-    /// Whether, and until when, the job is ours.
+    /// The lease of the claim: whether this process still has the job, and until when.
     pub fn lease(&self) -> &Lease {
         self.guard.lease()
     }
 
-    /// What a store can compare that the work writes to: it grows from one claim of a job to the next.
+    /// The fencing token: it is higher for each later claim of the same job. A store that the work writes to can
+    /// compare it and refuse an outdated holder.
     pub fn token(&self) -> FencingToken {
         self.lease().token()
     }
@@ -145,13 +148,14 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`BoardError::Lost`] if the claim was lost before: then another worker may do it again.
-    /// [`BoardError::Changed`] if somebody has changed the posting meanwhile or put something below it: then the
-    /// claim is given back. [`BoardError::OutcomeUnknown`] if the session ended before the reply came.
+    /// [`BoardError::Lost`] if the claim was lost before: another worker may do the job again.
+    /// [`BoardError::Changed`] if another process or an operator has changed the posting meanwhile, or put a znode
+    /// below it: the claim is given back. [`BoardError::OutcomeUnknown`] if the session ended before the reply came.
+    /// [`BoardError::Service`] for errors of the backend.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub async fn consume(self) -> Result<(), BoardError> {
         let ops = Around { before: Vec::new(), after: vec![self.job.delete()] };
         let evidence = Some(self.job.path().clone());
@@ -162,26 +166,27 @@ impl Claim {
     ///
     /// # Errors
     ///
-    /// [`BoardError::Lost`] if the claim was lost before. [`BoardError::Changed`] if somebody has changed the
-    /// posting or removed it meanwhile; the claim is given back all the same.
+    /// [`BoardError::Lost`] if the claim was lost before. [`BoardError::Changed`] if another process or an operator has
+    /// changed the posting meanwhile or removed it; the claim is still given back. [`BoardError::OutcomeUnknown`] if
+    /// the session ended before the reply came. [`BoardError::Service`] for errors of the backend.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub async fn abandon(self) -> Result<(), BoardError> {
         let ops = Around { before: Vec::new(), after: vec![self.job.check()] };
         self.finish(ops, None, Mark::Released).await
     }
 
-    /// Moves the job to the trash, `.trash` beside the board, where people can look at it: no worker tries it again.
+    /// Moves the job to the trash, `.trash` beside the board: no worker tries it again, and an operator can inspect it.
     ///
     /// # Errors
     ///
-    /// As [`Claim::consume`], and [`BoardError::TrashTaken`] if the trash holds something of that name.
+    /// As [`Claim::consume`], and [`BoardError::TrashTaken`] if the trash has a znode of that name.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background, or the claim is given back.
+    /// When cancelled, it goes on in the background, or the claim is given back.
     pub async fn trash(self) -> Result<(), BoardError> {
         let trash = &self.job.shared().layout.trash;
         let target = trash.join(self.job.path().name()).expect("the name is that of a znode");
@@ -205,7 +210,7 @@ impl Claim {
                 job.shared().mark(mark(job.known().clone()));
                 Ok(())
             }
-            // The reply was lost: others may have been quicker than what was read afterwards.
+            // The reply was lost, so another process may have changed the board again before it was read.
             Ok(Applied::Seen(_)) => {
                 job.shared().invalidate();
                 Ok(())
@@ -225,7 +230,7 @@ impl Claim {
 }
 
 impl Job {
-    /// Fails unless the job is as this claim has left it.
+    /// An operation that fails unless the posting is as this claim has left it.
     fn check(&self) -> Op {
         Op::Check { path: self.path().clone(), version: Some(self.known().stat.version) }
     }

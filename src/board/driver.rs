@@ -1,4 +1,4 @@
-//! What is made of a listing of a board: reads what is not known yet, and merges it into the cache.
+//! Adopts the listings of a board: reads the postings that the cache does not have, and merges all into the cache.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,7 +23,8 @@ use crate::{
 /// The jobs of a board.
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
-    /// Tells whether the folder is the one that was listed last: in another one, a name stands for another job.
+    /// The creation of the folder that was listed last. In a folder that was created anew, a name belongs to another
+    /// job.
     folder: Option<i64>,
 }
 
@@ -47,7 +48,7 @@ impl Contents for Driver {
     ) -> Result<(), backend::Error> {
         let shared = &self.shared;
         let is_same = self.folder.replace(folder.czxid) == Some(folder.czxid);
-        // A name may stand for another job by now.
+        // A name may belong to another job by now.
         let from_scratch = occasion.is_first || !is_same;
         let mut seen = sort_out(shared, names);
         let unknown = {
@@ -56,7 +57,7 @@ impl Contents for Driver {
             let mut unknown = Vec::new();
             for (name, is_claimed) in &seen.names {
                 let is_known = match (cache.slot(name), cache.aside(name)) {
-                    // A claim has changed it that is over by now.
+                    // A claim that is over by now has changed the posting.
                     (Some(slot), _) => !slot.is_claimed || *is_claimed,
                     (None, Some(found)) if !occasion.is_wanted && !from_scratch => {
                         seen.aside.push(found.clone());
@@ -93,7 +94,7 @@ impl Contents for Driver {
     }
 }
 
-/// What the names in the folder of a board say.
+/// Sorts the names in the folder of a board: jobs, locks, and names that are set aside.
 fn sort_out(shared: &Shared, names: &[String]) -> Seen {
     let mut seen = Seen { names: BTreeMap::new(), ..Seen::default() };
     let mut locked = HashSet::new();
@@ -101,7 +102,7 @@ fn sort_out(shared: &Shared, names: &[String]) -> Seen {
         match Child::of(name) {
             Child::Job => drop(seen.names.insert(name.as_str().into(), false)),
             Child::Lock(job) => drop(locked.insert(job)),
-            Child::Odd => {
+            Child::InvalidName => {
                 let path = shared.layout.board.join(name).ok();
                 seen.aside.extend(path.map(|path| SetAside { path, reason: PostingError::Name }));
             }

@@ -22,7 +22,7 @@ use crate::{
 /// The only kind that TaskFlow knows.
 pub(super) const CONDUCTOR: &str = "conductor";
 
-/// Before an entity is registered again that another session still has.
+/// The pause before another attempt to register an entity that another session still has.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The entities that this process has registered at one board.
@@ -56,18 +56,19 @@ impl Entities {
         Ok(())
     }
 
-    /// Takes all registrations back.
+    /// Removes all registrations of this session.
     pub(super) async fn unregister(&self, access: &Access) {
         let all = std::mem::take(&mut *self.lock());
         let Some(live) = access.present() else { return };
         for Entity { path, .. } in all {
             if let Err(error) = unregister(&live, &path).await {
-                debug!(entity = %path, %error, "it goes when the session ends");
+                debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
             }
         }
     }
 
-    /// Registers again what an earlier session has taken with it, as far as it is not there. Returns whether all is.
+    /// Registers the entities again whose znodes have ended with an earlier session. Returns whether all are
+    /// registered.
     async fn register_again(&self, live: &Live) -> bool {
         let missing: Vec<_> = self.lock().iter().filter(|entity| !entity.is_there).cloned().collect();
         for Entity { path, data, .. } in missing {
@@ -78,7 +79,7 @@ impl Entities {
                     false
                 }
                 Err(error) => {
-                    warn!(entity = %path, %error, "could not be registered again");
+                    warn!(entity = %path, %error, "an entity could not be registered again");
                     false
                 }
             };

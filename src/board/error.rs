@@ -1,11 +1,11 @@
-//! [`BoardError`]: what a poster or a worker sees of a job board.
+//! [`BoardError`]: the errors of a job board.
 
 use uuid::Uuid;
 
 use super::{layout::BoardPathError, posting::PostingError};
 use crate::error::Error;
 
-/// What went wrong at a job board. A variant exists where a caller would act differently.
+/// The error of a call on a job board. There is one variant for each case that a caller would handle differently.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BoardError {
@@ -14,7 +14,7 @@ pub enum BoardError {
         "a job board needs a backend: connect to one, or to `backend::Memory`, an ensemble in the process"
     )]
     NoBackend,
-    /// The path can be that of no board. Choose another.
+    /// The path cannot be that of a board. Choose another.
     #[error("`{}` cannot be the path of a job board: {reason}", path.escape_debug())]
     Path {
         /// The path as given.
@@ -22,10 +22,10 @@ pub enum BoardError {
         /// What is wrong with it.
         reason: BoardPathError,
     },
-    /// The server does not know the requests that a board needs; ZooKeeper does since 3.6.
+    /// The server does not support the requests that a board needs. ZooKeeper supports them since 3.6.
     #[error("the server does not support job boards: {reason}")]
     Incompatible {
-        /// What the server said.
+        /// The error of the server.
         reason: String,
     },
     /// The details of a job to post cannot be written as a JSON object. Nothing was sent.
@@ -44,27 +44,27 @@ pub enum BoardError {
         /// Its size, and the limit.
         reason: PostingError,
     },
-    /// The job was posted, and was off the board before its path was known: a worker was quick. Nothing is to be done.
-    #[error("job {uuid} was posted and is off the board already")]
+    /// The job was posted, and a worker has finished it before the caller could get its path. There is nothing to do.
+    #[error("job {uuid} was posted and is already off the board")]
     PostedAndGone {
         /// The uuid of the job.
         uuid: Uuid,
     },
-    /// Another process has claimed the job. Take another.
+    /// Another process has claimed the job. Claim another.
     #[error("job `{job}` is claimed by {}", owner.as_deref().unwrap_or("another process"))]
     Unclaimable {
         /// The job.
         job: String,
-        /// Who has it; `None` if it was not claimed any more when that was looked up.
+        /// The owner of the claim; `None` if the job was no longer claimed when the owner was read.
         owner: Option<String>,
     },
-    /// The job is off the board: done or given up, or its folder removed. Take another.
-    #[error("job `{job}` is not on the board any more")]
+    /// The job is off the board: it is done or in the trash, or the folder of the board was removed. Claim another.
+    #[error("job `{job}` is no longer on the board")]
     Gone {
         /// The job.
         job: String,
     },
-    /// The posting cannot be read as a job, or not be claimed. An operator has to mend it.
+    /// The posting cannot be read as a job, or not be claimed. An operator has to repair it.
     #[error("the posting at `{job}` is set aside: {reason}")]
     SetAside {
         /// The job.
@@ -72,46 +72,46 @@ pub enum BoardError {
         /// What is wrong with it.
         reason: PostingError,
     },
-    /// The claim was lost before: nothing was done, and another worker may have the job.
+    /// The claim had ended before the call. Nothing was done, and another worker may have the job.
     #[error("the claim of job `{job}` was lost: another worker may have it")]
     Lost {
         /// The job.
         job: String,
     },
-    /// The posting of a claimed job was changed or removed, or something was put below it, by another process or an
-    /// operator. Nothing was done, and the claim is given back.
+    /// Another process or an operator has changed or removed the posting of a claimed job, or has put a znode below it.
+    /// The job was not taken off the board, and the claim is given back.
     #[error("job `{job}` could not be taken off the board: {reason}")]
     Changed {
         /// The job.
         job: String,
-        /// What stands in the way.
+        /// The error of the store.
         reason: crate::backend::Error,
     },
-    /// The trash holds something of the name of the job. Nothing was done, and the claim is given back.
+    /// The trash has a znode with the name of the job. The job was not moved, and the claim is given back.
     #[error("job `{job}` cannot be moved to `{trash}`, which exists")]
     TrashTaken {
         /// The job.
         job: String,
-        /// What is in the way.
+        /// The path of that znode.
         trash: String,
     },
-    /// The session ended before the reply came. Of a post: the job is on the board, or was, or never will be; look for
-    /// its uuid before posting it again. Of the end of a claim: the job is off the board, or it is there for others to
-    /// claim.
-    #[error("the session ended before the reply came: what became of job `{job}` is unknown")]
+    /// The session ended before the reply came. After a post: the job may have been posted or not; search the board for
+    /// its uuid before posting it again. After the end of a claim: the job is off the board, or other workers can claim
+    /// it.
+    #[error("the session ended before the reply came: the state of job `{job}` is unknown")]
     OutcomeUnknown {
-        /// The job: its path, or before it has one its name.
+        /// The job: its path, or its name if it was about to be posted.
         job: String,
         /// Its uuid, if it has one.
         uuid: Option<Uuid>,
     },
-    /// TaskFlow knows no entities but conductors.
-    #[error("`{}` is no kind of entity: a board registers conductors", kind.escape_debug())]
+    /// The kind of an entity is not `conductor`, the only one that TaskFlow has.
+    #[error("`{}` is not a kind of entity: a board registers conductors only", kind.escape_debug())]
     EntityKind {
         /// The kind as given.
         kind: String,
     },
-    /// The name can be that of no entity. Choose another.
+    /// The name cannot be that of an entity. Choose another.
     #[error("`{}` cannot be the name of an entity: {reason}", name.escape_debug())]
     EntityName {
         /// The name as given.
@@ -119,7 +119,8 @@ pub enum BoardError {
         /// What is wrong with it.
         reason: crate::backend::path::PathError,
     },
-    /// Another live session has registered that name. If its process has died, it ends with the session.
+    /// Another live session has registered that name. If the process of that session has died, the name is free when
+    /// the session has expired.
     #[error("an entity `{name}` is registered by another session")]
     EntityTaken {
         /// The name.
@@ -131,7 +132,7 @@ pub enum BoardError {
         /// The path of the board.
         board: String,
     },
-    /// An error of the whole service: see [`Error`].
+    /// An error of the backend or of the coordinator: see [`Error`].
     #[error(transparent)]
     Service(#[from] Error),
 }
@@ -146,7 +147,7 @@ impl BoardError {
         }
     }
 
-    /// Whether the job may be another worker's by now, or done: go on with the next one.
+    /// Whether another worker may have the job by now, or has done it: go on with the next one.
     pub const fn may_be_lost(&self) -> bool {
         use crate::backend::Error::{BadVersion, NoNode};
         matches!(

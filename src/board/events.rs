@@ -1,4 +1,4 @@
-//! [`BoardEvents`]: what happens on a board.
+//! [`BoardEvents`]: the events of a board.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,22 +20,22 @@ use super::{
     shared::{Handle, Shared},
 };
 
-/// Something that has happened on a board.
+/// An event of a board. From [`BoardEvents`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BoardEvent {
-    /// A job is there.
+    /// A job is new on the board.
     Posted(Job),
-    /// A job is off the board: done, or given up for good.
+    /// A job is off the board: it is done, or in the trash.
     Removed(Job),
     /// A job was claimed.
     Claimed(Job),
-    /// A claim has ended and the job waits again.
+    /// A claim has ended, and the job is unclaimed again.
     Released(Job),
 }
 
 impl BoardEvent {
-    /// The job that it happened to.
+    /// The job of this event.
     pub fn job(&self) -> &Job {
         match self {
             BoardEvent::Posted(job)
@@ -48,8 +48,8 @@ impl BoardEvent {
 
 /// The events of a board from one moment on, also as a [`Stream`]. From [`JobBoard::events`](super::JobBoard::events).
 ///
-/// They are the difference between what was last told and what is known now: a reader that is slow misses what
-/// came and went meanwhile, and holds nothing up.
+/// Each read compares the board with its state at the read before. So a slow reader misses jobs that were posted and
+/// removed in between, and claims that have ended in between; it delays no other caller.
 #[must_use = "events are computed when they are read"]
 pub struct BoardEvents {
     handle: Arc<Handle>,
@@ -89,7 +89,7 @@ impl fmt::Debug for BoardEvents {
     }
 }
 
-/// Compares what is known with what was last told.
+/// Compares the cache of the board with the state that the last events have reported.
 struct Reader {
     handle: Arc<Handle>,
     listener: Listener,
@@ -148,7 +148,7 @@ impl Reader {
         self.ready = events.into();
     }
 
-    /// What has happened to what has this name.
+    /// The events that lead from one state of a name to the next.
     fn between(&self, before: Option<&Slot>, now: Option<&Slot>) -> impl Iterator<Item = BoardEvent> + use<> {
         let job = |slot: &Slot| Job::of(slot, &self.handle);
         let is_same = matches!((before, now), (Some(before), Some(now)) if before.known.is_same(&now.known));

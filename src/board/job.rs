@@ -1,4 +1,4 @@
-//! [`Job`]: one thing to do, as it was last seen.
+//! [`Job`]: a job of a board, as it was read.
 
 use std::{
     borrow::Cow,
@@ -23,25 +23,27 @@ use crate::{
     session::read::Denied,
 };
 
-/// A job on a board: what its posting says, and whether it was claimed when it was listed. Cheap to clone.
+/// A job on a board: its posting, and whether it was claimed when it was listed. Cheap to clone. From
+/// [`JobBoard::jobs`](super::JobBoard::jobs), [`JobBoard::post`](super::JobBoard::post), a [`Claim`](super::Claim) or a
+/// [`BoardEvent`](super::BoardEvent).
 #[derive(Clone)]
 pub struct Job {
     known: Arc<Known>,
     is_claimed: bool,
     handle: Arc<Handle>,
-    /// Decoded when it is asked for.
+    /// Decoded at the first use.
     posting: Arc<OnceLock<Posting>>,
 }
 
-/// Where a job stands.
+/// The state of a job. From [`JobBoard::state`](super::JobBoard::state).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum JobState {
-    /// It waits for somebody.
+    /// It can be claimed.
     Unclaimed,
-    /// Somebody works on it.
+    /// A worker has claimed it.
     Claimed,
-    /// It is off the board: done, or given up for good.
+    /// It is off the board: done, or in the trash.
     Complete,
 }
 
@@ -73,67 +75,70 @@ impl Job {
         &self.known
     }
 
-    /// Its znode.
+    /// The path of its znode.
     pub fn path(&self) -> &ZnodePath {
         &self.known.path
     }
 
-    /// Its uuid, unless a foreign poster gave it another kind of identity: see [`Posting::uuid`].
+    /// Its uuid; `None` if a foreign poster wrote something that is not a uuid: see [`Posting::uuid`].
     pub fn uuid(&self) -> Option<Uuid> {
         self.known.uuid.as_str()?.parse().ok()
     }
 
-    /// Its name; one that is not a text as JSON.
+    /// Its name. A name that is not a text is shown as JSON.
     pub fn name(&self) -> Cow<'_, str> {
         as_text(&self.known.name)
     }
 
-    /// How urgent it is.
+    /// Its priority.
     pub fn priority(&self) -> Priority {
         self.known.priority
     }
 
-    /// What the poster has to say about the work.
+    /// The details that the poster gave: an object, unless a foreign poster wrote another JSON value. They are decoded
+    /// at the first call.
     pub fn details(&self) -> &Value {
         self.posting().details()
     }
 
-    /// What the poster has to say about the work, as a value of the caller's own type.
+    /// The details that the poster gave, as a value of type `T`.
     ///
     /// # Errors
     ///
-    /// What serde says if it is none.
+    /// The error of serde if the details are not a `T`.
     pub fn details_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(self.details())
     }
 
-    /// All that is written about it.
+    /// The whole posting. It is decoded at the first call.
     pub fn posting(&self) -> &Posting {
         let decode = || Posting::decode(&self.known.data).expect("it was decoded when it was read");
         self.posting.get_or_init(decode)
     }
 
-    /// Whether it was claimed when this was made, for instance by a listing: see [`JobBoard::state`] for now.
+    /// Whether it was claimed when this `Job` was made, for instance by a listing. For its present state see
+    /// [`JobBoard::state`](super::JobBoard::state).
     pub fn is_claimed(&self) -> bool {
         self.is_claimed
     }
 
-    /// When it was posted, by the wall clock of the server. For display only.
+    /// The time at which it was posted, by the wall clock of the server. For display only.
     pub fn created_on(&self) -> SystemTime {
         wall_clock(self.known.stat.created_ms)
     }
 
-    /// When its znode was last changed before it was read, by the wall clock of the server; a claim counts as a
-    /// change. For display only.
+    /// The time of the last change of its znode before it was read, by the wall clock of the server. A claim counts as
+    /// a change. For display only.
     pub fn last_modified(&self) -> SystemTime {
         wall_clock(self.known.stat.modified_ms)
     }
 
-    /// Waits until the job is off the board: done, or given up for good.
+    /// Waits until the job is off the board: done, or in the trash.
     ///
     /// # Errors
     ///
-    /// [`BoardError::Closed`] if the board or the coordinator is closed.
+    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] for errors of the
+    /// backend that do not pass by themselves.
     ///
     /// # Cancel safety
     ///
@@ -143,7 +148,7 @@ impl Job {
     }
 }
 
-/// Whether both are the same posting, not two that had one name after another.
+/// Two values are equal if they are the same job, not two jobs that had the same name one after the other.
 impl PartialEq for Job {
     fn eq(&self, other: &Self) -> bool {
         self.known.is_same(&other.known)
@@ -174,9 +179,8 @@ impl fmt::Display for Job {
     }
 }
 
-/// Whether a job is there, and what its lock says, read from the store. A lock that is denied to us is one of which it is
-/// not known what it says.
-pub(super) async fn look(
+/// Reads from the store whether a job is on the board, and the data of its lock, which may be denied.
+pub(super) async fn read_state(
     shared: &Shared,
     known: &Known,
 ) -> Result<(bool, Option<Result<Vec<u8>, Denied>>), BoardError> {
@@ -210,7 +214,7 @@ pub(super) async fn look(
 }
 
 impl JobState {
-    /// What [`look`] says of a job.
+    /// The state that follows from what [`read_state`] returns.
     pub(super) fn of(is_posted: bool, lock: Option<Result<&[u8], Denied>>) -> Self {
         match lock {
             _ if !is_posted => JobState::Complete,

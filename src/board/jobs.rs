@@ -9,7 +9,7 @@ use std::{
 
 use super::{error::BoardError, job::Job, shared::Handle};
 
-/// A list of the jobs on a board that is about to be made; await it. From [`JobBoard::jobs`](super::JobBoard::jobs).
+/// Lists the jobs on a board when it is awaited. From [`JobBoard::jobs`](super::JobBoard::jobs).
 #[must_use = "jobs are not listed until it is awaited"]
 #[derive(Debug)]
 pub struct ListJobs {
@@ -29,8 +29,8 @@ impl ListJobs {
         self
     }
 
-    /// Lists the board now: every job is seen whose post was acknowledged before. Without it, the answer is what
-    /// the watch has shown so far, and costs nothing.
+    /// Lists the board now: the answer has every job whose post was acknowledged before this call. Without this option,
+    /// the answer comes from the cache, without a request to the store.
     pub fn ensure_fresh(mut self) -> Self {
         self.ensure_fresh = true;
         self
@@ -62,24 +62,24 @@ impl IntoFuture for ListJobs {
 pub struct Jobs(Vec<Job>);
 
 impl Jobs {
-    /// Those that are known at this moment.
+    /// The jobs that the cache has at this moment.
     pub(super) fn known(handle: &Arc<Handle>, only_unclaimed: bool) -> Self {
         let cache = handle.shared.cache();
         let wanted = cache.slots().filter(|slot| !(only_unclaimed && slot.is_claimed));
         Jobs(wanted.map(|slot| Job::of(slot, handle)).collect())
     }
 
-    /// How many there are.
+    /// The number of jobs.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no jobs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In order.
+    /// Iterates over the jobs, the highest priority first.
     pub fn iter(&self) -> std::slice::Iter<'_, Job> {
         self.0.iter()
     }

@@ -1,24 +1,24 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Where things stand on a board, and which job comes before which.
+//! The paths of a board, and the order of its jobs.
 
 use std::cmp::Reverse;
 
 use super::posting::Priority;
 use crate::backend::path::{PathError, ZnodePath};
 
-/// Why a path can be that of no board.
+/// Why a path cannot be that of a board.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BoardPathError {
-    /// It is no path of a znode. A slash at the end makes an empty name, too.
+    /// It is not the path of a znode. A slash at the end is not allowed either.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// The trash and the entities stand beside a board, so it needs a parent.
-    #[error("the root has nothing beside it")]
+    /// It is the root. A board needs a parent, because the trash and the entities are beside the board.
+    #[error("it is the root, and a board needs a parent")]
     Root,
-    /// TaskFlow finds the trash by replacing the last name wherever it occurs in the path, so it would look
-    /// elsewhere.
+    /// The last name occurs more than once in the path. TaskFlow gets the path of the trash by replacing each
+    /// occurrence of that name, so it would use another trash.
     #[error("its last name, `{0}`, occurs in it more than once")]
     Repeated(String),
 }
@@ -28,13 +28,13 @@ pub enum BoardPathError {
 pub(crate) struct Layout {
     /// The board itself, the parent of jobs and locks.
     pub(crate) board: ZnodePath,
-    /// Where jobs go that are given up for good.
+    /// The parent of jobs that were given up for good.
     pub(crate) trash: ZnodePath,
-    /// Where registered entities are listed by kind.
+    /// The parent of the kinds of registered entities.
     pub(crate) entities: ZnodePath,
-    /// Ours: shows for a moment which post was carried out.
+    /// The parent of receipts, which show that a post was applied. Not known to TaskFlow.
     pub(crate) posting: ZnodePath,
-    /// What jobs are created from: the server appends the number.
+    /// The path of new jobs without their number, which the server appends.
     pub(crate) job: ZnodePath,
 }
 
@@ -55,14 +55,14 @@ impl Layout {
     }
 }
 
-/// What a child of a board is.
+/// The kind of a child of a board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Child<'a> {
     Job,
     /// The lock of the job of this name.
     Lock(&'a str),
-    /// It would break TaskFlow's reader.
-    Odd,
+    /// It starts like a job and has no number: TaskFlow fails on it.
+    InvalidName,
     Foreign,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Child<'a> {
         if let Some(job) = name.strip_suffix(LOCK) {
             return Child::Lock(job);
         }
-        if is_python_int(number) { Child::Job } else { Child::Odd }
+        if is_python_int(number) { Child::Job } else { Child::InvalidName }
     }
 }
 
@@ -84,9 +84,9 @@ pub(crate) fn lock_of(job: &ZnodePath) -> Result<ZnodePath, PathError> {
     ZnodePath::parse(&format!("{job}{LOCK}"))
 }
 
-/// Whether Python's `int()` takes it: that is how TaskFlow tells jobs from other children.
+/// Whether Python's `int()` accepts it: that is how TaskFlow recognises jobs.
 fn is_python_int(text: &str) -> bool {
-    /// Python refuses more since 3.11, because of the time it would take.
+    /// Python refuses more since 3.11, because the conversion would take too long.
     const MOST_DIGITS: usize = 4300;
     let text = text.trim();
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -107,7 +107,7 @@ fn is_decimal(c: char) -> bool {
     u16::try_from(u32::from(c)).is_ok_and(|c| ZEROS.iter().any(|zero| (*zero..zero + 10).contains(&c)))
 }
 
-/// Where a job stands in the order of a board: the highest priority first, the oldest first within one.
+/// The place of a job in the order of a board: the highest priority first, the oldest first within one.
 ///
 /// The age is that of the znode, not its number, which becomes negative after 2147483647.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_belongs_to_a_board_stands_beside_it() {
+    fn trash_and_entities_are_beside_the_board() {
         let layout = Layout::new("/taskflow/jobs").unwrap();
         let beside = [layout.trash, layout.entities, layout.posting, layout.job].map(|it| it.to_string());
         assert_eq!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_taskflow_would_take_apart_otherwise_is_refused() {
+    fn a_path_whose_trash_taskflow_would_place_elsewhere_is_refused() {
         for path in ["/jobs/jobs", "/aa/a", "/a/b/a", "/my-jobs/jobs", "/ababa/aba"] {
             let refused = Layout::new(path);
             assert!(matches!(refused, Err(BoardPathError::Repeated(_))), "{path}: {refused:?}");
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn children_are_jobs_if_pythons_int_takes_what_follows() {
-        // Asked of Python 3.11.
+        // As Python 3.11 answers.
         for name in [
             "job0000000012",
             "job12",
@@ -189,9 +189,9 @@ mod tests {
             "job7.lock2",
             "job1 2",
         ] {
-            assert_eq!(Child::of(name), Child::Odd, "{name}");
+            assert_eq!(Child::of(name), Child::InvalidName, "{name}");
         }
-        assert_eq!(Child::of(&format!("job{}", "1".repeat(4301))), Child::Odd);
+        assert_eq!(Child::of(&format!("job{}", "1".repeat(4301))), Child::InvalidName);
         assert_eq!(Child::of(&format!("job{}", "1".repeat(4300))), Child::Job);
         assert_eq!(Child::of("job0000000012.lock"), Child::Lock("job0000000012"));
         for name in ["Job1", "ajob1", "", "1", "lock.job1.lock"] {

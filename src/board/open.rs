@@ -1,4 +1,4 @@
-//! [`OpenBoard`]: how a board is opened.
+//! [`OpenBoard`]: opens a board.
 
 use std::{
     fmt,
@@ -26,8 +26,17 @@ use crate::{
     },
 };
 
-/// A board that is about to be opened; await it. From
-/// [`PartitionCoordinator::job_board`](crate::PartitionCoordinator::job_board).
+/// Opens a board when it is awaited. From [`PartitionCoordinator::job_board`](crate::PartitionCoordinator::job_board).
+///
+/// # Errors
+///
+/// [`BoardError::Path`] for a path that cannot be that of a board, [`BoardError::NoBackend`] for a coordinator without
+/// a backend, [`BoardError::Incompatible`] for a server that is too old, [`BoardError::Closed`] if the coordinator is
+/// closed, [`BoardError::Service`] if the backend does not answer.
+///
+/// # Cancel safety
+///
+/// Safe: the folders of the board may have been created.
 #[must_use = "a board is not opened until it is awaited"]
 pub struct OpenBoard {
     backing: Option<(Arc<Leases>, Arc<dyn Clock>)>,

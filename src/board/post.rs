@@ -1,4 +1,4 @@
-//! [`Post`]: how a job gets on a board exactly once.
+//! [`Post`]: posts a job exactly once.
 
 use std::{
     fmt,
@@ -30,13 +30,13 @@ use crate::{
     },
 };
 
-/// A job on its way to a board; await it. From [`JobBoard::post`].
+/// Posts a job when it is awaited. From [`JobBoard::post`](super::JobBoard::post).
 #[must_use = "a post does nothing until it is awaited"]
 pub struct Post {
     handle: Arc<Handle>,
     uuid: Option<Uuid>,
     posting: Posting,
-    /// As JSON.
+    /// The JSON value, or why the details are none.
     details: Result<Value, String>,
 }
 
@@ -52,26 +52,27 @@ impl Post {
         Post { handle, uuid: None, posting, details: Ok(Value::Null) }
     }
 
-    /// What the worker has to know: anything that is a JSON object, such as a struct or a map. Without it, an empty one.
+    /// The details for the worker: anything that serializes to a JSON object, such as a struct or a map. Without this
+    /// call, an empty object.
     pub fn details(mut self, details: impl Serialize) -> Self {
         self.details = serde_json::to_value(details).map_err(|error| error.to_string());
         self
     }
 
-    /// How urgent it is; [`Priority::Normal`] without it.
+    /// The priority. Without this call, [`Priority::Normal`].
     pub fn priority(mut self, priority: Priority) -> Self {
         self.posting.priority = priority;
         self
     }
 
-    /// The TaskFlow logbook that belongs to it.
+    /// The TaskFlow logbook that belongs to the job.
     pub fn book(mut self, name: impl Into<String>, uuid: Uuid) -> Self {
         self.posting.book = Some(json!({ "name": name.into(), "uuid": uuid.to_string() }));
         self
     }
 
-    /// The uuid of the job, for instance one that the caller has written down before; without it, a new one. The
-    /// board does not check that there is no other job of that uuid.
+    /// The uuid of the job, for instance one that the caller has stored before. Without this call, a new one. The board
+    /// does not check whether another job has the same uuid.
     pub fn uuid(mut self, uuid: Uuid) -> Self {
         self.uuid = Some(uuid);
         self
@@ -131,7 +132,7 @@ async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>
     };
     let known = match applied.created(0) {
         Some(path) => {
-            // Made in one transaction, at one moment.
+            // The receipt was written in the same transaction as the job, so its stat has the job's times.
             let stat = Stat {
                 czxid: stat.mzxid,
                 mzxid: stat.mzxid,
@@ -139,12 +140,12 @@ async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>
                 modified_ms: stat.modified_ms,
                 ..Stat::default()
             };
-            Known::new(&path, posting, data, stat).expect("the name of a lock is made of the same letters")
+            Known::new(&path, posting, data, stat).expect("the name of a lock has the same characters")
         }
         None => match find(shared, stat.mzxid).await {
             Ok(Some(known)) => known,
             Ok(None) => return Err(BoardError::PostedAndGone { uuid }),
-            // It was posted: whoever took this for a refusal would post it again.
+            // The job was posted. After any other error the caller would post it again.
             Err(_) => return Err(unknown(&posting)),
         },
     };
@@ -161,9 +162,9 @@ fn unknown(posting: &Posting) -> BoardError {
 /// How many postings are read at once to find one.
 const FOUND_AT_ONCE: usize = 64;
 
-/// The job that was created by this transaction, if it is still there; in whatever session.
+/// Reads the job that was created by this transaction, if it is still on the board; in any session.
 async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardError> {
-    let looked = shared.read(&shared.layout.board, {
+    let job = shared.read(&shared.layout.board, {
         let shared = shared.clone();
         move |live| {
             let shared = shared.clone();
@@ -189,5 +190,5 @@ async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardEr
             })
         }
     });
-    looked.await
+    job.await
 }

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! What is written about a job, in TaskFlow's format to the byte, and read from whoever wrote it.
+//! The data of postings, locks and entities: written in the format of TaskFlow to the byte, and read from any writer.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -11,35 +11,35 @@ use uuid::Uuid;
 use super::python_json::{from_python_json, to_python_json};
 use crate::backend::MAX_REQUEST_BYTES;
 
-/// Largest posting that is posted or claimed, in bytes, unless
-/// [`Config::max_request_bytes`](crate::Config::max_request_bytes) says otherwise: a claim writes it again, beside the
-/// lock, in one request that has to stay below [`MAX_REQUEST_BYTES`].
+/// The size of the largest posting that can be posted or claimed, in bytes, unless
+/// [`Config::max_request_bytes`](crate::Config::max_request_bytes) sets another limit. A claim writes the posting and
+/// the lock in one request, which has to stay below [`MAX_REQUEST_BYTES`].
 pub const MAX_POSTING_BYTES: usize = 1_000_000;
 
-/// The largest posting where a request has at most so many bytes.
+/// The size of the largest posting for a given limit of requests, in bytes.
 pub(super) const fn max_posting_bytes(max_request_bytes: usize) -> usize {
     max_request_bytes.saturating_sub(MAX_REQUEST_BYTES - MAX_POSTING_BYTES)
 }
 
-/// How urgent a job is. Ordered: a higher priority is greater.
+/// The priority of a job. Ordered: a higher priority is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Priority {
-    /// After everything else.
+    /// Claimed after all others.
     VeryLow,
-    /// After most.
+    /// Claimed after normal ones.
     Low,
-    /// The usual one; also of postings that name none, as older versions of TaskFlow write them.
+    /// The usual one; also that of postings without a priority, as older versions of TaskFlow write them.
     #[default]
     Normal,
-    /// Before most.
+    /// Claimed before normal ones.
     High,
-    /// Before everything else.
+    /// Claimed before all others.
     VeryHigh,
 }
 
 impl Priority {
-    /// As it is written in a posting, for instance `VERY_HIGH`.
+    /// The text that stands in a posting, for instance `VERY_HIGH`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Priority::VeryLow => "VERY_LOW",
@@ -60,7 +60,7 @@ impl fmt::Display for Priority {
 impl FromStr for Priority {
     type Err = PostingError;
 
-    /// In upper or lower case, as TaskFlow reads it.
+    /// Accepts upper and lower case, as TaskFlow does.
     fn from_str(text: &str) -> Result<Self, PostingError> {
         use Priority::{High, Low, Normal, VeryHigh, VeryLow};
         let upper = text.to_uppercase();
@@ -69,46 +69,46 @@ impl FromStr for Priority {
     }
 }
 
-/// Why what stands on a board cannot be read as a job.
+/// Why a znode of a board cannot be read as a job, or not be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostingError {
-    /// No JSON, not even as Python writes it.
+    /// It is not JSON, not even as Python writes it.
     #[error("it is not JSON: {0}")]
     Json(String),
-    /// JSON, but no object.
+    /// It is JSON, but not an object.
     #[error("it is not a JSON object")]
     NotAnObject,
-    /// A key without which there is no job.
+    /// A required key is missing.
     #[error("it has no `{0}`")]
     Missing(&'static str),
-    /// A priority that is none.
-    #[error("its priority is {0}")]
+    /// Its priority is not one of TaskFlow's.
+    #[error("its priority, {0}, is not valid")]
     Priority(String),
-    /// It could not be claimed.
+    /// It is too large to be claimed.
     #[error("its {bytes} bytes exceed the limit of {limit}")]
     TooLarge {
-        /// The size of the posting.
+        /// The size of the posting, in bytes.
         bytes: usize,
-        /// The limit: [`MAX_POSTING_BYTES`], or less or more with other servers.
+        /// The limit in bytes: [`MAX_POSTING_BYTES`], unless
+        /// [`Config::max_request_bytes`](crate::Config::max_request_bytes) sets another one.
         limit: usize,
     },
-    /// A name that starts like that of a job and goes on as none does.
+    /// The name of the znode starts with `job`, but no number follows.
     #[error("its name has no number")]
     Name,
-    /// An access control list denies it to this client.
+    /// An access control list denies access to this client.
     #[error("permission denied by ACL")]
     NotPermitted,
-    /// It can be read and not be written again, as a claim has to.
+    /// It can be read, but the server refuses to write it again, as a claim does.
     #[error("it cannot be claimed: {0}")]
     Unchangeable(String),
 }
 
-/// What is written about a job. Its uuid, name and details may be any JSON: foreign boards do not check them.
+/// The posting of a job. Its uuid, name and details may be any JSON value, because other writers do not check them.
 ///
-/// Where Python wrote what JSON cannot say, reading shows the nearest that it can: `null` for `NaN`, for
-/// infinities and for numbers beyond the range of an `f64`, and U+FFFD for half of a surrogate pair. What is
-/// written stays as it is.
+/// Python can write values that JSON does not have. They are read as `null` (`NaN`, infinities, numbers beyond the
+/// range of an `f64`) or as U+FFFD (half of a surrogate pair). The bytes in the store are not changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Posting {
     pub(super) uuid: Value,
@@ -123,7 +123,7 @@ impl Posting {
     ///
     /// # Errors
     ///
-    /// [`PostingError`] if it is none.
+    /// [`PostingError`] if `data` is not a posting.
     pub fn decode(data: &[u8]) -> Result<Self, PostingError> {
         let Value::Object(mut map) = from_python_json(data).map_err(PostingError::Json)? else {
             return Err(PostingError::NotAnObject);
@@ -143,7 +143,7 @@ impl Posting {
         })
     }
 
-    /// As TaskFlow writes it.
+    /// Writes the posting as TaskFlow does, to the byte.
     pub fn encode(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Written<'a> {
@@ -163,32 +163,32 @@ impl Posting {
         })
     }
 
-    /// The uuid as it is written, usually a text.
+    /// The uuid as it stands in the posting, usually a text.
     pub fn uuid(&self) -> &Value {
         &self.uuid
     }
 
-    /// The uuid, if it is one.
+    /// The uuid; `None` if the posting has something else in its place.
     pub fn parsed_uuid(&self) -> Option<Uuid> {
         self.uuid.as_str()?.parse().ok()
     }
 
-    /// The name; one that is not a text as JSON.
+    /// The name. A name that is not a text is shown as JSON.
     pub fn name(&self) -> Cow<'_, str> {
         as_text(&self.name)
     }
 
-    /// How urgent it is.
+    /// The priority.
     pub fn priority(&self) -> Priority {
         self.priority
     }
 
-    /// What the poster has to say about the work: an object, unless a foreign poster wrote something else.
+    /// The details for the worker: an object, unless a foreign poster wrote another JSON value.
     pub fn details(&self) -> &Value {
         &self.details
     }
 
-    /// The TaskFlow logbook that belongs to it, as it is written: an object with `name` and `uuid`.
+    /// The TaskFlow logbook that belongs to the job, as it stands in the posting: an object with `name` and `uuid`.
     pub fn book(&self) -> Option<&Value> {
         self.book.as_ref()
     }
@@ -202,13 +202,13 @@ pub(super) fn as_text(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// What a lock says about its holder.
+/// The data of a lock.
 pub(super) fn lock_data(owner: &str) -> Vec<u8> {
     to_python_json(&serde_json::json!({ "owner": owner }))
 }
 
-/// Who holds a job, by its lock. A lock without an owner is none, as in TaskFlow; of one that cannot be read, all
-/// of it is the owner, since somebody does hold the job.
+/// The owner that a lock names. A lock without an owner does not count as a claim, as in TaskFlow. If a lock is not
+/// JSON, its whole text is the owner, because a process does hold the job.
 pub(super) fn owner_of(lock: &[u8]) -> Option<String> {
     match from_python_json(lock) {
         Ok(Value::Object(map)) => {
@@ -218,7 +218,7 @@ pub(super) fn owner_of(lock: &[u8]) -> Option<String> {
     }
 }
 
-/// What is written about a registered entity.
+/// The data of a registered entity.
 pub(super) fn entity_data(kind: &str, name: &str, metadata: &Value) -> Vec<u8> {
     to_python_json(&serde_json::json!({ "kind": kind, "name": name, "metadata": metadata }))
 }
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_posting_needs_a_uuid_and_a_name_of_whatever_type() {
+    fn a_posting_needs_a_uuid_and_a_name_of_any_type() {
         let read = |text: &str| Posting::decode(text.as_bytes());
         let posting = read(r#"{"name": [1], "uuid": null, "x": 1, "details": null, "book": null}"#).unwrap();
         assert_eq!((posting.name(), posting.uuid()), ("[1]".into(), &Value::Null));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_without_an_owner_is_nobodys_and_one_that_cannot_be_read_is_somebodys() {
+    fn a_lock_without_an_owner_is_no_claim_and_one_that_is_not_json_is_its_own_owner() {
         assert_eq!(owner_of(&lock_data("wörker")).as_deref(), Some("wörker"));
         assert_eq!(lock_data("ö"), br#"{"owner": "\u00f6"}"#);
         assert_eq!(owner_of(b"{}"), None);

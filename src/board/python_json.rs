@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! JSON as Python writes and reads it, by default.
+//! JSON as Python writes and reads it with default options.
 
 use std::io;
 
@@ -35,9 +35,9 @@ impl Formatter for Python {
         let mut units = [0; 2];
         let mut rest = text;
         while let Some(at) = rest.find(|c: char| !matches!(c, ' '..='~')) {
-            let (plain, strange) = rest.split_at(at);
+            let (plain, special) = rest.split_at(at);
             out.write_all(plain.as_bytes())?;
-            let mut chars = strange.chars();
+            let mut chars = special.chars();
             for unit in chars.next().into_iter().flat_map(|c| c.encode_utf16(&mut units).to_vec()) {
                 write!(out, "\\u{unit:04x}")?;
             }
@@ -47,7 +47,8 @@ impl Formatter for Python {
     }
 
     fn write_f64<W: io::Write + ?Sized>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
-        // Both write the shortest digits that read back the same; Python's exponent has a sign and two digits.
+        // Rust and Python both write the shortest digits that read back the same. Python's exponent has a sign and at
+        // least two digits.
         let shortest = format!("{value:e}");
         let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
         match exponent.parse::<i32>() {
@@ -68,7 +69,7 @@ pub(super) fn from_python_json(data: &[u8]) -> Result<Value, String> {
     serde_json::from_str(&without_python(text)).map_err(|_| strict)
 }
 
-/// Replaces what Python reads and JSON does not know.
+/// Replaces what Python accepts and JSON does not have.
 fn without_python(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn json_is_written_as_python_writes_it() {
-        // Each right side is what json.dumps of Python 3.11 gave.
+        // Each right side was written by json.dumps of Python 3.11.
         for (value, text) in [
             (json!({}), "{}"),
             (json!({"a": [], "b": {}}), r#"{"a": [], "b": {}}"#),
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_python_reads_is_read_as_the_nearest_that_json_can_say() {
+    fn values_that_only_python_accepts_are_read_as_the_nearest_json_value() {
         for (text, value) in [
             ("[NaN, Infinity, -Infinity, 1]", json!([null, null, null, 1])),
             (

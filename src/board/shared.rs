@@ -1,4 +1,4 @@
-//! [`Shared`]: what the handles of a board and its tasks share.
+//! [`Shared`]: the state that the handles of a board and its tasks share.
 
 use std::{
     fmt,
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) closed: CancellationToken,
 }
 
-/// Keeps a board open: in each handle, job and claim.
+/// Keeps a board open. Each handle, job and claim has one.
 pub(super) struct Handle {
     pub(super) shared: Arc<Shared>,
     /// Ends the tasks.
@@ -67,7 +67,6 @@ impl fmt::Debug for Handle {
 }
 
 impl Shared {
-    /// Nothing is known yet.
     pub(super) fn new(layout: Layout, leases: Arc<Leases>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let closed = leases.tasks().cancelled().child_token();
         let listing = Listing::new(Settings {
@@ -110,12 +109,12 @@ impl Shared {
         BoardError::Closed { board: self.layout.board.to_string() }
     }
 
-    /// An error of the service as one of this board.
+    /// Turns an error of the service into one of this board.
     pub(super) fn service(&self, error: Error) -> BoardError {
         if error.is_closed() { self.closed_error() } else { error.into() }
     }
 
-    /// Why no listing came.
+    /// The error of a caller that waited for a listing.
     fn stopped(&self, stopped: Stopped) -> BoardError {
         match stopped {
             Stopped::Closed => self.closed_error(),
@@ -127,7 +126,7 @@ impl Shared {
         self.leases.access().live().await.map_err(|error| self.service(error))
     }
 
-    /// Runs what must not stop half-way.
+    /// Runs work that must not stop half-way: to its end, also if the caller is cancelled.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -150,7 +149,8 @@ impl Shared {
         self.leases.access().repeat(path, work).await.map_err(|error| self.service(error))
     }
 
-    /// Asks the server for the two kinds of requests that came late to ZooKeeper, and makes what is missing.
+    /// Checks that the server supports the two kinds of requests that old versions of ZooKeeper do not have, and
+    /// creates the missing folders.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<(), BoardError> {
         let shared = self.clone();
         let prepared = self.read(&self.layout.board, move |live| {
@@ -174,7 +174,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until `probe` finds something in what is known. Has the board listed meanwhile whenever it has changed.
+    /// Waits until `probe` returns a value. Meanwhile the board is listed whenever it has changed.
     pub(super) async fn until<T>(
         &self,
         mut probe: impl FnMut(&Shared) -> Option<T>,
@@ -183,7 +183,7 @@ impl Shared {
         self.listing.until(|| probe(self)).await.map_err(|stopped| self.stopped(stopped))
     }
 
-    /// Waits until the board was listed by a request that was sent after this call.
+    /// Waits for a listing whose request was sent after this call.
     pub(super) async fn refresh(&self) -> Result<(), BoardError> {
         let asking = self.listing.ask_anew();
         let listed = self.listing.until(|| self.listing.answers(&asking).then_some(()));
@@ -193,12 +193,12 @@ impl Shared {
         }
     }
 
-    /// Has the board listed again soon: what is known may be wrong.
+    /// Has the board listed again soon, because the cache may be wrong.
     pub(super) fn invalidate(&self) {
         self.listing.invalidate();
     }
 
-    /// Notes what was done here, for the next caller that looks.
+    /// Puts into the cache what this process has done.
     pub(super) fn mark(&self, mark: Mark) {
         let can_be_late = mark.can_be_late();
         self.cache().mark(mark);
@@ -209,19 +209,19 @@ impl Shared {
         }
     }
 
-    /// Among how many jobs to choose.
+    /// Among how many of the first jobs a caller chooses.
     pub(super) fn width(&self) -> usize {
         self.rivals().width()
     }
 
-    /// Takes note of whether what was chosen was still to be had.
+    /// Notes whether the chosen job could be claimed.
     pub(super) fn note(&self, was_there: bool) {
         self.rivals().note(was_there);
     }
 }
 
-/// How long a change may go unlisted while no caller asks: otherwise every board of a fleet would list at every post and
-/// claim of every other.
+/// How long a change waits for a listing while no caller asks. Without this delay, every board of a fleet would list
+/// after each post and claim of every other process.
 const UNASKED: std::time::Duration = std::time::Duration::from_millis(100);
 
 async fn probe(live: &Live) -> Result<(), backend::Error> {

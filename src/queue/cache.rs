@@ -1,4 +1,4 @@
-//! [`EntryCache`]: the entries that wait, as of the last listing, for all in this process that choose from them.
+//! [`EntryCache`]: the waiting entries by the last listing, for all callers in this process.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{entry::Entry, names::SetAside};
 use crate::{backend::path::ZnodePath, random::Random, session::rivals::Rivals};
 
-/// How many are added between two listings.
+/// How many entries of this process are added between two listings.
 const MOST_ADDED: usize = 1000;
 
 /// See the module documentation.
@@ -18,7 +18,7 @@ const MOST_ADDED: usize = 1000;
 pub(super) struct EntryCache {
     folder: ZnodePath,
     entries: BTreeSet<Arc<Entry>>,
-    /// Chosen in this process, and not yet decided by the store.
+    /// Chosen in this process. The store has not yet answered whether the entry is taken.
     busy: HashSet<Arc<Entry>>,
     aside: SetAside,
     rivals: Rivals,
@@ -47,22 +47,21 @@ impl EntryCache {
         self.entries.iter()
     }
 
-    /// The next ones in their order, up to `count`; none while other processes are after them as well.
+    /// The next entries in their order, up to `count`; none while other processes try to take the same ones.
     pub(super) fn next(&self, count: usize) -> Vec<Arc<Entry>> {
         let count = if self.rivals.width() == 1 { count } else { 0 };
         self.entries.iter().take(count).cloned().collect()
     }
 
-    /// From which entries up to `count` are chosen, if the caller accepts all, and how many of those it accepts are
-    /// wanted.
+    /// The entries to choose `count` from, and how many of those that the caller accepts are wanted.
     pub(super) fn candidates(&self, count: usize, accepts_all: bool) -> (Vec<Arc<Entry>>, usize) {
         let wanted = count.saturating_add(self.rivals.width() - 1);
         let most = if accepts_all { wanted } else { usize::MAX };
         (self.entries.iter().take(most).cloned().collect(), wanted)
     }
 
-    /// Takes up to `count` of `accepted` out of the reach of others in this process. Those that another has taken since
-    /// they were looked at are left out.
+    /// Reserves up to `count` of `accepted`, so that no other caller in this process chooses them. Entries that another
+    /// caller has reserved meanwhile are left out.
     pub(super) fn reserve(
         &mut self,
         mut accepted: Vec<Arc<Entry>>,
@@ -83,7 +82,7 @@ impl EntryCache {
         accepted
     }
 
-    /// It was decided what becomes of an entry that was reserved: it is back unless it `is_gone`.
+    /// Ends the reservation of an entry. It can be chosen again unless it `is_gone`.
     pub(super) fn release(&mut self, entry: &Arc<Entry>, is_gone: bool) {
         self.busy.remove(entry);
         if !is_gone {
@@ -91,13 +90,13 @@ impl EntryCache {
         }
     }
 
-    /// Takes note of whether what was chosen was still to be had.
+    /// Notes whether the chosen entry could be taken.
     pub(super) fn note(&mut self, was_there: bool) {
         self.rivals.note(was_there);
     }
 
-    /// Adds what this process has put, unless it is too much: where this process takes nothing, nothing would take it
-    /// out again. Returns whether it was added.
+    /// Adds an entry that this process has put, unless there are too many since the last listing: a process that only
+    /// puts would never remove them. Returns whether it was added.
     pub(super) fn add(&mut self, entry: Entry) -> bool {
         self.added += 1;
         self.added <= MOST_ADDED && {
@@ -116,7 +115,7 @@ impl EntryCache {
         self.added = 0;
     }
 
-    /// Sets one aside that can never be taken.
+    /// Sets an entry aside that can never be taken.
     pub(super) fn set_aside(&mut self, entry: &Entry, why: &str) {
         if self.aside.insert(entry.name()) {
             report(&self.folder, entry.name(), why);
@@ -126,7 +125,7 @@ impl EntryCache {
 
 /// Logs that an entry is set aside.
 pub(super) fn report(folder: &ZnodePath, name: &str, why: &str) {
-    warn!(path = format_args!("{folder}/{name}"), why, "set aside");
+    warn!(path = format_args!("{folder}/{name}"), why, "an entry is set aside");
 }
 
 #[cfg(test)]
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_caller_has_chosen_another_does_not_get_until_it_is_released() {
+    fn an_entry_that_one_caller_has_chosen_is_not_chosen_again_until_it_is_released() {
         let mut cache = cache(0..3);
         assert_eq!(
             (choose(&mut cache, 2), choose(&mut cache, 2), choose(&mut cache, 2)),
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn rivals_make_it_choose_among_more_of_the_same_priority() {
+    fn with_rivals_it_chooses_among_more_entries_of_the_same_priority() {
         let mut cache = cache(0..100);
         cache.add("entry-900-l-0000000100".parse().unwrap());
         for _ in 0..4 {
@@ -180,16 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_of_an_entry_and_what_was_set_aside_stay_out() {
+    fn invalid_entry_names_and_entries_that_were_set_aside_stay_out() {
         let mut cache = cache([]);
-        let names = ["entry-100-l-0000000001", "odd", "entry-100-l-0000000002"].map(String::from);
+        let names = ["entry-100-l-0000000001", "other", "entry-100-l-0000000002"].map(String::from);
         cache.set_aside(&names[0].parse().unwrap(), "for a test");
         cache.adopt(&names);
         assert_eq!(choose(&mut cache, 9), [2]);
     }
 
     #[test]
-    fn what_is_put_where_nothing_is_taken_does_not_pile_up() {
+    fn entries_do_not_pile_up_in_a_process_that_only_puts() {
         let mut cache = cache([]);
         let added =
             (0..2000).filter(|number| cache.add(format!("entry-100-l-{number:010}").parse().unwrap()));

@@ -1,4 +1,4 @@
-//! [`Collected`]: what has ended, taken from `done` by whoever is interested in results; and the dead letters.
+//! [`Collected`]: results from the folder `done`; and the dead letters.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-/// Something that has ended, with its result or its error; or, among the dead letters, one that never will by itself.
+/// An entry that has ended, with its result or its error, or a dead letter. From [`Collected`] or
+/// [`WorkQueue::dead_letters`](super::WorkQueue::dead_letters).
 #[derive(Clone)]
 pub struct Finished {
     entry: Entry,
@@ -32,50 +33,51 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The name: priority, label, and a number that says in which order things have ended.
+    /// Its name, with priority and label. The sequence number shows the order in which entries have ended.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// How it ended; `None` if that was written by somebody who does not say.
+    /// Its state; `None` if the process that wrote it did not write one.
     pub fn state(&self) -> Option<State> {
         self.value.state()
     }
 
-    /// What was put; see [`Delivery::payload`](super::Delivery::payload).
+    /// Its payload; see [`Delivery::payload`](super::Delivery::payload).
     pub fn payload(&self) -> Option<&Json> {
         self.value.payload()
     }
 
-    /// What [`Delivery::done`](super::Delivery::done) was told.
+    /// The result that the worker gave to [`Delivery::done`](super::Delivery::done); `None` if there is none.
     pub fn result(&self) -> Option<&Json> {
         self.value.result()
     }
 
-    /// What was put, as a value of the caller's own type.
+    /// Its payload, as a value of type `T`.
     ///
     /// # Errors
     ///
-    /// What serde says if it is none.
+    /// The error of serde if the payload is not a `T`.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         self.value.payload_as()
     }
 
-    /// What [`Delivery::done`](super::Delivery::done) was told, as a value of the caller's own type.
+    /// The result that the worker gave to [`Delivery::done`](super::Delivery::done), as a value of type `T`. A missing
+    /// result is read as `null`.
     ///
     /// # Errors
     ///
-    /// What serde says if it is none, or if it has no result.
+    /// The error of serde if the result is not a `T`.
     pub fn result_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(self.result().unwrap_or(&Json::Null))
     }
 
-    /// What [`Delivery::fail`](super::Delivery::fail) was told.
+    /// The error that the worker gave to [`Delivery::fail`](super::Delivery::fail); `None` if there is none.
     pub fn error(&self) -> Option<&str> {
         self.value.error()
     }
 
-    /// Who had it last.
+    /// The member id of the worker that ended it; `None` if it is not known, as for dead letters.
     pub fn worker(&self) -> Option<&str> {
         self.value.worker()
     }
@@ -85,7 +87,7 @@ impl Finished {
         self.value.attempt()
     }
 
-    /// The value as it lies in the store, to the byte.
+    /// The value in the store, as bytes. A foreign value that is not a JSON object is returned as it was put.
     pub fn raw(&self) -> &[u8] {
         self.value.raw()
     }
@@ -100,11 +102,11 @@ impl fmt::Debug for Finished {
     }
 }
 
-/// Results that were read, oldest first, and are still in `done`: [`Collected::confirm`] takes them out. Derefs to a
-/// slice.
+/// Results that were read, the oldest first, and are still in `done`: [`Collected::confirm`] removes them. Derefs to a
+/// slice. From [`WorkQueue::collect`](super::WorkQueue::collect).
 ///
-/// A collector that dies before that leaves them to the next one. Two at once may read the same, but each result is
-/// confirmed by one of them only.
+/// If a collector dies before it confirms, the next collector reads the same results. Two collectors at once may read
+/// the same results, but only one of them confirms each result.
 #[must_use = "results stay where they are until they are confirmed"]
 pub struct Collected {
     handle: Arc<Handle>,
@@ -112,16 +114,19 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Takes these results out of `done`, and returns those of them that no other collector has taken before: what is
-    /// done with these is done once.
+    /// Removes these results from `done`, and returns those that this call has removed. Each result is returned by one
+    /// call only, in any process.
     ///
     /// # Errors
     ///
-    /// [`QueueError::OutcomeUnknown`] if the session ended meanwhile: some may have been taken out. [`QueueError::Service`].
+    /// [`QueueError::OutcomeUnknown`] if the session ended before the reply came: some of the results may have been
+    /// removed. [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not
+    /// answer.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background. What is to be done in any case is better done before.
+    /// When cancelled, it goes on in the background, and the caller does not get the results. Use the results before
+    /// this call if none may be lost.
     pub async fn confirm(self) -> Result<Vec<Finished>, QueueError> {
         let Collected { handle, results } = self;
         let shared = handle.shared.clone();
@@ -162,7 +167,7 @@ async fn confirm(shared: Arc<Shared>, results: Vec<Finished>) -> Result<Vec<Fini
             let remove = |result: &Finished| shared.moves.remove(done, &result.entry, result.version);
             match shared.receipts.commit(&live, batch.iter().map(remove).collect()).await {
                 Ok(_) => break,
-                // Confirmed by another collector, or changed by an operator.
+                // Another collector has confirmed it, or an operator has changed it.
                 Err(Unapplied::Refused { index, error })
                     if index < batch.len() && error != backend::Error::NotPermitted =>
                 {
@@ -176,12 +181,12 @@ async fn confirm(shared: Arc<Shared>, results: Vec<Finished>) -> Result<Vec<Fini
     Ok(confirmed)
 }
 
-/// Up to `max` of what is in `done`, once there is something if `waits`.
+/// Reads up to `max` results from `done`. If `waits`, waits until there is one.
 pub(super) async fn collect(handle: &Arc<Handle>, max: usize, waits: bool) -> Result<Collected, QueueError> {
     let shared = &handle.shared;
     loop {
         let (results, mut watch) = match read(shared, &shared.layout().done, max).await {
-            // A caller that waits does so for the store as well.
+            // A caller that waits for results also waits for the store.
             Err(Error::Unreachable { .. }) if waits => continue,
             read => read.map_err(|error| shared.service(error))?,
         };
@@ -209,7 +214,7 @@ async fn read(shared: &Arc<Shared>, folder: &ZnodePath, max: usize) -> Result<(V
             let mut entries: Vec<_> = names.iter().filter_map(|name| readable(&folder, name)).collect();
             entries.sort_unstable_by(Entry::by_age);
             let finished = |(entry, found): (&Entry, Result<Option<Znode>, Denied>)| {
-                // What is denied to us is another process's to collect.
+                // A process that may read the result collects it.
                 let (data, stat) = found.ok()??;
                 Some(Finished { entry: entry.clone(), value: Value::read(&data), version: stat.version })
             };
@@ -236,7 +241,7 @@ pub(super) async fn dead_letters(shared: &Arc<Shared>) -> Result<Vec<Finished>, 
     Ok(read.map_err(|error| shared.service(error))?.0)
 }
 
-/// Removes a dead letter, for another life in `unowned` if it `revives`. Whether it was there.
+/// Removes a dead letter; if `revives`, puts it back into `unowned`. Returns whether it was still there.
 pub(super) async fn end_letter(
     shared: Arc<Shared>,
     letter: Finished,

@@ -1,4 +1,4 @@
-//! [`Delivery`]: something that was taken, and how it ends.
+//! [`Delivery`]: an entry that this process has taken.
 
 use std::{fmt, sync::Arc};
 
@@ -19,23 +19,24 @@ use crate::{
     session::commit::{Applied, Evidence, Unapplied, Verdict},
 };
 
-/// Something that this worker has taken from a queue, and nobody else has: until it is ended, or its lease is lost.
+/// An entry that this worker has taken from a queue. No other worker has it until it is ended, or until its lease is
+/// lost. From [`WorkQueue::take`](super::WorkQueue::take) and its like.
 ///
-/// Dropped, it is given back in the background, and so is that of a worker that dies: then it is delivered again,
-/// here or elsewhere, after the other entries of its priority. Each delivery counts as an attempt, however it came to
-/// its end. (One that nobody waited for any more when it came does not.) After
-/// [`max_attempts`](super::OpenQueue::max_attempts) the entry goes to the dead letters instead.
-#[must_use = "dropped, it is given back"]
+/// A delivery that is dropped is given back in the background, and so is the delivery of a worker that dies. Then the
+/// entry is delivered again, to this or another worker, after the other entries of its priority. Each delivery counts
+/// as an attempt, with any end. (It does not count if the caller of `take` no longer waited.) After
+/// [`max_attempts`](super::OpenQueue::max_attempts) deliveries the entry goes to the dead letters instead.
+#[must_use = "a delivery that is dropped is given back"]
 pub struct Delivery {
     entry: Entry,
     value: Value,
     lease: Lease,
-    /// Shared with writes under way, so that dropping one half-way does not lose track of the entry.
+    /// Shared with writes under way, so that a write that is cancelled half-way still records the entry's new version.
     owned: Arc<Mutex<OwnedEntry>>,
     handle: Arc<Handle>,
 }
 
-/// What this process has taken, and what becomes of it: the entry as it was left last, and the guard of its claim.
+/// An entry that this process has taken: as its last write left it, with the guard of its claim.
 pub(super) struct OwnedEntry {
     guard: Option<LeaseGuard>,
     shared: Arc<Shared>,
@@ -43,7 +44,7 @@ pub(super) struct OwnedEntry {
 }
 
 impl OwnedEntry {
-    /// What was taken, and counts for nothing until a caller gets it.
+    /// An entry that was just taken. It does not count as an attempt until a caller gets it.
     pub(super) fn new(shared: Arc<Shared>, guard: LeaseGuard, owned: Owned) -> Self {
         let mut entry = OwnedEntry { guard: Some(guard), shared, owned };
         entry.set_back(entry.owned.value.attempt().saturating_sub(1));
@@ -101,8 +102,8 @@ impl OwnedEntry {
         let (shared, entry, path) = (self.shared.clone(), self.owned.entry.clone(), self.owned.path.clone());
         let live = self.guard().lease().live().clone();
         let applied = self.finish(Around { before, after: Vec::new() }, Some(path.clone())).await?;
-        // The reply was lost. That claim and entry are gone tells little: an operator may have deleted the claim, and
-        // another process have given the entry back.
+        // The reply was lost. Claim and entry are gone, but that does not prove that it has ended: an operator may have
+        // deleted the claim, and another process may have given the entry back.
         if let Applied::Seen(_) = applied {
             let claim = value.claim().unwrap_or_default();
             if shared.find(&live, &shared.layout().done, &shared.sizes.done, &entry, claim).await.is_none() {
@@ -119,7 +120,7 @@ impl OwnedEntry {
         let created = self.finish(back, None).await?.created(CREATED);
         let unowned = &self.shared.layout().unowned;
         match created {
-            // To the dead letters.
+            // It went to the dead letters.
             Some(path) if path.parent().as_ref() != Some(unowned) => {}
             path => self.shared.added(path.as_ref()),
         }
@@ -139,13 +140,13 @@ impl OwnedEntry {
     }
 }
 
-/// As JSON.
+/// Writes a value as JSON.
 pub(super) fn to_json(value: impl Serialize) -> Result<Json, QueueError> {
     serde_json::to_value(value).map_err(|error| QueueError::Payload { reason: error.to_string() })
 }
 
 impl Delivery {
-    /// The delivery, to the caller that waits for it.
+    /// The delivery for the caller that waits for it. From here on it counts as an attempt.
     pub(super) fn new(mut owned: OwnedEntry, handle: Arc<Handle>) -> Self {
         owned.set_back(owned.owned.value.attempt());
         let lease = owned.guard().lease().clone();
@@ -153,56 +154,60 @@ impl Delivery {
         Delivery { entry, value, lease, owned: Arc::new(Mutex::new(owned)), handle }
     }
 
-    /// What was chosen by: priority, label, sequence.
+    /// The entry, with its priority, label and sequence number.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// What was put. Of a value that this library did not write, the whole of it; `None` if that is not JSON.
+    /// The payload that was put. For a value that this crate did not write, the whole value; `None` if that is not
+    /// JSON.
     pub fn payload(&self) -> Option<&Json> {
         self.value.payload()
     }
 
-    /// What was put, as a value of a type of one's own.
+    /// The payload as a value of type `T`.
     ///
     /// # Errors
     ///
-    /// What serde says if it is none.
+    /// The error of serde if the payload is not a `T`.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         self.value.payload_as()
     }
 
-    /// The value as it lay in the store when it was taken, to the byte.
+    /// The value as it was in the store when it was taken, as bytes.
     pub fn raw(&self) -> &[u8] {
         self.value.raw()
     }
 
-    /// How often it was delivered so far, this time included.
+    /// How often the entry was delivered so far, this delivery included.
     pub fn attempt(&self) -> u32 {
         self.value.attempt()
     }
 
-    /// Whether it is still this worker's, a token for other stores, and
-    /// [`while_held`](Lease::while_held) to stop the work when it is not.
+    /// The lease of the delivery: whether this worker still has the entry, and until when. Its
+    /// [`while_held`](Lease::while_held) stops the work when the lease is lost.
     pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    /// What a store can compare that the work writes to; of two deliveries of one entry the later has the higher one.
+    /// The fencing token: a later delivery of the same entry has a higher one. A store that the work writes to can
+    /// compare it and refuse an outdated worker.
     pub fn token(&self) -> FencingToken {
         self.lease.token()
     }
 
-    /// Writes another payload, for instance how far the work has come: whoever gets the entry next goes on there.
+    /// Replaces the payload, for instance to record progress: a worker that gets the entry later can go on from there.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Lost`] if it is no longer this worker's, [`QueueError::TooLarge`], [`QueueError::Payload`],
-    /// [`QueueError::OutcomeUnknown`], [`QueueError::Service`].
+    /// [`QueueError::Lost`] if this worker no longer has the entry. [`QueueError::TooLarge`] and
+    /// [`QueueError::Payload`] if the payload is too large or not JSON: nothing was sent.
+    /// [`QueueError::OutcomeUnknown`] if the session ended before the reply came. [`QueueError::Closed`] if the
+    /// coordinator is closed, [`QueueError::Service`] if the store did not answer.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background; [`Delivery::payload`] then shows the old one.
+    /// When cancelled, it goes on in the background; [`Delivery::payload`] still returns the old payload.
     pub async fn update(&mut self, payload: impl Serialize) -> Result<(), QueueError> {
         let payload = to_json(payload)?;
         let owned = self.owned.clone();
@@ -217,23 +222,24 @@ impl Delivery {
         Ok(())
     }
 
-    /// Ends it with a result, which goes to `done` for somebody to [collect](super::WorkQueue::collect).
+    /// Ends the entry with a result. It goes to `done`, where a process can [collect](super::WorkQueue::collect) it.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Lost`] if it is no longer this worker's, [`QueueError::OutcomeUnknown`] if that cannot be known; else
-    /// it is given back: [`QueueError::TooLarge`], [`QueueError::Payload`], [`QueueError::Service`].
+    /// [`QueueError::Lost`] if this worker no longer has the entry. [`QueueError::OutcomeUnknown`] if the session ended
+    /// before the reply came. After the other errors the entry is given back: [`QueueError::TooLarge`],
+    /// [`QueueError::Payload`], [`QueueError::Closed`], [`QueueError::Service`].
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub async fn done(self, result: impl Serialize) -> Result<(), QueueError> {
         let result = to_json(result)?;
         self.end(Ok(result)).await
     }
 
-    /// Ends it with an error, for good, as the original does: it goes to `done` with the state
-    /// [`State::Failed`](super::State::Failed). For another attempt, [`Delivery::release`] it.
+    /// Ends the entry with an error. It goes to `done` with the state [`State::Failed`](super::State::Failed), and is
+    /// not tried again. For another attempt, use [`Delivery::release`].
     ///
     /// # Errors
     ///
@@ -241,22 +247,24 @@ impl Delivery {
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub async fn fail(self, error: impl fmt::Display) -> Result<(), QueueError> {
         let error = error.to_string();
         self.end(Err(error)).await
     }
 
-    /// Gives it back for another attempt, behind the other entries of its priority; after
-    /// [`max_attempts`](super::OpenQueue::max_attempts) it goes to the dead letters instead.
+    /// Gives the entry back for another attempt, behind the other entries of its priority. After
+    /// [`max_attempts`](super::OpenQueue::max_attempts) deliveries it goes to the dead letters instead.
     ///
     /// # Errors
     ///
-    /// [`QueueError::Lost`] if it was no longer this worker's, [`QueueError::Service`].
+    /// [`QueueError::Lost`] if this worker no longer had the entry. [`QueueError::OutcomeUnknown`] if the session ended
+    /// before the reply came. [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store
+    /// did not answer.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it goes on in the background.
+    /// When cancelled, it goes on in the background.
     pub async fn release(self) -> Result<(), QueueError> {
         let owned = self.owned.clone();
         self.run("release", async move { owned.lock().await.release().await }).await

@@ -1,24 +1,25 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Entry`]: the name of a queued thing, which says all that is needed to choose.
+//! [`Entry`]: the name of an entry. It contains all that a worker needs to choose.
 //!
-//! The form is that of the queue of femto-mesos: `entry-{priority:03}-{label}-{sequence}`, where ZooKeeper appends
-//! the sequence, ten digits. Where that original takes whatever lies between dashes, and fails in every process if
-//! one name is odd, names of another form are no entries here: they are left alone.
+//! The form is that of the queue of femto-mesos: `entry-{priority:03}-{label}-{sequence}`. ZooKeeper appends the
+//! sequence number, ten digits. In the original, one name of another form makes every process fail. Here such names are
+//! set aside.
 
 use std::{cmp::Ordering, fmt, hash, str::FromStr};
 
 use crate::backend::path::{PathError, ZnodePath};
 
-/// The highest priority of an entry that is put; the original's three digits.
+/// The highest priority of an entry that is put: it has three digits, as in the original.
 pub const MAX_PRIORITY: u16 = 999;
 
-/// The longest label of an entry that is put. Names are what a listing consists of, and a listing has to fit into
-/// one reply.
+/// The length of the longest label of an entry that is put, in bytes. A listing has the names of all entries in one
+/// reply, so long labels make large replies. This client reads replies of several megabytes; Java clients refuse a
+/// reply larger than `jute.maxbuffer`, about 1 MB by default.
 pub const MAX_LABEL_BYTES: usize = 200;
 
-/// One thing in a queue, by its name. Ordered as it is to be taken: the highest priority first, and the oldest
-/// first within one.
+/// The name of an entry of a queue. Entries are ordered as they are to be taken: the highest priority first, and the
+/// oldest first within one priority.
 ///
 /// ```
 /// # use apportion::queue::Entry;
@@ -36,12 +37,12 @@ pub struct Entry {
     sequence: i32,
 }
 
-/// A name that is none of an entry.
+/// The name is not that of an entry. From parsing an [`Entry`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not of the form `entry-100-label-0000000000`", .0.escape_debug())]
 pub struct InvalidEntryName(pub String);
 
-/// What is wrong with a label.
+/// Why a label is not valid. From [`QueueError::Label`](super::QueueError::Label).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {
@@ -51,42 +52,42 @@ pub enum LabelError {
     /// It is too long.
     #[error("it has {bytes} bytes, more than {MAX_LABEL_BYTES}")]
     TooLong {
-        /// Its length.
+        /// Its length, in bytes.
         bytes: usize,
     },
-    /// It ends with a dash, which would pass for the sign of the sequence number.
+    /// It ends with a dash, which would be read as the sign of the sequence number.
     #[error("it ends with a dash")]
     EndsWithDash,
 }
 
 impl Entry {
-    /// The name of the znode.
+    /// The name of its znode.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What is taken first: the highest.
+    /// The priority. The highest is taken first.
     pub const fn priority(&self) -> u32 {
         self.priority
     }
 
-    /// What the thing is about, for whoever chooses by that: the data set and the group in the original.
+    /// The label, for workers that choose by it. In the original it is the data set and the group.
     pub fn label(&self) -> &str {
         &self.name[self.label.0..self.label.1]
     }
 
-    /// The number that the store gave it: how many children its folder had ever had before. After 2147483647 it
-    /// goes on with -2147483648.
+    /// The sequence number that the store gave it: the number of znodes that were created in its folder before. After
+    /// 2147483647 it goes on with -2147483648.
     pub const fn sequence(&self) -> i32 {
         self.sequence
     }
 
-    /// Sorts as the numbers were given, also past 2147483647 and until they start again at 0.
+    /// Sorts in the order in which the numbers were given, also past 2147483647, until they start again at 0.
     const fn age(&self) -> u32 {
         self.sequence.cast_unsigned()
     }
 
-    /// Older first, whatever the priorities.
+    /// The older first, without regard to priority.
     pub(crate) fn by_age(&self, other: &Entry) -> Ordering {
         self.age().cmp(&other.age()).then_with(|| self.name.cmp(&other.name))
     }
@@ -97,7 +98,7 @@ impl Entry {
     }
 }
 
-/// Checks what a label has to be.
+/// Checks that a label can be part of a name.
 pub(crate) fn check_label(label: &str) -> Result<(), LabelError> {
     if label.len() > MAX_LABEL_BYTES {
         return Err(LabelError::TooLong { bytes: label.len() });
@@ -106,7 +107,7 @@ pub(crate) fn check_label(label: &str) -> Result<(), LabelError> {
         return Err(LabelError::EndsWithDash);
     }
     match label {
-        // As a whole name these would be refused, as a part they are not.
+        // These are invalid as a whole name, and valid as a part of one.
         "" | "." | ".." => Ok(()),
         label => Ok(ZnodePath::root().join(label).map(drop)?),
     }
@@ -128,7 +129,7 @@ fn parse(name: &str) -> Option<Entry> {
     Some(Entry { name: name.into(), priority, label: (start, start + label.len()), sequence })
 }
 
-/// Nothing but ASCII digits: `parse` alone takes a sign as well.
+/// Parses ASCII digits only: `parse` alone accepts a sign as well.
 fn number<T: FromStr>(digits: &str) -> Option<T> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
@@ -138,7 +139,7 @@ fn sequence(text: &str) -> Option<(&str, i32)> {
     let digits = text.rfind('-')? + 1;
     let (before, magnitude) = (&text[..digits - 1], &text[digits..]);
     let number: i64 = number(magnitude)?;
-    // One dash before the digits separates, a second one is a sign; no label of ours ends with a dash.
+    // One dash before the digits separates, a second one is a sign: a label does not end with a dash.
     let negative = before.strip_suffix('-').filter(|_| {
         let is_padded = magnitude.len() == 9 && number > 0;
         is_padded || (magnitude.len() == 10 && number >= 1_000_000_000)
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_another_form_are_odd() {
+    fn names_of_another_form_are_invalid() {
         for name in [
             "",
             "entry",

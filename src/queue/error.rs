@@ -1,4 +1,4 @@
-//! [`QueueError`]: what a caller sees of a queue.
+//! [`QueueError`]: the errors of a queue.
 
 use super::entry::{LabelError, MAX_PRIORITY};
 use crate::{
@@ -7,13 +7,14 @@ use crate::{
     lease::LeaseLost,
 };
 
-/// What of a request is kept for what is added to a value when it is taken: worker, claim.
+/// How many bytes of a request are reserved for the fields that are added to a value when it is taken: worker, claim.
 pub(super) const RESERVED_BYTES: usize = 16 * 1024;
 
-/// The largest value of an entry, unless [`Config::max_request_bytes`](crate::Config::max_request_bytes) says otherwise.
+/// The size of the largest value of an entry, in bytes, unless
+/// [`Config::max_request_bytes`](crate::Config::max_request_bytes) sets another limit.
 pub const MAX_VALUE_BYTES: usize = MAX_REQUEST_BYTES - RESERVED_BYTES;
 
-/// What went wrong at a queue. A variant exists where a caller would act differently.
+/// The error of a call on a queue. There is one variant for each case that a caller would handle differently.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
@@ -22,7 +23,7 @@ pub enum QueueError {
         "a work queue needs a backend: connect to one, or to `backend::Memory`, an ensemble in the process"
     )]
     NoBackend,
-    /// The path can be that of no queue. Choose another.
+    /// The path cannot be that of a queue. Choose another.
     #[error("`{}` cannot be the path of a queue: {reason}", path.escape_debug())]
     Path {
         /// The path as given.
@@ -30,18 +31,18 @@ pub enum QueueError {
         /// What is wrong with it.
         reason: PathError,
     },
-    /// The label cannot be part of a name.
+    /// The label cannot be part of a name. Nothing was sent.
     #[error("`{}` cannot be a label: {reason}", label.escape_debug())]
     Label {
-        /// As given.
+        /// The label as given.
         label: String,
         /// What is wrong with it.
         reason: LabelError,
     },
-    /// The priority has more than three digits.
+    /// The priority has more than three digits. Nothing was sent.
     #[error("a priority of {priority} is not in 0..={MAX_PRIORITY}")]
     Priority {
-        /// As given.
+        /// The priority as given.
         priority: u16,
     },
     /// The payload or the result cannot be written as JSON. Nothing was sent.
@@ -50,36 +51,38 @@ pub enum QueueError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The value is larger than the store takes. It was not sent.
+    /// The value exceeds the limit of the store. Nothing was sent.
     #[error("a value of {bytes} bytes exceeds the limit of {limit} bytes")]
     TooLarge {
-        /// The size of the value.
+        /// The size of the value, in bytes.
         bytes: usize,
-        /// The limit: [`MAX_VALUE_BYTES`], or less or more with other servers.
+        /// The limit in bytes: [`MAX_VALUE_BYTES`], unless
+        /// [`Config::max_request_bytes`](crate::Config::max_request_bytes) sets another one.
         limit: usize,
     },
-    /// The queue is as long as it may be. Nothing was put; try again when something was taken.
-    #[error("the queue has {len} entries and may have {max_len}")]
+    /// The queue has as many entries as [allowed](super::OpenQueue::max_len). Nothing was put. Try again after entries
+    /// were taken.
+    #[error("the queue is full: it has {len} entries, and the limit is {max_len}")]
     Full {
-        /// How long it is.
+        /// The number of entries.
         len: usize,
-        /// How long it may be.
+        /// The limit.
         max_len: usize,
     },
-    /// An entry with this label waits or is being worked on. Nothing was put.
-    #[error("an entry with the label `{}` is queued already", label.escape_debug())]
+    /// An entry with this label waits, or a worker has taken it. Nothing was put.
+    #[error("an entry with the label `{}` is already queued", label.escape_debug())]
     AlreadyQueued {
         /// The label.
         label: String,
     },
-    /// The delivery was lost before: another worker may have it now. Nothing was done.
+    /// The delivery had ended before the call. Nothing was done, and another worker may have the entry.
     #[error(transparent)]
     Lost(#[from] LeaseLost),
-    /// The session ended before the reply came. Of a put: it was put or not. Of the end of a delivery: it has ended, or
-    /// will be delivered again.
-    #[error("the session ended before the reply came: what became of `{path}` is unknown")]
+    /// The session ended before the reply came. After a put: the entry was put or not. After the end of a delivery: the
+    /// entry has ended, or will be delivered again.
+    #[error("the session ended before the reply came: the state of `{path}` is unknown")]
     OutcomeUnknown {
-        /// The znode.
+        /// The path of the znode, or of its folder.
         path: String,
     },
     /// The queue or its coordinator is closed.
@@ -88,7 +91,7 @@ pub enum QueueError {
         /// The path of the queue.
         queue: String,
     },
-    /// An error of the whole service: see [`Error`].
+    /// An error of the store or of the coordinator: see [`Error`].
     #[error(transparent)]
     Service(#[from] Error),
 }
@@ -103,7 +106,7 @@ impl QueueError {
         }
     }
 
-    /// Whether the entry may be another worker's by now, or done: go on with the next one.
+    /// Whether another worker may have the entry by now, or it may have ended: go on with the next one.
     pub const fn may_be_lost(&self) -> bool {
         matches!(self, QueueError::Lost(_) | QueueError::OutcomeUnknown { .. })
     }

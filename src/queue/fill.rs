@@ -1,4 +1,4 @@
-//! [`Fill`]: how full a queue is, counted now and then.
+//! [`Fill`]: the last known number of entries of a queue.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,12 +7,12 @@ use std::{
 
 use crate::clock::Moment;
 
-/// How long a count is good for, and how many processes can have one at the same time without putting too much: each
-/// puts no more than that part of what there was room for.
-const GOOD_FOR: Duration = Duration::from_millis(50);
-const SHARED_BY: usize = 64;
+/// How long a count is used.
+const VALID_FOR: Duration = Duration::from_millis(50);
+/// For how many processes the free room of a count is divided: each puts at most its part without counting again.
+const PROCESSES: usize = 64;
 
-/// How many entries waited when they were last counted. Counting each time would make a put take twice as long.
+/// How many entries waited at the last count. Counting before each put would make a put take twice as long.
 #[derive(Debug, Default)]
 pub(super) struct Fill(Mutex<Option<Counted>>);
 
@@ -20,7 +20,7 @@ pub(super) struct Fill(Mutex<Option<Counted>>);
 struct Counted {
     len: usize,
     at: Moment,
-    /// How many were put here since.
+    /// How many entries this process has put since.
     puts: usize,
 }
 
@@ -30,17 +30,17 @@ impl Fill {
         self.lock().as_ref().map(|counted| counted.len)
     }
 
-    /// Notes a count that was asked for at this moment.
+    /// Notes a count whose request was sent at this moment.
     pub(super) fn set(&self, len: usize, at: Moment) {
         *self.lock() = Some(Counted { len, at, puts: 0 });
     }
 
-    /// Whether one more is put without counting.
+    /// Whether one more entry can be put without counting again.
     pub(super) fn is_certain(&self, now: Moment, max_len: usize) -> bool {
         self.lock().as_mut().is_some_and(|counted| {
             counted.puts += 1;
-            let room = max_len.saturating_sub(counted.len) / SHARED_BY;
-            counted.puts <= room && now.saturating_since(counted.at) < GOOD_FOR
+            let room = max_len.saturating_sub(counted.len) / PROCESSES;
+            counted.puts <= room && now.saturating_since(counted.at) < VALID_FOR
         })
     }
 

@@ -1,21 +1,22 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Labels`]: which entries of a label wait, without listing the queue for each question.
+//! [`Labels`]: which entries of a label wait, without a listing for each query.
 //!
-//! A folder's stat tells how many znodes were ever created in it, and the number in the name of an entry which of them it
-//! is. If all since the last listing were put by this process, then what was listed, and what was put here since, is all
-//! that can be there.
+//! The stat of a folder contains the number of znodes that were ever created in it, and each entry has its number in
+//! its name. If this process has put all entries since the last listing, then the folder has no entries but those of
+//! the listing and those that this process has put since.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::entry::Entry;
 use crate::backend::Stat;
 
-/// How much may be put here after a listing of little, until the next listing forgets what is gone. After a listing of
-/// much, as much again.
+/// How many entries this process may add after a short listing, until the next listing removes those that are gone. After
+/// a long listing it may add as many again.
 const MOST_ADDED: usize = 20_000;
 
-/// How much that was put here waits to be counted. With more, other processes put as well, and only a listing can tell.
+/// How many entries of this process may wait to be counted. If there are more, other processes put as well, and only a
+/// listing can answer.
 const MOST_UNCOUNTED: usize = 1000;
 
 /// See the module documentation.
@@ -24,7 +25,7 @@ pub(super) struct Labels {
     known: Option<Known>,
     /// The entries of each label. Some may be gone.
     entries: HashMap<Box<str>, BTreeSet<Entry>>,
-    /// The numbers of what was put here and is not counted in `known` yet.
+    /// The numbers of the entries that this process has put and that are not counted in `known` yet.
     own: BTreeSet<i32>,
     /// How many were listed, and how many were put here since.
     listed: usize,
@@ -35,13 +36,13 @@ pub(super) struct Labels {
 #[derive(Debug, PartialEq, Eq)]
 struct Known {
     czxid: i64,
-    /// Twice as many as were created: that is what follows from a stat without loss.
+    /// Twice the number of creates. The double follows from a stat without rounding.
     twice_created: i32,
 }
 
 impl Known {
     fn of(folder: &Stat) -> Self {
-        // ZooKeeper reports twice the creates less the children.
+        // `cversion` is twice the number of creates, minus the number of children.
         Known { czxid: folder.czxid, twice_created: folder.cversion.wrapping_add(folder.num_children) }
     }
 }
@@ -92,7 +93,7 @@ impl Labels {
         }
     }
 
-    /// Counts what was put here, as far as nothing else was put in between.
+    /// Counts the entries of this process whose numbers follow without a gap.
     fn count_own(&mut self) {
         let Some(known) = &mut self.known else { return };
         let is_next = |number: &i32, known: &Known| number.wrapping_mul(2) == known.twice_created;
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_listed_answers_until_another_process_creates_something() {
+    fn a_listing_answers_until_another_process_creates_an_entry() {
         let mut labels = Labels::default();
         assert_eq!(labels.find("a", &folder(2, 0)), None);
         labels.adopt([entry("a", 0), entry("b", 1)].into_iter(), &folder(2, 0));
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_caller_asks_what_is_put_does_not_pile_up() {
+    fn entries_do_not_pile_up_where_no_caller_asks() {
         let mut labels = Labels::default();
         labels.adopt([].into_iter(), &folder(0, 0));
         (5..5000).for_each(|number| labels.add(&entry("a", number)));
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn where_only_this_process_puts_what_is_gone_does_not_pile_up() {
+    fn entries_that_are_gone_do_not_pile_up_if_only_this_process_puts() {
         let mut labels = Labels::default();
         labels.adopt([].into_iter(), &folder(0, 0));
         for number in 0..10 * MOST_ADDED {
@@ -153,11 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_here_counts_once_in_whatever_order_it_becomes_known() {
+    fn entries_of_this_process_count_once_in_any_order() {
         let mut labels = Labels::default();
         labels.adopt([entry("a", 0)].into_iter(), &folder(1, 0));
         labels.add(&entry("a", 2));
-        assert_eq!(labels.find("a", &folder(3, 0)), None, "the number in between may be another process's");
+        assert_eq!(
+            labels.find("a", &folder(3, 0)),
+            None,
+            "another process may have put the entry in between"
+        );
         labels.add(&entry("a", 1));
         assert!(labels.find("a", &folder(3, 0)).is_some_and(|entries| entries.len() == 3));
         // A listing has shown it already.

@@ -1,27 +1,27 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Layout`]: the folders of a queue. `unowned`, `owned` and `done` are the original's; the others are ours.
+//! [`Layout`]: the folders of a queue. `unowned`, `owned` and `done` are those of the original; the others are new.
 
 use crate::backend::path::{PathError, ZnodePath};
 
 use super::entry::Entry;
 
-/// How many znodes tell those who put things with the same label of each other.
+/// How many znodes the labels are hashed to. The version of such a znode grows when an entry of its labels is added.
 const BUCKETS: u32 = 64;
 
-/// Where a queue keeps what.
+/// The paths of the folders of a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub(super) root: ZnodePath,
-    /// What waits to be taken.
+    /// Entries that wait to be taken.
     pub(super) unowned: ZnodePath,
-    /// What was taken.
+    /// Entries that were taken.
     pub(super) owned: ZnodePath,
-    /// What has ended.
+    /// Entries that have ended.
     pub(super) done: ZnodePath,
-    /// What was delivered too often.
+    /// Entries that were delivered too often.
     pub(super) dead: ZnodePath,
-    /// The locks of those who have taken something, ephemeral.
+    /// The claims of workers, ephemeral.
     pub(super) claims: ZnodePath,
     /// The receipts of writes, ephemeral.
     pub(super) receipts: ZnodePath,
@@ -43,24 +43,24 @@ impl Layout {
         })
     }
 
-    /// Everything that has to exist, parents first.
+    /// All znodes that have to exist, parents first.
     pub(super) fn znodes(&self) -> Vec<ZnodePath> {
         let folders =
             [&self.unowned, &self.owned, &self.done, &self.dead, &self.claims, &self.receipts, &self.labels];
         folders.into_iter().cloned().chain((0..BUCKETS).map(|number| self.numbered_bucket(number))).collect()
     }
 
-    /// What to create, sequentially, for an entry in `folder`.
+    /// The path to create, sequentially, for an entry in `folder`.
     pub(super) fn entry(folder: &ZnodePath, priority: u32, label: &str) -> ZnodePath {
         folder.join(&Entry::prefix(priority, label)).expect("a label has no slash")
     }
 
-    /// The znode whose version grows when a thing with this label appears in `unowned`; none without a label.
+    /// The znode whose version grows when an entry with this label is added to `unowned`; none without a label.
     pub(super) fn bucket(&self, label: &str) -> Option<ZnodePath> {
         if label.is_empty() {
             return None;
         }
-        // FNV-1a: every process has to find the same one.
+        // FNV-1a, because every process has to get the same bucket.
         let hash = label
             .bytes()
             .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));

@@ -2,8 +2,8 @@
 
 //! Every move of an entry, as the operations of one transaction.
 //!
-//! An entry is one znode in one folder, and it is in no two folders and never in none: each move deletes it in one
-//! folder and creates it in another in one transaction.
+//! An entry is always one znode in exactly one folder: each move deletes it in one folder and creates it in another, in
+//! one transaction.
 //!
 //! ```text
 //!          put            take             end
@@ -25,16 +25,16 @@
 //! | [`revive`](Moves::revive) | `dead` | `unowned` | pending, no attempts | the bucket of its label is set |
 //! | [`remove`](Moves::remove) | `done` or `dead` | | | |
 //!
-//! What a move names by its version is refused by the store if another process was there first. Every creation is
-//! sequential, so an entry gets a new number with each move.
+//! Each move states the version of the entry, so the store refuses it if another process has moved or changed the entry
+//! before. Every create is sequential, so an entry gets a new number with each move.
 
 use super::{entry::Entry, layout::Layout, names::path_of, value::Value};
 use crate::backend::{CreateMode, Op, path::ZnodePath};
 
-/// Which operation of a move that deletes and creates is which.
+/// The indexes of the operations of a move that deletes and creates.
 pub(super) const DELETED: usize = 0;
 pub(super) const CREATED: usize = 1;
-/// Which operations of a put are which. Without a label there is no bucket.
+/// The indexes of the operations of a put. Without a label there is no bucket.
 pub(super) const PUT_CREATED: usize = 0;
 pub(super) const PUT_BUCKET: usize = 1;
 
@@ -46,7 +46,7 @@ pub(super) struct Moves {
     pub(super) max_attempts: Option<u32>,
 }
 
-/// An owned entry, as its holder or another process that gives it back knows it.
+/// An owned entry, as its worker last wrote it, or as a process that gives it back has read it.
 #[derive(Debug, Clone)]
 pub(super) struct Owned {
     pub(super) entry: Entry,
@@ -56,11 +56,11 @@ pub(super) struct Owned {
 }
 
 impl Moves {
-    /// Puts `data`. `seen` is the version of the label's bucket if the caller has seen that there is no entry of this
-    /// label: then it is refused where one has appeared since.
+    /// Puts `data`. With `seen`, the version of the label's bucket at a time when there was no entry of this label, the
+    /// store refuses the put if one was added since.
     pub(super) fn put(&self, priority: u32, label: &str, data: Vec<u8>, seen: Option<i32>) -> Vec<Op> {
         let create = create(&self.layout.unowned, priority, label, data);
-        [create].into_iter().chain(self.appears(label, seen)).collect()
+        [create].into_iter().chain(self.set_bucket(label, seen)).collect()
     }
 
     /// Takes an entry whose znode has this version; `value` is the taken one.
@@ -69,26 +69,26 @@ impl Moves {
         vec![delete, create(&self.layout.owned, entry.priority(), entry.label(), value.data())]
     }
 
-    /// Sets the value of what is owned.
+    /// Sets the value of an owned entry.
     pub(super) fn update(&self, owned: &Owned, data: Vec<u8>) -> Op {
         Op::set(&owned.path, data, Some(owned.version))
     }
 
-    /// Ends what is owned; `data` is that of the ended value.
+    /// Ends an owned entry; `data` is that of the ended value.
     pub(super) fn end(&self, owned: &Owned, data: Vec<u8>) -> Vec<Op> {
         let (priority, label) = (owned.entry.priority(), owned.entry.label());
         vec![owned.delete(), create(&self.layout.done, priority, label, data)]
     }
 
-    /// Gives back what is owned, after `attempt` deliveries that count.
+    /// Gives back an owned entry, after `attempt` deliveries that count.
     pub(super) fn give_back(&self, owned: &Owned, attempt: u32) -> Vec<Op> {
         let is_dead = self.max_attempts.is_some_and(|max| attempt >= max);
         let folder = if is_dead { &self.layout.dead } else { &self.layout.unowned };
         let (priority, label) = (owned.entry.priority(), owned.entry.label());
         let data = owned.value.given_back(attempt).data();
         let moved = [owned.delete(), create(folder, priority, label, data)];
-        let appears = self.appears(label, None).filter(|_| !is_dead);
-        moved.into_iter().chain(appears).collect()
+        let bucket = self.set_bucket(label, None).filter(|_| !is_dead);
+        moved.into_iter().chain(bucket).collect()
     }
 
     /// Puts a dead letter back, as if it had never been delivered.
@@ -96,7 +96,7 @@ impl Moves {
         let (priority, label) = (letter.priority(), letter.label());
         let delete = self.remove(&self.layout.dead, letter, version);
         let moved = [delete, create(&self.layout.unowned, priority, label, value.given_back(0).data())];
-        moved.into_iter().chain(self.appears(label, None)).collect()
+        moved.into_iter().chain(self.set_bucket(label, None)).collect()
     }
 
     /// Removes an entry from `done` or `dead` for good.
@@ -104,8 +104,9 @@ impl Moves {
         Op::delete(&path_of(folder, entry), Some(version))
     }
 
-    /// Tells those who are about to put an entry with this label, unless there is any, that there is.
-    fn appears(&self, label: &str, seen: Option<i32>) -> Option<Op> {
+    /// Sets the bucket of the label: a process that puts an entry of this label unless one is queued notices that one
+    /// was added.
+    fn set_bucket(&self, label: &str, seen: Option<i32>) -> Option<Op> {
         self.layout.bucket(label).map(|bucket| Op::set(&bucket, [], seen))
     }
 }

@@ -9,13 +9,13 @@ use crate::backend::path::ZnodePath;
 
 /// The entry of this name, if it is that of one.
 pub(super) fn readable(folder: &ZnodePath, name: &str) -> Option<Entry> {
-    // A name that we could not ask for is no entry either.
+    // A name that cannot be part of a path cannot be taken either.
     name.parse().ok().filter(|_| folder.join(name).is_ok())
 }
 
 /// The znode of an entry that was found in a folder.
 pub(super) fn path_of(folder: &ZnodePath, entry: &Entry) -> ZnodePath {
-    folder.join(entry.name()).expect("a name that is no znode's was sorted out")
+    folder.join(entry.name()).expect("names that cannot be part of a path are set aside")
 }
 
 /// The names in a folder that are set aside: they are not entries, or cannot be taken.
@@ -23,7 +23,7 @@ pub(super) fn path_of(folder: &ZnodePath, entry: &Entry) -> ZnodePath {
 pub(super) struct SetAside(HashSet<String>);
 
 impl SetAside {
-    /// The entries among `names`. `report` is called once for each name that is none.
+    /// The entries among `names`. `report` is called once for each name that is not one.
     pub(super) fn sort_out(
         &mut self,
         folder: &ZnodePath,
@@ -45,12 +45,12 @@ impl SetAside {
                 }
             }
         }
-        // What is gone is forgotten.
+        // Names that are gone are forgotten.
         self.0 = aside;
         entries
     }
 
-    /// Sets one aside; whether it was not before.
+    /// Sets a name aside. Returns whether it was not set aside before.
     pub(super) fn insert(&mut self, name: &str) -> bool {
         self.0.insert(name.into())
     }

@@ -1,4 +1,4 @@
-//! [`OpenQueue`]: how a queue is opened.
+//! [`OpenQueue`]: opens a queue.
 
 use std::{
     fmt,
@@ -31,8 +31,7 @@ use crate::{
     },
 };
 
-/// A queue that is about to be opened; await it. From
-/// [`PartitionCoordinator::queue`](crate::PartitionCoordinator::queue).
+/// Opens a queue when it is awaited. From [`PartitionCoordinator::queue`](crate::PartitionCoordinator::queue).
 ///
 /// ```
 /// # use apportion::{Config, PartitionCoordinator, backend};
@@ -42,6 +41,15 @@ use crate::{
 /// assert!(queue.is_empty().await?);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
+///
+/// # Errors
+///
+/// [`QueueError::Path`] for a path that cannot be that of a queue, [`QueueError::NoBackend`] for a coordinator without
+/// a backend, [`QueueError::Service`] if the store does not answer or the coordinator is closed.
+///
+/// # Cancel safety
+///
+/// Safe: the folders of the queue may have been created.
 #[must_use = "a queue is not opened until it is awaited"]
 pub struct OpenQueue {
     backing: Option<(Arc<Leases>, Arc<dyn Clock>)>,
@@ -67,24 +75,26 @@ impl OpenQueue {
         OpenQueue { backing, path, options: Options::default() }
     }
 
-    /// How many entries may wait before [`put`](WorkQueue::put) is refused; 20,000 unless said otherwise. A listing
-    /// of much more nears what the store sends in one reply.
+    /// How many entries may wait before [`put`](WorkQueue::put) is refused. Default: 20,000.
+    ///
+    /// A listing of the queue has all names in one reply. This client reads replies of several megabytes. A Java
+    /// client, such as an operator's shell, refuses a reply larger than `jute.maxbuffer`, about 1 MB by default.
     pub fn max_len(mut self, max_len: usize) -> Self {
         self.options.max_len = max_len;
         self
     }
 
-    /// After how many deliveries without a result an entry goes aside, to the
-    /// [dead letters](WorkQueue::dead_letters); a number, at least 1, or `None` for never; 5 unless said otherwise. It counts
-    /// where the entry is given back, so all processes should say the same.
+    /// After how many deliveries without a result an entry goes to the [dead letters](WorkQueue::dead_letters): a
+    /// number, at least 1, or `None` for never. Default: 5. The process that gives the entry back applies its own
+    /// number, so use the same one in all processes.
     pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
-        // With 0, what no caller waited for any more would go aside.
+        // With 0, an entry whose caller no longer waited would go to the dead letters.
         self.options.max_attempts = max_attempts.into().map(|most| most.max(1));
         self
     }
 
-    /// How many results are kept until they are [collected](WorkQueue::collect); 10,000 unless said otherwise. Each
-    /// process that finishes something removes the oldest of what is more, about once a second.
+    /// How many results are kept until they are [collected](WorkQueue::collect). Default: 10,000. If there are more, a
+    /// process that ends entries removes the oldest results, about once a second.
     pub fn keep_results(mut self, keep: usize) -> Self {
         self.options.keep_results = keep;
         self

@@ -1,7 +1,8 @@
-//! [`Prefetch`]: values of the entries that are probably taken next, read with the value of the one that is taken now.
+//! [`Prefetch`]: the values of the entries that are probably taken next, read together with the value of the present
+//! one.
 //!
-//! A worker that takes one small thing after another spends a third of its time on reading them. The store decides
-//! all the same who gets what: it refuses whoever asks for an entry that has changed since it was read.
+//! A worker that takes one small entry after another would spend a third of its time on reading values. The store still
+//! decides which process gets an entry: it refuses a move of an entry that has changed since it was read.
 
 use std::{
     collections::HashMap,
@@ -16,13 +17,13 @@ use crate::{
     clock::Moment,
 };
 
-/// How many are read ahead.
+/// How many values are prefetched.
 const MOST: usize = 7;
 
-/// Up to which size of the last value the next ones are read as well, in bytes.
+/// Values are prefetched if the last value has at most this size, in bytes.
 const SMALL: usize = 4096;
 
-/// How long a value is used after it was read, and who takes the next one within that time is in a hurry.
+/// How long a prefetched value is used. Values are prefetched for a worker that takes the next entry within this time.
 const SOON: Duration = Duration::from_millis(100);
 
 /// See the module documentation.
@@ -31,15 +32,15 @@ pub(super) struct Prefetch(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// When something was read last that was to be taken, and how long it was.
+    /// When the value of an entry to take was read last, and its length.
     last: Option<(Moment, usize)>,
     read: HashMap<Entry, Znode>,
-    /// In which session and when.
+    /// In which session the values were read, and when.
     by: Option<(SessionId, Moment)>,
 }
 
 impl Prefetch {
-    /// The value of this entry, if it was read a moment ago; only once.
+    /// Takes the value of this entry out, if it was prefetched a moment ago.
     pub(super) fn find(&self, entry: &Entry, session: SessionId, now: Moment) -> Option<Znode> {
         let mut state = self.lock();
         if !state.by.is_some_and(|(by, at)| by == session && now.saturating_since(at) < SOON) {
@@ -50,13 +51,13 @@ impl Prefetch {
         Some(found)
     }
 
-    /// How many are to be read ahead.
+    /// How many values to prefetch.
     pub(super) fn count(&self, now: Moment) -> usize {
         let is_due = |(at, len)| now.saturating_since(at) < SOON && len <= SMALL;
         if self.lock().last.is_some_and(is_due) { MOST } else { 0 }
     }
 
-    /// Remembers what was read, the value of what is taken now being of this length.
+    /// Keeps prefetched values. `len` is the length of the value of the entry that is taken now.
     pub(super) fn keep(
         &self,
         session: SessionId,

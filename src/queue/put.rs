@@ -1,4 +1,4 @@
-//! [`Put`]: how something gets into a queue, once.
+//! [`Put`]: puts an entry into a queue exactly once.
 
 use std::{
     fmt,
@@ -30,16 +30,16 @@ use crate::{
 /// The first and the longest pause between two attempts while the store does not answer.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a put is tried that something with a label like its own gets in the way of.
+/// How often a put is tried while entries with the same bucket are added at the same time.
 const TRIES: u32 = 100;
 
-/// How many entries of a label are read to see whether one is there.
+/// How many entries of a label are read to find out whether one is still queued.
 const MOST_READ: usize = 4;
 
-/// The priority of what is put without one; the original's.
+/// The default priority, as in the original.
 const DEFAULT_PRIORITY: u16 = 100;
 
-/// Something on its way into a queue; await it. From [`WorkQueue::put`](super::WorkQueue::put).
+/// Puts an entry when it is awaited. From [`WorkQueue::put`](super::WorkQueue::put).
 #[must_use = "nothing is put until it is awaited"]
 pub struct Put {
     handle: Arc<Handle>,
@@ -54,25 +54,25 @@ impl Put {
         Put { handle, payload, priority: DEFAULT_PRIORITY, label: String::new(), unless_queued: false }
     }
 
-    /// What is taken first: the highest; 100 unless said otherwise, at most 999.
+    /// The priority: the highest is taken first. Default: 100. At most [`MAX_PRIORITY`].
     pub fn priority(mut self, priority: u16) -> Self {
         self.priority = priority;
         self
     }
 
-    /// What it is about, for workers that choose by that: `dataset:group` in the original. It becomes part of the name
-    /// of a znode: at most 200 bytes, no slash, no dash at the end.
+    /// The label, for workers that choose by it: `dataset:group` in the original. Default: empty. It becomes part of
+    /// the name of a znode: at most [`MAX_LABEL_BYTES`](super::MAX_LABEL_BYTES) bytes, no slash, no dash at the end.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// Sets the label, and puts nothing if an entry with it waits or is being worked on:
+    /// Sets the label, and puts the entry only if no entry of that label waits or is taken. Otherwise the put ends with
     /// [`QueueError::AlreadyQueued`].
     ///
-    /// Of several processes that put the same label at once with this library, one gets through. The dispatcher of the
-    /// original looks first and puts afterwards, so between it and anybody else there can be two. This lists what
-    /// waits and what is being worked on.
+    /// If several processes put the same label at once with this crate, one put succeeds. The dispatcher of the
+    /// original checks first and puts afterwards, so a put of it and one of another process can both succeed. This
+    /// option may list the waiting entries, and lists the taken ones.
     pub fn unless_queued(mut self, label: impl Into<String>) -> Self {
         self.unless_queued = true;
         self.label(label)
@@ -113,7 +113,7 @@ impl fmt::Debug for Put {
     }
 }
 
-/// A put that was found in order.
+/// A put with valid options.
 struct Posting {
     shared: Arc<Shared>,
     priority: u16,
@@ -137,7 +137,7 @@ impl Posting {
         }
     }
 
-    /// Puts it; an error that may pass by itself, if nothing was done for now.
+    /// Puts the entry. Returns an error that may pass by itself if nothing was put.
     async fn attempt(&self, live: &Live) -> Result<Option<backend::Error>, QueueError> {
         let Shared { moves, receipts, fill, clock, max_len, .. } = &*self.shared;
         let layout = self.shared.layout();
@@ -163,7 +163,7 @@ impl Posting {
             let put = if fill.is_certain(clock.now(), *max_len) {
                 put.await
             } else {
-                // The two go out together; the count is for the next put.
+                // Both requests are sent together. The count is for the next put.
                 let now = clock.now();
                 let (put, len) = tokio::join!(put, count(&*live.session, &layout.unowned));
                 if let Ok(len) = len {
@@ -176,7 +176,7 @@ impl Posting {
                     self.shared.added(receipted.applied.created(PUT_CREATED).as_ref());
                     return Ok(None);
                 }
-                // Something with a label like this one has appeared since it was looked for.
+                // An entry of the same bucket was added since the check.
                 Err(Unapplied::Refused { index: PUT_BUCKET, error: backend::Error::BadVersion }) => {}
                 Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
                     lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
@@ -187,7 +187,7 @@ impl Posting {
         Ok(Some(backend::Error::BadVersion))
     }
 
-    /// Counts only where the last put has seen a queue that was full, or nobody has looked yet.
+    /// Counts only if the queue was full at the last count, or was not counted yet.
     async fn refuse_if_full(&self, live: &Live) -> Result<(), QueueError> {
         let (shared, max_len) = (&self.shared, self.shared.max_len);
         if shared.fill.last().is_some_and(|len| len < max_len) {
@@ -199,10 +199,11 @@ impl Posting {
         if len >= max_len { Err(QueueError::Full { len, max_len }) } else { Ok(()) }
     }
 
-    /// Looks for an entry with the label; without one, the version that the bucket had before.
+    /// Searches for an entry with the label. If there is none, returns the version that the bucket had before.
     ///
-    /// Each move that creates an entry of this label in `unowned` sets the bucket: so if that has this version still when
-    /// something is put, none has appeared. In this order of readings none is missed on its way to `owned` either.
+    /// Each move that creates an entry of this label in `unowned` sets the bucket. So if the bucket still has this
+    /// version at the put, no entry was added meanwhile. `unowned` is read before `owned`, so that an entry that is
+    /// being taken is found in one of them.
     async fn seen(&self, live: &Live, bucket: &ZnodePath) -> Result<Option<i32>, backend::Error> {
         let session = &*live.session;
         let Layout { unowned, owned, .. } = self.shared.layout();

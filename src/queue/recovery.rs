@@ -1,4 +1,4 @@
-//! Gives back what was taken by workers that are gone, and removes results that are not collected.
+//! Gives back the entries of workers that are gone, and removes results that are not collected.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -29,26 +29,26 @@ use crate::{
     },
 };
 
-/// The longest wait between a change of the claims and a look at them, and how much longer it is for each claim: the
-/// more workers there are, the more looks each change would cause, and the more of them look for the others.
+/// The longest wait between a change of the claims and the check of them, and how much longer it is for each claim.
+/// With more workers there are more changes, and more processes that check.
 const DELAY: Duration = Duration::from_millis(500);
 const DELAY_FOR_EACH: Duration = Duration::from_millis(2);
 
 /// How many values are read at once to learn their claims.
 const LEARNED_AT_ONCE: usize = 256;
 
-/// The first and the longest pause after a look that failed.
+/// The first and the longest pause after a check that failed.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module documentation.
 pub(super) struct Recovery {
     shared: Arc<Shared>,
-    /// Which claim each owned entry was taken under; `None` if it is not ours to give back. An owned entry keeps its
-    /// claim for as long as it is there, so each is read once. Ordered, so that the order of what is done is certain.
+    /// The claim of each owned entry; `None` if this process cannot give the entry back. An owned entry never changes
+    /// its claim, so each is read once. Ordered, so that requests are sent in a certain order.
     known: BTreeMap<Entry, Option<String>>,
     aside: SetAside,
-    /// Whether something has ended here since results were last counted.
+    /// Whether this process has ended an entry since results were last counted.
     has_ended: bool,
 }
 
@@ -63,10 +63,10 @@ impl Follower for Recovery {
         let shared = self.shared.clone();
         let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         loop {
-            let (claims, mut watch) = match self.look(live).await {
+            let (claims, mut watch) = match self.check(live).await {
                 Ok(seen) => seen,
                 Err(error) => {
-                    debug!(%error, "the claims were not looked at");
+                    debug!(%error, "the claims could not be checked");
                     sleep(backoff.next_delay(live.random.unit())).await;
                     continue;
                 }
@@ -89,18 +89,18 @@ impl Follower for Recovery {
     }
 
     fn close(&mut self) {
-        // Without it, what dead workers had is lost to this process; the queue is of no use any more.
+        // Without recovery, entries of dead workers would never come back, so the queue must not go on.
         self.shared.listing.close();
     }
 }
 
 impl Recovery {
-    /// Gives back what has no claim any more. Returns how many claims there are, and a watch on them.
-    async fn look(&mut self, live: &Live) -> Result<(usize, Watch), backend::Error> {
+    /// Gives back the owned entries whose claim is gone. Returns how many claims there are, and a watch on them.
+    async fn check(&mut self, live: &Live) -> Result<(usize, Watch), backend::Error> {
         let (shared, session) = (self.shared.clone(), &*live.session);
         let layout = shared.layout();
         let read = async {
-            // The watch before all else: what is taken and abandoned after that makes it fire.
+            // The watch comes first, so that an entry that is taken and abandoned after that makes it fire.
             let (claims, _, watch) = session.watch_children(&layout.claims).await?;
             let (owned, _) = session.children(&layout.owned).await?;
             Ok::<_, backend::Error>((claims, watch, owned))
@@ -114,17 +114,17 @@ impl Recovery {
         };
         let report = |name: &str| report(&layout.owned, name, "its name is not that of an entry");
         let owned = self.aside.sort_out(&layout.owned, &owned, report);
-        self.learn(live, owned).await?;
+        self.read_new(live, owned).await?;
         let mut claims: HashSet<_> = claims.into_iter().collect();
         let mut dead = self.without(&claims);
         if !dead.is_empty() {
-            // They may have been taken since. An entry and its claim appear in one transaction, so what is owned in the
-            // last reading and has no claim in this one has lost it.
+            // They may have been taken since the claims were read. An entry and its claim are created in one
+            // transaction, so an entry that was read before and has no claim in this second read has lost it.
             let (now, _) = session.children(&layout.claims).await?;
             claims = now.into_iter().collect();
             dead = self.without(&claims);
         }
-        // Another process that looks at this moment starts elsewhere.
+        // In random order, because another process may do the same at this moment.
         live.random.shuffle(&mut dead);
         for (entry, claim) in dead {
             self.give_back(live, entry, &claim).await?;
@@ -132,15 +132,15 @@ impl Recovery {
         Ok((claims.len(), watch))
     }
 
-    /// What is owned under none of these claims, and under which it was taken.
+    /// The owned entries whose claim is not among these, each with its claim.
     fn without(&self, claims: &HashSet<String>) -> Vec<(Entry, String)> {
         let taken = self.known.iter().filter_map(|(entry, claim)| Some((entry, claim.as_ref()?)));
         let dead = taken.filter(|(_, claim)| !claims.contains(*claim));
         dead.map(|(entry, claim)| (entry.clone(), claim.clone())).collect()
     }
 
-    /// Reads what was not yet there at the last look.
-    async fn learn(&mut self, live: &Live, owned: Vec<Entry>) -> Result<(), backend::Error> {
+    /// Reads the owned entries that are new since the last check.
+    async fn read_new(&mut self, live: &Live, owned: Vec<Entry>) -> Result<(), backend::Error> {
         let there: HashSet<_> = owned.iter().collect();
         self.known.retain(|entry, _| there.contains(entry));
         let unread: Vec<_> = owned.iter().filter(|entry| !self.known.contains_key(*entry)).cloned().collect();
@@ -170,7 +170,7 @@ impl Recovery {
         self.known.insert(entry, None);
     }
 
-    /// Gives back what was taken under this claim.
+    /// Gives back the entry that was taken under this claim.
     async fn give_back(&mut self, live: &Live, entry: Entry, claim: &str) -> Result<(), backend::Error> {
         let shared = self.shared.clone();
         let path = path_of(&shared.layout().owned, &entry);
@@ -185,7 +185,7 @@ impl Recovery {
         };
         let value = Value::read(&data);
         if value.claim() != Some(claim) {
-            // An operator has removed the folder, its numbers have begun anew, and this is another of that name.
+            // An operator has removed the folder, so numbers start again, and this is another entry of the same name.
             self.known.remove(&entry);
             return Err(backend::Error::BadVersion);
         }
@@ -193,14 +193,14 @@ impl Recovery {
         let ops = shared.moves.give_back(&owned, owned.value.attempt());
         let judge = |found: Option<&Znode>| match found {
             Some((_, now)) if (now.czxid, now.version) == (stat.czxid, stat.version) => Verdict::NotApplied,
-            // By us or by another process.
+            // This process or another one has given it back.
             _ => Verdict::Applied,
         };
         let Owned { entry, value, path, .. } = &owned;
         match live.commit_once(&ops, Evidence::new(path, &judge)).await {
             Ok(_) => {
                 let (worker, attempt) = (value.worker().unwrap_or_default(), value.attempt());
-                info!(%entry, worker, attempt, "its worker is gone: given back");
+                info!(%entry, worker, attempt, "the worker is gone: its entry is given back");
             }
             Err(Unapplied::Refused {
                 index: DELETED,

@@ -1,4 +1,4 @@
-//! [`Shared`]: what handles, calls and tasks of a queue share.
+//! [`Shared`]: the state that the handles, calls and tasks of a queue share.
 
 use std::{
     fmt,
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// Between two attempts to find what was taken.
+/// The pause between two attempts to find an entry.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How many values are read at once to find it.
@@ -67,7 +67,7 @@ pub(super) struct Shared {
     pub(super) receipts: Receipts,
     pub(super) fill: Fill,
     pub(super) labels: Mutex<Labels>,
-    /// Told when something has ended here: results are to be counted.
+    /// Notified when this process has ended an entry: then results are to be counted.
     pub(super) ended: Notify,
 }
 
@@ -84,7 +84,7 @@ impl Shared {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what this process has put, if the store has told its name.
+    /// Adds an entry that this process has put, if its name is known.
     pub(super) fn added(&self, path: Option<&ZnodePath>) {
         let entry = path.and_then(|path| path.name().parse::<Entry>().ok());
         if let Some(entry) = &entry {
@@ -101,12 +101,12 @@ impl Shared {
         QueueError::Closed { queue: self.layout().root.to_string() }
     }
 
-    /// An error of the service as one of this queue.
+    /// Turns an error of the service into one of this queue.
     pub(super) fn service(&self, error: Error) -> QueueError {
         if error.is_closed() { self.closed() } else { error.into() }
     }
 
-    /// Why no listing came.
+    /// The error of a caller that waited for a listing.
     pub(super) fn stopped(&self, stopped: Stopped) -> QueueError {
         match stopped {
             Stopped::Closed => self.closed(),
@@ -114,12 +114,12 @@ impl Shared {
         }
     }
 
-    /// The live session; waits for one.
+    /// The live session. Waits for one.
     pub(super) async fn live(&self) -> Result<Arc<Live>, QueueError> {
         self.leases.access().live().await.map_err(|error| self.service(error))
     }
 
-    /// Runs what must not stop half-way.
+    /// Runs work that must not stop half-way: to its end, also if the caller is cancelled.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -128,13 +128,13 @@ impl Shared {
         self.leases.run(name, work).await.map_err(|error| self.service(error))
     }
 
-    /// Why nothing came within the timeout.
+    /// The error of a caller whose timeout has passed.
     pub(super) fn unreachable(&self) -> QueueError {
         self.leases.access().unreachable(self.listing.last_error()).into()
     }
 
-    /// The name that the store gave in `folder` to what was taken under `claim`, if its reply was lost. `None` if it is
-    /// not there, cannot be looked for, or the session is over.
+    /// Searches `folder` for the entry with this claim, after the reply with its new name was lost. `None` if it is not
+    /// there, cannot be searched for, or the session is over.
     pub(super) async fn find(
         &self,
         live: &Live,
@@ -165,7 +165,7 @@ impl Shared {
             match read.await {
                 Ok(found) => return found,
                 Err(error) => {
-                    debug!(%folder, %error, "what was taken is still to be found");
+                    debug!(%folder, %error, "the entry could not be searched for");
                     if !error.is_unknown() {
                         return None;
                     }
@@ -176,7 +176,7 @@ impl Shared {
         None
     }
 
-    /// The data of a value that fits.
+    /// The data of a value, if it is not too large.
     pub(super) fn checked(&self, value: &Value) -> Result<Vec<u8>, QueueError> {
         let data = value.data();
         let bytes = data.len();
@@ -202,7 +202,7 @@ pub(super) struct Handle {
     pub(super) _tasks: DropGuard,
 }
 
-/// What is made of a listing of `unowned`.
+/// Adopts the listings of `unowned`.
 pub(super) struct Waiting(pub(super) Arc<Shared>);
 
 impl Contents for Waiting {
@@ -222,9 +222,9 @@ impl Contents for Waiting {
     }
 }
 
-/// Creates what is missing of a queue.
+/// Creates the missing folders of a queue.
 pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), backend::Error> {
-    /// Another process may be at it as well, each time something else is missing.
+    /// Another process may create some of them at the same time, so that the transaction is refused.
     const TRIES: u32 = 10;
     ensure(session, &layout.root).await?;
     let znodes = layout.znodes();
@@ -242,13 +242,13 @@ pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<()
     outcome
 }
 
-/// The number of children of a folder; none if it is still to be made.
+/// The number of children of a folder; 0 if the folder does not exist.
 pub(super) async fn count(session: &dyn Session, folder: &ZnodePath) -> Result<usize, backend::Error> {
     let found = session.get(folder).await?;
     Ok(found.map_or(0, |(_, stat)| usize::try_from(stat.num_children).unwrap_or(0)))
 }
 
-/// What becomes of a call whose transaction was not applied; `path` is for the error.
+/// The error of a call whose transaction was not applied; `path` is for its message.
 pub(super) fn unapplied(path: &ZnodePath, unapplied: Unapplied) -> QueueError {
     match unapplied {
         Unapplied::Refused { error, .. } | Unapplied::Failed(error) => QueueError::at(path)(error),

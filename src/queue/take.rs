@@ -1,4 +1,4 @@
-//! How something is taken: chosen from what is known, then asked of the store, in one transaction.
+//! Takes entries: chooses them from the cache, then moves each in one transaction.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,10 +26,10 @@ use crate::{
     },
 };
 
-/// Before something is chosen again after the store did not answer.
+/// The pause before another choice if the store did not answer.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Which entries the caller is after.
+/// Which entries the caller wants.
 pub(super) enum Wanted<F> {
     /// The first ones.
     Any,
@@ -39,9 +39,9 @@ pub(super) enum Wanted<F> {
     Preferring(F),
 }
 
-/// Waits until something was taken.
+/// Waits until an entry was taken.
 ///
-/// Cancel safe: what is taken and not returned is given back.
+/// Cancel safe: an entry that is taken and not returned is given back.
 pub(super) async fn take<F>(
     handle: &Arc<Handle>,
     count: usize,
@@ -57,7 +57,7 @@ where
     }
 }
 
-/// Takes what there is, unless the store does not answer in time.
+/// Takes the entries that there are. An error if the store does not answer in time.
 pub(super) async fn try_take<F>(
     handle: &Arc<Handle>,
     count: usize,
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// Chooses, and waits until there is something to choose from; `None` if there is nothing and the caller does not wait.
+/// Chooses entries. If there are none, waits, or returns `None` if the caller does not wait.
 async fn choose<F>(
     shared: &Arc<Shared>,
     count: usize,
@@ -133,7 +133,7 @@ fn reserve(
 ) -> Vec<Chosen> {
     loop {
         let (candidates, most) = shared.cache().candidates(count, wanted.is_none());
-        // Not under the lock: this is the caller's code.
+        // Not under the lock: this calls code of the caller.
         let accepted =
             candidates.into_iter().filter(|entry| wanted.as_mut().is_none_or(|wanted| wanted(entry)));
         let accepted: Vec<_> = accepted.take(most).collect();
@@ -155,12 +155,12 @@ struct Chosen {
 }
 
 impl Chosen {
-    /// It is no longer there: taken by us, or by another process.
+    /// The entry is no longer there: this or another process has taken it.
     fn forget(mut self) {
         self.is_gone = true;
     }
 
-    /// It can never be taken.
+    /// The entry can never be taken.
     fn set_aside(mut self, why: &str) {
         self.is_gone = true;
         self.shared.cache().set_aside(&self.entry, why);
@@ -176,7 +176,7 @@ impl Drop for Chosen {
     }
 }
 
-/// Waits until there is something to take.
+/// Waits until there is an entry to take.
 pub(super) async fn wait(shared: &Shared) -> Result<(), QueueError> {
     let listing = &shared.listing;
     let _asking = listing.ask();
@@ -184,10 +184,10 @@ pub(super) async fn wait(shared: &Shared) -> Result<(), QueueError> {
     listing.until(any).await.map_err(|stopped| shared.stopped(stopped))
 }
 
-/// Asks the store for what was chosen. Empty: choose again.
+/// Takes the chosen entries in the store. Returns none if others have to be chosen.
 async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEntry>, QueueError> {
     let live = match shared.live().await {
-        // A caller that waits goes on to; one that does not has given up by now.
+        // A caller that waits chooses again; one that does not wait has reached its timeout by now.
         Err(QueueError::Service(Error::Unreachable { .. })) => return Ok(Vec::new()),
         live => live?,
     };
@@ -199,11 +199,11 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
         }
         Err(error) => return Err(QueueError::at(&shared.layout().unowned)(error)),
     };
-    let mut asked = Vec::new();
+    let mut requests = Vec::new();
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
             Ok(Some((data, stat))) => {
-                asked.push(ask(&shared, &live, chosen, Value::read(&data), stat.version));
+                requests.push(take_one(&shared, &live, chosen, Value::read(&data), stat.version));
             }
             Ok(None) => {
                 shared.cache().note(false);
@@ -213,7 +213,7 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
         }
     }
     let (mut taken, mut failure) = (Vec::new(), None);
-    for outcome in join_all(asked).await {
+    for outcome in join_all(requests).await {
         match outcome {
             Ok(Some(owned)) => taken.push(owned),
             Ok(None) => {}
@@ -226,7 +226,7 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
     }
 }
 
-/// The values of what was chosen. For a single one, which another soon follows, perhaps with some of the next ones.
+/// Reads the values of the chosen entries. For a single entry, it may prefetch the values of the next ones.
 async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, backend::Error> {
     let unowned = &shared.layout().unowned;
     let [one] = chosen else {
@@ -250,8 +250,8 @@ async fn read(shared: &Shared, live: &Live, chosen: &[Chosen]) -> Result<Found, 
     Ok(first)
 }
 
-/// Asks for one entry; `None` if another process was faster, or it has to be tried again.
-async fn ask(
+/// Takes one entry; `None` if another process has taken it, or another attempt is needed.
+async fn take_one(
     shared: &Arc<Shared>,
     live: &Arc<Live>,
     chosen: Chosen,
@@ -259,7 +259,7 @@ async fn ask(
     version: i32,
 ) -> Result<Option<OwnedEntry>, QueueError> {
     let (layout, entry) = (shared.layout(), Entry::clone(&chosen.entry));
-    // A name that never was before: after a lost reply it tells what has become of the request.
+    // A new name for each request, so that after a lost reply the claim shows whether the request was applied.
     let claim = live.random.uuid().simple().to_string();
     let me = shared.leases.me().as_str();
     let value = value.taken(me, &claim);
@@ -267,7 +267,7 @@ async fn ask(
         lock: layout.claims.join(&claim).expect("a uuid is a name"),
         data: me.into(),
         with: Around { before: shared.moves.take(&entry, version, &value), after: Vec::new() },
-        // The lock alone says it: no process will create one of this name again.
+        // The lock alone is enough, because no process will create another one of this name.
         subject: None,
     };
     match shared.leases.acquire(live, request).await {
@@ -276,7 +276,7 @@ async fn ask(
                 Some(path) => Some(path),
                 None => shared.find(live, &layout.owned, &shared.sizes.owned, &entry, &claim).await,
             };
-            // Without it, the guard is dropped: what is owned under its claim is given back then.
+            // Without the path, the guard is dropped, its claim is deleted, and the owned entry is given back.
             let Some(path) = path else { return Ok(None) };
             shared.cache().note(true);
             chosen.forget();

@@ -1,36 +1,36 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Value`]: what a queue keeps in its znodes, the JSON object of the original with our fields beside.
+//! [`Value`]: the data of an entry, a JSON object with the fields of the original and fields of this crate.
 //!
-//! The original's are `dataset`, `groupid`, `state` and, once it is owned, `worker`. Ours are `payload`, what the
-//! user put; `attempt`, how often it was delivered; `claim`, the lock of the worker that has it now; `result` and
-//! `error`, how it ended. Fields of others are kept as they are. A value that is no JSON object cannot carry ours:
-//! once it was taken it is wrapped, and its bytes are in `foreign`.
+//! The original has `dataset`, `groupid`, `state` and, once the entry is owned, `worker`. This crate adds `payload`,
+//! which the user put; `attempt`, how often the entry was delivered; `claim`, the name of the claim of its worker;
+//! `result` and `error`, how it ended. Unknown fields are kept unchanged. A value that is not a JSON object has no
+//! place for fields: when it is taken it is wrapped in an object, and its bytes are in the field `foreign`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value as Json, json};
 
-/// Where a thing in a queue stands; the numbers are the original's.
+/// The state of an entry. The numbers are those of the original. From [`Finished::state`](super::Finished::state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum State {
-    /// Waits to be taken.
+    /// It waits to be taken.
     Pending = 1,
-    /// The original's, for what is being prepared; not written here.
+    /// It is being prepared. Only the original writes this state.
     Staging = 2,
-    /// Was taken.
+    /// A worker has taken it.
     Running = 3,
-    /// Ended with a result.
+    /// It has ended with a result.
     Successful = 4,
-    /// Ended with an error.
+    /// It has ended with an error.
     Failed = 5,
 }
 
 impl State {
-    /// The number that stands in the store.
+    /// The number in the store.
     pub const fn number(self) -> u8 {
         self as u8
     }
@@ -58,15 +58,15 @@ impl fmt::Display for State {
 #[derive(Clone, PartialEq)]
 pub(crate) struct Value {
     fields: Map<String, Json>,
-    /// What the user put, or the whole of a value of somebody else.
+    /// The payload that the user put, or the whole of a foreign value.
     payload: Option<Json>,
     raw: Vec<u8>,
 }
 
 impl Value {
-    /// The value of a thing that is put.
+    /// The value of a new entry.
     pub(crate) fn new(label: &str, payload: Json) -> Self {
-        // The group comes last and the data set may have colons: see the names in the golden data.
+        // The group comes last, and the data set may contain colons, as in the names of the golden data.
         let (dataset, group) = label.rsplit_once(':').unwrap_or((label, ""));
         let mut fields = Map::new();
         fields.insert("dataset".into(), dataset.into());
@@ -78,7 +78,7 @@ impl Value {
         Value { fields, payload, raw }
     }
 
-    /// Reads the data of a znode, whoever wrote it.
+    /// Reads the data of a znode, of any writer.
     pub(crate) fn read(data: &[u8]) -> Self {
         let (fields, raw) = match serde_json::from_slice(data) {
             Ok(Json::Object(fields)) => {
@@ -107,7 +107,7 @@ impl Value {
         }
     }
 
-    /// The bytes that were put or read, without our wrapping.
+    /// The bytes that were put or read, without the object that wraps a foreign value.
     pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
     }
@@ -138,7 +138,7 @@ impl Value {
         self.fields.get("error")?.as_str()
     }
 
-    /// The same, taken by `worker` under `claim`, once more than before.
+    /// The same, taken by `worker` under `claim`, with one more attempt.
     pub(crate) fn taken(&self, worker: &str, claim: &str) -> Value {
         self.with([
             ("state", State::Running.number().into()),
@@ -188,7 +188,7 @@ fn text(fields: &Map<String, Json>) -> Vec<u8> {
     serde_json::to_vec(fields).expect("a map with text for keys is JSON")
 }
 
-/// Bytes that are no JSON object, in one.
+/// Wraps bytes in a JSON object.
 fn wrap(bytes: &[u8]) -> Json {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!({ "text": text }),
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_of_ours_is_the_original_s_with_a_payload() {
+    fn a_new_value_is_that_of_the_original_with_a_payload() {
         let value = Value::new("a:b:18", json!({ "x": [1, null] }));
         let text = r#"{"dataset":"a:b","groupid":"18","state":1,"payload":{"x":[1,null]}}"#;
         assert_eq!(String::from_utf8(value.data()).unwrap(), text);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_wrapped_and_read_as_it_was() {
+    fn data_that_is_not_an_object_is_wrapped_and_read_unchanged() {
         for (bytes, payload) in [
             (&b"[1, 2]"[..], Some(json!([1, 2]))),
             (b"", None),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_wrong_type_are_as_good_as_missing() {
+    fn fields_of_a_wrong_type_count_as_missing() {
         let value = Value::read(
             br#"{"attempt": -1, "claim": 7, "worker": null, "state": "x", "foreign": {"hex": "0"}}"#,
         );

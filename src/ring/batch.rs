@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Many items at once, a batch of them at a time.
+//! The owners of many items, in batches.
 
 use std::array;
 
@@ -11,9 +11,9 @@ use super::{
     ranges::RangeIndex,
 };
 
-/// Where the keys of items come from.
+/// Gets the keys of items.
 pub(crate) trait KeyOf<T> {
-    /// The positions of up to a block of `items`, with no meaning after them.
+    /// The positions of up to a block of `items`. The rest of the array is meaningless.
     fn positions(&self, items: &[T], hasher: &mut Hasher) -> [u32; BLOCK];
 }
 
@@ -47,14 +47,14 @@ pub(crate) struct Hasher {
 }
 
 impl Hasher {
-    /// Up to so many keys take less time one by one.
+    /// Up to this number of keys, it is faster to hash them one by one.
     const FEW: usize = 4;
 
     fn new(kernel: Kernel) -> Hasher {
         Hasher { kernel, buffers: array::from_fn(|_| KeyBuffer::new()) }
     }
 
-    /// The positions of up to a block of keys, with no meaning after them.
+    /// The positions of up to a block of keys. The rest of the array is meaningless.
     #[inline]
     fn positions<'a, K: RingKey + 'a>(&mut self, keys: impl IntoIterator<Item = &'a K>) -> [u32; BLOCK] {
         let mut texts: [&[u8]; BLOCK] = [&[]; BLOCK];
@@ -70,41 +70,42 @@ impl Hasher {
             }
             return positions;
         }
-        // The last one again and again, so that the kernel may still take its shortest way.
+        // The rest is filled with the last key, so that the kernel can still use its fastest code for keys of one
+        // length.
         let last = texts[len - 1];
         texts[len..].fill(last);
         self.kernel.positions(&texts)
     }
 }
 
-/// How many items are hashed before the first is handed out: what the caller does with each is hard to guess for a
-/// processor, and after each wrong guess it would wait for the next keys to come from memory.
+/// How many items are hashed before the first is returned. The processor often mispredicts what the caller does with an
+/// item, and after a misprediction it would wait for the next keys to come from memory.
 const BATCH: usize = 8 * BLOCK;
 
-/// Items with the positions of their keys. Reads up to a batch of items ahead.
+/// Items with the positions of their keys. It reads up to a batch of items before it returns the first.
 pub(super) struct Positioned<I: Iterator, K> {
     items: I,
     key: K,
     hasher: Hasher,
-    /// In reverse order.
-    ahead: Vec<I::Item>,
-    /// Those of the items ahead, and of some that are gone.
+    /// Items that were read and not returned yet, in reverse order.
+    prefetched: Vec<I::Item>,
+    /// The positions of the prefetched items, and of some that were returned.
     positions: Vec<u32>,
 }
 
 impl<I: Iterator, K: KeyOf<I::Item>> Positioned<I, K> {
     pub(super) fn new(kernel: Kernel, items: I, key: K) -> Self {
-        Positioned { items, key, hasher: Hasher::new(kernel), ahead: Vec::new(), positions: Vec::new() }
+        Positioned { items, key, hasher: Hasher::new(kernel), prefetched: Vec::new(), positions: Vec::new() }
     }
 
-    fn read_ahead(&mut self) {
-        self.ahead.extend(self.items.by_ref().take(BATCH));
+    fn prefetch(&mut self) {
+        self.prefetched.extend(self.items.by_ref().take(BATCH));
         self.positions.clear();
-        for block in self.ahead.chunks(BLOCK) {
+        for block in self.prefetched.chunks(BLOCK) {
             self.positions.extend_from_slice(&self.key.positions(block, &mut self.hasher)[..block.len()]);
         }
-        // Not before: a processor expects memory to be read forwards.
-        self.ahead.reverse();
+        // Reversed after hashing, because a processor prefetches memory that is read forwards.
+        self.prefetched.reverse();
         self.positions.reverse();
     }
 }
@@ -114,21 +115,21 @@ impl<I: Iterator, K: KeyOf<I::Item>> Iterator for Positioned<I, K> {
 
     #[inline]
     fn next(&mut self) -> Option<(I::Item, u32)> {
-        if self.ahead.is_empty() {
-            self.read_ahead();
+        if self.prefetched.is_empty() {
+            self.prefetch();
         }
-        let item = self.ahead.pop()?;
-        Some((item, self.positions[self.ahead.len()]))
+        let item = self.prefetched.pop()?;
+        Some((item, self.positions[self.prefetched.len()]))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let (least, most) = self.items.size_hint();
-        let ahead = self.ahead.len();
-        (least.saturating_add(ahead), most.and_then(|most| most.checked_add(ahead)))
+        let prefetched = self.prefetched.len();
+        (least.saturating_add(prefetched), most.and_then(|most| most.checked_add(prefetched)))
     }
 }
 
-/// Picks out what is in ranges, as much at a time as the caller likes.
+/// Selects the items in ranges, a given number at a time.
 pub(crate) struct Subset {
     wanted: RangeIndex,
     kernel: Kernel,
@@ -139,8 +140,8 @@ impl Subset {
         Subset { wanted: wanted.index(), kernel }
     }
 
-    /// Looks at `at_most` more `items` and appends to `found` those that belong to it, in the order given.
-    /// Returns whether there may be more.
+    /// Reads up to `at_most` more `items`, and appends to `found` those in the subset, in the order given. Returns
+    /// whether there may be more items.
     pub(crate) fn take_from<T>(
         &self,
         items: &mut impl Iterator<Item = T>,
@@ -152,7 +153,7 @@ impl Subset {
         let mut left = at_most;
         while left > 0 {
             let (asked, first) = (BLOCK.min(left), found.len());
-            // At once to where they will be if they are wanted: a block of their own would be one more copy.
+            // Appended first and removed if not wanted, because another block would need one more copy.
             found.extend(items.by_ref().take(asked));
             let len = found.len() - first;
             let positions = key.positions(&found[first..], &mut hasher);
@@ -172,9 +173,9 @@ impl Subset {
 }
 
 impl HashRing {
-    /// Those of `items` that `member` owns, in the order given; none for strangers.
+    /// Those of `items` that `member` owns, in the order given. None if the member is not in the ring.
     ///
-    /// Many times faster than asking [`is_owner`](HashRing::is_owner) for each of them.
+    /// Many times faster than [`is_owner`](HashRing::is_owner) for each item.
     ///
     /// ```
     /// # use apportion::HashRing;
@@ -193,14 +194,14 @@ impl HashRing {
         found
     }
 
-    /// Picks out what `member` owns.
+    /// Selects the items that `member` owns.
     pub(crate) fn subset(&self, member: &str) -> Subset {
         Subset::new(self.ranges(member), self.kernel)
     }
 
-    /// Each of `items` with its owner, in the order given. Reads some items ahead.
+    /// Each of `items` with its owner, in the order given. Reads up to 256 items before it returns the first.
     ///
-    /// Many times faster than asking [`owner`](HashRing::owner) for each of them.
+    /// Many times faster than [`owner`](HashRing::owner) for each item.
     pub fn each_owner<I>(&self, items: I) -> impl Iterator<Item = (I::Item, Option<&str>)>
     where
         I: IntoIterator<Item: RingKey>,
@@ -211,9 +212,10 @@ impl HashRing {
 }
 
 impl Ranges {
-    /// Those of `items` whose keys are in them, in the order given. Reads some items ahead.
+    /// Those of `items` whose keys are in these ranges, in the order given. Reads up to 256 items before it returns the
+    /// first.
     ///
-    /// Many times faster than asking [`contains`](Ranges::contains) for each of them.
+    /// Many times faster than [`contains`](Ranges::contains) for each item.
     pub fn select<I>(self, items: I) -> impl Iterator<Item = I::Item>
     where
         I: IntoIterator<Item: RingKey>,

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! How a [`HashRing`] is made.
+//! [`HashRingBuilder`]: builds a [`HashRing`].
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::{
     points::{Point, Points},
 };
 
-/// Collects the members and settings of a ring: see [`HashRing::builder`].
+/// Collects the members and settings of a ring. From [`HashRing::builder`].
 ///
 /// ```
 /// use apportion::{HashRing, Label};
@@ -35,21 +35,21 @@ pub struct HashRingBuilder {
     kernel: Kernel,
 }
 
-/// Why there is no such ring.
+/// Why a ring cannot be built. From [`HashRingBuilder::build`] and [`HashRing::with_member`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RingError {
-    /// Without points no member could own anything.
+    /// The number of replicas is zero, so no member would have points.
     #[error("a ring needs at least one replica for each member")]
     ZeroReplicas,
-    /// A member of weight zero could not own anything.
+    /// The weight of a member is zero, so it would have no points.
     #[error("the weight of member `{}` is zero", member.escape_debug())]
     ZeroWeight {
         /// The member.
         member: String,
     },
-    /// More points than a ring may have: a weight or the number of replicas is far too high.
-    #[error("the ring would have {points} points, {} at most are possible", HashRingBuilder::MAX_POINTS)]
+    /// The ring would have too many points: a weight or the number of replicas is far too high.
+    #[error("the ring would have {points} points, and the limit is {}", HashRingBuilder::MAX_POINTS)]
     TooManyPoints {
         /// The number of points that the members would have together.
         points: u64,
@@ -57,10 +57,10 @@ pub enum RingError {
 }
 
 impl HashRingBuilder {
-    /// The most points that the members of a ring may have together, collisions included.
+    /// The largest number of points that the members of a ring may have together, collisions included.
     ///
-    /// Enough for ten thousand members with a hundred points each and an average weight of 16. The weights of a
-    /// group come from its members: without a limit, one wrong weight would use up the memory of all others.
+    /// It is enough for ten thousand members with a hundred points each and an average weight of 16. The weights of a
+    /// group come from its members. Without a limit, one wrong weight would use up the memory of all members.
     pub const MAX_POINTS: u64 = 1 << 24;
 
     pub(super) fn new() -> Self {
@@ -73,7 +73,7 @@ impl HashRingBuilder {
         }
     }
 
-    /// Gives each member `replicas` points for each unit of its weight, instead of 100.
+    /// Gives each member `replicas` points for each unit of its weight. Default: 100.
     ///
     /// The shares of equal members differ by about `1 / sqrt(replicas)`: 10 % with 100, 5 % with 400. All members
     /// of a fleet have to use the same number.
@@ -82,7 +82,7 @@ impl HashRingBuilder {
         self
     }
 
-    /// Says what is hashed for the points of a member, instead of [`Label::Plain`].
+    /// Sets which text is hashed for the points of a member. Default: [`Label::Plain`].
     pub fn label(mut self, label: Label) -> Self {
         self.label = label;
         self
@@ -95,7 +95,7 @@ impl HashRingBuilder {
 
     /// Adds a member that owns `weight` times as much as one of weight 1.
     ///
-    /// Any text is an id. A repeated id is one member; its last weight counts, and its last place in the order.
+    /// Any text can be an id. A repeated id is one member, with its last weight and its last place in the order.
     pub fn weighted_member(mut self, id: impl Into<String>, weight: u32) -> Self {
         self.members.push((id.into(), weight));
         self
@@ -107,17 +107,17 @@ impl HashRingBuilder {
         self
     }
 
-    /// Lets colliding points belong to the member that was added later, instead of the one whose id sorts later.
+    /// Gives a colliding point to the member that was added later, instead of the one whose id sorts later.
     ///
-    /// Collisions are rare: about one in a ring of 1000 members with 100 points each, 0.01 in one of 100. With the
-    /// default the ring does not depend on the order in which members are added, so members that list their group
-    /// in different orders still agree. Python's rings take the order as it comes: this is for comparing with them.
+    /// Collisions are rare: about one in a ring of 1000 members with 100 points each, 0.01 in one of 100. By default
+    /// the ring does not depend on the order in which members are added, so members that list their group in different
+    /// orders still agree. Use this option to compare with the rings in Python, which depend on the order.
     pub fn keep_order(mut self) -> Self {
         self.keep_order = true;
         self
     }
 
-    /// Lets the ring hash with `kernel`, which makes no difference but in time.
+    /// Sets the kernel. It changes the time that hashing takes, and no owner.
     #[doc(hidden)]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = kernel;
@@ -182,12 +182,12 @@ pub(super) fn check_weight(member: &str, weight: u32) -> Result<(), RingError> {
     if weight == 0 { Err(RingError::ZeroWeight { member: member.into() }) } else { Ok(()) }
 }
 
-/// The number of points of `member`, whose ring has passed [`check_points`].
+/// The number of points of `member`, after [`check_points`] has accepted its ring.
 pub(super) fn points_of(replicas: u32, member: &Member) -> usize {
     replicas as usize * member.weight as usize
 }
 
-/// The number of points that the members have together, if a ring may have so many.
+/// The number of points that the members have together; an error if there are too many.
 pub(super) fn check_points(replicas: u32, members: &[Member]) -> Result<usize, RingError> {
     let points_of = |member: &Member| u64::from(replicas) * u64::from(member.weight);
     let points = members.iter().map(points_of).fold(0, u64::saturating_add);
@@ -204,7 +204,7 @@ pub(super) fn by_id(members: &[Member]) -> Vec<u32> {
     numbers
 }
 
-/// Hashes a text that no other ring has. The lengths keep ids apart that contain the separators.
+/// Hashes a text that is different for each ring. The lengths are for ids that contain the separators.
 pub(super) fn digest(label: Label, replicas: u32, members: &[Member]) -> u64 {
     let mut text = format!("ring 1 {label} {replicas}\n");
     for Member { id, weight } in members {

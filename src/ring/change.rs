@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Rings with one member more or less, and what moves between two rings.
+//! Rings with one member more or less, and the keys that move between two rings.
 
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{
     ranges::{Part, Ranges},
 };
 
-/// A range of positions whose owner changes: see [`HashRing::moves`].
+/// A range of positions whose owner changes. From [`HashRing::moves`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Move<'a> {
@@ -25,9 +25,9 @@ pub struct Move<'a> {
 }
 
 impl HashRing {
-    /// The ring that also has `member`, with the given weight. A member that is there already gets that weight.
+    /// The ring that also has `member`, with the given weight. If it is in the ring already, it gets that weight.
     ///
-    /// The same as building it anew, but much faster. In a ring whose order is
+    /// The result is the same as that of a new build, but much faster. In a ring whose order is
     /// [kept](super::HashRingBuilder::keep_order) the new member comes last.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl HashRing {
         Ok(self.changed(members, points))
     }
 
-    /// The ring without `member`; the same one if it is a stranger.
+    /// The ring without `member`; the same ring if the member is not in it.
     pub fn without_member(&self, member: &str) -> HashRing {
         let Some(place) = self.find(member) else { return self.clone() };
         let mut members = self.members.clone();
@@ -81,18 +81,18 @@ impl HashRing {
         }
     }
 
-    /// The parts of the ring that `member` owns, none for strangers.
+    /// The parts of the ring that `member` owns. None if the member is not in the ring.
     ///
-    /// Takes time for the points of that member only, however many others there are.
+    /// The time depends on the points of that member only, not on the other members.
     pub fn ranges(&self, member: &str) -> Ranges {
         let Some(member) = self.find(member) else { return Ranges::default() };
         Ranges::of(self.arcs(member))
     }
 
-    /// What moves when this ring is followed by `after`: the ranges whose owner changes, in ascending order.
+    /// The ranges whose owner changes from this ring to `after`, in ascending order.
     ///
-    /// If some members have joined, or some have left, and all others are as before, this takes time for the
-    /// points of those members only; otherwise for all points.
+    /// If members have only joined or only left, and all others are as before, the time depends on the points of those
+    /// members only. Otherwise it depends on all points.
     ///
     /// ```
     /// # use apportion::HashRing;
@@ -133,11 +133,12 @@ impl HashRing {
         let arcs = own.into_iter().filter_map(move |position| {
             let index = self.points.up_to(position) - 1;
             let start = if index == 0 { 0 } else { points[index - 1].position() };
-            // Of another member if this point has lost a collision; empty if the ring begins with it.
+            // The arc belongs to another member if this point has lost a collision. It is empty if the ring begins with
+            // it.
             (points[index].member() == member && start < position)
                 .then(|| Part { first: start, last: position - 1 })
         });
-        // The first point owns what is after the last one, too.
+        // The first point also owns the positions after the last one.
         let rest = points.first().filter(|first| first.member() == member).and(points.last());
         arcs.chain(rest.map(|last| Part { first: last.position(), last: u32::MAX }))
     }
@@ -150,7 +151,7 @@ impl HashRing {
     }
 }
 
-/// The members in `large` that `small` has not, if it has all others, in the same order and with equal weights.
+/// The members of `large` that are not in `small`, if all others are in both, in the same order and with equal weights.
 fn added(small: &[Member], large: &[Member]) -> Option<Vec<u32>> {
     let is_same = |one: &Member, other: &Member| {
         Arc::ptr_eq(&one.id, &other.id) && one.weight == other.weight || one == other
@@ -175,7 +176,7 @@ fn sweep(before: &HashRing, after: &HashRing) -> impl Iterator<Item = (Part, Opt
         .map(|(first, last)| (Part { first, last }, before.points.owner(first), after.points.owner(first)))
 }
 
-/// Leaves out what stays with its owner and joins ranges that touch and have the same owners.
+/// Leaves out ranges that keep their owner, and joins adjacent ranges with the same owners.
 fn joined_moves<'a>(
     parts: impl Iterator<Item = (Part, Option<u32>, Option<u32>)>,
     before: &'a HashRing,

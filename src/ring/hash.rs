@@ -1,10 +1,10 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! The number that stands for a whole ring.
+//! The hash of a whole ring.
 
 use md5::{Digest, Md5};
 
-/// A number that stands for `text`.
+/// The hash of `text`.
 pub(super) fn fingerprint(text: &[u8]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = md5(text);
     u64::from_be_bytes([a, b, c, d, e, f, g, h])

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Entries in the order of their positions, cut into small pieces that are found without a search.
+//! Entries in the order of their positions, divided into small pieces that are found without a search.
 //!
 //! Positions are hashes and so spread evenly: equal parts of the ring have about equal numbers of entries. One
 //! vector for each part is as fast to read as a single sorted one, and changes as fast as a tree.
@@ -28,13 +28,13 @@ impl Entry {
 
 #[derive(Clone, Debug)]
 pub(super) struct Index {
-    /// As many as a power of two, each sorted.
+    /// Their number is a power of two. Each is sorted.
     pieces: Vec<Vec<Entry>>,
     len: usize,
 }
 
 impl Index {
-    /// The number of entries in a piece is usually between this and the double.
+    /// The number of entries in a piece is usually between this and twice as many.
     const PIECE: usize = 64;
 
     pub(super) fn new(entries: &[Entry]) -> Index {
@@ -50,7 +50,7 @@ impl Index {
         index
     }
 
-    /// Each entry in the right piece, in the order given.
+    /// Puts each entry into its piece, in the order given.
     fn unsorted(entries: &[Entry]) -> Index {
         let count = (entries.len() / Self::PIECE).max(1);
         let mut index = Index { pieces: vec![Vec::new(); 1 << count.ilog2()], len: entries.len() };
@@ -71,7 +71,7 @@ impl Index {
         let piece = self.piece(entry.position());
         let piece = &mut self.pieces[piece];
         if piece.len() == piece.capacity() {
-            // Less than a vector would by itself: most of the memory of a large set is here.
+            // A vector would reserve more by itself, and most of the memory of a large set is here.
             piece.reserve_exact(4 + piece.len() / 4);
         }
         piece.insert(piece.partition_point(|other| *other < entry), entry);
@@ -80,7 +80,7 @@ impl Index {
 
     pub(super) fn remove(&mut self, entry: Entry) {
         let piece = self.piece(entry.position());
-        let place = self.pieces[piece].binary_search(&entry).expect("only what is there is removed");
+        let place = self.pieces[piece].binary_search(&entry).expect("only existing entries are removed");
         self.pieces[piece].remove(place);
         self.len -= 1;
     }

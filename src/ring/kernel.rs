@@ -1,12 +1,12 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Hashes 32 keys, or 32 points of a member, at once, with the widest vectors that the machine has.
+//! Hashes 32 keys, or 32 points of a member, at once, with the widest vectors of the processor.
 //!
-//! The steps of MD5 wait for each other, so that one key keeps a fraction of a processor busy. Side by side in
-//! the lanes of vectors, 32 keys take little longer than two or three.
+//! Each step of MD5 needs the result of the one before, so one key uses a fraction of a processor only. In the lanes of
+//! vectors, 32 keys take little more time than two or three.
 //!
-//! All that depends on the machine is here and below. The functions of an instruction set are safe, but may be
-//! called only where the machine has it; that is what a [`Kernel`] knows, and the only unsafe code there is.
+//! All code that depends on the processor is in this module. The functions for an instruction set may be called only if
+//! the processor has it. A [`Kernel`] guarantees that; its calls are the only unsafe code of the crate.
 
 #[macro_use]
 mod steps;
@@ -31,15 +31,16 @@ use md5::{Digest, Md5};
 pub(super) use self::block::{BLOCK, Numbers};
 use self::block::{Block, Points, UUID};
 
-/// Longer keys keep one lane busy and the others waiting: they are hashed one by one.
+/// Longer keys are hashed one by one: they would keep one lane busy while the others wait.
 const LONGEST: usize = 4 * 64 - 9;
 
-/// A way to hash a block of keys. Which one makes no difference but in time; tests and benchmarks compare them.
+/// A way to hash a block of keys. All kernels give the same result and differ in time; tests and benchmarks compare
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Kernel(Set);
 
-/// Sets of instructions. The machine has the one in a [`Kernel`].
+/// Instruction sets. The processor has the one in a [`Kernel`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Set {
     Portable,
@@ -52,18 +53,18 @@ enum Set {
 }
 
 impl Kernel {
-    /// The fastest one.
+    /// The fastest kernel.
     pub fn best() -> Kernel {
         static BEST: LazyLock<Kernel> = LazyLock::new(|| Kernel::all()[0]);
         *BEST
     }
 
-    /// All that the machine has, the fastest first.
+    /// All kernels that the processor can run, the fastest first.
     pub fn all() -> Vec<Kernel> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            // The first processors with AVX-512 became slower by using it; those with VBMI2 do not.
+            // The first processors with AVX-512 are slower when they use it. Those with VBMI2 are not.
             if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vbmi2") {
                 all.push(Kernel(Set::Avx512));
             }
@@ -88,7 +89,7 @@ impl Kernel {
             let short = keys.map(|key| if key.len() <= LONGEST { key } else { &[] });
             self.hash(Block::Keys(&short), &mut positions);
             for (position, key) in positions.iter_mut().zip(keys).filter(|(_, key)| key.len() > LONGEST) {
-                *position = by_the_book(key);
+                *position = reference(key);
             }
         }
         positions
@@ -119,7 +120,7 @@ impl Kernel {
         })
     }
 
-    #[allow(unsafe_code, reason = "the compiler cannot know what the machine has")]
+    #[allow(unsafe_code, reason = "the compiler does not know the instruction sets of the processor")]
     fn hash(self, block: Block<'_>, positions: &mut [u32; BLOCK]) {
         match self.0 {
             Set::Portable => lanes::hash(block, positions),
@@ -145,10 +146,10 @@ impl fmt::Debug for Kernel {
 /// The position of one key.
 #[inline]
 pub(super) fn position(key: &[u8]) -> u32 {
-    scalar::position(key).unwrap_or_else(|| by_the_book(key))
+    scalar::position(key).unwrap_or_else(|| reference(key))
 }
 
-fn by_the_book(key: &[u8]) -> u32 {
+fn reference(key: &[u8]) -> u32 {
     let [a, b, c, d, ..] = <[u8; 16]>::from(Md5::digest(key));
     u32::from_be_bytes([a, b, c, d])
 }

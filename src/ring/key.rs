@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`RingKey`], what of a thing is hashed to find its owner.
+//! [`RingKey`]: the bytes that are hashed to find the owner of an item.
 
 use std::{borrow::Cow, fmt, io::Write as _, rc::Rc, sync::Arc};
 
@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use super::python;
 
-/// A thing that has an owner on a [`HashRing`](super::HashRing): says which bytes are hashed.
+/// An item that has an owner on a [`HashRing`](super::HashRing). The trait returns the bytes that are hashed.
 ///
 /// Implemented for text (its UTF-8), integers (their decimal text), uuids (lower case, hyphenated), raw bytes and
 /// references to all of these. Python peers hash `str(key)`, which gives the same bytes for text, integers and
-/// uuids; for keys that are `bytes` over there, see [`PyBytes`].
+/// uuids. For keys that are `bytes` in Python, see [`PyBytes`].
 ///
-/// Not for `bool` and floats: their text differs between languages, and two members that print a key differently
-/// would both own it or neither.
+/// Not implemented for `bool` and floats, because their text differs between languages. If two members print a key
+/// differently, both of them or none would own it.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -38,38 +38,37 @@ use super::python;
 /// # Ok::<(), apportion::ring::RingError>(())
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no key of a hash ring",
-    note = "text, integers, uuids and byte slices are; implement `RingKey` for a type of yours, or pick a key with a closure"
+    message = "`{Self}` is not a key of a hash ring",
+    note = "text, integers, uuids and byte slices are keys; implement `RingKey` for your type, or pick a key with a closure"
 )]
 pub trait RingKey {
-    /// The bytes that are hashed: the same in every process of the fleet, for as long as the thing exists.
+    /// The bytes that are hashed. They have to be the same in every process of the fleet, as long as the item exists.
     fn ring_key(&self) -> Cow<'_, [u8]>;
 
-    /// The same bytes, made in `buffer` if they have to be made.
+    /// The same bytes, written to `buffer` if they are not in memory already.
     ///
-    /// There is no need to write this: it spares an allocation where [`ring_key`](RingKey::ring_key) would
-    /// return something owned and the key inside is one of those that this crate knows, as in
-    /// `self.id.ring_key_with(buffer)`.
+    /// Implementing this method is optional. It saves an allocation where [`ring_key`](RingKey::ring_key) would return
+    /// an owned value: call it for the key inside, as in `self.id.ring_key_with(buffer)`.
     fn ring_key_with<'a>(&'a self, buffer: &'a mut KeyBuffer) -> &'a [u8] {
         buffer.keep(self.ring_key())
     }
 }
 
-/// Room for the bytes of a key: see [`RingKey::ring_key_with`].
+/// A buffer for the bytes of a key. For [`RingKey::ring_key_with`].
 #[derive(Clone, Debug)]
 pub struct KeyBuffer {
-    /// Enough for the longest integer.
+    /// The length of the longest integer.
     text: [u8; 40],
     bytes: Vec<u8>,
 }
 
 impl KeyBuffer {
-    /// An empty one; that costs nothing.
+    /// An empty buffer. It does not allocate.
     pub const fn new() -> Self {
         KeyBuffer { text: [0; 40], bytes: Vec::new() }
     }
 
-    /// Keeps what would otherwise be dropped.
+    /// Keeps owned bytes for as long as the buffer.
     #[inline]
     pub fn keep<'a>(&'a mut self, key: Cow<'a, [u8]>) -> &'a [u8] {
         match key {
@@ -81,7 +80,7 @@ impl KeyBuffer {
         }
     }
 
-    /// Writes a number: formatting it would take about as long as hashing it.
+    /// Writes a number. `format!` would take about as long as hashing it.
     #[inline]
     fn decimal(&mut self, mut rest: u64) -> &[u8] {
         let mut start = self.text.len();
@@ -111,7 +110,8 @@ impl Default for KeyBuffer {
     }
 }
 
-/// Makes the key of `0` what Python prints for bytes: `b'alarm-17'`, with quotes.
+/// Wraps a key that is `bytes` in Python: the bytes that are hashed are Python's text for it, `b'alarm-17'` with
+/// quotes.
 ///
 /// For members of an aodh fleet whose keys are `bytes` in Python.
 ///
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(text(&i128::MIN), "-170141183460469231731687303715884105728");
         let uuid = Uuid::from_u128(0x7f6b_1610_ec5a_4eee_8399_01f5_7be4_238a);
         assert_eq!(text(&uuid), "7f6b1610-ec5a-4eee-8399-01f57be4238a");
-        assert_eq!([0xff, 0x00].ring_key(), &[0xff, 0x00][..], "bytes are taken as they are");
+        assert_eq!([0xff, 0x00].ring_key(), &[0xff, 0x00][..], "bytes are not changed");
         assert_eq!(vec![0xff].ring_key(), &[0xff][..]);
     }
 

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`KeySet`], a large set whose keys are hashed once.
+//! [`KeySet`]: a large set of items whose keys are hashed once.
 
 use std::fmt;
 
@@ -12,13 +12,12 @@ use super::{
     position,
 };
 
-/// Things that are to be divided, hashed once and indexed by their positions: after that, asking for a share or
-/// for what a change moves costs time for the answer only, not for the whole set.
+/// Items that are to be divided among members, hashed once and indexed by their positions. After that, a query for a
+/// share, or for the items that a change moves, takes time for its answer only, not for the whole set.
 ///
-/// Duplicates are kept. Iterates in the order of insertion. Beside the items a set that is made at once needs 8.3 bytes
-/// for each of them, one that has grown item by item up to 15, and an item may need room to say that it is gone, as
-/// an `Option` does; so ten million keys are fine. Making a set takes about as long as looking through the items
-/// twice or three times.
+/// Duplicates are kept. Iterates in the order of insertion. Beside the items, a set that is made at once needs 8.3
+/// bytes for each item, and a set that has grown item by item up to 15. An item is stored as an `Option`, which may
+/// need more memory than the item. Making a set takes about as long as two or three subsets of the items.
 ///
 /// ```
 /// use apportion::{HashRing, KeySet};
@@ -36,10 +35,10 @@ use super::{
 ///
 /// # Panics
 ///
-/// Adding an item panics if there are 2^32 of them.
+/// Adding an item panics if the set has 2^32 of them.
 #[derive(Clone)]
 pub struct KeySet<T> {
-    /// In the order of insertion; those that are gone leave a hole until there are more holes than items.
+    /// The items in the order of insertion. A removed item leaves a hole until there are more holes than items.
     slots: Vec<Option<T>>,
     len: usize,
     /// Position and slot of each item.
@@ -64,7 +63,7 @@ impl<T: RingKey> KeySet<T> {
         self.put(position(&item), item);
     }
 
-    /// Takes the item with that key out, the last one added if there are several.
+    /// Removes and returns the item with that key; the last one added if there are several. `None` if there is none.
     pub fn remove<K: RingKey + ?Sized>(&mut self, key: &K) -> Option<T> {
         let entry = self.find(key)?;
         self.index.remove(entry);
@@ -88,7 +87,7 @@ impl<T: RingKey> KeySet<T> {
 }
 
 impl<T> KeySet<T> {
-    /// If fewer than one in so many items are asked for, sorting those is faster than a look at all.
+    /// If fewer than one in so many items are selected, sorting them is faster than marking them.
     const FEW: usize = 512;
 
     /// The items that `member` owns by `ring`, in the order of insertion.
@@ -106,7 +105,7 @@ impl<T> KeySet<T> {
             slots.sort_unstable();
             return slots.into_iter().map(|slot| self.at(slot)).collect();
         }
-        // Many of them: marking each on a list of all slots is faster than sorting.
+        // For many items, marking each in a bit set of all slots is faster than sorting.
         let mut marks = vec![0u64; self.slots.len().div_ceil(64)];
         slots.for_each(|slot| marks[slot / 64] |= 1 << (slot % 64));
         let mut found = Vec::with_capacity(len);
@@ -151,7 +150,7 @@ impl<T> KeySet<T> {
     }
 
     fn at(&self, slot: usize) -> &T {
-        self.slots[slot].as_ref().expect("what is in the index is in its slot")
+        self.slots[slot].as_ref().expect("an item in the index is in its slot")
     }
 
     fn close_holes(&mut self) {

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Label`], what is hashed for the points of a member.
+//! [`Label`]: the text that is hashed for the points of a member.
 
 use std::{fmt, str::FromStr};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::python;
 
-/// What is hashed for the points of a member. All members of a fleet have to use the same.
+/// The text that is hashed for the points of a member. All members of a fleet have to use the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -18,18 +18,18 @@ pub enum Label {
     Plain,
     /// The id as Python writes bytes, `b'agent-0'-0`: the label of every aodh fleet on Python 3.
     ///
-    /// An aodh agent keeps its id as bytes and formats it into a text, quotes and all. Rings with different labels
-    /// agree on keys by chance only, so this is the one to use beside such agents.
+    /// An aodh agent keeps its id as bytes, and formats it into a text with the quotes. Rings with different labels
+    /// agree on keys by chance only, so use this label beside such agents.
     PythonBytes,
 }
 
-/// A text that names no [`Label`].
+/// The text is not the name of a [`Label`]. From parsing one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no label: there are `plain` and `python-bytes`")]
+#[error("`{0}` is not a label: use `plain` or `python-bytes`")]
 pub struct LabelError(String);
 
 impl Label {
-    /// The label of the member `id`, ready for the number of a point.
+    /// The label of the member `id` and a dash, to which the number of a point is appended.
     pub(super) fn stem(self, id: &str) -> Vec<u8> {
         let mut stem = Vec::with_capacity(id.len() + 16);
         match self {
@@ -41,7 +41,7 @@ impl Label {
     }
 }
 
-/// `plain` or `python-bytes`, as [`Label::from_str`] reads it.
+/// Writes `plain` or `python-bytes`, as [`Label::from_str`] reads it.
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -74,10 +74,7 @@ mod tests {
         }
         for bad in ["", "Plain", "python_bytes", "python-bytes "] {
             let error = bad.parse::<Label>().unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("`{bad}` is no label: there are `plain` and `python-bytes`")
-            );
+            assert_eq!(error.to_string(), format!("`{bad}` is not a label: use `plain` or `python-bytes`"));
         }
     }
 

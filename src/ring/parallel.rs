@@ -10,14 +10,14 @@ use super::{
     kernel::Kernel,
 };
 
-/// What one thread does at a time: long enough to be worth handing over.
+/// How many items one thread handles at a time, so that the cost of handing them over is small.
 const CHUNK: usize = 8 * 1024;
-/// With fewer items, other threads would wake up too late to help.
+/// With fewer items, other threads would start too late to help.
 const MANY: usize = 32 * 1024;
 
 impl HashRing {
-    /// Those of `items` that `member` owns, in the order given: the same as [`extract`](HashRing::extract), by all
-    /// threads of the current `rayon` pool if there are many items.
+    /// Those of `items` that `member` owns, in the order given: the same as [`extract`](HashRing::extract), but with
+    /// all threads of the current `rayon` pool if there are many items.
     ///
     /// With the feature `rayon`.
     pub fn par_extract<'a, T: RingKey + Sync>(&self, member: &str, items: &'a [T]) -> Vec<&'a T> {
@@ -40,7 +40,7 @@ pub(super) fn positions<T: RingKey + Sync>(kernel: Kernel, items: &[T]) -> Vec<u
     divide(items, positions).concat()
 }
 
-/// Does the same to each of many.
+/// Runs `work` for each element.
 pub(super) fn each<T: Send>(all: &mut [T], work: impl Fn(&mut T) + Send + Sync) {
     all.par_iter_mut().with_min_len(CHUNK / 64).for_each(work);
 }

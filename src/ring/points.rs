@@ -2,7 +2,7 @@
 
 //! The points of a ring in order, found by position without a search.
 
-/// A point and the member that has it, in one number so that sorting and looking up touch memory once.
+/// A point and its member, in one number, so that sorting and lookups read memory once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Point(u64);
 
@@ -26,10 +26,10 @@ impl Point {
 pub(super) struct Points {
     /// In the order of their positions, which are distinct.
     sorted: Vec<Point>,
-    /// Those that lost a collision: they come back when the member that won it goes.
+    /// The points that lost a collision. They are used again when the member that won it leaves.
     shadowed: Vec<Point>,
-    /// Cuts the ring into equal parts and says where the points of each part begin. With two parts for a point,
-    /// the right point is nearly always the first or second one looked at.
+    /// The index of the first point in each of many equal parts of the ring. With two parts for a point, a lookup
+    /// nearly always compares one or two points.
     starts: Vec<u32>,
 }
 
@@ -38,11 +38,11 @@ impl Points {
 
     pub(super) fn new(mut all: Vec<Point>) -> Points {
         all.sort_unstable();
-        Points::settle(all)
+        Points::resolve(all)
     }
 
-    /// Sees to collisions among sorted points: the later member wins.
-    fn settle(mut sorted: Vec<Point>) -> Points {
+    /// Resolves collisions among sorted points: the later member wins.
+    fn resolve(mut sorted: Vec<Point>) -> Points {
         let mut shadowed = Vec::new();
         sorted.dedup_by(|later, kept| {
             let collide = later.position() == kept.position();
@@ -63,7 +63,7 @@ impl Points {
         Points { sorted, shadowed, starts }
     }
 
-    /// With the points of a new `member`, after which the numbers of later members go up by one.
+    /// The points with those of a new `member`. The numbers of later members grow by one.
     pub(super) fn with(&self, member: u32, positions: impl Iterator<Item = u32>) -> Points {
         let moved = |point: &Point| Point(point.0 + u64::from(point.member() >= member));
         let mut new: Vec<Point> = positions.map(|position| Point::new(position, member)).collect();
@@ -78,10 +78,10 @@ impl Points {
             old = after;
         }
         all.extend(old.iter().map(moved));
-        Points::settle(all)
+        Points::resolve(all)
     }
 
-    /// Without the points of `member`, after which the numbers of later members go down by one.
+    /// The points without those of `member`. The numbers of later members decrease by one.
     pub(super) fn without(&self, member: u32) -> Points {
         let mut all = Vec::with_capacity(self.sorted.len() + self.shadowed.len());
         let others = self.sorted.iter().chain(&self.shadowed).filter(|point| point.member() != member);
@@ -89,14 +89,14 @@ impl Points {
         if !self.shadowed.is_empty() {
             all.sort();
         }
-        Points::settle(all)
+        Points::resolve(all)
     }
 
     /// How many points there are up to `position`, itself included: the index of the first one after it.
     #[inline]
     pub(super) fn up_to(&self, position: u32) -> usize {
         let mut index = self.starts[part(position, self.starts.len())] as usize;
-        // Comparing some points at once is faster than stopping at the right one, which nobody can predict.
+        // Comparing several points at once is faster than stopping at the right one, which a processor cannot predict.
         if let Some(points) = self.sorted.get(index..index + Self::AT_ONCE) {
             let before = points.iter().filter(|point| point.position() <= position).count();
             index += before;
@@ -110,8 +110,7 @@ impl Points {
         index
     }
 
-    /// The index of the point that owns `position`: the first one after it, clockwise. Meaningless if there are
-    /// no points.
+    /// The index of the point that owns `position`: the first one after it, clockwise. Meaningless without points.
     #[inline]
     pub(super) fn locate(&self, position: u32) -> usize {
         let index = self.up_to(position);
@@ -129,7 +128,7 @@ impl Points {
     }
 }
 
-/// Which of so many equal parts of the ring a position is in.
+/// The index of the part that has the position, among `parts` equal parts of the ring.
 #[inline]
 fn part(position: u32, parts: usize) -> usize {
     ((u64::from(position) * parts as u64) >> 32) as usize

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! How Python writes bytes.
+//! The text that Python prints for bytes.
 
 use std::io::Write as _;
 

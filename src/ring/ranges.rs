@@ -1,12 +1,13 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Ranges`], parts of a ring: what a member owns, or what a change of the members moves.
+//! [`Ranges`]: parts of a ring, for instance those of a member, or those that a change of the members moves.
 
 use std::{fmt, ops::RangeInclusive};
 
 use super::{POSITIONS, RingKey, kernel::BLOCK, position};
 
-/// Parts of a ring: ranges of positions in ascending order that do not touch each other.
+/// Parts of a ring: ranges of positions in ascending order, with a gap between two of them. From
+/// [`HashRing::ranges`](super::HashRing::ranges).
 ///
 /// ```
 /// use apportion::HashRing;
@@ -31,7 +32,7 @@ pub(super) struct Part {
 }
 
 impl Ranges {
-    /// Joins parts that touch. They have to be in ascending order.
+    /// Joins adjacent parts. They have to be in ascending order.
     pub(super) fn of(parts: impl IntoIterator<Item = Part>) -> Ranges {
         let mut joined: Vec<Part> = Vec::new();
         for part in parts {
@@ -53,35 +54,35 @@ impl Ranges {
         self.parts.len()
     }
 
-    /// Whether there is nothing in them.
+    /// Whether there are no ranges.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// The part of all positions that is in them, between 0 and 1.
+    /// The part of all positions that is in the ranges, between 0 and 1.
     pub fn fraction(&self) -> f64 {
         let positions: u64 = self.parts.iter().map(|part| u64::from(part.last - part.first) + 1).sum();
         // Both numbers have at most 33 bits, so nothing is rounded.
         positions as f64 / POSITIONS as f64
     }
 
-    /// Whether the position of `key` is in them.
+    /// Whether the position of `key` is in the ranges.
     pub fn contains<K: RingKey + ?Sized>(&self, key: &K) -> bool {
         self.contains_position(position(key))
     }
 
-    /// Whether `position` is in them.
+    /// Whether `position` is in the ranges.
     pub fn contains_position(&self, position: u32) -> bool {
         let next = self.parts.partition_point(|part| part.last < position);
         self.parts.get(next).is_some_and(|part| part.first <= position)
     }
 
-    /// What is in these and not in `other`.
+    /// The parts of these ranges that are not in `other`.
     pub fn difference(&self, other: &Ranges) -> Ranges {
         let mut left = Vec::new();
         let mut others = &other.parts[..];
         for &Part { mut first, last } in &self.parts {
-            // What ends before this one ends before all that follow, too.
+            // A range of `other` that ends before this one ends before all later ones, too.
             others = &others[others.partition_point(|other| other.last < first)..];
             let mut is_covered = false;
             for other in others.iter().take_while(|other| other.first <= last) {
@@ -100,7 +101,7 @@ impl Ranges {
         Ranges { parts: left }
     }
 
-    /// For asking about many positions.
+    /// Builds an index for many positions.
     pub(super) fn index(self) -> RangeIndex {
         RangeIndex::new(self)
     }
@@ -112,12 +113,12 @@ impl fmt::Debug for Ranges {
     }
 }
 
-/// Tells for a position whether it is in ranges, nearly always without a search.
+/// Decides whether a position is in ranges, nearly always without a search.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeIndex {
     ranges: Ranges,
-    /// What is known of each of equal parts of the ring. Small, because there is no room beside the keys that
-    /// stream through the fastest cache; and still most parts are without an end of a range.
+    /// The class of each of many equal parts of the ring. The table is small, because it shares the fastest cache with
+    /// the keys. It is large enough that most parts have no end of a range in them.
     classes: Box<[Class; 1 << RangeIndex::BITS]>,
 }
 
@@ -129,7 +130,7 @@ enum Class {
     Mixed = 2,
 }
 
-/// The places of the ones in a number, from the lowest on.
+/// The indexes of the one bits of a number, from the lowest on.
 struct Bits(u64);
 
 impl Iterator for Bits {
@@ -167,7 +168,7 @@ impl RangeIndex {
 
     /// The numbers of those `positions` that are in the ranges, in ascending order.
     ///
-    /// Without a branch for each of them, which the processor could only guess.
+    /// It has no branch for each position, because a processor could not predict it.
     #[inline]
     pub(super) fn lanes(&self, positions: &[u32; BLOCK]) -> impl Iterator<Item = usize> {
         // Two bits for each lane: its class.

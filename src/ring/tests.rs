@@ -1,4 +1,4 @@
-//! What the golden data says about the inside of a ring: positions and points.
+//! The inside of a ring against the golden data: positions and points.
 
 use serde_json::Value;
 
@@ -128,7 +128,7 @@ fn a_position_belongs_to_the_next_point_and_past_the_last_to_the_first() {
 }
 
 #[test]
-fn an_index_knows_of_positions_side_by_side_what_the_ranges_say_of_each() {
+fn an_index_gives_for_a_block_of_positions_what_the_ranges_give_for_each() {
     let ring = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
     let ranges = ring.ranges("b");
     let index = ranges.clone().index();
@@ -146,7 +146,7 @@ fn an_index_knows_of_positions_side_by_side_what_the_ranges_say_of_each() {
 }
 
 #[test]
-fn a_subset_that_is_taken_in_turns_is_the_same_however_long_they_are() {
+fn a_subset_that_is_taken_in_turns_is_the_same_for_turns_of_any_length() {
     let ring = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
     let items = || (0..1000).map(|number| (number, format!("alarm-{number}")));
     let mine: Vec<_> = items().filter(|item| ring.is_owner("b", &item.1)).collect();

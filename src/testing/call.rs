@@ -1,4 +1,4 @@
-//! What a hook sees of a call: who asks for what, and what comes of it.
+//! The calls that a hook gets: session, request and reply.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -6,10 +6,10 @@ use crate::backend::{
     BoxFuture, CommitError, Done, Op, Session, SessionId, Stat, Watch, Znode, path::ZnodePath,
 };
 
-/// What came of a call. Of an error, only a commit has an index.
+/// The outcome of a call. The error has an index for a commit only.
 pub type Outcome = std::result::Result<Reply, CommitError>;
 
-/// A call that is about to be made.
+/// A call that is about to be made. A [`Hook`](super::Hook) gets it.
 pub struct Call<'a> {
     number: u64,
     session: Option<SessionId>,
@@ -27,17 +27,18 @@ impl<'a> Call<'a> {
         Call { number, session, request, send: Box::pin(send) }
     }
 
-    /// Counts the calls of all sessions of one [`Intercept`](super::Intercept), from 1, in the order in which they were begun.
+    /// The number of the call. The calls of all sessions of one [`Intercept`](super::Intercept) are counted from 1, in
+    /// the order in which they begin.
     pub const fn number(&self) -> u64 {
         self.number
     }
 
-    /// The session in which it is made; `None` while one is opened.
+    /// The session of the call; `None` for a call that opens one.
     pub const fn session(&self) -> Option<SessionId> {
         self.session
     }
 
-    /// What is asked for.
+    /// The request.
     pub const fn request(&self) -> &Request<'a> {
         &self.request
     }
@@ -58,7 +59,7 @@ impl fmt::Debug for Call<'_> {
     }
 }
 
-/// What a [`Call`] asks for: a method of [`Connector`](crate::backend::Connector) or [`Session`] with its arguments.
+/// The request of a [`Call`]: a method of [`Connector`](crate::backend::Connector) or [`Session`] with its arguments.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Request<'a> {
@@ -83,7 +84,7 @@ pub enum Request<'a> {
 }
 
 impl Request<'_> {
-    /// The znodes that it names, in its order.
+    /// The paths in the request, in its order.
     pub fn paths(&self) -> Vec<&ZnodePath> {
         match self {
             Request::Open(_) | Request::Close => Vec::new(),
@@ -107,7 +108,8 @@ impl Request<'_> {
         matches!(self, Request::Children(_) | Request::WatchChildren(_))
     }
 
-    /// How many bytes of paths and data it sends. What frames them comes on top, some 20 to 50 bytes for each path.
+    /// The number of bytes of paths and data in the request. The frames around them add some 20 to 50 bytes for each
+    /// path.
     pub fn bytes(&self) -> usize {
         let paths: usize = self.paths().iter().map(|path| path.as_str().len()).sum();
         let Request::Commit(ops) = self else { return paths };
@@ -119,7 +121,7 @@ impl Request<'_> {
     }
 }
 
-/// What a [`Call`] that succeeded brings, one variant for each of [`Request`].
+/// The reply to a [`Call`] that succeeded, with one variant for each one of [`Request`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reply {
@@ -139,12 +141,12 @@ pub enum Reply {
     Committed(Vec<Done>),
     /// Of [`Request::Sync`].
     Synced,
-    /// Of [`Request::Close`], which cannot fail: an error that a hook returns instead is taken for this.
+    /// Of [`Request::Close`], which cannot fail: if a hook returns an error instead, it is ignored.
     Closed,
 }
 
 impl Reply {
-    /// How many bytes of names and data it brings. What frames them comes on top, some 80 bytes for each stat.
+    /// The number of bytes of names and data in the reply. The stats add some 80 bytes each.
     pub fn bytes(&self) -> usize {
         let of = |znode: &Option<Znode>| znode.as_ref().map_or(0, |(data, _)| data.len());
         match self {

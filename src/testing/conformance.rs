@@ -1,7 +1,7 @@
-//! What every backend owes its callers: the promises of [`backend`](crate::backend) as a suite.
+//! A suite that checks the guarantees of [`backend`](crate::backend) on any backend.
 //!
-//! Each case is a sentence about behaviour. The suite needs nothing but a [`Connector`], so it cannot cut
-//! connections or let a session expire; what a backend does then, its own tests have to show.
+//! The name of each case is a sentence about behaviour. The suite needs a [`Connector`] only, so it cannot cut
+//! connections or let a session expire: the tests of the backend itself have to cover these cases.
 
 mod place;
 mod sessions;
@@ -19,7 +19,7 @@ use crate::backend::{Connector, path::ZnodePath};
 ///
 /// # Panics
 ///
-/// At the first promise that `connector` does not keep, with the name of the case.
+/// At the first guarantee that `connector` does not keep, with the name of the case.
 pub async fn run(connector: Arc<dyn Connector>, root: &ZnodePath) {
     let suite = Suite { connector, root: root.clone() };
     let session = suite.open().await;

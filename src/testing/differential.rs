@@ -1,8 +1,8 @@
-//! The same random work on two backends, and a panic at the first visible difference.
+//! Runs the same random steps on two backends, and panics at the first visible difference.
 //!
-//! A few sessions on each side open and close, read, arm watches and commit transactions that as often fail
-//! as they succeed. Compared is everything a caller can see: results and failing indices, data, versions,
-//! counts, sequence names, owners, the order of zxids, which watches fire, and what is left when sessions end.
+//! A few sessions on each side open and close, read, arm watches and commit transactions; about half of these fail. All
+//! that a caller can see is compared: results and failing indexes, data, versions, counts, sequence names, owners, the
+//! order of zxids, the watches that fire, and the znodes that are left after the sessions end.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +24,7 @@ use crate::backend::{
     path::ZnodePath,
 };
 
-/// Does the same random `steps` on `a` and on `b` below `root`, which must not exist on either.
+/// Runs the same random `steps` on `a` and on `b` below `root`, which must not exist on either side.
 ///
 /// Equal seeds give equal steps as long as the two sides agree.
 ///
@@ -48,18 +48,18 @@ pub async fn run(a: Arc<dyn Connector>, b: Arc<dyn Connector>, root: &ZnodePath,
 /// How many sessions are open at a time.
 const SLOTS: usize = 3;
 
-/// What two of a kind, one of each side, are called.
+/// Two values, one for each side.
 type Both<T> = [T; 2];
 
 struct Pair {
     rng: fastrand::Rng,
     root: ZnodePath,
     connectors: Both<Arc<dyn Connector>>,
-    /// A session that only looks.
+    /// Sessions that only read.
     observers: Both<Arc<dyn Session>>,
     slots: Vec<Option<Both<Arc<dyn Session>>>>,
     watches: Vec<Armed>,
-    /// Paths that exist or once did, or never will.
+    /// The paths to choose from. Not all of them exist.
     paths: Vec<ZnodePath>,
     /// Sessions by the order in which they were opened.
     ordinals: Both<HashMap<SessionId, usize>>,
@@ -73,13 +73,13 @@ struct Armed {
     watches: Both<Watch>,
 }
 
-/// A stat without what two stores need not have in common.
+/// The parts of a stat that are the same in both stores.
 #[derive(Debug, PartialEq)]
 struct Shape {
     versions: [i32; 2],
     data_length: i32,
     num_children: i32,
-    /// Of the owner; `Err` for one that nobody knows.
+    /// The number of the owner; `Err` for an unknown session.
     owner: Option<Result<usize, SessionId>>,
 }
 
@@ -146,7 +146,7 @@ impl Pair {
     }
 
     async fn commit(&mut self, [a, b]: &Both<Arc<dyn Session>>) {
-        // Long transactions mostly fail, and short ones make the znodes on which they fail in interesting ways.
+        // Long transactions mostly fail. Short ones create the znodes on which the long ones fail in different ways.
         let length = [0, 1, 1, 1, 1, 2, 2, 3, 4][self.rng.usize(..9)];
         let ops: Vec<_> = (0..length).map(|_| self.op()).collect();
         let what = format!("{} commits {ops:?}", self.name(a));
@@ -196,7 +196,7 @@ impl Pair {
             (Done::Set(a), Done::Set(b)) => self.same_stat(what, a, b),
             (a, b) => assert_eq!(a, b, "{what}"),
         }
-        // Numbered names come up again, but the universe stays small enough for operations to meet.
+        // Numbered names are used again, but the set of paths stays small, so that operations use the same znodes.
         if let Done::Created(path) = a
             && !self.paths.contains(path)
             && self.paths.len() < 30
@@ -338,7 +338,7 @@ impl Pair {
         }
     }
 
-    /// Zxids mean the same if each of one side stands for one of the other, in the same order.
+    /// Zxids match if each one of one side belongs to one of the other side, in the same order.
     fn same_zxid(&mut self, what: &str, a: i64, b: i64) {
         let before = self.zxids.range(..a).next_back();
         let after = self.zxids.range((Excluded(a), Unbounded)).next();
@@ -346,7 +346,7 @@ impl Pair {
             Some(known) => *known == b,
             None => before.is_none_or(|(_, known)| *known < b) && after.is_none_or(|(_, known)| b < *known),
         };
-        assert!(fits, "{what}: zxid {a:#x} is no match for {b:#x} between {before:x?} and {after:x?}");
+        assert!(fits, "{what}: zxid {a:#x} does not match {b:#x} between {before:x?} and {after:x?}");
         self.zxids.insert(a, b);
     }
 
@@ -363,7 +363,7 @@ async fn open(connectors: &Both<Arc<dyn Connector>>) -> Both<Arc<dyn Session>> {
 }
 
 fn join(path: &ZnodePath, name: &str) -> ZnodePath {
-    path.join(name).expect("the names of this file are good names")
+    path.join(name).expect("the names of this file are valid")
 }
 
 fn kind(error: &CommitError) -> (Option<usize>, Discriminant<Error>) {

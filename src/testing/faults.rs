@@ -1,4 +1,4 @@
-//! A hook that counts calls, loses replies and denies access, ready to use.
+//! [`Faults`]: counts calls, loses replies and denies access.
 
 use std::{
     collections::BTreeMap,
@@ -18,16 +18,17 @@ use crate::{
     clock::Clock,
 };
 
-/// Opens sessions of another connector that count calls and fail as told. Clones share counts and faults.
+/// A connector whose sessions count calls, lose replies and deny access. It opens sessions of another connector. Clones
+/// share counts and faults. From [`Faults::new`].
 ///
-/// For faults of other kinds write a [`Hook`].
+/// For other kinds of faults, write a [`Hook`].
 #[derive(Clone)]
 pub struct Faults {
     intercept: Intercept,
-    book: Arc<Book>,
+    state: Arc<State>,
 }
 
-/// How often each kind of call was made, over all sessions of one [`Faults`].
+/// How often each kind of call was made, in all sessions of one [`Faults`]. From [`Faults::calls`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Calls {
@@ -49,20 +50,20 @@ pub struct Calls {
     pub writes: u64,
 }
 
-/// What was counted, and what is to fail.
+/// The counts and the faults.
 #[derive(Default)]
-struct Book(Mutex<Entries>);
+struct State(Mutex<Inner>);
 
 #[derive(Default)]
-struct Entries {
+struct Inner {
     calls: Calls,
     lose: BTreeMap<u64, LostReply>,
-    /// Which of the writes lose their reply by chance, and how many of a hundred.
+    /// For replies that are lost at random: the rng, and how many of a hundred are lost.
     at_random: Option<(Rng, u8)>,
     denied: Vec<ZnodePath>,
 }
 
-impl Entries {
+impl Inner {
     fn count(&mut self, request: &Request<'_>) {
         let calls = &mut self.calls;
         match request {
@@ -78,18 +79,18 @@ impl Entries {
         calls.writes += u64::from(request.is_write());
     }
 
-    /// Whether the reply to this write, which has been counted, gets lost.
+    /// Whether, and when, the reply to this write is lost. The write was counted before.
     fn loses(&mut self) -> Option<LostReply> {
         let n = self.calls.writes;
-        let by_chance = self.at_random.as_mut().and_then(|(rng, percent)| {
+        let at_random = self.at_random.as_mut().and_then(|(rng, percent)| {
             let is_lost = rng.u8(0..100) < *percent;
             let when = if rng.bool() { LostReply::BeforeApplying } else { LostReply::AfterApplying };
             is_lost.then_some(when)
         });
-        self.lose.remove(&n).or(by_chance)
+        self.lose.remove(&n).or(at_random)
     }
 
-    /// The index of the first path that may not be touched.
+    /// The index of the first path to which access is denied.
     fn forbids(&self, request: &Request<'_>) -> Option<usize> {
         let below = |path: &ZnodePath, root: &ZnodePath| {
             let rest = path.as_str().strip_prefix(root.as_str());
@@ -99,35 +100,35 @@ impl Entries {
     }
 }
 
-impl Book {
-    fn lock(&self) -> MutexGuard<'_, Entries> {
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call. Says whether it may be made, and whether its reply gets lost.
+    /// Counts a call. Returns an error if access is denied, and whether its reply is lost.
     fn enter(&self, request: &Request<'_>) -> Result<Option<LostReply>, CommitError> {
-        let mut entries = self.lock();
-        entries.count(request);
-        let lost = if request.is_write() { entries.loses() } else { None };
+        let mut inner = self.lock();
+        inner.count(request);
+        let lost = if request.is_write() { inner.loses() } else { None };
         // A sync reads nothing, so it needs no permission.
         if matches!(request, Request::Sync(_)) {
             return Ok(lost);
         }
-        match entries.forbids(request) {
+        match inner.forbids(request) {
             Some(index) => Err(CommitError { index: Some(index), error: Error::NotPermitted }),
             None => Ok(lost),
         }
     }
 }
 
-impl Hook for Book {
+impl Hook for State {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let Some(lost) = self.enter(call.request())? else { return call.send().await };
             if lost == LostReply::AfterApplying {
                 match call.send().await {
                     Err(error) if matches!(error.error, Error::Lost(_)) => return Err(error),
-                    // Whatever the store thought of it is what the caller must not learn.
+                    // The caller must not get the reply of the store.
                     _ => {}
                 }
             }
@@ -137,42 +138,42 @@ impl Hook for Book {
 }
 
 impl Faults {
-    /// Sessions of `connector`, without faults so far.
+    /// Wraps `connector`, without faults so far.
     pub fn new(connector: Arc<dyn Connector>) -> Self {
-        let book = Arc::<Book>::default();
-        Faults { intercept: Intercept::new(connector, Arc::clone(&book) as Arc<dyn Hook>), book }
+        let state = Arc::<State>::default();
+        Faults { intercept: Intercept::new(connector, Arc::clone(&state) as Arc<dyn Hook>), state }
     }
 
-    /// What was called so far.
+    /// The calls so far.
     pub fn calls(&self) -> Calls {
-        self.book.lock().calls
+        self.state.lock().calls
     }
 
-    /// Loses the reply to the `n`-th write: a commit with an operation other than a check, counted from 1 over
-    /// all sessions since the beginning. [`Calls::writes`] says where the count stands.
+    /// Loses the reply to the `n`-th write. A write is a commit with an operation other than a check. Writes are
+    /// counted from 1, in all sessions since the beginning: see [`Calls::writes`].
     ///
     /// The caller gets [`Error::Unknown`]. The state of the session does not change.
     pub fn lose_nth_write(&self, n: u64, lost: LostReply) {
-        self.book.lock().lose.insert(n, lost);
+        self.state.lock().lose.insert(n, lost);
     }
 
-    /// Loses the replies to so many of a hundred writes from now on, half of them before they are applied. Equal seeds
+    /// Loses the replies to `percent` of the writes from now on. Half of these writes are not applied. Equal seeds
     /// choose the same writes. Zero ends it.
     ///
     /// The caller gets [`Error::Unknown`]. The state of the session does not change.
     pub fn lose_at_random(&self, seed: u64, percent: u8) {
-        self.book.lock().at_random = (percent > 0).then(|| (Rng::with_seed(seed), percent));
+        self.state.lock().at_random = (percent > 0).then(|| (Rng::with_seed(seed), percent));
     }
 
-    /// Fails every operation on `path` and below with [`Error::NotPermitted`]; a commit with the index of its
-    /// first operation there.
+    /// Fails every operation on `path` and below with [`Error::NotPermitted`]. A commit fails with the index of its
+    /// first such operation.
     pub fn deny(&self, path: &ZnodePath) {
-        self.book.lock().denied.push(path.clone());
+        self.state.lock().denied.push(path.clone());
     }
 
-    /// Takes back what was [denied](Faults::deny).
+    /// Allows access to all paths again that were [denied](Faults::deny).
     pub fn allow(&self) {
-        self.book.lock().denied.clear();
+        self.state.lock().denied.clear();
     }
 }
 
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_denied_is_not_permitted_until_it_is_allowed() {
+    async fn access_to_a_denied_path_is_not_permitted_until_it_is_allowed() {
         let (faults, session, path) = opened().await;
         session.commit(create(&path)).await.unwrap();
         let (inside, beside) = (path.join("b").unwrap(), ZnodePath::parse("/ab").unwrap());

@@ -1,4 +1,4 @@
-//! A decorator over any backend that hands each call to a hook.
+//! [`Intercept`]: passes each call of any backend to a hook.
 
 use std::{
     fmt,
@@ -20,19 +20,19 @@ use crate::{
     clock::Clock,
 };
 
-/// Opens sessions of another connector, and hands each call to a [`Hook`]: to count calls, to delay or refuse them,
-/// to lose their replies.
+/// A connector that opens sessions of another connector, and passes each call to a [`Hook`]. A hook can count calls,
+/// delay or refuse them, and lose their replies. From [`Intercept::new`].
 ///
-/// What a hook may do is nothing but code before and after [`Call::send`]:
+/// A hook runs code before and after [`Call::send`]:
 ///
 /// | to | the hook |
 /// |---|---|
-/// | let a call pass | returns what [`Call::send`] gives |
-/// | delay it, or stop it for ever | awaits something first |
+/// | let a call pass | returns the outcome of [`Call::send`] |
+/// | delay it, or stop it for ever | awaits another future first |
 /// | refuse it | returns an error without sending it |
-/// | lose its reply | sends it, and returns [`Error::Unknown`] whatever came back |
+/// | lose its reply | sends it, and returns [`Error::Unknown`] instead of the outcome |
 /// | replace its outcome | sends it or not, and returns another one |
-/// | break the connection | tells the store, for instance [`Memory::suspend`](crate::backend::Memory::suspend) |
+/// | break the connection | makes the store do it, for instance with [`Memory::suspend`](crate::backend::Memory::suspend) |
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
@@ -67,8 +67,9 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::max_request_bytes`] and [`Session::state`] ask
-/// nothing of the store, so they are no calls; neither is the drop of a session.
+/// Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::max_request_bytes`]
+/// and [`Session::state`] send no request to the store, so they are not calls. The drop of a session is not a call
+/// either.
 #[derive(Clone)]
 pub struct Intercept {
     inner: Arc<dyn Connector>,
@@ -76,16 +77,18 @@ pub struct Intercept {
     calls: Arc<AtomicU64>,
 }
 
-/// Decides what becomes of the calls of an [`Intercept`].
+/// Handles the calls of an [`Intercept`].
 pub trait Hook: Send + Sync + 'static {
-    /// Makes the call with [`Call::send`], or does not, and returns what the caller gets.
+    /// Sends the call with [`Call::send`] or not, and returns the outcome for the caller.
+    ///
+    /// # Cancel safety
     ///
     /// The caller may drop the future at any await, as it may drop the call itself.
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome>;
 }
 
 impl Intercept {
-    /// Sessions of `connector` whose calls go through `hook`. Keep another handle to the hook to command it.
+    /// Wraps `connector`: the calls of its sessions go through `hook`. Keep another handle to the hook to control it.
     ///
     /// # Panics
     ///
@@ -111,12 +114,12 @@ impl fmt::Debug for Intercept {
     }
 }
 
-/// Takes what a call is to return out of its reply.
+/// Takes the return value of a call out of its reply.
 macro_rules! expect {
     ($pattern:pat => $value:expr, $reply:expr) => {
         match $reply {
             $pattern => $value,
-            other => panic!("the hook gave the reply to another request: {other:?}"),
+            other => panic!("the hook returned the reply to another request: {other:?}"),
         }
     };
 }

@@ -1,26 +1,26 @@
-//! Carries messages over an AMQP 0-9-1 broker, laid out as kombu lays out TaskFlow's: [`AmqpTransport`].
+//! Carries messages over an AMQP 0-9-1 broker, in the layout that kombu uses for TaskFlow: [`AmqpTransport`].
 //!
-//! A worker of this crate serves a TaskFlow engine in Python over it, and an executor of this crate uses TaskFlow's
-//! workers. On the broker there is, as for TaskFlow (`taskflow/engines/worker_based/proxy.py`):
+//! Over it a worker of this crate serves a TaskFlow engine in Python, and an executor of this crate uses TaskFlow's
+//! workers. The broker has the same objects as for TaskFlow (`taskflow/engines/worker_based/proxy.py`):
 //!
 //! | | |
 //! |---|---|
 //! | exchange | the given name, type direct, not durable, deleted with its last queue |
 //! | queue | `<exchange>_<topic>`, bound by the topic, not durable, not exclusive, deleted with its last consumer |
-//! | properties | `type`, `reply_to`, `correlation_id`, `app_id` (ours alone), delivery mode 2, priority 0, `application/json`, `utf-8`, no headers |
+//! | properties | `type`, `reply_to`, `correlation_id`, `app_id` (this crate only), delivery mode 2, priority 0, `application/json`, `utf-8`, no headers |
 //!
 //! Two things differ:
 //!
-//! - TaskFlow makes the queue of a topic also when it sends to it, and a queue that never has a consumer stays for ever.
-//!   Here only consumers make queues. A message to a worker that is not there is dropped, and no queue is left behind
-//!   for an executor that has ended.
+//! - TaskFlow also creates the queue of a topic when it sends to it, and a queue that never has a consumer stays for
+//!   ever. Here only consumers create queues. A message to a missing worker is dropped, and an executor that has ended
+//!   leaves no queue behind.
 //! - A message counts as sent when the broker has confirmed it.
 //!
 //! # When the connection breaks
 //!
-//! Consumers end, and the next call opens a new connection. A connection on which the broker does not answer is given up
-//! after two heartbeats. An acknowledgement that is being sent then is lost, and another consumer of the topic gets the
-//! message again: AMQP confirms messages, not acknowledgements.
+//! Consumers end, and the next call opens a new connection. If the broker does not answer for two heartbeats, the
+//! client closes the connection. An acknowledgement that is being sent at that moment is lost, and another consumer of
+//! the topic gets the message again: AMQP confirms messages, not acknowledgements.
 
 mod connection;
 mod consumer;
@@ -39,8 +39,8 @@ use crate::{
 
 /// A connection to an AMQP broker, which is opened again when it breaks. Clones share it.
 ///
-/// It runs on the runtime that it was made on, and on a thread of the AMQP client. It is closed with the last clone and
-/// the last consumer.
+/// It runs on the runtime on which it was connected, and on a thread of the AMQP client. It is closed with the last
+/// clone and the last consumer.
 ///
 /// ```no_run
 /// use apportion::worker::amqp::AmqpTransport;
@@ -53,16 +53,20 @@ use crate::{
 pub struct AmqpTransport(Arc<Broker>);
 
 impl AmqpTransport {
-    /// A connection to the broker at `url`, for messages through `exchange` (TaskFlow's default is `default`).
+    /// Connects to the broker at `url`, for messages through `exchange` (TaskFlow's default is `default`).
     ///
     /// The URL is read as kombu reads it: `amqp://[user:password@]host[:port][/vhost][?heartbeat=seconds]`, where
     /// user, password and virtual host may have percent escapes. Without them it is `guest`, `guest` and `/`; the
-    /// heartbeat is 10 s, or what the broker wants if that is less.
+    /// heartbeat is 10 s, or that of the broker if it is less.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]: [`Unavailable`](TransportError::Unavailable) after 10 s if the broker does not answer,
-    /// [`Refused`](TransportError::Refused) if it does not know the user or the virtual host.
+    /// [`ConnectError`]: [`Unavailable`](TransportError::Unavailable) if the broker does not answer within 10 s,
+    /// [`Refused`](TransportError::Refused) if it refuses the user or the virtual host.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the connection is closed.
     pub async fn connect(url: &str, exchange: &str) -> Result<AmqpTransport, ConnectError> {
         let bad = |problem| ConnectError::Exchange { name: exchange.to_owned(), problem };
         if exchange.is_empty() {

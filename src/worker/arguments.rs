@@ -1,18 +1,18 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Arguments`]: what a task is given, by name.
+//! [`Arguments`]: the arguments of a task, by name.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::message::failure::Failure;
 
-/// The arguments of a task, by name.
+/// The arguments of a task, by name. A [`Handler`](super::Handler) or a closure gets them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Arguments(Map<String, Value>);
 
-/// An argument cannot be written as JSON, is missing, or is of another type than the task asks for.
+/// An argument cannot be written as JSON, is missing, or has another type than the task asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("argument {name:?}: {reason}")]
 pub struct ArgumentError {
@@ -54,7 +54,7 @@ impl Arguments {
     ///
     /// # Errors
     ///
-    /// What is wrong with them.
+    /// The error of serde if they are not a `T`.
     pub fn all_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.0)
     }

@@ -2,15 +2,15 @@
 
 //! The executor's table of requests. Events go in, [`Action`]s come out.
 //!
-//! A request ends once, as success, failure or expiry, whatever arrives and in whatever order:
+//! A request ends once, as success, failure or expiry. This holds for any messages in any order:
 //!
 //! - Only the table decides. A response about a request that has ended, or that was never made, is ignored.
 //! - A report that only a running task can send (an event, a result) counts as RUNNING, too, for a request that was
-//!   sent: the report of RUNNING was lost or comes later.
-//! - Expiry is for requests that no worker has started on. One that runs ends without a result when its worker is
-//!   silent for too long: *about this request*, if the worker is one of ours, which repeats RUNNING. A worker of
-//!   TaskFlow does not, and it does not answer while all its threads are busy: when it is silent altogether, the broker
-//!   is asked whether its topic still has a consumer.
+//!   sent: the report of RUNNING was lost, or comes later.
+//! - Expiry is for requests that no worker has started on. A running request ends without a result when its worker is
+//!   silent for too long. A worker of this crate repeats RUNNING, so its silence *about this request* counts. A worker
+//!   of TaskFlow does not repeat it, and does not answer while all its threads are busy. When it is silent altogether,
+//!   the broker is asked whether its topic still has a consumer.
 //!
 //! All collections are ordered, so that the same events give the same actions in the same order.
 
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::clock::Moment;
 
-/// What a request ended with.
+/// The end of a request.
 pub(super) type Ended = Result<Outcome, RequestError>;
 
 /// A request as it is submitted.
@@ -44,25 +44,26 @@ pub(super) struct New {
     pub(super) run_timeout: Option<Duration>,
 }
 
-/// What the driver has to do for a request.
+/// An action of the driver for a request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
-    /// Tell its handle that it is PENDING at this worker, send it there, and say so if that fails.
+    /// Report to its handle that it is PENDING at this worker, and send it there. Report a failure to
+    /// [`Engine::on_not_sent`].
     Send { id: String, topic: Arc<str>, body: Vec<u8> },
-    /// Tell its handle where it stands.
+    /// Report its state to its handle.
     Moved { id: String, state: RequestState },
-    /// Tell its handle what happened on the way.
+    /// Report an event to its handle.
     Event { id: String, event: Event },
-    /// Find out whether the topic has a consumer, and report it to [`Engine::on_checked`].
+    /// Ask the broker whether the topic has a consumer, and report the answer to [`Engine::on_checked`].
     Check { topic: Arc<str> },
-    /// Tell its handle how it ended. The last action for this id.
+    /// Report its end to its handle. The last action for this id.
     End { id: String, ended: Ended },
 }
 
 /// What the table did with a response, for the log.
 #[derive(Debug, PartialEq)]
 pub(super) enum Handled {
-    /// It belonged to a request, which was told.
+    /// It belonged to an open request.
     Applied,
     /// There is no request with this id, or it has ended.
     UnknownRequest,
@@ -76,7 +77,7 @@ pub(super) struct Engine {
     expiry: Duration,
     finder: Finder,
     requests: BTreeMap<String, Entry>,
-    /// Those in WAITING, in the order they came, and some that have ended since.
+    /// The requests in WAITING, in the order in which they were submitted, and some that have ended since.
     waiting: VecDeque<String>,
     /// Topics that are being checked.
     checking: BTreeSet<Arc<str>>,
@@ -116,7 +117,7 @@ impl Entry {
 }
 
 impl Engine {
-    /// Without requests and workers. A worker that is silent for `expiry` is gone.
+    /// An engine without requests and workers. A worker that is silent for `expiry` is removed.
     pub(super) fn new(expiry: Duration) -> Self {
         Engine {
             expiry,
@@ -128,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// What is to be done, in order. Each action is given once.
+    /// The actions to carry out, in order. Each is returned once.
     pub(super) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
@@ -138,7 +139,7 @@ impl Engine {
         &self.finder
     }
 
-    /// A request is made. Its id is new.
+    /// Adds a request. Its id is new.
     pub(super) fn submit(&mut self, id: String, new: New, now: Moment) {
         let New { task, key, body, timeout, run_timeout } = new;
         let life = Lifecycle::new(now, timeout);
@@ -151,7 +152,7 @@ impl Engine {
         }
     }
 
-    /// A worker reports what it can run. Returns whether that is new.
+    /// A worker reports its tasks. Returns whether they are new.
     pub(super) fn on_notify(&mut self, reply: &NotifyReply, now: Moment) -> bool {
         let is_back = self.finder.seen(reply.topic(), now);
         let is_new = self.finder.lists(reply.topic(), reply.tasks().iter().cloned(), now);
@@ -205,7 +206,8 @@ impl Engine {
         handled
     }
 
-    /// The request `id` could not be sent, or it is unknown whether it was. If a worker has started on it, it was.
+    /// The request `id` could not be sent, or it is unknown whether it was sent. Ignored if a worker has started on it,
+    /// because then it was sent.
     pub(super) fn on_not_sent(&mut self, id: &str, error: TransportError) {
         if self.requests.get(id).is_some_and(|entry| entry.life.state() == RequestState::Pending) {
             self.end(
@@ -224,7 +226,7 @@ impl Engine {
         self.remove(id);
     }
 
-    /// Ends requests that have waited for too long. To be called periodically. Returns the workers that are gone.
+    /// Ends requests that have waited for too long. To be called periodically. Returns the workers that were removed.
     pub(super) fn tick(&mut self, now: Moment) -> Vec<Arc<str>> {
         let gone = self.finder.remove_silent(now);
         let over: Vec<_> = self
@@ -249,7 +251,7 @@ impl Engine {
         gone
     }
 
-    /// Whether the topic has a consumer; `None` if that could not be found out.
+    /// The broker reports whether the topic has a consumer; `None` if it did not answer.
     pub(super) fn on_checked(&mut self, topic: &Arc<str>, is_consumed: Option<bool>, now: Moment) {
         self.checking.remove(topic);
         let Some(is_consumed) = is_consumed else { return };
@@ -277,7 +279,7 @@ impl Engine {
         }
     }
 
-    /// Why this request is over at `now`, if it is.
+    /// Why this request ends at `now`, if it does.
     fn overdue(&self, entry: &Entry, now: Moment) -> Option<RequestError> {
         if entry.life.is_expired(now) {
             let was_sent = entry.topic.is_some();
@@ -302,7 +304,7 @@ impl Engine {
         }
     }
 
-    /// Sends the request `id` to a worker that can run it; gives the id back if there is none.
+    /// Sends the request `id` to a worker that can run it. Returns the id if there is no such worker.
     fn send(&mut self, id: String) -> Option<String> {
         let entry = self.requests.get_mut(&id)?;
         let Some(topic) = self.finder.pick(&entry.task, entry.key.as_deref()) else {

@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use super::{arguments::ArgumentError, message::failure::Failure, validate::FormatError};
 
-/// Why a request ended without a result. A variant exists where a caller would act differently.
+/// Why a request ended without a result. There is one variant for each case that a caller would handle differently.
+/// From awaiting a [`Submitted`](super::Submitted).
 ///
-/// To try again, submit the request again. [`is_transient`](Self::is_transient) tells whether that may help, and
+/// To try again, submit the request again. [`is_transient`](Self::is_transient) says whether that may help, and
 /// [`may_have_run`](Self::may_have_run) whether it may run the task a second time.
 ///
-/// `source` gives nothing, because `Display` says all of it.
+/// `source` returns `None`, because `Display` shows all causes.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The task failed, or the worker refused the request. The task may have run, in part or in full.
     #[error("the task failed: {0}")]
     Failed(Failure),
-    /// No worker has started on it in time. If it was sent, a worker may still start, or has started and its message
-    /// was lost. If not, the task has not run and will not.
+    /// No worker has started on the request in time. If it was sent, a worker may still start on it, or has started and
+    /// its message was lost. If it was not sent, the task has not run and will not.
     #[error("{} within {timeout:?}", if *.was_sent {
         "the worker has not started on the request"
     } else {
@@ -31,14 +32,14 @@ pub enum RequestError {
         /// Whether a worker was found and the request was sent to it, or may have been.
         was_sent: bool,
     },
-    /// A worker had started on it and was silent for too long. The task may have run, in part or in full.
+    /// A worker had started on the request and then was silent for too long. The task may have run, in part or in full.
     #[error("the worker at {topic:?} has vanished while it ran the request")]
     WorkerVanished {
         /// The topic of the worker.
         topic: String,
     },
-    /// A worker had started on it and did not finish within the [run timeout](super::Submission::run_timeout). The
-    /// task has run in part, and may still finish.
+    /// A worker had started on the request and did not finish within the [run timeout](super::Submission::run_timeout).
+    /// The task has run in part, and may still finish.
     #[error("the request was not finished within {timeout:?} from its start")]
     Overdue {
         /// The run timeout.
@@ -47,19 +48,19 @@ pub enum RequestError {
     /// An argument cannot be written as JSON. Nothing was sent: the task has not run and will not.
     #[error(transparent)]
     Argument(#[from] ArgumentError),
-    /// The broker will never take the request: it is too large, or not permitted. The task has not run and will not.
+    /// The broker refuses the request for good: it is too large, or not permitted. The task has not run and will not.
     #[error("the broker refused the request: {reason}")]
     Refused {
         /// The reason that the broker gave.
         reason: String,
     },
-    /// The broker did not confirm the request, three times in a row: it was sent, or it was not. The task may have run.
+    /// The broker did not confirm the request, three times in a row: it was sent or not. The task may have run.
     #[error("whether the request was sent is unknown: {reason}")]
     OutcomeUnknown {
-        /// What was wrong with the last attempt.
+        /// The error of the last attempt.
         reason: String,
     },
-    /// The worker reported that the request is over, and its result cannot be read. The task may have run.
+    /// The worker reported the end of the request, and its result cannot be read. The task may have run.
     #[error("the response of the worker is invalid: {0}")]
     InvalidResponse(FormatError),
     /// The executor was shut down, or its transport closed. The task may have run, or may still run.
@@ -68,8 +69,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Whether the task may have run, in part or in full, or may still run. Then a second attempt can be one too many.
-    /// If not, it is certain that it has not run and will not.
+    /// Whether the task may have run, in part or in full, or may still run. Then a second attempt may run it twice. If
+    /// false, it is certain that the task has not run and will not.
     pub const fn may_have_run(&self) -> bool {
         match self {
             RequestError::Expired { was_sent, .. } => *was_sent,
@@ -83,8 +84,8 @@ impl RequestError {
         }
     }
 
-    /// Whether trying again later may help, with nothing changed by an operator: workers or the broker were away, or too
-    /// slow. If not, the worker has answered, the request cannot be sent as it is, or the executor has ended.
+    /// Whether trying again later may help, with nothing changed by an operator: workers or the broker were unreachable
+    /// or too slow. If false, the worker has answered, the request cannot be sent as it is, or the executor has ended.
     pub const fn is_transient(&self) -> bool {
         match self {
             RequestError::Expired { .. }

@@ -1,4 +1,4 @@
-//! The side that has tasks run: [`Executor`].
+//! The client of workers: [`Executor`].
 //!
 //! Source: `taskflow.engines.worker_based.executor`, `.types`.
 
@@ -38,16 +38,16 @@ use crate::{random::Random, task::Tasks, watch};
 /// How long a shutdown waits for messages that are being sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Has tasks run by workers. Cheap to clone; all clones are one executor, which ends when it is
-/// [shut down](Executor::shutdown) or its last clone is dropped.
+/// Sends requests to workers, which run the tasks. Cheap to clone; all clones are one executor, which ends when it is
+/// [shut down](Executor::shutdown) or its last clone is dropped. From [`Executor::builder`].
 ///
-/// It asks each topic every 5 s what the worker there can run, and removes a worker that is silent for 60 s. A request
+/// It asks each topic every 5 s for the tasks of its worker, and removes a worker that is silent for 60 s. A request
 /// goes to a worker that lists its task: the one with the fewest open requests of this executor, or always the same
 /// one for the same [key](Submission::key). A worker that has lost a request gets no others until it answers again.
 /// While there is no worker, the request waits.
 ///
 /// Requests to one worker are sent in the order in which they were submitted. A request that could not be sent is sent
-/// again a second later; those behind it do not wait for it.
+/// again a second later; later requests do not wait for it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -72,12 +72,12 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Every request ends, once: see [`RequestError`] for the ways it can end without a result.
 #[derive(Clone)]
-#[must_use = "its requests end when its last clone is dropped"]
+#[must_use = "the requests of an executor end when its last clone is dropped"]
 pub struct Executor {
     shared: Arc<Shared>,
 }
 
-/// What the clones of one executor share.
+/// The state that the clones of one executor share.
 struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     workers: watch::Receiver<Workers>,
@@ -88,7 +88,7 @@ struct Shared {
 }
 
 impl Executor {
-    /// An executor on `transport`. Set options, then await it.
+    /// Builds an executor on `transport`. Set options, then await it.
     pub fn builder(transport: impl Transport) -> ExecutorBuilder {
         ExecutorBuilder {
             transport: Arc::new(transport),
@@ -100,8 +100,8 @@ impl Executor {
         }
     }
 
-    /// Has a request run. The handle is a future of its outcome. The request is on its way whether or not the handle is
-    /// polled, and is forgotten when the handle is dropped.
+    /// Submits a request. The handle is a future of its outcome. The request is sent whether or not the handle is
+    /// polled. Dropping the handle drops the request: if it was not sent yet, it is never sent.
     pub fn submit(&self, submission: impl Into<Submission>) -> Submitted {
         let Submission { request, key, timeout, run_timeout } = submission.into();
         let Shared { commands, request_timeout, random, .. } = &*self.shared;
@@ -120,7 +120,7 @@ impl Executor {
         Submitted::new(id, outcome, seen, commands.clone())
     }
 
-    /// The workers that have answered lately.
+    /// The workers that have answered within the [worker expiry](ExecutorBuilder::worker_expiry).
     pub fn workers(&self) -> Workers {
         self.shared.workers.borrow().clone()
     }
@@ -136,17 +136,17 @@ impl Executor {
         workers.wait_for(|workers| workers.values().filter(lists).count() >= count).await.is_ok()
     }
 
-    /// The topic of the answers, a new one for each executor.
+    /// The name of the executor: the topic of its answers, a new one for each executor.
     pub fn name(&self) -> &str {
         &self.shared.name
     }
 
     /// Ends the executor with all its clones. Open requests, and those submitted later, end with
-    /// [`RequestError::Closed`]; workers that run some of them go on with that. Calling it twice does no harm.
+    /// [`RequestError::Closed`]; workers that run some of them are not stopped. It can be called twice.
     ///
     /// # Cancel safety
     ///
-    /// Cancelled, it ends them all the same. Dropping the last clone does so, too, without waiting.
+    /// When cancelled, the executor still ends. Dropping the last clone also ends it, without waiting.
     pub async fn shutdown(&self) {
         self.shared.tasks.shutdown(SEND_TIMEOUT).await;
     }
@@ -171,18 +171,18 @@ impl fmt::Debug for Executor {
     }
 }
 
-/// An executor that is to be started: set options, then await it. From [`Executor::builder`].
+/// Starts an executor when it is awaited. Set options first. From [`Executor::builder`].
 ///
-/// Awaited, it starts the executor. When that returns, it can receive answers of workers. If the connection breaks
-/// later, the executor opens a new one.
+/// When it returns, the executor can receive answers of workers. If the connection breaks later, the executor opens a
+/// new one.
 ///
 /// # Errors
 ///
-/// [`TransportError`] if it has no topics, or its own topic cannot be consumed.
+/// [`TransportError`] if there are no topics, or the topic of the executor cannot be consumed.
 ///
 /// # Cancel safety
 ///
-/// Safe: nothing was started then.
+/// Safe: nothing is started.
 #[derive(Debug)]
 #[must_use = "no executor is started until it is awaited"]
 pub struct ExecutorBuilder {
@@ -195,42 +195,43 @@ pub struct ExecutorBuilder {
 }
 
 impl ExecutorBuilder {
-    /// The topics where workers may be, in addition to those given before.
+    /// The topics of workers, in addition to those given before. At least one is needed.
     pub fn topics(mut self, topics: impl IntoIterator<Item: Into<String>>) -> Self {
         self.topics.extend(topics.into_iter().map(Into::into));
         self
     }
 
-    /// How long a request waits for a worker to start on it. Default: 60 s; `None` is for ever. It is checked once a
+    /// How long a request waits for a worker to start on it. Default: 60 s; `None` means for ever. It is checked once a
     /// second.
     ///
     /// The time counts from [`submit`](Executor::submit) until the worker reports that the request is running. So a
-    /// request also expires while it waits at a worker that is busy with others. Have no more requests open than the
-    /// workers can run, or set a timeout that is long enough for all that wait.
+    /// request also expires while it waits at a worker that is busy with others. Submit no more requests at a time than
+    /// the workers can run, or set a timeout that is long enough for all waiting requests.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.request_timeout = timeout.into();
         self
     }
 
-    /// How often workers are asked what they can run. Default: every 5 s.
+    /// How often workers are asked for their tasks. Default: every 5 s.
     pub fn notify_period(mut self, period: Duration) -> Self {
         self.notify_period = period;
         self
     }
 
-    /// How long a worker may be silent, or silent about a request that it runs. Default: 60 s.
+    /// How long a worker may be silent before it is removed, and how long it may be silent about a request that it runs
+    /// before that request ends. Default: 60 s.
     ///
     /// It has to be several times as long as the [notify period](Self::notify_period) and as the
-    /// [heartbeat](super::WorkerBuilder::heartbeat) of the workers. The workers do not know it: with a shorter expiry,
-    /// give them a shorter heartbeat, or requests that run well end as
+    /// [heartbeat](super::WorkerBuilder::heartbeat) of the workers. Workers do not get this setting from the executor:
+    /// with a shorter expiry, also set a shorter heartbeat. Otherwise requests that run well end as
     /// [`WorkerVanished`](RequestError::WorkerVanished).
     pub fn worker_expiry(mut self, expiry: Duration) -> Self {
         self.worker_expiry = expiry;
         self
     }
 
-    /// Determines every random number and id of the executor, for tests that repeat a run. Default: others each time.
-    /// Never give two executors or workers of a fleet the same: their names would be equal.
+    /// Determines every random number and id of the executor, for tests that repeat a run. Default: a new seed each
+    /// time. Never give two executors or workers of a fleet the same seed: they would have the same name.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -239,7 +240,7 @@ impl ExecutorBuilder {
     async fn start(self) -> Result<Executor, TransportError> {
         let ExecutorBuilder { transport, topics, request_timeout, notify_period, worker_expiry, seed } = self;
         if topics.is_empty() {
-            let reason = "an executor needs topics, where it looks for workers".into();
+            let reason = "an executor needs the topics of its workers".into();
             return Err(TransportError::Refused { reason });
         }
         let link = Link::new(transport, seed);

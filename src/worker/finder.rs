@@ -1,11 +1,11 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Which worker can run which task, and which of them gets the next request.
+//! The workers and their tasks, and the choice of the worker for a request.
 //!
-//! A worker is known by its topic, and is removed when it is silent for too long. Source:
-//! `taskflow.engines.worker_based.types` (`ProxyWorkerFinder`), which picks one at random. Here it is the one with the
-//! fewest open requests, and of equals the one that was picked longest ago: work is spread evenly without random
-//! numbers. A worker that has lost a request is a suspect, and is not picked until it answers again.
+//! A worker is identified by its topic, and is removed when it is silent for too long. Source:
+//! `taskflow.engines.worker_based.types` (`ProxyWorkerFinder`), which picks a worker at random. Here the worker with
+//! the fewest open requests is picked, and among equals the one that was picked longest ago. So work is spread evenly
+//! without random numbers. A worker that has lost a request is a suspect, and is not picked until it answers again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,8 @@ pub(super) struct Finder {
     workers: BTreeMap<Arc<str>, Known>,
     /// How often a worker was picked.
     turns: u64,
-    /// For each task that was picked for by key: the ring of the topics that can run it. Emptied when that changes.
+    /// For tasks with keyed requests: the ring of the topics that can run the task. Cleared when workers or tasks
+    /// change.
     rings: BTreeMap<String, HashRing>,
 }
 
@@ -43,12 +44,12 @@ impl Known {
 }
 
 impl Finder {
-    /// Without workers. One that is silent for `expiry` is removed.
+    /// A finder without workers. A worker that is silent for `expiry` is removed.
     pub(super) fn new(expiry: Duration) -> Self {
         Finder { expiry, workers: BTreeMap::new(), turns: 0, rings: BTreeMap::new() }
     }
 
-    /// A worker reports what it can run. Returns whether that is new.
+    /// A worker reports its tasks. Returns whether they are new.
     pub(super) fn lists(
         &mut self,
         topic: &str,
@@ -75,7 +76,7 @@ impl Finder {
         is_new
     }
 
-    /// A worker, if it is known, has sent something. Returns whether it was a suspect.
+    /// A worker, if it is known, has sent a message. Returns whether it was a suspect.
     pub(super) fn seen(&mut self, topic: &str, now: Moment) -> bool {
         let Some(known) = self.workers.get_mut(topic) else { return false };
         known.last_seen = now;
@@ -86,7 +87,7 @@ impl Finder {
         is_back
     }
 
-    /// A worker, if it is known, has lost a request: it is not picked until it sends something.
+    /// A worker, if it is known, has lost a request: it is not picked until it sends a message.
     pub(super) fn suspect(&mut self, topic: &str) {
         if let Some(known) = self.workers.get_mut(topic) {
             known.is_suspect = true;
@@ -115,13 +116,13 @@ impl Finder {
         self.workers.contains_key(topic)
     }
 
-    /// The topics of the known workers, each with what it can run.
+    /// The topics of the known workers, each with its tasks.
     pub(super) fn workers(&self) -> impl Iterator<Item = (&Arc<str>, &BTreeSet<String>)> {
         self.workers.iter().map(|(topic, known)| (topic, &known.tasks))
     }
 
-    /// Gives a request to a worker that lists `task`, the same one for the same `key` while the workers stay the
-    /// same. `None` if there is no such worker. Each pick asks for one [`Finder::release`].
+    /// Picks a worker that lists `task`, the same one for the same `key` while the workers stay the same. `None` if
+    /// there is no such worker. Each pick needs one [`Finder::release`].
     pub(super) fn pick(&mut self, task: &str, key: Option<&str>) -> Option<Arc<str>> {
         let able = self.workers.iter().filter(|(_, known)| known.can_run(task));
         let topic = match key {
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_one_key_meet_one_worker_and_few_move_when_a_worker_leaves() {
+    fn requests_of_one_key_go_to_one_worker_and_few_move_when_a_worker_leaves() {
         let mut finder = finder(&[("a", &["t"]), ("b", &["t"]), ("c", &["t"])]);
         let keys: Vec<String> = (0..100).map(|key| key.to_string()).collect();
         let pick_all = |finder: &mut Finder| -> Vec<_> {

@@ -1,4 +1,4 @@
-//! What a worker runs for a request: a [`Handler`] or closures, with [`Context`], [`Arguments`] and [`Undo`].
+//! The code that a worker runs for a request: a [`Handler`] or closures, with [`Context`], [`Arguments`] and [`Undo`].
 
 use std::{
     any::type_name, collections::BTreeMap, error::Error, fmt, future::Future, marker::PhantomData, sync::Arc,
@@ -24,8 +24,8 @@ use crate::future::BoxFuture;
 ///
 /// For most tasks a closure is enough, also for those with state: see
 /// [`WorkerBuilder::task`](super::WorkerBuilder::task) and
-/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task). This is for tasks that are types of their
-/// own:
+/// [`WorkerBuilder::revertible_task`](super::WorkerBuilder::revertible_task). Implement this trait for a task that is a
+/// type of its own:
 ///
 /// ```
 /// use apportion::{
@@ -56,15 +56,23 @@ use crate::future::BoxFuture;
 /// }
 /// ```
 ///
-/// A request is acknowledged before its task is run: if the worker dies while it runs, no other worker takes over. A task
-/// that panics has failed. A task must not block its thread for long, or the worker cannot send heartbeats; use
-/// `tokio::task::spawn_blocking` for what blocks.
+/// A request is acknowledged before its task is run: if the worker dies while the task runs, no other worker runs it
+/// again. A task that panics has failed. A task must not block its thread for long, or the worker cannot send
+/// heartbeats; use `tokio::task::spawn_blocking` for code that blocks.
 pub trait Handler: Send + Sync + 'static {
-    /// Does the work. The future is dropped if it is not done when the timeout of
-    /// [`Worker::shutdown`](super::Worker::shutdown) ends.
+    /// Executes the task. If it is not done at the end of the timeout of [`Worker::shutdown`](super::Worker::shutdown),
+    /// the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] that the executor gets.
     fn execute(&self, context: Context, arguments: Arguments) -> BoxFuture<'_, Result<Value, Failure>>;
 
-    /// Undoes the work. By default there is nothing to undo.
+    /// Reverts the task. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] that the executor gets.
     fn revert(
         &self,
         context: Context,
@@ -76,22 +84,22 @@ pub trait Handler: Send + Sync + 'static {
     }
 }
 
-/// What is known about the work that is to be undone.
+/// The result of the task that is to be reverted, and the reasons. A handler or closure that reverts a task gets it.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Undo {
-    /// What the task gave; `None` if the request does not contain it.
+    /// The result of the task; `None` if the request does not contain it.
     pub result: Option<TaskResult>,
-    /// The failures that are the reason, by the names of the tasks that failed.
+    /// The failures that are the reason to revert, by the names of the tasks that failed.
     pub failures: BTreeMap<String, Failure>,
 }
 
 impl Undo {
-    /// The value that the task gave; `None` if it failed, or the request does not contain it.
+    /// The value that the task returned, as a `T`; `None` if the task failed, or the request does not contain it.
     ///
     /// # Errors
     ///
-    /// If the value is not a `T`.
+    /// The error of serde if the value is not a `T`.
     pub fn result_as<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
         match &self.result {
             Some(TaskResult::Success(value)) => T::deserialize(value).map(Some),
@@ -100,7 +108,7 @@ impl Undo {
     }
 }
 
-/// Where the responses to a request go.
+/// The address for the responses to a request.
 #[derive(Debug, Clone)]
 pub(super) struct ReplyAddress {
     pub(super) link: Link,
@@ -122,7 +130,7 @@ impl ReplyAddress {
     }
 }
 
-/// The request that a task runs for, and how the task reports to its executor.
+/// The request that a task runs for. A [`Handler`] or a closure gets it, and reports to the executor with it.
 #[derive(Debug, Clone)]
 pub struct Context {
     pub(super) address: ReplyAddress,
@@ -132,12 +140,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// The topic of the worker that runs it.
+    /// The topic of the worker that runs the task.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The task, as the worker lists it.
+    /// The task, by the name under which the worker lists it.
     pub fn task_cls(&self) -> &str {
         &self.task_cls
     }
@@ -147,23 +155,32 @@ impl Context {
         &self.task_name
     }
 
-    /// The id of the request. In requests from TaskFlow it is that of the task.
+    /// The id of the request. In requests from TaskFlow it is the uuid of the task.
     pub fn request_id(&self) -> &str {
         &self.address.correlation_id
     }
 
-    /// Tells the executor how much is done, from 0 to 1. An error of the transport is logged, and the task goes on.
+    /// Reports to the executor how much is done, from 0 to 1. An error of the transport is logged, and the task goes
+    /// on.
+    ///
+    /// # Cancel safety
+    ///
+    /// When cancelled, the report may be sent or not.
     pub async fn update_progress(&self, done: f64) {
         let done = if done.is_nan() { 0.0 } else { done.clamp(0.0, 1.0) };
         self.send(Event::progress(done)).await;
     }
 
-    /// Tells the executor that something happened. `details` are a map or a struct. An error of the transport is logged,
-    /// and the task goes on.
+    /// Reports an event to the executor. `details` are a map or a struct. An error of the transport is logged, and the
+    /// task goes on.
     ///
     /// # Errors
     ///
     /// [`EventError`] if `details` cannot be written as a JSON object. Nothing was sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// When cancelled, the event may be sent or not.
     pub async fn notify(
         &self,
         event_type: impl Into<String>,
@@ -242,7 +259,7 @@ impl<F, G, P> fmt::Debug for Closures<F, G, P> {
     }
 }
 
-/// What a closure has returned, as a handler returns it.
+/// Converts the result of a closure into that of a handler.
 fn result_of<T, E>(result: Result<T, E>) -> Result<Value, Failure>
 where
     T: Serialize,
@@ -252,7 +269,7 @@ where
     serde_json::to_value(value).map_err(|error| Failure::of(&error))
 }
 
-/// The failure that `error` is. It has the name of the type of `error`, if that says something.
+/// Converts `error` into a failure. The failure has the name of the type of `error`, unless that is a box or a text.
 fn failure_of<E: Into<Box<dyn Error + Send + Sync>>>(error: E) -> Failure {
     let name = type_name::<E>();
     match error.into().downcast::<Failure>() {

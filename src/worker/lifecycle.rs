@@ -1,8 +1,9 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Which state of a request may follow which, and when a request expires: [`Lifecycle`].
+//! The states of a request, their order, and the expiry of a request: [`Lifecycle`].
 //!
-//! The [`Executor`](super::Executor) applies these rules. They are public for tools that follow the messages of a fleet.
+//! The [`Executor`](super::Executor) applies these rules. They are public for tools that follow the messages of a
+//! fleet.
 
 use std::time::Duration;
 
@@ -10,29 +11,32 @@ use super::state::RequestState;
 pub use super::state::UnknownState;
 use crate::clock::Moment;
 
-/// How long a request waits for a worker to start on it, by default.
+/// The default of [`ExecutorBuilder::request_timeout`](super::ExecutorBuilder::request_timeout): how long a request
+/// waits for a worker to start on it.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often an executor asks the workers what they can run, by default.
+/// The default of [`ExecutorBuilder::notify_period`](super::ExecutorBuilder::notify_period): how often an executor asks
+/// the workers for their tasks.
 pub const NOTIFY_PERIOD: Duration = Duration::from_secs(5);
 
-/// How long a worker may be silent, by default. When it has been silent for exactly this long, it is removed.
+/// The default of [`ExecutorBuilder::worker_expiry`](super::ExecutorBuilder::worker_expiry): how long a worker may be
+/// silent. When it has been silent for exactly this long, it is removed.
 pub const WORKER_EXPIRY: Duration = Duration::from_secs(60);
 
-/// What [`Lifecycle::step`] did.
+/// The effect of [`Lifecycle::step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transition {
     /// The request is in the new state.
     Moved,
-    /// The request was in that state before: a duplicate, to be ignored.
+    /// The request was in that state before: the message is a duplicate, to be ignored.
     Unchanged,
 }
 
-/// A step that is not allowed. The request stays where it was.
+/// A step that is not allowed. The request keeps its state. From [`Lifecycle::step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("a request that is {from} cannot become {to}")]
 pub struct InvalidTransition {
-    /// Where the request stands.
+    /// The present state of the request.
     pub from: RequestState,
     /// The state that may not follow.
     pub to: RequestState,
@@ -62,17 +66,17 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A request that was made at `created` and waits. Without a `timeout` it never expires.
+    /// A request that was created at `created` and is waiting. Without a `timeout` it never expires.
     pub const fn new(created: Moment, timeout: Option<Duration>) -> Self {
         Lifecycle { state: RequestState::Waiting, created, timeout }
     }
 
-    /// Where the request stands.
+    /// The state of the request.
     pub const fn state(&self) -> RequestState {
         self.state
     }
 
-    /// When the request was made.
+    /// When the request was created.
     pub const fn created(&self) -> Moment {
         self.created
     }
@@ -86,7 +90,7 @@ impl Lifecycle {
     ///
     /// # Errors
     ///
-    /// [`InvalidTransition`] if `to` may not follow the present state. The state is kept then.
+    /// [`InvalidTransition`] if `to` may not follow the present state, which is kept.
     pub fn step(&mut self, to: RequestState) -> Result<Transition, InvalidTransition> {
         if self.state == to {
             return Ok(Transition::Unchanged);
@@ -103,8 +107,8 @@ impl Lifecycle {
         self.deadline().is_some_and(|deadline| now > deadline)
     }
 
-    /// The last moment at which the request is not expired; `None` if it does not expire, because it has no timeout or a
-    /// worker has started on it.
+    /// The last moment at which the request is not expired; `None` if it does not expire, because it has no timeout or
+    /// a worker has started on it.
     pub fn deadline(&self) -> Option<Moment> {
         self.timeout.filter(|_| self.state.is_waiting()).map(|timeout| self.created + timeout)
     }

@@ -1,4 +1,5 @@
-//! [`Link`]: a transport as executors and workers use it. What fails is tried again, as often as the protocol asks for.
+//! [`Link`]: a transport as executors and workers use it. Failed calls are tried again, as often as the protocol
+//! demands.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,16 +9,16 @@ use tokio_util::sync::CancellationToken;
 use super::transport::{Consumer, Incoming, Message, Transport, TransportError};
 use crate::{backoff::Backoff, future::BoxFuture, random::Random};
 
-/// How often a message is sent before that has failed, and the pause between two attempts. As in TaskFlow.
+/// How often a message is tried, and the pause between two attempts. As in TaskFlow.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
-/// How long one attempt may take. A connection that hangs must not hold up a request for longer than it lives.
+/// How long one attempt may take. A connection that hangs must not delay a request beyond its timeout.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
-/// A growing delay between attempts to get the connection back.
+/// The growing delay between attempts to consume again or to send a result.
 pub(super) fn backoff() -> Backoff {
     Backoff::new(FIRST_DELAY, LONGEST_DELAY)
 }
@@ -59,7 +60,7 @@ impl Link {
         for _ in 1..TRIES {
             match self.send_once(topic, message.clone()).await {
                 Err(error @ TransportError::Unavailable { .. }) => {
-                    tracing::debug!(topic, %error, "sending again in a moment");
+                    tracing::debug!(topic, %error, "the message is sent again in a second");
                     sleep(BETWEEN_TRIES).await;
                 }
                 end => return end,
@@ -82,7 +83,9 @@ impl Link {
                 match self.transport.consume(topic, prefetch).await {
                     Ok(consumer) => return Some(consumer),
                     Err(TransportError::Closed) => return None,
-                    Err(error) => tracing::warn!(topic, %error, "not receiving; trying again"),
+                    Err(error) => {
+                        tracing::warn!(topic, %error, "could not consume; trying again");
+                    }
                 }
             }
         };
@@ -90,19 +93,19 @@ impl Link {
     }
 }
 
-/// Has the broker drop a message that cannot be read.
+/// Rejects a message that cannot be read: the broker drops it.
 pub(super) async fn reject(incoming: Incoming, reason: &str) {
-    tracing::warn!(message = ?incoming.message(), reason, "rejected");
+    tracing::warn!(message = ?incoming.message(), reason, "a message is rejected");
     if let Err(error) = incoming.reject().await {
         tracing::debug!(%error, "the rejection could not be sent");
     }
 }
 
-/// The message, to be acted on; `None` if the broker may deliver it again.
+/// Acknowledges a message and returns it; `None` if the broker may deliver it again, so that it must not be acted on.
 pub(super) async fn acknowledge(incoming: Incoming) -> Option<Message> {
     incoming
         .ack()
         .await
-        .map_err(|error| tracing::warn!(%error, "could not acknowledge, so the message is ignored"))
+        .map_err(|error| tracing::warn!(%error, "a message could not be acknowledged and is ignored"))
         .ok()
 }

@@ -1,4 +1,4 @@
-//! [`LocalBroker`]: a broker in the process, which behaves as [`transport`](crate::worker::transport) asks for.
+//! [`LocalBroker`]: a broker in the process, which behaves as [`transport`](crate::worker::transport) demands.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,8 +22,9 @@ const LIMIT: usize = 100_000;
 /// A broker in the process, on tokio's clock. Clones are handles to the same one.
 ///
 /// The messages of one topic go to its consumers in turn, in the order in which they were sent. A message that is given
-/// back is delivered next. Memory is bounded: a topic has a limited number of messages, with those that were delivered
-/// and not acknowledged yet, and refuses further ones with [`TransportError::Unavailable`] until some are acknowledged.
+/// back is delivered next. Memory is bounded: a topic has a limited number of messages, including those that were
+/// delivered and not acknowledged yet. It refuses further messages with [`TransportError::Unavailable`] until some are
+/// acknowledged.
 #[derive(Clone)]
 pub struct LocalBroker {
     exchange: Arc<Mutex<Exchange>>,
@@ -37,20 +38,20 @@ impl LocalBroker {
         LocalBroker { exchange: Arc::default(), clock: Arc::new(TokioClock::new()), limit: LIMIT }
     }
 
-    /// The handle with another limit: through it, a message is refused if its topic has `messages` already. Default:
-    /// 100 000.
+    /// Returns this handle with another limit: through it, a message is refused if its topic already has `messages`
+    /// messages. Default: 100,000.
     #[must_use]
     pub fn limit(mut self, messages: usize) -> Self {
         self.limit = messages;
         self
     }
 
-    /// How many messages a topic has: those that wait, and those that were delivered and not acknowledged yet.
+    /// The number of messages of a topic: those that wait, and those that were delivered and not acknowledged yet.
     pub fn message_count(&self, topic: &str) -> usize {
         self.act(|exchange| exchange.queues.get(topic).map_or(0, |queue| queue.messages))
     }
 
-    /// The clock of the executors and workers on this broker, to let it [`jump`](TokioClock::jump).
+    /// The clock of the executors and workers on this broker. A test can let it [`jump`](TokioClock::jump).
     pub fn clock(&self) -> Arc<TokioClock> {
         self.clock.clone()
     }
@@ -60,8 +61,8 @@ impl LocalBroker {
     }
 }
 
-/// Acts on the exchange, and wakes its consumers where needed when the lock is free again. Nothing panics under the
-/// lock, so the exchange of a poisoned one is valid.
+/// Acts on the exchange, and wakes its consumers after the lock is released. No code panics under the lock, so a
+/// poisoned lock has a valid exchange.
 fn act_on<T>(exchange: &Mutex<Exchange>, act: impl FnOnce(&mut Exchange) -> T) -> T {
     let mut exchange = exchange.lock().unwrap_or_else(PoisonError::into_inner);
     let done = act(&mut exchange);
@@ -121,23 +122,23 @@ impl Transport for LocalBroker {
     }
 }
 
-/// All queues, by topic. They are ordered, so that consumers are woken in the same order each time.
+/// All queues, by topic. Ordered, so that consumers are woken in the same order each time.
 #[derive(Default)]
 struct Exchange {
     queues: BTreeMap<String, Queue>,
-    /// The wakers to call once the lock is free.
+    /// The wakers to call after the lock is released.
     woken: Vec<Waker>,
     last_id: u64,
     closed: bool,
 }
 
 struct Queue {
-    /// Tells this queue from an earlier one of the same topic.
+    /// Another number than that of an earlier queue of the same topic.
     id: u64,
     ready: VecDeque<Message>,
     /// How many messages it has: ready, or delivered and not acknowledged.
     messages: usize,
-    /// The one that was served longest ago comes first.
+    /// The consumer that was served longest ago comes first.
     consumers: VecDeque<Member>,
 }
 
@@ -145,12 +146,12 @@ struct Member {
     id: u64,
     prefetch: usize,
     unacknowledged: usize,
-    /// Those of the unacknowledged that it has not yielded yet.
+    /// Its unacknowledged messages that it has not yielded yet.
     inbox: VecDeque<Message>,
     waker: Option<Waker>,
 }
 
-/// Which consumer of which queue.
+/// Identifies a consumer of a queue.
 #[derive(Clone)]
 struct Place {
     topic: Arc<str>,
@@ -172,7 +173,7 @@ impl Exchange {
             return Ok(());
         };
         if queue.messages >= limit {
-            let reason = format!("topic {topic:?} has {} messages already", queue.messages);
+            let reason = format!("topic {topic:?} already has {} messages", queue.messages);
             return Err(TransportError::Unavailable { reason });
         }
         queue.messages += 1;
@@ -271,7 +272,7 @@ impl Queue {
         self.consumers.iter_mut().find(|member| member.id == id)
     }
 
-    /// Gives the ready messages to consumers that may have more, in turn.
+    /// Gives the ready messages to consumers below their prefetch limit, in turn.
     fn hand_out(&mut self, woken: &mut Vec<Waker>) {
         while !self.ready.is_empty() {
             let free = self.consumers.iter().position(|member| member.unacknowledged < member.prefetch);

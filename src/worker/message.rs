@@ -3,11 +3,11 @@
 //! The messages between executor and worker, from and to JSON.
 //!
 //! An executor sends [`Notify`] and a worker answers [`NotifyReply`]. An executor sends a
-//! [`Request`](super::Request), and a worker answers with several [`Response`]s. Applications need none of this:
-//! [`Executor`](super::Executor) and [`Worker`](super::Worker) do it. It is for tools that read or write messages.
+//! [`Request`](super::Request), and a worker answers with several [`Response`]s. [`Executor`](super::Executor) and
+//! [`Worker`](super::Worker) send and read them. This module is for tools that read or write messages themselves.
 //!
-//! Reading accepts what TaskFlow accepts and refuses what it refuses (see [`validate`](super::validate)). Writing gives what its workers
-//! and executors accept.
+//! Reading accepts and refuses the same messages as TaskFlow (see [`validate`](super::validate)). TaskFlow accepts all
+//! messages that are written here.
 
 mod action;
 pub(super) mod event;

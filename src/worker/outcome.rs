@@ -28,7 +28,7 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// If it is not a `T`.
+    /// The error of serde if it is not a `T`.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.0)
     }

@@ -1,4 +1,4 @@
-//! The side that runs tasks: [`Worker`].
+//! The server of tasks: [`Worker`].
 //!
 //! Source: `taskflow.engines.worker_based.server`, `.dispatcher`, `.worker`.
 
@@ -34,15 +34,15 @@ use super::{
 };
 use crate::task::Tasks;
 
-/// How many messages a worker takes beyond those that it runs, unless told otherwise.
+/// How many messages a worker takes beyond those that it runs, by default.
 const PREFETCH: u16 = 1000;
 
-/// How long a worker that ends has to tell the executors about the requests that it did not finish.
+/// How long a worker that ends tries to report the requests that it did not finish to their executors.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs tasks for executors, until it is shut down or dropped.
+/// Runs tasks for executors, until it is shut down or dropped. From [`Worker::builder`].
 ///
-/// Each worker has a topic, where it answers executors that ask what it can run, and takes their requests. Several
+/// Each worker has a topic, where it answers executors that ask for its tasks, and takes their requests. Several
 /// workers may share a topic if they list the same tasks; then they compete for its requests. When one of them is shut
 /// down, new requests wait until the executor has asked the others, 5 s at most.
 ///
@@ -50,19 +50,20 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 ///   memory, unacknowledged: if the worker dies, the broker gives them to another one.
 /// - A request is acknowledged **before** it is run: if the worker dies while it runs, no other worker runs it again.
 /// - A copy of a request that comes while the first is at the worker is dropped. A later copy is dropped, too, if the
-///   executor is one of this crate, which uses an id only once. TaskFlow uses it again when it tries a task again.
-/// - The executor gets RUNNING, then events, then SUCCESS or FAILURE. A task that panics has failed. RUNNING is repeated
-///   every 5 s, so that the executor can tell a long task from a lost one.
+///   executor is one of this crate, which uses each id only once. TaskFlow uses an id again when it tries a task again.
+/// - The executor gets RUNNING, then events, then SUCCESS or FAILURE. A task that panics has failed. RUNNING is
+///   repeated every 5 s, so that the executor can distinguish a long task from a lost one.
 /// - An invalid request is answered with a FAILURE, if it has a topic for the answer.
 ///
-/// Dropping it ends all that runs, with a FAILURE for each; [`Worker::shutdown`] gives the tasks time to finish.
-#[must_use = "dropping it ends the tasks that it runs"]
+/// Dropping the worker ends its running tasks, with a FAILURE for each. [`Worker::shutdown`] gives the tasks time to
+/// finish.
+#[must_use = "dropping a worker ends the tasks that it runs"]
 pub struct Worker {
     shared: Arc<Shared>,
 }
 
 impl Worker {
-    /// A worker on `transport`. Set options, then await it.
+    /// Builds a worker on `transport`. Set options, then await it.
     pub fn builder(transport: impl Transport) -> WorkerBuilder {
         WorkerBuilder {
             transport: Arc::new(transport),
@@ -75,7 +76,7 @@ impl Worker {
         }
     }
 
-    /// Where it takes requests.
+    /// The topic where it takes requests.
     pub fn topic(&self) -> &str {
         &self.shared.topic
     }
@@ -90,8 +91,8 @@ impl Worker {
         (self.shared.concurrency as usize).saturating_sub(self.shared.slots.available_permits())
     }
 
-    /// Waits until the worker takes no more requests, because its transport was closed. A connection that breaks is no
-    /// reason: the worker opens a new one.
+    /// Waits until the worker takes no more requests, because its transport was closed. If a connection breaks, the
+    /// worker opens a new one and goes on.
     ///
     /// # Cancel safety
     ///
@@ -100,16 +101,17 @@ impl Worker {
         self.shared.draining.cancelled().await;
     }
 
-    /// Ends the worker. Returns whether every task that ran was finished.
+    /// Ends the worker. Returns whether every running task has finished.
     ///
-    /// - The executors that have asked last are told that this worker can run nothing any more.
-    /// - Requests that did not start are given back, to other workers at the topic. Without any, they expire at their
-    ///   executors.
-    /// - Tasks that run have at most `timeout` to finish. The others are dropped then, and their executors get a FAILURE.
+    /// - The executors that have asked last get the message that this worker has no tasks any more.
+    /// - Requests that did not start are given back, to other workers at the topic. If there are none, the requests
+    ///   expire at their executors.
+    /// - Running tasks have at most `timeout` to finish. After that they are dropped, and their executors get a
+    ///   FAILURE.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, so is the worker, and the tasks that still run are dropped at once.
+    /// When cancelled, the worker is dropped, and with it the tasks that still run.
     pub async fn shutdown(self, timeout: Duration) -> bool {
         self.shared.draining.cancel();
         let all = self.shared.slots.acquire_many(self.shared.concurrency);
@@ -135,18 +137,18 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// A worker that is to be started: set options, then await it. From [`Worker::builder`].
+/// Starts a worker when it is awaited. Set options first. From [`Worker::builder`].
 ///
-/// Awaited, it starts the worker. When that returns, no request for its topic is dropped any more. If the connection
-/// breaks later, the worker opens a new one.
+/// When it returns, the broker drops no more requests for the topic. If the connection breaks later, the worker opens a
+/// new one.
 ///
 /// # Errors
 ///
-/// [`TransportError`] if it has no topic, or the topic cannot be consumed.
+/// [`TransportError`] if there is no topic, or the topic cannot be consumed.
 ///
 /// # Cancel safety
 ///
-/// Safe: nothing was started then.
+/// Safe: nothing is started.
 #[must_use = "no worker is started until it is awaited"]
 pub struct WorkerBuilder {
     transport: Arc<dyn Transport>,
@@ -159,13 +161,13 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Where it takes requests.
+    /// The topic where the worker takes requests. It is required.
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topic = topic.into();
         self
     }
 
-    /// Runs `execute` for requests to execute `name`. A request to revert it does nothing, successfully.
+    /// Runs `execute` for requests to execute `name`. A request to revert it succeeds and does nothing.
     ///
     /// The result is anything that can be written as JSON. The error is any error, a text or a boxed error; a
     /// [`Failure`](super::Failure) is sent as it is. A closure without state can be an `async` closure. A closure with
@@ -230,38 +232,38 @@ impl WorkerBuilder {
         self.handler(name, Closures::<F, G, (Fut, T, E, GFut, U, D)>::new(execute, revert))
     }
 
-    /// Runs `handler` for requests for `name`. It replaces an earlier one for the same name.
+    /// Runs `handler` for requests for `name`. It replaces an earlier handler or closure of the same name.
     pub fn handler(mut self, name: impl Into<String>, handler: impl Handler) -> Self {
         self.handlers.insert(name.into(), Arc::new(handler));
         self
     }
 
-    /// How many requests run at a time, at least one. Default: one.
+    /// How many requests run at a time, at least 1. Default: 1.
     pub fn concurrency(mut self, requests: u32) -> Self {
         self.concurrency = requests.max(1);
         self
     }
 
-    /// How many messages it takes from the broker beyond those that it runs. Default: 1000. With a small number, workers
-    /// that share a topic share its requests more evenly. But while this many requests wait at a worker, it does not
-    /// receive the questions of executors what it can run.
+    /// How many messages the worker takes from the broker beyond those that it runs. Default: 1000. With a small
+    /// number, workers that share a topic share its requests more evenly. But while this many requests wait at a
+    /// worker, it does not receive further messages, so executors that ask for its tasks get no answer.
     pub fn prefetch(mut self, messages: u16) -> Self {
         self.prefetch = messages;
         self
     }
 
-    /// How often executors are told that a request is still running. Default: every 5 s.
+    /// How often the worker reports to an executor that a request is still running. Default: every 5 s.
     ///
-    /// An executor that receives nothing for its [worker expiry](super::ExecutorBuilder::worker_expiry) gives up the
+    /// An executor that receives no report for its [worker expiry](super::ExecutorBuilder::worker_expiry) ends the
     /// request, although it runs. So the heartbeat has to be several times shorter than the shortest expiry of all
-    /// executors. With the defaults it is 5 s, and the expiry 60 s.
+    /// executors, which is 60 s by default.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;
         self
     }
 
-    /// Determines every random number and id of the worker, for tests that repeat a run. Default: others each time.
-    /// Never give two executors or workers of a fleet the same: their names would be equal.
+    /// Determines every random number and id of the worker, for tests that repeat a run. Default: a new seed each time.
+    /// Never give two executors or workers of a fleet the same seed: they would have the same name.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self

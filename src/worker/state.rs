@@ -1,26 +1,26 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`RequestState`]: where a request stands.
+//! [`RequestState`]: the state of a request.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a request stands.
+/// The state of a request. From [`Submitted::state`](super::Submitted::state).
 ///
 /// Source: `taskflow.engines.worker_based.protocol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum RequestState {
-    /// No worker is known yet that lists the task.
+    /// The executor does not know a worker yet that lists the task.
     Waiting,
-    /// Sent to a worker, which has not reported yet that it runs.
+    /// It was sent to a worker, which has not started on it yet.
     Pending,
     /// A worker runs it.
     Running,
-    /// Over, with a result.
+    /// It has ended with a result.
     Success,
-    /// Over, without a result.
+    /// It has ended without a result.
     Failure,
 }
 
@@ -50,7 +50,7 @@ impl RequestState {
         matches!(self, RequestState::Waiting | RequestState::Pending)
     }
 
-    /// Whether the request is over.
+    /// Whether the request has ended.
     pub const fn is_final(self) -> bool {
         matches!(self, RequestState::Success | RequestState::Failure)
     }
@@ -72,7 +72,7 @@ impl fmt::Display for RequestState {
     }
 }
 
-/// The text is not the name of a [`RequestState`].
+/// The text is not the name of a [`RequestState`]. From parsing one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a state of a request", .0.escape_debug())]
 pub struct UnknownState(pub String);
@@ -80,8 +80,8 @@ pub struct UnknownState(pub String);
 impl FromStr for RequestState {
     type Err = UnknownState;
 
-    /// Reads a name as it is on the wire, in capitals only. TaskFlow also takes `running`, by accident, and then goes
-    /// on counting the time until the request expires.
+    /// Reads a name as it is on the wire, in capitals only. TaskFlow also accepts `running` by accident, and then the
+    /// request can still expire.
     fn from_str(name: &str) -> Result<Self, UnknownState> {
         RequestState::ALL
             .into_iter()

@@ -1,21 +1,21 @@
-//! What carries messages between executors and workers: [`Transport`], [`Message`], [`Consumer`], [`Incoming`].
+//! The interface to a message broker: [`Transport`], [`Message`], [`Consumer`], [`Incoming`].
 //!
-//! Two are here: [`LocalBroker`](crate::worker::LocalBroker) within the process, and, with the feature `amqp`,
-//! `worker::amqp::AmqpTransport`. This module is for those who write another one.
+//! This crate has two transports: [`LocalBroker`](crate::worker::LocalBroker) within the process, and, with the feature
+//! `amqp`, `worker::amqp::AmqpTransport`. Use this module to write another one.
 //!
-//! A transport behaves as a direct exchange of AMQP whose queues are made by their consumers. That is how kombu lays
-//! out TaskFlow's worker-based engine:
+//! A transport behaves as a direct exchange of AMQP whose queues are created by their consumers, as in TaskFlow's
+//! worker-based engine:
 //!
 //! - A message goes to the queue of its topic. If there is none, it is dropped.
 //! - Several consumers of one topic compete for its messages.
 //! - A queue ends with its last consumer, together with the messages in it.
 //! - A message is delivered at least once until it is acknowledged.
 //! - Messages that are sent to one topic through one transport arrive in the order in which
-//!   [`publish`](Transport::publish) was first polled, unless something goes wrong. The sender has to see to it that this
-//!   is the order it wants.
+//!   [`publish`](Transport::publish) was first polled, unless a message is lost or sent again. The sender has to poll
+//!   in the order that it wants.
 //!
-//! A transport repeats nothing by itself. Executors and workers ask again for a consumer that has ended, and repeat a
-//! publish that has failed: they know for how long that is worth it.
+//! A transport does not repeat calls by itself. Executors and workers consume again when a consumer has ended, and
+//! repeat a publish that has failed, because they know how long that is useful.
 
 use std::{
     fmt,
@@ -34,20 +34,24 @@ use crate::{
 
 /// Carries messages between executors and workers. Clones of one transport share its connection.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// Sends `message` to `topic`, the routing key. A topic that has no consumer drops it, as a direct exchange does;
-    /// that is no error.
+    /// Sends `message` to `topic`, the routing key. If the topic has no consumer, the message is dropped, as by a
+    /// direct exchange; that is not an error.
     ///
-    /// Its place among the other messages is that of the first poll. The caller may do the first poll with another waker
-    /// than the next ones.
+    /// The first poll decides the place of the message among the others. The caller may do the first poll with another
+    /// waker than the next ones.
     ///
     /// # Errors
     ///
-    /// [`TransportError`]. The message may have been sent nevertheless, unless it was
+    /// [`TransportError`]. The message may still have been sent, unless the error is
     /// [`Refused`](TransportError::Refused).
+    ///
+    /// # Cancel safety
+    ///
+    /// When cancelled, the message may be sent or not.
     fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<(), TransportError>>;
 
-    /// Starts to receive what is sent to `topic`, with at most `prefetch` unacknowledged messages at a time (at least
-    /// one). After it has returned, no message to the topic is dropped.
+    /// Starts to receive the messages to `topic`, with at most `prefetch` unacknowledged messages at a time (at least
+    /// 1). After it has returned, no message to the topic is dropped.
     ///
     /// # Errors
     ///
@@ -66,12 +70,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     fn is_consumed<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<bool, TransportError>>;
 
     /// The clock by which requests expire and silent workers are removed. The default is [`BootClock`], which is right
-    /// for real brokers. A transport that wraps another one has to pass on the clock of that.
+    /// for real brokers. A transport that wraps another one has to return the clock of that one.
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(BootClock)
     }
 
-    /// Ends all consumers and refuses further calls. Calling it twice does no harm.
+    /// Ends all consumers and refuses further calls. It can be called twice.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -79,15 +83,16 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Message {
-    /// What the body is: `NOTIFY`, `REQUEST` or `RESPONSE`. The AMQP property `type`.
+    /// The kind of the body: `NOTIFY`, `REQUEST` or `RESPONSE`. The AMQP property `type`.
     pub kind: Option<String>,
-    /// The topic that an answer goes to.
+    /// The topic for an answer.
     pub reply_to: Option<String>,
-    /// Which request an answer belongs to.
+    /// The id of the request that the message belongs to.
     pub correlation_id: Option<String>,
-    /// The sender, with a new name for each start of an executor or worker of this crate; the AMQP property `app_id`.
-    /// Python peers send none and read none. It tells that the sender makes two promises that they do not make: an
-    /// executor uses a correlation id only once, and a worker repeats that a request is running.
+    /// The name of the sender, a new one for each start of an executor or worker of this crate. The AMQP property
+    /// `app_id`. Python peers neither send nor read it. A message with a sender is from a peer that keeps two rules
+    /// that Python peers do not keep: an executor uses a correlation id only once, and a worker repeats that a request
+    /// is running.
     pub sender: Option<String>,
     /// The content, JSON as UTF-8.
     pub body: Vec<u8>,
@@ -99,14 +104,14 @@ impl Message {
         Message { kind: Some(kind.into()), body: body.into(), ..Message::default() }
     }
 
-    /// Sets the topic that an answer goes to.
+    /// Sets the topic for an answer.
     #[must_use]
     pub fn reply_to(mut self, topic: impl Into<String>) -> Self {
         self.reply_to = Some(topic.into());
         self
     }
 
-    /// Sets the id of the request that this belongs to.
+    /// Sets the id of the request that the message belongs to.
     #[must_use]
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
@@ -121,7 +126,7 @@ impl Message {
     }
 }
 
-/// Shows only the beginning of the body. It may be large, another process chose it, and it is written into logs.
+/// Shows only the beginning of the body, because a body may be large, comes from another process, and goes into logs.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 256;
@@ -139,19 +144,19 @@ impl fmt::Debug for Message {
 
 /// Receives the messages of one topic: a [`Stream`] of [`Incoming`] messages. From [`Transport::consume`].
 ///
-/// Dropping it ends that, and gives back the messages that it did not yield yet. Acknowledge those that it did yield
-/// before.
+/// Dropping it ends the consumption, and gives back the messages that it has not yielded yet. Acknowledge the messages
+/// that it has yielded before you drop it.
 #[must_use = "dropping it ends the consumption of its topic"]
 pub struct Consumer(Pin<Box<dyn Stream<Item = Incoming> + Send>>);
 
 impl Consumer {
-    /// A consumer that takes its messages from `deliveries`, which ends when the connection is gone, and is dropped
+    /// A consumer of the messages of `deliveries`. That stream has to end when the connection is gone. It is dropped
     /// together with the consumer.
     pub fn new(deliveries: impl Stream<Item = Incoming> + Send + 'static) -> Self {
         Consumer(Box::pin(deliveries))
     }
 
-    /// Waits for a message. `None`: the connection is gone, consume again.
+    /// Waits for a message. `None` if the connection is gone: then consume the topic again.
     ///
     /// # Cancel safety
     ///
@@ -175,28 +180,30 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// A message that was delivered and is not acknowledged yet. Dropping it gives the message back to the broker.
+/// A message that was delivered and is not acknowledged yet. Dropping it gives the message back to the broker. From
+/// [`Consumer::next`].
 #[must_use = "dropping it gives the message back to the broker"]
 pub struct Incoming {
     message: Message,
     acker: Box<dyn Acker>,
 }
 
-/// What becomes of a delivered message.
+/// The ways to acknowledge a delivered message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Acknowledgement {
-    /// It is done.
+    /// It was handled.
     Ack,
     /// It cannot be read: the broker drops it.
     Reject,
-    /// Another consumer may have it, or the same one again.
+    /// The broker delivers it again, to another consumer or to the same one.
     Requeue,
 }
 
-/// How a transport learns what becomes of a delivered message. If it is dropped without an acknowledgement, it has to do
-/// what [`Acknowledgement::Requeue`] does.
+/// Acknowledges a delivered message. A transport implements it. If it is dropped without an acknowledgement, it has to
+/// give the message back, as [`Acknowledgement::Requeue`] does.
 pub trait Acker: Send + 'static {
-    /// Tells the broker. The future has to do its work even if it is dropped after the first poll.
+    /// Sends the acknowledgement to the broker. The future has to do its work even if it is dropped after the first
+    /// poll.
     ///
     /// # Errors
     ///
@@ -210,12 +217,12 @@ impl Incoming {
         Incoming { message, acker: Box::new(acker) }
     }
 
-    /// What was delivered.
+    /// The message.
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// Tells the broker that the message is done, and returns it.
+    /// Acknowledges the message and returns it.
     ///
     /// # Errors
     ///
@@ -225,7 +232,7 @@ impl Incoming {
         Ok(self.message)
     }
 
-    /// Tells the broker to drop the message.
+    /// Rejects the message: the broker drops it.
     ///
     /// # Errors
     ///
@@ -238,7 +245,7 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// [`TransportError`]: the connection is gone, and the broker takes it back by itself.
+    /// [`TransportError`]: the connection is gone, and the broker takes the message back by itself.
     pub async fn requeue(self) -> Result<(), TransportError> {
         self.acker.acknowledge(Acknowledgement::Requeue).await
     }
@@ -250,23 +257,23 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// Why a transport could not do what it was asked for. A variant exists where a caller would act differently.
+/// The error of a call on a transport. There is one variant for each case that a caller would handle differently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// It was closed, and stays closed.
+    /// The transport was closed, and stays closed.
     #[error("the transport is closed")]
     Closed,
-    /// The broker cannot be reached, or cannot take it now. A later attempt may succeed.
+    /// The broker cannot be reached, or cannot accept the call now. A later attempt may succeed.
     #[error("the broker is not available: {reason}")]
     Unavailable {
-        /// What was wrong.
+        /// The reason.
         reason: String,
     },
-    /// It will never be taken: it is too large, not permitted, or invalid.
+    /// The broker refuses it for good: it is too large, not permitted, or invalid.
     #[error("refused: {reason}")]
     Refused {
-        /// What was wrong.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,11 +1,11 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Which messages are accepted: exactly those that TaskFlow's validators accept.
+//! Validates messages: accepts exactly those that TaskFlow's validators accept.
 //!
 //! The types of [`message`](super::message) validate what they read. These functions are for tools that check messages
 //! without reading them.
 //!
-//! The JSON itself is not read exactly as Python reads it, because Python also writes what JSON does not have:
+//! JSON is not read exactly as in Python, because Python also writes what JSON does not have:
 //!
 //! - The bare words `NaN`, `Infinity` and `-Infinity`, and numbers too large for a double, are read as `null`. That is
 //!   how they are written here.
@@ -21,10 +21,10 @@ use serde_json::{Map, Value};
 
 use super::{message::Action, state::RequestState};
 
-/// The only version of the format of failures that there is.
+/// The only existing version of the format of failures.
 pub(super) const FAILURE_VERSION: u64 = 1;
 
-/// Why a message is refused: the field, and what is wrong with it.
+/// Why a message is refused: the field, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message} {reason}", if field.is_empty() { "the ".into() } else { format!("`{field}` of the ") })]
 pub struct FormatError {
@@ -34,12 +34,12 @@ pub struct FormatError {
 }
 
 impl FormatError {
-    /// Where in the message, for instance `failures.x.causes[0].version`; empty if it is the message as a whole.
+    /// The path of the field in the message, for instance `failures.x.causes[0].version`; empty for the whole message.
     pub fn field(&self) -> &str {
         &self.field
     }
 
-    /// What is wrong with that field, for instance `is missing`.
+    /// The reason, for instance `is missing`.
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -49,7 +49,7 @@ impl FormatError {
     }
 }
 
-/// Accepts what an executor asks a worker: an empty object.
+/// Accepts the message by which an executor asks a worker for its tasks: an empty object.
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ pub fn notify(message: &Value) -> Result<(), FormatError> {
     only(object(message, At::Message("notify"))?, &[], At::Message("notify"))
 }
 
-/// Accepts what a worker answers: its topic and its tasks, nothing else.
+/// Accepts the answer of a worker: its topic and its tasks, nothing else.
 ///
 /// # Errors
 ///
@@ -107,7 +107,7 @@ pub fn response(message: &Value) -> Result<(), FormatError> {
     let fields = object(message, at)?;
     let state = text(fields, "state", at)?;
     if state != "EVENT" && state.parse::<RequestState>().is_err() {
-        return Err(At::Key(&at, "state").is("is no state of a response"));
+        return Err(At::Key(&at, "state").is("is not a state of a response"));
     }
     let at_data = At::Key(&at, "data");
     let data = object(required(fields, "data", at)?, at_data)?;
@@ -131,7 +131,7 @@ pub fn failure(message: &Value) -> Result<(), FormatError> {
     check_failure(message, At::Message("failure"))
 }
 
-/// Accepts those valid failures that can be read, because all of it is of [`FAILURE_VERSION`].
+/// Accepts a valid failure that can be read: it and its causes have the version [`FAILURE_VERSION`].
 pub(super) fn readable_failure(message: &Value) -> Result<(), FormatError> {
     check_readable(message, At::Message("failure"))
 }
@@ -151,14 +151,14 @@ pub(super) fn failure_data(data: &Map<String, Value>) -> Result<(), FormatError>
     check_readable(failure, At::Key(&at, "result"))
 }
 
-/// The error for data of a response that lacks what its state promises.
+/// The error for a response whose data lacks a field that its state demands.
 pub(super) fn missing_data(key: &str) -> FormatError {
     let at = At::Message("response");
     let at = At::Key(&at, "data");
     At::Key(&at, key).is("is missing")
 }
 
-/// What the `result` of a request says. In Python it is a pair of anything that can be unpacked; `null` is none.
+/// The `result` of a request. In Python it is any value that can be unpacked into two; `null` is none.
 pub(super) enum ResultPair<'a> {
     None,
     Success(Cow<'a, Value>),
@@ -183,7 +183,7 @@ fn each_failure(
 
 /// Unpacks `result` as Python does. A text of two characters and an object of two keys are pairs, too.
 fn result_pair<'a>(result: Option<&'a Value>, at: At<'_>) -> Result<ResultPair<'a>, FormatError> {
-    let unpaired = || at.is("is no pair of a kind and a value");
+    let unpaired = || at.is("is not a pair of a kind and a value");
     match result {
         None | Some(Value::Null) => Ok(ResultPair::None),
         Some(Value::Array(items)) => match &items[..] {
@@ -203,7 +203,9 @@ fn result_pair<'a>(result: Option<&'a Value>, at: At<'_>) -> Result<ResultPair<'
         Some(Value::Object(fields)) => {
             let mut keys = fields.keys();
             match (keys.next(), keys.next(), keys.next()) {
-                (Some(kind), Some(_), None) if kind == "failure" => Err(At::Index(&at, 1).is("is no object")),
+                (Some(kind), Some(_), None) if kind == "failure" => {
+                    Err(At::Index(&at, 1).is("is not an object"))
+                }
                 (Some(_), Some(value), None) => {
                     Ok(ResultPair::Success(Cow::Owned(Value::from(value.as_str()))))
                 }
@@ -232,7 +234,7 @@ fn check_failure(failure: &Value, at: At<'_>) -> Result<(), FormatError> {
         Some(_) => return Err(at_names.is("ends neither with `Exception` nor with `BaseException`")),
     }
     if fields.get("version").is_some_and(|version| !is_count(version)) {
-        return Err(At::Key(&at, "version").is("is no integer from 0 on"));
+        return Err(At::Key(&at, "version").is("is not an integer from 0 on"));
     }
     if let Some(args) = fields.get("exc_args") {
         list(args, At::Key(&at, "exc_args"))?;
@@ -264,12 +266,12 @@ fn each_cause(
     Ok(())
 }
 
-/// An integer as JSON schema sees it: `1.0` is one, `true` is none.
+/// Whether it is an integer by JSON schema: `1.0` is one, `true` is not.
 fn is_count(value: &Value) -> bool {
     value.as_u64().is_some() || value.as_f64().is_some_and(|value| value >= 0.0 && value.fract() == 0.0)
 }
 
-/// Where in a message a value is. On the stack, so that a valid message costs nothing for it.
+/// The place of a value in a message. It is on the stack, so that a valid message needs no allocation.
 #[derive(Clone, Copy)]
 enum At<'a> {
     Message(&'static str),
@@ -278,7 +280,7 @@ enum At<'a> {
 }
 
 impl At<'_> {
-    /// The error that says of the value here what is wrong with it.
+    /// The error for the value at this place.
     fn is(&self, reason: impl Into<String>) -> FormatError {
         FormatError { message: self.message(), field: self.to_string(), reason: reason.into() }
     }
@@ -293,7 +295,7 @@ impl At<'_> {
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Another process chose the key, and it is written into a log.
+        /// Keys are cut, because another process chose them and they are written into a log.
         const LONGEST: usize = 64;
         match self {
             At::Message(_) => Ok(()),
@@ -308,33 +310,33 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// The object that `value` is.
+/// The value as an object.
 fn object<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Map<String, Value>, FormatError> {
-    value.as_object().ok_or_else(|| at.is("is no object"))
+    value.as_object().ok_or_else(|| at.is("is not an object"))
 }
 
-/// The list that `value` is.
+/// The value as a list.
 fn list<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Vec<Value>, FormatError> {
-    value.as_array().ok_or_else(|| at.is("is no list"))
+    value.as_array().ok_or_else(|| at.is("is not a list"))
 }
 
-/// The list of texts that `value` is.
+/// The value as a list of texts.
 fn texts<'v>(value: &'v Value, at: At<'_>) -> Result<&'v Vec<Value>, FormatError> {
     let texts = list(value, at)?;
     match texts.iter().position(|text| !text.is_string()) {
-        Some(index) => Err(At::Index(&at, index).is("is no text")),
+        Some(index) => Err(At::Index(&at, index).is("is not a text")),
         None => Ok(texts),
     }
 }
 
-/// The field `key`, which has to be there.
+/// The required field `key`.
 fn required<'v>(fields: &'v Map<String, Value>, key: &str, at: At<'_>) -> Result<&'v Value, FormatError> {
     fields.get(key).ok_or_else(|| At::Key(&at, key).is("is missing"))
 }
 
-/// The text in the field `key`, which has to be there.
+/// The text in the required field `key`.
 fn text<'v>(fields: &'v Map<String, Value>, key: &str, at: At<'_>) -> Result<&'v str, FormatError> {
-    required(fields, key, at)?.as_str().ok_or_else(|| At::Key(&at, key).is("is no text"))
+    required(fields, key, at)?.as_str().ok_or_else(|| At::Key(&at, key).is("is not a text"))
 }
 
 /// Refuses fields that are not `known`.

@@ -1,4 +1,4 @@
-//! The job board as its users meet it, in memory and on a real server.
+//! The job board by its public interface, in memory and on a real server.
 
 mod bad_input;
 mod broken_locks;
@@ -26,10 +26,10 @@ use crate::support::{
     until,
 };
 
-/// Longer than anything takes that happens at all.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any expected event takes.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where the board of a test is. Its last name must occur once, so it is one that no test has in its own.
+/// The path of the board of a test. Its last name must occur once in it, so no test has that name.
 fn place(store: &Store) -> String {
     format!("/board-{}/jb", store.namespace)
 }
@@ -59,15 +59,15 @@ async fn unclaimed(board: &JobBoard) -> Vec<String> {
 /// The subtree at `root` without our markers: data, and whether it is ephemeral.
 async fn dump(session: &dyn Session, root: &ZnodePath) -> BTreeMap<String, (String, bool)> {
     let mut found = BTreeMap::new();
-    let mut ahead = vec![root.clone()];
+    let mut rest = vec![root.clone()];
     session.sync(root).await.unwrap();
-    while let Some(path) = ahead.pop() {
+    while let Some(path) = rest.pop() {
         if path.name() == ".posting" {
             continue;
         }
         let Some((data, stat)) = session.get(&path).await.unwrap() else { continue };
         let (children, _) = session.children(&path).await.unwrap();
-        ahead.extend(children.iter().map(|child| path.join(child).unwrap()));
+        rest.extend(children.iter().map(|child| path.join(child).unwrap()));
         let data = String::from_utf8(data).unwrap();
         found.insert(path.to_string(), (data, stat.ephemeral_owner.is_some()));
     }
@@ -88,7 +88,7 @@ async fn create(session: &dyn Session, path: &ZnodePath, data: impl Into<Vec<u8>
 /// Waits until the board knows as many jobs, without asking the store.
 async fn knows(board: &JobBoard, count: usize) {
     let all = || async { (board.jobs().await.unwrap().len() == count).then_some(()) };
-    eventually("jobs", PATIENCE, all).await;
+    eventually("jobs", TIMEOUT, all).await;
 }
 
 /// Waits until exactly these can be claimed, as far as the board knows by itself.
@@ -97,7 +97,7 @@ async fn offers(board: &JobBoard, expected: &[&str]) {
         let jobs = board.jobs().only_unclaimed().await.unwrap();
         jobs.iter().map(Job::name).eq(expected.iter().copied()).then_some(())
     };
-    eventually("unclaimed", PATIENCE, probe).await;
+    eventually("unclaimed", TIMEOUT, probe).await;
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, BoardError>) -> BoardError {
@@ -105,7 +105,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, BoardError>) -> BoardError {
 }
 
 async fn claim(board: &JobBoard) -> Claim {
-    tokio::time::timeout(PATIENCE, board.claim_next()).await.expect("there is a job").unwrap()
+    tokio::time::timeout(TIMEOUT, board.claim_next()).await.expect("there is a job").unwrap()
 }
 
 /// A long time on the clock of the test, a short one on a real clock.

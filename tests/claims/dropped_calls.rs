@@ -1,4 +1,4 @@
-//! Each call that waits, dropped at each of its polls: afterwards nothing is held, lost or done twice.
+//! Drops each waiting call at each of its polls. Afterwards nothing is held, lost or done twice.
 
 mod call;
 
@@ -13,13 +13,13 @@ use serde_json::json;
 use self::call::{Call, Pace};
 use crate::support::{alive_tasks, until};
 use crate::{
-    ledger::{Ledger, Told},
-    setup::{Context, PATIENCE, Setup, done, name_of, post, put},
+    ledger::{Ledger, Outcome},
+    setup::{Context, Setup, TIMEOUT, done, name_of, post, put},
 };
 
 /// More polls than any call takes that does not wait for time to pass.
 const MOST: usize = 30;
-/// When what others wait for comes.
+/// The time after which the job or entry comes that a call waits for.
 const LATE: Duration = Duration::from_millis(300);
 
 fn of_claim(claim: &Claim) -> (String, u64) {
@@ -69,7 +69,7 @@ impl Scene {
         }
     }
 
-    /// One of what is waited for.
+    /// Adds a job or entry for which a call waits.
     async fn fill_late(&self, what: &str) {
         if BOARD.contains(&what) {
             post(&self.setup.board_of(&self.setup.other).await, &self.ledger, "a").await;
@@ -135,7 +135,7 @@ impl Scene {
                 })
             }
             "list" => Call::new(async move { drop(board.jobs().ensure_fresh().await.unwrap()) }),
-            "look" => {
+            "find owner" => {
                 let job = self.board.jobs().ensure_fresh().await.unwrap().into_iter().next().unwrap();
                 Call::new(async move {
                     board.state(&job).await.unwrap();
@@ -149,7 +149,7 @@ impl Scene {
                 self.board.register_entity("conductor", "me", json!({})).await.unwrap();
                 Call::new(async move { board.close().await })
             }
-            other => panic!("what is {other}?"),
+            other => panic!("unknown call {other}"),
         }
     }
 
@@ -203,12 +203,12 @@ impl Scene {
                 let letter = self.queue.dead_letters().await.unwrap().remove(0);
                 Call::new(async move { assert!(queue.revive(&letter).await.unwrap()) })
             }
-            other => panic!("what is {other}?"),
+            other => panic!("unknown call {other}"),
         }
     }
 }
 
-/// Makes the call once with so many polls. Whether that was enough.
+/// Makes the call once with at most so many polls. Returns whether it was ready.
 async fn cut_short(what: &str, polls: usize, pace: Pace, is_late: bool) -> bool {
     let _context = Context((what.to_owned(), polls, pace, is_late));
     let scene = Scene::new(is_late).await;
@@ -227,7 +227,7 @@ async fn cut_short(what: &str, polls: usize, pace: Pace, is_late: bool) -> bool 
         for (name, token) in ends {
             match token {
                 0 => ledger.may_be_collected(&name),
-                token => ledger.end(&name, token, Told::Unknown),
+                token => ledger.end(&name, token, Outcome::Unknown),
             }
         }
     }
@@ -269,7 +269,7 @@ const BOARD: [&str; 13] = [
     "wait for jobs",
     "wait for one",
     "list",
-    "look",
+    "find owner",
     "register",
     "close",
 ];
@@ -335,7 +335,7 @@ async fn opening_that_is_dropped_at_any_poll_leaves_nothing_running() {
                 }
             });
             let is_ready = call.poll_at_most(polls, pace, Duration::ZERO).await;
-            until("no task is left", PATIENCE, || alive_tasks() <= tasks).await;
+            until("no task is left", TIMEOUT, || alive_tasks() <= tasks).await;
             if is_ready {
                 break;
             }

@@ -1,4 +1,5 @@
-//! [`Ledger`]: what the store has acknowledged, and what must follow from that. The oracle of these tests.
+//! [`Ledger`]: the writes that the store has acknowledged, and the checks that follow from them. The oracle of these
+//! tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,42 +8,42 @@ use std::{
 
 use apportion::{Error, board::BoardError, queue::QueueError};
 
-/// What somebody was told of a write.
+/// The outcome of a write, as its caller knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Outcome {
     Done,
     /// It may have been done.
     Unknown,
     NotDone,
 }
 
-/// What a result says about whether it was done.
-pub(crate) trait Says {
-    fn says(&self) -> Told;
+/// A result that shows whether a write was done.
+pub(crate) trait HasOutcome {
+    fn outcome(&self) -> Outcome;
 }
 
-impl<T> Says for Result<T, BoardError> {
-    fn says(&self) -> Told {
+impl<T> HasOutcome for Result<T, BoardError> {
+    fn outcome(&self) -> Outcome {
         match self {
-            Ok(_) | Err(BoardError::PostedAndGone { .. }) => Told::Done,
+            Ok(_) | Err(BoardError::PostedAndGone { .. }) => Outcome::Done,
             Err(
                 BoardError::OutcomeUnknown { .. }
                 | BoardError::Closed { .. }
                 | BoardError::Service(Error::Closed { .. }),
-            ) => Told::Unknown,
-            Err(_) => Told::NotDone,
+            ) => Outcome::Unknown,
+            Err(_) => Outcome::NotDone,
         }
     }
 }
 
-impl<T> Says for Result<T, QueueError> {
-    fn says(&self) -> Told {
+impl<T> HasOutcome for Result<T, QueueError> {
+    fn outcome(&self) -> Outcome {
         match self {
-            Ok(_) => Told::Done,
+            Ok(_) => Outcome::Done,
             Err(QueueError::OutcomeUnknown { .. } | QueueError::Service(Error::Closed { .. })) => {
-                Told::Unknown
+                Outcome::Unknown
             }
-            Err(_) => Told::NotDone,
+            Err(_) => Outcome::NotDone,
         }
     }
 }
@@ -50,20 +51,20 @@ impl<T> Says for Result<T, QueueError> {
 /// One job or entry, by its name or payload.
 #[derive(Debug, Default)]
 struct Thing {
-    /// `None` if nobody has said that it was put.
-    put: Option<Told>,
-    /// Of its claims.
+    /// `None` if no caller has reported that it was put.
+    put: Option<Outcome>,
+    /// The tokens of its claims.
     tokens: BTreeSet<u64>,
-    /// Who has ended it, by token.
-    ends: Vec<(u64, Told)>,
+    /// The ends of it, by token.
+    ends: Vec<(u64, Outcome)>,
     /// How often it was collected.
     collected: u32,
-    /// Whether whoever collected it may have been told nothing.
+    /// Whether a collector may have confirmed it without getting the reply.
     may_be_collected: bool,
-    /// Whether somebody broke its lock by hand. Then an end whose reply was lost as well may be taken for done when in
-    /// fact another has done it: of a job, nothing is left that could tell.
+    /// Whether its lock was deleted by hand. Then an end whose reply was lost as well may be taken for done although
+    /// another process has done it: a job leaves no trace that could show the difference.
     is_broken: bool,
-    /// The highest token that a store has seen to which the work writes.
+    /// The highest token that the store of the work has received.
     highest: u64,
 }
 
@@ -78,38 +79,38 @@ impl Ledger {
         self.things.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody has put it, and was told so.
-    pub(crate) fn put(&self, name: &str, told: Told) {
+    /// A caller has put it, with this outcome.
+    pub(crate) fn put(&self, name: &str, outcome: Outcome) {
         let mut things = self.lock();
         let thing = things.entry(name.into()).or_default();
-        assert_eq!(thing.put.replace(told), None, "{name} is put once in a test");
+        assert_eq!(thing.put.replace(outcome), None, "{name} is put once in a test");
         let is_there = !thing.tokens.is_empty();
-        assert!(told != Told::NotDone || !is_there, "{name} was not put, and is there: {thing:#x?}");
+        assert!(outcome != Outcome::NotDone || !is_there, "{name} was not put, and is there: {thing:#x?}");
     }
 
-    /// Somebody has put it, and this came of it.
+    /// A caller has put it, with this result.
     pub(crate) fn put_result<T, E>(&self, name: &str, result: &Result<T, E>)
     where
-        Result<T, E>: Says,
+        Result<T, E>: HasOutcome,
     {
-        self.put(name, result.says());
+        self.put(name, result.outcome());
     }
 
-    /// Somebody holds it, and this is noted before anybody can hold it after him.
+    /// A worker holds it. This is recorded before another worker can hold it.
     pub(crate) fn claimed(&self, name: &str, token: u64) {
         let highest = self.lock().get(name).and_then(|thing| thing.tokens.last().copied());
         assert!(highest < Some(token), "{name} was claimed under {token:#x} after {highest:#x?}");
         self.was_claimed(name, token);
     }
 
-    /// Somebody holds it, or has held it.
+    /// A worker holds it, or has held it.
     pub(crate) fn was_claimed(&self, name: &str, token: u64) {
         let mut things = self.lock();
         let thing = things.entry(name.into()).or_default();
-        assert_ne!(thing.put, Some(Told::NotDone), "{name} was not put, and is there: {thing:#x?}");
+        assert_ne!(thing.put, Some(Outcome::NotDone), "{name} was not put, and is there: {thing:#x?}");
         assert!(thing.tokens.insert(token), "{name} was claimed twice under {token:#x}: {thing:#x?}");
-        // A claim that was made before it was done may be told of later.
-        let done = thing.ends.iter().find(|(_, told)| *told == Told::Done);
+        // A claim that was made before it was done may be recorded later.
+        let done = thing.ends.iter().find(|(_, its)| *its == Outcome::Done);
         let is_later = done.is_some_and(|(done, _)| *done < token);
         assert!(
             !is_later || thing.is_broken,
@@ -117,27 +118,27 @@ impl Ledger {
         );
     }
 
-    /// Whoever holds it has ended it, or tried.
+    /// Its holder has ended it, or has tried to, with this result.
     pub(crate) fn ended<T, E>(&self, name: &str, token: u64, result: &Result<T, E>)
     where
-        Result<T, E>: Says,
+        Result<T, E>: HasOutcome,
     {
-        self.end(name, token, result.says());
+        self.end(name, token, result.outcome());
     }
 
-    /// The same, for one who was told so.
-    pub(crate) fn end(&self, name: &str, token: u64, told: Told) {
+    /// Its holder has ended it, or has tried to, with this outcome.
+    pub(crate) fn end(&self, name: &str, token: u64, outcome: Outcome) {
         let mut things = self.lock();
         let thing = things.entry(name.into()).or_default();
-        if told == Told::Done {
-            let done = thing.ends.iter().find(|(_, told)| *told == Told::Done);
+        if outcome == Outcome::Done {
+            let done = thing.ends.iter().find(|(_, its)| *its == Outcome::Done);
             let is_once = done.is_none() || thing.is_broken;
             assert!(is_once, "{name} is done under {token:#x}, and was under {done:#x?}");
         }
-        thing.ends.push((token, told));
+        thing.ends.push((token, outcome));
     }
 
-    /// Its result was confirmed to somebody.
+    /// A collector has confirmed its result.
     pub(crate) fn collected(&self, name: &str) {
         let mut things = self.lock();
         let thing = things.entry(name.into()).or_default();
@@ -145,17 +146,18 @@ impl Ledger {
         assert!(thing.collected == 1, "{name} was collected {} times", thing.collected);
     }
 
-    /// Somebody has tried to confirm it and cannot know.
+    /// A collector has tried to confirm it, and does not know the outcome.
     pub(crate) fn may_be_collected(&self, name: &str) {
         self.lock().entry(name.into()).or_default().may_be_collected = true;
     }
 
-    /// Somebody has broken the lock of this job by hand.
+    /// The lock of this job was deleted by hand.
     pub(crate) fn broken(&self, name: &str) {
         self.lock().entry(name.into()).or_default().is_broken = true;
     }
 
-    /// The work on it writes to another store, which refuses tokens lower than one it has seen. Whether it takes it.
+    /// The work on it writes to another store, which refuses a token that is lower than an earlier one. Returns whether
+    /// the store accepts it.
     pub(crate) fn write(&self, name: &str, token: u64) -> bool {
         let mut things = self.lock();
         let thing = things.entry(name.into()).or_default();
@@ -168,7 +170,7 @@ impl Ledger {
 
     /// How many have ended for certain.
     pub(crate) fn ended_for_certain(&self) -> usize {
-        let is_done = |thing: &&Thing| thing.ends.iter().any(|(_, told)| *told == Told::Done);
+        let is_done = |thing: &&Thing| thing.ends.iter().any(|(_, its)| *its == Outcome::Done);
         self.lock().values().filter(is_done).count()
     }
 
@@ -184,18 +186,19 @@ impl Ledger {
         self.lock().len()
     }
 
-    /// Once all that was left has been claimed and ended by somebody without troubles: nothing was lost.
+    /// To be called after a worker without troubles has claimed and ended all that was left: checks that nothing was
+    /// lost.
     pub(crate) fn judge(&self) {
         for (name, thing) in &*self.lock() {
-            let ends = |told| thing.ends.iter().filter(|(_, its)| *its == told).count();
-            if thing.put == Some(Told::Done) {
-                assert!(ends(Told::Done) + ends(Told::Unknown) > 0, "{name} is lost: {thing:#x?}");
+            let ends = |outcome| thing.ends.iter().filter(|(_, its)| *its == outcome).count();
+            if thing.put == Some(Outcome::Done) {
+                assert!(ends(Outcome::Done) + ends(Outcome::Unknown) > 0, "{name} is lost: {thing:#x?}");
             }
-            assert!(ends(Told::Done) <= 1 || thing.is_broken, "{name} was done twice: {thing:#x?}");
-            let is_ended = ends(Told::Done) + ends(Told::Unknown) > 0;
+            assert!(ends(Outcome::Done) <= 1 || thing.is_broken, "{name} was done twice: {thing:#x?}");
+            let is_ended = ends(Outcome::Done) + ends(Outcome::Unknown) > 0;
             assert!(
                 thing.collected == 0 || is_ended,
-                "{name} was collected, and nobody has ended it: {thing:#x?}"
+                "{name} was collected, and no worker has ended it: {thing:#x?}"
             );
         }
     }
@@ -211,7 +214,7 @@ impl Ledger {
         let things = self.lock();
         for name in names {
             let Some(thing) = things.get(name) else { continue };
-            let is_done = thing.ends.iter().any(|(_, told)| *told == Told::Done);
+            let is_done = thing.ends.iter().any(|(_, its)| *its == Outcome::Done);
             if is_done && !thing.may_be_collected {
                 assert_eq!(thing.collected, 1, "the result of {name} is missing: {thing:#x?}");
             }

@@ -1,4 +1,4 @@
-//! What a server does not take or cannot carry: requests that are too large for it, and replies.
+//! Requests and replies that are too large for a server.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{Proxy, Server, Settings, zookeeper};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most connections that one request may cost: the first one, and one for each time that it is sent.
 const MOST_CONNECTIONS: usize = 6;
@@ -41,7 +41,7 @@ fn is_dropped(error: &Error) -> bool {
 }
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it ends in time")
+    tokio::time::timeout(TIMEOUT, future).await.expect("it ends in time")
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_put_at_which_the_server_closes_the_connection_is_a_typed_error_after_
     let connections = proxy.accepted() - before;
     assert!((1..=MOST_CONNECTIONS).contains(&connections), "{connections} connections");
     in_time(async { queue.put("small").await }).await.unwrap();
-    // A value that fits when it is put, and no more with its result.
+    // A value that is not too large when it is put, and is too large with its result.
     queue.put("x".repeat(150_000)).await.unwrap();
     in_time(queue.take()).await.unwrap().done("done").await.unwrap();
     let delivery = in_time(queue.take()).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_put_at_which_the_server_closes_the_connection_is_a_typed_error_after_
 }
 
 #[tokio::test]
-async fn what_the_configured_limit_refuses_is_not_sent() {
+async fn a_request_beyond_the_configured_limit_is_not_sent() {
     let (_server, proxy) = small_server().await;
     let url = format!("zookeeper://{}?max_request_bytes=199000&server_tick=100ms", proxy.connect_string());
     let coordinator = PartitionCoordinator::connect(url).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_job_that_no_claim_can_mark_is_set_aside_and_those_behind_it_are_claim
     let claim = in_time(board.claim_next()).await.unwrap();
     assert_eq!(claim.job().name(), "behind");
     claim.abandon().await.unwrap();
-    // It stays aside, also after a fresh listing and for a worker that goes on asking.
+    // It stays set aside, also after a fresh listing and for a worker that tries again.
     board.jobs().ensure_fresh().await.unwrap();
     in_time(board.claim_next()).await.unwrap().consume().await.unwrap();
     assert!(in_time(board.try_claim_next()).await.unwrap().is_none());
@@ -134,7 +134,7 @@ async fn an_entry_that_cannot_be_taken_is_set_aside_and_those_behind_it_are_take
     assert!((1..=MOST_CONNECTIONS).contains(&connections), "{connections} connections");
 }
 
-/// With what one multi-read may bring back unbounded, this ended such a server with an `OutOfMemoryError`.
+/// A bug: without a limit for the size of one multi-read, this ended such a server with an `OutOfMemoryError`.
 #[tokio::test]
 async fn a_board_of_large_postings_is_opened_without_asking_the_server_for_all_of_them_at_once() {
     let java = vec!["-Xmx256m".into()];

@@ -1,5 +1,5 @@
-//! Boards and queues. Whoever works on what is claimed meets lost replies, lost sessions, rivals, strangers and
-//! impatient callers: nothing that was acknowledged is lost, nothing is done twice, and nothing stays behind.
+//! Boards and queues under lost replies, lost sessions, rivals, foreign znodes and callers that stop waiting: nothing
+//! that was acknowledged is lost, nothing is done twice, and nothing stays behind.
 
 mod board;
 mod dropped_calls;

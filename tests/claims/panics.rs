@@ -1,4 +1,4 @@
-//! A task of the library that panics: whoever waits for it is told, and waits for nothing.
+//! Panics in tasks of the library: a caller that waits gets an error and does not wait for ever.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::support::SECOND;
 
-/// Panics where a folder is listed that ends like this, once it is told to.
+/// Panics when a folder with this end of its path is listed, once it is switched on.
 struct PanicAt {
     folder: &'static str,
     is_on: AtomicBool,
@@ -41,11 +41,11 @@ async fn coordinator(folder: &'static str) -> (PartitionCoordinator, Arc<PanicAt
 }
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(60 * SECOND, future).await.expect("it is not waited for without an end")
+    tokio::time::timeout(60 * SECOND, future).await.expect("it returns")
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_list_task_of_a_board_closes_it_for_whoever_waits_for_a_job() {
+async fn a_panic_in_the_list_task_of_a_board_closes_it_for_callers_that_wait_for_a_job() {
     let (coordinator, hook) = coordinator("/jobs").await;
     let board = coordinator.job_board("/jobs").await.unwrap();
     let mut waiting = JoinSet::new();
@@ -63,7 +63,7 @@ async fn a_panic_in_the_list_task_of_a_board_closes_it_for_whoever_waits_for_a_j
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_a_task_of_a_queue_closes_it_for_whoever_waits_for_an_entry() {
+async fn a_panic_in_a_task_of_a_queue_closes_it_for_callers_that_wait_for_an_entry() {
     for folder in ["/unowned", "/owned"] {
         let (coordinator, hook) = coordinator(folder).await;
         let queue = coordinator.queue("/reports").await.unwrap();

@@ -1,6 +1,7 @@
-//! Real processes of the examples `job_worker` and `priority_queue` on a real server: killed, stopped, late.
+//! Real processes of the examples `job_worker` and `priority_queue` on a real server. They are killed, stopped, or
+//! started late.
 //!
-//! They are judged by what they write down one by one, and by what is left in the store.
+//! The tests check the records that the processes write, and the znodes that are left in the store.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -13,7 +14,7 @@ use crate::support::{
     shared_server, zookeeper,
 };
 
-/// What those take for each piece of work that are killed while they have one.
+/// The time for each piece of work in processes that are killed during one.
 const SLOW: &str = "800ms";
 
 #[tokio::test]
@@ -57,7 +58,7 @@ async fn the_job_of_a_killed_worker_comes_back_and_each_job_is_done_once() {
         let of = |what: &str| records.iter().filter(|it| it["what"] == what).collect::<Vec<_>>();
         let (taken, results, consumed) = (of("taken"), of("result"), of("consumed"));
         let tokens = |of: &[&Value]| of.iter().map(|it| it["token"].as_u64().unwrap()).collect::<Vec<_>>();
-        let latest = tokens(&taken).into_iter().max().expect("somebody took it");
+        let latest = tokens(&taken).into_iter().max().expect("a worker took it");
         assert_eq!(tokens(&consumed), [latest], "{job}: {records:?}");
         assert_eq!(tokens(&results).last(), Some(&latest), "{job}: {records:?}");
         assert!(tokens(&results).is_sorted_by(|one, next| one < next), "{job}: {records:?}");

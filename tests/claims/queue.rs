@@ -1,4 +1,5 @@
-//! The work queue, in memory and on a real server: what is put, taken, ended and collected, and the znodes after each.
+//! The work queue, in memory and on a real server: entries are put, taken, ended and collected, and the znodes are
+//! checked after each step.
 
 mod between_reads;
 mod entries;
@@ -60,7 +61,7 @@ async fn names_in(session: &dyn Session, folder: &ZnodePath) -> Vec<String> {
     names
 }
 
-/// What lies in one folder of the queue.
+/// The names and values in one folder of the queue.
 async fn values(store: &Store, folder: &str) -> BTreeMap<String, Value> {
     let (session, folder) = (store.session().await, path(store, folder));
     let mut found = BTreeMap::new();
@@ -71,7 +72,7 @@ async fn values(store: &Store, folder: &str) -> BTreeMap<String, Value> {
     found
 }
 
-/// How many there are in `unowned`, `owned`, `done`, `dead` and `claims`.
+/// The number of znodes in `unowned`, `owned`, `done`, `dead` and `claims`.
 async fn counts(store: &Store) -> [usize; 5] {
     let session = store.session().await;
     let mut counts = [0; 5];

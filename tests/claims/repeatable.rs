@@ -1,5 +1,5 @@
-//! One seed gives one run: a fleet with groups, a board and a queue, under lost replies and lost sessions, asks the store
-//! for the same things in the same order when it is run again.
+//! One seed gives one run: a fleet with groups, a board and a queue, under lost replies and lost sessions, sends the
+//! same requests in the same order when it is run again.
 
 use std::{
     fmt::Write as _,
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{MS, SECOND};
 
-/// Notes each call and what came of it, and loses the reply to some.
+/// Records each call and its outcome, and loses some replies.
 struct Record {
     trace: Mutex<String>,
     rng: Mutex<fastrand::Rng>,
@@ -43,7 +43,7 @@ impl Hook for Record {
     }
 }
 
-/// What one member does: it takes its share, does a job, puts and takes an entry, again and again.
+/// One member: it takes its share, does a job, puts and takes an entry, again and again.
 async fn member(coordinator: PartitionCoordinator, id: usize) {
     let items: Vec<_> = (0..50).map(|number| format!("item-{number}")).collect();
     for round in 0..40 {
@@ -70,7 +70,7 @@ async fn member(coordinator: PartitionCoordinator, id: usize) {
     let _ = coordinator.shutdown().await;
 }
 
-/// Runs the fleet and returns all that was asked of the store.
+/// Runs the fleet and returns all requests to the store.
 fn run(seed: u64) -> String {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -116,7 +116,7 @@ async fn in_order(all: impl Future<Output = ()>, trouble: impl Future<Output = (
 }
 
 #[test]
-fn a_fleet_that_is_run_twice_with_one_seed_asks_the_store_for_the_same_byte_for_byte() {
+fn a_fleet_that_is_run_twice_with_one_seed_sends_the_same_requests_to_the_byte() {
     for seed in [1, 2] {
         let (first, again) = (run(seed), run(seed));
         assert!(first.lines().count() > 1000, "{} lines", first.lines().count());

@@ -1,7 +1,7 @@
-//! What each operation of the board and the queue asks of the store.
+//! The number of requests of each operation of the board and the queue.
 //!
-//! The numbers are those up to its return. What follows in the background, listings above all, is for all operations
-//! of a while together.
+//! Requests up to the return of the operation count. Requests in the background, mostly listings, are for all
+//! operations of some time together.
 
 use std::future::Future;
 
@@ -17,14 +17,14 @@ use crate::support::{
     fleet::{Agent, Store},
 };
 
-/// Requests that the caller waits for: transactions with writes, and readings.
+/// Requests that the caller waits for: transactions with writes, and reads.
 type Count = (u64, u64);
 
 fn reads(calls: Calls) -> u64 {
     calls.lists + calls.gets + calls.get_manys + calls.node_watches + calls.syncs
 }
 
-/// A look in the background may fall into the same moment: a listing, and the jobs that it shows.
+/// A listing in the background, with the reads of its jobs, may come at the same moment.
 #[track_caller]
 fn assert_takes(what: &str, (writes, readings): Count, expected: Count) {
     let without_look = [readings, readings.saturating_sub(1), readings.saturating_sub(2)];
@@ -32,7 +32,7 @@ fn assert_takes(what: &str, (writes, readings): Count, expected: Count) {
     assert!(is_so, "{what}: {writes} writes and {readings} readings, not {expected:?}");
 }
 
-/// Does it when nothing else goes on, and says what it took.
+/// Runs `work` when nothing else goes on, and returns the number of requests.
 async fn counted<T>(faults: &Faults, work: impl Future<Output = T>) -> (T, Count) {
     sleep(3 * SECOND).await;
     let before = faults.calls();
@@ -91,7 +91,7 @@ async fn a_board_of_ten_thousand_jobs_is_listed_with_a_few_requests_and_then_wit
     let open = async { reader.coordinator.job_board("/jobs").await.unwrap() };
     let (board, count) = counted(&faults, open).await;
     assert_eq!(board.jobs().await.unwrap().len(), 10_000);
-    // A reply brings at most 256 znodes, and the first ones bring few: how large they are has yet to be seen.
+    // A reply has at most 256 znodes, and the first replies have few, because the sizes are not known yet.
     assert!(count.0 == 0 && (7 + 40..7 + 50).contains(&count.1), "open: {count:?}");
     let (jobs, count) = counted(&faults, async { board.jobs().ensure_fresh().await.unwrap() }).await;
     assert_eq!(jobs.len(), 10_000);
@@ -115,7 +115,7 @@ async fn each_operation_on_a_queue_takes_one_write_and_a_reading_at_most() {
     let (_, count) = counted(&faults, async { queue.len().await.unwrap() }).await;
     assert_takes("len", count, (0, 1));
     let (mut delivery, count) = counted(&faults, async { queue.take().await.unwrap() }).await;
-    assert_takes("take, with a look at what waits", count, (1, 2));
+    assert_takes("take, with a listing", count, (1, 2));
     let ((), count) = counted(&faults, async { delivery.update(json!("half")).await.unwrap() }).await;
     assert_takes("update", count, (1, 0));
     let ((), count) = counted(&faults, async { delivery.done(json!("all")).await.unwrap() }).await;
@@ -129,7 +129,7 @@ async fn each_operation_on_a_queue_takes_one_write_and_a_reading_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_dead_worker_had_is_given_back_with_one_write_each() {
+async fn the_entries_of_a_dead_worker_are_given_back_with_one_write_each() {
     let store = Store::memory();
     let (survivor, faults) = agent(&store).await;
     let queue = survivor.coordinator.queue("/reports").await.unwrap();

@@ -2,7 +2,7 @@
 
 use apportion::{board::JobState, queue::QueueError};
 
-use crate::ledger::{Says, Told};
+use crate::ledger::{HasOutcome, Outcome};
 use crate::support::{SECOND, Server, Settings, fleet::Store, soon};
 
 async fn server() -> Server {
@@ -10,7 +10,7 @@ async fn server() -> Server {
 }
 
 #[tokio::test]
-async fn what_is_held_is_held_after_a_restart_of_the_server_and_ends_once() {
+async fn claims_are_held_after_a_restart_of_the_server_and_end_once() {
     let mut server = server().await;
     // Longer than the restart.
     let store = Store { session_timeout: 30 * SECOND, ..Store::on(&server, "restart") };
@@ -26,11 +26,11 @@ async fn what_is_held_is_held_after_a_restart_of_the_server_and_ends_once() {
     let claim = soon(board.claim_next()).await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
     let (session, restarted) = (agent.coordinator.session_id(), server.restart());
-    // What is asked for while there is no server is answered when there is one again.
+    // Calls that begin while there is no server return when the server is up again.
     let (posted, put, next, ()) =
         tokio::join!(board.post("c"), queue.put("c"), soon(board.claim_next()), restarted);
-    assert_ne!(posted.says(), Told::Unknown, "{posted:?}");
-    assert_ne!(put.says(), Told::Unknown, "{put:?}");
+    assert_ne!(posted.outcome(), Outcome::Unknown, "{posted:?}");
+    assert_ne!(put.outcome(), Outcome::Unknown, "{put:?}");
     let next = next.unwrap();
     assert_ne!(next.job().path(), claim.job().path());
     assert_eq!(agent.coordinator.session_id(), session, "the session lives on");
@@ -46,7 +46,7 @@ async fn what_is_held_is_held_after_a_restart_of_the_server_and_ends_once() {
 }
 
 #[tokio::test]
-async fn what_was_held_by_a_session_that_a_long_restart_has_ended_is_another_s() {
+async fn claims_of_a_session_that_a_long_restart_has_ended_go_to_another_worker() {
     let mut server = server().await;
     let store = Store::on(&server, "outage");
     let agent = store.agent("a").await;
@@ -68,7 +68,7 @@ async fn what_was_held_by_a_session_that_a_long_restart_has_ended_is_another_s()
     let again = soon(queue.take()).await.unwrap();
     assert!(fresh.token() > stale.token() && again.lease().token() > delivery.lease().token());
     assert_eq!(again.attempt(), 2);
-    assert_ne!(soon(stale.consume()).await.says(), Told::Done);
+    assert_ne!(soon(stale.consume()).await.outcome(), Outcome::Done);
     let refused = soon(delivery.done("late")).await;
     assert!(matches!(refused, Err(QueueError::Lost(_) | QueueError::OutcomeUnknown { .. })), "{refused:?}");
     soon(fresh.consume()).await.unwrap();

@@ -12,7 +12,7 @@ use apportion::{
 };
 use tokio::task::{JoinSet, yield_now};
 
-/// What happens at the chosen call.
+/// The fault at the chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The session ends before the write arrives.
@@ -21,7 +21,7 @@ pub(crate) enum Fault {
     ExpiresAfter,
     /// The session ends before a read is answered.
     ExpiresAtRead,
-    /// The connection breaks before the write arrives and is mended a while later, when the write goes through.
+    /// The connection breaks before the write arrives and is back a while later, when the write arrives.
     Stalls,
     /// The connection breaks before the write arrives, for longer than the session lasts.
     Outage,
@@ -35,7 +35,7 @@ impl Fault {
         self == Fault::ExpiresAtRead
     }
 
-    /// Whether it is tried together with this: not all pairs tell something new.
+    /// Whether it is combined with this lost reply: not all pairs test something new.
     pub(crate) fn is_thorough(self, lost: LostReply) -> bool {
         match lost {
             LostReply::AfterApplying => matches!(self, Fault::ExpiresAtRead | Fault::Outage),
@@ -152,7 +152,7 @@ impl Hook for SessionFaults {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let is_heartbeat = matches!(call.request(), Request::Commit(_)) && !call.request().is_write();
-            // Heartbeats come when they come.
+            // Heartbeats do not count, because their time is not fixed.
             let Some(id) = call.session().filter(|_| !is_heartbeat && *call.request() != Request::Close)
             else {
                 return call.send().await;

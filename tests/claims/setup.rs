@@ -28,7 +28,7 @@ pub(crate) struct Counts {
     calls: [u64; Fault::ALL.len()],
 }
 
-/// All that can go wrong with what makes so many.
+/// All troubles for a script with these numbers of calls.
 pub(crate) fn troubles(counts: Counts) -> Vec<Trouble> {
     let Counts { writes, calls } = counts;
     let mut troubles = Vec::new();
@@ -49,10 +49,10 @@ pub(crate) fn troubles(counts: Counts) -> Vec<Trouble> {
     troubles
 }
 
-/// Longer than anything takes that happens at all. Time is paused.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than any expected event takes. Time is paused.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// One thing that goes wrong.
+/// One fault, or two together.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Trouble {
     Nothing,
@@ -71,9 +71,9 @@ pub(crate) struct Setup {
     pub(crate) ledger: Ledger,
     pub(crate) faults: Faults,
     pub(crate) session_faults: Arc<SessionFaults>,
-    /// The one with troubles.
+    /// The process with troubles.
     pub(crate) victim: PartitionCoordinator,
-    /// The one without.
+    /// The process without troubles.
     pub(crate) other: PartitionCoordinator,
     pub(crate) observer: Arc<dyn Session>,
 }
@@ -116,13 +116,13 @@ impl Setup {
         whose.queue("/queue").max_attempts(None).await.unwrap()
     }
 
-    /// What the victim has made so far.
+    /// The calls of the victim so far.
     fn counts(&self) -> Counts {
         let calls = Fault::ALL.map(|fault| self.session_faults.calls(fault));
         Counts { writes: self.faults.calls().writes, calls }
     }
 
-    /// Does some work of the victim in trouble, and waits until all is well again. Says what it made meanwhile.
+    /// Runs `work` of the victim in trouble, and waits until nothing is held any more. Returns its calls meanwhile.
     pub(crate) async fn in_trouble(&self, trouble: Trouble, work: impl Future<Output = ()>) -> Counts {
         let before = self.counts();
         self.plan(trouble);
@@ -157,7 +157,7 @@ impl Setup {
         self.observer.children(&path).await.map(|(names, _)| names).unwrap_or_default()
     }
 
-    /// How many there are of what has to go while everybody is still there.
+    /// The ephemeral znodes that have to go while all processes still run.
     pub(crate) async fn held(&self) -> BTreeMap<&'static str, Vec<String>> {
         let mut held = BTreeMap::new();
         for folder in ["/place/jb", "/queue/owned", "/queue/claims"] {
@@ -170,23 +170,23 @@ impl Setup {
         held
     }
 
-    /// Waits until nobody holds anything.
+    /// Waits until no process holds anything.
     pub(crate) async fn heals(&self) {
         let healed = || async { self.held().await.is_empty().then_some(()) };
-        let within = tokio::time::timeout(PATIENCE, eventually("healed", 2 * PATIENCE, healed)).await;
-        assert!(within.is_ok(), "still held after {PATIENCE:?}: {:?}", self.held().await);
+        let within = tokio::time::timeout(TIMEOUT, eventually("healed", 2 * TIMEOUT, healed)).await;
+        assert!(within.is_ok(), "still held after {TIMEOUT:?}: {:?}", self.held().await);
     }
 
-    /// Does all jobs that are left, and looks whether the books are right.
-    pub(crate) async fn settle_board(&self) {
+    /// Does all jobs that are left, and checks the ledger.
+    pub(crate) async fn finish_board(&self) {
         self.heals().await;
         self.finish_jobs().await;
         self.ledger.judge();
         self.leaves_nothing_behind().await;
     }
 
-    /// Does all entries that are left, collects all results, and looks whether the books are right.
-    pub(crate) async fn settle_queue(&self) {
+    /// Does all entries that are left, collects all results, and checks the ledger.
+    pub(crate) async fn finish_queue(&self) {
         self.heals().await;
         self.finish_entries().await;
         self.ledger.judge_results();
@@ -221,19 +221,19 @@ impl Setup {
         }
     }
 
-    /// Ends all sessions, and looks whether anything ephemeral has outlived them.
+    /// Ends all sessions, and checks that no ephemeral znode is left.
     pub(crate) async fn leaves_nothing_behind(&self) {
         self.other.shutdown().await.unwrap();
         let _ = self.victim.shutdown().await;
         let ours = self.observer.id();
-        until("all sessions are over", PATIENCE, || self.memory().sessions() == [ours]).await;
+        until("all sessions are over", TIMEOUT, || self.memory().sessions() == [ours]).await;
         for folder in ["/place/.posting", "/place/.entities/conductor", "/queue/receipts", "/queue/claims"] {
             assert_eq!(self.children(folder).await, Vec::<String>::new(), "{folder}");
         }
     }
 }
 
-/// What a payload is called in the ledger: its text, up to the first space.
+/// The name of a payload in the ledger: its text, up to the first space.
 pub(crate) fn name_of(payload: Option<&serde_json::Value>) -> String {
     let text = payload.and_then(serde_json::Value::as_str).unwrap();
     text.split(' ').next().unwrap().to_owned()
@@ -256,7 +256,7 @@ pub(crate) async fn done(delivery: Delivery, ledger: &Ledger) {
     ledger.ended(&name, token, &soon(delivery.done(())).await);
 }
 
-/// Says where it was when a test fails.
+/// Prints the trouble when a test fails.
 pub(crate) struct Context<T: std::fmt::Debug>(pub(crate) T);
 
 impl<T: std::fmt::Debug> Drop for Context<T> {

@@ -1,7 +1,7 @@
 //! Reads the sources and checks what ARCHITECTURE promises of them: imports run downward only and name the
 //! owning module, a pure file knows no runtime, clock or random numbers, and some things have one place only.
 //!
-//! Comments, texts and test code are free to name whatever they like.
+//! Comments, texts and test code may name anything.
 
 mod circles;
 mod source;
@@ -106,7 +106,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ring", &[]),
 ];
 
-/// What the recipes that rest on a lease may import.
+/// The modules that the recipes on top of a lease may import.
 const LEASED: &[&str] =
     &["lease", "session", "error", "backend", "backend::path", "clock", "backoff", "random"];
 
@@ -202,7 +202,7 @@ fn check_arrows(module: &[String], paths: &[Vec<String>], wrong: &mut Vec<String
         match layer_of(&path[1..]) {
             None => wrong.push(format!("names `{name}`, which is not in the module that owns it")),
             Some((to, _)) if to == from || allowed.contains(&to) => {}
-            Some((to, _)) => wrong.push(format!("names `{name}`, but `{from}` may not lean on `{to}`")),
+            Some((to, _)) => wrong.push(format!("names `{name}`, but `{from}` may not import `{to}`")),
         }
     }
 }
@@ -277,7 +277,7 @@ fn the_allowed_arrows_run_downward_so_there_is_no_cycle() {
 }
 
 #[test]
-fn an_upward_import_is_found_however_it_is_spelt() {
+fn an_upward_import_is_found_in_any_spelling() {
     for text in [
         "use crate::group::Group;",
         "use crate::{\n    clock::{Clock, Moment},\n    group::{self, View},\n};",
@@ -294,7 +294,7 @@ fn an_upward_import_is_found_however_it_is_spelt() {
         let wrong = check("src/backend/memory.rs", text);
         assert!(!wrong.is_empty(), "{text}");
         for what in &wrong {
-            assert!(what.ends_with("but `backend` may not lean on `group`"), "{text}\n{what}");
+            assert!(what.ends_with("but `backend` may not import `group`"), "{text}\n{what}");
         }
     }
 }
@@ -316,7 +316,7 @@ fn comments_texts_tests_and_downward_imports_are_fine() {
 }
 
 #[test]
-fn a_leaf_may_be_used_from_below_its_parent_but_leans_on_little_itself() {
+fn a_leaf_may_be_used_from_below_its_parent_but_imports_little_itself() {
     let leaf = "use crate::session::timing::Timing;";
     assert_eq!(check("src/config.rs", leaf), [""; 0]);
     assert_eq!(check("src/config.rs", "use crate::session::Live;").len(), 1);
@@ -364,7 +364,7 @@ fn a_pure_file_that_knows_a_runtime_a_clock_or_random_numbers_is_found() {
 }
 
 #[test]
-fn a_file_that_ought_to_be_pure_and_does_not_say_so_is_found() {
+fn a_file_that_has_to_be_pure_and_is_not_marked_is_found() {
     for path in ["src/ring/hash.rs", "src/group/engine.rs"] {
         assert_eq!(check(path, "//! Some text."), [format!("{path} has no line `// Pure:`")]);
     }
@@ -402,7 +402,7 @@ fn a_crate_that_one_file_alone_may_name_is_found_elsewhere() {
 }
 
 #[test]
-fn what_would_be_random_whatever_the_seed_is_found() {
+fn code_that_is_random_despite_a_seed_is_found() {
     for text in [
         "fn f() -> f64 { fastrand::f64() }",
         "fn f() { uuid::Uuid::new_v4(); }",

@@ -1,3 +1,3 @@
-//! The sources themselves: whether they are as ARCHITECTURE.md says.
+//! Checks that the sources are as ARCHITECTURE.md says.
 
 mod layering;

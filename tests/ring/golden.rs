@@ -1,4 +1,4 @@
-//! The ring against answers recorded from aodh itself: whose key is it, on rings of every kind.
+//! The ring against answers recorded from aodh: the owners of keys on rings of every kind.
 
 use apportion::{HashRing, Label, RingKey, ring::PyBytes};
 use serde_json::Value;

@@ -1,5 +1,4 @@
-//! Whatever the machine hashes with, one key or many, all at once or bit by bit, by one thread or several: a key
-//! has the same owner.
+//! Each way to hash gives a key the same owner: each kernel, one key or many, one thread or several.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +13,11 @@ use uuid::Uuid;
 use crate::golden::{keys_of, label};
 use crate::support::golden::{golden, list, text, texts};
 
-fn by_the_book(key: &[u8]) -> u32 {
+fn reference_position(key: &[u8]) -> u32 {
     u32::from_be_bytes(Md5::digest(key)[..4].try_into().expect("four bytes"))
 }
 
-/// The ring as one would write it at first: all points in order and a search.
+/// A straightforward ring: all points in order and a search.
 struct Plain {
     points: Vec<(u32, String)>,
 }
@@ -29,7 +28,7 @@ impl Plain {
         for (member, weight) in members {
             points.extend(
                 (0..replicas * weight)
-                    .map(|r| (by_the_book(format!("{member}-{r}").as_bytes()), member.clone())),
+                    .map(|r| (reference_position(format!("{member}-{r}").as_bytes()), member.clone())),
             );
         }
         points.sort_by_key(|(position, _)| *position);
@@ -85,7 +84,7 @@ proptest! {
     #[test]
     fn every_way_to_ask_gives_every_key_the_same_owner((members, replicas) in fleets(), keys in keys()) {
         let plain = Plain::new(&members, replicas);
-        let expected: Vec<Option<&str>> = keys.iter().map(|key| plain.owner(by_the_book(key))).collect();
+        let expected: Vec<Option<&str>> = keys.iter().map(|key| plain.owner(reference_position(key))).collect();
         for kernel in Kernel::all() {
             let ring = builder(&members, replicas).kernel(kernel).build().unwrap();
             prop_assert_eq!(ring.points(), plain.points.len(), "{:?}", kernel);
@@ -95,7 +94,7 @@ proptest! {
                 let mine: Vec<&Vec<u8>> = keys.iter().zip(&expected).filter(|(_, o)| **o == Some(member)).map(|(k, _)| k).collect();
                 prop_assert_eq!(ring.extract(member, &keys), mine, "{:?}", kernel);
             }
-            prop_assert!(ring.extract("a stranger to all fleets, far too long to be in one of them at all", &keys).is_empty());
+            prop_assert!(ring.extract("a member that is in no fleet, far too long to be in one of them at all", &keys).is_empty());
         }
         let ring = builder(&members, replicas).build().unwrap();
         let owners: Vec<Option<&str>> = keys.iter().map(|key| ring.owner(key)).collect();
@@ -111,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn at_the_very_points_and_beside_them_all_agree((members, replicas) in fleets()) {
+    fn at_the_points_and_beside_them_all_agree((members, replicas) in fleets()) {
         let (plain, ring) = (Plain::new(&members, replicas), builder(&members, replicas).build().unwrap());
         let ranges: Vec<(&String, Ranges)> = members.iter().map(|(id, _)| (id, ring.ranges(id))).collect();
         let ends = [0, 1, u32::MAX - 1, u32::MAX];
@@ -142,7 +141,7 @@ proptest! {
             let left: Vec<_> = members.iter().filter(|(id, _)| id != leaver).cloned().collect();
             same(&ring.without_member(leaver), &build(&left))?;
         }
-        same(&ring.without_member("a stranger to all fleets, far too long to be in one of them at all"), &ring)?;
+        same(&ring.without_member("a member that is in no fleet, far too long to be in one of them at all"), &ring)?;
     }
 
     #[test]
@@ -170,7 +169,7 @@ proptest! {
             "as few as possible"
         );
         for key in &keys {
-            let position = by_the_book(key);
+            let position = reference_position(key);
             let owners = (one.owner(key), other.owner(key));
             match moves.iter().find(|moved| moved.range.contains(&position)) {
                 Some(moved) => prop_assert_eq!((moved.from, moved.to), owners),
@@ -188,7 +187,7 @@ proptest! {
     }
 
     #[test]
-    fn a_key_set_is_a_list_that_knows_its_owners(
+    fn a_key_set_agrees_with_a_list_of_items_and_their_owners(
         first in collection::vec(0..60u8, 0..80),
         changes in collection::vec((any::<bool>(), 0..60u8), 0..300),
     ) {
@@ -212,7 +211,7 @@ proptest! {
         let mine = ring.extract("b", &list);
         prop_assert_eq!(&set.owned_by(&ring, "b"), &mine);
         let mut within: Vec<&u8> = set.within(&ring.ranges("b")).collect();
-        prop_assert!(within.is_sorted_by_key(|key| by_the_book(key.to_string().as_bytes())));
+        prop_assert!(within.is_sorted_by_key(|key| reference_position(key.to_string().as_bytes())));
         within.sort();
         prop_assert!(within.iter().eq(mine.iter().collect::<std::collections::BinaryHeap<_>>().into_sorted_vec()));
     }
@@ -278,7 +277,7 @@ fn the_loser_of_a_collision_has_its_point_back_when_the_winner_leaves() {
         assert!(again.ranges(loser).contains_position(point - 1));
         assert_eq!(both.moves(&again), both.moves(&alone));
 
-        // A kept order decides otherwise: the one that comes later wins, whatever its name.
+        // A kept order decides otherwise: the later member wins, with any name.
         let kept = HashRing::builder().label(label).members(["x", winner]).keep_order().build().unwrap();
         let kept = kept.with_member(loser, 1).unwrap();
         assert!(kept.ranges(loser).contains_position(point - 1));
@@ -313,7 +312,7 @@ fn keys_that_have_to_be_written_first_are_hashed_like_their_text() {
         uuids.clone().zip(ring.each_owner(uuids)).all(|(n, (_, owner))| owner == ring.owner(&n.to_string()))
     );
 
-    /// Says only what it has to.
+    /// Implements only the required method.
     struct Alarm(u32);
     impl RingKey for Alarm {
         fn ring_key(&self) -> std::borrow::Cow<'_, [u8]> {

@@ -1,24 +1,24 @@
-//! A key set without a group: whose item is it, in which order.
+//! A key set without a group: owners of items, and their order.
 
 use apportion::{HashRing, KeySet};
 
 #[test]
 fn sets_of_nothing_of_empty_texts_and_of_kilobytes_are_divided_like_all_others() {
-    let nobody = HashRing::builder().build().unwrap();
+    let empty = HashRing::builder().build().unwrap();
     let alone = HashRing::builder().members(["a", "a"]).build().unwrap();
     let several = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
     assert_eq!(alone.len(), 1, "the same id is the same member");
     let long = "x".repeat(300_000);
     for items in [vec![], vec!["", "", ""], vec![&long, "short", &long, ""]] {
         let mut set = KeySet::new(items.clone());
-        assert!(set.owned_by(&nobody, "a").is_empty());
+        assert!(set.owned_by(&empty, "a").is_empty());
         assert_eq!(set.owned_by(&alone, "a"), items.iter().collect::<Vec<_>>());
         let shares: Vec<_> = several.members().map(|member| set.owned_by(&several, member)).collect();
         for (member, share) in several.members().zip(&shares) {
             assert_eq!(*share, several.extract(member, &items));
         }
         assert_eq!(shares.concat().len(), items.len());
-        assert_eq!(set.within(&alone.ranges("a").difference(&nobody.ranges("a"))).count(), items.len());
+        assert_eq!(set.within(&alone.ranges("a").difference(&empty.ranges("a"))).count(), items.len());
         for item in &items {
             assert_eq!(set.remove(item), Some(*item));
         }

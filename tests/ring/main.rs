@@ -1,4 +1,4 @@
-//! The ring: whose key is it, whoever asks, on whatever machine.
+//! The ring: each process finds the same owner of a key, on each processor.
 
 mod golden;
 mod kernels;

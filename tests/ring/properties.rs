@@ -1,4 +1,4 @@
-//! What holds for every ring, whoever its members are; and the few numbers that users rely on.
+//! Properties of every ring, and the few figures that the documentation states.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 use proptest::{collection, prelude::*, sample};
 
 /// No generated fleet has this member: its id is too long.
-const STRANGER: &str = "a stranger to all fleets";
+const NOT_A_MEMBER: &str = "a member that is in no fleet";
 
 /// Members with their weights, and the settings of their ring.
 #[derive(Debug, Clone)]
@@ -120,7 +120,7 @@ proptest! {
             prop_assert_eq!(ring.owner(key), expected);
             let owners = ring.members().filter(|member| ring.is_owner(member, key)).count();
             prop_assert_eq!(owners, usize::from(!ring.is_empty()));
-            prop_assert!(!ring.is_owner(STRANGER, key));
+            prop_assert!(!ring.is_owner(NOT_A_MEMBER, key));
         }
     }
 
@@ -207,7 +207,7 @@ proptest! {
         let members: Vec<&str> = ring.members().collect();
         let mut ignored: Vec<&str> =
             if members.is_empty() { Vec::new() } else { ignored.iter().map(|i| *i.get(&members)).collect() };
-        ignored.push(STRANGER);
+        ignored.push(NOT_A_MEMBER);
         for key in &keys {
             let expected: Vec<&str> = ring.owners(key).filter(|owner| !ignored.contains(owner)).collect();
             prop_assert_eq!(ring.owners(key).ignoring(&ignored).collect::<Vec<_>>(), expected);
@@ -230,15 +230,15 @@ proptest! {
             prop_assert_eq!(ring.fraction(member), arc as f64 / (1u64 << 32) as f64);
         }
         prop_assert_eq!(ring.members().map(|member| ring.fraction(member)).sum::<f64>(), 1.0);
-        prop_assert_eq!(ring.fraction(STRANGER), 0.0);
+        prop_assert_eq!(ring.fraction(NOT_A_MEMBER), 0.0);
     }
 
     #[test]
-    fn the_digest_tells_any_two_rings_apart((fleet, member) in fleets_and_a_member()) {
+    fn any_two_different_rings_have_different_digests((fleet, member) in fleets_and_a_member()) {
         let ring = fleet.ring();
         let mut others = vec![fleet.without(&member), fleet.with(&member, fleet.weights[&member] + 1)];
-        others.push(fleet.with(STRANGER, 1));
-        others.push(fleet.without(&member).with(STRANGER, fleet.weights[&member]));
+        others.push(fleet.with(NOT_A_MEMBER, 1));
+        others.push(fleet.without(&member).with(NOT_A_MEMBER, fleet.weights[&member]));
         others.push(Fleet { replicas: fleet.replicas + 1, ..fleet.clone() });
         let label = if fleet.label == Label::Plain { Label::PythonBytes } else { Label::Plain };
         others.push(Fleet { label, ..fleet.clone() });
@@ -287,7 +287,7 @@ fn settings_that_make_no_ring_are_refused_by_name() {
     assert_eq!(refusal(all), RingError::TooManyPoints { points: u64::MAX }, "the sum does not wrap around");
     let limit = u32::try_from(HashRingBuilder::MAX_POINTS).unwrap();
     let error = refusal(builder().replicas(1).weighted_member("a", limit).member("b"));
-    assert_eq!(error.to_string(), "the ring would have 16777217 points, 16777216 at most are possible");
+    assert_eq!(error.to_string(), "the ring would have 16777217 points, and the limit is 16777216");
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn the_digest_is_the_same_in_every_version() {
 }
 
 #[test]
-fn ids_that_look_like_two_members_have_a_digest_of_their_own() {
+fn an_id_with_separators_has_another_digest_than_two_members() {
     let one = build(HashRing::builder().member("a\n1 1 b"));
     let two = build(HashRing::builder().members(["a", "b"]));
     assert_ne!(one.digest(), two.digest());

@@ -58,7 +58,7 @@ fn is_unavailable<T>(result: &Result<T, TransportError>) -> bool {
 }
 
 #[tokio::test]
-async fn a_message_arrives_as_it_was_sent_whatever_its_body() {
+async fn a_message_with_any_body_arrives_as_it_was_sent() {
     let transport = connect(&exchange()).await;
     let mut consumer = transport.consume("workers", 10).await.unwrap();
     let big = vec![b'x'; 1 << 20];
@@ -77,7 +77,7 @@ async fn a_message_arrives_as_it_was_sent_whatever_its_body() {
 }
 
 #[tokio::test]
-async fn a_topic_that_nobody_consumes_swallows_what_is_sent_to_it() {
+async fn a_topic_without_a_consumer_drops_its_messages() {
     let transport = connect(&exchange()).await;
     transport.publish("workers", text("lost")).await.unwrap();
     assert_eq!(transport.is_consumed("workers").await, Ok(false));
@@ -124,12 +124,12 @@ async fn exchange_and_queue_are_declared_as_kombu_does_and_go_with_the_last_cons
         (!left.contains(&exchange)).then_some(())
     })
     .await;
-    // The exchange is made again for whoever comes next.
-    transport.publish("workers", text("nobody is there")).await.unwrap();
+    // The exchange is created again for the next caller.
+    transport.publish("workers", text("no consumer")).await.unwrap();
 }
 
 #[tokio::test]
-async fn no_more_than_prefetch_messages_are_unsettled_at_a_time() {
+async fn no_more_than_prefetch_messages_are_unacknowledged_at_a_time() {
     let transport = connect(&exchange()).await;
     let mut consumer = transport.consume("workers", 2).await.unwrap();
     for body in ["a", "b", "c"] {
@@ -143,7 +143,7 @@ async fn no_more_than_prefetch_messages_are_unsettled_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_rejected_message_is_gone_and_an_unsettled_one_comes_again() {
+async fn a_rejected_message_is_gone_and_an_unacknowledged_one_comes_again() {
     let transport = connect(&exchange()).await;
     let mut consumer = transport.consume("workers", 1).await.unwrap();
     for body in ["reject", "requeue", "drop"] {
@@ -159,10 +159,10 @@ async fn a_rejected_message_is_gone_and_an_unsettled_one_comes_again() {
 }
 
 #[tokio::test]
-async fn a_settlement_that_was_begun_happens_although_nobody_waits_for_it() {
+async fn an_acknowledgement_that_was_begun_happens_although_its_caller_does_not_wait() {
     let transport = connect(&exchange()).await;
     let mut busy = transport.consume("workers", 1).await.unwrap();
-    transport.publish("workers", text("settled")).await.unwrap();
+    transport.publish("workers", text("acknowledged")).await.unwrap();
     let incoming = next(&mut busy).await;
     // Keeps the queue when the consumer goes, together with its channel.
     let mut idle = transport.consume("workers", 1).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_settlement_that_was_begun_happens_although_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn what_a_dropped_consumer_has_not_settled_goes_to_another() {
+async fn a_message_that_a_dropped_consumer_has_not_acknowledged_goes_to_another() {
     let transport = connect(&exchange()).await;
     let mut first = transport.consume("workers", 10).await.unwrap();
     for body in ["a", "b"] {
@@ -267,7 +267,7 @@ async fn a_queue_that_was_deleted_ends_its_consumer_alone() {
 }
 
 #[tokio::test]
-async fn bad_urls_and_names_are_refused_before_anything_is_sent() {
+async fn invalid_urls_and_names_are_refused_before_anything_is_sent() {
     for url in ["", "localhost", "amqps://h", "amqp://", "amqp://h?frame_max=1", "amqp://u@h"] {
         let error = AmqpTransport::connect(url, "e").await.unwrap_err();
         assert!(matches!(error, ConnectError::Url { .. }), "{url}: {error:?}");
@@ -289,7 +289,7 @@ async fn bad_urls_and_names_are_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn an_exchange_or_queue_of_another_kind_is_a_refusal_that_disturbs_nobody_else() {
+async fn an_exchange_or_queue_of_another_kind_is_a_refusal_that_does_not_affect_others() {
     let broker = shared_broker().await;
     let fanout = exchange();
     broker.ctl(&["eval", &declare_fanout(&fanout)]).await;

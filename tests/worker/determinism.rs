@@ -66,8 +66,8 @@ impl Transport for Recording {
     }
 }
 
-/// All that an executor and three workers with seeds from `seed` on send, under faults that are the same each time; and
-/// how the requests end.
+/// Returns all messages of an executor and three workers with seeds from `seed` on, and the ends of the requests. The
+/// faults are the same each time.
 fn run(seed: u64) -> String {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -129,7 +129,7 @@ fn one_seed_gives_one_run_to_the_byte_and_another_seed_another() {
     assert_eq!(differs, None);
     assert_eq!(first, second);
     assert_ne!(first, other);
-    // Otherwise nothing in the run would have been up to chance.
+    // Otherwise the run would not depend on random numbers.
     let count = |what: &str| first.lines().filter(|line| line.contains(what)).count();
     assert!(count("<- ") > 4, "no consumer broke:\n{first}");
     assert!(count("REQUEST") > usize::try_from(REQUESTS).unwrap(), "no request was sent again:\n{first}");

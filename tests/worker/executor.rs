@@ -1,7 +1,7 @@
-//! The executor, as a worker sees it.
+//! The executor, tested from the side of a worker.
 
 mod ends;
-mod odd_responses;
+mod invalid_responses;
 mod vanished_workers;
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn start(broker: &LocalBroker) -> Executor {
     Executor::builder(broker.clone()).topics(["w", "v"]).await.unwrap()
 }
 
-/// An executor that knows of a worker at `w`, played by the test, that lists `t`.
+/// An executor that knows a worker at `w`, played by the test, that lists `t`.
 async fn meet(broker: &LocalBroker) -> (Executor, Peer) {
     let mut peer = Peer::new(broker, "w").await;
     let executor = start(broker).await;
@@ -31,7 +31,7 @@ async fn meet(broker: &LocalBroker) -> (Executor, Peer) {
     (executor, peer)
 }
 
-/// An executor that knows a worker, asks for no other ones, and can be told to fail.
+/// An executor that knows a worker and asks for no others, on a transport with faults.
 async fn meet_over_faulty() -> (Faulty, Executor, Peer) {
     let broker = LocalBroker::new();
     let mut peer = Peer::new(&broker, "w").await;
@@ -58,7 +58,7 @@ async fn every_topic_is_asked_at_the_start_and_every_five_seconds() {
         assert_eq!((message.reply_to.as_deref(), message.correlation_id), (Some(executor.name()), None));
     }
     for _ in 0..3 {
-        assert!(w.hears_nothing_for(Duration::from_millis(4990)).await);
+        assert!(w.receives_nothing_for(Duration::from_millis(4990)).await);
         w.next_of("NOTIFY").await;
     }
 }
@@ -66,7 +66,7 @@ async fn every_topic_is_asked_at_the_start_and_every_five_seconds() {
 #[tokio::test(start_paused = true)]
 async fn an_executor_needs_topics() {
     let refused = Executor::builder(LocalBroker::new()).await;
-    let text = "refused: an executor needs topics, where it looks for workers";
+    let text = "refused: an executor needs the topics of its workers";
     assert_eq!(refused.unwrap_err().to_string(), text);
 }
 
@@ -135,7 +135,7 @@ async fn a_request_that_no_worker_starts_on_expires_after_a_minute_and_not_befor
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_expires_what_waits() {
+async fn a_clock_that_jumps_expires_waiting_requests() {
     let broker = LocalBroker::new();
     let executor = start(&broker).await;
     let request = executor.submit(Submission::new(t()).timeout(Duration::from_secs(3600)));
@@ -203,8 +203,8 @@ async fn progress_comes_from_the_start_and_ends_with_the_request() {
         let details = json!({"progress": f64::from(percent) / 100.0});
         let event = json!({"state": "EVENT", "data": {"event_type": "update_progress", "details": details}});
         peer.respond(&sent, &event).await;
-        let heard = live.next().await.and_then(|event| event.as_progress());
-        assert_eq!(heard, Some(f64::from(percent) / 100.0));
+        let found = live.next().await.and_then(|event| event.as_progress());
+        assert_eq!(found, Some(f64::from(percent) / 100.0));
     }
     assert_eq!(late.next().await.and_then(|event| event.as_progress()), Some(0.36));
     peer.respond(&sent, &success(1)).await;
@@ -220,7 +220,7 @@ async fn progress_comes_from_the_start_and_ends_with_the_request() {
 #[tokio::test(start_paused = true)]
 async fn a_request_is_sent_three_times_a_second_apart_before_that_has_failed() {
     let (faulty, executor, mut peer) = meet_over_faulty().await;
-    let away = TransportError::Unavailable { reason: "told to".into() };
+    let away = TransportError::Unavailable { reason: "on purpose".into() };
 
     let asked = faulty.attempts("w");
     faulty.refuse("w", 2, away.clone());
@@ -233,7 +233,7 @@ async fn a_request_is_sent_three_times_a_second_apart_before_that_has_failed() {
 
     faulty.refuse("w", 3, away);
     let outcome = timeout(3 * SECOND, executor.submit(t())).await.expect("late");
-    assert_eq!(outcome, Err(RequestError::OutcomeUnknown { reason: "told to".into() }));
+    assert_eq!(outcome, Err(RequestError::OutcomeUnknown { reason: "on purpose".into() }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,9 +262,9 @@ async fn requests_that_waited_for_a_worker_leave_in_order_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_has_to_be_sent_again_holds_up_no_other() {
+async fn a_request_that_has_to_be_sent_again_does_not_delay_others() {
     let (faulty, executor, mut peer) = meet_over_faulty().await;
-    faulty.refuse("w", 1, TransportError::Unavailable { reason: "told to".into() });
+    faulty.refuse("w", 1, TransportError::Unavailable { reason: "on purpose".into() });
     let [first, second, third] = [(); 3].map(|()| executor.submit(t()));
     for request in [&second, &third] {
         let sent = timeout(SECOND / 2, peer.next()).await.expect("it is held up");
@@ -284,11 +284,11 @@ async fn invalid_messages_are_rejected() {
     untyped.kind = None;
     for message in [
         untyped,
-        Message::new("ODD", running().to_string()).correlation_id(&*id),
+        Message::new("OTHER", running().to_string()).correlation_id(&*id),
         Message::new("REQUEST", running().to_string()).correlation_id(&*id),
         Message::new("RESPONSE", running().to_string()),
         Message::new("RESPONSE", running().to_string()).correlation_id("unknown"),
-        Message::new("RESPONSE", r#"{"state": "ODD", "data": {}}"#).correlation_id(&*id),
+        Message::new("RESPONSE", r#"{"state": "OTHER", "data": {}}"#).correlation_id(&*id),
         Message::new("RESPONSE", r#"{"state": "RUNNING"}"#).correlation_id(&*id),
         Message::new("RESPONSE", b"\xff\xfe".as_slice()).correlation_id(&*id),
         Message::new("NOTIFY", "{}"),
@@ -304,7 +304,7 @@ async fn invalid_messages_are_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_of_one_key_meet_one_worker() {
+async fn requests_of_one_key_go_to_one_worker() {
     let broker = LocalBroker::new();
     let (mut w, mut v) = (Peer::new(&broker, "w").await, Peer::new(&broker, "v").await);
     let executor = start(&broker).await;

@@ -102,7 +102,7 @@ async fn under_lost_messages_each_request_ends_exactly_once() {
         let faults = Faults { lost: 10, ..Faults::default() };
         all.append(&mut each_request_ends_once(seed, faults).await);
     }
-    // Otherwise the faults would not have been worth the name.
+    // Otherwise the faults would not have had any effect.
     assert!(all.contains_key("expiry") && all.contains_key("vanished"), "{all:?}");
 }
 

@@ -1,4 +1,4 @@
-//! A transport that fails as told.
+//! A transport with faults.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use apportion::{
 use futures_core::Stream;
 use tokio::time::sleep;
 
-/// What a [`Faulty`] transport does, in percent of the messages.
+/// The faults of a [`Faulty`] transport, in percent of the messages.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     pub(crate) lost: u8,
@@ -49,7 +49,7 @@ struct State {
     /// How often a message to this topic is still refused.
     refusals: HashMap<String, (u32, TransportError)>,
     attempts: HashMap<String, u32>,
-    /// How much later than it arrives the sender of a message is told that it was sent.
+    /// How much later than its arrival the sender of a message gets the confirmation.
     lag: Duration,
 }
 
@@ -82,7 +82,7 @@ impl Faulty {
         self.state.lock().unwrap().attempts.get(topic).copied().unwrap_or(0)
     }
 
-    /// From now on a message arrives so much earlier than its sender is told.
+    /// From now on the confirmation of a message comes so much later than its arrival.
     pub(crate) fn lag(&self, lag: Duration) {
         self.state.lock().unwrap().lag = lag;
     }
@@ -93,7 +93,7 @@ impl Faulty {
 }
 
 fn unavailable() -> TransportError {
-    TransportError::Unavailable { reason: "told to be".into() }
+    TransportError::Unavailable { reason: "on purpose".into() }
 }
 
 impl Transport for Faulty {

@@ -1,5 +1,5 @@
-//! Live beside TaskFlow in Python, over a real RabbitMQ broker: its engine with our worker, our executor with its
-//! worker, and its envelopes.
+//! Tests with TaskFlow in Python over a real RabbitMQ broker: its engine with our worker, our executor with its worker,
+//! and its envelopes.
 
 mod python;
 
@@ -194,7 +194,7 @@ async fn our_executor_uses_and_reverts_the_tasks_of_taskflows_worker() {
     executor.shutdown().await;
 }
 
-/// TaskFlow's worker answers who asks on the threads on which it runs tasks.
+/// TaskFlow's worker answers executors on the threads on which it runs tasks.
 #[tokio::test]
 async fn taskflows_worker_that_is_too_busy_to_answer_is_not_taken_for_lost_and_one_that_died_is() {
     let (broker, exchange) = (shared_broker().await, "busy");

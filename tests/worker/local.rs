@@ -32,7 +32,7 @@ async fn is_idle(consumer: &mut Consumer) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_nobody_consumes_swallows_what_is_sent_to_it() {
+async fn a_topic_without_a_consumer_drops_its_messages() {
     let broker = LocalBroker::new();
     send(&broker, "swallowed").await;
     assert_eq!(broker.is_consumed("t").await, Ok(false));
@@ -64,7 +64,7 @@ async fn consumers_of_one_topic_get_its_messages_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_has_at_most_its_prefetch_in_hand() {
+async fn a_consumer_has_at_most_its_prefetch_unacknowledged() {
     let broker = LocalBroker::new();
     let mut consumer = broker.consume("t", 2).await.unwrap();
     for text in ["1", "2", "3"] {
@@ -79,7 +79,7 @@ async fn a_consumer_has_at_most_its_prefetch_in_hand() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_settled_is_delivered_again_and_what_is_rejected_is_not() {
+async fn an_unacknowledged_message_is_delivered_again_and_a_rejected_one_is_not() {
     let broker = LocalBroker::new();
     let mut consumer = broker.consume("t", 1).await.unwrap();
     for text in ["1", "2"] {
@@ -95,7 +95,7 @@ async fn what_is_not_settled_is_delivered_again_and_what_is_rejected_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_consumer_did_not_pick_up_goes_to_another_when_it_is_dropped() {
+async fn the_messages_that_a_dropped_consumer_has_not_yielded_go_to_another() {
     let broker = LocalBroker::new();
     let a = broker.consume("t", 10).await.unwrap();
     for text in ["1", "2", "3"] {
@@ -108,7 +108,7 @@ async fn what_a_consumer_did_not_pick_up_goes_to_another_when_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receipt_of_a_queue_that_has_ended_does_not_touch_the_next_one() {
+async fn an_acker_of_a_queue_that_has_ended_does_not_affect_the_next_one() {
     let broker = LocalBroker::new();
     let mut old = broker.consume("t", 1).await.unwrap();
     send(&broker, "old").await;
@@ -123,7 +123,7 @@ async fn a_receipt_of_a_queue_that_has_ended_does_not_touch_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_topic_refuses_further_messages_until_some_are_settled() {
+async fn a_full_topic_refuses_further_messages_until_some_are_acknowledged() {
     let broker = LocalBroker::new().limit(2);
     let mut consumer = broker.consume("t", 1).await.unwrap();
     send(&broker, "1").await;

@@ -1,8 +1,8 @@
 //! Messages and lifecycle of the worker protocol against what was recorded from TaskFlow itself.
 
 mod failures;
+mod invalid_messages;
 mod json;
-mod odd_messages;
 mod properties;
 
 use std::{sync::LazyLock, time::Duration};
@@ -58,7 +58,7 @@ fn every_message_is_accepted_or_refused_as_taskflow_does() {
 }
 
 #[test]
-fn whoever_reads_a_message_that_is_refused_gets_the_same_error() {
+fn readers_and_validators_give_the_same_error() {
     for sample in list(&GOLDEN["samples"]) {
         let (kind, message) = (text(&sample["kind"]), bytes(&sample["message"]));
         let read = match kind {
@@ -74,7 +74,7 @@ fn whoever_reads_a_message_that_is_refused_gets_the_same_error() {
     }
 }
 
-/// What TaskFlow makes of a request, from ours.
+/// A request in the form in which TaskFlow reads it.
 fn parsed(request: &Request) -> Value {
     let mut arguments = Map::from_iter([
         ("arguments".into(), json!(request.arguments())),
@@ -96,7 +96,7 @@ fn parsed(request: &Request) -> Value {
 
 #[test]
 fn a_request_is_read_as_taskflow_reads_it() {
-    let (mut read, mut unreadable) = (0, 0);
+    let (mut read, mut invalid) = (0, 0);
     for sample in valid("request") {
         let (message, mut expected) = (bytes(&sample["message"]), sample["parsed"].clone());
         match text(expected.get("raises").unwrap_or(&json!("nothing"))) {
@@ -113,13 +113,13 @@ fn a_request_is_read_as_taskflow_reads_it() {
             }
             "ValueError" => {
                 assert!(Request::from_json(&message).unwrap_err().field().ends_with("version"), "{sample}");
-                unreadable += 1;
+                invalid += 1;
             }
             "TypeError" => drop(Request::from_json(&message).expect("surplus keys of a failure are let be")),
             other => panic!("unknown exception {other}"),
         }
     }
-    assert_eq!((read, unreadable), (72, 2));
+    assert_eq!((read, invalid), (72, 2));
 }
 
 /// The same failure without the keys that no failure has, and with those that may be absent.
@@ -138,7 +138,7 @@ fn tidied(failure: &Value) -> Value {
 
 #[test]
 fn a_failure_is_read_as_taskflow_reads_it() {
-    let (mut read, mut surplus, mut unreadable) = (0, 0, 0);
+    let (mut read, mut surplus, mut invalid) = (0, 0, 0);
     for sample in valid("failure") {
         let (failure, parsed) = (Failure::from_json(&bytes(&sample["message"])), &sample["parsed"]);
         match parsed.get("raises").map(text) {
@@ -152,11 +152,11 @@ fn a_failure_is_read_as_taskflow_reads_it() {
             }
             Some(_) => {
                 assert!(failure.unwrap_err().field().ends_with("version"), "{sample}");
-                unreadable += 1;
+                invalid += 1;
             }
         }
     }
-    assert_eq!((read, surplus, unreadable), (44, 10, 1));
+    assert_eq!((read, surplus, invalid), (44, 10, 1));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_valid_response_is_decoded_as_taskflow_reads_it_or_is_invalid() {
 }
 
 #[test]
-fn what_was_on_the_wire_is_written_again_to_the_byte_but_for_blanks() {
+fn recorded_messages_are_written_again_to_the_byte_except_blanks() {
     let mut bodies = 0;
     for (scene, case) in ENVELOPES.as_object().expect("an object") {
         let messages = case.get("messages").unwrap_or(case);

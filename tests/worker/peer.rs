@@ -11,10 +11,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::SECOND;
 
-/// Longer than anything takes, in paused time.
+/// Longer than any expected event takes, in paused time.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
-/// An executor or worker played by the test: what comes for it, and what it sends, is up to the test.
+/// An executor or worker that the test plays: the test reads its messages and sends its answers.
 pub(crate) struct Peer {
     pub(crate) broker: LocalBroker,
     pub(crate) name: String,
@@ -43,7 +43,7 @@ impl Peer {
         }
     }
 
-    /// What the next response for it says, and of which request.
+    /// The next response for it, with the id of its request.
     pub(crate) async fn next_response(&mut self) -> (String, Value) {
         let message = self.next_of("RESPONSE").await;
         assert_eq!(message.reply_to, None);
@@ -57,8 +57,8 @@ impl Peer {
         said["state"].as_str().unwrap().into()
     }
 
-    /// Whether nothing comes for as long as this.
-    pub(crate) async fn hears_nothing_for(&mut self, time: Duration) -> bool {
+    /// Whether no message comes for this time.
+    pub(crate) async fn receives_nothing_for(&mut self, time: Duration) -> bool {
         timeout(time, self.consumer.next()).await.is_err()
     }
 
@@ -72,13 +72,13 @@ impl Peer {
         self.send(topic, message).await;
     }
 
-    /// Tells an executor what this worker can run.
+    /// Reports the tasks of this worker to an executor.
     pub(crate) async fn list(&self, executor: &str, tasks: &[&str]) {
         let body = json!({"topic": self.name, "tasks": tasks});
         self.send(executor, Message::new("NOTIFY", body.to_string())).await;
     }
 
-    /// Tells an executor something about a request, as TaskFlow would.
+    /// Sends a response about a request to an executor, as TaskFlow does.
     pub(crate) async fn respond(&self, to: &Message, response: &Value) {
         let message =
             Message::new("RESPONSE", response.to_string()).correlation_id(to.correlation_id.clone().unwrap());
@@ -138,15 +138,15 @@ impl Asked {
         Asked { executor, peer, request, sent }
     }
 
-    pub(crate) async fn hears(&self, response: &Value) {
+    pub(crate) async fn receives(&self, response: &Value) {
         self.peer.respond(&self.sent, response).await;
         sleep(SECOND).await;
     }
 
     /// The executor still does its work for this and for further requests.
     pub(crate) async fn goes_on(mut self) {
-        self.hears(&running()).await;
-        self.hears(&success(1)).await;
+        self.receives(&running()).await;
+        self.receives(&success(1)).await;
         assert_eq!(self.request.await, Ok(1.into()));
         let next = self.executor.submit(Request::execute("t"));
         let sent = self.peer.next_of("REQUEST").await;

@@ -1,8 +1,8 @@
-//! The worker, as an executor sees it.
+//! The worker, tested from the side of an executor.
 
 mod broker_faults;
 mod ends;
-mod odd_requests;
+mod invalid_requests;
 
 use std::{
     error::Error,
@@ -73,7 +73,7 @@ fn sleep_for(seconds: u64) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_answers_who_asks_with_its_topic_and_tasks() {
+async fn a_worker_answers_an_executor_with_its_topic_and_tasks() {
     let broker = LocalBroker::new();
     let (_worker, mut peer) = start(&broker).await;
     peer.send("w", Message::new("NOTIFY", "{}").reply_to("executor")).await;
@@ -85,7 +85,7 @@ async fn a_worker_answers_who_asks_with_its_topic_and_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_knows_where_and_for_whom_it_runs() {
+async fn a_task_gets_its_topic_and_its_request() {
     let broker = LocalBroker::new();
     let who = async |context: Context, _| {
         Ok::<_, Failure>(json!([context.topic(), context.task_cls(), context.request_id()]))
@@ -98,7 +98,7 @@ async fn a_task_knows_where_and_for_whom_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_question_and_no_request_is_thrown_away_without_an_answer() {
+async fn a_message_of_another_kind_is_rejected_without_an_answer() {
     let broker = LocalBroker::new();
     let (_worker, mut peer) = start(&broker).await;
     let request = execute("echo").to_string();
@@ -112,12 +112,12 @@ async fn what_is_no_question_and_no_request_is_thrown_away_without_an_answer() {
         Message::new("REQUEST", request.clone()).correlation_id("1"),
         Message::new("REQUEST", "[1"),
         Message::new("RESPONSE", request.clone()).reply_to("executor").correlation_id("1"),
-        Message::new("ODD", request).reply_to("executor").correlation_id("1"),
+        Message::new("OTHER", request).reply_to("executor").correlation_id("1"),
         untyped,
     ] {
         peer.send("w", message).await;
     }
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
     assert_eq!(broker.message_count("w"), 0);
     peer.request("w", "1", &execute("echo")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -137,7 +137,7 @@ async fn a_run_is_reported_as_running_then_events_then_success() {
     ] {
         assert_eq!(peer.next_response().await, ("1".into(), expected));
     }
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
     assert_eq!(broker.message_count("w"), 0);
 }
 
@@ -181,16 +181,16 @@ async fn an_addressed_request_that_cannot_be_run_is_answered_with_a_failure_and_
     for (request, reason) in [
         (with("task_cls", json!("missing")), "this worker has no task \"missing\""),
         (with("action", json!("dance")), "`action` of the request is neither `execute` nor `revert`"),
-        (with("arguments", json!([])), "`arguments` of the request is no object"),
+        (with("arguments", json!([])), "`arguments` of the request is not an object"),
         (json!({"task_cls": "echo"}), "`task_name` of the request is missing"),
-        (json!([]), "the request is no object"),
+        (json!([]), "the request is not an object"),
     ] {
         peer.request("w", "1", &request).await;
         let (id, said) = peer.next_response().await;
         assert_eq!((&*id, &said["state"]), ("1", &json!("FAILURE")));
         assert_eq!(said["data"]["result"]["exception_str"], reason);
     }
-    assert!(peer.hears_nothing_for(SECOND).await);
+    assert!(peer.receives_nothing_for(SECOND).await);
     assert_eq!(broker.message_count("w"), 0);
 }
 
@@ -227,7 +227,7 @@ async fn a_task_that_has_nothing_to_revert_reverts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_requests_run_at_a_time_than_told_and_the_others_are_not_acknowledged() {
+async fn no_more_requests_run_at_a_time_than_the_concurrency_and_the_others_are_not_acknowledged() {
     let broker = LocalBroker::new();
     let gate = Arc::new(Semaphore::new(0));
     let (peak, now) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
@@ -255,7 +255,7 @@ async fn no_more_requests_run_at_a_time_than_told_and_the_others_are_not_acknowl
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_worker_still_answers_who_asks_and_says_that_it_is_running() {
+async fn a_busy_worker_still_answers_executors_and_reports_that_its_requests_are_running() {
     let broker = LocalBroker::new();
     let (_worker, mut peer) = start(&broker).await;
     peer.request("w", "1", &sleep_for(12)).await;
@@ -271,7 +271,7 @@ async fn a_busy_worker_still_answers_who_asks_and_says_that_it_is_running() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_of_a_request_that_is_here_is_dropped() {
+async fn a_copy_of_a_request_that_is_at_the_worker_is_dropped() {
     let broker = LocalBroker::new();
     let (_worker, mut peer) = start(&broker).await;
     for _ in 0..3 {
@@ -279,7 +279,7 @@ async fn a_copy_of_a_request_that_is_here_is_dropped() {
     }
     assert_eq!(peer.next_state("1").await, "RUNNING");
     assert_eq!(peer.next_state("1").await, "SUCCESS");
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
     // TaskFlow tries a task again under the same id.
     peer.request("w", "1", &sleep_for(2)).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -287,7 +287,7 @@ async fn a_copy_of_a_request_that_is_here_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_taskflow_tries_again_as_soon_as_it_hears_of_the_failure_is_run_again() {
+async fn a_task_that_taskflow_tries_again_immediately_after_the_failure_is_run_again() {
     let broker = LocalBroker::new();
     let faulty = Faulty::new(&broker, 0, Faults::default());
     let fail = async |_, _| Err::<(), _>(Failure::new("E", "no"));
@@ -311,7 +311,7 @@ async fn a_late_copy_of_a_request_from_an_executor_of_ours_is_dropped() {
     assert_eq!(peer.next_state("1").await, "RUNNING");
     assert_eq!(peer.next_state("1").await, "SUCCESS");
     peer.send("w", request).await;
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
     assert_eq!(broker.message_count("w"), 0);
 }
 

@@ -1,4 +1,4 @@
-//! Values of any type go in and come out; what travels is serde's; what yields a sequence is a stream.
+//! Arguments and results of any type, values with serde, and streams.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -92,7 +92,7 @@ async fn an_argument_that_cannot_be_json_ends_the_request_and_nothing_is_sent() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn details_that_are_no_object_are_refused_where_they_are_made() {
+async fn details_that_are_not_an_object_are_refused_where_the_event_is_made() {
     let broker = LocalBroker::new();
     let notify =
         async |context: Context, _| context.notify("read", 7).await.map_err(|error| error.to_string());

@@ -1,4 +1,4 @@
-//! What would happen to your keys, on the screen: the most important first, and no more than one can read.
+//! Prints what would happen to your keys: the most important first, and not too many lines.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ pub fn all(
 ) {
     input(keys, members, before);
     if args.leave.is_empty() && args.join.is_empty() {
-        say!("Nobody leaves or joins: --leave and --join say who does.");
+        say!("No member leaves or joins: use --leave and --join.");
     } else {
         change(args, outcome, keys.all.len());
     }
@@ -54,8 +54,8 @@ fn input(keys: &Keys, members: &Members, before: &HashRing) {
         (keys.empty_lines, "empty line", "left out"),
         (members.repeated, "repeated member", "the same member, its last weight counts"),
     ];
-    for (number, what, meaning) in notes.into_iter().filter(|(number, ..)| *number > 0) {
-        say!("{}", dim(format!("  {}: {meaning}", count(number, what))));
+    for (number, what, effect) in notes.into_iter().filter(|(number, ..)| *number > 0) {
+        say!("{}", dim(format!("  {}: {effect}", count(number, what))));
     }
 }
 
@@ -130,7 +130,7 @@ fn and_more(all: usize, what: &str, where_to: &str) {
 }
 
 fn name(member: Option<&str>) -> String {
-    member.map_or("(nobody)".into(), shortened)
+    member.map_or("(none)".into(), shortened)
 }
 
 /// On one line, and not too long.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     schemes::SCHEMES,
-    study::{DICE, REFERENCE, RING, Results},
+    study::{RANDOM, REFERENCE, RING, Results},
     trial::Cost,
 };
 
@@ -68,7 +68,7 @@ pub fn of_ring(results: &Results) -> Vec<Chart> {
             "Adding a member: which ranges move",
             "µs",
             |cost| cost.join.ranges.map_or(0.0, micros),
-            "Only the points of the joiner are looked up, so this depends on them and hardly on the rest \
+            "Only the points of the joiner are searched for, so this depends on them and hardly on the rest \
              of the ring.",
         ),
         by_members(
@@ -88,11 +88,13 @@ pub fn of_schemes(results: &Results) -> Vec<Chart> {
         "Largest share",
         "largest share / mean",
         |cost| cost.max_to_mean.mean,
-        "The dashed line is perfect dice: below it nothing can be seen in a sample of so many keys. \
+        "The dashed line is a perfect random choice: a sample of so many keys shows no difference below it. \
          Rendezvous, jump, AnchorHash and Maglev are there; the ring is not, unless it gets more points or \
          a bound.",
     );
-    largest.lines.push(line("perfect dice".into(), 6, true, of(results, DICE), |cost| cost.max_to_mean.mean));
+    largest.lines.push(line("perfect random choice".into(), 6, true, of(results, RANDOM), |cost| {
+        cost.max_to_mean.mean
+    }));
     vec![
         largest,
         by_scheme(

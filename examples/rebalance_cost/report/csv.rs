@@ -1,4 +1,4 @@
-//! Pure: everything as comma-separated values, for whoever wants to look at it in another way.
+//! Pure: all figures as comma-separated values, for other programs.
 
 use csv::{Error, Writer};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Pure: numbers as people read them.
+//! Pure: numbers in a readable form.
 
 use std::time::Duration;
 

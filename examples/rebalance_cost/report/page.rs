@@ -12,7 +12,7 @@ use super::{
     tables::{beside_each_other, between, ratio},
 };
 use crate::{
-    study::{DICE, Results},
+    study::{RANDOM, Results},
     support::Failure,
     trial::Cost,
 };
@@ -93,7 +93,7 @@ fn introduction(results: &Results) -> String {
          <li><strong>A limit on the largest share?</strong> Bounded loads keep it, if all members hold the \
          same keys; tight bounds move far more.</li>\n\
          <li><strong>Even shares and few members?</strong> Rendezvous is perfect in shares and moves, and \
-         looks at every member for every key. Jump is only for members that leave in the reverse order of \
+         reads every member for every key. Jump is only for members that leave in the reverse order of \
          their coming.</li>\n\
          <li><strong>Even shares and many members?</strong> AnchorHash, if all members see joins and \
          leaves in one order: what it keeps depends on the history, not on the membership alone.</li>\n\
@@ -132,7 +132,7 @@ fn tables(results: &Results) -> String {
     write!(text, "</table></div>\n<div class=\"scroll\"><table>\n<tr><th></th><th>scheme</th>{heads}")
         .expect(CANNOT_FAIL);
     for &members in &results.plan.members {
-        let costs = beside_each_other(results, members).filter(|cost| cost.case.scheme != DICE);
+        let costs = beside_each_other(results, members).filter(|cost| cost.case.scheme != RANDOM);
         for (place, cost) in costs.enumerate() {
             let of = if place == 0 { format!("{members} members") } else { String::new() };
             row(&mut text, place == 0, &of, cost.case.scheme, cost);

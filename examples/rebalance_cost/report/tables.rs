@@ -4,7 +4,7 @@ use indicatif::{HumanBytes, HumanCount};
 
 use super::number::{short, time};
 use crate::{
-    study::{DICE, REFERENCE, Results},
+    study::{RANDOM, REFERENCE, Results},
     support::{
         Column::{self, Left, Right},
         say,
@@ -32,7 +32,7 @@ pub fn print(results: &Results) {
     say!(
         "{}",
         dim(format!(
-            "{} fixed keys; the dice show how a perfect scheme looks in such a sample.",
+            "{} fixed keys; (random) shows the figures of a perfect scheme in such a sample.",
             HumanCount(results.plan.keys as u64)
         ))
     );
@@ -117,7 +117,7 @@ fn scheme_row(cost: &Cost) -> Vec<String> {
         HumanBytes(cost.bytes as u64).to_string(),
         time(cost.lookup),
     ];
-    if cost.case.scheme == DICE {
+    if cost.case.scheme == RANDOM {
         row[3..].iter_mut().for_each(|cell| *cell = "-".into());
     }
     row

@@ -3,7 +3,7 @@
 //! V. Mirrokni, M. Thorup, M. Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2018.
 //!
 //! No member gets more than its bound times the mean. So the owner of a key depends on all other keys, and on
-//! their order: all who are to agree have to hold the same list.
+//! their order: all processes that are to agree need the same list.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ impl Placement for Bounded {
 
     fn owners(&self, keys: &[u64]) -> Vec<Member> {
         let most = (self.bound * keys.len() as f64 / self.members as f64).ceil() as usize;
-        // Loads are counted by place in a list: looking up members for each key would take most of the time.
+        // Loads are counted by place in a list: a lookup of members for each key would take most of the time.
         let mut numbers = HashMap::new();
         let points: Vec<(u64, usize)> = self
             .points

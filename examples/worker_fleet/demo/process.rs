@@ -75,7 +75,7 @@ fn live(
     match runtime.block_on(end) {
         Ok(End::ShutDown) => runtime.block_on(worker.shutdown(TIMEOUT)),
         Ok(End::Crash) | Err(_) => {
-            // Before the worker, which tells the executors when it is dropped: without a runtime it cannot.
+            // The runtime goes first, so that the worker cannot report its end to the executors when it is dropped.
             drop(runtime);
             drop(worker);
             false

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 
-/// What a store makes of transactions, as far as these moves need one.
+/// A store that applies transactions, as far as these moves need it.
 #[derive(Debug, Clone)]
 struct Store {
     znodes: BTreeMap<ZnodePath, (Vec<u8>, i32)>,
@@ -18,7 +18,8 @@ impl Store {
         Store { znodes: made.collect(), next: 0 }
     }
 
-    /// Applies all or nothing; what was created, or the index of the operation that is refused.
+    /// Applies all operations or none. Returns the path of the created znode, or the index of the operation that is
+    /// refused.
     fn commit(&mut self, ops: Vec<Op>) -> Result<Option<ZnodePath>, usize> {
         let mut after = self.clone();
         let mut created = None;
@@ -99,7 +100,7 @@ fn an_entry_goes_from_put_to_done_in_three_moves() {
 }
 
 #[test]
-fn what_is_given_back_too_often_is_dead_until_it_is_revived() {
+fn an_entry_that_is_given_back_too_often_is_dead_until_it_is_revived() {
     let moves = moves(Some(2));
     let mut store = Store::new(&moves.layout);
     put(&moves, &mut store, "a");
@@ -116,7 +117,7 @@ fn what_is_given_back_too_often_is_dead_until_it_is_revived() {
 }
 
 #[test]
-fn a_move_that_another_process_was_faster_with_is_refused_at_what_it_deletes() {
+fn a_move_of_an_entry_that_another_process_has_moved_is_refused_at_the_delete() {
     let moves = moves(None);
     let mut store = Store::new(&moves.layout);
     put(&moves, &mut store, "a");
@@ -128,7 +129,7 @@ fn a_move_that_another_process_was_faster_with_is_refused_at_what_it_deletes() {
 }
 
 #[test]
-fn an_entry_that_appears_is_seen_by_whoever_puts_the_same_label_unless_it_is_queued() {
+fn a_put_unless_queued_is_refused_when_an_entry_of_its_label_was_added() {
     let moves = moves(None);
     let mut store = Store::new(&moves.layout);
     let bucket = moves.layout.bucket("a").unwrap();
@@ -138,7 +139,7 @@ fn an_entry_that_appears_is_seen_by_whoever_puts_the_same_label_unless_it_is_que
     put(&moves, &mut store, "a");
     assert_eq!(puts_again(&mut store), Err(PUT_BUCKET));
     let owned = take(&moves, &mut store);
-    assert_eq!(store.znodes[&bucket].1, seen + 1, "none has appeared");
+    assert_eq!(store.znodes[&bucket].1, seen + 1, "none was added");
     store.commit(moves.give_back(&owned, 1)).unwrap();
     assert_eq!(store.znodes[&bucket].1, seen + 2);
     assert!(moves.layout.bucket("").is_none());
@@ -146,7 +147,7 @@ fn an_entry_that_appears_is_seen_by_whoever_puts_the_same_label_unless_it_is_que
 
 proptest! {
     #[test]
-    fn an_entry_is_in_one_folder_whatever_the_moves(steps in proptest::collection::vec(0_u8..7, 0..60)) {
+    fn an_entry_is_in_one_folder_after_any_moves(steps in proptest::collection::vec(0_u8..7, 0..60)) {
         let moves = moves(Some(3));
         let layout = &moves.layout;
         let mut store = Store::new(layout);

@@ -1,10 +1,10 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! The messages of one block, as every kernel takes them.
+//! The messages of one block, the input of every kernel.
 
 /// How many keys are hashed at once.
 pub(crate) const BLOCK: usize = 32;
-/// The length of a uuid's text: the most common keys.
+/// The length of the text of a uuid, the most common kind of key.
 pub(super) const UUID: usize = 36;
 
 /// 32 messages.
@@ -15,27 +15,27 @@ pub(super) enum Block<'a> {
     Points(&'a Points),
 }
 
-/// Labels of one block each that have the stem in common.
+/// Labels of one block each, with a common stem.
 pub(super) struct Points {
-    /// The words of the stem, zeros after it.
+    /// The words of the stem, followed by zeros.
     pub(super) stem: [u32; 16],
-    /// The first of three words that have the digits of the numbers and the end mark.
+    /// The index of the first of three words with the digits of the numbers and the end mark.
     pub(super) at: usize,
     pub(super) digits: [[u32; BLOCK]; 3],
     /// The lengths of the labels in bits.
     pub(super) bits: [u32; BLOCK],
 }
 
-/// The decimal texts of the numbers from 0 on, each with the mark that ends a message.
+/// The decimal texts of the numbers from 0 on, each with the end mark of a message.
 pub(crate) struct Numbers {
     pub(super) texts: Vec<u64>,
 }
 
 impl Numbers {
-    /// With the mark they fill the bytes of one number.
+    /// So many digits and the mark fill the bytes of one number.
     pub(super) const DIGITS: usize = 7;
 
-    /// The first `count` numbers, less if there are too many of them to be kept like this.
+    /// The first `count` numbers; fewer if the last ones have too many digits.
     pub(crate) fn first(count: usize) -> Numbers {
         let text = |number: u64| {
             let (mut text, mut rest) = (0x80, number);

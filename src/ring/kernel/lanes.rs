@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! One loop over the lanes, of which the compiler makes vectors on any machine.
+//! One loop over the lanes, from which the compiler makes vectors on any processor.
 
 use super::{
     block::{BLOCK, Block, Points, UUID},

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! The message that MD5 makes of a text: the text, a byte 0x80, zeros, and the number of bits.
+//! The padded message of MD5 for a text: the text, a byte 0x80, zeros, and the number of bits.
 
 /// How many blocks of 64 bytes a text has, with the padding.
 #[inline]
@@ -11,21 +11,21 @@ pub(super) fn blocks(len: usize) -> usize {
 /// The sixteen bytes of `text` from `at` on.
 #[inline]
 pub(super) fn sixteen<const N: usize>(text: &[u8; N], at: usize) -> u128 {
-    u128::from_le_bytes(text[at..at + 16].try_into().expect("it asked for sixteen"))
+    u128::from_le_bytes(text[at..at + 16].try_into().expect("the slice has sixteen bytes"))
 }
 
 /// Sixteen bytes of the message from `at` on, without the number of bits.
 #[inline]
 pub(super) fn part(text: &[u8], at: usize) -> u128 {
     if let Some(whole) = text.get(at..at + 16) {
-        return u128::from_le_bytes(whole.try_into().expect("it asked for sixteen"));
+        return u128::from_le_bytes(whole.try_into().expect("the slice has sixteen bytes"));
     }
     if at > text.len() {
         return 0;
     }
     let left = text.len() - at;
     let rest = match text.last_chunk() {
-        // Reading back over bytes that were in the part before is faster than copying a few bytes.
+        // Reading bytes of the part before again is faster than copying a few bytes.
         Some(&last) => u128::from_le_bytes(last).checked_shr(128 - 8 * left as u32).unwrap_or(0),
         None => short(text),
     };

@@ -46,7 +46,8 @@ fn spread(words: &mut [u32], part: u128) {
 /// The first word of a hash, big endian.
 #[inline(always)]
 fn compress(words: &[u32; 16]) -> u32 {
-    // With constants that it knows, the compiler adds them where the next step waits for the sum: 30 % slower.
+    // The constants are in memory: if the compiler knows them, it adds them where the next step waits for the sum,
+    // which is 30 % slower.
     let sines = black_box(&SINES);
     let [mut a, mut b, mut c, mut d] = steps::INITIAL;
     macro_rules! step {

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Four lanes, which every x86-64 has.
+//! Four lanes, which every x86-64 processor has.
 
 use std::arch::x86_64::*;
 

@@ -2,10 +2,10 @@
 
 //! The 64 steps of MD5, written once for numbers and for vectors of every width.
 
-/// What a message starts from.
+/// The initial state of a message.
 pub(super) const INITIAL: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
-/// What step `i` adds: the first 32 bits of the fraction of `|sin(i + 1)|`.
+/// The constants that the steps add: for step `i` the first 32 bits of the fraction of `|sin(i + 1)|`.
 #[rustfmt::skip]
 pub(super) const SINES: [u32; 64] = [
         0xd76a_a478, 0xe8c7_b756, 0x2420_70db, 0xc1bd_ceee, 0xf57c_0faf, 0x4787_c62a, 0xa830_4613, 0xfd46_9501,
@@ -42,15 +42,15 @@ macro_rules! steps {
     };
 }
 
-/// The functions of the rounds over plain numbers, each added to a sum.
+/// The functions of the rounds for plain numbers, each added to a sum.
 pub(super) mod plain {
     #[inline(always)]
     pub(crate) fn f(sum: u32, b: u32, c: u32, d: u32) -> u32 {
         sum.wrapping_add(d ^ (b & (c ^ d)))
     }
 
-    /// Its two halves have no bit in common, so they can be added one by one; and only the second has to wait for
-    /// `b`, which the step before has just made.
+    /// The two halves have no bit in common, so they can be added separately. Only the second one waits for `b`, the
+    /// result of the step before.
     #[inline(always)]
     pub(crate) fn g(sum: u32, b: u32, c: u32, d: u32) -> u32 {
         sum.wrapping_add(c & !d).wrapping_add(b & d)
@@ -67,8 +67,8 @@ pub(super) mod plain {
     }
 }
 
-/// The state after the block `$words`, from `$state`: both are pairs of vectors side by side, because the steps
-/// of one message wait for each other. The caller has the operations in scope.
+/// The state after the block `$words`, from `$state`. Both are pairs of vectors, because the steps of one message wait
+/// for each other. The caller has the operations in scope.
 #[cfg(target_arch = "x86_64")]
 macro_rules! compress_pair {
     ($words:expr, $state:expr) => {{
@@ -122,7 +122,7 @@ macro_rules! kernel {
             keys.as_chunks().0
         }
 
-        /// Texts of 36 bytes: what need not be added is known beforehand.
+        /// Texts of 36 bytes: the padding is known in advance.
         #[inline]
         #[target_feature(enable = $features)]
         fn uuids(keys: &[&[u8; UUID]; 2 * LANES], positions: &mut [u32; 2 * LANES]) {
@@ -132,8 +132,8 @@ macro_rules! kernel {
             finish(first, positions);
         }
 
-        /// By value: as elements of a larger array they would go through memory, and the compiler would forget
-        /// which of them are constants.
+        /// Returned by value: as elements of a larger array they would go through memory, and the compiler would not
+        /// know which of them are constants.
         #[inline]
         #[target_feature(enable = $features)]
         fn words_of(uuids: &[&[u8; UUID]]) -> [Vector; 16] {

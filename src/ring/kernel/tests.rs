@@ -1,10 +1,10 @@
-//! Every kernel against the `md-5` crate.
+//! Each kernel against the `md-5` crate.
 
 use std::array;
 
 use super::*;
 
-/// Bytes that look random, the same in every run.
+/// Pseudo-random bytes, the same in every run.
 fn noise(seed: u64) -> impl Iterator<Item = u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     std::iter::repeat_with(move || {
@@ -21,7 +21,7 @@ fn text(seed: u64, len: usize) -> Vec<u8> {
 
 #[track_caller]
 fn check(texts: &[Vec<u8>; BLOCK]) {
-    let expected = texts.each_ref().map(|text| by_the_book(text));
+    let expected = texts.each_ref().map(|text| reference(text));
     for kernel in Kernel::all() {
         let positions = kernel.positions(&texts.each_ref().map(Vec::as_slice));
         for lane in 0..BLOCK {
@@ -41,31 +41,31 @@ fn the_best_kernel_comes_first_and_the_portable_one_is_everywhere() {
 }
 
 #[test]
-fn keys_of_one_length_are_hashed_by_the_book_whatever_the_length() {
+fn keys_of_any_one_length_have_the_positions_of_the_reference() {
     for len in 0..=300 {
         check(&array::from_fn(|lane| text((len * BLOCK + lane) as u64, len)));
     }
 }
 
 #[test]
-fn keys_of_different_lengths_are_hashed_by_the_book() {
+fn keys_of_different_lengths_have_the_positions_of_the_reference() {
     for from in 0..=300 {
         check(&array::from_fn(|lane| text((from + lane) as u64, (from + lane * 7) % 261)));
     }
 }
 
 #[test]
-fn a_single_key_is_hashed_by_the_book_whatever_its_length() {
+fn a_single_key_of_any_length_has_the_position_of_the_reference() {
     for len in 0..=300 {
         for seed in 0..4 {
             let text = text(seed * 1000 + len as u64, len);
-            assert_eq!(position(&text), by_the_book(&text), "{len} bytes");
+            assert_eq!(position(&text), reference(&text), "{len} bytes");
         }
     }
 }
 
 #[test]
-fn one_key_of_many_kilobytes_among_short_ones_does_no_harm() {
+fn one_key_of_many_kilobytes_among_short_ones_has_the_position_of_the_reference() {
     let mut texts = array::from_fn(|lane| text(lane as u64, 36));
     texts[0] = text(99, 100_000);
     texts[17] = Vec::new();
@@ -73,7 +73,7 @@ fn one_key_of_many_kilobytes_among_short_ones_does_no_harm() {
 }
 
 #[test]
-fn points_are_hashed_by_the_book_whatever_the_length_of_the_label() {
+fn points_of_labels_of_any_length_have_the_positions_of_the_reference() {
     for len in 0..=70 {
         let stem = text(len as u64, len);
         // The count is no multiple of a block and has numbers of one to four digits.
@@ -81,10 +81,7 @@ fn points_are_hashed_by_the_book_whatever_the_length_of_the_label() {
         let label = |number: usize| [&stem, number.to_string().as_bytes()].concat();
         for kernel in Kernel::all() {
             let points = kernel.points(&stem, &numbers, 1050);
-            assert!(
-                points.eq((0..1050).map(|number| by_the_book(&label(number)))),
-                "{kernel:?}, {len} bytes"
-            );
+            assert!(points.eq((0..1050).map(|number| reference(&label(number)))), "{kernel:?}, {len} bytes");
         }
     }
 }
@@ -100,5 +97,5 @@ fn numbers_of_many_digits_end_where_they_should() {
     }
     let few = Numbers::first(10);
     let points = Kernel::best().points(b"few-", &few, 40);
-    assert!(points.eq((0..40).map(|number| by_the_book(format!("few-{number}").as_bytes()))));
+    assert!(points.eq((0..40).map(|number| reference(format!("few-{number}").as_bytes()))));
 }

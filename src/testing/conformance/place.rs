@@ -1,4 +1,4 @@
-//! Where a case works, and what the cases share.
+//! The znode of a case, and functions that the cases share.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// Runs the given cases, each at a znode of its own.
+/// Runs cases, each at a znode of its own.
 macro_rules! cases {
     ($suite:expr, $($case:ident),+ $(,)?) => {
         $($suite.run(stringify!($case), $case).await;)+
@@ -41,7 +41,7 @@ impl Suite {
     }
 }
 
-/// Where one case works, and a session to work with.
+/// The znode of one case, and a session.
 pub(super) struct Place<'a> {
     suite: &'a Suite,
     pub(super) at: ZnodePath,
@@ -49,13 +49,13 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// A session beside the one that is there.
+    /// Opens another session.
     pub(super) async fn open(&self) -> Arc<dyn Session> {
         self.suite.open().await
     }
 
     pub(super) fn path(&self, name: &str) -> ZnodePath {
-        self.at.join(name).expect("the cases use good names")
+        self.at.join(name).expect("the cases use valid names")
     }
 
     pub(super) async fn commit(&self, ops: Vec<Op>) -> Vec<Done> {
@@ -110,7 +110,7 @@ pub(super) async fn stat(session: &dyn Session, path: &ZnodePath) -> Stat {
     stat
 }
 
-/// Waits until `path` is gone as `session` sees it.
+/// Waits until `session` no longer finds `path`.
 pub(super) async fn gone(session: &dyn Session, path: &ZnodePath) {
     loop {
         let (stat, mut watch) = session.watch_node(path).await.expect("a connected session watches");
@@ -121,13 +121,13 @@ pub(super) async fn gone(session: &dyn Session, path: &ZnodePath) {
     }
 }
 
-/// Waits until the watch says that there was a change.
+/// Waits until the watch fires for a change.
 pub(super) async fn changed(watch: &mut Watch) {
     assert_eq!(in_time("a watch", watch.fired()).await, Fired::Changed);
 }
 
-/// Asserts that the watch, armed by `session`, has nothing to say about what was acknowledged so far.
+/// Asserts that the watch, armed by `session`, has not fired for any change that was acknowledged so far.
 pub(super) async fn silent(session: &dyn Session, path: &ZnodePath, watch: &mut Watch) {
     in_time("a sync", fence(session, path)).await.expect("a connected session reads");
-    assert_eq!(fired_by_now(watch).await, None, "nothing that this watch is about has changed");
+    assert_eq!(fired_by_now(watch).await, None, "this watch must not fire");
 }

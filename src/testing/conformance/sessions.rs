@@ -14,10 +14,10 @@ pub(super) async fn all(suite: &Suite) {
         every_open_gives_a_new_session,
         closing_a_session_removes_its_ephemeral_znodes_and_no_others,
         dropping_the_last_handle_closes_the_session,
-        a_closed_session_says_so,
-        closing_twice_does_no_harm,
-        closing_one_session_leaves_the_others_alone,
-        the_watches_of_a_closed_session_say_that_it_is_lost,
+        a_closed_session_reports_that_it_is_lost,
+        a_session_can_be_closed_twice,
+        closing_one_session_does_not_affect_the_others,
+        the_watches_of_a_closed_session_report_that_it_is_lost,
     );
 }
 
@@ -59,14 +59,14 @@ async fn dropping_the_last_handle_closes_the_session(place: &Place<'_>) {
     gone(&*place.session, &path).await;
 }
 
-async fn a_closed_session_says_so(place: &Place<'_>) {
+async fn a_closed_session_reports_that_it_is_lost(place: &Place<'_>) {
     let other = place.open().await;
     let mut state = other.state();
     in_time("closing", other.close()).await;
     let over = SessionState::Lost(Loss::Closed);
     let seen = in_time("the final state", state.wait_for(|state| *state == over)).await.is_ok();
     assert!(seen, "the last state of a closed session is `Lost(Closed)`");
-    assert_eq!(*other.state().borrow(), over, "for those who ask later, too");
+    assert_eq!(*other.state().borrow(), over, "also for later calls");
     let lost = Error::Lost(Loss::Closed);
     let at = &place.at;
     assert_eq!(in_time("get", other.get(at)).await, Err(lost.clone()));
@@ -79,21 +79,21 @@ async fn a_closed_session_says_so(place: &Place<'_>) {
     assert_eq!(refused, Err(lost.into()));
 }
 
-async fn closing_twice_does_no_harm(place: &Place<'_>) {
+async fn a_session_can_be_closed_twice(place: &Place<'_>) {
     let other = place.open().await;
     in_time("closing", other.close()).await;
     in_time("closing again", other.close()).await;
     assert_eq!(*other.state().borrow(), SessionState::Lost(Loss::Closed));
 }
 
-async fn closing_one_session_leaves_the_others_alone(place: &Place<'_>) {
+async fn closing_one_session_does_not_affect_the_others(place: &Place<'_>) {
     let epoch = *place.session.state().borrow();
     in_time("closing", place.open().await.close()).await;
     place.commit(vec![Op::exists(&place.at)]).await;
     assert_eq!(*place.session.state().borrow(), epoch);
 }
 
-async fn the_watches_of_a_closed_session_say_that_it_is_lost(place: &Place<'_>) {
+async fn the_watches_of_a_closed_session_report_that_it_is_lost(place: &Place<'_>) {
     let other = place.open().await;
     let (_, mut node) = other.watch_node(&place.at).await.expect("a connected session watches");
     let (.., mut children) = other.watch_children(&place.at).await.expect("a connected session watches");

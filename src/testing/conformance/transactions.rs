@@ -1,4 +1,4 @@
-//! What a commit does, or leaves undone.
+//! The effects of a commit.
 
 use super::place::{Place, Suite, cases, commit, ephemeral, get, persistent, silent, stat};
 use crate::{
@@ -11,7 +11,7 @@ pub(super) async fn all(suite: &Suite) {
         suite,
         operations_apply_in_order_each_on_top_of_the_ones_before,
         a_refused_transaction_leaves_no_trace_and_names_the_operation,
-        what_exists_is_not_created_and_what_has_children_is_not_deleted,
+        an_existing_znode_is_not_created_and_one_with_children_is_not_deleted,
         an_empty_transaction_is_done,
         checks_alone_change_nothing,
         create_and_set_yield_the_true_creation,
@@ -24,7 +24,7 @@ pub(super) async fn all(suite: &Suite) {
 }
 
 fn below(path: &ZnodePath, name: &str) -> ZnodePath {
-    path.join(name).expect("the cases use good names")
+    path.join(name).expect("the cases use valid names")
 }
 
 async fn operations_apply_in_order_each_on_top_of_the_ones_before(place: &Place<'_>) {
@@ -86,7 +86,7 @@ async fn a_refused_transaction_leaves_no_trace_and_names_the_operation(place: &P
     silent(&*place.session, &kept, &mut node).await;
 }
 
-async fn what_exists_is_not_created_and_what_has_children_is_not_deleted(place: &Place<'_>) {
+async fn an_existing_znode_is_not_created_and_one_with_children_is_not_deleted(place: &Place<'_>) {
     let path = place.create("n").await;
     place.refused(vec![persistent(&path)], 0, Error::NodeExists).await;
     place.refused(vec![Op::exists(&path), ephemeral(&path)], 1, Error::NodeExists).await;
@@ -145,7 +145,7 @@ async fn of_two_creates_at_once_one_wins(place: &Place<'_>) {
         let winner = match (mine, theirs) {
             (Ok(_), Err(error)) if error.error == Error::NodeExists => place.session.id(),
             (Err(error), Ok(_)) if error.error == Error::NodeExists => other.id(),
-            both => panic!("one wins and the other hears that the znode exists, not {both:?}"),
+            both => panic!("one wins and the other gets `NodeExists`, not {both:?}"),
         };
         assert_eq!(place.stat(&path).await.ephemeral_owner, Some(winner));
     }
@@ -158,12 +158,13 @@ async fn an_ephemeral_znode_is_taken_over_in_one_transaction(place: &Place<'_>) 
     let theirs = stat(&*other, &path).await;
     place.commit(vec![Op::delete(&path, Some(0)), Op::create(&path, "mine", CreateMode::Ephemeral)]).await;
     in_time("closing", other.close()).await;
-    let (data, mine) = get(&*place.session, &path).await.expect("the end of the old owner leaves it alone");
+    let (data, mine) =
+        get(&*place.session, &path).await.expect("the end of the old owner does not delete it");
     assert_eq!((data.as_slice(), mine.ephemeral_owner), (&b"mine"[..], Some(place.session.id())));
     assert!(mine.czxid > theirs.czxid);
 }
 
-/// What names, versions and framing of one operation may take.
+/// The bytes that names, versions and frames of one operation may need.
 const ROOM: usize = 4096;
 
 async fn a_request_up_to_the_limit_goes_through(place: &Place<'_>) {
@@ -186,7 +187,7 @@ async fn a_request_over_the_limit_is_refused_unsent(place: &Place<'_>) {
         assert_eq!(refused.index, None, "the request as a whole is too large");
         assert!(
             matches!(refused.error, Error::TooLarge { bytes, .. } if bytes > MAX_REQUEST_BYTES),
-            "{refused} is not what a large request deserves"
+            "{refused} is not the error for a large request"
         );
     }
     assert_eq!(get(&*place.session, &a).await, None);

@@ -1,4 +1,4 @@
-//! What fires a watch, and what does not.
+//! The changes that fire a watch.
 
 use super::place::{Place, Suite, cases, changed, commit, ephemeral, persistent, silent};
 use crate::{
@@ -16,10 +16,10 @@ pub(super) async fn all(suite: &Suite) {
         a_children_watch_does_not_fire_for_data,
         a_transaction_of_three_children_fires_a_children_watch_once,
         a_watch_fires_for_the_session_that_made_the_change,
-        a_watch_fires_when_a_session_ends_and_takes_its_znodes_along,
+        a_watch_fires_when_the_end_of_a_session_removes_its_znodes,
         all_watches_of_a_znode_fire,
         dropping_a_watch_leaves_the_others_armed,
-        a_watch_that_was_asked_before_still_fires,
+        a_watch_that_was_polled_before_still_fires,
     );
 }
 
@@ -81,7 +81,7 @@ async fn a_children_watch_does_not_fire_for_data(place: &Place<'_>) {
     let child = place.create("child").await;
     let mut watch = on_children(&*watcher, &place.at).await;
     place.commit(vec![Op::set(&child, "x", None), Op::set(&place.at, "x", None)]).await;
-    place.commit(vec![persistent(&child.join("grandchild").expect("a good name"))]).await;
+    place.commit(vec![persistent(&child.join("grandchild").expect("a valid name"))]).await;
     silent(&*watcher, &place.at, &mut watch).await;
     place.create("another").await;
     changed(&mut watch).await;
@@ -93,7 +93,7 @@ async fn a_transaction_of_three_children_fires_a_children_watch_once(place: &Pla
     place.commit(["x", "y", "z"].map(|name| persistent(&place.path(name))).to_vec()).await;
     changed(&mut first).await;
     let (names, _, mut second) = watcher.watch_children(&place.at).await.expect("the place exists");
-    assert_eq!(names.len(), 3, "whoever looks again after a watch sees the whole transaction");
+    assert_eq!(names.len(), 3, "a listing after a watch has fired shows the whole transaction");
     silent(&*watcher, &place.at, &mut second).await;
 }
 
@@ -106,7 +106,7 @@ async fn a_watch_fires_for_the_session_that_made_the_change(place: &Place<'_>) {
     changed(&mut children).await;
 }
 
-async fn a_watch_fires_when_a_session_ends_and_takes_its_znodes_along(place: &Place<'_>) {
+async fn a_watch_fires_when_the_end_of_a_session_removes_its_znodes(place: &Place<'_>) {
     let other = place.open().await;
     let path = place.path("passing");
     commit(&*other, vec![ephemeral(&path)]).await;
@@ -137,13 +137,13 @@ async fn dropping_a_watch_leaves_the_others_armed(place: &Place<'_>) {
     let mut node = on_node(&*place.session, &path).await;
     let mut children = on_children(&*place.session, &path).await;
     drop(dropped);
-    place.commit(vec![persistent(&path.join("child").expect("a good name"))]).await;
+    place.commit(vec![persistent(&path.join("child").expect("a valid name"))]).await;
     changed(&mut children).await;
     place.commit(vec![Op::set(&path, "x", None)]).await;
     changed(&mut node).await;
 }
 
-async fn a_watch_that_was_asked_before_still_fires(place: &Place<'_>) {
+async fn a_watch_that_was_polled_before_still_fires(place: &Place<'_>) {
     let mut watch = on_children(&*place.session, &place.at).await;
     for _ in 0..3 {
         assert_eq!(fired_by_now(&mut watch).await, None);

@@ -1,4 +1,4 @@
-//! What znodes hold and how they are read.
+//! The data and stats of znodes, and how they are read.
 
 use super::place::{Place, Suite, cases, commit, ephemeral, get, persistent, stat};
 use crate::{
@@ -10,13 +10,13 @@ pub(super) async fn all(suite: &Suite) {
     cases!(
         suite,
         a_znode_is_read_as_it_was_written,
-        a_name_may_hold_whatever_a_path_accepts,
-        what_does_not_exist_is_none_or_no_node,
-        many_znodes_come_back_in_the_order_asked_for,
+        a_name_may_have_all_characters_that_a_path_accepts,
+        a_missing_znode_is_none_or_no_node,
+        many_znodes_are_returned_in_the_order_of_the_request,
         children_come_with_the_stat_of_their_parent,
         versions_count_the_sets,
         the_children_version_counts_creates_and_deletes,
-        membership_and_nothing_else_moves_pzxid,
+        only_creates_and_deletes_of_children_move_pzxid,
         sequence_numbers_count_all_creates_under_the_parent,
         an_ephemeral_znode_names_its_owner,
         an_ephemeral_znode_has_no_children,
@@ -40,7 +40,7 @@ async fn a_znode_is_read_as_it_was_written(place: &Place<'_>) {
     assert!(data.is_empty() && stat.data_length == 0, "no data is data");
 }
 
-async fn a_name_may_hold_whatever_a_path_accepts(place: &Place<'_>) {
+async fn a_name_may_have_all_characters_that_a_path_accepts(place: &Place<'_>) {
     let mut expected = Vec::new();
     for name in ["alarm evaluator", "a%2Fb", "группа", "組", "b'id'", "...", "0000000007"] {
         place.create(name).await;
@@ -52,9 +52,9 @@ async fn a_name_may_hold_whatever_a_path_accepts(place: &Place<'_>) {
     assert_eq!(names, expected);
 }
 
-async fn what_does_not_exist_is_none_or_no_node(place: &Place<'_>) {
+async fn a_missing_znode_is_none_or_no_node(place: &Place<'_>) {
     let missing = place.path("missing");
-    let below = missing.join("child").expect("a good name");
+    let below = missing.join("child").expect("a valid name");
     assert_eq!(get(&*place.session, &missing).await, None);
     assert_eq!(in_time("children", place.session.children(&missing)).await, Err(Error::NoNode));
     let watched = in_time("watch_children", place.session.watch_children(&missing)).await;
@@ -68,7 +68,7 @@ async fn what_does_not_exist_is_none_or_no_node(place: &Place<'_>) {
     place.refused(vec![Op::Check { path: missing, version: Some(0) }], 0, Error::NoNode).await;
 }
 
-async fn many_znodes_come_back_in_the_order_asked_for(place: &Place<'_>) {
+async fn many_znodes_are_returned_in_the_order_of_the_request(place: &Place<'_>) {
     let paths = ["c", "missing", "a", "b", "a"].map(|name| place.path(name));
     for name in ["a", "b", "c"] {
         let path = place.path(name);
@@ -132,13 +132,13 @@ async fn the_children_version_counts_creates_and_deletes(place: &Place<'_>) {
     assert_eq!((end.cversion, end.num_children), (6, 0));
 }
 
-async fn membership_and_nothing_else_moves_pzxid(place: &Place<'_>) {
+async fn only_creates_and_deletes_of_children_move_pzxid(place: &Place<'_>) {
     let before = place.stat(&place.at).await.pzxid;
     let child = place.create("child").await;
     let joined = place.stat(&place.at).await;
     assert!(joined.pzxid > before);
     assert_eq!(joined.pzxid, place.stat(&child).await.czxid, "the transaction that created the child");
-    let grandchild = child.join("grandchild").expect("a good name");
+    let grandchild = child.join("grandchild").expect("a valid name");
     place
         .commit(vec![Op::set(&child, "x", None), Op::set(&place.at, "x", None), persistent(&grandchild)])
         .await;
@@ -185,7 +185,7 @@ async fn sequence_numbers_count_all_creates_under_the_parent(place: &Place<'_>) 
     ];
     let done = place.commit(two).await;
     let expected = [numbered("0000000004"), Done::Created(plain), numbered("0000000006")];
-    assert_eq!(done, expected, "deletes and what was rolled back do not count");
+    assert_eq!(done, expected, "deletes and refused transactions do not count");
 }
 
 async fn an_ephemeral_znode_names_its_owner(place: &Place<'_>) {
@@ -210,7 +210,7 @@ async fn an_ephemeral_znode_names_its_owner(place: &Place<'_>) {
 
 async fn an_ephemeral_znode_has_no_children(place: &Place<'_>) {
     let path = place.path("passing");
-    let child = path.join("child").expect("a good name");
+    let child = path.join("child").expect("a valid name");
     place.commit(vec![ephemeral(&path)]).await;
     place.refused(vec![persistent(&child)], 0, Error::EphemeralParent).await;
     place.refused(vec![Op::exists(&path), ephemeral(&child)], 1, Error::EphemeralParent).await;

@@ -1,4 +1,4 @@
-//! [`Broker`]: one connection to the broker, which is opened again when it broke, and what is done with it.
+//! [`Broker`]: one connection to the broker, which is opened again when it breaks, and the calls on it.
 
 use std::{
     future::{Future, poll_fn},
@@ -34,14 +34,14 @@ use crate::{
 /// How long a call waits for the broker.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long one attempt to connect is waited for, by all calls together. An attempt that is given up ends only when the
-/// broker answers it or its TCP connection breaks, so attempts must not pile up.
+/// How long all calls together wait for one attempt to connect. An attempt that is dropped ends only when the broker
+/// answers it or its TCP connection breaks, so attempts must not pile up.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long closing waits for acknowledgements that are being sent, and for the answer of the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the clones of a transport and its consumers share.
+/// The state that the clones of a transport and its consumers share.
 pub(super) struct Broker {
     pub(super) address: Address,
     pub(super) exchange: String,
@@ -56,7 +56,7 @@ pub(super) struct Broker {
 #[derive(Default)]
 struct State {
     open: Option<Arc<Open>>,
-    /// When the call that began it is dropped, the next call goes on with it.
+    /// If the call that began it is dropped, the next call goes on with it.
     opening: Option<Opening>,
 }
 
@@ -101,7 +101,7 @@ impl Broker {
         }
     }
 
-    /// The connection, a new one if the last broke.
+    /// The open connection; a new one if the last one broke.
     async fn open(&self) -> Result<Arc<Open>, TransportError> {
         let mut state = self.state.lock().await;
         if let Some(open) = state.open.as_ref().filter(|open| open.connection.status().connected()) {
@@ -152,7 +152,7 @@ impl Broker {
         let exchange = self.exchange.as_str().into();
         let sent = channel.basic_publish(exchange, topic, BasicPublishOptions::default(), &body, properties);
         let mut sent = pin!(sent);
-        // The client takes it with the first poll. Its answers are waited for at the same time as others.
+        // The client takes the message at the first poll. The wait for its confirmation does not block other messages.
         let handed_over = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await;
         drop(publishing);
         let sent = match handed_over {

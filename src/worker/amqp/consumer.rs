@@ -30,9 +30,9 @@ pub(super) struct Subscription {
     ended: bool,
 }
 
-/// What a consumer and its unacknowledged messages share.
+/// The channel that a consumer and its unacknowledged messages share.
 struct Line {
-    /// Closed with its last handle. An acknowledgement would come too late then.
+    /// It is closed with its last handle, and an acknowledgement after that would fail.
     channel: Channel,
     broker: Arc<Broker>,
 }
@@ -104,7 +104,7 @@ struct Unacknowledged {
 }
 
 impl Unacknowledged {
-    /// In a task, so that it happens also if the caller does not wait for it.
+    /// Acknowledges in a task, so that it happens also if the caller does not wait for it.
     fn acknowledge(self, how: Acknowledgement) -> oneshot::Receiver<Result<(), TransportError>> {
         let Unacknowledged { acker, line } = self;
         let (done, answer) = oneshot::channel();

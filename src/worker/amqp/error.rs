@@ -1,15 +1,15 @@
-//! [`ConnectError`], and what the errors of the AMQP client mean for the caller.
+//! [`ConnectError`], and the conversion of the errors of the AMQP client.
 
 use lapin::{ErrorKind, types::ShortString};
 
 use crate::worker::transport::TransportError;
 
-/// Why [`AmqpTransport::connect`](super::AmqpTransport::connect) failed. No message ever contains a password.
+/// Why [`AmqpTransport::connect`](super::AmqpTransport::connect) failed. No message contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URL is malformed.
-    #[error("bad AMQP URL, {part}: {problem}")]
+    #[error("invalid AMQP URL, {part}: {problem}")]
     Url {
         /// The part of the URL: scheme, credentials, host, path, fragment or options.
         part: &'static str,
@@ -17,7 +17,7 @@ pub enum ConnectError {
         problem: String,
     },
     /// An exchange cannot have this name.
-    #[error("bad exchange name `{}`: {problem}", .name.escape_debug())]
+    #[error("invalid exchange name `{}`: {problem}", .name.escape_debug())]
     Exchange {
         /// The name.
         name: String,
@@ -52,7 +52,7 @@ pub(super) fn protocol_error(error: &lapin::Error) -> Option<u16> {
     }
 }
 
-/// The error of the client as the caller of the transport gets it.
+/// Converts an error of the client into one of the transport.
 #[allow(clippy::needless_pass_by_value, reason = "it is for map_err")]
 pub(super) fn failed(error: lapin::Error) -> TransportError {
     /// Content too large, access refused, precondition failed (declared with other options), not allowed.

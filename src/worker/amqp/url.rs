@@ -1,8 +1,8 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Reads `amqp://` URLs the way kombu does, without ever showing the password.
+//! Reads `amqp://` URLs as kombu does, and never shows the password.
 //!
-//! Differences from kombu, each an error here: options other than `heartbeat`, several brokers, `amqps://`, an empty
+//! kombu accepts some URLs that are errors here: options other than `heartbeat`, several brokers, `amqps://`, an empty
 //! host, and a user without a password.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use super::error::ConnectError;
 
-/// Where a broker is and how to log in there. `Debug` hides the password.
+/// The address of a broker and the credentials. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Address {
     user: String,
@@ -34,7 +34,7 @@ impl Address {
         match scheme.to_ascii_lowercase().as_str() {
             "amqp" | "pyamqp" => {}
             "amqps" => return Err(bad("scheme", "`amqps` is not supported: this build has no TLS")),
-            // Anything else may be the beginning of credentials.
+            // Not shown, because it may be the beginning of credentials.
             _ => return Err(bad("scheme", "a URL starts with `amqp://`")),
         }
         let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -60,13 +60,13 @@ impl Address {
             password: decode("credentials", password)?,
             host,
             port,
-            // As in kombu; for AMQP clients that follow the letter, `host/` is the virtual host without a name.
+            // As in kombu. For AMQP clients that follow the specification, `host/` is the virtual host without a name.
             vhost: if vhost.is_empty() { "/".to_owned() } else { vhost },
             heartbeat_seconds: heartbeat(query)?,
         })
     }
 
-    /// The same, for the client.
+    /// The URL for the client.
     pub(super) fn uri(&self) -> AMQPUri {
         AMQPUri {
             scheme: AMQPScheme::AMQP,
@@ -97,11 +97,12 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Only the host appears in errors: where the host was forgotten, the place of the port holds the password.
+/// Splits host and port. Errors show the host only: if the host is missing, the password stands in the place of the
+/// port.
 fn host_and_port(text: &str) -> Result<(String, u16), ConnectError> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => (address, port),
-        Some(_) => return Err(bad("host", "brackets hold an IPv6 address")),
+        Some(_) => return Err(bad("host", "an address in brackets has to be an IPv6 address")),
         None => {
             let host = text.split(':').next().unwrap_or(text);
             let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
@@ -142,15 +143,15 @@ fn heartbeat(query: &str) -> Result<u16, ConnectError> {
     Ok(seconds)
 }
 
-/// Undoes percent escapes. The crate takes a `%` without two digits for itself; in a password that is a mistake.
+/// Decodes percent escapes. The crate accepts a `%` without two digits as itself; in a password that is an error.
 fn decode(part: &'static str, text: &str) -> Result<String, ConnectError> {
     let is_escape =
         |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if [a, b].iter().all(|it| it.is_ascii_hexdigit()));
     if !text.split('%').skip(1).all(is_escape) {
-        return Err(bad(part, "`%` is followed by two hexadecimal digits, itself it is `%25`"));
+        return Err(bad(part, "`%` needs two hexadecimal digits after it: write `%25` for `%` itself"));
     }
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Cow::into_owned).map_err(|_| bad(part, "it is no UTF-8 once its escapes are decoded"))
+    decoded.map(Cow::into_owned).map_err(|_| bad(part, "it is not UTF-8 after its escapes are decoded"))
 }
 
 fn bad(part: &'static str, problem: impl Into<String>) -> ConnectError {
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_what_kombu_takes() {
+    fn missing_parts_have_the_defaults_of_kombu() {
         assert_eq!(shown("amqp://h"), "amqp://guest:(hidden)@h:5672//");
         assert_eq!(shown("pyamqp://h:1/"), "amqp://guest:(hidden)@h:1//");
         assert_eq!(shown("AMQP://u:p@[::1]:7/v"), "amqp://u:(hidden)@[::1]:7/v");

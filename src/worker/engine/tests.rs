@@ -1,4 +1,4 @@
-//! What the table of requests does, event by event, and a property over random events.
+//! The table of requests, event by event, and a property over random events.
 
 use std::collections::BTreeSet;
 
@@ -80,7 +80,7 @@ fn a_request_expires_strictly_after_its_timeout_and_not_once_it_runs() {
 }
 
 #[test]
-fn a_request_on_a_worker_of_ours_is_lost_when_no_response_comes_though_the_topic_answers() {
+fn a_request_on_a_worker_of_this_crate_is_lost_when_no_response_comes_although_the_topic_answers() {
     let mut engine = with_pending(None);
     engine.on_response("r", Ok(Response::Running), true, at(10));
     engine.on_response("r", Ok(Response::Running), true, at(15));
@@ -174,7 +174,7 @@ fn a_topic_that_is_silent_is_checked_once_at_a_time_and_again_after_the_expiry()
     assert_eq!(engine.take_actions(), check);
     engine.tick(at(61));
     assert_eq!(engine.take_actions(), []);
-    // That could not be found out: again soon.
+    // The broker did not answer, so it is asked again soon.
     engine.on_checked(&topic, None, at(62));
     engine.tick(at(63));
     assert_eq!(engine.take_actions(), check);
@@ -282,7 +282,7 @@ fn a_request_that_was_not_sent_before_the_end_is_not_sent_at_the_end() {
 }
 
 #[test]
-fn a_forgotten_request_is_not_sent_and_leaves_nothing_behind() {
+fn a_request_whose_handle_is_dropped_is_not_sent_and_leaves_nothing_behind() {
     let mut engine = Engine::new(MINUTE);
     for id in 0..100 {
         engine.submit(id.to_string(), new("t"), at(0));
@@ -336,7 +336,7 @@ fn response(what: u8) -> Result<Response, InvalidResponse> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_happens_each_request_ends_exactly_once_unless_it_is_forgotten(
+    fn each_request_ends_exactly_once_after_any_events_unless_its_handle_is_dropped(
         inputs in prop::collection::vec(input(), 0..200)
     ) {
         let mut engine = Engine::new(MINUTE);

@@ -1,4 +1,4 @@
-//! What the handles of an executor and its driver tell each other: [`Command`] and [`Status`].
+//! The messages between the handles of an executor and its driver: [`Command`] and [`Status`].
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,13 +17,14 @@ use crate::{
     },
 };
 
-/// The topics of the workers that have answered lately, each with the tasks that it can run.
+/// The topics of the workers that have answered lately, each with the tasks that its worker can run. From
+/// [`Executor::workers`](super::Executor::workers).
 pub type Workers = BTreeMap<String, Vec<String>>;
 
 /// How many events are kept for late readers.
 const KEPT: usize = 64;
 
-/// What handles ask of the driver, and what its own tasks report to it.
+/// A command of a handle to the driver, or a report of one of its own tasks.
 #[derive(Debug)]
 pub(super) enum Command {
     Submit {
@@ -39,21 +40,21 @@ pub(super) enum Command {
         id: String,
         error: TransportError,
     },
-    /// Whether the topic has a consumer; `None` if that could not be found out.
+    /// Whether the topic has a consumer; `None` if the broker did not answer.
     Checked {
         topic: Arc<str>,
         is_consumed: Option<bool>,
     },
 }
 
-/// Where a request stands, and what happened on the way.
+/// The state of a request, and its events.
 #[derive(Debug)]
 pub(super) struct Status {
     pub(super) state: RequestState,
     /// The topic of the worker that it was sent to.
     pub(super) topic: Option<Arc<str>>,
     events: VecDeque<Event>,
-    /// How many events came before the first of these.
+    /// How many earlier events were dropped.
     dropped: u64,
 }
 
@@ -70,7 +71,7 @@ impl Status {
         self.events.push_back(event);
     }
 
-    /// The first event that is kept from number `next` on, and its number.
+    /// The first kept event from number `next` on, and its number.
     pub(super) fn event(&self, next: u64) -> Option<(u64, &Event)> {
         let number = next.max(self.dropped);
         let index = usize::try_from(number - self.dropped).ok()?;

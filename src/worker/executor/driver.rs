@@ -30,20 +30,20 @@ use crate::{
     },
 };
 
-/// How many responses are taken from the broker ahead of those that are handled.
+/// How many responses are taken from the broker before they are handled.
 pub(super) const PREFETCH: u16 = 256;
 
 /// How often it is checked which requests have expired. As in TaskFlow.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What was received.
+/// A message that was received.
 #[derive(Debug)]
 pub(super) enum Received {
     Notify(NotifyReply),
     Response { id: String, response: Result<Response, InvalidResponse>, is_repeated: bool },
 }
 
-/// Owns the requests.
+/// The task that owns the requests.
 pub(super) struct Driver {
     pub(super) link: Link,
     pub(super) clock: Arc<dyn Clock>,
@@ -53,13 +53,13 @@ pub(super) struct Driver {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) received: mpsc::Receiver<Received>,
     pub(super) own_commands: mpsc::WeakUnboundedSender<Command>,
-    /// What is being sent, and what the broker is being asked, at this moment.
+    /// The requests to the broker that are under way.
     pub(super) sending: Tasks,
 }
 
 impl Driver {
     pub(super) async fn run(mut self, cancelled: CancellationToken) {
-        // However this ends, a panic included, so do the tasks beside it.
+        // At any end of this task, also by a panic, the tasks beside it end too.
         let _end = cancelled.clone().drop_guard();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -67,33 +67,33 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = cancelled.cancelled() => break,
-                // Seldom ready, so that it holds up nothing.
+                // Seldom ready, so it does not delay the other branches.
                 _ = ticks.tick() => self.tick(),
                 received = self.received.recv() => match received {
                     Some(received) => {
                         self.handle(received);
-                        // Messages may come without a pause. They do not hold up the callers.
+                        // Messages may come without a pause, and must not delay the callers.
                         if let Ok(command) = self.commands.try_recv() {
-                            self.obey(command);
+                            self.execute(command);
                         }
                     }
                     // The transport is closed: nothing more will come.
                     None => break,
                 },
-                Some(command) = self.commands.recv() => self.obey(command),
+                Some(command) = self.commands.recv() => self.execute(command),
             }
             self.act();
         }
         self.commands.close();
         while let Some(command) = self.commands.recv().await {
             // Requests that were submitted before the end get the same end.
-            self.obey(command);
+            self.execute(command);
         }
         self.engine.close();
         self.act();
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Submit { id, new, ended, status } => {
                 self.handles.insert(id.clone(), (ended, status));
@@ -126,9 +126,9 @@ impl Driver {
                 match self.engine.on_response(&id, response, is_repeated, now) {
                     Handled::Applied => {}
                     Handled::UnknownRequest => {
-                        tracing::debug!(id, "a response to a request that is not open");
+                        tracing::debug!(id, "a response to an unknown request is ignored");
                     }
-                    Handled::Ignored(reason) => tracing::warn!(id, reason, "a response is ignored"),
+                    Handled::Ignored(reason) => tracing::warn!(id, reason, "an invalid response is ignored"),
                 }
             }
         }
@@ -152,15 +152,15 @@ impl Driver {
         for action in self.engine.take_actions() {
             match action {
                 Action::Send { id, topic, body } => {
-                    self.tell(&id, |status| {
+                    self.set_status(&id, |status| {
                         status.state = RequestState::Pending;
                         status.topic = Some(topic.clone());
                     });
                     self.send(id, topic, body);
                 }
                 Action::Check { topic } => self.check(topic),
-                Action::Moved { id, state } => self.tell(&id, |status| status.state = state),
-                Action::Event { id, event } => self.tell(&id, |status| status.add(event)),
+                Action::Moved { id, state } => self.set_status(&id, |status| status.state = state),
+                Action::Event { id, event } => self.set_status(&id, |status| status.add(event)),
                 Action::End { id, ended } => {
                     if let Some((handle, status)) = self.handles.remove(&id) {
                         let state = if ended.is_ok() { RequestState::Success } else { RequestState::Failure };
@@ -173,7 +173,7 @@ impl Driver {
         }
     }
 
-    fn tell(&self, id: &str, change: impl FnOnce(&mut Status)) {
+    fn set_status(&self, id: &str, change: impl FnOnce(&mut Status)) {
         if let Some((_, status)) = self.handles.get(id) {
             status.send_modify(change);
         }
@@ -186,8 +186,8 @@ impl Driver {
             let error = link.send(&topic, message).await.err()?;
             Some(Command::NotSent { id, error })
         });
-        // The first poll gives a message its place, so it is done here, where the requests are in order. It must not be
-        // refused because tokio's budget is used up: the place would be lost. The rest is done in a task.
+        // The first poll decides the order of messages, so it is done here, where the requests are in order. It is
+        // unconstrained, because a poll that fails for lack of tokio's budget would change the order.
         let first = pin!(unconstrained(sending.as_mut())).poll(&mut Context::from_waker(Waker::noop()));
         match first {
             Poll::Ready(None) => {}
@@ -201,14 +201,14 @@ impl Driver {
         self.beside("check", async move {
             let checked = link.is_consumed(&topic).await;
             if let Err(error) = &checked {
-                tracing::warn!(topic = &*topic, %error, "cannot find out whether the worker is there");
+                tracing::warn!(topic = &*topic, %error, "the consumers of the topic could not be checked");
             }
             Some(Command::Checked { topic, is_consumed: checked.ok() })
         });
     }
 
-    /// Does `work` in a task beside the driver, so that a broker that is slow or away holds up nothing else. Its result
-    /// is a command.
+    /// Does `work` in a task beside the driver, so that a slow or unreachable broker does not delay the driver. Its
+    /// result is a command.
     fn beside(&self, name: &'static str, work: impl Future<Output = Option<Command>> + Send + 'static) {
         let (commands, cancelled) = (self.own_commands.clone(), self.sending.cancelled());
         self.sending.spawn(name, async move {
@@ -221,7 +221,7 @@ impl Driver {
     }
 }
 
-/// Asks every topic periodically what the worker there can run.
+/// Asks the worker of every topic periodically for its tasks.
 pub(super) async fn ask(link: Link, topics: Arc<[String]>, period: Duration, cancelled: CancellationToken) {
     let asking = async {
         let mut rounds = interval(period.max(Duration::from_millis(1)));
@@ -278,7 +278,7 @@ pub(super) async fn receive(
     }
 }
 
-/// What a message contains, or why it is rejected.
+/// The content of a message, or why it is rejected.
 fn decode(message: &Message, topics: &[String]) -> Result<Received, String> {
     match message.kind.as_deref() {
         Some(NotifyReply::KIND) => {
@@ -286,15 +286,15 @@ fn decode(message: &Message, topics: &[String]) -> Result<Received, String> {
             if topics.iter().any(|topic| topic == reply.topic()) {
                 Ok(Received::Notify(reply))
             } else {
-                Err(format!("topic {:?} was not asked", reply.topic()))
+                Err(format!("topic {:?} is not one of the executor's topics", reply.topic()))
             }
         }
         Some(Response::KIND) => {
-            let id = message.correlation_id.clone().ok_or("it does not say which request it is about")?;
+            let id = message.correlation_id.clone().ok_or("it has no correlation id")?;
             let response =
                 WireResponse::from_json(&message.body).map_err(|error| error.to_string())?.decode();
             Ok(Received::Response { id, response, is_repeated: message.sender.is_some() })
         }
-        _ => Err("an executor knows no messages of this kind".into()),
+        _ => Err("an executor does not accept messages of this kind".into()),
     }
 }

@@ -19,14 +19,18 @@ use crate::{
     },
 };
 
-/// A request on its way: a future of its [`Outcome`]. From [`Executor::submit`](super::Executor::submit).
+/// A submitted request: a future of its [`Outcome`]. From [`Executor::submit`](super::Executor::submit).
+///
+/// # Errors
+///
+/// [`RequestError`], if the request ends without a result.
 ///
 /// # Cancel safety
 ///
-/// Polling it by reference can be stopped at any point. **Dropping it forgets the request**: if it was not sent yet, it
-/// never will be. If it was sent, the worker runs it nevertheless, because the protocol has no message to stop it, and
+/// Safe by reference: a poll can be dropped at any point. **Dropping the handle drops the request**: if it was not sent
+/// yet, it is never sent. If it was sent, the worker still runs it, because the protocol has no message to stop it, and
 /// its outcome is dropped.
-#[must_use = "dropping it forgets the request"]
+#[must_use = "dropping the handle drops the request"]
 pub struct Submitted {
     id: String,
     outcome: oneshot::Receiver<Ended>,
@@ -50,12 +54,12 @@ impl Submitted {
         &self.id
     }
 
-    /// The topic of the worker that it was sent to; `None` if it was not sent yet. It stays when the request has ended.
+    /// The topic of the worker that it was sent to; `None` if it was not sent. Still known after the request has ended.
     pub fn topic(&self) -> Option<String> {
         self.status.borrow().topic.as_deref().map(str::to_owned)
     }
 
-    /// Where the request stands. Whatever ended it without a result, its state is [`RequestState::Failure`] then.
+    /// The state of the request. After any end without a result it is [`RequestState::Failure`].
     pub fn state(&self) -> RequestState {
         let has_ended = self.status.has_changed().is_err();
         let state = self.status.borrow().state;
@@ -78,7 +82,7 @@ impl Submitted {
         self.state()
     }
 
-    /// What happens while it runs, from the start. The last 64 events are kept for late readers.
+    /// The events of the request, from its start. The last 64 events are kept for late readers.
     pub fn progress(&self) -> Progress {
         Progress { status: self.status.clone(), next: 0, changed: None }
     }
@@ -89,7 +93,7 @@ impl Future for Submitted {
 
     /// # Panics
     ///
-    /// If it is polled again after it was ready.
+    /// If it is polled again after it has returned its outcome.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         assert!(!self.has_ended, "polled after it was ready");
         let polled = Pin::new(&mut self.outcome).poll(cx);
@@ -119,8 +123,7 @@ impl fmt::Debug for Submitted {
     }
 }
 
-/// What happens to a request while it runs: a [`Stream`] of [`Event`]s that ends with the request. From
-/// [`Submitted::progress`].
+/// The events of a request: a [`Stream`] of [`Event`]s that ends with the request. From [`Submitted::progress`].
 ///
 /// A reader that is more than 64 events behind misses the oldest.
 #[must_use = "it yields nothing until it is polled"]
@@ -132,7 +135,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Waits for the next event: `None` when the request has ended. See [`Event::as_progress`] for the one that tells
+    /// Waits for the next event; `None` when the request has ended. See [`Event::as_progress`] for events that report
     /// how much is done.
     ///
     /// # Cancel safety

@@ -1,18 +1,18 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Action`]: what is asked of a task.
+//! [`Action`]: what a request asks a worker to do with a task.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// What is asked of a task.
+/// What a request asks a worker to do with a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Do it.
+    /// Execute the task.
     Execute,
-    /// Undo it.
+    /// Revert the task.
     Revert,
 }
 
@@ -25,7 +25,7 @@ impl Action {
         }
     }
 
-    /// What a TaskFlow engine calls the outcome: `executed` or `reverted`.
+    /// The name of the outcome in TaskFlow: `executed` or `reverted`.
     pub const fn event(self) -> &'static str {
         match self {
             Action::Execute => "executed",
@@ -40,7 +40,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// The text is not the name of an [`Action`].
+/// The text is not the name of an [`Action`]. From parsing one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not an action", .0.escape_debug())]
 pub struct UnknownAction(pub String);

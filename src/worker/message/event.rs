@@ -1,20 +1,20 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Event`]: something that happened while a task ran.
+//! [`Event`]: a report of a task while it runs.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
 
-/// Something that happened while a task ran, for instance progress.
+/// A report of a task while it runs, for instance of progress. From [`Progress`](crate::worker::Progress).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     event_type: String,
     details: Map<String, Value>,
 }
 
-/// The details of an event cannot be written as a JSON object.
+/// The details of an event cannot be written as a JSON object. From [`Event::new`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the details of event {event_type:?}: {reason}")]
 pub struct EventError {
@@ -26,7 +26,7 @@ impl Event {
     /// The type of events for progress.
     pub const PROGRESS: &'static str = "update_progress";
 
-    /// An event of a type of your own. `details` are a map or a struct.
+    /// An event of a type that the caller chooses. `details` are a map or a struct.
     ///
     /// # Errors
     ///
@@ -50,12 +50,12 @@ impl Event {
         Event { event_type, details }
     }
 
-    /// What happened, for instance [`Event::PROGRESS`].
+    /// The type of the event, for instance [`Event::PROGRESS`].
     pub fn event_type(&self) -> &str {
         &self.event_type
     }
 
-    /// How much of the task is done, from 0 to 1, if this is an event for progress.
+    /// How much of the task is done, from 0 to 1; `None` if this is another type of event.
     pub fn as_progress(&self) -> Option<f64> {
         if self.event_type == Event::PROGRESS { self.details.get("progress")?.as_f64() } else { None }
     }
@@ -64,7 +64,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// If they are not a `T`.
+    /// The error of serde if they are not a `T`.
     pub fn details_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.details)
     }

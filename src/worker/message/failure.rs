@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Failure`]: what went wrong in a task, in a form that a process in another language can read.
+//! [`Failure`]: the error of a task, in a form that a process in another language can read.
 
 use std::{any::type_name, error::Error, fmt};
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::json;
 use crate::worker::validate::{self, FormatError};
 
-/// What went wrong in a task, with its causes.
+/// The error of a task, with its causes.
 ///
-/// It is made of texts, so that a process in another language can read it: TaskFlow reads this as its own `Failure`,
-/// and this reads that of TaskFlow. It is also an [`Error`], so that a task can fail with one.
+/// It consists of texts, so that a process in another language can read it: TaskFlow reads it as its own `Failure`, and
+/// this type reads that of TaskFlow. It is also an [`Error`], so that a task can return one.
 ///
 /// ```
 /// use apportion::worker::Failure;
@@ -36,16 +36,16 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The only version of the format that there is.
+    /// The only existing version of the format.
     pub const VERSION: u64 = validate::FAILURE_VERSION;
 
-    /// The type that every type of Python's exceptions is derived from, and the last name in every failure of ours.
+    /// The base type of Python's exceptions, and the last name in every failure of this crate.
     const ROOT: &'static str = "Exception";
 
-    /// A longer chain of causes is cut: JSON must not be nested too deeply, and a chain may be endless.
+    /// The length at which a chain of causes is cut: JSON must not be nested too deeply, and a chain may be endless.
     const CAUSES: usize = 16;
 
-    /// A failure of the type `name` with this message. With an empty name its type is `Exception`.
+    /// A failure of the type `name` with this message. If the name is empty, the type is `Exception`.
     pub fn new(name: impl Into<String>, message: impl Into<String>) -> Self {
         let (name, message) = (name.into(), message.into());
         let own_name = Some(name).filter(|name| !name.is_empty() && name != Failure::ROOT);
@@ -60,7 +60,8 @@ impl Failure {
 
     /// Describes `error`, with the errors that caused it (the first 16 of them).
     ///
-    /// It has the name of the type of `error`, unless that is a `dyn Error`, as every cause is: then it is `Exception`.
+    /// The type of the failure is the name of the type of `error`, or `Exception` for a `dyn Error`. The causes are all
+    /// `Exception`.
     pub fn of<E: Error + ?Sized>(error: &E) -> Self {
         let name = type_name::<E>();
         let name = if name.starts_with("dyn ") { "" } else { name };
@@ -82,14 +83,14 @@ impl Failure {
         self
     }
 
-    /// The same with these arguments of the exception; by default there is one, the message.
+    /// The same with these arguments of the exception. The default is one argument, the message.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = Value>) -> Self {
         self.exc_args = args.into_iter().collect();
         self
     }
 
-    /// The same with a description of where it happened.
+    /// The same with a traceback: a text that says where the error happened.
     #[must_use]
     pub fn traceback(mut self, traceback: impl Into<String>) -> Self {
         self.traceback_str = traceback.into();
@@ -101,24 +102,22 @@ impl Failure {
         &self.exception_str
     }
 
-    /// Where it happened, as the side where it happened writes that; may be empty.
+    /// The traceback, a text in the format of the process that reported the error. It may be empty.
     pub fn traceback_str(&self) -> &str {
         &self.traceback_str
     }
 
-    /// The type of the error, then what it is derived from. There is at least one; the last is `Exception` or
-    /// `BaseException`.
+    /// The type of the error, then its base types. There is at least one; the last is `Exception` or `BaseException`.
     pub fn exc_type_names(&self) -> &[String] {
         &self.exc_type_names
     }
 
-    /// What the exception was raised with.
+    /// The arguments of the exception.
     pub fn exc_args(&self) -> &[Value] {
         &self.exc_args
     }
 
-    /// What caused it. The first is the direct cause. In a failure from TaskFlow the causes of the first come after it
-    /// once more.
+    /// The causes. The first is the direct cause. A failure from TaskFlow repeats the causes of the first one after it.
     pub fn causes(&self) -> &[Failure] {
         &self.causes
     }
@@ -132,8 +131,8 @@ impl Failure {
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where TaskFlow would refuse it, and where its version is not [`VERSION`](Failure::VERSION), which
-    /// TaskFlow could not read.
+    /// [`FormatError`] if TaskFlow would refuse it, or if its version is not [`VERSION`](Failure::VERSION), the only
+    /// one that TaskFlow can read.
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
     }
@@ -181,7 +180,7 @@ impl TryFrom<Value> for Failure {
     }
 }
 
-/// As [`Failure::of`]; a [`Failure`] in the box stays what it is.
+/// As [`Failure::of`]. A [`Failure`] in the box is returned unchanged.
 impl From<Box<dyn Error + Send + Sync>> for Failure {
     fn from(error: Box<dyn Error + Send + Sync>) -> Self {
         match error.downcast::<Failure>() {
@@ -204,7 +203,7 @@ impl Serialize for Failure {
     }
 }
 
-/// The type and the message of the failure, then of what caused it, down to the first cause.
+/// The type and the message of the failure, then those of its cause, and so on down to the first cause.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut chain = std::iter::successors(Some(self), |failure| failure.causes.first()).peekable();
@@ -222,5 +221,5 @@ impl fmt::Display for Failure {
     }
 }
 
-/// `source` gives nothing, because the whole chain is in what `Display` writes.
+/// `source` returns `None`, because `Display` shows the whole chain.
 impl Error for Failure {}

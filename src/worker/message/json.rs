@@ -1,16 +1,16 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Reads and writes JSON, with what Python writes beyond JSON.
+//! Reads and writes JSON, and reads what Python writes beyond JSON.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::worker::validate::FormatError;
 
-/// How many lists and objects may be within each other in a message: more are refused when it is read.
+/// How deeply lists and objects may be nested in a message. A message with more levels is refused when it is read.
 pub(super) const LEVELS: usize = 127;
 
-/// Reads JSON, and what Python writes instead of it: see [`crate::worker::validate`].
+/// Reads JSON, and what Python writes beyond JSON: see [`crate::worker::validate`].
 pub(super) fn read(bytes: &[u8]) -> Result<Value, FormatError> {
     let value = serde_json::from_slice(bytes);
     match value.or_else(|error| repair(bytes).map_or(Err(error), |bytes| serde_json::from_slice(&bytes))) {
@@ -35,7 +35,7 @@ pub(super) fn take_text(fields: &mut Map<String, Value>, key: &str) -> String {
     into_text(fields.remove(key).unwrap_or_default())
 }
 
-/// Whether lists and objects in `value` are within each other for more than `levels`.
+/// Whether lists and objects in `value` are nested in more than `levels` levels.
 pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
     let is_deep = |inside| is_deeper(inside, levels - 1);
     match value {
@@ -59,7 +59,7 @@ fn repair(bytes: &[u8]) -> Option<Vec<u8>> {
     (repaired != bytes).then_some(repaired)
 }
 
-/// How many bytes to go on by, and what to write in their place.
+/// How many bytes to skip, and what to write in their place.
 type Replaced = (usize, Option<&'static [u8]>);
 
 fn between_texts(rest: &[u8]) -> Replaced {

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Notify`] and [`NotifyReply`]: how an executor learns what a worker can run.
+//! [`Notify`] and [`NotifyReply`]: an executor asks a worker for its tasks.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::json;
 use crate::worker::validate::{self, FormatError};
 
-/// An executor asks a worker what it can run: sent to the topic of the worker, answered by [`NotifyReply`].
+/// The message by which an executor asks a worker for its tasks. It is sent to the topic of the worker, which answers
+/// with a [`NotifyReply`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value")]
 pub struct Notify {}
@@ -26,7 +27,7 @@ impl Notify {
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where TaskFlow would refuse it.
+    /// [`FormatError`] if TaskFlow would refuse it.
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
     }
@@ -40,7 +41,7 @@ impl TryFrom<Value> for Notify {
     }
 }
 
-/// A worker reports where it takes requests and what it can run.
+/// The message by which a worker reports its topic and its tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value")]
 pub struct NotifyReply {
@@ -49,7 +50,7 @@ pub struct NotifyReply {
 }
 
 impl NotifyReply {
-    /// The `type` of such a message, and of the question that it answers.
+    /// The `type` of such a message, and of the message that it answers.
     pub const KIND: &'static str = Notify::KIND;
 
     /// A worker that takes requests for `tasks` at `topic`.
@@ -57,7 +58,7 @@ impl NotifyReply {
         NotifyReply { topic: topic.into(), tasks: tasks.into_iter().map(Into::into).collect() }
     }
 
-    /// Where the worker takes requests.
+    /// The topic where the worker takes requests.
     pub fn topic(&self) -> &str {
         &self.topic
     }
@@ -76,7 +77,7 @@ impl NotifyReply {
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where TaskFlow would refuse it.
+    /// [`FormatError`] if TaskFlow would refuse it.
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
     }

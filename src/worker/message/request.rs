@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Request`]: what an executor asks of a worker.
+//! [`Request`]: an executor asks a worker to execute or revert a task.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use crate::worker::{
     validate::{self, FormatError, ResultPair},
 };
 
-/// What became of a task: its value, or how it failed. As JSON it is the pair that it is on the wire, for instance
+/// The result of a task: its value, or its failure. As JSON it is a pair, as on the wire, for instance
 /// `["success", 42]`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskResult {
-    /// The value that it gave.
+    /// The value that the task returned.
     Success(Value),
-    /// How it failed.
+    /// The failure of the task.
     Failure(Failure),
 }
 
@@ -83,7 +83,7 @@ impl<const N: usize> From<[u64; N]> for TaskVersion {
     }
 }
 
-/// A task that a worker shall execute or revert. [`Executor::submit`](crate::worker::Executor::submit) sends it.
+/// A request to a worker to execute or revert a task. [`Executor::submit`](crate::worker::Executor::submit) sends it.
 ///
 /// ```
 /// use apportion::worker::Request;
@@ -95,7 +95,7 @@ impl<const N: usize> From<[u64; N]> for TaskVersion {
 ///     r#"{"task_cls":"images.Resize","task_name":"thumbnail","task_version":[1,0],"action":"execute","arguments":{"width":120}}"#
 /// );
 ///
-/// // A request to revert a task contains what the task gave.
+/// // A request to revert a task contains the result of the task.
 /// let revert = Request::revert("images.Resize", json!("thumbnail.png")).argument("width", 120);
 /// assert_eq!(Request::from_json(&revert.to_json()?), Ok(revert));
 /// # Ok::<(), apportion::worker::ArgumentError>(())
@@ -128,16 +128,16 @@ impl Request {
     /// The `type` of such a message.
     pub const KIND: &'static str = "REQUEST";
 
-    /// Asks to execute the task that workers list as `task_cls`.
+    /// A request to execute the task that workers list as `task_cls`.
     pub fn execute(task_cls: impl Into<String>) -> Self {
         Request::new(Action::Execute, task_cls.into())
     }
 
-    /// Asks to revert that task. `result` is what the task gave: an [`Outcome`](crate::worker::Outcome), another value,
-    /// or the [`Failure`] that it ended with.
+    /// A request to revert that task. `result` is the result of the task: an [`Outcome`](crate::worker::Outcome),
+    /// another value, or the [`Failure`] that it ended with.
     ///
-    /// The message always has `failures`, also when there are none. TaskFlow's executor omits the field then, and its
-    /// worker cannot revert without it.
+    /// The message always has the field `failures`, also if it is empty. TaskFlow's executor omits an empty one,
+    /// although its worker cannot revert without it.
     pub fn revert(task_cls: impl Into<String>, result: impl Into<TaskResult>) -> Self {
         Request {
             result: Some(result.into()),
@@ -159,14 +159,14 @@ impl Request {
         }
     }
 
-    /// The same with a name for this use of the task; by default it is that of the task.
+    /// The same with a name for this use of the task. Default: the name of the task.
     #[must_use]
     pub fn with_task_name(mut self, name: impl Into<String>) -> Self {
         self.task_name = name.into();
         self
     }
 
-    /// The same with another version of the task; by default it is `[1, 0]`.
+    /// The same with another version of the task. Default: `[1, 0]`.
     #[must_use]
     pub fn with_task_version(mut self, version: impl Into<TaskVersion>) -> Self {
         self.task_version = version.into();
@@ -197,15 +197,15 @@ impl Request {
         self
     }
 
-    /// The same with one more failure that is a reason to revert; `atom` is the name of the task that failed. Only for a
-    /// request to revert: the worker of TaskFlow cannot execute with it.
+    /// The same with one more failure that is a reason to revert; `atom` is the name of the task that failed. For a
+    /// request to revert only: a worker of TaskFlow cannot execute a request with failures.
     #[must_use]
     pub fn failure(mut self, atom: impl Into<String>, failure: Failure) -> Self {
         self.failures.get_or_insert_default().insert(atom.into(), failure);
         self
     }
 
-    /// The task, as workers list it.
+    /// The task, by the name under which workers list it.
     pub fn task_cls(&self) -> &str {
         &self.task_cls
     }
@@ -220,7 +220,7 @@ impl Request {
         &self.task_version
     }
 
-    /// What is asked of the task.
+    /// Whether the task is to be executed or reverted.
     pub fn action(&self) -> Action {
         self.action
     }
@@ -230,7 +230,7 @@ impl Request {
         &self.arguments
     }
 
-    /// What the task gave that is to be reverted.
+    /// The result of the task that is to be reverted; `None` in a request to execute.
     pub fn result(&self) -> Option<&TaskResult> {
         self.result.as_ref()
     }
@@ -257,7 +257,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where TaskFlow would refuse it, and where it could not read a failure in it.
+    /// [`FormatError`] if TaskFlow would refuse it, or could not read a failure in it.
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
     }

@@ -1,6 +1,6 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! [`Response`]: what a worker reports about a request.
+//! [`Response`]: a report of a worker about a request.
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};
@@ -11,20 +11,20 @@ use crate::worker::{
     validate::{self, FormatError},
 };
 
-/// A worker reports how far it is with a request.
+/// A report of a worker about a request.
 ///
 /// Source: `taskflow.engines.worker_based.protocol.Response`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "WireResponse")]
 #[non_exhaustive]
 pub enum Response {
-    /// It has started.
+    /// The worker has started on the request.
     Running,
-    /// Something happened while it ran.
+    /// An event while the request runs.
     Event(Event),
-    /// It is over, and this is the result.
+    /// The request has ended with this result.
     Success(Value),
-    /// It is over, and this is how it failed.
+    /// The request has ended with this failure.
     Failure(Failure),
 }
 
@@ -32,7 +32,7 @@ impl Response {
     /// The `type` of such a message.
     pub const KIND: &'static str = "RESPONSE";
 
-    /// How many levels are around a result.
+    /// How many levels of JSON are around a result.
     const LEVELS: usize = 2;
 
     /// The state of the request after this; `None` for an event, which does not change it.
@@ -47,8 +47,8 @@ impl Response {
 
     /// The body of the message. To read one, see [`WireResponse`].
     ///
-    /// A result or failure that is nested in too many levels for any executor to read becomes a failure that says so.
-    /// Otherwise the executor would wait for ever.
+    /// A result or failure with too many levels of nesting, which no executor could read, is replaced by a failure that
+    /// says so. Otherwise the executor would wait for ever.
     pub fn to_json(&self) -> Vec<u8> {
         let levels = json::LEVELS - Response::LEVELS;
         match self {
@@ -84,10 +84,10 @@ impl Serialize for Response {
     }
 }
 
-/// A response as it came. It is valid for TaskFlow, but its data may not fit its state.
+/// A response as it was received. It is valid for TaskFlow, but its data may not fit its state.
 ///
-/// There are two steps because TaskFlow has them: it validates a response, and reads its data later. There the second
-/// step is not expected to fail, and an executor of TaskFlow ends when it does.
+/// Reading has two steps, as in TaskFlow: a response is validated first, and its data is read later. An executor of
+/// TaskFlow ends if the second step fails.
 ///
 /// ```
 /// use apportion::worker::message::{InvalidResponse, Response, WireResponse};
@@ -113,16 +113,16 @@ impl WireResponse {
     ///
     /// # Errors
     ///
-    /// [`FormatError`] where TaskFlow would refuse it.
+    /// [`FormatError`] if TaskFlow would refuse it.
     pub fn from_json(json: &[u8]) -> Result<Self, FormatError> {
         json::read(json)?.try_into()
     }
 
-    /// What the worker reports.
+    /// Decodes the report of the worker.
     ///
     /// # Errors
     ///
-    /// [`InvalidResponse`] if the data does not fit the state, or no worker reports that state.
+    /// [`InvalidResponse`] if the data does not fit the state, or if workers never report that state.
     pub fn decode(mut self) -> Result<Response, InvalidResponse> {
         match self.state {
             Some(state @ (RequestState::Waiting | RequestState::Pending)) => {
@@ -168,7 +168,7 @@ impl TryFrom<WireResponse> for Response {
     }
 }
 
-/// A response that is valid for TaskFlow, and whose data does not fit its state.
+/// A response that is valid for TaskFlow, but whose data does not fit its state. From [`WireResponse::decode`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidResponse {
@@ -178,7 +178,7 @@ pub enum InvalidResponse {
     /// It reports an event without its type. The request goes on.
     #[error("EVENT without an event: {0}")]
     Event(FormatError),
-    /// It reports that the request is over, and the result or failure is missing or cannot be read. No further response
+    /// It reports the end of the request, and the result or failure is missing or cannot be read. No further response
     /// will come: the request has failed.
     #[error("{state} without a readable result: {reason}")]
     Result {

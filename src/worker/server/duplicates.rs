@@ -1,4 +1,4 @@
-//! [`Duplicates`]: which requests a worker knows, so that it does not run a copy of one.
+//! [`Duplicates`]: the requests that a worker has or had, so that it does not run a copy of one.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -17,11 +17,11 @@ pub(super) struct Duplicates(Arc<Mutex<Table>>);
 #[derive(Debug, Default)]
 struct Table {
     known: BTreeSet<Arc<RequestKey>>,
-    /// Those of the known that have run, the oldest first.
+    /// The known requests that have run, the oldest first.
     done: VecDeque<Arc<RequestKey>>,
 }
 
-/// What tells a request from others.
+/// Identifies a request.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RequestKey {
     pub(super) reply_to: String,
@@ -37,14 +37,14 @@ impl Duplicates {
         is_new.then(|| Present { duplicates: self.clone(), key, is_unique, has_run: false })
     }
 
-    /// Nothing panics under the lock, so the table of a poisoned one is valid.
+    /// No code panics under the lock, so a poisoned lock has a valid table.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request that is at the worker. Until this is dropped, a copy of it is not taken; and after that neither, if it has
-/// run and its id is used only once.
+/// A request that is at the worker. Until this is dropped, a copy of the request is not taken. If the request has run
+/// and its id is used only once, a later copy is not taken either.
 pub(super) struct Present {
     duplicates: Duplicates,
     key: Arc<RequestKey>,

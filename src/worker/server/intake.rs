@@ -19,15 +19,15 @@ enum Refusal {
 }
 
 pub(super) async fn take_in(shared: Arc<Shared>, mut consumer: Consumer) {
-    // However this ends, a panic included, `Worker::closed` is told.
+    // At any end of this task, also by a panic, `Worker::closed` returns.
     let _end = shared.draining.clone().drop_guard();
     let mut waiting: VecDeque<Job> = VecDeque::new();
     loop {
         tokio::select! {
             biased;
             () = shared.draining.cancelled() => break,
-            // Before the messages, which may come without a pause. It does not hold them up: slots run out, and then
-            // it waits.
+            // Before the messages, which may come without a pause. It does not delay them for long: it is ready only
+            // while there are free slots.
             Ok(slot) = shared.slots.clone().acquire_owned(), if !waiting.is_empty() => {
                 if let Some(job) = waiting.pop_front() {
                     shared.tasks.spawn("request", job.run(shared.clone(), slot));
@@ -36,7 +36,7 @@ pub(super) async fn take_in(shared: Arc<Shared>, mut consumer: Consumer) {
             incoming = consumer.next() => match incoming {
                 Some(incoming) => waiting.extend(dispatch(&shared, incoming).await),
                 None => {
-                    // The broker has taken back what was not acknowledged.
+                    // The broker has taken back the unacknowledged messages.
                     waiting.clear();
                     tracing::warn!(topic = &*shared.topic, "the connection is gone");
                     let again = shared.link.consume_again(&shared.topic, shared.prefetch, &shared.draining).await;
@@ -53,13 +53,13 @@ pub(super) async fn take_in(shared: Arc<Shared>, mut consumer: Consumer) {
     withdraw(&shared).await;
 }
 
-/// Tells executors that this worker lists no tasks any more, so that they choose others.
+/// Reports to the executors that this worker has no tasks any more, so that they choose others.
 async fn withdraw(shared: &Shared) {
     let reply = shared.reply_listing(Vec::new()).to_json();
     for executor in shared.executors.take() {
         let message = Message::new(NotifyReply::KIND, reply.clone());
         if let Err(error) = shared.link.send_once(&executor, message).await {
-            tracing::debug!(topic = &*shared.topic, %error, "the executors cannot be told that this worker ends");
+            tracing::debug!(topic = &*shared.topic, %error, "the end of the worker could not be reported to the executors");
             return;
         }
     }
@@ -74,7 +74,7 @@ async fn dispatch(shared: &Arc<Shared>, incoming: Incoming) -> Option<Job> {
         }
         Some(Request::KIND) => prepare(shared, incoming).await,
         _ => {
-            reject(incoming, "a worker knows no messages of this kind").await;
+            reject(incoming, "a worker does not accept messages of this kind").await;
             None
         }
     }
@@ -101,7 +101,7 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) {
         let message = Message::new(NotifyReply::KIND, reply.to_json());
         // The executor will ask again.
         if let Err(error) = shared.link.send_once(&executor, message).await {
-            tracing::warn!(executor, %error, "the executor could not be answered");
+            tracing::warn!(executor, %error, "the answer to an executor could not be sent");
         }
     });
 }
@@ -141,7 +141,7 @@ async fn prepare(shared: &Arc<Shared>, incoming: Incoming) -> Option<Job> {
 
 /// Answers a request that cannot be run with a FAILURE, and acknowledges it.
 fn refuse(shared: &Arc<Shared>, incoming: Incoming, address: ReplyAddress, failure: Failure) {
-    tracing::warn!(id = address.correlation_id, %failure, "refused");
+    tracing::warn!(id = address.correlation_id, %failure, "a request is refused");
     shared.tasks.spawn("refuse", async move {
         if let Err(error) = address.send(&Response::Failure(failure)).await {
             tracing::error!(id = address.correlation_id, %error, "the refusal could not be sent");

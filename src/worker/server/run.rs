@@ -29,14 +29,14 @@ pub(super) struct Job {
     pub(super) present: Present,
 }
 
-/// How a task failed without an error of its own.
+/// The error of a task that has not returned one itself.
 #[derive(Debug, thiserror::Error)]
 enum Abnormal {
     #[error("the task panicked: {0}")]
     Panicked(String),
     #[error("the worker was shut down before the task was done")]
     ShutDown,
-    #[error("what became of the task could not be sent: {0}")]
+    #[error("the result of the task could not be sent: {0}")]
     Unsendable(TransportError),
 }
 
@@ -44,20 +44,20 @@ impl Job {
     pub(super) async fn run(self, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
         let Job { incoming, address, request, handler, mut present } = self;
         let id = address.correlation_id.clone();
-        // First, so that it runs at most once: if this worker dies, no other worker gets it.
+        // Acknowledged first, so that it runs at most once: if this worker dies, no other worker gets it.
         if link::acknowledge(incoming).await.is_none() {
             return;
         }
         present.has_run = true;
         if let Err(error) = address.send(&Response::Running).await {
-            tracing::error!(id, %error, "the executor cannot be told, so the request is not run");
+            tracing::error!(id, %error, "the start of a request could not be reported, so it is not run");
             return;
         }
         let aborted = shared.tasks.cancelled();
         let result = tokio::select! {
             biased;
-            // Before the end of the worker: a task that is done just then has its result, and no other branch is taken
-            // more than once.
+            // The task comes before the end of the worker, so that the result of a task that is done at that moment is
+            // sent. No other branch is taken more than once.
             result = caught(perform(&*handler, &shared.topic, &address, &request)) => result,
             () = aborted.cancelled() => Err(Failure::of(&Abnormal::ShutDown)),
             never = repeat_running(&shared, &address) => match never {},
@@ -69,7 +69,8 @@ impl Job {
                 Response::Failure(failure)
             }
         };
-        // Before the executor is told: TaskFlow's may try again under the same id at once, and that is no copy.
+        // Before the result is sent: an executor of TaskFlow may try again with the same id at once, and that is not a
+        // copy.
         drop(present);
         conclude(&shared, &address, response).await;
         drop(slot);
@@ -119,12 +120,13 @@ async fn repeat_running(shared: &Shared, address: &ReplyAddress) -> std::convert
     loop {
         sleep(shared.heartbeat).await;
         if let Err(error) = address.send_once(&Response::Running).await {
-            tracing::debug!(id = address.correlation_id, %error, "the executor was not told that the request is running");
+            tracing::debug!(id = address.correlation_id, %error, "a report of a running request could not be sent");
         }
     }
 }
 
-/// Tells the executor how the request ended, and tries again for as long as this worker lives: no other process knows.
+/// Reports the end of the request to the executor. It tries again as long as this worker lives, because no other
+/// process has the result.
 async fn conclude(shared: &Shared, address: &ReplyAddress, mut response: Response) {
     let (id, aborted) = (&address.correlation_id, shared.tasks.cancelled());
     let mut backoff = link::backoff();

@@ -1,4 +1,4 @@
-//! [`Shared`]: what the tasks of one worker share.
+//! [`Shared`]: the state that the tasks of one worker share.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,7 +15,7 @@ use crate::{
     worker::{handler::Handler, link::Link, message::NotifyReply},
 };
 
-/// How many executors are told that a worker is about to end.
+/// How many executors get a report when a worker ends.
 const EXECUTORS: usize = 64;
 
 pub(super) struct Shared {
@@ -23,13 +23,13 @@ pub(super) struct Shared {
     pub(super) topic: Arc<str>,
     pub(super) handlers: BTreeMap<String, Arc<dyn Handler>>,
     pub(super) concurrency: u32,
-    /// How many unacknowledged messages it has at a time, at most.
+    /// The largest number of unacknowledged messages at a time.
     pub(super) prefetch: u16,
     pub(super) heartbeat: Duration,
     pub(super) slots: Arc<Semaphore>,
     pub(super) duplicates: Duplicates,
     pub(super) executors: Executors,
-    /// Cancelled: no new requests are taken. When `tasks` is cancelled, the running ones are dropped, too.
+    /// When it is cancelled, no new requests are taken. When `tasks` is cancelled, the running ones are dropped, too.
     pub(super) draining: CancellationToken,
     pub(super) tasks: Tasks,
 }
@@ -40,7 +40,7 @@ impl Shared {
     }
 }
 
-/// Where the answers to those executors go that have asked last.
+/// The topics for answers of the executors that have asked last.
 #[derive(Debug, Default)]
 pub(super) struct Executors(Mutex<VecDeque<String>>);
 

@@ -1,4 +1,4 @@
-//! What makes no sense, what strangers leave on a board, and what stands in the way.
+//! Invalid input, foreign znodes on a board, and znodes that block an operation.
 
 use apportion::{
     PartitionCoordinator,
@@ -21,7 +21,7 @@ async fn without_a_backend_the_error_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_path_that_can_be_that_of_no_board_is_refused() {
+async fn a_path_that_cannot_be_that_of_a_board_is_refused() {
     let agent = Store::memory().agent("a").await;
     for bad in ["", "jobs", "/", "/a/jobs/", "/jobs/jobs", "/aa/a", "/a//b", "/a\u{0}"] {
         let error = refused(agent.coordinator.job_board(bad).await);
@@ -33,7 +33,7 @@ async fn a_path_that_can_be_that_of_no_board_is_refused() {
     }
 }
 
-async fn what_cannot_be_posted_is_refused_before_anything_is_sent(store: Store) {
+async fn an_invalid_job_is_refused_before_anything_is_sent(store: Store) {
     let (agent, board) = worker(&store, "a").await;
     let before = agent.faults().calls().writes;
     for bad in [json!([]), json!("text"), json!(1), json!(false)] {
@@ -70,7 +70,7 @@ async fn the_largest_posting_can_be_posted_claimed_and_trashed(store: Store) {
     claim(&board).await.trash().await.unwrap();
 }
 
-async fn strangers_among_the_children_harm_nobody_and_are_reported_once(store: Store) {
+async fn foreign_children_are_set_aside_and_reported_once(store: Store) {
     let observer = store.session().await;
     let (_a, board) = worker(&store, "a").await;
     let logged = Events::of("apportion::board::cache");
@@ -93,9 +93,9 @@ async fn strangers_among_the_children_harm_nobody_and_are_reported_once(store: S
     for _ in 0..3 {
         assert_eq!(names(&board).await, ["good"]);
     }
-    let unreadable = board.set_aside();
-    assert_eq!(unreadable.len(), 11);
-    let large = unreadable.iter().find(|it| it.path.name() == "job905").unwrap();
+    let set_aside = board.set_aside();
+    assert_eq!(set_aside.len(), 11);
+    let large = set_aside.iter().find(|it| it.path.name() == "job905").unwrap();
     assert!(matches!(large.reason, PostingError::TooLarge { .. }));
     let warned = logged.take(Level::WARN);
     assert_eq!(warned.len(), 11, "{warned:#?}");
@@ -105,17 +105,17 @@ async fn strangers_among_the_children_harm_nobody_and_are_reported_once(store: S
     claimed.consume().await.unwrap();
     assert!(board.try_claim_next().await.unwrap().is_none());
     assert_eq!(board.set_aside().len(), 11);
-    // Somebody mends one, somebody removes another.
+    // An operator repairs one and removes another.
     observer
-        .commit(vec![Op::set(&child("job902"), "{\"uuid\": 1, \"name\": \"mended\"}", None)])
+        .commit(vec![Op::set(&child("job902"), "{\"uuid\": 1, \"name\": \"repaired\"}", None)])
         .await
         .unwrap();
     observer.commit(vec![Op::delete(&child("job-x"), None)]).await.unwrap();
-    assert_eq!(names(&board).await, ["mended"]);
+    assert_eq!(names(&board).await, ["repaired"]);
     assert_eq!(board.set_aside().len(), 9);
 }
 
-async fn a_posting_with_what_json_does_not_know_is_a_job_and_stays_as_it_is(store: Store) {
+async fn a_posting_with_values_beyond_json_is_a_job_and_is_not_changed(store: Store) {
     let observer = store.session().await;
     let (_a, board) = worker(&store, "a").await;
     let data = r#"{"uuid": "u", "name": "x", "details": {"a": NaN, "b": -Infinity, "c": "\ud800"},  "extra": 1e999}"#;
@@ -142,7 +142,7 @@ async fn numbers_past_31_bits_come_after_those_before(store: Store) {
     claim.consume().await.unwrap();
 }
 
-async fn what_stands_in_the_way_of_the_end_of_a_job_is_named_and_nothing_is_lost(store: Store) {
+async fn an_end_that_is_blocked_names_the_cause_and_nothing_is_lost(store: Store) {
     let observer = store.session().await;
     let (_a, board) = worker(&store, "a").await;
     let job = board.post("x").await.unwrap();
@@ -176,7 +176,7 @@ async fn what_stands_in_the_way_of_the_end_of_a_job_is_named_and_nothing_is_lost
     observer.commit(vec![Op::delete(job.path(), None)]).await.unwrap();
     assert!(matches!(refused(claimed.consume().await), BoardError::Changed { .. }));
     let gone = || async { children(&*observer, board.path()).await.is_empty().then_some(()) };
-    eventually("the lock is gone, too", PATIENCE, gone).await;
+    eventually("the lock is gone, too", TIMEOUT, gone).await;
 }
 
 async fn a_posting_that_changes_under_a_claim_is_read_again(store: Store) {
@@ -228,12 +228,12 @@ async fn a_board_that_is_removed_is_made_again(store: Store) {
 }
 
 on_both_backends!(
-    what_cannot_be_posted_is_refused_before_anything_is_sent,
+    an_invalid_job_is_refused_before_anything_is_sent,
     the_largest_posting_can_be_posted_claimed_and_trashed,
-    strangers_among_the_children_harm_nobody_and_are_reported_once,
-    a_posting_with_what_json_does_not_know_is_a_job_and_stays_as_it_is,
+    foreign_children_are_set_aside_and_reported_once,
+    a_posting_with_values_beyond_json_is_a_job_and_is_not_changed,
     numbers_past_31_bits_come_after_those_before,
-    what_stands_in_the_way_of_the_end_of_a_job_is_named_and_nothing_is_lost,
+    an_end_that_is_blocked_names_the_cause_and_nothing_is_lost,
     a_posting_that_changes_under_a_claim_is_read_again,
     a_number_that_is_taken_is_skipped,
     a_board_that_is_removed_is_made_again,

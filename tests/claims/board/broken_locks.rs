@@ -1,4 +1,4 @@
-//! Locks that were broken by hand, and Python conductors that take them.
+//! Locks that were deleted by hand, and Python conductors that claim the jobs.
 
 use apportion::board::JobState;
 
@@ -8,7 +8,7 @@ use crate::support::{
     path,
 };
 
-async fn a_holder_whose_lock_was_broken_learns_of_it_and_leaves_the_next_one_alone(store: Store) {
+async fn a_holder_whose_lock_was_deleted_notices_it_and_does_not_affect_the_next_holder(store: Store) {
     let (_a, ours) = worker(&store, "a").await;
     let (_b, theirs) = worker(&store, "b").await;
     let observer = store.session().await;
@@ -17,9 +17,9 @@ async fn a_holder_whose_lock_was_broken_learns_of_it_and_leaves_the_next_one_alo
         let stale = claim(&ours).await;
         observer.commit(vec![Op::delete(stale.lease().path(), None)]).await.unwrap();
         let fresh = claim(&theirs).await;
-        // The two locks look the same.
+        // Both locks have the same data.
         assert_eq!(znode(&*observer, fresh.lease().path()).await.1.version, 1);
-        tokio::time::timeout(PATIENCE, stale.lease().lost()).await.expect("a heartbeat finds out");
+        tokio::time::timeout(TIMEOUT, stale.lease().lost()).await.expect("a heartbeat finds out");
         match end {
             0 => assert!(stale.consume().await.is_err()),
             1 => assert!(stale.trash().await.is_err()),
@@ -34,13 +34,13 @@ async fn a_holder_whose_lock_was_broken_learns_of_it_and_leaves_the_next_one_alo
     }
 }
 
-async fn a_python_claim_is_respected_by_one_who_lost_his_own(store: Store) {
+async fn a_python_claim_is_respected_by_a_worker_that_lost_its_own(store: Store) {
     let (_a, ours) = worker(&store, "a").await;
     let job = ours.post("x").await.unwrap();
     let python = store.session().await;
     let stale = claim(&ours).await;
     let lock = stale.lease().path().clone();
-    // Somebody breaks the lock, and a Python conductor of the same name takes the job.
+    // An operator deletes the lock, and a Python conductor of the same name claims the job.
     python.commit(vec![Op::delete(&lock, None)]).await.unwrap();
     let create = Op::create(&lock, "{\"owner\": \"a\"}", CreateMode::Ephemeral);
     python.commit(vec![Op::Check { path: job.path().clone(), version: Some(1) }, create]).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_python_conductor_that_has_read_a_job_before_our_claim_is_refused_and_
 }
 
 on_both_backends!(
-    a_holder_whose_lock_was_broken_learns_of_it_and_leaves_the_next_one_alone,
-    a_python_claim_is_respected_by_one_who_lost_his_own,
+    a_holder_whose_lock_was_deleted_notices_it_and_does_not_affect_the_next_holder,
+    a_python_claim_is_respected_by_a_worker_that_lost_its_own,
     a_python_conductor_that_has_read_a_job_before_our_claim_is_refused_and_reads_again,
 );

@@ -1,4 +1,4 @@
-//! Which job a worker claims, and what it reads of it.
+//! The job that a worker claims, and its details.
 
 use std::collections::HashSet;
 
@@ -32,7 +32,7 @@ async fn a_worker_claims_what_it_wants_the_most_urgent_first(store: Store) {
     assert!(timeout(100 * MS, ours.claim_where(resize)).await.is_err(), "it waits");
     let waiting = ours.claim_where(resize);
     let posting = async { theirs.post("resize-3").await.unwrap() };
-    let (third, posted) = tokio::join!(timeout(PATIENCE, waiting), posting);
+    let (third, posted) = tokio::join!(timeout(TIMEOUT, waiting), posting);
     let third = third.unwrap().unwrap();
     assert_eq!(third.job(), &posted);
     assert_eq!(ours.claim_next().await.unwrap().job().name(), "delete-1");
@@ -72,7 +72,7 @@ async fn events_are_a_stream(store: Store) {
     board.post("y").await.unwrap();
     let is_y = |event: &BoardEvent| event.job().name() == "y";
     let mut found = events.filter(|event| std::future::ready(is_y(event))).boxed();
-    assert!(matches!(timeout(PATIENCE, found.next()).await.unwrap(), Some(BoardEvent::Posted(_))));
+    assert!(matches!(timeout(TIMEOUT, found.next()).await.unwrap(), Some(BoardEvent::Posted(_))));
 }
 
 on_both_backends!(

@@ -28,7 +28,7 @@ async fn a_name_that_a_session_has_which_denies_it_to_others_is_taken() {
         }
         _ => Fate::Pass,
     });
-    let registered = tokio::time::timeout(PATIENCE, ours.register_entity("conductor", "me", json!({}))).await;
+    let registered = tokio::time::timeout(TIMEOUT, ours.register_entity("conductor", "me", json!({}))).await;
     let taken = registered.expect("it comes to an end");
     assert!(matches!(taken, Err(BoardError::EntityTaken { .. })), "{taken:?}");
 }
@@ -48,7 +48,7 @@ async fn what_is_being_registered_again_goes_with_the_board() {
     store.ensemble().expire(coordinator.session_id().unwrap());
     assert!(!exists(&*session, &entity("me")).await);
     let back = || async { exists(&*session, &entity("me")).await.then_some(()) };
-    eventually("registered again", PATIENCE, back).await;
+    eventually("registered again", TIMEOUT, back).await;
     board.close().await;
     assert!(!exists(&*session, &entity("me")).await, "no process serves the board");
     assert!(coordinator.session_id().is_some());
@@ -67,10 +67,10 @@ async fn what_is_registered_while_the_board_is_closed_does_not_stay() {
     let session = store.session().await;
     let (registered, ()) = tokio::join!(soon(board.register_entity("conductor", "me", json!({}))), async {
         let there = || async { exists(&*session, &entity("me")).await.then_some(()) };
-        eventually("registered", PATIENCE, there).await;
+        eventually("registered", TIMEOUT, there).await;
         board.close().await;
     });
     assert!(matches!(registered, Err(BoardError::Closed { .. })), "{registered:?}");
     let gone = || async { (!exists(&*session, &entity("me")).await).then_some(()) };
-    eventually("gone", PATIENCE, gone).await;
+    eventually("gone", TIMEOUT, gone).await;
 }

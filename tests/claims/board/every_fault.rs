@@ -1,5 +1,5 @@
-//! Each write of each thing that is done at a board: its reply is lost, or the session ends before or after it, or the
-//! connection breaks. And each read: the session ends before it is answered.
+//! Faults at each write of each operation of a board: its reply is lost, or the session ends before or after it, or the
+//! connection breaks. And at each read: the session ends before the reply.
 
 use apportion::{
     PartitionCoordinator,
@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::support::{SECOND, soon};
 use crate::{
-    ledger::{Ledger, Says, Told},
-    setup::{Context, Counts, PATIENCE, Setup, Trouble, all_troubles, post, troubles},
+    ledger::{HasOutcome, Ledger, Outcome},
+    setup::{Context, Counts, Setup, TIMEOUT, Trouble, all_troubles, post, troubles},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +25,10 @@ enum Script {
     Register,
 }
 
-/// Claims what there is; `None` if there is nothing, since what was to be put was not.
+/// Claims a job; `None` if there is none, because the post has failed.
 async fn claim(board: &JobBoard, ledger: &Ledger) -> Option<Claim> {
     let claim = tokio::time::timeout(30 * SECOND, board.claim_next()).await.ok()?;
-    let claim = claim.expect("it waits for what goes by");
+    let claim = claim.expect("it waits while errors may pass");
     ledger.claimed(&claim.job().name(), claim.token().get());
     Some(claim)
 }
@@ -87,7 +87,7 @@ impl Script {
             }
         };
         let counts = setup.in_trouble(trouble, work).await;
-        setup.settle_board().await;
+        setup.finish_board().await;
         counts
     }
 
@@ -117,10 +117,10 @@ impl Script {
                 let result = soon(claim.trash()).await;
                 ledger.ended(&name, token, &result);
                 let trashed = setup.children("/place/.trash").await.len();
-                match result.says() {
-                    Told::Done => assert_eq!(trashed, 1),
-                    Told::NotDone => assert_eq!(trashed, 0),
-                    Told::Unknown => {}
+                match result.outcome() {
+                    Outcome::Done => assert_eq!(trashed, 1),
+                    Outcome::NotDone => assert_eq!(trashed, 0),
+                    Outcome::Unknown => {}
                 }
             }
             Script::ClaimAndDrop => {
@@ -171,8 +171,8 @@ all_troubles!(
 );
 
 #[tokio::test(start_paused = true)]
-async fn the_patience_of_these_tests_is_longer_than_that_of_a_board() {
+async fn the_timeout_of_these_tests_is_longer_than_that_of_a_board() {
     let setup = Setup::new().await;
-    assert!(PATIENCE > 5 * setup.store.session_timeout);
-    setup.settle_board().await;
+    assert!(TIMEOUT > 5 * setup.store.session_timeout);
+    setup.finish_board().await;
 }

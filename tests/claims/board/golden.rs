@@ -97,7 +97,7 @@ async fn the_tree_after_each_step_is_that_of_the_original(store: Store) {
                 }
             }
             "consume" | "abandon" | "trash" => match actors.claims.remove(&held) {
-                // The original is asked by name; here nobody can ask who does not hold a claim.
+                // The original takes the name of the owner; here only the holder of a claim can make this call.
                 None => assert!(["NotFound", "JobFailure"].contains(&text(&result["raises"])), "{}", at()),
                 Some(claim) => {
                     let finished = match op {
@@ -125,10 +125,10 @@ async fn the_tree_after_each_step_is_that_of_the_original(store: Store) {
     drop(actors);
     let receipts = root.join(".posting").unwrap();
     let gone = || async { children(&*observer, &receipts).await.is_empty().then_some(()) };
-    eventually("no receipts", PATIENCE, gone).await;
+    eventually("no receipts", TIMEOUT, gone).await;
 }
 
-async fn foreign_postings_are_read_as_the_original_reads_them_and_the_rest_is_left_alone(store: Store) {
+async fn foreign_postings_are_read_as_the_original_reads_them_and_others_are_set_aside(store: Store) {
     let golden = golden("jobboard.json");
     let observer = store.session().await;
     let (_agent, board) = worker(&store, "reader").await;
@@ -158,15 +158,15 @@ async fn foreign_postings_are_read_as_the_original_reads_them_and_the_rest_is_le
         assert_eq!(posting.name(), name);
         assert_eq!(posting.priority().to_string(), text(&foreign["priority"]));
         assert_eq!(posting.details(), &foreign["details"]);
-        // Where the original stumbles over a book that is none, here is none.
+        // The original fails on an invalid book; here there is no book.
         for (key, expected) in [("uuid", &foreign["book_uuid"]), ("name", &foreign["book_name"])] {
             let found = posting.book().and_then(|book| book.get(key)).cloned().unwrap_or(Value::Null);
             let expected = if expected.get("raises").is_some() { &Value::Null } else { expected };
             assert_eq!(&found, expected, "{foreign}");
         }
     }
-    let unreadable: Vec<_> = board.set_aside().into_iter().map(|it| it.path).collect();
-    assert_eq!(unreadable, kept);
+    let set_aside: Vec<_> = board.set_aside().into_iter().map(|it| it.path).collect();
+    assert_eq!(set_aside, kept);
     let before = dump(&*observer, board.path()).await;
     let mut claims = Vec::new();
     while let Some(claim) = board.try_claim_next().await.unwrap() {
@@ -238,6 +238,6 @@ fn what_the_original_wrote_is_written_back_to_the_byte() {
 
 on_both_backends!(
     the_tree_after_each_step_is_that_of_the_original,
-    foreign_postings_are_read_as_the_original_reads_them_and_the_rest_is_left_alone,
+    foreign_postings_are_read_as_the_original_reads_them_and_others_are_set_aside,
     jobs_come_in_the_order_that_the_original_documents,
 );

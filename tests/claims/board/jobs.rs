@@ -1,4 +1,4 @@
-//! What the tests of the original show, and what its documentation promises.
+//! The behaviour that the tests and the documentation of the original describe.
 
 use std::{
     collections::HashSet,
@@ -43,7 +43,7 @@ async fn a_board_is_connected_until_it_or_its_coordinator_is_closed(store: Store
     assert!(matches!(refused(late), BoardError::Closed { .. }));
 }
 
-async fn an_empty_board_has_no_jobs_and_a_fresh_look_sees_what_others_have_posted(store: Store) {
+async fn an_empty_board_has_no_jobs_and_a_fresh_listing_has_the_jobs_of_others(store: Store) {
     let ((_a, ours), (_b, theirs)) = (worker(&store, "a").await, worker(&store, "b").await);
     assert!(ours.jobs().await.unwrap().is_empty() && ours.jobs().ensure_fresh().await.unwrap().is_empty());
     assert!(ours.try_claim_next().await.unwrap().is_none());
@@ -71,7 +71,7 @@ async fn a_wait_for_jobs_ends_with_one_that_is_posted_later_or_without(store: St
     let claim = ours.claim(found.iter().next().unwrap()).await.unwrap();
     assert!(waits().await, "unlike in the original, claimed jobs do not count");
     claim.abandon().await.unwrap();
-    timeout(PATIENCE, ours.wait_for_work()).await.unwrap().unwrap();
+    timeout(TIMEOUT, ours.wait_for_work()).await.unwrap().unwrap();
 }
 
 async fn a_job_is_unclaimed_then_claimed_then_complete(store: Store) {
@@ -93,7 +93,7 @@ async fn a_job_is_unclaimed_then_claimed_then_complete(store: Store) {
     }
     assert!(claim.lease().is_held());
     assert!(timeout(100 * MS, job.wait_for_end()).await.is_err());
-    let (gone, consumed) = tokio::join!(timeout(PATIENCE, job.wait_for_end()), claim.consume());
+    let (gone, consumed) = tokio::join!(timeout(TIMEOUT, job.wait_for_end()), claim.consume());
     consumed.unwrap();
     gone.unwrap().unwrap();
     assert!(ours.is_empty().await.unwrap());
@@ -125,14 +125,14 @@ async fn an_abandoned_or_dropped_claim_can_be_claimed_again_under_a_higher_token
         }
         assert!(!lease.is_held());
     }
-    eventually("given back", PATIENCE, || async {
+    eventually("given back", TIMEOUT, || async {
         (theirs.state(&job).await.unwrap() == JobState::Unclaimed).then_some(())
     })
     .await;
     assert_eq!(znode(&*observer, job.path()).await.0, posted, "to the byte");
 }
 
-async fn a_lock_that_names_nobody_is_nobodys_and_one_that_is_deleted_frees_the_job(store: Store) {
+async fn a_lock_without_an_owner_is_no_claim_and_a_job_whose_lock_is_deleted_is_free(store: Store) {
     let (_a, board) = worker(&store, "a").await;
     let job = board.post("x").await.unwrap();
     let claim = board.claim(&job).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_trashed_job_is_beside_the_board_to_the_byte(store: Store) {
     let observer = store.session().await;
     let data = znode(&*observer, job.path()).await.0;
     let trash = board.path().parent().unwrap().join(".trash").unwrap();
-    // Even if somebody tidied up too well.
+    // Also if an operator has deleted the folder of the trash.
     observer.commit(vec![Op::delete(&trash, None)]).await.unwrap();
     claim(&board).await.trash().await.unwrap();
     assert_eq!(children(&*observer, &trash).await, [job.path().name()]);
@@ -196,7 +196,7 @@ async fn a_trashed_job_is_beside_the_board_to_the_byte(store: Store) {
     assert!(board.is_empty().await.unwrap());
 }
 
-async fn conductors_show_themselves_until_the_board_is_closed(store: Store) {
+async fn conductors_are_registered_until_the_board_is_closed(store: Store) {
     let ((_a, ours), (_b, theirs)) = (worker(&store, "a").await, worker(&store, "b").await);
     let observer = store.session().await;
     let entity = path(&format!("{}/.entities/conductor/me@host:7", ours.path().parent().unwrap()));
@@ -215,16 +215,16 @@ async fn conductors_show_themselves_until_the_board_is_closed(store: Store) {
     // Or its last handle is dropped.
     drop(theirs);
     let gone = || async { (!exists(&*observer, &entity).await).then_some(()) };
-    eventually("unregistered", PATIENCE, gone).await;
+    eventually("unregistered", TIMEOUT, gone).await;
 }
 
-async fn events_tell_what_happened_to_each_job_in_order(store: Store) {
+async fn events_report_the_changes_of_each_job_in_order(store: Store) {
     let ((_a, ours), (_b, theirs)) = (worker(&store, "a").await, worker(&store, "b").await);
     theirs.post("old").await.unwrap();
     knows(&ours, 1).await;
     let mut events = ours.events();
     let mut next = async || {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.expect("something happens").unwrap();
+        let event = tokio::time::timeout(TIMEOUT, events.next()).await.expect("something happens").unwrap();
         let what = match event {
             BoardEvent::Posted(_) => "posted",
             BoardEvent::Removed(_) => "removed",
@@ -245,7 +245,7 @@ async fn events_tell_what_happened_to_each_job_in_order(store: Store) {
     claim.consume().await.unwrap();
     assert_eq!(next().await, "removed old");
     let quiet = tokio::time::timeout(a_while(&store), events.next()).await;
-    assert!(quiet.is_err(), "nothing was told twice: {quiet:?}");
+    assert!(quiet.is_err(), "no event came twice: {quiet:?}");
 }
 
 async fn a_waiting_worker_gets_a_job_that_is_posted_or_given_back_later(store: Store) {
@@ -309,10 +309,10 @@ async fn a_wait_that_is_dropped_at_any_point_leaves_nothing_held(store: Store) {
             }
         }
         let given_back = || async {
-            // Only a claim by somebody else proves it.
+            // Only a claim by another worker proves it.
             board.claim(&job).await.ok().map(drop)
         };
-        eventually("given back", PATIENCE, given_back).await;
+        eventually("given back", TIMEOUT, given_back).await;
     }
 }
 
@@ -350,20 +350,20 @@ async fn a_board_in_one_process_is_closed_with_its_last_handle_and_leaves_no_tas
     drop(board);
     assert!(timeout(MS, job.wait_for_end()).await.is_err(), "a job keeps its board");
     drop(job);
-    until("no tasks", PATIENCE, || alive_tasks() == before).await;
+    until("no tasks", TIMEOUT, || alive_tasks() == before).await;
 }
 
 on_both_backends!(
     a_board_is_connected_until_it_or_its_coordinator_is_closed,
-    an_empty_board_has_no_jobs_and_a_fresh_look_sees_what_others_have_posted,
+    an_empty_board_has_no_jobs_and_a_fresh_listing_has_the_jobs_of_others,
     a_wait_for_jobs_ends_with_one_that_is_posted_later_or_without,
     a_job_is_unclaimed_then_claimed_then_complete,
     an_abandoned_or_dropped_claim_can_be_claimed_again_under_a_higher_token,
-    a_lock_that_names_nobody_is_nobodys_and_one_that_is_deleted_frees_the_job,
+    a_lock_without_an_owner_is_no_claim_and_a_job_whose_lock_is_deleted_is_free,
     what_is_posted_is_what_is_written_and_read,
     a_trashed_job_is_beside_the_board_to_the_byte,
-    conductors_show_themselves_until_the_board_is_closed,
-    events_tell_what_happened_to_each_job_in_order,
+    conductors_are_registered_until_the_board_is_closed,
+    events_report_the_changes_of_each_job_in_order,
     a_waiting_worker_gets_a_job_that_is_posted_or_given_back_later,
     workers_on_one_board_do_each_job_once,
     a_wait_that_is_dropped_at_any_point_leaves_nothing_held,

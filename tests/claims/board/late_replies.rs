@@ -37,7 +37,7 @@ async fn a_job_that_is_off_the_board_before_its_poster_is_told_is_known_to_be_of
         soon(quick.claim_next()).await.unwrap().consume().await.unwrap();
     });
     let job = posted.unwrap();
-    tokio::time::timeout(PATIENCE, job.wait_for_end()).await.expect("it has ended").unwrap();
+    tokio::time::timeout(TIMEOUT, job.wait_for_end()).await.expect("it has ended").unwrap();
     assert!(late.jobs().await.unwrap().is_empty());
 }
 
@@ -53,7 +53,7 @@ async fn a_job_that_was_done_before_its_last_holder_is_told_that_it_gave_it_back
         soon(quick.claim_next()).await.unwrap().consume().await.unwrap();
     });
     abandoned.unwrap();
-    tokio::time::timeout(PATIENCE, job.wait_for_end()).await.expect("it has ended").unwrap();
+    tokio::time::timeout(TIMEOUT, job.wait_for_end()).await.expect("it has ended").unwrap();
     assert!(late.jobs().await.unwrap().is_empty());
 }
 

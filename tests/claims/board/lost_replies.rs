@@ -1,4 +1,4 @@
-//! Replies that are lost: what was asked for happens once.
+//! Lost replies: each operation is done once.
 
 use apportion::{backend::memory::LostReply, board::JobState};
 
@@ -16,7 +16,7 @@ fn lose_next(agent: &Agent, lost: LostReply) {
     faults.lose_nth_write(faults.calls().writes + 1, lost);
 }
 
-async fn a_post_whose_reply_is_lost_is_found_beside_a_job_that_is_denied_to_us(store: Store) {
+async fn a_post_whose_reply_is_lost_is_found_beside_a_job_to_which_access_is_denied(store: Store) {
     let (agent, board) = worker(&store, "a").await;
     let observer = store.session().await;
     let secret = board.post("secret").await.unwrap();
@@ -84,7 +84,7 @@ async fn the_receipts_of_posts_are_few_and_go_with_the_board_whatever_replies_ar
             assert_eq!(setup.children("/place/.posting").await.len(), 1, "one post at a time");
             board.close().await;
             let gone = || async { setup.children("/place/.posting").await.is_empty().then_some(()) };
-            eventually("no receipts", PATIENCE, gone).await;
+            eventually("no receipts", TIMEOUT, gone).await;
         }
     }
 }
@@ -103,6 +103,6 @@ async fn a_board_is_opened_whatever_replies_are_lost() {
 
 on_both_backends!(
     a_post_whose_reply_is_lost_is_on_the_board_once,
-    a_post_whose_reply_is_lost_is_found_beside_a_job_that_is_denied_to_us,
+    a_post_whose_reply_is_lost_is_found_beside_a_job_to_which_access_is_denied,
     a_claim_and_its_end_whose_replies_are_lost_happen_once,
 );

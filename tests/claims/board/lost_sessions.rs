@@ -1,4 +1,4 @@
-//! Sessions that end, and a store that is away.
+//! Sessions that end, and a store that is unreachable.
 
 use apportion::backend::memory::LostReply;
 use serde_json::json;
@@ -10,12 +10,12 @@ use crate::support::{
     path, soon,
 };
 use crate::{
-    ledger::{Says, Told},
+    ledger::{HasOutcome, Outcome},
     session_faults::Fault,
     setup::{Setup, Trouble},
 };
 
-async fn a_job_whose_holder_loses_its_session_is_anothers_and_the_holder_can_do_no_harm(store: Store) {
+async fn a_job_whose_holder_loses_its_session_is_claimed_by_another_and_the_holder_is_refused(store: Store) {
     let (first, ours) = worker(&store, "same-name").await;
     let (_second, theirs) = worker(&store, "same-name-2").await;
     let job = ours.post("x").await.unwrap();
@@ -74,16 +74,18 @@ async fn a_board_goes_on_after_a_lost_session_and_registers_again(store: Store) 
         observer.sync(&entity).await.unwrap();
         owner().await.filter(|owner| Some(*owner) != before)
     };
-    let owner = eventually("registered again", PATIENCE, again).await;
+    let owner = eventually("registered again", TIMEOUT, again).await;
     assert_eq!(agent.coordinator.session_id(), Some(owner));
     assert!(board.is_connected());
 }
 
-async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_time(store: Store) {
+async fn while_the_store_is_unreachable_cached_jobs_are_listed_and_a_fresh_listing_fails_in_time(
+    store: Store,
+) {
     let (agent, board) = worker(&store, "a").await;
     board.post("x").await.unwrap();
     agent.suspend();
-    until("suspended", PATIENCE, || !board.is_connected()).await;
+    until("suspended", TIMEOUT, || !board.is_connected()).await;
     let reach = match &store.reach {
         Reach::Memory(memory) => {
             memory.refuse_connections(true);
@@ -94,16 +96,16 @@ async fn while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_
     };
     // In memory this takes until the session has expired, and longer.
     let error =
-        tokio::time::timeout(PATIENCE, board.jobs().ensure_fresh()).await.expect("in time").unwrap_err();
+        tokio::time::timeout(TIMEOUT, board.jobs().ensure_fresh()).await.expect("in time").unwrap_err();
     assert!(matches!(&error, BoardError::Service(error) if error.is_transient()), "{error}");
-    let error = tokio::time::timeout(PATIENCE, board.try_claim_next()).await.expect("in time").unwrap_err();
+    let error = tokio::time::timeout(TIMEOUT, board.try_claim_next()).await.expect("in time").unwrap_err();
     assert!(matches!(&error, BoardError::Service(error) if error.is_transient()), "{error}");
     assert_eq!(board.jobs().await.unwrap().len(), 1);
     match reach {
         Some(memory) => memory.refuse_connections(false),
         None => agent.resume(),
     }
-    until("connected", PATIENCE, || board.is_connected()).await;
+    until("connected", TIMEOUT, || board.is_connected()).await;
     assert_eq!(names(&board).await, ["x"]);
     claim(&board).await.consume().await.unwrap();
 }
@@ -115,38 +117,38 @@ async fn the_receipts_of_posts_go_when_the_board_is_closed_also_after_an_outage(
     let observer = store.session().await;
     let receipts = board.path().parent().unwrap().join(".posting").unwrap();
     board.post("before").await.unwrap();
-    // Longer than anybody waits for a session.
+    // Longer than any caller waits for a session.
     let memory = store.ensemble();
     memory.refuse_connections(true);
     memory.expire(agent.coordinator.session_id().unwrap());
     tokio::time::sleep(100 * SECOND).await;
     memory.refuse_connections(false);
     // After so many attempts the next one may be half a minute away.
-    until("connected", 2 * PATIENCE, || board.is_connected()).await;
+    until("connected", 2 * TIMEOUT, || board.is_connected()).await;
     board.post("after").await.unwrap();
     assert_eq!(children(&*observer, &receipts).await.len(), 1);
     board.close().await;
     let gone = || async { children(&*observer, &receipts).await.is_empty().then_some(()) };
-    eventually("no receipts", PATIENCE, gone).await;
+    eventually("no receipts", TIMEOUT, gone).await;
 }
 
-/// The job was on the board, and the poster was told that nothing was done: it would have posted it again.
+/// A bug: the job was on the board, and the poster got the error that nothing was done. It would have posted it again.
 #[tokio::test(start_paused = true)]
-async fn a_post_whose_session_ends_while_its_job_is_looked_for_is_never_taken_for_a_refusal() {
+async fn a_post_whose_session_ends_during_the_search_for_its_job_is_never_taken_for_a_refusal() {
     for nth_read in 1..=8 {
         let setup = Setup::new().await;
         let board = setup.board_of(&setup.victim).await;
         setup.plan(Trouble::Both((1, LostReply::AfterApplying), (nth_read, Fault::ExpiresAtRead)));
         let posted = soon(board.post("x")).await;
-        assert_ne!(posted.says(), Told::NotDone, "at read {nth_read}: {posted:?}");
+        assert_ne!(posted.outcome(), Outcome::NotDone, "at read {nth_read}: {posted:?}");
         assert_eq!(setup.children("/place/jb").await.len(), 1);
     }
 }
 
-/// A process could not have a job again as long as somebody in it kept the claim that was lost with an earlier
-/// session; whoever waited for the job had the board listed all the time.
+/// A bug: a process could not claim a job again while one of its callers kept the claim that was lost with an earlier
+/// session. A caller that waited for the job had the board listed all the time.
 #[tokio::test(start_paused = true)]
-async fn a_lost_claim_that_is_still_in_hand_does_not_keep_its_process_from_claiming_again() {
+async fn a_lost_claim_that_is_not_dropped_yet_does_not_prevent_another_claim_by_its_process() {
     let setup = Setup::new().await;
     let board = setup.board_of(&setup.victim).await;
     board.post("x").await.unwrap();
@@ -165,15 +167,15 @@ async fn a_lost_claim_that_is_still_in_hand_does_not_keep_its_process_from_claim
     );
     tokio::time::sleep(100 * MS).await;
     assert!(fresh.lease().is_held());
-    // The stale one must not have taken the fresh one from the books either.
+    // The stale claim must not have removed the fresh one from the registry either.
     let again = tokio::time::timeout(5 * SECOND, board.claim(fresh.job())).await.unwrap();
     assert!(matches!(again, Err(BoardError::Unclaimable { .. })), "{again:?}");
     fresh.consume().await.unwrap();
 }
 
 on_both_backends!(
-    a_job_whose_holder_loses_its_session_is_anothers_and_the_holder_can_do_no_harm,
+    a_job_whose_holder_loses_its_session_is_claimed_by_another_and_the_holder_is_refused,
     a_post_whose_session_dies_before_the_reply_is_reported_with_its_uuid,
     a_board_goes_on_after_a_lost_session_and_registers_again,
-    while_the_store_is_away_known_jobs_are_shown_and_a_fresh_look_fails_in_time,
+    while_the_store_is_unreachable_cached_jobs_are_listed_and_a_fresh_listing_fails_in_time,
 );

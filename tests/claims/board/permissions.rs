@@ -1,4 +1,4 @@
-//! Jobs and boards that an access control list keeps from us.
+//! Jobs and boards to which an ACL denies permission.
 
 use apportion::{
     backend::Error as BackendError,
@@ -13,22 +13,22 @@ use crate::support::{
     path,
 };
 
-async fn a_worker_who_waits_learns_that_the_board_is_closed_to_it(store: Store) {
+async fn a_worker_that_waits_gets_an_error_if_permission_to_the_board_is_denied(store: Store) {
     let (agent, board) = worker(&store, "a").await;
     let (_b, theirs) = worker(&store, "b").await;
     agent.faults().deny(board.path());
-    let (claimed, ()) = tokio::join!(tokio::time::timeout(PATIENCE, board.claim_next()), async {
+    let (claimed, ()) = tokio::join!(tokio::time::timeout(TIMEOUT, board.claim_next()), async {
         store.for_a_moment(5).await;
         theirs.post("x").await.unwrap();
     });
-    let error = refused(claimed.expect("it does not wait for what nobody mends"));
+    let error = refused(claimed.expect("it does not wait for an error that does not pass"));
     assert!(matches!(&error, BoardError::Service(apportion::Error::NotPermitted { .. })), "{error}");
     agent.faults().allow();
-    let claimed = eventually("mended", PATIENCE, || async { board.claim_next().await.ok() }).await;
+    let claimed = eventually("repaired", TIMEOUT, || async { board.claim_next().await.ok() }).await;
     claimed.consume().await.unwrap();
 }
 
-async fn a_job_that_others_keep_to_themselves_does_not_cost_the_rest(store: Store) {
+async fn a_job_to_which_permission_is_denied_does_not_affect_the_others(store: Store) {
     let (agent, board) = worker(&store, "a").await;
     let (_b, theirs) = worker(&store, "b").await;
     let secret = theirs.post("secret").await.unwrap();
@@ -36,7 +36,7 @@ async fn a_job_that_others_keep_to_themselves_does_not_cost_the_rest(store: Stor
     theirs.post("open").await.unwrap();
     let (_c, late) = (agent.coordinator.member_id(), super::board(&store, &agent).await);
     for board in [&board, &late] {
-        eventually("open", PATIENCE, || async { names(board).await.contains(&"open".into()).then_some(()) })
+        eventually("open", TIMEOUT, || async { names(board).await.contains(&"open".into()).then_some(()) })
             .await;
     }
     assert_eq!(late.set_aside()[0].reason, PostingError::NotPermitted);
@@ -50,8 +50,8 @@ async fn a_job_that_others_keep_to_themselves_does_not_cost_the_rest(store: Stor
 }
 
 on_both_backends!(
-    a_job_that_others_keep_to_themselves_does_not_cost_the_rest,
-    a_worker_who_waits_learns_that_the_board_is_closed_to_it,
+    a_job_to_which_permission_is_denied_does_not_affect_the_others,
+    a_worker_that_waits_gets_an_error_if_permission_to_the_board_is_denied,
 );
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +78,7 @@ async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
         }
     });
     for _ in 0..2 {
-        let claimed = tokio::time::timeout(PATIENCE, board.claim(&job)).await.expect("it comes to an end");
+        let claimed = tokio::time::timeout(TIMEOUT, board.claim(&job)).await.expect("it comes to an end");
         assert!(matches!(claimed, Err(BoardError::Unclaimable { owner: None, .. })), "{claimed:?}");
     }
     assert_eq!(board.state(&job).await.unwrap(), JobState::Claimed);

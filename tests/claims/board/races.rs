@@ -6,8 +6,8 @@ use apportion::{
 };
 use tokio::task::JoinSet;
 
-use super::{PATIENCE, claim_as_python, worker};
-use crate::ledger::{Ledger, Says, Told};
+use super::{TIMEOUT, claim_as_python, worker};
+use crate::ledger::{HasOutcome, Ledger, Outcome};
 use crate::support::{
     MS, SECOND, eventually,
     fleet::{Agent, Store, exists, on_both_backends},
@@ -39,7 +39,7 @@ async fn sixteen_workers_consume_each_of_two_hundred_jobs_once(store: Store) {
         let ledger = ledger.clone();
         tasks.spawn(async move {
             while ledger.ended_for_certain() < JOBS {
-                // Some wait, some come back, some think better of it.
+                // Some wait, some try again, some give their claim back.
                 let claim = match number % 2 {
                     0 => tokio::time::timeout(SECOND / 2, board.claim_next()).await.ok().map(Result::unwrap),
                     _ => board.try_claim_next().await.unwrap(),
@@ -57,7 +57,7 @@ async fn sixteen_workers_consume_each_of_two_hundred_jobs_once(store: Store) {
                     _ => ledger.ended(&name, token, &claim.consume().await),
                 }
             }
-            // The whole of it: its line must not be dropped before.
+            // The whole agent, because its connection must not be dropped before.
             let agent: Agent = agent;
             agent.coordinator.shutdown().await.unwrap();
         });
@@ -78,7 +78,7 @@ async fn sixteen_workers_consume_each_of_two_hundred_jobs_once(store: Store) {
     assert!(posts.jobs().ensure_fresh().await.unwrap().is_empty());
 }
 
-async fn nobody_claims_what_is_being_trashed(store: Store) {
+async fn no_worker_claims_a_job_that_is_being_trashed(store: Store) {
     let (_holder, holds) = worker(&store, "holder").await;
     let rivals = workers(&store, 4).await;
     let observer = store.session().await;
@@ -125,12 +125,12 @@ async fn a_claim_that_is_abandoned_while_its_session_ends_is_another_s_once(stor
         assert!(matches!(abandoned, Ok(()) | Err(BoardError::Lost { .. })), "{abandoned:?}");
         let next = next.unwrap();
         assert!(next.token() > token);
-        assert!(holds.try_claim_next().await.unwrap().is_none(), "somebody has it");
+        assert!(holds.try_claim_next().await.unwrap().is_none(), "another worker has it");
         next.consume().await.unwrap();
     }
 }
 
-async fn a_stale_holder_does_no_harm_to_a_python_conductor_that_has_the_job(store: Store) {
+async fn a_stale_holder_does_not_affect_a_python_conductor_that_has_the_job(store: Store) {
     let python = store.session().await;
     let (agent, holds) = worker(&store, "holder").await;
     let (_other, board) = worker(&store, "other").await;
@@ -142,16 +142,16 @@ async fn a_stale_holder_does_no_harm_to_a_python_conductor_that_has_the_job(stor
         if round < 2 {
             agent.expire(&store).await;
             let gone = || async { (!exists(&*python, &lock).await).then_some(()) };
-            eventually("the lock is gone", PATIENCE, gone).await;
+            eventually("the lock is gone", TIMEOUT, gone).await;
         } else {
             python.commit(vec![Op::delete(&lock, None)]).await.unwrap();
         }
         assert!(claim_as_python(&*python, job.path(), &lock).await);
-        let told = match round % 2 {
-            0 => claim.consume().await.says(),
-            _ => claim.trash().await.says(),
+        let outcome = match round % 2 {
+            0 => claim.consume().await.outcome(),
+            _ => claim.trash().await.outcome(),
         };
-        assert_ne!(told, Told::Done);
+        assert_ne!(outcome, Outcome::Done);
         assert!(exists(&*python, job.path()).await && !exists(&*python, &trash).await);
         assert!(exists(&*python, &lock).await, "the lock of another");
         let refused = board.claim(&job).await.unwrap_err();
@@ -167,7 +167,7 @@ async fn a_stale_holder_does_no_harm_to_a_python_conductor_that_has_the_job(stor
 
 on_both_backends!(
     sixteen_workers_consume_each_of_two_hundred_jobs_once,
-    nobody_claims_what_is_being_trashed,
+    no_worker_claims_a_job_that_is_being_trashed,
     a_claim_that_is_abandoned_while_its_session_ends_is_another_s_once,
-    a_stale_holder_does_no_harm_to_a_python_conductor_that_has_the_job,
+    a_stale_holder_does_not_affect_a_python_conductor_that_has_the_job,
 );

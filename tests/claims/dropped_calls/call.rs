@@ -1,4 +1,4 @@
-//! [`Call`]: something that waits, and can be dropped at any of its polls.
+//! [`Call`]: a waiting call that can be dropped at any of its polls.
 
 use std::{
     future::poll_fn,
@@ -9,19 +9,19 @@ use std::{
 
 use tokio::task::{JoinSet, yield_now};
 
-use crate::setup::PATIENCE;
+use crate::setup::TIMEOUT;
 
-/// How the polls come.
+/// When the call is polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// When there is something new.
+    /// When its waker is called.
     Woken,
-    /// At each turn of the runtime, so that nothing comes between two steps of other tasks but a poll of this. Time
-    /// stands still meanwhile.
+    /// At each turn of the runtime, so that it is polled between any two steps of other tasks. Time stands still
+    /// meanwhile.
     EachTurn,
 }
 
-/// A call, and what it ends.
+/// A call, and the jobs or entries that it ends.
 pub(crate) struct Call {
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Jobs or entries by name and token, results with token 0.
@@ -37,9 +37,9 @@ impl Call {
         Call { work: Box::pin(work), ends }
     }
 
-    /// Polls it at most so many times, then drops it. Whether it was ready.
+    /// Polls it at most so many times, then drops it. Returns whether it was ready.
     ///
-    /// `idle` is how much time passes after the first poll, as long as the next ones are at each turn.
+    /// `idle` is the time that passes after the first poll if the next ones are at each turn.
     pub(crate) async fn poll_at_most(self, polls: usize, pace: Pace, idle: Duration) -> bool {
         let (mut work, mut left) = (self.work, polls);
         let mut idle = Box::pin(tokio::time::sleep(idle));
@@ -63,6 +63,6 @@ impl Call {
                 }
             }
         }));
-        tokio::time::timeout(PATIENCE, tasks.join_next()).await.expect("in time").unwrap().unwrap()
+        tokio::time::timeout(TIMEOUT, tasks.join_next()).await.expect("in time").unwrap().unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! What happens between two readings of one look.
+//! Changes between two reads of one check of the claims.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) fn lists(folders: &'static [&'static str]) -> impl Fn(&Request<'_>) -
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_taken_in_the_middle_of_a_look_is_not_taken_for_abandoned() {
+async fn an_entry_that_is_taken_during_a_check_is_not_given_back() {
     let store = Store::memory();
     let (_agent, queue) = worker(&store, "a").await;
     for number in 0..2 {
@@ -34,7 +34,7 @@ async fn what_is_taken_in_the_middle_of_a_look_is_not_taken_for_abandoned() {
     let (_coordinator, _queue, hold) = slow(&store).await;
     tokio::time::sleep(2 * SECOND).await;
     let mut held = hold.after(1, lists(&["owned", "claims"]));
-    // A change of the claims has it looked.
+    // A change of the claims starts a check.
     let first = soon(queue.take()).await.unwrap();
     soon(held.reached()).await;
     let second = soon(queue.take()).await.unwrap();
@@ -79,9 +79,9 @@ async fn an_entry_that_moves_between_the_folders_is_not_missed_by_unless_queued(
     }
 }
 
-/// What was taken and abandoned between two readings of a look stayed owned until any claim changed again.
+/// A bug: an entry that was taken and abandoned between two reads of a check stayed owned until a claim changed again.
 #[tokio::test(start_paused = true)]
-async fn what_is_taken_and_abandoned_in_the_middle_of_a_look_is_given_back() {
+async fn an_entry_that_is_taken_and_abandoned_during_a_check_is_given_back() {
     for passing in 0..2 {
         let store = Store::memory();
         let (connector, hold) = Hold::on(store.ensemble());
@@ -94,9 +94,9 @@ async fn what_is_taken_and_abandoned_in_the_middle_of_a_look_is_given_back() {
         }
         tokio::time::sleep(2 * SECOND).await;
         let mut held = hold.after(passing, lists(&["owned", "claims"]));
-        // A change of the claims has the heir look; another look may be the one that is held back.
+        // A change of the claims starts a check of the heir; another check may be the one that is held back.
         queue.take().await.unwrap().done(()).await.unwrap();
-        tokio::time::timeout(10 * SECOND, held.reached()).await.expect("it looks");
+        tokio::time::timeout(10 * SECOND, held.reached()).await.expect("it checks");
         std::mem::forget(queue.take().await.unwrap());
         let _line = doomed.crash();
         tokio::time::sleep(2 * store.session_timeout).await;

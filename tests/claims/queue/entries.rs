@@ -1,4 +1,4 @@
-//! What is put, taken, ended and collected, and the znodes after each.
+//! Entries that are put, taken, ended and collected, and the znodes after each step.
 
 use super::*;
 use crate::support::{MS, fleet::on_both_backends, soon};
@@ -8,12 +8,12 @@ on_both_backends!(
     the_highest_priority_comes_first_and_the_oldest_within_one,
     a_worker_chooses_by_label_and_by_preference,
     several_are_taken_at_once,
-    whoever_waits_gets_what_is_put_later_by_another,
-    what_has_failed_is_collected_with_its_error,
-    what_is_released_comes_again_with_its_updated_payload,
-    what_is_delivered_too_often_becomes_a_dead_letter_that_can_be_revived_or_discarded,
+    a_waiting_worker_gets_an_entry_that_another_process_puts_later,
+    a_failed_entry_is_collected_with_its_error,
+    a_released_entry_is_delivered_again_with_its_updated_payload,
+    an_entry_that_is_delivered_too_often_is_a_dead_letter_that_can_be_revived_or_discarded,
     each_result_is_confirmed_by_one_collector,
-    the_oldest_results_are_removed_where_nobody_collects,
+    the_oldest_results_are_removed_if_they_are_not_collected,
     each_of_many_entries_is_done_once_by_several_workers,
 );
 
@@ -115,7 +115,7 @@ async fn several_are_taken_at_once(store: Store) {
     assert_eq!(counts(&store).await, [0, 5, 0, 0, 5]);
 }
 
-async fn whoever_waits_gets_what_is_put_later_by_another(store: Store) {
+async fn a_waiting_worker_gets_an_entry_that_another_process_puts_later(store: Store) {
     let (_one, takes) = worker(&store, "takes").await;
     let (_two, puts) = worker(&store, "puts").await;
     let mut ready = std::pin::pin!(takes.wait_for_work());
@@ -130,7 +130,7 @@ async fn whoever_waits_gets_what_is_put_later_by_another(store: Store) {
     assert_eq!(payload(&soon(waiting).await.unwrap()), json!("later"));
 }
 
-async fn what_has_failed_is_collected_with_its_error(store: Store) {
+async fn a_failed_entry_is_collected_with_its_error(store: Store) {
     let (_agent, queue) = worker(&store, "w").await;
     queue.put("bad").label("l:1").await.unwrap();
     soon(queue.take()).await.unwrap().fail("out of cheese").await.unwrap();
@@ -141,7 +141,7 @@ async fn what_has_failed_is_collected_with_its_error(store: Store) {
     assert_eq!(results[0].result(), None);
 }
 
-async fn what_is_released_comes_again_with_its_updated_payload(store: Store) {
+async fn a_released_entry_is_delivered_again_with_its_updated_payload(store: Store) {
     let (_agent, queue) = worker(&store, "w").await;
     queue.put(json!({ "step": 0 })).label("l:1").priority(7).await.unwrap();
     let mut delivery = soon(queue.take()).await.unwrap();
@@ -166,7 +166,9 @@ async fn what_is_released_comes_again_with_its_updated_payload(store: Store) {
     assert_eq!((payload(&third), third.attempt()), (json!({ "step": 3 }), 3));
 }
 
-async fn what_is_delivered_too_often_becomes_a_dead_letter_that_can_be_revived_or_discarded(store: Store) {
+async fn an_entry_that_is_delivered_too_often_is_a_dead_letter_that_can_be_revived_or_discarded(
+    store: Store,
+) {
     let agent = store.agent("w").await;
     let queue = agent.coordinator.queue(root(&store)).max_attempts(2).await.unwrap();
     for label in ["poison", "other"] {
@@ -215,7 +217,7 @@ async fn each_result_is_confirmed_by_one_collector(store: Store) {
     assert_eq!(counts(&store).await, [0; 5]);
 }
 
-async fn the_oldest_results_are_removed_where_nobody_collects(store: Store) {
+async fn the_oldest_results_are_removed_if_they_are_not_collected(store: Store) {
     let agent = store.agent("w").await;
     let queue = agent.coordinator.queue(root(&store)).keep_results(3).await.unwrap();
     for number in 0..8 {
@@ -274,7 +276,7 @@ async fn without_a_backend_there_is_no_queue_and_the_error_says_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_works_any_more_after_the_shutdown_and_nothing_hangs() {
+async fn after_the_shutdown_each_call_returns_an_error() {
     let coordinator = PartitionCoordinator::connect(Config::for_backend(Memory::new())).await.unwrap();
     let queue = coordinator.queue("/q").await.unwrap();
     queue.put(1).await.unwrap();

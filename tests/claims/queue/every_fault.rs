@@ -1,11 +1,11 @@
-//! Each write of each thing that is done with a queue: its reply is lost, or the session ends before or after it, or
-//! the connection breaks. And each read: the session ends before it is answered.
+//! Faults at each write of each operation of a queue: its reply is lost, or the session ends before or after it, or the
+//! connection breaks. And at each read: the session ends before the reply.
 
 use apportion::queue::{Delivery, QueueError, WorkQueue};
 
 use crate::support::{SECOND, soon};
 use crate::{
-    ledger::{Ledger, Says, Told},
+    ledger::{HasOutcome, Ledger, Outcome},
     setup::{Context, Counts, Setup, Trouble, all_troubles, done, name_of, put, troubles},
 };
 
@@ -24,7 +24,7 @@ enum Script {
     DeadLetters,
 }
 
-/// Takes what there is; `None` if there is nothing, since what was to be put was not.
+/// Takes an entry; `None` if there is none, because the put has failed.
 async fn take(queue: &WorkQueue, ledger: &Ledger) -> Option<Delivery> {
     let delivery = tokio::time::timeout(30 * SECOND, queue.take()).await.ok()?.expect("it waits");
     ledger.claimed(&name_of(delivery.payload()), delivery.lease().token().get());
@@ -36,7 +36,7 @@ async fn fail(delivery: Delivery, ledger: &Ledger) {
     ledger.ended(&name, token, &soon(delivery.fail("no")).await);
 }
 
-/// Collects what there is by now.
+/// Collects the results that there are.
 async fn collect(queue: &WorkQueue, ledger: &Ledger) {
     let Ok(results) = soon(queue.try_collect(100)).await else { return };
     let names: Vec<_> = results.iter().map(|result| name_of(result.payload())).collect();
@@ -79,7 +79,7 @@ impl Script {
         let Setup { ledger, .. } = &setup;
         let mut queue = None;
         if self != Script::Open {
-            // Dropped before anything goes wrong: the victim has nobody to help it.
+            // Dropped before the fault, so that no other process helps the victim.
             let theirs = setup.other.queue("/queue").max_attempts(1).await.unwrap();
             for name in self.entries() {
                 put(&theirs, ledger, name).await;
@@ -110,7 +110,7 @@ impl Script {
         };
         let counts = setup.in_trouble(trouble, work).await;
         drop(queue);
-        setup.settle_queue().await;
+        setup.finish_queue().await;
         counts
     }
 
@@ -192,10 +192,10 @@ impl Script {
                     assert!(revived);
                     assert_eq!(setup.children("/queue/unowned").await.len(), before + 1);
                 }
-                // Whoever discards something ends it.
+                // Discarding an entry ends it.
                 let (name, discarded) =
                     (name_of(letters[1].payload()), soon(queue.discard(&letters[1])).await);
-                assert!(!matches!(&discarded, Ok(false)), "nobody else discards it");
+                assert!(!matches!(&discarded, Ok(false)), "no other process discards it");
                 ledger.ended(&name, 0, &discarded);
                 if discarded.is_ok() {
                     // There is no result to collect.
@@ -219,7 +219,7 @@ impl Script {
 async fn open(setup: &Setup) -> WorkQueue {
     let open = || async { soon(setup.victim.queue("/queue").max_attempts(None)).await };
     let first = open().await;
-    assert_ne!(first.says(), Told::Unknown);
+    assert_ne!(first.outcome(), Outcome::Unknown);
     match first {
         Ok(queue) => queue,
         Err(error) => open().await.unwrap_or_else(|again| panic!("{error}, and again {again}")),
@@ -233,7 +233,7 @@ impl Setup {
         let queue = self.queue_of(&doomed.coordinator).await;
         for delivery in queue.try_take_many(100).await.unwrap() {
             self.ledger.claimed(&name_of(delivery.payload()), delivery.lease().token().get());
-            // Nobody gives it back.
+            // No process gives it back.
             std::mem::forget(delivery);
         }
         let _line = doomed.crash();

@@ -1,4 +1,4 @@
-//! What others have put into the folders: Python's entries, and what is none at all.
+//! Znodes of other writers in the folders: entries of Python, and znodes that are no entries.
 
 use apportion::{
     backend::{CreateMode, Op},
@@ -17,12 +17,12 @@ use crate::support::{
 
 on_both_backends!(
     an_entry_of_the_original_is_taken_and_ended_so_that_the_original_can_read_it,
-    what_a_worker_of_the_original_has_taken_is_left_alone,
-    a_value_that_is_no_object_is_handed_out_as_it_is,
-    odd_names_in_any_folder_disturb_nobody_and_stay,
-    an_entry_with_a_child_is_left_alone,
-    what_others_keep_to_themselves_does_not_cost_the_rest,
-    an_entry_that_python_takes_meanwhile_is_python_s,
+    an_entry_that_a_worker_of_the_original_has_taken_is_not_given_back,
+    a_value_that_is_not_an_object_is_delivered_unchanged,
+    invalid_entry_names_in_any_folder_do_not_affect_others_and_stay,
+    an_entry_with_a_child_is_set_aside,
+    an_entry_to_which_permission_is_denied_does_not_affect_the_others,
+    an_entry_that_python_takes_meanwhile_is_not_taken_again,
 );
 
 /// Puts as the dispatcher of the original does.
@@ -60,11 +60,11 @@ async fn an_entry_of_the_original_is_taken_and_ended_so_that_the_original_can_re
     );
 }
 
-async fn what_a_worker_of_the_original_has_taken_is_left_alone(store: Store) {
+async fn an_entry_that_a_worker_of_the_original_has_taken_is_not_given_back(store: Store) {
     let taken = r#"{"dataset": "taxi", "groupid": "42", "state": 2, "worker": "python-1"}"#;
     let (_agent, queue) = worker(&store, "w").await;
     let name = python_puts(&store, "owned", "entry-100-taxi:42-", taken).await;
-    // Claims come and go, so that the owned entries are looked at.
+    // Claims come and go, so that the owned entries are checked.
     for number in 0..3 {
         queue.put(number).await.unwrap();
         soon(queue.take()).await.unwrap().done(()).await.unwrap();
@@ -80,7 +80,7 @@ async fn what_a_worker_of_the_original_has_taken_is_left_alone(store: Store) {
     assert_eq!(results.confirm().await.unwrap().len(), 4);
 }
 
-async fn a_value_that_is_no_object_is_handed_out_as_it_is(store: Store) {
+async fn a_value_that_is_not_an_object_is_delivered_unchanged(store: Store) {
     let (_agent, queue) = worker(&store, "w").await;
     let session = store.session().await;
     for bytes in [&b""[..], b"not json", b"[1, 2]", b"\xff\x00", b"{\"cut", b"{\"a\": NaN}"] {
@@ -103,14 +103,14 @@ async fn a_value_that_is_no_object_is_handed_out_as_it_is(store: Store) {
     }
 }
 
-async fn odd_names_in_any_folder_disturb_nobody_and_stay(store: Store) {
+async fn invalid_entry_names_in_any_folder_do_not_affect_others_and_stay(store: Store) {
     let events = Events::of("apportion::queue::cache");
     let (_agent, queue) = worker(&store, "w").await;
     let session = store.session().await;
-    let odd =
+    let invalid =
         ["entry-abc-d:g-0000000001", "entry--05-d:g-0000000001", "lock", "entry-", "entry-100", "группа"];
     for folder in ["unowned", "owned", "done", "dead", "claims", "receipts", "labels"] {
-        for name in odd {
+        for name in invalid {
             let path = path(&store, folder).join(name).unwrap();
             session.commit(vec![Op::create(&path, "", CreateMode::Persistent)]).await.unwrap();
         }
@@ -123,11 +123,11 @@ async fn odd_names_in_any_folder_disturb_nobody_and_stay(store: Store) {
     }
     assert!(queue.try_take().await.unwrap().is_none());
     assert!(queue.entries().await.unwrap().is_empty());
-    assert_eq!(queue.len().await.unwrap(), odd.len(), "the store counts them");
+    assert_eq!(queue.len().await.unwrap(), invalid.len(), "the store counts them");
     assert!(queue.dead_letters().await.unwrap().is_empty());
     assert_eq!(soon(queue.collect(100)).await.unwrap().confirm().await.unwrap().len(), 5);
-    counts_become(&store, [odd.len(); 5]).await;
-    // The looks at what is owned follow some time later.
+    counts_become(&store, [invalid.len(); 5]).await;
+    // The check of the owned entries follows some time later.
     let reported = std::cell::RefCell::new(Vec::new());
     let times = |folder: &str, name: &str| {
         let path = format!("/{folder}/{name} ");
@@ -135,17 +135,17 @@ async fn odd_names_in_any_folder_disturb_nobody_and_stay(store: Store) {
     };
     let all = || async {
         reported.borrow_mut().extend(events.take(tracing::Level::WARN));
-        odd.iter().all(|name| times("owned", name) > 0).then_some(())
+        invalid.iter().all(|name| times("owned", name) > 0).then_some(())
     };
     eventually("reports", 20 * SECOND, all).await;
     for folder in ["unowned", "owned"] {
-        for name in odd {
+        for name in invalid {
             assert_eq!(times(folder, name), 1, "{folder}/{name} in {reported:#?}");
         }
     }
 }
 
-async fn an_entry_with_a_child_is_left_alone(store: Store) {
+async fn an_entry_with_a_child_is_set_aside(store: Store) {
     let (_agent, queue) = worker(&store, "w").await;
     queue.put("first").await.unwrap();
     let name = names(&store, "unowned").await.remove(0);
@@ -163,7 +163,7 @@ async fn an_entry_with_a_child_is_left_alone(store: Store) {
     assert!(!matches!(again, Err(QueueError::Full { .. })), "{again:?}");
 }
 
-async fn what_others_keep_to_themselves_does_not_cost_the_rest(store: Store) {
+async fn an_entry_to_which_permission_is_denied_does_not_affect_the_others(store: Store) {
     let (agent, queue) = worker(&store, "w").await;
     for folder in ["unowned", "owned", "done"] {
         let name = python_puts(&store, folder, "entry-999-secret:1-", "{}").await;
@@ -181,7 +181,7 @@ async fn what_others_keep_to_themselves_does_not_cost_the_rest(store: Store) {
     assert!(queue.try_take().await.unwrap().is_none());
 }
 
-async fn an_entry_that_python_takes_meanwhile_is_python_s(store: Store) {
+async fn an_entry_that_python_takes_meanwhile_is_not_taken_again(store: Store) {
     let (_agent, queue) = worker(&store, "w").await;
     let session = store.session().await;
     for number in 0..10 {

@@ -13,13 +13,13 @@ use crate::support::{
 };
 
 on_both_backends!(
-    what_is_put_has_the_names_that_the_original_gives,
+    entries_have_the_names_that_the_original_gives,
     a_listing_is_sorted_as_the_original_sorts_it,
     numbers_that_are_taken_are_skipped_in_every_folder,
     entries_past_the_largest_number_come_after_those_before_it,
 );
 
-async fn what_is_put_has_the_names_that_the_original_gives(store: Store) {
+async fn entries_have_the_names_that_the_original_gives(store: Store) {
     let agent = store.agent("a").await;
     let queue = open(&store, &agent).await;
     for made in golden("queue.json")["made"].as_array().unwrap() {
@@ -44,7 +44,7 @@ async fn a_listing_is_sorted_as_the_original_sorts_it(store: Store) {
     for list in golden("queue.json")["lists"].as_array().unwrap() {
         let mut created = Vec::new();
         for name in texts(&list["names"]) {
-            // What the server refuses nobody can have put.
+            // A name that the server refuses cannot have been put.
             let Ok(path) = path(&store, "unowned").join(name) else { continue };
             session.commit(vec![Op::create(&path, "{}", CreateMode::Persistent)]).await.unwrap();
             created.push(path);
@@ -92,7 +92,7 @@ fn the_prefix_is_the_original_s_for_each_priority_that_can_be_put() {
     }
 }
 
-/// Names that the original reads, and with that orders and takes, though nothing of its own has ever made one.
+/// Names that the original reads and takes, although it never writes them.
 const READ_BY_THE_ORIGINAL_ONLY: [&str; 6] = [
     "entry-100",
     "other-050-d:g-0000000002",
@@ -103,19 +103,19 @@ const READ_BY_THE_ORIGINAL_ONLY: [&str; 6] = [
 ];
 
 #[test]
-fn an_odd_name_that_raises_in_the_original_is_no_entry() {
-    for odd in golden("queue.json")["odd_names"].as_array().unwrap() {
-        let name = odd["name"].as_str().unwrap();
+fn an_invalid_name_that_raises_in_the_original_is_no_entry() {
+    for invalid in golden("queue.json")["odd_names"].as_array().unwrap() {
+        let name = invalid["name"].as_str().unwrap();
         let entry: Result<Entry, _> = name.parse();
         match entry {
             Ok(entry) => {
-                assert_eq!(u64::from(entry.priority()), odd["priority"].as_u64().unwrap(), "{name}");
+                assert_eq!(u64::from(entry.priority()), invalid["priority"].as_u64().unwrap(), "{name}");
                 let text = entry.sequence().unsigned_abs().to_string();
-                assert_eq!(text, odd["sequence_text"].as_str().unwrap(), "{name}");
+                assert_eq!(text, invalid["sequence_text"].as_str().unwrap(), "{name}");
                 assert_eq!((entry.label(), entry.sequence()), ("d:g", i32::MIN), "the one past 2147483647");
             }
             Err(_) => {
-                let raises = !odd["raises"].is_null();
+                let raises = !invalid["raises"].is_null();
                 assert!(raises != READ_BY_THE_ORIGINAL_ONLY.contains(&name), "{name}");
             }
         }

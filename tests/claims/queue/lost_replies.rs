@@ -1,4 +1,4 @@
-//! Replies that are lost at each write of an entry's life: it is done once, and nothing stays behind.
+//! Lost replies at each write of an entry: it is done once, and nothing stays behind.
 
 use apportion::backend::{CreateMode, Op, memory::LostReply};
 use serde_json::json;
@@ -6,12 +6,12 @@ use serde_json::json;
 use super::{counts, counts_become, payload, values, worker};
 use crate::support::{EITHER, fleet::Store, path, soon};
 use crate::{
-    ledger::{Says, Told},
+    ledger::{HasOutcome, Outcome},
     setup::{Setup, Trouble},
 };
 
 #[tokio::test(start_paused = true)]
-async fn whichever_reply_is_lost_an_entry_is_done_once_and_nothing_stays_behind() {
+async fn after_any_lost_reply_an_entry_is_done_once_and_nothing_stays_behind() {
     for lost in EITHER {
         // Put, take, update, release, take, done, confirm.
         for nth in 1..=7 {
@@ -35,7 +35,7 @@ async fn whichever_reply_is_lost_an_entry_is_done_once_and_nothing_stays_behind(
 }
 
 #[tokio::test(start_paused = true)]
-async fn whichever_reply_is_lost_what_is_dropped_is_given_back() {
+async fn after_any_lost_reply_a_dropped_delivery_is_given_back() {
     for lost in EITHER {
         // Take, give back.
         for nth in 1..=2 {
@@ -51,15 +51,15 @@ async fn whichever_reply_is_lost_what_is_dropped_is_given_back() {
     }
 }
 
-/// A result was acknowledged that was nowhere: the reply was lost, and the claim and the entry were gone for another
-/// reason.
+/// A bug: a result was acknowledged that did not exist. The reply was lost, and the claim and the entry were gone for
+/// another reason.
 #[tokio::test(start_paused = true)]
 async fn done_is_never_acknowledged_because_the_entry_has_gone_another_way() {
     let setup = Setup::new().await;
     let queue = setup.queue_of(&setup.victim).await;
     queue.put("x").await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
-    // A person deletes the claim, and some process gives the entry back.
+    // An operator deletes the claim, and a process gives the entry back.
     let owned = path(&format!("/queue/owned/{}", setup.children("/queue/owned").await[0]));
     let back = vec![
         Op::delete(delivery.lease().path(), None),
@@ -69,6 +69,6 @@ async fn done_is_never_acknowledged_because_the_entry_has_gone_another_way() {
     setup.observer.commit(back).await.unwrap();
     setup.plan(Trouble::Reply(1, LostReply::BeforeApplying));
     let done = soon(delivery.done("result")).await;
-    assert_ne!(done.says(), Told::Done);
+    assert_ne!(done.outcome(), Outcome::Done);
     assert_eq!(setup.children("/queue/done").await.len(), 0);
 }

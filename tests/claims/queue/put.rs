@@ -1,4 +1,4 @@
-//! What is put is put once, and only what can be put.
+//! Valid entries are put once, and invalid ones are refused.
 
 use apportion::{
     backend::{CreateMode, Op},
@@ -16,14 +16,14 @@ use crate::support::{
 };
 
 on_both_backends!(
-    a_full_queue_refuses_and_takes_more_when_something_was_taken,
+    a_full_queue_refuses_a_put_until_an_entry_was_taken,
     an_entry_with_a_label_is_put_once_while_it_is_queued,
-    of_many_that_put_the_same_label_at_once_one_gets_through,
-    what_can_never_be_put_is_refused_before_it_is_sent,
+    of_many_puts_of_the_same_label_at_once_one_succeeds,
+    an_invalid_entry_is_refused_before_it_is_sent,
     payloads_of_all_kinds_arrive_as_they_were_put,
 );
 
-async fn a_full_queue_refuses_and_takes_more_when_something_was_taken(store: Store) {
+async fn a_full_queue_refuses_a_put_until_an_entry_was_taken(store: Store) {
     let agent = store.agent("a").await;
     let queue = agent.coordinator.queue(root(&store)).max_len(3).await.unwrap();
     for number in 0..3 {
@@ -31,7 +31,7 @@ async fn a_full_queue_refuses_and_takes_more_when_something_was_taken(store: Sto
     }
     let full = queue.put(3).await;
     assert!(matches!(full, Err(QueueError::Full { len: 3, max_len: 3 })), "{full:?}");
-    // Another process that has not put anything yet looks first.
+    // Another process that has not put anything yet counts first.
     let other = store.agent("b").await;
     let others = other.coordinator.queue(root(&store)).max_len(3).await.unwrap();
     assert!(matches!(others.put(3).await, Err(QueueError::Full { .. })));
@@ -85,7 +85,7 @@ async fn an_entry_with_a_label_is_put_once_while_it_is_queued(store: Store) {
     queue.put("a").unless_queued("").await.unwrap();
 }
 
-async fn of_many_that_put_the_same_label_at_once_one_gets_through(store: Store) {
+async fn of_many_puts_of_the_same_label_at_once_one_succeeds(store: Store) {
     let mut agents = Vec::new();
     for id in 0..4 {
         agents.push(worker(&store, &format!("w-{id}")).await);
@@ -110,7 +110,7 @@ async fn of_many_that_put_the_same_label_at_once_one_gets_through(store: Store) 
     }
 }
 
-async fn what_can_never_be_put_is_refused_before_it_is_sent(store: Store) {
+async fn an_invalid_entry_is_refused_before_it_is_sent(store: Store) {
     let (agent, queue) = worker(&store, "a").await;
     let writes = agent.faults().calls().writes;
     for priority in [1000, u16::MAX] {
@@ -128,7 +128,7 @@ async fn what_can_never_be_put_is_refused_before_it_is_sent(store: Store) {
     assert_eq!(agent.faults().calls().writes, writes);
     assert_eq!(counts(&store).await, [0; 5]);
 
-    // As large as it may be, it goes all the way; a result that is too much is refused and gives the entry back.
+    // The largest value can be put and taken. A result that is too large is refused, and the entry is given back.
     let rest = r#"{"dataset":"","groupid":"","state":1,"payload":""}"#.len();
     queue.put("x".repeat(MAX_VALUE_BYTES - rest)).await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
@@ -168,7 +168,7 @@ async fn payloads_of_all_kinds_arrive_as_they_were_put(store: Store) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_put_that_nobody_waits_for_goes_on_and_is_there_once() {
+async fn a_put_whose_caller_no_longer_waits_is_done_once() {
     let store = Store::memory();
     let (_agent, queue) = worker(&store, "a").await;
     for stage in 0..20 {
@@ -213,7 +213,7 @@ async fn a_put_whose_reply_is_lost_is_there_once_whether_it_arrived_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_put_whose_session_ends_before_the_reply_says_that_it_does_not_know() {
+async fn a_put_whose_session_ends_before_the_reply_has_an_unknown_outcome() {
     let store = Store::memory();
     let (agent, queue) = worker(&store, "a").await;
     queue.put("first").await.unwrap();
@@ -229,7 +229,7 @@ async fn a_put_whose_session_ends_before_the_reply_says_that_it_does_not_know() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_labels_of_a_queue_and_its_folders_are_made_again_if_somebody_deletes_them() {
+async fn the_labels_of_a_queue_and_its_folders_are_created_again_after_they_were_deleted() {
     let store = Store::memory();
     let (_agent, queue) = worker(&store, "a").await;
     let session = store.session().await;
@@ -247,7 +247,7 @@ async fn the_labels_of_a_queue_and_its_folders_are_made_again_if_somebody_delete
 }
 
 #[tokio::test(start_paused = true)]
-async fn putting_unless_queued_does_not_list_what_waits_each_time() {
+async fn a_put_unless_queued_does_not_list_the_waiting_entries_each_time() {
     let store = Store::memory();
     let agent = store.agent("a").await;
     let queue = open(&store, &agent).await;
@@ -284,8 +284,8 @@ async fn a_put_costs_one_request_and_a_take_one_or_two() {
     let taken = agent.faults().calls();
     assert_eq!(taken.writes - put.writes, 20, "one to take, one to end");
     let reads = taken.get_manys - put.get_manys;
-    assert!(reads < 5, "{reads} requests for the values of ten: some are read ahead");
-    assert!(taken.lists - put.lists < 10, "{} looks", taken.lists - put.lists);
+    assert!(reads < 5, "{reads} requests for the values of ten: some are prefetched");
+    assert!(taken.lists - put.lists < 10, "{} listings", taken.lists - put.lists);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use crate::support::{
     soon,
 };
 use crate::{
-    ledger::{Ledger, Told},
+    ledger::{Ledger, Outcome},
     setup::name_of,
 };
 
@@ -64,7 +64,7 @@ async fn sixteen_workers_do_each_of_two_hundred_entries_once(store: Store) {
                 }
             }
             drop(queue);
-            // The whole of it: its line must not be dropped before.
+            // The whole agent, because its connection must not be dropped before.
             let agent: Agent = agent;
             agent.coordinator.shutdown().await.unwrap();
         });
@@ -88,7 +88,7 @@ async fn sixteen_workers_do_each_of_two_hundred_entries_once(store: Store) {
     assert!(puts.is_empty().await.unwrap());
 }
 
-async fn of_many_who_put_one_label_at_once_one_gets_through(store: Store) {
+async fn of_many_processes_that_put_one_label_at_once_one_succeeds(store: Store) {
     let putters = workers(&store, 6).await;
     for round in 0..8_u32 {
         let mut putting = JoinSet::new();
@@ -140,7 +140,7 @@ async fn each_result_goes_to_one_of_several_collectors(store: Store) {
         let delivery = soon(works.take()).await.unwrap();
         let token = delivery.lease().token().get();
         // Before: a collector may be quicker than the acknowledgement.
-        ledger.end(&name_of(delivery.payload()), token, Told::Unknown);
+        ledger.end(&name_of(delivery.payload()), token, Outcome::Unknown);
         delivery.done(()).await.unwrap();
     }
     soon(tasks.join_all()).await;
@@ -167,14 +167,14 @@ async fn an_entry_that_is_given_back_while_its_session_ends_is_there_once(store:
         let next = next.unwrap();
         assert!(next.lease().token() > token);
         assert_eq!(next.attempt(), 2);
-        assert!(holds.try_take().await.unwrap().is_none(), "somebody has it");
+        assert!(holds.try_take().await.unwrap().is_none(), "another worker has it");
         next.done(()).await.unwrap();
     }
 }
 
 on_both_backends!(
     sixteen_workers_do_each_of_two_hundred_entries_once,
-    of_many_who_put_one_label_at_once_one_gets_through,
+    of_many_processes_that_put_one_label_at_once_one_succeeds,
     each_result_goes_to_one_of_several_collectors,
     an_entry_that_is_given_back_while_its_session_ends_is_there_once,
 );

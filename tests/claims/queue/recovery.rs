@@ -1,4 +1,4 @@
-//! What a worker that is gone had taken is delivered again, and what nobody waits for is given back.
+//! The entries of a worker that is gone are delivered again, and an entry whose caller no longer waits is given back.
 
 use std::{future::Future, pin::pin, task::Poll};
 
@@ -16,17 +16,17 @@ use crate::support::{
 };
 
 on_both_backends!(
-    what_a_dead_worker_had_is_given_back_by_another_with_its_attempts,
+    an_entry_of_a_dead_worker_is_given_back_by_another_process_with_its_attempts,
     a_worker_whose_session_expired_is_refused_and_its_work_goes_on_elsewhere,
-    a_delivery_whose_claim_somebody_deleted_is_lost,
+    a_delivery_whose_claim_was_deleted_is_lost,
     a_fresh_take_is_never_mistaken_for_an_abandoned_one,
-    whoever_stops_waiting_holds_nothing,
+    a_caller_that_stops_waiting_holds_nothing,
     an_entry_of_a_dead_worker_becomes_a_dead_letter_after_the_last_attempt,
     the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it,
     waiting_outlasts_the_session,
 );
 
-async fn what_a_dead_worker_had_is_given_back_by_another_with_its_attempts(store: Store) {
+async fn an_entry_of_a_dead_worker_is_given_back_by_another_process_with_its_attempts(store: Store) {
     let (doomed, queue) = worker(&store, "doomed").await;
     queue.put("x").label("l:1").priority(7).await.unwrap();
     let mut delivery = soon(queue.take()).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_worker_whose_session_expired_is_refused_and_its_work_goes_on_elsewher
     assert!(values(&store, "done").await.values().all(|value| value["result"] == "in time"));
 }
 
-async fn a_delivery_whose_claim_somebody_deleted_is_lost(store: Store) {
+async fn a_delivery_whose_claim_was_deleted_is_lost(store: Store) {
     let (_agent, queue) = worker(&store, "a").await;
     queue.put("x").await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_delivery_whose_claim_somebody_deleted_is_lost(store: Store) {
 }
 
 async fn a_fresh_take_is_never_mistaken_for_an_abandoned_one(store: Store) {
-    // Several look all the time, because the claims change all the time.
+    // Several processes check all the time, because the claims change all the time.
     let mut agents = Vec::new();
     for id in 0..3 {
         agents.push(worker(&store, &format!("w-{id}")).await);
@@ -98,7 +98,7 @@ async fn a_fresh_take_is_never_mistaken_for_an_abandoned_one(store: Store) {
             let (_, queue) = &agents[number % 3];
             queue.put(number).await.unwrap();
             let delivery = queue.take().await.unwrap();
-            assert_eq!(delivery.attempt(), 1, "taken from somebody who was alive");
+            assert_eq!(delivery.attempt(), 1, "it was taken from a live worker");
             if store.is_memory() {
                 tokio::time::sleep(37 * MS).await;
             }
@@ -110,7 +110,7 @@ async fn a_fresh_take_is_never_mistaken_for_an_abandoned_one(store: Store) {
     assert_eq!(ended.await, 40);
 }
 
-async fn whoever_stops_waiting_holds_nothing(store: Store) {
+async fn a_caller_that_stops_waiting_holds_nothing(store: Store) {
     let (_agent, queue) = worker(&store, "a").await;
     let (_other, puts) = worker(&store, "b").await;
     let mut given_back = 0;
@@ -185,7 +185,7 @@ async fn the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it(store: Sto
     drop(other);
     // The delivery keeps what it needs.
     delivery.done(()).await.unwrap();
-    // On a server, the sessions of those who look have tasks as well.
+    // On a server, the sessions of the observers have tasks as well.
     let has_ended = || !store.is_memory() || alive_tasks() <= tasks;
     let gone = || async { (names(&store, "receipts").await.is_empty() && has_ended()).then_some(()) };
     eventually("nothing left", 10 * SECOND, gone).await;
@@ -229,14 +229,14 @@ async fn waiting_for_results_outlasts_an_outage_of_any_length() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_taken_under_a_name_that_was_there_before_is_not_taken_for_abandoned() {
+async fn an_entry_with_the_name_of_an_earlier_one_is_not_given_back() {
     let store = Store::memory();
     let (_agent, queue) = worker(&store, "a").await;
     let (_looks, _other) = worker(&store, "b").await;
     let session = store.session().await;
     queue.put("x").label("l").await.unwrap();
     let first = soon(queue.take()).await.unwrap();
-    // Time for everybody to see it.
+    // Time for all processes to see it.
     tokio::time::sleep(5 * SECOND).await;
     delete_recursively(&*session, &store.path("queue")).await;
     queue.put("y").label("l").await.unwrap();
@@ -249,7 +249,7 @@ async fn what_is_taken_under_a_name_that_was_there_before_is_not_taken_for_aband
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_folder_that_somebody_removed_costs_no_work() {
+async fn a_folder_that_was_removed_costs_no_work() {
     for folder in ["done", "dead", "unowned", "labels"] {
         let store = Store::memory();
         let agent = store.agent("a").await;
@@ -262,7 +262,7 @@ async fn a_folder_that_somebody_removed_costs_no_work() {
             let delivery = soon(queue.take()).await.unwrap();
             assert_eq!(delivery.attempt(), attempt, "{folder}");
             delete_recursively(&*session, &path(&store, folder)).await;
-            // What tells of a label cannot be made by the way: it comes back a moment later.
+            // The folder of the labels is not created in the same transaction: the entry comes back a moment later.
             let released = delivery.release().await;
             assert_eq!(released.is_err(), folder == "labels" && attempt == 1, "{folder} {released:?}");
             let free = || async { names(&store, "owned").await.is_empty().then_some(()) };

@@ -8,8 +8,8 @@ use super::{
     sources,
 };
 
-/// The files that depend on each other in a circle, each with those in it that it depends on. What a file hands on by
-/// `pub use` it does not depend on; whoever imports that depends on the file that owns it.
+/// The files that depend on each other in a circle, each with those in it that it depends on. A re-export by `pub use`
+/// is not a dependency: a file that imports the item depends on the file that owns it.
 fn circles(sources: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
     let named: BTreeMap<String, Vec<Named>> = sources
         .iter()
@@ -17,17 +17,18 @@ fn circles(sources: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
         .map(|(path, text)| (module_of(path), text))
         .map(|(module, text)| (module.join("::"), paths_in(&module, &tokens(text))))
         .collect();
-    let mut leans: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut dependencies: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (module, paths) in &named {
         let on = paths.iter().filter(|path| !path.is_export).filter_map(|named_here| {
             let path = within(module, &named_here.path, &named)?;
             Some(owner(&path, &named, 0)).filter(|owner| owner != module)
         });
-        leans.insert(module.clone(), on.collect());
+        dependencies.insert(module.clone(), on.collect());
     }
-    let reached: BTreeMap<_, _> = leans.keys().map(|module| (module, reached_from(module, &leans))).collect();
+    let reached: BTreeMap<_, _> =
+        dependencies.keys().map(|module| (module, reached_from(module, &dependencies))).collect();
     let in_circle = |module: &String| reached[module].contains(module);
-    let circles = leans.iter().filter(|(module, _)| in_circle(module)).map(|(module, on)| {
+    let circles = dependencies.iter().filter(|(module, _)| in_circle(module)).map(|(module, on)| {
         let back = on.iter().filter(|on| reached[*on].contains(module)).cloned();
         (module.clone(), back.collect())
     });
@@ -35,11 +36,13 @@ fn circles(sources: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// All files that a file depends on, and those that they depend on.
-fn reached_from(module: &str, leans: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+fn reached_from(module: &str, dependencies: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let mut reached = BTreeSet::new();
-    let mut ahead = vec![module];
-    while let Some(module) = ahead.pop() {
-        ahead.extend(leans[module].iter().filter(|on| reached.insert((*on).clone())).map(String::as_str));
+    let mut rest = vec![module];
+    while let Some(module) = rest.pop() {
+        rest.extend(
+            dependencies[module].iter().filter(|on| reached.insert((*on).clone())).map(String::as_str),
+        );
     }
     reached
 }
@@ -54,7 +57,7 @@ fn within(module: &str, path: &[String], named: &BTreeMap<String, Vec<Named>>) -
     named.contains_key(&child).then(|| own.chain(path.iter().cloned()).collect())
 }
 
-/// The file that owns what a path leads to, also where other files hand it on.
+/// The file that owns the item at a path, also if other files re-export it.
 fn owner(path: &[String], named: &BTreeMap<String, Vec<Named>>, depth: usize) -> String {
     let modules = (0..=path.len()).rev().map(|len| (len, path[..len].join("::")));
     let (len, module) = modules.into_iter().find(|(_, name)| named.contains_key(name)).unwrap_or_default();
@@ -74,7 +77,7 @@ fn no_files_depend_on_each_other_in_a_circle() {
 }
 
 #[test]
-fn a_circle_is_found_however_its_files_name_each_other() {
+fn a_circle_is_found_with_any_kind_of_import() {
     let circle = |texts: &[(&str, &str)]| {
         let sources: Vec<_> =
             texts.iter().map(|(path, text)| (format!("src/{path}.rs"), (*text).to_string())).collect();

@@ -1,4 +1,4 @@
-//! Finds the paths that a source text names, as far as that takes no compiler.
+//! Finds the paths in a source text, as far as that is possible without a compiler.
 
 /// The words and signs of a source text, without comments, texts and characters.
 pub(crate) fn tokens(text: &str) -> Vec<String> {
@@ -65,7 +65,7 @@ pub(crate) fn tokens(text: &str) -> Vec<String> {
 pub(crate) struct Named {
     /// In full: `crate`, module, item, or the crate that it leads into.
     pub(crate) path: Vec<String>,
-    /// Whether it is only handed on, by `pub use`.
+    /// Whether it is only re-exported, by `pub use`.
     pub(crate) is_export: bool,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn paths_in(file: &[String], tokens: &[String]) -> Vec<Named> {
     found
 }
 
-/// Whether an attribute leaves its item to tests alone.
+/// Whether an attribute restricts its item to tests.
 fn is_test_only(tokens: &[String]) -> bool {
     let starts = |with: &[&str]| tokens.iter().zip(with).filter(|(a, b)| a == b).count() == with.len();
     starts(&["#", "[", "cfg", "(", "test", ")"]) || starts(&["#", "[", "cfg", "(", "all", "(", "test"])

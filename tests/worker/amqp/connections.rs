@@ -26,7 +26,7 @@ async fn a_cut_connection_ends_the_consumer_and_the_next_call_opens_a_new_one() 
 }
 
 #[tokio::test]
-async fn what_was_unsettled_when_the_connection_broke_is_delivered_again() {
+async fn a_message_that_was_unacknowledged_when_the_connection_broke_is_delivered_again() {
     let proxy = Proxy::start(shared_broker().await.port()).await;
     let exchange = exchange();
     let direct = connect(&exchange).await;
@@ -127,7 +127,7 @@ async fn the_connection_ends_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn who_is_not_let_in_is_refused_and_the_password_is_never_shown() {
+async fn an_unknown_user_or_virtual_host_is_refused_and_the_password_is_never_shown() {
     let port = shared_broker().await.port();
     let connect = |url: String| async move { AmqpTransport::connect(&url, "e").await };
     for url in [format!("amqp://guest:secret@127.0.0.1:{port}"), format!("amqp://127.0.0.1:{port}/nowhere")] {
@@ -135,8 +135,11 @@ async fn who_is_not_let_in_is_refused_and_the_password_is_never_shown() {
         assert!(matches!(error, ConnectError::Transport(TransportError::Refused { .. })), "{error:?}");
         assert!(!format!("{error:?} {error}").contains("secret"));
     }
-    let nobody = connect(format!("amqp://127.0.0.1:{}", crate::support::free_port())).await.unwrap_err();
-    assert!(matches!(nobody, ConnectError::Transport(TransportError::Unavailable { .. })), "{nobody:?}");
+    let unreachable = connect(format!("amqp://127.0.0.1:{}", crate::support::free_port())).await.unwrap_err();
+    assert!(
+        matches!(unreachable, ConnectError::Transport(TransportError::Unavailable { .. })),
+        "{unreachable:?}"
+    );
     let transport = connect(shared_broker().await.url()).await.unwrap();
     let shown = format!("{transport:?}");
     assert!(shown.contains("guest:(hidden)@127.0.0.1") && shown.contains("\"e\""), "{shown}");

@@ -42,7 +42,7 @@ async fn a_shutdown_ends_every_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_submitted_after_a_shutdown_has_failed_already() {
+async fn a_request_that_is_submitted_after_a_shutdown_has_failed() {
     let broker = LocalBroker::new();
     let executor = start(&broker).await;
     executor.shutdown().await;

@@ -1,4 +1,4 @@
-//! Requests whose worker is gone, or too busy to say that it is there.
+//! Requests whose worker is gone, or is too busy to answer.
 
 use std::{future::IntoFuture, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::peer::{Asked, LONG, Peer, running};
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_worker_dies_after_running_ends_as_vanished() {
     let asked = Asked::new().await;
-    asked.hears(&running()).await;
+    asked.receives(&running()).await;
     let Asked { executor: _executor, peer, mut request, .. } = asked;
     drop(peer);
     let outcome = timeout(Duration::from_secs(65), &mut request).await.expect("it hangs");
@@ -21,11 +21,11 @@ async fn a_request_whose_worker_dies_after_running_ends_as_vanished() {
     assert_eq!(request.state(), RequestState::Failure);
 }
 
-/// TaskFlow's worker answers who asks on the threads on which it runs tasks.
+/// TaskFlow's worker answers executors on the threads on which it runs tasks.
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_worker_is_too_busy_to_answer_goes_on_until_the_worker_is_gone() {
     let asked = Asked::new().await;
-    asked.hears(&running()).await;
+    asked.receives(&running()).await;
     let Asked { executor, peer, mut request, .. } = asked;
     assert!(timeout(LONG, &mut request).await.is_err());
     assert!(executor.workers().is_empty());
@@ -49,7 +49,7 @@ async fn a_request_whose_worker_is_back_under_its_topic_ends_as_vanished() {
     peer.list(executor.name(), &["hang"]).await;
     let request = executor.submit(Request::execute("hang"));
     let sent = peer.next_of("REQUEST").await;
-    // What a worker of ours says before it is killed.
+    // The last message of a worker of this crate before it is killed.
     let said = Message::new("RESPONSE", running().to_string());
     let said = said.correlation_id(sent.correlation_id.unwrap()).sender("killed");
     peer.send(executor.name(), said).await;
@@ -66,7 +66,7 @@ async fn a_request_on_a_worker_of_taskflow_that_came_back_is_limited_by_its_run_
     let limit = Duration::from_secs(120);
     asked.request = asked.executor.submit(Submission::new(Request::execute("t")).run_timeout(limit));
     asked.sent = asked.peer.next_of("REQUEST").await;
-    asked.hears(&running()).await;
+    asked.receives(&running()).await;
     for _ in 0..30 {
         asked.peer.next_of("NOTIFY").await;
         asked.peer.list(asked.executor.name(), &["t"]).await;

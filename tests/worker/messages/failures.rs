@@ -1,4 +1,4 @@
-//! What a failure tells of the error that it was made of.
+//! The parts of an error that a failure keeps.
 
 use std::{error::Error, fmt};
 
@@ -65,7 +65,7 @@ fn an_endless_chain_of_causes_is_cut() {
 }
 
 #[test]
-fn a_failure_that_passes_as_an_error_of_any_type_stays_what_it_is() {
+fn a_failure_in_a_boxed_error_is_not_changed() {
     let failure = Failure::new("KeyError", "'x'").traceback("line 1").args([json!(7)]);
     let boxed: Box<dyn Error + Send + Sync> = Box::new(failure.clone());
     assert_eq!(Failure::from(boxed), failure);

@@ -16,7 +16,7 @@ fn read(result: &str) -> Result<Value, String> {
 }
 
 #[test]
-fn what_json_has_no_word_for_is_read_as_null() {
+fn values_that_json_does_not_have_are_read_as_null() {
     let huge = "9".repeat(400);
     let result =
         format!(r#"[NaN, Infinity, -Infinity, {huge}, -{huge}, "NaN Infinity \"NaN\" {huge}", 1e30]"#);
@@ -33,7 +33,7 @@ fn half_a_surrogate_pair_is_read_as_the_replacement_character() {
 }
 
 #[test]
-fn a_liberty_that_python_does_not_take_is_refused() {
+fn json_that_python_does_not_write_is_refused() {
     for result in [
         "nan",
         "inf",
@@ -75,7 +75,7 @@ fn of_two_fields_with_one_name_the_last_counts() {
 }
 
 #[test]
-fn deep_nesting_is_refused_and_does_no_harm() {
+fn deep_nesting_is_refused_without_a_panic() {
     let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
     assert!(read(&nested(125)).is_ok());
     for levels in [126, 127, 1_000_000] {

@@ -1,4 +1,4 @@
-//! What holds for every message and every life, whoever wrote it.
+//! Properties of all messages and lifecycles, of any writer.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{GOLDEN, bytes};
 use crate::support::golden::text;
 
-/// What means something in a message.
+/// The keys and texts that messages use.
 const WORDS: &[&str] = &[
     "task_cls",
     "task_name",
@@ -51,7 +51,7 @@ const WORDS: &[&str] = &[
     "BaseException",
 ];
 
-/// Any JSON; the keys and texts are mostly those that mean something in a message.
+/// Any JSON; the keys and texts are mostly those that messages use.
 fn values() -> impl Strategy<Value = Value> {
     let word = prop_oneof![4 => sample::select(WORDS).prop_map(String::from), 1 => ".{0,6}"];
     let leaf = prop_oneof![
@@ -71,7 +71,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Finite, because JSON cannot say anything else, and of a form that JSON gives back.
+/// Finite numbers, because JSON has no others, in a form that JSON returns unchanged.
 fn own_values() -> impl Strategy<Value = Value> {
     values().prop_map(|value| serde_json::from_slice(&bytes(&value)).expect("it was written as JSON"))
 }

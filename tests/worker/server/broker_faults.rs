@@ -1,4 +1,4 @@
-//! A broker that is away, or refuses what a worker sends.
+//! A broker that is unreachable, or refuses the messages of a worker.
 
 use std::sync::{
     Arc,
@@ -34,9 +34,9 @@ async fn a_request_whose_start_cannot_be_reported_is_not_run() {
     };
     let _worker = Worker::builder(faulty.clone()).topic("w").task("count", count).await.unwrap();
     let mut peer = Peer::new(&broker, "executor").await;
-    faulty.refuse("executor", 3, TransportError::Unavailable { reason: "told to".into() });
+    faulty.refuse("executor", 3, TransportError::Unavailable { reason: "on purpose".into() });
     peer.request("w", "1", &execute("count")).await;
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
     assert_eq!((runs.load(SeqCst), faulty.attempts("executor"), broker.message_count("w")), (0, 3, 0));
     peer.request("w", "2", &execute("count")).await;
     assert_eq!(peer.next_state("2").await, "RUNNING");
@@ -48,7 +48,7 @@ async fn a_request_whose_start_cannot_be_reported_is_not_run() {
 async fn a_request_that_cannot_be_acknowledged_is_not_run() {
     let (faulty, _worker, mut peer) = echo(Faults { unacknowledged: 100, ..Faults::default() }).await;
     peer.request("w", "1", &execute("echo")).await;
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
     faulty.set(Faults::default());
     peer.request("w", "1", &execute("echo")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
@@ -66,7 +66,7 @@ async fn a_result_is_sent_again_until_the_broker_is_back() {
     let mut peer = Peer::new(&broker, "executor").await;
     peer.request("w", "1", &execute("nap")).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
-    faulty.refuse("executor", 20, TransportError::Unavailable { reason: "told to".into() });
+    faulty.refuse("executor", 20, TransportError::Unavailable { reason: "on purpose".into() });
     assert_eq!(peer.next_response().await.1, json!({"state": "SUCCESS", "data": {"result": 7}}));
 }
 
@@ -84,7 +84,7 @@ async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
     assert_eq!(peer.next_state("1").await, "RUNNING");
     faulty.refuse("executor", 1, TransportError::Refused { reason: "too large".into() });
     let (_, said) = peer.next_response().await;
-    let text = "what became of the task could not be sent: refused: too large";
+    let text = "the result of the task could not be sent: refused: too large";
     assert_eq!(said["data"]["result"]["exception_str"], text);
 }
 
@@ -92,7 +92,7 @@ async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
 async fn a_worker_whose_connection_is_gone_consumes_again() {
     let (faulty, _worker, mut peer) = echo(Faults { broken: 100, ..Faults::default() }).await;
     peer.request("w", "1", &execute("echo")).await;
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
     faulty.set(Faults::default());
     peer.request("w", "2", &execute("echo")).await;
     assert_eq!(peer.next_state("2").await, "RUNNING");

@@ -1,4 +1,4 @@
-//! How a worker ends, and what becomes of what it runs.
+//! The end of a worker, and the ends of the tasks that it runs.
 
 use apportion::worker::{
     LocalBroker,
@@ -22,7 +22,7 @@ async fn a_transport_that_is_closed_ends_the_worker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_for_what_runs_and_gives_back_what_does_not() {
+async fn a_shutdown_waits_for_running_tasks_and_gives_back_waiting_requests() {
     let broker = LocalBroker::new();
     let (worker, mut peer) = start(&broker).await;
     peer.send("w", Message::new("NOTIFY", "{}").reply_to("executor")).await;
@@ -30,7 +30,7 @@ async fn a_shutdown_waits_for_what_runs_and_gives_back_what_does_not() {
     peer.request("w", "1", &sleep_for(20)).await;
     peer.request("w", "2", &sleep_for(20)).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
-    // Somebody else at the same topic, who is busy with something else until then.
+    // Another worker at the same topic, which is busy until then.
     let mut other = Peer::new(&broker, "w").await;
     let (is_drained, ()) = tokio::join!(worker.shutdown(LONG), async {
         let given_back = other.next().await;
@@ -42,7 +42,7 @@ async fn a_shutdown_waits_for_what_runs_and_gives_back_what_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_done_when_the_patience_ends_is_a_failure() {
+async fn a_task_that_is_not_done_at_the_end_of_the_timeout_is_a_failure() {
     let broker = LocalBroker::new();
     let (worker, mut peer) = start(&broker).await;
     peer.request("w", "1", &sleep_for(600)).await;
@@ -51,18 +51,18 @@ async fn what_is_not_done_when_the_patience_ends_is_a_failure() {
     let (_, said) = peer.next_response().await;
     let text = "the worker was shut down before the task was done";
     assert_eq!(said["data"]["result"]["exception_str"], text);
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_dropped_ends_what_runs_with_a_failure() {
+async fn a_worker_that_is_dropped_ends_its_running_tasks_with_a_failure() {
     let broker = LocalBroker::new();
     let (worker, mut peer) = start(&broker).await;
     peer.request("w", "1", &sleep_for(600)).await;
     assert_eq!(peer.next_state("1").await, "RUNNING");
     drop(worker);
     assert_eq!(peer.next_state("1").await, "FAILURE");
-    assert!(peer.hears_nothing_for(LONG).await);
+    assert!(peer.receives_nothing_for(LONG).await);
 }
 
 #[tokio::test(start_paused = true)]

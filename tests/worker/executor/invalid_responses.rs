@@ -1,4 +1,4 @@
-//! Responses that end TaskFlow's executor, or that it waits for in vain. Here each ends its own request at most.
+//! Responses that end TaskFlow's executor, or make it wait for ever. Here each ends at most its own request.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::support::SECOND;
 #[tokio::test(start_paused = true)]
 async fn a_malformed_failure_ends_the_request_and_not_the_executor() {
     let asked = Asked::new().await;
-    asked.hears(&running()).await;
-    asked.hears(&json!({"state": "FAILURE", "data": {"result": {"exception_str": "boom"}}})).await;
+    asked.receives(&running()).await;
+    asked.receives(&json!({"state": "FAILURE", "data": {"result": {"exception_str": "boom"}}})).await;
     asked.ends_badly("data.result.traceback_str").await;
 }
 
@@ -22,22 +22,22 @@ async fn a_failure_of_version_2_ends_the_request_and_not_the_executor() {
     let asked = Asked::new().await;
     let mut failure = failure();
     failure["version"] = json!(2);
-    asked.hears(&json!({"state": "FAILURE", "data": {"result": failure}})).await;
+    asked.receives(&json!({"state": "FAILURE", "data": {"result": failure}})).await;
     asked.ends_badly("data.result.version").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_success_without_result_ends_the_request_and_not_the_executor() {
     let asked = Asked::new().await;
-    asked.hears(&running()).await;
-    asked.hears(&json!({"state": "SUCCESS", "data": {}})).await;
+    asked.receives(&running()).await;
+    asked.receives(&json!({"state": "SUCCESS", "data": {}})).await;
     asked.ends_badly("data.result").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_event_with_completion_data_does_not_end_the_executor() {
     let asked = Asked::new().await;
-    asked.hears(&json!({"state": "EVENT", "data": {"result": 1}})).await;
+    asked.receives(&json!({"state": "EVENT", "data": {"result": 1}})).await;
     assert_eq!(asked.request.state(), RequestState::Pending);
     asked.goes_on().await;
 }
@@ -46,8 +46,8 @@ async fn an_event_with_completion_data_does_not_end_the_executor() {
 async fn a_transition_that_is_not_allowed_does_not_end_the_executor() {
     for state in ["WAITING", "PENDING"] {
         let asked = Asked::new().await;
-        asked.hears(&running()).await;
-        asked.hears(&json!({"state": state, "data": {}})).await;
+        asked.receives(&running()).await;
+        asked.receives(&json!({"state": state, "data": {}})).await;
         assert_eq!(asked.request.state(), RequestState::Running);
         asked.goes_on().await;
     }
@@ -56,10 +56,10 @@ async fn a_transition_that_is_not_allowed_does_not_end_the_executor() {
 #[tokio::test(start_paused = true)]
 async fn a_success_of_a_request_that_is_pending_is_a_success_whose_start_was_lost() {
     let mut asked = Asked::new().await;
-    asked.hears(&success(1)).await;
+    asked.receives(&success(1)).await;
     assert_eq!((&mut asked.request).await, Ok(1.into()));
-    asked.hears(&running()).await;
-    asked.hears(&json!({"state": "FAILURE", "data": {"result": failure()}})).await;
+    asked.receives(&running()).await;
+    asked.receives(&json!({"state": "FAILURE", "data": {"result": failure()}})).await;
     assert_eq!(asked.request.state(), RequestState::Success);
 }
 
@@ -83,8 +83,8 @@ async fn a_response_to_a_request_that_waits_does_not_end_the_executor() {
 #[tokio::test(start_paused = true)]
 async fn running_twice_changes_nothing() {
     let asked = Asked::new().await;
-    asked.hears(&running()).await;
-    asked.hears(&running()).await;
+    asked.receives(&running()).await;
+    asked.receives(&running()).await;
     assert_eq!(asked.request.state(), RequestState::Running);
     asked.goes_on().await;
 }
@@ -94,7 +94,7 @@ async fn a_result_that_comes_after_the_end_is_dropped() {
     let mut asked = Asked::new().await;
     let expired = timeout(Duration::from_secs(65), &mut asked.request).await.expect("it hangs");
     assert_eq!(expired, Err(RequestError::Expired { timeout: Duration::from_secs(60), was_sent: true }));
-    asked.hears(&success(1)).await;
+    asked.receives(&success(1)).await;
     assert_eq!(asked.request.state(), RequestState::Failure);
     asked.peer.list(asked.executor.name(), &["t"]).await;
     asked.request = asked.executor.submit(Request::execute("t"));

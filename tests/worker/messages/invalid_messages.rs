@@ -1,4 +1,4 @@
-//! Messages that TaskFlow's own readers trip over: each is read, or refused with the field and the reason.
+//! Messages on which TaskFlow's own readers fail: each is read, or refused with the field and the reason.
 
 use apportion::worker::{
     Failure, Request, RequestState, TaskResult,
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::bytes;
 
-/// What a valid response is decoded as.
+/// Decodes a valid response.
 fn decoded(response: &Value) -> Result<Response, InvalidResponse> {
     WireResponse::from_json(&bytes(response)).expect("it is valid").decode()
 }
@@ -38,7 +38,7 @@ fn with(mut value: Value, key: &str, field: Value) -> Value {
 fn a_response_with_a_malformed_failure_is_the_end_of_the_request_alone() {
     let response = |result| json!({"state": "FAILURE", "data": {"result": result}});
     for (result, why) in [
-        (json!("boom"), "`data.result` of the response is no object"),
+        (json!("boom"), "`data.result` of the response is not an object"),
         (json!({}), "`data.result.exception_str` of the response is missing"),
         (
             with(failure(), "exc_type_names", json!(["ValueError"])),
@@ -46,7 +46,7 @@ fn a_response_with_a_malformed_failure_is_the_end_of_the_request_alone() {
         ),
         (
             with(failure(), "causes", json!([failure(), with(failure(), "exc_args", json!(1))])),
-            "`data.result.causes[1].exc_args` of the response is no list",
+            "`data.result.causes[1].exc_args` of the response is not a list",
         ),
     ] {
         assert_eq!(unusable(&response(result)), (RequestState::Failure, why.to_owned()));
@@ -119,12 +119,12 @@ fn request() -> Value {
 }
 
 #[test]
-fn a_result_that_is_no_pair_is_refused_and_what_python_takes_apart_is_a_pair() {
+fn a_result_that_is_not_a_pair_is_refused_and_any_value_that_python_unpacks_is_a_pair() {
     for result in
         [json!(["success"]), json!(["success", 1, 2]), json!(""), json!("abc"), json!({"a": 1}), json!(7)]
     {
         let refused = Request::from_json(&bytes(&with(request(), "result", result))).unwrap_err();
-        assert_eq!((refused.field(), refused.reason()), ("result", "is no pair of a kind and a value"));
+        assert_eq!((refused.field(), refused.reason()), ("result", "is not a pair of a kind and a value"));
     }
     for (result, value) in [
         (json!(["success", 1]), json!(1)),
@@ -148,7 +148,7 @@ fn a_failure_with_a_surplus_key_is_read_without_it() {
     assert_eq!(Request::from_json(&bytes(&request)).unwrap().failures()["other"], read);
 }
 
-/// Recorded: TaskFlow's executor leaves `failures` out when there are none, and its worker then fails for want of it.
+/// Recorded from TaskFlow: its executor leaves `failures` out when there are none, and its worker then fails.
 #[test]
 fn a_revert_with_no_failures_says_so() {
     let scene = &super::ENVELOPES["revert_with_success_result"];
@@ -167,7 +167,7 @@ fn a_revert_with_no_failures_says_so() {
 }
 
 #[test]
-fn what_cannot_be_nested_that_deeply_is_sent_as_a_failure_and_not_lost() {
+fn a_result_that_is_nested_too_deeply_is_sent_as_a_failure_and_not_lost() {
     let nested = |levels| (0..levels).fold(json!(1), |inside, _| json!([inside]));
     let sent = |response: Response| WireResponse::from_json(&response.to_json()).unwrap().decode().unwrap();
     let fits = Response::Success(nested(125));
@@ -191,9 +191,9 @@ fn an_error_names_the_field_and_the_reason() {
         with(request(), "failures", json!({"x": with(self::failure(), "causes", json!([failure]))}))
     };
     for (message, error) in [
-        (json!([]), "the request is no object"),
+        (json!([]), "the request is not an object"),
         (json!({}), "`task_cls` of the request is missing"),
-        (with(request(), "task_name", json!(1)), "`task_name` of the request is no text"),
+        (with(request(), "task_name", json!(1)), "`task_name` of the request is not a text"),
         (
             with(request(), "task_version", json!(1)),
             "`task_version` of the request is neither a text nor a list",
@@ -202,19 +202,19 @@ fn an_error_names_the_field_and_the_reason() {
             with(request(), "action", json!("EXECUTE")),
             "`action` of the request is neither `execute` nor `revert`",
         ),
-        (with(request(), "arguments", Value::Null), "`arguments` of the request is no object"),
-        (with(request(), "failures", json!({"x": 1})), "`failures.x` of the request is no object"),
+        (with(request(), "arguments", Value::Null), "`arguments` of the request is not an object"),
+        (with(request(), "failures", json!({"x": 1})), "`failures.x` of the request is not an object"),
         (
             bad(with(failure(), "version", json!(-1))),
-            "`failures.x.causes[0].version` of the request is no integer from 0 on",
+            "`failures.x.causes[0].version` of the request is not an integer from 0 on",
         ),
         (
             bad(with(failure(), "version", json!(true))),
-            "`failures.x.causes[0].version` of the request is no integer from 0 on",
+            "`failures.x.causes[0].version` of the request is not an integer from 0 on",
         ),
         (
             bad(with(failure(), "exc_type_names", json!(["a", 1]))),
-            "`failures.x.causes[0].exc_type_names[1]` of the request is no text",
+            "`failures.x.causes[0].exc_type_names[1]` of the request is not a text",
         ),
         (
             bad(with(failure(), "exc_type_names", json!([]))),

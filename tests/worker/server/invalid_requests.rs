@@ -1,4 +1,4 @@
-//! Requests and results that end TaskFlow's worker, or leave its caller without an answer. Here they do no harm.
+//! Requests and results that end TaskFlow's worker, or leave its caller without an answer. Here each gets an answer.
 
 use apportion::worker::{Executor, Failure, LocalBroker, Request, RequestError, TaskResult, Worker};
 use serde_json::{Value, json};
@@ -47,10 +47,10 @@ async fn a_failure_with_an_extra_key_is_read_and_the_caller_gets_an_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_result_that_cannot_be_json_is_a_failure_and_not_silence() {
     let broker = LocalBroker::new();
-    let odd = async |_, _| Ok::<_, Failure>(std::collections::BTreeMap::from([([1, 2], 3)]));
-    let _worker = Worker::builder(broker.clone()).topic("w").task("odd", odd).await.unwrap();
+    let invalid = async |_, _| Ok::<_, Failure>(std::collections::BTreeMap::from([([1, 2], 3)]));
+    let _worker = Worker::builder(broker.clone()).topic("w").task("invalid", invalid).await.unwrap();
     let executor = Executor::builder(broker).topics(["w"]).await.unwrap();
-    let outcome = timeout(LONG, executor.submit(Request::execute("odd"))).await.expect("it hangs");
+    let outcome = timeout(LONG, executor.submit(Request::execute("invalid"))).await.expect("it hangs");
     let Err(RequestError::Failed(failure)) = outcome else { panic!("{outcome:?}") };
     assert_eq!(failure.exception_str(), "key must be a string");
 }
