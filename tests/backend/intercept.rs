@@ -176,7 +176,7 @@ async fn a_reply_can_be_replaced() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "the hook gave the reply to another request: Synced")]
+#[should_panic(expected = "the hook returned the reply to another request: Synced")]
 async fn a_reply_to_another_request_is_a_panic() {
     let wrong =
         When(|call: &Call<'_>| matches!(call.request(), Request::Get(_)), Deed::ReplyWith(|| Reply::Synced));
