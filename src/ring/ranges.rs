@@ -6,7 +6,8 @@ use std::{fmt, ops::RangeInclusive};
 
 use super::{POSITIONS, RingKey, kernel::BLOCK, position};
 
-/// Parts of a ring: ranges of positions in ascending order, with a gap between two of them. From [`HashRing::ranges`].
+/// Parts of a ring: ranges of positions in ascending order, with a gap between two of them. From
+/// [`HashRing::ranges`](super::HashRing::ranges).
 ///
 /// ```
 /// use apportion::HashRing;
