@@ -1,4 +1,4 @@
-//! What is done for a job: the MD5 of a file, and records of it in the store.
+//! The work of a job: the MD5 of a file, and records of it in the store.
 
 use std::{
     fs, io,

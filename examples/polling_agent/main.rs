@@ -115,7 +115,7 @@ async fn one_of_a_fleet(
     let mut stop = pin!(stopped());
     let mut rounds = interval(args.interval.unwrap_or(Duration::from_secs(10)));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first round is when we are in the group.
+    // The first round begins when this agent is in the group.
     rounds.reset();
 
     let coordinator = PartitionCoordinator::start(config)?;

@@ -47,7 +47,7 @@ impl FromStr for Target {
     fn from_str(url: &str) -> Result<Target, String> {
         let uri: Uri = url.parse().map_err(|error: InvalidUri| error.to_string())?;
         let authority = uri.authority().ok_or("write http://host/path or tcp://host:port")?;
-        // `Uri` takes a port that is none for no port, and a user before an `@`.
+        // `Uri` reads an invalid port as no port, and accepts a user before an `@`.
         let port = uri.port().map_or(String::new(), |port| format!(":{port}"));
         if authority.host().is_empty() || authority.as_str() != format!("{}{port}", authority.host()) {
             return Err(format!("`{authority}` is no host with a port"));
@@ -86,7 +86,7 @@ async fn connect(host_and_port: &str, limit: Duration) -> Result<String, String>
 }
 
 async fn get(url: String, limit: Duration) -> Result<String, String> {
-    // The target itself is to answer, not a proxy, nor where it redirects to.
+    // Without proxies and redirects, because the target itself is to answer.
     let config = Agent::config_builder().proxy(None).max_redirects(0).max_redirects_will_error(false);
     let agent = config.http_status_as_error(false).timeout_global(Some(limit)).build().new_agent();
     let answer = spawn_blocking(move || agent.get(url).call());

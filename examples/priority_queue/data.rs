@@ -91,7 +91,7 @@ impl Cache {
         self.sets.iter().any(|set| set.name == name)
     }
 
-    /// The data set, and whether it was there already. To load it takes `load`, as over a network.
+    /// The data set, and whether it was in the cache. Loading it takes the time `load`, as over a network.
     pub async fn load(&mut self, name: &str, load: Duration) -> (Arc<DataSet>, bool) {
         let found = self.sets.iter().position(|set| set.name == name);
         let set = match found {

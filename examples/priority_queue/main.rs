@@ -41,7 +41,7 @@ async fn compute(
     loop {
         let take = async {
             if node.prefers {
-                // The name of an entry says which data it needs, so choosing costs no further request.
+                // The name of an entry has its data set, so choosing needs no further request.
                 queue.take_preferring(|entry| cache.has(data::set_of(entry.label()))).await
             } else {
                 queue.take().await

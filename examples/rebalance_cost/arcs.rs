@@ -56,7 +56,7 @@ fn change(ring: &HashRing, before: &Arcs, changed: &str, make: impl Fn() -> Hash
     let (took, changed_ring) = fastest(&make);
     let (ranges, _) = fastest(|| ring.moves(&changed_ring));
     let after = Arcs::of(&changed_ring);
-    // Not by `moves`, which takes for granted what is to be shown here: all arcs of all members are
+    // Not by `moves`, which assumes the property that is to be shown here: all arcs of all members are
     // compared. In a join no member that stays may gain anything, in a leave none may lose anything.
     let lost: f64 = before.0.iter().map(|(member, arcs)| lost(arcs, after.get(member))).sum();
     let stays = before.0.iter().filter(|(member, _)| member != changed);

@@ -1,5 +1,5 @@
-//! What a change of the membership costs: for the ring of this crate, for other ways to place keys, and for
-//! keys of your own.
+//! The cost of a change of the membership: for the ring of this crate, for other ways to place keys, and for your own
+//! keys.
 //!
 //! ```text
 //! cargo run --release --example rebalance_cost               # writes tables, CSV and a page with plots
@@ -7,7 +7,7 @@
 //! cargo run --release --example rebalance_cost -- --keys keys.txt --members members.txt --leave host-3
 //! ```
 //!
-//! The last line says which of your own keys would move where.
+//! The last line shows which of your own keys would move, and to which member.
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 

@@ -19,7 +19,7 @@ use crate::{
     support::Failure,
 };
 
-/// The arguments about keys of one's own.
+/// The arguments for the user's own keys.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Your own keys")]
 pub struct OwnArgs {
@@ -55,7 +55,7 @@ impl OwnArgs {
     }
 }
 
-/// Says what would move, on the screen and in files in `out`.
+/// Reports the moves, on the screen and in files in `out`.
 pub fn run(keys: &Path, members: &Path, args: &OwnArgs, out: &Path) -> Result<(), Failure> {
     let keys = Keys::read(keys)?;
     let members = Members::read(members)?;

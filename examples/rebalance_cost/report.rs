@@ -1,4 +1,4 @@
-//! What was found: tables on the screen, a CSV file and a page with plots.
+//! The results: tables on the screen, a CSV file and a page with plots.
 
 mod chart;
 mod charts;

@@ -1,4 +1,4 @@
-//! A trial of another scheme, by a fixed sample of keys: how many of them belong to whom, and how many move.
+//! A trial of another scheme, by a fixed sample of keys: how many keys each member owns, and how many move.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     trial::{Change, Trial},
 };
 
-/// The keys that stand for all: the same in every run.
+/// The sample of keys: the same in every run.
 pub fn keys(count: usize) -> Vec<u64> {
     let mut rng = Rng::with_seed(17);
     (0..count).map(|_| rng.u64(..)).collect()

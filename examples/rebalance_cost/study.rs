@@ -10,13 +10,13 @@ use crate::{
     trial::{Case, Cost, Trial},
 };
 
-/// Between any two of these there is nothing to be seen that the lines of a plot do not show.
+/// More values would not show more: the lines of a plot interpolate between these.
 const MEMBERS: [u32; 6] = [3, 10, 30, 100, 300, 1000];
 const REPLICAS: [u32; 6] = [1, 10, 32, 100, 400, 1000];
 /// The ring that stands beside the other schemes: the reference has so many points a member.
 pub const REFERENCE: u32 = 100;
 
-/// What is compared.
+/// The rings and schemes to compare.
 pub struct Plan {
     pub members: Vec<u32>,
     pub replicas: Vec<u32>,
@@ -25,14 +25,14 @@ pub struct Plan {
     pub is_quick: bool,
 }
 
-/// What was found.
+/// The results.
 pub struct Results {
     pub plan: Plan,
     /// The ring, by members and by replicas.
     pub ring: Vec<Cost>,
     /// The other schemes, by members; the first of each membership is a random choice.
     pub others: Vec<Cost>,
-    /// What hashes the keys of the ring on this machine.
+    /// The kernel that hashes the keys of the ring on this machine.
     pub kernel: Kernel,
 }
 
@@ -77,7 +77,7 @@ impl Plan {
     }
 }
 
-/// Runs all trials. Says to `begin` what comes next.
+/// Runs all trials. Calls `begin` before each case.
 pub fn run(plan: Plan, mut begin: impl FnMut(fmt::Arguments<'_>)) -> Results {
     let (mut ring, mut others) = (Vec::new(), Vec::new());
     for &members in &plan.members {
@@ -105,7 +105,8 @@ pub fn run(plan: Plan, mut begin: impl FnMut(fmt::Arguments<'_>)) -> Results {
     Results { plan, ring, others, kernel: Kernel::best() }
 }
 
-/// What trials of a case say. Their leavers are spread evenly over all places: for jump the place decides.
+/// The result of the trials of a case. Their leavers are spread evenly over all places, because the place matters for
+/// jump.
 fn cost(case: Case, trials: u32, trial: impl Fn(u32, u32) -> Trial) -> Cost {
     let leaver = |number: u32| (2 * number + 1) * case.members / (2 * trials);
     let trials: Vec<Trial> = (0..trials).map(|number| trial(number, leaver(number))).collect();

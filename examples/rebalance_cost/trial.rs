@@ -1,14 +1,14 @@
-//! What one trial finds out, and what many of them say together.
+//! The result of one trial, and the statistics of many.
 
 use std::time::Duration;
 
-/// One membership: who has how much, and what a join and a leave do to it.
+/// One membership: the shares of its members, and the effect of a join and a leave.
 pub struct Trial {
     /// The part of all keys that each member has.
     pub shares: Vec<f64>,
     pub join: Change,
     pub leave: Change,
-    /// What the membership keeps in memory, in bytes.
+    /// The memory of the membership, in bytes.
     pub bytes: usize,
     /// For one key.
     pub lookup: Duration,
@@ -17,24 +17,24 @@ pub struct Trial {
 /// One member more or less. Parts of all keys.
 pub struct Change {
     pub moved: f64,
-    /// What moved although neither its old nor its new owner joined or left.
+    /// The part that moved although neither its old nor its new owner joined or left.
     pub between: f64,
     pub took: Duration,
     /// How long it took to know what moves, where that does not mean to ask for every key.
     pub ranges: Option<Duration>,
 }
 
-/// What trials of the same kind have in common.
+/// The settings of a case.
 pub struct Case {
     pub scheme: &'static str,
     pub members: u32,
     /// Points a member, for the ring.
     pub replicas: Option<u32>,
-    /// How many keys stand for all; `None` where all positions are counted.
+    /// The size of the sample of keys; `None` if all positions are counted.
     pub keys: Option<usize>,
 }
 
-/// What the trials of a case say together. Ratios of 1 are ideal.
+/// The statistics of the trials of a case. Ratios of 1 are ideal.
 pub struct Cost {
     pub case: Case,
     pub trials: usize,

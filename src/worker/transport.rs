@@ -227,6 +227,10 @@ impl Incoming {
     /// # Errors
     ///
     /// [`TransportError`]: the broker may deliver it again, so it must not be acted on.
+    ///
+    /// # Cancel safety
+    ///
+    /// When cancelled, the message may be acknowledged or given back to the broker.
     pub async fn ack(self) -> Result<Message, TransportError> {
         self.acker.acknowledge(Acknowledgement::Ack).await?;
         Ok(self.message)
@@ -237,6 +241,10 @@ impl Incoming {
     /// # Errors
     ///
     /// [`TransportError`]: the broker may deliver it again.
+    ///
+    /// # Cancel safety
+    ///
+    /// When cancelled, the message may be rejected or given back to the broker.
     pub async fn reject(self) -> Result<(), TransportError> {
         self.acker.acknowledge(Acknowledgement::Reject).await
     }
@@ -246,6 +254,10 @@ impl Incoming {
     /// # Errors
     ///
     /// [`TransportError`]: the connection is gone, and the broker takes the message back by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// When cancelled, the message is still given back.
     pub async fn requeue(self) -> Result<(), TransportError> {
         self.acker.acknowledge(Acknowledgement::Requeue).await
     }

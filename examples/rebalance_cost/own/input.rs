@@ -1,4 +1,4 @@
-//! Files of keys and members, read with care: what is wrong is said with its file and line.
+//! Reads files of keys and members. Errors have the file and the line.
 
 use std::{
     collections::HashSet,
@@ -14,7 +14,7 @@ use apportion::{
 
 use crate::support::without_mark;
 
-/// Why there is no answer.
+/// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     #[error("{}: {source}", file.display())]
@@ -36,7 +36,7 @@ pub enum InputError {
     Ring(#[from] RingError),
 }
 
-/// Why a text names no member.
+/// Why a text is not a member.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {
     #[error("the id of the member is missing")]
@@ -76,7 +76,7 @@ impl FromStr for Entry {
 #[derive(Debug)]
 pub struct Keys {
     pub all: Vec<String>,
-    /// How many are there again. They are kept: two alarms may well have one key.
+    /// How many keys are repeated. They are kept, because two alarms may have the same key.
     pub repeated: usize,
     pub empty_lines: usize,
 }
@@ -98,7 +98,7 @@ impl Keys {
 pub struct Members {
     file: PathBuf,
     all: Vec<Entry>,
-    /// How many are there again. They are one member each, and the last weight counts.
+    /// How many members are repeated. They count once, with the last weight.
     pub repeated: usize,
 }
 

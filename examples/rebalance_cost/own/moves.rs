@@ -1,10 +1,10 @@
-//! Pure: who owns which of your keys before and after, and what that means.
+//! Pure: the owners of the user's keys before and after a change, and the figures that follow.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use apportion::HashRing;
 
-/// What a change does to keys.
+/// The effect of a change on keys.
 pub struct Outcome<'a> {
     /// The keys that move, in the order given.
     pub moves: Vec<Move<'a>>,
@@ -30,7 +30,7 @@ pub struct Pair<'a> {
     pub keys: usize,
 }
 
-/// What a member has before and after. No weight: it is not there.
+/// The weight and keys of a member before and after. Without a weight it is not a member.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Share {
     pub before: Side,
@@ -82,7 +82,7 @@ impl<'a> Outcome<'a> {
         Outcome { between, ideal: ideal(&shares), moves, shares }
     }
 
-    /// How many keys move from whom to whom, most of them first.
+    /// How many keys move from one member to another, the largest number first.
     pub fn pairs(&self) -> Vec<Pair<'a>> {
         let mut counts = BTreeMap::new();
         for moved in &self.moves {

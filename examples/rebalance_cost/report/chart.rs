@@ -22,7 +22,7 @@ pub const COLOURS: [(&str, &str); 8] = [
     ("#666666", "#ABABAB"),
     ("#B22222", "#FF7B7B"),
 ];
-/// What is in every chart, and is coloured by the style of the page.
+/// The parts of every chart, which the style of the page colours.
 pub const GRID: &str = "#DDDDDD";
 pub const INK: &str = "#222222";
 
@@ -35,7 +35,7 @@ pub struct Chart {
     /// The marks of the x axis.
     pub marks: Vec<f64>,
     pub lines: Vec<Line>,
-    /// What one sees, in HTML.
+    /// The description, in HTML.
     pub text: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! Which charts the page has, and what they say.
+//! The charts of the page, and their descriptions.
 
 use super::{
     chart::{Chart, Line},

@@ -1,5 +1,5 @@
-//! The page: plots with a few words to each, and all figures. One file that needs nothing else, no script
-//! and no network, on a light and on a dark background.
+//! The page: plots with a short description each, and all figures. It is one file without scripts that needs no
+//! network, for a light and a dark background.
 
 use std::fmt::Write as _;
 
@@ -43,7 +43,7 @@ pub fn of(results: &Results) -> Result<String, Failure> {
     ))
 }
 
-/// The style of the page, and of what the charts draw in colours of their own.
+/// The style of the page and of the charts.
 fn style() -> String {
     let mut style = include_str!("page.css").to_string();
     let mut dark = String::new();

@@ -1,4 +1,4 @@
-//! What was found, on the screen.
+//! The results, on the screen.
 
 use indicatif::{HumanBytes, HumanCount};
 
