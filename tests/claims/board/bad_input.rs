@@ -34,6 +34,8 @@ async fn a_path_that_can_be_that_of_no_board_is_refused() {
 }
 
 async fn what_cannot_be_posted_is_refused_before_anything_is_sent(store: Store) {
+    // To encode so much takes a debug build a while, in which nothing else happens on this thread.
+    let store = Store { session_timeout: 30 * SECOND, ..store };
     let (agent, board) = worker(&store, "a").await;
     let before = agent.faults().calls().writes;
     for bad in [json!([]), json!("text"), json!(1), json!(false)] {
