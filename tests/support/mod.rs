@@ -7,7 +7,7 @@
 
 #![allow(
     dead_code,
-    unused_imports,
+    unused_macros,
     reason = "each test binary compiles this module for itself and uses its own part of it"
 )]
 #![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
@@ -37,6 +37,7 @@ use apportion::backend::{memory::LostReply, path::ZnodePath};
 #[cfg(feature = "zookeeper")]
 use apportion::backend::zookeeper::{Hosts, ZooKeeper};
 
+#[allow(unused_imports, reason = "as above")]
 pub use self::{
     broker::{Broker, shared_broker},
     ensemble::Ensemble,

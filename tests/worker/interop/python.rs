@@ -1,7 +1,5 @@
 //! The programs beside this file, in the Python that scripts/test prepares.
 
-#![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
-
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -23,14 +21,14 @@ const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A running program. It ends when its stdin does, so with the test at the latest.
 #[derive(Debug)]
-pub struct Python {
+pub(crate) struct Python {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Python {
     /// Starts `program`.
-    pub fn start(program: &str, arguments: &[&str]) -> Python {
+    pub(crate) fn start(program: &str, arguments: &[&str]) -> Python {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/worker/interop").join(program);
         let mut child = Command::new(interpreter())
             .arg(script)
@@ -51,7 +49,7 @@ impl Python {
     /// # Panics
     ///
     /// If none comes, with what the program wrote to stderr.
-    pub async fn says(&mut self) -> Value {
+    pub(crate) async fn says(&mut self) -> Value {
         let line = timeout(TIMEOUT, self.lines.next_line()).await;
         if let Ok(Ok(Some(line))) = line {
             return serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
