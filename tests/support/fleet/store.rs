@@ -118,7 +118,7 @@ impl Store {
                 Arc::new(memory.clone())
             }
             #[cfg(feature = "zookeeper")]
-            Reach::Server(_) => Arc::new(zookeeper(&format!("127.0.0.1:{}", super::free_port()))),
+            Reach::Server(_) => Arc::new(zookeeper(&format!("127.0.0.1:{}", crate::support::free_port()))),
         }
     }
 
