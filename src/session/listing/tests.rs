@@ -130,7 +130,8 @@ async fn while_everything_changes_it_is_listed_with_pauses_and_callers_are_answe
     let before = listed.kept.count();
     let _ = tokio::time::timeout(Duration::from_secs(2), changing).await;
     let count = listed.kept.count() - before;
-    assert!((10..=160).contains(&count), "{count} listings in two seconds");
+    // The shortest pause, halved by the jitter, allows 400; without a pause it would be one for each of 2,000 changes.
+    assert!((10..=400).contains(&count), "{count} listings in two seconds");
     assert!(listed.listing.answers(&asking));
 }
 
