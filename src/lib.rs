@@ -171,7 +171,8 @@ pub mod ring;
 mod session;
 pub mod share;
 mod task;
-#[cfg(feature = "testing")]
+// The unit tests use it, too, also where the feature is not on: in the published package.
+#[cfg(any(feature = "testing", test))]
 pub mod testing;
 mod token;
 mod watch;
