@@ -10,28 +10,44 @@
 //! | D2 | pending requests fail with one of several errors when a connection breaks | `convert::error`: every error that is not a reply of a server is [`Error::Unknown`] |
 //! | D3 | its lock recipe gives up on those errors | no recipe of the crate is used, only single requests and transactions |
 //! | D4 | `tcp+tls://` without TLS options loops for ever and blocks the thread | [`HostPort`] accepts names and addresses only, no schemes |
-//! | D5 | the delay between attempts to reconnect grows without a cap | [`Hosts`] lists addresses several times for the crate, so that the delay grows more slowly; the coordinator gives up a suspended session |
-//! | D6 | it notices an expired session only 1.4 to 1.8 timeouts after contact was lost | as for D5: the coordinator does not wait for it; [`Session::close`] ends requests that wait |
-//! | D7 | state changes coalesce; none comes any more once the runtime that opened the session has ended | each connection is a new epoch; the forwarding task ends with that runtime and reports [`Loss::Closed`] |
-//! | D8 | without its feature `tokio` it panics on connect | the feature is always enabled |
-//! | D9 | more than 128 KiB of watched paths are set again wrongly | watches are few: one for a group |
+//! | D5 | the delay between attempts to reconnect grows without a cap | a client is used for one connection; `reconnect.rs` opens the next one, with short pauses |
+//! | D6 | it notices an expired session only 1.4 to 1.8 timeouts after contact was lost | the coordinator does not wait for it; `reconnect.rs` gives a session up whose servers do not reply; [`Session::close`] ends requests that wait |
+//! | D7 | state changes coalesce; watches panic once the task of their client has ended | any change of the state of a client is a break; watches are polled under a lock that says whether it exists; the end of the runtime is [`Loss::Closed`] |
+//! | D8 | without a spawner it panics on connect | `link.rs` is its spawner |
+//! | D9 | more than 128 KiB of watched paths are set again wrongly after a reconnect | it never reconnects; each watch is set again by itself |
+//! | D11 | after a reconnect it does not say that the server has opened another session | the ids are compared |
 //! | D10 | sessions to read-only servers fail | such sessions are never requested: a coordinator cannot use stale reads |
 //!
-//! A request while the session is suspended waits until the connection is up again or the session is lost. It may be
-//! sent even if its future is dropped meanwhile. A caller that cannot wait uses a `select!` with [`Session::state`].
+//! A connection that is silent for a quarter of the session timeout is closed, and so is an attempt to connect that is not
+//! answered for as long. So a server that replies within less than that can be used.
+//!
+//! A request while the session is suspended waits until the connection is up again or the session is lost. A caller that
+//! cannot wait uses a `select!` with [`Session::state`].
 
 mod convert;
 mod host;
+mod link;
+mod reconnect;
 mod session;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::time::{sleep, timeout as within};
+
 use zookeeper_client as zk;
 
 pub use self::host::{HostError, HostPort, Hosts};
-use self::session::ZooKeeperSession;
+use self::{
+    link::{Link, silence},
+    reconnect::pause,
+    session::ZooKeeperSession,
+};
 use super::{BoxFuture, Connector, Error, Loss, MAX_REQUEST_BYTES, Session};
-use crate::clock::{BootClock, Clock};
+use crate::{
+    clock::{BootClock, Clock, Moment},
+    random::Random,
+    task::Tasks,
+};
 
 /// Opens sessions to a ZooKeeper ensemble.
 ///
@@ -84,27 +100,52 @@ impl ZooKeeper {
         self
     }
 
-    async fn connect(&self, timeout: Duration) -> Result<zk::Client, Error> {
+    /// The settings of a client of the crate, for a session of this timeout.
+    fn connector(&self, timeout: Duration) -> zk::Connector {
+        let connector = zk::Client::connector()
+            .with_session_timeout(timeout)
+            .with_connection_timeout(silence(timeout))
+            .with_readonly(false); // D10
+        match &self.digest {
+            Some(Digest { user, password }) => {
+                connector.with_auth("digest", format!("{user}:{password}").as_bytes())
+            }
+            None => connector,
+        }
+    }
+
+    /// The connection strings of the single hosts.
+    fn hosts_in_random_order(&self, random: &Random) -> Vec<String> {
+        let mut hosts: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
+        random.shuffle(&mut hosts);
+        hosts
+    }
+
+    /// Opens the first connection of a new session; also returns when the session was asked for.
+    async fn connect(&self, timeout: Duration, tasks: &Arc<Tasks>) -> Result<(Link, Moment), Error> {
         // The protocol counts milliseconds in 31 bits, and for the crate zero means its own default.
         let timeout = timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
-        let mut connector = zk::Client::connector()
-            .with_session_timeout(timeout)
-            // Without replies the session is suspended after T/5 instead of 0.4 T. Its ephemeral znodes live for
-            // another 0.78 T, in which the owner can stop.
-            .with_connection_timeout(timeout / 5)
-            .with_readonly(false); // D10
-        if let Some(Digest { user, password }) = &self.digest {
-            connector = connector.with_auth("digest", format!("{user}:{password}").as_bytes());
-        }
-        let hosts = self.hosts.repeated_for(timeout); // D5
-        let unreachable = |why: &dyn fmt::Display| Error::Unreachable(format!("{}: {why}", self.hosts));
+        let random = Random::new(None);
+        let mut last = None;
+        let connecting = async {
+            loop {
+                for host in self.hosts_in_random_order(&random) {
+                    let requested = BootClock.now();
+                    match Link::open(self.connector(timeout), &host, tasks).await {
+                        Ok(link) => return Ok((link, requested)),
+                        Err(zk::Error::AuthFailed) => return Err(Error::Lost(Loss::AuthFailed)),
+                        Err(error) => last = Some(error),
+                    }
+                }
+                sleep(pause(timeout, random.unit())).await;
+            }
+        };
         // A name server that does not answer blocks the crate for longer than its timeout.
-        match tokio::time::timeout(timeout, connector.connect(&hosts)).await {
-            Ok(Ok(client)) => Ok(client),
-            Ok(Err(zk::Error::AuthFailed)) => Err(Error::Lost(Loss::AuthFailed)),
-            Ok(Err(error)) => Err(unreachable(&error)),
-            Err(_) => Err(unreachable(&format_args!("no session within {timeout:?}"))),
-        }
+        let connected = within(timeout, connecting).await;
+        connected.unwrap_or_else(|_| {
+            let last = last.map(|error| format!(", at last: {error}")).unwrap_or_default();
+            Err(Error::Unreachable(format!("{}: no session within {timeout:?}{last}", self.hosts)))
+        })
     }
 }
 
@@ -115,12 +156,13 @@ impl Connector for ZooKeeper {
     /// the server creates the session, that session expires after `timeout`. It owns nothing.
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>> {
         Box::pin(async move {
-            let client = self.connect(timeout).await?;
+            let tasks = Arc::new(Tasks::new());
+            let (link, requested) = self.connect(timeout, &tasks).await?;
             // For `auth` the server stores the identity of the session: one entry `digest` with the hash of user and
             // password, as every client computes it.
             let acls = if self.digest.is_some() { zk::Acls::creator_all() } else { zk::Acls::anyone_all() };
             let session: Arc<dyn Session> =
-                Arc::new(ZooKeeperSession::new(client, acls, self.max_request_bytes));
+                Arc::new(ZooKeeperSession::new(link, self, requested, acls, tasks));
             Ok(session)
         })
     }

@@ -2,6 +2,7 @@
 //! control lists. After each, every key has exactly one owner again, and in between none has two.
 
 mod ensemble;
+mod links;
 
 use std::{
     sync::{Arc, Mutex},
