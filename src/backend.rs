@@ -138,6 +138,13 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     /// request failed as a whole; then [`Error::is_unknown`] says whether it may have been applied.
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>>;
 
+    /// Whether other clients can change the znode although this session has credentials, so that znodes that it creates
+    /// are private. `false` if that is not known. Default: `false`.
+    fn is_open_to_others<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<bool>> {
+        let _ = path;
+        Box::pin(async { Ok(false) })
+    }
+
     /// Waits until the server of this session has every write that was confirmed to any client before the call.
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<()>>;
 

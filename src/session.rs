@@ -215,6 +215,15 @@ impl KeeperTask {
         let asked = self.clock.now();
         let session = self.connector.open(self.config.session_timeout).await.map_err(Error::from_open)?;
         let requested = session.requested().unwrap_or(asked);
+        let (wanted, granted) = (self.config.session_timeout, session.timeout());
+        // The protocol counts milliseconds.
+        if wanted.as_millis() != granted.as_millis() {
+            warn!(
+                ?wanted,
+                ?granted,
+                "the server has granted another session timeout than the one of the configuration"
+            );
+        }
         let timing = match Timing::fit(&self.config.timing(), session.timeout()) {
             Ok(timing) => timing,
             Err(error) => {
@@ -222,12 +231,12 @@ impl KeeperTask {
                 return Err(Error::Config(error.into()));
             }
         };
-        let no_reply = |_| Err(backend::Error::Unreachable("no answer in a new session".into()));
+        let no_reply = |_| Err(backend::Error::Unreachable("no answer in a new session".into()).into());
         let made =
             timeout(session.timeout(), ensure(&*session, &self.namespace)).await.unwrap_or_else(no_reply);
-        if let Err(error) = made {
+        if let Err(failure) = made {
             session.close().await;
-            return Err(Error::from_backend(error, &self.namespace));
+            return Err(failure.into_error(&self.namespace));
         }
         session.give_up_after(timing.heartbeat_validity);
         let opened = self.clock.now();

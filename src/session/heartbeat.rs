@@ -99,8 +99,8 @@ impl Heart {
                     let namespace = self.namespace.clone();
                     match self.unless_ended(ensure(&*live.session, &namespace)).await {
                         Ok(Ok(())) => next = sent,
-                        Ok(Err(error)) if error.is_unknown() => {}
-                        Ok(Err(error)) => return End::Refused(Error::from_backend(error, &namespace)),
+                        Ok(Err(failure)) if failure.error.is_unknown() => {}
+                        Ok(Err(failure)) => return End::Refused(failure.into_error(&namespace)),
                         Err(end) => return end,
                     }
                 }
@@ -232,3 +232,6 @@ async fn lost(state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

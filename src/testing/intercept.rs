@@ -67,7 +67,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::requested`],
+/// [`Session::is_open_to_others`] is passed on without the hook. Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::requested`],
 /// [`Session::give_up_after`], [`Session::max_request_bytes`] and [`Session::state`] send no request to the store, so they
 /// are not calls. The drop of a session is not a call
 /// either.
@@ -247,6 +247,10 @@ impl Session for Intercepted {
             let send = async move { Ok(Reply::Committed(self.inner.commit(ops).await?)) };
             Ok(expect!(Reply::Committed(done) => done, self.call(request, send).await?))
         })
+    }
+
+    fn is_open_to_others<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<bool, Error>> {
+        self.inner.is_open_to_others(path)
     }
 
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {

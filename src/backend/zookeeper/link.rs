@@ -7,7 +7,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,7 +37,9 @@ impl Link {
             let _scope = spawns_core::enter(&spawner);
             connecting.as_mut().poll(context)
         });
-        Ok(Link { client: connected.await?, serving })
+        let client = connected.await?;
+        let _ = serving.state.set(client.state_watcher());
+        Ok(Link { client, serving })
     }
 
     pub(super) fn client(&self) -> &zk::Client {
@@ -55,6 +57,8 @@ impl Link {
 pub(super) struct Serving {
     stop: CancellationToken,
     ended: CancellationToken,
+    /// The state of the client, once it is connected.
+    state: Arc<OnceLock<zk::StateWatcher>>,
     /// Whether the client still exists. A watch is polled under this lock only, because it panics once its client is
     /// gone (D7).
     is_alive: Arc<RwLock<bool>>,
@@ -63,7 +67,12 @@ pub(super) struct Serving {
 impl Serving {
     fn new() -> Self {
         let token = CancellationToken::new;
-        Serving { stop: token(), ended: token(), is_alive: Arc::new(RwLock::new(true)) }
+        Serving {
+            stop: token(),
+            ended: token(),
+            state: Arc::default(),
+            is_alive: Arc::new(RwLock::new(true)),
+        }
     }
 
     /// Closes the connection, without a request to end the session. No attempt to connect again is made.
@@ -120,6 +129,11 @@ impl Future for Served {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let state = self.serving.state.get().map(zk::StateWatcher::peek_state);
+        if state == Some(zk::SessionState::Disconnected) {
+            // The crate has begun to connect again, and has not sent a request yet.
+            return Poll::Ready(());
+        }
         self.work.as_mut().poll(context)
     }
 }
@@ -136,4 +150,9 @@ impl Drop for Served {
 /// this timeout.
 pub(super) fn silence(timeout: Duration) -> Duration {
     timeout / 4
+}
+
+/// The longest silence that the crate accepts.
+pub(super) fn longest_silence(timeout: Duration) -> Duration {
+    timeout * 3 / 5
 }

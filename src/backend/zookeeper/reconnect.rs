@@ -19,7 +19,7 @@ use zookeeper_client as zk;
 use super::{
     super::{Error, Loss, SessionId, SessionState},
     ZooKeeper,
-    link::{Link, silence},
+    link::{Link, longest_silence, silence},
 };
 use crate::{
     clock::{BootClock, Clock, Moment},
@@ -258,45 +258,71 @@ impl Reconnector {
     ///
     /// An attempt that a server refuses does no harm. But an attempt that is not answered may have reached a server, and
     /// the server keeps the session for one more timeout then, although this client knows nothing of it. So such
-    /// attempts end early enough.
+    /// attempts end early enough. If there is one host only, the last of them waits longer: a server that was stopped
+    /// for a while answers it then.
     async fn reconnect(&self) -> Result<Link, Loss> {
         let (id, wait) = (SessionId(self.session.id().0), silence(self.session_timeout));
-        let mut was_silent = false;
+        let (mut attempts, mut was_silent, mut answers) = (0, false, false);
         loop {
-            for host in self.zookeeper.hosts_in_random_order(&self.random) {
+            let hosts = self.zookeeper.hosts_in_random_order(&self.random);
+            for host in &hosts {
                 let silent_for = self.contact.silent_for();
                 if silent_for > self.session_timeout * 7 / 5 {
                     return Err(Loss::Expired);
                 }
-                if was_silent && silent_for + wait > self.contact.limit() {
+                let limit = self.contact.limit();
+                if was_silent && attempts >= hosts.len() && silent_for + wait > limit {
                     warn!(session = %id, ?silent_for, "no server replies; giving the session up, so that it can end there");
                     return Err(Loss::Closed);
                 }
+                attempts += 1;
+                // After a reset, most servers answer the first attempt at once.
+                let is_silent = silent_for >= wait / 2 && !answers;
+                let is_last = is_silent && hosts.len() == 1 && silent_for + wait + wait > limit;
                 let began = BootClock.now();
-                let connector =
-                    self.zookeeper.connector(self.session_timeout).with_session(self.session.clone());
-                let error = match Link::open(connector, &host, &self.tasks).await {
-                    Ok(link) if link.client().session_id() == self.session.id() => {
-                        self.contact.hear();
-                        // Reads of this session must not go back to before the break, and this server may be behind the
-                        // last one. Requests are processed in order, so this one need not be waited for.
-                        drop(link.client().sync("/"));
-                        return Ok(link);
+                match self.attempt(host, is_last).await? {
+                    Some(link) if !is_last => return Ok(link),
+                    Some(link) => {
+                        // It would be closed only after as long a silence as it could wait for the server.
+                        link.serving().stop();
+                        (attempts, was_silent, answers) = (0, false, true);
                     }
-                    Ok(link) => {
-                        let given = SessionId(link.client().session_id().0);
-                        warn!(session = %id, %given, %host, "the server has opened another session instead of this one");
-                        return Err(Loss::Expired);
+                    None => {
+                        let took = BootClock.now().saturating_since(began);
+                        was_silent |= took >= wait - wait / 8;
                     }
-                    Err(zk::Error::SessionExpired) => return Err(Loss::Expired),
-                    Err(zk::Error::AuthFailed) => return Err(Loss::AuthFailed),
-                    Err(error) => error,
-                };
-                let took = BootClock.now().saturating_since(began);
-                debug!(session = %id, %host, %error, ?took, "could not connect");
-                was_silent |= took >= wait - wait / 8;
+                }
             }
             sleep(pause(self.session_timeout, self.random.unit())).await;
+        }
+    }
+
+    /// Tries one host; `None` if it does not answer.
+    async fn attempt(&self, host: &str, waits_long: bool) -> Result<Option<Link>, Loss> {
+        let id = SessionId(self.session.id().0);
+        let mut connector = self.zookeeper.connector(self.session_timeout).with_session(self.session.clone());
+        if waits_long {
+            connector = connector.with_connection_timeout(longest_silence(self.session_timeout));
+        }
+        match Link::open(connector, host, &self.tasks).await {
+            Ok(link) if link.client().session_id() == self.session.id() => {
+                self.contact.hear();
+                // Reads of this session must not go back to before the break, and this server may be behind the last
+                // one. Requests are processed in order, so this one need not be waited for.
+                drop(link.client().sync("/"));
+                Ok(Some(link))
+            }
+            Ok(link) => {
+                let given = SessionId(link.client().session_id().0);
+                warn!(session = %id, %given, %host, "the server has opened another session instead of this one");
+                Err(Loss::Expired)
+            }
+            Err(zk::Error::SessionExpired) => Err(Loss::Expired),
+            Err(zk::Error::AuthFailed) => Err(Loss::AuthFailed),
+            Err(error) => {
+                debug!(session = %id, %host, %error, "could not connect");
+                Ok(None)
+            }
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct ZooKeeperSession {
     id: SessionId,
     timeout: Duration,
     requested: Moment,
+    /// Whether the access control list of new znodes excludes others.
+    is_private: bool,
     acls: zk::Acls<'static>,
     max_request_bytes: usize,
     links: Links,
@@ -56,6 +58,7 @@ impl ZooKeeperSession {
             id,
             timeout,
             requested,
+            is_private: zookeeper.digest.is_some(),
             acls,
             max_request_bytes: zookeeper.max_request_bytes,
             links,
@@ -307,6 +310,19 @@ impl Session for ZooKeeperSession {
                 () = self.closing.cancelled() => return Err(Error::Lost(Loss::Closed).into()),
             };
             Ok(results.into_iter().map(convert::done).collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn is_open_to_others<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            if !self.is_private {
+                return Ok(false);
+            }
+            let link = self.link().await?;
+            let (acls, _) = self.answer(link.client().get_acl(self.path(path)?)).await?;
+            // Reading is no harm.
+            let is_open = |acl: &zk::Acl| acl.scheme() == "world" && acl.permission() != zk::Permission::READ;
+            Ok(acls.iter().any(is_open))
         })
     }
 

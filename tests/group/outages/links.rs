@@ -119,3 +119,16 @@ async fn the_keys_of_a_member_that_is_cut_off_in_any_direction_have_another_owne
     let last = 1.3 * timeout;
     assert!(to_client < last + slack && delayed < last + slow + slack, "{found}");
 }
+
+#[tokio::test]
+async fn a_member_whose_server_opens_another_session_at_a_reconnect_joins_again() {
+    let store = Store { session_timeout: 4 * SECOND, ..Store::shared("forgetful").await };
+    let (a, in_a, _b, in_b) = two_members(&store).await;
+    let before = a.coordinator.session_id();
+    let share = in_a.extract_my_subset(crate::support::fleet::universe()).await.unwrap();
+    a.proxy().set(Mode::Cut);
+    a.proxy().set(Mode::Forget);
+    crate::support::until("the old session is left", 2 * SECOND, || !share.is_valid()).await;
+    settles_within(store.expiry() + store.round(), &[&in_a, &in_b]).await;
+    assert_ne!(a.coordinator.session_id(), before);
+}
