@@ -12,7 +12,7 @@
 //! | D4 | `tcp+tls://` without TLS options loops for ever and blocks the thread | [`HostPort`] accepts names and addresses only, no schemes |
 //! | D5 | the delay between attempts to reconnect grows without a cap | a client is used for one connection; `reconnect.rs` opens the next one, with short pauses |
 //! | D6 | it notices an expired session only 1.4 to 1.8 timeouts after contact was lost | the coordinator does not wait for it; `reconnect.rs` gives a session up whose servers do not reply; [`Session::close`] ends requests that wait |
-//! | D7 | state changes coalesce; watches panic once the task of their client has ended | any change of the state of a client is a break; watches are polled under a lock that says whether it exists; the end of the runtime is [`Loss::Closed`] |
+//! | D7 | state changes coalesce; watches panic once the task of their client has ended | any change of the state of a client is a break; watches are polled under a lock that says whether it exists; the end of the runtime is [`Loss::Closed`](super::Loss::Closed) |
 //! | D8 | without a spawner it panics on connect | `link.rs` is its spawner |
 //! | D9 | more than 128 KiB of watched paths are set again wrongly after a reconnect | it never reconnects; each watch is set again by itself |
 //! | D11 | after a reconnect it does not say that the server has opened another session | the ids are compared |
@@ -25,6 +25,7 @@
 //! cannot wait uses a `select!` with [`Session::state`].
 
 mod convert;
+mod dial;
 mod host;
 mod link;
 mod reconnect;
@@ -32,20 +33,14 @@ mod session;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout as within};
-
-use zookeeper_client as zk;
-
 pub use self::host::{HostError, HostPort, Hosts};
 use self::{
-    link::{Link, silence},
-    reconnect::pause,
+    dial::{Dialer, Digest},
     session::ZooKeeperSession,
 };
-use super::{BoxFuture, Connector, Error, Loss, MAX_REQUEST_BYTES, Session};
+use super::{BoxFuture, Connector, Error, MAX_REQUEST_BYTES, Session};
 use crate::{
-    clock::{BootClock, Clock, Moment},
-    random::Random,
+    clock::{BootClock, Clock},
     task::Tasks,
 };
 
@@ -63,23 +58,15 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct ZooKeeper {
-    hosts: Hosts,
-    digest: Option<Digest>,
+    dialer: Dialer,
     max_request_bytes: usize,
-}
-
-/// Credentials of the scheme `digest`.
-#[derive(Clone)]
-struct Digest {
-    user: String,
-    password: String,
 }
 
 impl ZooKeeper {
     /// Opens sessions to the servers at `hosts`, without credentials. Every client can access the znodes that they
     /// create.
     pub fn new(hosts: Hosts) -> Self {
-        ZooKeeper { hosts, digest: None, max_request_bytes: MAX_REQUEST_BYTES }
+        ZooKeeper { dialer: Dialer::new(hosts), max_request_bytes: MAX_REQUEST_BYTES }
     }
 
     /// Sets the largest request that is sent, in bytes. Default: [`MAX_REQUEST_BYTES`]. If the `jute.maxbuffer` of the
@@ -96,56 +83,8 @@ impl ZooKeeper {
     /// The name of the user cannot contain `:`.
     #[must_use]
     pub fn digest(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.digest = Some(Digest { user: user.into(), password: password.into() });
+        self.dialer.digest = Some(Digest { user: user.into(), password: password.into() });
         self
-    }
-
-    /// The settings of a client of the crate, for a session of this timeout.
-    fn connector(&self, timeout: Duration) -> zk::Connector {
-        let connector = zk::Client::connector()
-            .with_session_timeout(timeout)
-            .with_connection_timeout(silence(timeout))
-            .with_readonly(false); // D10
-        match &self.digest {
-            Some(Digest { user, password }) => {
-                connector.with_auth("digest", format!("{user}:{password}").as_bytes())
-            }
-            None => connector,
-        }
-    }
-
-    /// The connection strings of the single hosts.
-    fn hosts_in_random_order(&self, random: &Random) -> Vec<String> {
-        let mut hosts: Vec<_> = self.hosts.iter().map(ToString::to_string).collect();
-        random.shuffle(&mut hosts);
-        hosts
-    }
-
-    /// Opens the first connection of a new session; also returns when the session was asked for.
-    async fn connect(&self, timeout: Duration, tasks: &Arc<Tasks>) -> Result<(Link, Moment), Error> {
-        // The protocol counts milliseconds in 31 bits, and for the crate zero means its own default.
-        let timeout = timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
-        let random = Random::new(None);
-        let mut last = None;
-        let connecting = async {
-            loop {
-                for host in self.hosts_in_random_order(&random) {
-                    let requested = BootClock.now();
-                    match Link::open(self.connector(timeout), &host, tasks).await {
-                        Ok(link) => return Ok((link, requested)),
-                        Err(zk::Error::AuthFailed) => return Err(Error::Lost(Loss::AuthFailed)),
-                        Err(error) => last = Some(error),
-                    }
-                }
-                sleep(pause(timeout, random.unit())).await;
-            }
-        };
-        // A name server that does not answer blocks the crate for longer than its timeout.
-        let connected = within(timeout, connecting).await;
-        connected.unwrap_or_else(|_| {
-            let last = last.map(|error| format!(", at last: {error}")).unwrap_or_default();
-            Err(Error::Unreachable(format!("{}: no session within {timeout:?}{last}", self.hosts)))
-        })
     }
 }
 
@@ -157,12 +96,10 @@ impl Connector for ZooKeeper {
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>> {
         Box::pin(async move {
             let tasks = Arc::new(Tasks::new());
-            let (link, requested) = self.connect(timeout, &tasks).await?;
-            // For `auth` the server stores the identity of the session: one entry `digest` with the hash of user and
-            // password, as every client computes it.
-            let acls = if self.digest.is_some() { zk::Acls::creator_all() } else { zk::Acls::anyone_all() };
+            let (link, requested) = self.dialer.connect(timeout, &tasks).await?;
+            let dialer = self.dialer.clone();
             let session: Arc<dyn Session> =
-                Arc::new(ZooKeeperSession::new(link, self, requested, acls, tasks));
+                Arc::new(ZooKeeperSession::new(link, dialer, requested, self.max_request_bytes, tasks));
             Ok(session)
         })
     }
@@ -175,8 +112,8 @@ impl Connector for ZooKeeper {
 impl fmt::Debug for ZooKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ZooKeeper")
-            .field("hosts", &format_args!("{}", self.hosts))
-            .field("user", &self.digest.as_ref().map(|digest| &digest.user))
+            .field("hosts", &format_args!("{}", self.dialer.hosts))
+            .field("user", &self.dialer.digest.as_ref().map(|digest| &digest.user))
             .finish_non_exhaustive()
     }
 }

@@ -32,8 +32,8 @@ pub enum Mode {
     BlackHole,
     /// Passes everything on, this much later.
     Delay(Duration),
-    /// Passes everything on, but new connections are for a new session: the id in the first request is removed. So a
-    /// server does that does not keep sessions, such as ClickHouse Keeper.
+    /// Passes everything on, but new connections are for a new session: the id in the first request is removed. This is
+    /// what a server does that does not keep sessions.
     Forget,
 }
 

@@ -18,7 +18,7 @@ use zookeeper_client as zk;
 
 use super::{
     super::{Error, Loss, SessionId, SessionState},
-    ZooKeeper,
+    dial::{Dialer, pause},
     link::{Link, longest_silence, silence},
 };
 use crate::{
@@ -26,17 +26,6 @@ use crate::{
     random::Random,
     task::Tasks,
 };
-
-/// The pause after all hosts were tried: this part of the session timeout, and its bounds.
-const PAUSE_PART: u32 = 40;
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// The pause between two rounds over all hosts. `random` is from zero to one.
-pub(super) fn pause(session_timeout: Duration, random: f64) -> Duration {
-    let longest = (session_timeout / PAUSE_PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-    longest.mul_f64(0.5 + 0.5 * random)
-}
 
 /// When a server has replied the last time, and for how long without a reply the session is worth a further attempt.
 pub(super) struct Contact {
@@ -99,10 +88,10 @@ impl Links {
 
     /// The present connection. Waits for one while the session is suspended.
     pub(super) async fn link(&self) -> Result<Arc<Link>, Loss> {
-        if !self.closing.is_cancelled() {
-            if let Some(link) = &*self.link.borrow() {
-                return Ok(link.clone());
-            }
+        if !self.closing.is_cancelled()
+            && let Some(link) = &*self.link.borrow()
+        {
+            return Ok(link.clone());
         }
         let mut links = self.link.clone();
         tokio::select! {
@@ -163,7 +152,7 @@ impl Drop for Publisher {
 
 /// The task of a session.
 pub(super) struct Reconnector {
-    zookeeper: ZooKeeper,
+    dialer: Dialer,
     session: zk::SessionInfo,
     session_timeout: Duration,
     contact: Arc<Contact>,
@@ -176,7 +165,7 @@ pub(super) struct Reconnector {
 impl Reconnector {
     pub(super) fn new(
         link: Link,
-        zookeeper: ZooKeeper,
+        dialer: Dialer,
         contact: Arc<Contact>,
         closing: CancellationToken,
         tasks: Arc<Tasks>,
@@ -190,7 +179,7 @@ impl Reconnector {
         publisher.connected(Arc::new(link));
         let random = Random::new(None);
         let reconnector = Reconnector {
-            zookeeper,
+            dialer,
             session,
             session_timeout,
             contact,
@@ -257,40 +246,38 @@ impl Reconnector {
     /// Opens the next connection.
     ///
     /// An attempt that a server refuses does no harm. But an attempt that is not answered may have reached a server, and
-    /// the server keeps the session for one more timeout then, although this client knows nothing of it. So such
-    /// attempts end early enough. If there is one host only, the last of them waits longer: a server that was stopped
-    /// for a while answers it then.
+    /// the server keeps the session for one more timeout then, although this client knows nothing of it. So once the
+    /// session is of no more use when the next attempt ends, and each host was tried, one attempt waits long, and is the
+    /// last: a server that was stopped for a while answers it when it goes on.
     async fn reconnect(&self) -> Result<Link, Loss> {
-        let (id, wait) = (SessionId(self.session.id().0), silence(self.session_timeout));
-        let (mut attempts, mut was_silent, mut answers) = (0, false, false);
+        let id = SessionId(self.session.id().0);
+        let (wait, longest) = (silence(self.session_timeout), longest_silence(self.session_timeout));
+        let (mut attempts, mut answers) = (0, false);
         loop {
-            let hosts = self.zookeeper.hosts_in_random_order(&self.random);
+            let hosts = self.dialer.hosts_in_random_order(&self.random);
             for host in &hosts {
                 let silent_for = self.contact.silent_for();
                 if silent_for > self.session_timeout * 7 / 5 {
                     return Err(Loss::Expired);
                 }
-                let limit = self.contact.limit();
-                if was_silent && attempts >= hosts.len() && silent_for + wait > limit {
-                    warn!(session = %id, ?silent_for, "no server replies; giving the session up, so that it can end there");
-                    return Err(Loss::Closed);
-                }
                 attempts += 1;
                 // After a reset, most servers answer the first attempt at once.
                 let is_silent = silent_for >= wait / 2 && !answers;
-                let is_last = is_silent && hosts.len() == 1 && silent_for + wait + wait > limit;
+                let is_last =
+                    is_silent && attempts >= hosts.len() && silent_for + wait + wait > self.contact.limit();
                 let began = BootClock.now();
                 match self.attempt(host, is_last).await? {
                     Some(link) if !is_last => return Ok(link),
                     Some(link) => {
                         // It would be closed only after as long a silence as it could wait for the server.
                         link.serving().stop();
-                        (attempts, was_silent, answers) = (0, false, true);
+                        (attempts, answers) = (0, true);
                     }
-                    None => {
-                        let took = BootClock.now().saturating_since(began);
-                        was_silent |= took >= wait - wait / 8;
+                    None if is_last && BootClock.now().saturating_since(began) >= longest / 2 => {
+                        warn!(session = %id, ?silent_for, "no server replies; giving the session up, so that it can end there");
+                        return Err(Loss::Closed);
                     }
+                    None => {}
                 }
             }
             sleep(pause(self.session_timeout, self.random.unit())).await;
@@ -300,7 +287,7 @@ impl Reconnector {
     /// Tries one host; `None` if it does not answer.
     async fn attempt(&self, host: &str, waits_long: bool) -> Result<Option<Link>, Loss> {
         let id = SessionId(self.session.id().0);
-        let mut connector = self.zookeeper.connector(self.session_timeout).with_session(self.session.clone());
+        let mut connector = self.dialer.connector(self.session_timeout).with_session(self.session.clone());
         if waits_long {
             connector = connector.with_connection_timeout(longest_silence(self.session_timeout));
         }

@@ -11,7 +11,8 @@ use super::{
         BoxFuture, CommitError, Done, Error, Fired, Loss, Op, Session, SessionId, SessionState, Stat, Watch,
         path::ZnodePath,
     },
-    ZooKeeper, convert,
+    convert,
+    dial::Dialer,
     link::Link,
     reconnect::{Contact, Links, Reconnector},
 };
@@ -42,25 +43,26 @@ impl ZooKeeperSession {
     /// The session of `link`, which was asked for at `requested`.
     pub(super) fn new(
         link: Link,
-        zookeeper: &ZooKeeper,
+        dialer: Dialer,
         requested: Moment,
-        acls: zk::Acls<'static>,
+        max_request_bytes: usize,
         tasks: Arc<Tasks>,
     ) -> Self {
         let id = SessionId(link.client().session_id().0);
         let timeout = link.client().session_timeout();
         let contact = Arc::new(Contact::new(timeout));
         let closing = CancellationToken::new();
+        let (acls, is_private) = (dialer.acls(), dialer.is_private());
         let (links, reconnector) =
-            Reconnector::new(link, zookeeper.clone(), contact.clone(), closing.clone(), tasks.clone());
+            Reconnector::new(link, dialer, contact.clone(), closing.clone(), tasks.clone());
         tasks.spawn("zookeeper session", reconnector.run());
         ZooKeeperSession {
             id,
             timeout,
             requested,
-            is_private: zookeeper.digest.is_some(),
+            is_private,
             acls,
-            max_request_bytes: zookeeper.max_request_bytes,
+            max_request_bytes,
             links,
             contact,
             closing,
