@@ -158,7 +158,9 @@ mod tests {
     fn once_passed_it_moves_only_if_it_will_not_pass_again_before_the_next_heartbeat_counts() {
         for outage in (10..95).map(|tenths| f64::from(tenths) / 10.0) {
             let mut deadline = Deadline::new(defaults(), at(0.0), at(0.0));
-            (1..=100).for_each(|second| drop(confirm(&mut deadline, f64::from(second))));
+            for second in 1..=100 {
+                confirm(&mut deadline, f64::from(second));
+            }
             let end = 100.0 + outage;
             let mut was_valid = end < 105.0;
             let mut revived = None;

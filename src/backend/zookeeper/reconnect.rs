@@ -252,7 +252,7 @@ impl Reconnector {
     async fn reconnect(&self) -> Result<Link, Loss> {
         let id = SessionId(self.session.id().0);
         let (wait, longest) = (silence(self.session_timeout), longest_silence(self.session_timeout));
-        let (mut attempts, mut answers) = (0, false);
+        let (mut attempts, mut answers, mut was_probed) = (0, false, false);
         loop {
             let hosts = self.dialer.hosts_in_random_order(&self.random);
             for host in &hosts {
@@ -267,17 +267,18 @@ impl Reconnector {
                     is_silent && attempts >= hosts.len() && silent_for + wait + wait > self.contact.limit();
                 let began = BootClock.now();
                 match self.attempt(host, is_last).await? {
-                    Some(link) if !is_last => return Ok(link),
+                    Some(link) if !is_last || was_probed => return Ok(link),
                     Some(link) => {
-                        // It would be closed only after as long a silence as it could wait for the server.
+                        // It would be closed only after as long a silence as it could wait for the server. That is right
+                        // only if the server always takes so long.
                         link.serving().stop();
-                        (attempts, answers) = (0, true);
+                        (attempts, answers, was_probed) = (0, true, true);
                     }
                     None if is_last && BootClock.now().saturating_since(began) >= longest / 2 => {
                         warn!(session = %id, ?silent_for, "no server replies; giving the session up, so that it can end there");
                         return Err(Loss::Closed);
                     }
-                    None => {}
+                    None => answers = false,
                 }
             }
             sleep(pause(self.session_timeout, self.random.unit())).await;

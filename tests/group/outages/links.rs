@@ -56,8 +56,8 @@ async fn an_outage_that_ends_a_heartbeat_before_the_validity_changes_nothing() {
     for (mode, outage) in [
         (Mode::Cut, 1000 * MS),
         (Mode::Cut, 2000 * MS),
+        // A second less than the bound, for a machine that is busy.
         (Mode::Cut, 2700 * MS),
-        (Mode::Cut, 3300 * MS),
         (Mode::BlackHole, 1500 * MS),
         (Mode::BlackHole, 3000 * MS),
     ] {
