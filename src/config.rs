@@ -31,9 +31,9 @@
 //! | `randomize_hosts` | nothing | `true`: the hosts are always tried in random order |
 //! | `use_ssl` | nothing | `false`: TLS is not supported yet |
 //!
-//! If an option comes twice, its last value counts. An option without a value is ignored. Python ignores most of the
-//! following; here they are errors: unknown options, a path, `zk://`, `randomize_hosts=false`, `use_ssl=true`, and a
-//! URL that names neither a host nor an option.
+//! If an option comes twice, its last value counts. Python ignores most of the following; here they are errors: unknown
+//! options, an option without a value, half a credential (`user@`, `user:@`, `:password@`: the session would be
+//! anonymous), a path, `zk://`, `randomize_hosts=false`, `use_ssl=true`, and a URL that names neither a host nor an option.
 
 mod error;
 mod file;

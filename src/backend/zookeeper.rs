@@ -10,28 +10,39 @@
 //! | D2 | pending requests fail with one of several errors when a connection breaks | `convert::error`: every error that is not a reply of a server is [`Error::Unknown`] |
 //! | D3 | its lock recipe gives up on those errors | no recipe of the crate is used, only single requests and transactions |
 //! | D4 | `tcp+tls://` without TLS options loops for ever and blocks the thread | [`HostPort`] accepts names and addresses only, no schemes |
-//! | D5 | the delay between attempts to reconnect grows without a cap | [`Hosts`] lists addresses several times for the crate, so that the delay grows more slowly; the coordinator gives up a suspended session |
-//! | D6 | it notices an expired session only 1.4 to 1.8 timeouts after contact was lost | as for D5: the coordinator does not wait for it; [`Session::close`] ends requests that wait |
-//! | D7 | state changes coalesce; none comes any more once the runtime that opened the session has ended | each connection is a new epoch; the forwarding task ends with that runtime and reports [`Loss::Closed`] |
-//! | D8 | without its feature `tokio` it panics on connect | the feature is always enabled |
-//! | D9 | more than 128 KiB of watched paths are set again wrongly | watches are few: one for a group |
+//! | D5 | the delay between attempts to reconnect grows without a cap | a client is used for one connection; `reconnect.rs` opens the next one, with short pauses |
+//! | D6 | it notices an expired session only 1.4 to 1.8 timeouts after contact was lost | the coordinator does not wait for it; `reconnect.rs` gives a session up whose servers do not reply; [`Session::close`] ends requests that wait |
+//! | D7 | state changes coalesce; watches panic once the task of their client has ended | any change of the state of a client is a break; watches are polled under a lock that says whether it exists; the end of the runtime is [`Loss::Closed`](super::Loss::Closed) |
+//! | D8 | without a spawner it panics on connect | `link.rs` is its spawner |
+//! | D9 | more than 128 KiB of watched paths are set again wrongly after a reconnect | it never reconnects; each watch is set again by itself |
+//! | D11 | after a reconnect it does not say that the server has opened another session | the ids are compared |
 //! | D10 | sessions to read-only servers fail | such sessions are never requested: a coordinator cannot use stale reads |
 //!
-//! A request while the session is suspended waits until the connection is up again or the session is lost. It may be
-//! sent even if its future is dropped meanwhile. A caller that cannot wait uses a `select!` with [`Session::state`].
+//! A connection that is silent for a quarter of the session timeout is closed, and so is an attempt to connect that is not
+//! answered for as long. So a server that replies within less than that can be used.
+//!
+//! A request while the session is suspended waits until the connection is up again or the session is lost. A caller that
+//! cannot wait uses a `select!` with [`Session::state`].
 
 mod convert;
+mod dial;
 mod host;
+mod link;
+mod reconnect;
 mod session;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use zookeeper_client as zk;
-
 pub use self::host::{HostError, HostPort, Hosts};
-use self::session::ZooKeeperSession;
-use super::{BoxFuture, Connector, Error, Loss, MAX_REQUEST_BYTES, Session};
-use crate::clock::{BootClock, Clock};
+use self::{
+    dial::{Dialer, Digest},
+    session::ZooKeeperSession,
+};
+use super::{BoxFuture, Connector, Error, MAX_REQUEST_BYTES, Session};
+use crate::{
+    clock::{BootClock, Clock},
+    task::Tasks,
+};
 
 /// Opens sessions to a ZooKeeper ensemble.
 ///
@@ -47,23 +58,15 @@ use crate::clock::{BootClock, Clock};
 /// ```
 #[derive(Clone)]
 pub struct ZooKeeper {
-    hosts: Hosts,
-    digest: Option<Digest>,
+    dialer: Dialer,
     max_request_bytes: usize,
-}
-
-/// Credentials of the scheme `digest`.
-#[derive(Clone)]
-struct Digest {
-    user: String,
-    password: String,
 }
 
 impl ZooKeeper {
     /// Opens sessions to the servers at `hosts`, without credentials. Every client can access the znodes that they
     /// create.
     pub fn new(hosts: Hosts) -> Self {
-        ZooKeeper { hosts, digest: None, max_request_bytes: MAX_REQUEST_BYTES }
+        ZooKeeper { dialer: Dialer::new(hosts), max_request_bytes: MAX_REQUEST_BYTES }
     }
 
     /// Sets the largest request that is sent, in bytes. Default: [`MAX_REQUEST_BYTES`]. If the `jute.maxbuffer` of the
@@ -80,31 +83,8 @@ impl ZooKeeper {
     /// The name of the user cannot contain `:`.
     #[must_use]
     pub fn digest(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.digest = Some(Digest { user: user.into(), password: password.into() });
+        self.dialer.digest = Some(Digest { user: user.into(), password: password.into() });
         self
-    }
-
-    async fn connect(&self, timeout: Duration) -> Result<zk::Client, Error> {
-        // The protocol counts milliseconds in 31 bits, and for the crate zero means its own default.
-        let timeout = timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
-        let mut connector = zk::Client::connector()
-            .with_session_timeout(timeout)
-            // Without replies the session is suspended after T/5 instead of 0.4 T. Its ephemeral znodes live for
-            // another 0.78 T, in which the owner can stop.
-            .with_connection_timeout(timeout / 5)
-            .with_readonly(false); // D10
-        if let Some(Digest { user, password }) = &self.digest {
-            connector = connector.with_auth("digest", format!("{user}:{password}").as_bytes());
-        }
-        let hosts = self.hosts.repeated_for(timeout); // D5
-        let unreachable = |why: &dyn fmt::Display| Error::Unreachable(format!("{}: {why}", self.hosts));
-        // A name server that does not answer blocks the crate for longer than its timeout.
-        match tokio::time::timeout(timeout, connector.connect(&hosts)).await {
-            Ok(Ok(client)) => Ok(client),
-            Ok(Err(zk::Error::AuthFailed)) => Err(Error::Lost(Loss::AuthFailed)),
-            Ok(Err(error)) => Err(unreachable(&error)),
-            Err(_) => Err(unreachable(&format_args!("no session within {timeout:?}"))),
-        }
     }
 }
 
@@ -115,12 +95,11 @@ impl Connector for ZooKeeper {
     /// the server creates the session, that session expires after `timeout`. It owns nothing.
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>> {
         Box::pin(async move {
-            let client = self.connect(timeout).await?;
-            // For `auth` the server stores the identity of the session: one entry `digest` with the hash of user and
-            // password, as every client computes it.
-            let acls = if self.digest.is_some() { zk::Acls::creator_all() } else { zk::Acls::anyone_all() };
+            let tasks = Arc::new(Tasks::new());
+            let (link, requested) = self.dialer.connect(timeout, &tasks).await?;
+            let dialer = self.dialer.clone();
             let session: Arc<dyn Session> =
-                Arc::new(ZooKeeperSession::new(client, acls, self.max_request_bytes));
+                Arc::new(ZooKeeperSession::new(link, dialer, requested, self.max_request_bytes, tasks));
             Ok(session)
         })
     }
@@ -133,8 +112,8 @@ impl Connector for ZooKeeper {
 impl fmt::Debug for ZooKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ZooKeeper")
-            .field("hosts", &format_args!("{}", self.hosts))
-            .field("user", &self.digest.as_ref().map(|digest| &digest.user))
+            .field("hosts", &format_args!("{}", self.dialer.hosts))
+            .field("user", &self.dialer.digest.as_ref().map(|digest| &digest.user))
             .finish_non_exhaustive()
     }
 }

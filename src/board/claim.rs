@@ -66,7 +66,7 @@ async fn take(handle: Arc<Handle>, mut known: Arc<Known>) -> Result<Result<Claim
                 shared.invalidate();
                 return Ok(Err(NotClaimed::Taken));
             }
-            Err(Unapplied::Refused { index, error }) => (index == LOCK_OPS, error),
+            Err(Unapplied::Refused { index, error, .. }) => (index == LOCK_OPS, error),
             Err(Unapplied::Failed(error)) => (true, error),
             Err(Unapplied::Unknown(error)) => (false, error),
         };
@@ -219,7 +219,7 @@ impl Claim {
                 job.shared().invalidate();
                 Err(BoardError::Lost { job: name() })
             }
-            Err(Unapplied::Refused { index: 0, error: backend::Error::NodeExists }) => {
+            Err(Unapplied::Refused { index: 0, error: backend::Error::NodeExists, .. }) => {
                 Err(BoardError::TrashTaken { job: name(), trash: moves_to.unwrap_or_default() })
             }
             Err(Unapplied::Refused { error: reason, .. }) => Err(BoardError::Changed { job: name(), reason }),

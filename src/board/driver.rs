@@ -17,6 +17,7 @@ use crate::{
         Live,
         listing::{Contents, Occasion},
         read::read_each,
+        requests::Failure,
     },
 };
 
@@ -89,7 +90,7 @@ impl Contents for Driver {
         self.shared.cache().drop_marks();
     }
 
-    async fn make(&mut self, live: &Live) -> Result<(), backend::Error> {
+    async fn make(&mut self, live: &Live) -> Result<(), Failure> {
         self.shared.ensure(live).await
     }
 }

@@ -125,9 +125,8 @@ async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>
     let create = Op::create(&shared.layout.job, data.clone(), CreateMode::PersistentSequential);
     let Receipted { applied, stat } = match shared.receipts.commit(&live, vec![create]).await {
         Ok(receipted) => receipted,
-        Err(Unapplied::Refused { error, .. } | Unapplied::Failed(error)) => {
-            return Err(Error::from_backend(error, &shared.layout.board).into());
-        }
+        Err(Unapplied::Refused { error, path, .. }) => return Err(Error::from_backend(error, &path).into()),
+        Err(Unapplied::Failed(error)) => return Err(Error::from_backend(error, &shared.layout.board).into()),
         Err(Unapplied::Overtaken | Unapplied::Unknown(_)) => return Err(unknown(&posting)),
     };
     let known = match applied.created(0) {

@@ -24,7 +24,7 @@ use crate::{
         listing::{Listing, Settings, Stopped},
         read::Sizes,
         receipts::Receipts,
-        requests::ensure,
+        requests::{Failure, ensure},
         rivals::Rivals,
     },
 };
@@ -138,7 +138,7 @@ impl Shared {
         self.leases.run(name, work).await.map_err(|error| self.service(error))
     }
 
-    pub(super) async fn read<T>(
+    pub(super) async fn read<T: 'static>(
         &self,
         path: &ZnodePath,
         work: impl for<'a> Fn(&'a Live) -> BoxFuture<'a, Result<T, backend::Error>>,
@@ -153,21 +153,24 @@ impl Shared {
     /// creates the missing folders.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<(), BoardError> {
         let shared = self.clone();
-        let prepared = self.read(&self.layout.board, move |live| {
+        if self.is_closed() {
+            return Err(self.closed_error());
+        }
+        let prepared = self.leases.access().repeat_each(&self.layout.board, move |live| {
             let shared = shared.clone();
             Box::pin(async move {
                 match probe(live).await {
                     Err(backend::Error::Other(reason)) => Ok(Err(BoardError::Incompatible { reason })),
-                    Err(error) => Err(error),
+                    Err(error) => Err(error.into()),
                     Ok(()) => shared.ensure(live).await.map(Ok),
                 }
             })
         });
-        prepared.await?
+        prepared.await.map_err(|error| self.service(error))?
     }
 
     /// Makes sure that the folders of the board exist.
-    pub(super) async fn ensure(&self, live: &Live) -> Result<(), backend::Error> {
+    pub(super) async fn ensure(&self, live: &Live) -> Result<(), Failure> {
         for folder in [&self.layout.board, &self.layout.trash, &self.layout.posting] {
             ensure(&*live.session, folder).await?;
         }

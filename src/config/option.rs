@@ -31,9 +31,8 @@ impl Config {
         // The last value of an option counts. As in Python, the values before it are not even checked.
         let options = &parsed.options;
         for (at, (name, value)) in options.iter().enumerate() {
-            let later = |(other, value): &(String, String)| other == name && !value.is_empty();
-            let overruled = options[at + 1..].iter().any(later);
-            apply(&mut self, name, if overruled { "" } else { value })?;
+            let is_overruled = options[at + 1..].iter().any(|(other, _)| other == name);
+            apply(&mut self, name, (!is_overruled).then_some(value))?;
         }
         self.backend = Backend::Servers(parsed.servers);
         self.check_each()?;
@@ -68,12 +67,12 @@ impl TryFrom<String> for Config {
     }
 }
 
-/// Sets the field that belongs to the option `name` of a URL.
-pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
+/// Sets the field that belongs to the option `name` of a URL. Without a value, checks only that there is such an option.
+pub(super) fn apply(config: &mut Config, name: &str, value: Option<&String>) -> Result<(), ConfigError> {
     let target = match name {
         "timeout" => {
             // Python peers of the fleet accept whole seconds only in this option.
-            if value.contains('.') {
+            if let Some(value) = value.filter(|value| value.contains('.')) {
                 return Err(bad("timeout", value, "whole seconds, or a duration such as `1500ms`"));
             }
             Target::Duration("timeout", &mut config.session_timeout)
@@ -97,8 +96,15 @@ pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), 
         "use_ssl" => Target::Only("use_ssl", false, "false: TLS is not supported yet"),
         _ => return Err(ConfigError::UnknownOption(name.into())),
     };
-    // Python drops options without a value.
-    if value.is_empty() { Ok(()) } else { target.set(value) }
+    match value {
+        None => Ok(()),
+        // Most likely a variable of a template was not set. Python ignores it.
+        Some(value) if value.is_empty() => Err(ConfigError::Setting {
+            setting: target.name(),
+            problem: "it is empty: give it a value or leave it out".into(),
+        }),
+        Some(value) => target.set(value),
+    }
 }
 
 /// The field that an option sets, and the type of its value.
@@ -115,6 +121,18 @@ enum Target<'a> {
 }
 
 impl Target<'_> {
+    /// The name of the option.
+    fn name(&self) -> &'static str {
+        match self {
+            Target::Duration(name, _) | Target::Derived(name, _) | Target::Only(name, ..) => name,
+            Target::Text(_) => "namespace",
+            Target::MaybeText(_) => "member_id",
+            Target::Label(_) => "label",
+            Target::Number(_) => "replicas",
+            Target::Bytes(_) => "max_request_bytes",
+        }
+    }
+
     fn set(self, value: &str) -> Result<(), ConfigError> {
         match self {
             Target::Duration(name, target) => *target = duration(name, value)?,

@@ -23,7 +23,7 @@ use crate::{
     },
     member::MAX_WEIGHT,
     ring::HashRing,
-    session::{follow::Sessions, read::Sizes},
+    session::{follow::Sessions, read::Sizes, requests::warn_if_open},
     watch,
 };
 
@@ -174,6 +174,7 @@ impl Shared {
         let bad_name = |reason| Error::GroupName { group: name.into(), reason };
         let group = backing.namespace.join(name).map_err(bad_name)?;
         let own = group.join(self.me.as_str()).map_err(bad_name)?;
+        let folder = group.clone();
         let config = &self.config;
         let ours = Ours {
             version: Ours::VERSION,
@@ -213,6 +214,19 @@ impl Shared {
             random: backing.random.clone(),
         };
         self.tasks.spawn("group", driver.run(self.tasks.cancelled()));
-        Ok(Group { views: view, behind: Behind::Driver { commands, access, is_leaving: Arc::default() } })
+        let group = Group {
+            views: view,
+            behind: Behind::Driver { commands, access: access.clone(), is_leaving: Arc::default() },
+        };
+        self.tasks.spawn("group permissions", {
+            let (cancelled, group) = (self.tasks.cancelled(), group.clone());
+            async move {
+                let joined = cancelled.run_until_cancelled(group.joined()).await;
+                if let (Some(Ok(())), Some(live)) = (joined, access.present()) {
+                    cancelled.run_until_cancelled(warn_if_open(&*live.session, &folder)).await;
+                }
+            }
+        });
+        Ok(group)
     }
 }

@@ -249,7 +249,10 @@ async fn perform(live: Option<&Live>, places: &Places, action: Option<Action>) -
     match action {
         Action::CreateGroup => match ensure(session, &places.group).await {
             Ok(()) => Event::GroupReady.into(),
-            Err(error) => failed(error),
+            Err(failure) => {
+                let shown = failure.clone().into_error(&places.group);
+                Outcome::from(Event::Failed(failure.error, shown))
+            }
         },
         Action::Join => join(session, places, None).await.unwrap_or_else(failed),
         Action::TakeOver { version } => join(session, places, Some(version)).await.unwrap_or_else(failed),

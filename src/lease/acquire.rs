@@ -53,7 +53,7 @@ impl Leases {
             None => Verdict::NotApplied,
         };
         let applied = match live.commit_once(&ops, Evidence::new(&lock, &judge)).await {
-            Err(Unapplied::Refused { index, error: backend::Error::NodeExists }) if index == at => {
+            Err(Unapplied::Refused { index, error: backend::Error::NodeExists, .. }) if index == at => {
                 return Err(Unapplied::Overtaken);
             }
             outcome => outcome?,

@@ -168,7 +168,7 @@ async fn confirm(shared: Arc<Shared>, results: Vec<Finished>) -> Result<Vec<Fini
             match shared.receipts.commit(&live, batch.iter().map(remove).collect()).await {
                 Ok(_) => break,
                 // Another collector has confirmed it, or an operator has changed it.
-                Err(Unapplied::Refused { index, error })
+                Err(Unapplied::Refused { index, error, .. })
                     if index < batch.len() && error != backend::Error::NotPermitted =>
                 {
                     drop(batch.remove(index));
@@ -206,7 +206,7 @@ async fn read(shared: &Arc<Shared>, folder: &ZnodePath, max: usize) -> Result<(V
         Box::pin(async move {
             let (names, _, watch) = match live.session.watch_children(&folder).await {
                 Err(backend::Error::NoNode) => {
-                    ensure(&*live.session, &folder).await?;
+                    ensure(&*live.session, &folder).await.map_err(|failure| failure.error)?;
                     live.session.watch_children(&folder).await?
                 }
                 found => found?,
@@ -264,6 +264,7 @@ pub(super) async fn end_letter(
         Err(Unapplied::Refused {
             index: DELETED,
             error: backend::Error::NoNode | backend::Error::BadVersion,
+            ..
         }) => Ok(false),
         Err(error) => Err(unapplied(&path_of(dead, entry), error)),
     }

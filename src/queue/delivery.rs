@@ -85,7 +85,7 @@ impl OwnedEntry {
                 return Err(self.lost());
             }
             // The claim is not ours any more: the first operation is that on the entry.
-            Err(Unapplied::Refused { index: 1.., error: backend::Error::BadVersion }) => {
+            Err(Unapplied::Refused { index: 1.., error: backend::Error::BadVersion, .. }) => {
                 return Err(self.lost());
             }
             Err(error) => return Err(unapplied(&self.owned.path, error)),
@@ -133,7 +133,8 @@ impl OwnedEntry {
         match guard.finish(ops, evidence).await.map_err(|error| self.shared.service(error))? {
             Ok(applied) => Ok(applied),
             Err(
-                Unapplied::Overtaken | Unapplied::Refused { index: DELETED, error: backend::Error::NoNode },
+                Unapplied::Overtaken
+                | Unapplied::Refused { index: DELETED, error: backend::Error::NoNode, .. },
             ) => Err(lost),
             Err(error) => Err(unapplied(&self.owned.path, error)),
         }

@@ -106,7 +106,7 @@ impl OpenQueue {
         let (leases, clock) = backing.ok_or(QueueError::NoBackend)?;
         let access = leases.access().clone();
         let laid_out = Arc::new(layout.clone());
-        let made = access.repeat(&layout.root, move |live| {
+        let made = access.repeat_each(&layout.root, move |live| {
             let layout = laid_out.clone();
             Box::pin(async move { lay_out(&*live.session, &layout).await })
         });

@@ -29,9 +29,13 @@ use crate::{
 
 /// The first and the longest pause between two attempts while the store does not answer.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The first pause between two attempts while other processes are faster.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a put is tried while entries with the same bucket are added at the same time.
+/// How often a put is tried while entries with the same bucket are added at the same time, and how many of these
+/// attempts have no pause before the next one.
 const TRIES: u32 = 100;
+const QUICK_TRIES: u32 = 10;
 
 /// How many entries of a label are read to find out whether one is still queued.
 const MOST_READ: usize = 4;
@@ -141,7 +145,11 @@ impl Posting {
     async fn attempt(&self, live: &Live) -> Result<Option<backend::Error>, QueueError> {
         let Shared { moves, receipts, fill, clock, max_len, .. } = &*self.shared;
         let layout = self.shared.layout();
-        for _ in 0..TRIES {
+        let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+        for tried in 0..TRIES {
+            if tried >= QUICK_TRIES {
+                sleep(backoff.next_delay(live.random.unit())).await;
+            }
             if let Some(error) = passing(self.refuse_if_full(live).await)? {
                 return Ok(Some(error));
             }
@@ -152,7 +160,9 @@ impl Posting {
                     Ok(Some(version)) => Some(version),
                     Ok(None) => return Err(QueueError::AlreadyQueued { label: self.label.clone() }),
                     Err(backend::Error::NoNode) => {
-                        lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
+                        lay_out(&*live.session, layout)
+                            .await
+                            .map_err(|failure| failure.into_error(&layout.root))?;
                         continue;
                     }
                     Err(error) => return passing::<()>(Err(QueueError::at(&bucket)(error))),
@@ -177,9 +187,11 @@ impl Posting {
                     return Ok(None);
                 }
                 // An entry of the same bucket was added since the check.
-                Err(Unapplied::Refused { index: PUT_BUCKET, error: backend::Error::BadVersion }) => {}
+                Err(Unapplied::Refused { index: PUT_BUCKET, error: backend::Error::BadVersion, .. }) => {}
                 Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
-                    lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
+                    lay_out(&*live.session, layout)
+                        .await
+                        .map_err(|failure| failure.into_error(&layout.root))?;
                 }
                 Err(error) => return passing::<()>(Err(unapplied(&layout.unowned, error))),
             }

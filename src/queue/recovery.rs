@@ -107,7 +107,7 @@ impl Recovery {
         };
         let (claims, watch, owned) = match read.await {
             Err(backend::Error::NoNode) => {
-                lay_out(session, layout).await?;
+                lay_out(session, layout).await.map_err(|failure| failure.error)?;
                 return Err(backend::Error::NoNode);
             }
             read => read?,
@@ -205,9 +205,10 @@ impl Recovery {
             Err(Unapplied::Refused {
                 index: DELETED,
                 error: backend::Error::NoNode | backend::Error::BadVersion,
+                ..
             }) => debug!(%entry, "another process has given it back"),
             Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
-                lay_out(&*live.session, shared.layout()).await?;
+                lay_out(&*live.session, shared.layout()).await.map_err(|failure| failure.error)?;
                 return Err(backend::Error::NoNode);
             }
             // It may be done at the next attempt: the connection broke, or the numbers are taken that come next.

@@ -33,7 +33,7 @@ use crate::{
         listing::{Contents, Listing, Occasion, Stopped},
         read::{Denied, Sizes, read_each},
         receipts::Receipts,
-        requests::ensure,
+        requests::{Failure, ensure, judged_at},
     },
 };
 
@@ -217,13 +217,13 @@ impl Contents for Waiting {
         Ok(())
     }
 
-    async fn make(&mut self, live: &Live) -> Result<(), backend::Error> {
+    async fn make(&mut self, live: &Live) -> Result<(), Failure> {
         lay_out(&*live.session, self.0.layout()).await
     }
 }
 
 /// Creates the missing folders of a queue.
-pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), backend::Error> {
+pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), Failure> {
     /// Another process may create some of them at the same time, so that the transaction is refused.
     const TRIES: u32 = 10;
     ensure(session, &layout.root).await?;
@@ -233,10 +233,13 @@ pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<()
         let found = session.get_many(&znodes).await?;
         let missing = znodes.iter().zip(found).filter(|(_, found)| found.is_none());
         let creates: Vec<_> = missing.map(|(path, _)| Op::create(path, [], CreateMode::Persistent)).collect();
-        match session.commit(creates).await {
+        match session.commit(creates.clone()).await {
             Ok(_) => return Ok(()),
-            Err(CommitError { error: error @ backend::Error::NodeExists, .. }) => outcome = Err(error),
-            Err(CommitError { error, .. }) => return Err(error),
+            Err(CommitError { error: error @ backend::Error::NodeExists, .. }) => outcome = Err(error.into()),
+            Err(CommitError { index: Some(index), error }) => {
+                return Err(Failure::at(&judged_at(&creates[index], &error))(error));
+            }
+            Err(CommitError { index: None, error }) => return Err(error.into()),
         }
     }
     outcome
@@ -251,7 +254,8 @@ pub(super) async fn count(session: &dyn Session, folder: &ZnodePath) -> Result<u
 /// The error of a call whose transaction was not applied; `path` is for its message.
 pub(super) fn unapplied(path: &ZnodePath, unapplied: Unapplied) -> QueueError {
     match unapplied {
-        Unapplied::Refused { error, .. } | Unapplied::Failed(error) => QueueError::at(path)(error),
+        Unapplied::Refused { error, path, .. } => QueueError::at(&path)(error),
+        Unapplied::Failed(error) => QueueError::at(path)(error),
         Unapplied::Overtaken => QueueError::at(path)(backend::Error::BadVersion),
         Unapplied::Unknown(_) => QueueError::OutcomeUnknown { path: path.to_string() },
     }

@@ -284,19 +284,19 @@ async fn take_one(
             let owned = Owned { entry, path, version: 0, value };
             Ok(Some(OwnedEntry::new(shared.clone(), guard, owned)))
         }
-        Err(Unapplied::Refused { index: DELETED, error: backend::Error::NoNode }) => {
+        Err(Unapplied::Refused { index: DELETED, error: backend::Error::NoNode, .. }) => {
             shared.cache().note(false);
             chosen.forget();
             Ok(None)
         }
         Err(
-            Unapplied::Refused { index: DELETED, error: backend::Error::BadVersion }
+            Unapplied::Refused { index: DELETED, error: backend::Error::BadVersion, .. }
             | Unapplied::Failed(backend::Error::Unreachable(_))
             | Unapplied::Unknown(_)
             | Unapplied::Overtaken,
         ) => Ok(None),
         Err(
-            Unapplied::Refused { index: DELETED, error: error @ backend::Error::NotEmpty }
+            Unapplied::Refused { index: DELETED, error: error @ backend::Error::NotEmpty, .. }
             | Unapplied::Failed(error @ (backend::Error::TooLarge { .. } | backend::Error::Dropped { .. })),
         ) => {
             chosen.set_aside(&error.to_string());

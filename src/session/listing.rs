@@ -14,7 +14,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Live, follow::Follower};
+use super::{Live, follow::Follower, requests::Failure};
 use crate::{
     backend::{self, Stat, path::ZnodePath},
     backoff::Backoff,
@@ -349,7 +349,7 @@ pub(crate) trait Contents: Send {
     fn give_up(&mut self) {}
 
     /// Creates the folder, which is gone, and what belongs to it.
-    fn make(&mut self, live: &Live) -> impl Future<Output = Result<(), backend::Error>> + Send;
+    fn make(&mut self, live: &Live) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// Lists a folder in each session.
@@ -410,12 +410,12 @@ impl<C: Contents> Follower for Lister<C> {
                     debug!(%folder, "the folder is gone; creating it again");
                     self.contents.make(live).await.err()
                 }
-                error => Some(error),
+                error => Some(error.into()),
             };
-            if let Some(error) = error {
-                debug!(%folder, %error, "the folder could not be listed");
-                if !error.is_unknown() {
-                    listing.fail(Error::from_backend(error, folder));
+            if let Some(failure) = error {
+                debug!(%folder, error = %failure.error, "the folder could not be listed");
+                if !failure.error.is_unknown() {
+                    listing.fail(failure.into_error(folder));
                 }
             }
             listing.end_failed(backoff.next_delay(listing.settings.random.unit()));

@@ -97,7 +97,7 @@ impl Receipts {
                     self.clear_late(live).await;
                     return Ok(Receipted { applied, stat });
                 }
-                Err(Unapplied::Refused { index, error }) if index >= ops.len() && before.is_some() => {
+                Err(Unapplied::Refused { index, error, .. }) if index >= ops.len() && before.is_some() => {
                     debug!(receipt = %receipt.path, %error, "an operator has changed it");
                     receipt = self.fresh(live);
                 }

@@ -94,7 +94,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["member", "session::timing", "backend", "backend::path", "ring"]),
     ("member", &["backend::path"]),
     ("session::timing", &[]),
-    ("backend", &["backend::path", "task", "clock", "future"]),
+    ("backend", &["backend::path", "task", "clock", "future", "random"]),
     ("backend::path", &[]),
     ("task", &[]),
     ("clock", &[]),

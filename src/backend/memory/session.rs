@@ -16,11 +16,13 @@ use crate::backend::{
     BoxFuture, CommitError, Done, Error, Fired, Loss, MAX_REQUEST_BYTES, Op, Session, SessionId,
     SessionState, Stat, Watch, path::ZnodePath,
 };
+use crate::clock::{Clock as _, Moment};
 
 pub(super) struct MemorySession {
     ensemble: Arc<Ensemble>,
     id: SessionId,
     timeout: Duration,
+    requested: Moment,
     /// Written only under the lock of the ensemble.
     state: Arc<watch::Sender<SessionState>>,
 }
@@ -28,7 +30,8 @@ pub(super) struct MemorySession {
 impl MemorySession {
     pub(super) fn open(ensemble: &Arc<Ensemble>, timeout: Duration) -> Self {
         let (id, state) = ensemble.lock().open(timeout);
-        MemorySession { ensemble: Arc::clone(ensemble), id, timeout, state }
+        let requested = ensemble.clock.now();
+        MemorySession { ensemble: Arc::clone(ensemble), id, timeout, requested, state }
     }
 
     /// To be called under the lock of the ensemble.
@@ -87,6 +90,10 @@ impl Session for MemorySession {
 
     fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    fn requested(&self) -> Option<Moment> {
+        Some(self.requested)
     }
 
     fn state(&self) -> watch::Receiver<SessionState> {

@@ -43,8 +43,8 @@ impl Contents for Arc<Kept> {
         Ok(())
     }
 
-    async fn make(&mut self, live: &Live) -> Result<(), backend::Error> {
-        live.session.commit(vec![create("/ns/f")]).await.map(drop).map_err(|failed| failed.error)
+    async fn make(&mut self, live: &Live) -> Result<(), Failure> {
+        live.session.commit(vec![create("/ns/f")]).await.map(drop).map_err(|failed| failed.error.into())
     }
 }
 

@@ -74,3 +74,29 @@ async fn what_is_registered_while_the_board_is_closed_does_not_stay() {
     let gone = || async { (!exists(&*session, &entity("me")).await).then_some(()) };
     eventually("gone", TIMEOUT, gone).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_registered_while_the_session_ends_is_registered_in_the_next_one() {
+    let store = Store::memory();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    // So that the folder exists.
+    board.register_entity("conductor", "other", json!({})).await.unwrap();
+    let session = store.session().await;
+    let mut is_late = false;
+    fates.decide(move |request| match request {
+        request if request.is_write() && *request.paths()[0] == entity("me") && !is_late => {
+            is_late = true;
+            Fate::Late(5 * SECOND)
+        }
+        _ => Fate::Pass,
+    });
+    let (registered, ()) = tokio::join!(board.register_entity("conductor", "me", json!({})), async {
+        tokio::time::sleep(SECOND).await;
+        store.ensemble().expire(coordinator.session_id().unwrap());
+    });
+    registered.unwrap();
+    let back = || async { exists(&*session, &entity("me")).await.then_some(()) };
+    eventually("registered in the next session", TIMEOUT, back).await;
+}
