@@ -143,6 +143,16 @@ enum End {
     Refused(Error),
 }
 
+impl Drop for KeeperTask {
+    fn drop(&mut self) {
+        // Also after a panic, and if the runtime ends before the task: the client crate closes the session then.
+        if let Status::Live(live) = &*self.status.borrow() {
+            live.end();
+        }
+        self.status.send_replace(Status::Closed);
+    }
+}
+
 impl KeeperTask {
     async fn run(mut self, cancelled: CancellationToken) {
         loop {
@@ -193,7 +203,6 @@ impl KeeperTask {
                 () = sleep(delay) => {}
             }
         }
-        self.status.send_replace(Status::Closed);
     }
 
     /// Logs why the session was left; returns whether to wait before the next one, and the error to show.

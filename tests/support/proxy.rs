@@ -163,8 +163,10 @@ async fn connection(mut client: TcpStream, port: u16, wait: Duration, mut link: 
     };
     let mut cut = link.clone();
     tokio::select! {
-        _ = pumps => return,
+        biased;
+        // First: what was kept back until the cut is not passed on.
         _ = cut.wait_for(|link| link.cuts != cuts) => {}
+        _ = pumps => return,
     }
     // Without lingering, dropping a socket resets its connection.
     let _ = (client.set_zero_linger(), server.set_zero_linger());
