@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use apportion::{
-    Group,
-    backend::{BoxFuture, CommitError, Error, Op, memory::LostReply, path::ZnodePath},
+    Group, PartitionCoordinator,
+    backend::{BoxFuture, CommitError, Connector, Error, Op, memory::LostReply, path::ZnodePath},
     group::Standing,
     testing::{Call, Hook, Intercept, Outcome, Request},
 };
@@ -99,19 +99,28 @@ impl Hook for Breaks {
 }
 
 /// A member `a` of the group `g`, whose connection can be broken.
-async fn breakable(store: &Store) -> (Arc<Breaks>, apportion::PartitionCoordinator) {
+async fn breakable(store: &Store) -> (Arc<Breaks>, PartitionCoordinator) {
     let (plan, left, own) = (Mutex::default(), AtomicU32::new(0), store.path("g/a"));
     #[cfg(feature = "zookeeper")]
     if let Reach::Server(port) = store.reach {
         let proxy = Proxy::start(port).await;
         let connector = zookeeper(&proxy.connect_string());
         let breaks = Arc::new(Breaks { own, plan, left, proxy: Some(proxy) });
-        let coordinator = store.connect(Intercept::new(Arc::new(connector), breaks.clone()), "a").await;
-        return (breaks, coordinator);
+        return connect(store, Arc::new(connector), breaks).await;
     }
     let breaks = Arc::new(Breaks { own, plan, left, proxy: None });
-    let coordinator = store.connect(Intercept::new(store.connector(), breaks.clone()), "a").await;
-    (breaks, coordinator)
+    connect(store, store.connector(), breaks).await
+}
+
+async fn connect(
+    store: &Store,
+    connector: Arc<dyn Connector>,
+    breaks: Arc<Breaks>,
+) -> (Arc<Breaks>, PartitionCoordinator) {
+    let config = store.config_via(Intercept::new(connector, breaks.clone()), "a");
+    // The pauses of production, on a real server as well.
+    let config = config.retry_backoff(SECOND).max_retry_interval(30 * SECOND);
+    (breaks, PartitionCoordinator::connect(config).await.unwrap())
 }
 
 /// A session timeout that outlives six broken connections on a loaded machine.

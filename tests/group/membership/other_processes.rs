@@ -120,8 +120,11 @@ async fn a_second_member_with_the_same_id_is_refused_and_the_first_is_undisturbe
 
 async fn a_started_member_joins_by_itself_when_the_other_process_with_its_id_leaves(store: Store) {
     let python = store.plain("g", "me", b"\xc0").await;
-    let me = store.started("me").await;
-    let group = me.join("g").await;
+    let (config, _line) = store.prepare("me").await;
+    // The pauses of production, on a real server as well.
+    let config = config.retry_backoff(SECOND).max_retry_interval(30 * SECOND);
+    let me = PartitionCoordinator::start(config).unwrap();
+    let group = me.join("g").await.unwrap();
     let refused = || async {
         match group.extract_my_subset(universe()).await {
             Ok(share) => assert_eq!(share.len(), 0, "shared with another process of the same id"),
@@ -138,7 +141,7 @@ async fn a_started_member_joins_by_itself_when_the_other_process_with_its_id_lea
     })
     .await;
     // The pauses between two tries have grown. The watch on its znode ends them.
-    tokio::time::sleep(if store.is_memory() { 120 * SECOND } else { 2 * SECOND }).await;
+    tokio::time::sleep(if store.is_memory() { 120 * SECOND } else { 6 * SECOND }).await;
     python.close().await;
     settles_within(store.round(), &[&group]).await;
 }
