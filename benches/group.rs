@@ -19,15 +19,17 @@ use std::{
 
 use apportion::{
     Config, Group, PartitionCoordinator,
-    backend::{BoxFuture, Connector, Done, Znode},
-    group::Standing,
-    testing::{Call, Hook, Intercept, Outcome, Reply},
+    backend::{BoxFuture, Connector, CreateMode, Done, Op, Znode, path::ZnodePath},
+    group::{Standing, View},
+    testing::{Call, Hook, Intercept, Outcome, Reply, Request},
 };
 
 use support::{Server, Settings, zookeeper};
 
 /// How long the traffic of a group at rest is measured.
 const REST: Duration = Duration::from_secs(20);
+/// The pause between two measurements.
+const QUIET: Duration = Duration::from_secs(10);
 /// After how long a group counts as one that does not agree.
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -94,25 +96,47 @@ impl Meter {
         }
     }
 
-    fn report(&self, what: &str, since: Reading, took: Duration) {
-        let now = self.read();
+    fn report(&self, what: &str, since: Since) {
+        let (now, took) = (self.read(), since.begin.elapsed());
         let slowest = Duration::from_micros(self.slowest.swap(0, Relaxed));
         let kilobytes = |now: u64, since: u64| (now - since) as f64 / 1000.0;
         println!(
-            "{what:44} {:8.3} s  names {:10.1} kB  znodes {:10.1} kB  other {:8.1} kB  slowest heartbeat {slowest:.1?}",
+            "{what:32} {:7.2} s {:7.2} s of processors  names {:9.1} kB  znodes {:9.1} kB  other {:7.1} kB  \
+             slowest heartbeat {slowest:.1?}",
             took.as_secs_f64(),
-            kilobytes(now.names, since.names),
-            kilobytes(now.znodes, since.znodes),
-            kilobytes(now.rest, since.rest),
+            processor_seconds() - since.processors,
+            kilobytes(now.names, since.reading.names),
+            kilobytes(now.znodes, since.reading.znodes),
+            kilobytes(now.rest, since.reading.rest),
         );
     }
+
+    #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+    fn now(&self) -> Since {
+        self.slowest.store(0, Relaxed);
+        Since { reading: self.read(), begin: Instant::now(), processors: processor_seconds() }
+    }
+}
+
+/// The beginning of a measurement.
+struct Since {
+    reading: Reading,
+    begin: Instant,
+    processors: f64,
+}
+
+/// The processor time of this process, with all members and without the server. Zero where the system does not say.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+    let ticks = after.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
 }
 
 impl Hook for Meter {
     fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let is_heartbeat = !call.request().is_write()
-                && matches!(call.request(), apportion::testing::Request::Commit(_));
+            let is_heartbeat = matches!(call.request(), Request::Commit(_)) && !call.request().is_write();
             #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
             let begin = Instant::now();
             let outcome = call.send().await;
@@ -138,6 +162,7 @@ impl Fleet {
     async fn member(&self, number: usize) -> (PartitionCoordinator, Group) {
         let config = Config::for_backend(self.connector.clone())
             .member_id(format!("member-{number:05}"))
+            .namespace("tooz")
             .replicas(self.replicas)
             .session_timeout(Duration::from_secs(10));
         let coordinator = PartitionCoordinator::start(config).expect("the settings are valid");
@@ -145,31 +170,29 @@ impl Fleet {
         (coordinator, group)
     }
 
-    /// Waits until all members agree on a group of `count`.
-    async fn agree(&self, what: &str, groups: &[&Group], count: usize, work: impl Future<Output = ()>) {
-        let before = self.meter.read();
-        #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-        let begin = Instant::now();
-        work.await;
-        while !agrees(groups, count) {
-            if begin.elapsed() > LONGEST {
-                let reached = groups.iter().filter(|group| group.view().members().len() == count).count();
-                let share = groups.iter().filter(|group| group.view().standing() == Standing::Member).count();
-                println!("{what}: no agreement; {reached} of {} see all, {share} have a share", groups.len());
+    fn znode(&self, id: &str) -> ZnodePath {
+        let group = ZnodePath::root().join("tooz").and_then(|namespace| namespace.join("large"));
+        group.and_then(|group| group.join(id)).expect("a valid path")
+    }
+
+    /// Waits until all of `groups` have seen something, and reports what that has cost.
+    async fn wait(&self, what: &str, since: Since, groups: &[&Group], has_seen: impl Fn(&View) -> bool) {
+        while !groups.iter().all(|group| has_seen(&group.view())) {
+            if since.begin.elapsed() > LONGEST {
+                let reached = groups.iter().filter(|group| has_seen(&group.view())).count();
+                println!("{what}: only {reached} of {} have seen it", groups.len());
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.meter.report(what, before, begin.elapsed());
+        self.meter.report(what, since);
+        tokio::time::sleep(QUIET).await;
     }
 }
 
-fn agrees(groups: &[&Group], count: usize) -> bool {
-    let digest = groups[0].view().ring().digest();
-    groups.iter().all(|group| {
-        let view = group.view();
-        view.ring().len() == count && view.ring().digest() == digest && view.standing() == Standing::Member
-    })
+/// Whether a member has a share, by a ring of so many.
+fn counts(count: usize) -> impl Fn(&View) -> bool {
+    move |view| view.ring().len() == count && view.standing() == Standing::Member
 }
 
 async fn measure(count: usize, replicas: u32) {
@@ -186,50 +209,45 @@ async fn measure(count: usize, replicas: u32) {
     let fleet = Fleet { connector: Intercept::new(backend, meter.clone()), meter, replicas };
     println!("{count} members of {replicas} points each, on one server");
 
-    let before = fleet.meter.read();
-    #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-    let begin = Instant::now();
+    let since = fleet.meter.now();
     let mut members = Vec::new();
     for number in 0..count {
         members.push(fleet.member(number).await);
     }
     let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
-    fleet.agree("", &groups, count, async {}).await;
-    fleet.meter.report("all start at once, until all agree", before, begin.elapsed());
+    fleet.wait("all start at once", since, &groups, counts(count)).await;
 
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    let before = fleet.meter.read();
-    fleet.meter.slowest.store(0, Relaxed);
+    let since = fleet.meter.now();
     tokio::time::sleep(REST).await;
-    fleet.meter.report("at rest", before, REST);
+    fleet.meter.report("at rest", since);
 
     let (last, group) = members.pop().expect("there is one");
     let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
-    fleet.agree("one leaves", &groups, count - 1, async { group.leave().await.expect("it is in it") }).await;
+    let since = fleet.meter.now();
+    group.leave().await.expect("it is in the group");
+    fleet.wait("one leaves", since, &groups, counts(count - 1)).await;
     drop(last);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let joiner = fleet.member(count).await;
-    let groups: Vec<_> = members.iter().chain([&joiner]).map(|(_, group)| group).collect();
-    fleet.agree("one joins", &groups, count, async {}).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+
+    let session = fleet.connector.open(Duration::from_secs(30)).await.expect("a session");
+    let found = session.get(&fleet.znode("member-00000")).await.expect("a reply");
+    let (payload, _) = found.expect("it is in the group");
+    let other = fleet.znode("member-00500-b");
+    let create = Op::create(&other, payload, CreateMode::Ephemeral);
+    let since = fleet.meter.now();
+    session.commit(vec![create.clone()]).await.expect("it is created");
+    fleet.wait("one joins", since, &groups, counts(count)).await;
 
     // In one transaction its znode is replaced: the names are the same, and an incarnation has changed.
-    let (ended, group) = joiner;
-    drop(group);
-    let _ = ended.shutdown().await;
-    let joiner = fleet.member(count).await;
-    let groups: Vec<_> = members.iter().chain([&joiner]).map(|(_, group)| group).collect();
-    fleet.agree("one is restarted under its id", &groups, count, async {}).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let since = fleet.meter.now();
+    session.commit(vec![Op::delete(&other, None), create]).await.expect("it is replaced");
+    let (_, stat) = session.get(&other).await.expect("a reply").expect("it is there");
+    let has_seen = |view: &View| view.members().iter().any(|member| member.incarnation() == stat.czxid);
+    fleet.wait("one is restarted under its id", since, &groups, has_seen).await;
 
     let leavers: Vec<_> = members.drain(..count / 10).collect();
-    let groups: Vec<_> = members.iter().chain([&joiner]).map(|(_, group)| group).collect();
-    let leave = async {
-        for (coordinator, group) in leavers {
-            drop(group);
-            drop(coordinator);
-        }
-    };
-    fleet.agree("a tenth leaves at once", &groups, count - count / 10, leave).await;
+    let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
+    let since = fleet.meter.now();
+    drop(leavers);
+    fleet.wait("a tenth leaves at once", since, &groups, counts(count - count / 10)).await;
     std::process::exit(0);
 }

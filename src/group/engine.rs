@@ -55,6 +55,8 @@ pub(crate) struct Engine {
     phase: Phase,
     session: Option<(SessionId, Duration)>,
     is_out: bool,
+    /// When the last action began.
+    began: Moment,
     backoff: Backoff,
     /// Steps taken without a pause since a list last showed our znode.
     hops: u32,
@@ -99,6 +101,7 @@ impl Engine {
             phase: Phase::NoSession,
             session: None,
             is_out: false,
+            began: Moment::default(),
             hops: 0,
             cuts: 0,
             blocked_since: None,
@@ -135,6 +138,9 @@ impl Engine {
             Phase::NoSession | Phase::Left => return None,
         };
         self.is_out = now >= at;
+        if self.is_out {
+            self.began = now;
+        }
         self.is_out.then_some(action)
     }
 
@@ -270,6 +276,7 @@ impl Engine {
             (self.picture.members, self.picture.is_read) = (members, true);
             return self.rejoin(now, random);
         }
+        self.watch.listed(now.saturating_since(self.began));
         self.wait_for_change(now, random, own);
         let is_first = self.picture.own != Some(own);
         if epoch < self.picture.epoch && !is_first {
@@ -360,7 +367,7 @@ impl Engine {
     fn hurry(&mut self, due: Moment) {
         match &mut self.phase {
             Phase::Outside { at, .. } | Phase::Inside { at, .. } | Phase::Leaving { at } => {
-                *at = due.min(*at)
+                *at = due.min(*at);
             }
             Phase::NoSession | Phase::Left => {}
         }

@@ -516,3 +516,28 @@ fn a_check_that_finds_no_change_is_followed_by_the_next_one() {
     feed(&mut engine, 114.0, Event::WatchFired);
     assert_eq!(engine.poll_action(at(114.1)), Some(Action::List), "only a list sets the watch again");
 }
+
+#[test]
+fn lists_that_take_long_are_spaced_out_until_the_group_is_quiet() {
+    let mut engine = inside(Duration::ZERO);
+    let (mut now, mut lists) = (101.0, 0);
+    // The watch that each list sets fires while it is under way, and a list takes two seconds.
+    feed(&mut engine, now, Event::WatchFired);
+    while now < 161.0 {
+        now = engine.poll_timeout().unwrap().since_origin().as_secs_f64();
+        assert_eq!(engine.poll_action(at(now)), Some(Action::List));
+        now += 2.0;
+        feed(&mut engine, now, listed(10 + lists, &[("a", 10), ("b", 20 + lists)]));
+        feed(&mut engine, now, Event::WatchFired);
+        lists += 1;
+    }
+    assert!((9..=12).contains(&lists), "a third of the time: {lists}");
+    now = engine.poll_timeout().unwrap().since_origin().as_secs_f64();
+    engine.poll_action(at(now));
+    feed(&mut engine, now, listed(1000, &[("a", 10)]));
+    feed(&mut engine, now + 9.0, Event::WatchFired);
+    assert!(
+        engine.poll_timeout().unwrap() <= at(now + 30.1),
+        "a change after a quiet time is listed at once"
+    );
+}

@@ -8,7 +8,7 @@ use std::sync::{
 use apportion::{
     Group, PartitionCoordinator,
     backend::{BoxFuture, CommitError, Connector, Error, Op, memory::LostReply, path::ZnodePath},
-    group::Standing,
+    group::{Member, Standing},
     testing::{Call, Hook, Intercept, Outcome, Request},
 };
 
@@ -192,5 +192,5 @@ async fn a_join_goes_on_as_soon_as_the_connection_is_up_however_often_it_breaks(
 fn incarnation(group: &Group) -> i64 {
     let view = group.view();
     let me = view.members().iter().find(|member| member.id() == view.me());
-    me.filter(|_| view.standing() == Standing::Member).map_or(0, |me| me.incarnation())
+    me.filter(|_| view.standing() == Standing::Member).map_or(0, Member::incarnation)
 }
