@@ -115,7 +115,7 @@ pub struct Config {
     /// be shorter than the real tick: the deadline of each share depends on it. If the real tick is shorter, set it
     /// here to allow shorter session timeouts.
     pub server_tick: Duration,
-    /// How often the members of a group are read although no watch has fired. Default: 10 s. This is only a precaution:
+    /// How often a group is checked for a change that no watch has reported. Default: 10 s. This is only a precaution:
     /// normally a watch reports each change at once.
     pub membership_check: Duration,
     /// The delay before a failed connection or join is tried again for the first time. It doubles each time, with

@@ -129,12 +129,12 @@
 //! ```
 //! # use apportion::{Error, Group};
 //! # async fn evaluate_all(_: apportion::Share<String>) {}
-//! # async fn alert_operator(_: &[apportion::MemberId]) {}
+//! # async fn alert_operator(_: Option<&[apportion::MemberId]>) {}
 //! # async fn doc(group: Group, alarms: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
 //! match group.extract_my_subset(alarms).await {
 //!     Ok(mine) => evaluate_all(mine).await, // empty while the backend is away
-//!     Err(Error::NotInGroup { members, .. }) => alert_operator(&members).await,
-//!     Err(Error::MemberIdTaken { member, .. }) => return Err(format!("two services call themselves {member}").into()),
+//!     Err(Error::NotInGroup { members, .. }) => alert_operator(members.as_deref()).await,
+//!     Err(Error::MemberIdTaken { member, holder, .. }) => return Err(format!("{member} is also {holder}").into()),
 //!     Err(error) => return Err(error.into()),
 //! }
 //! # Ok(()) }

@@ -128,13 +128,14 @@ struct KeeperTask {
 }
 
 impl Drop for KeeperTask {
-    /// Also after a panic: no handle may wait for a session that never comes.
+    /// Also after a panic, and if the runtime ends before the task: no handle may wait for a session that never comes.
     fn drop(&mut self) {
         self.status.send_replace(Status::Closed);
     }
 }
 
-/// Ends the validity of everything in a session, however the task leaves it.
+/// Ends the validity of everything in a session, however the task leaves it. If the runtime ends, so does the session: the
+/// client crate closes it.
 struct EndOnDrop(Arc<Live>);
 
 impl Drop for EndOnDrop {

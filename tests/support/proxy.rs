@@ -171,8 +171,10 @@ async fn connection(
     };
     let mut cut = link.clone();
     tokio::select! {
-        _ = pumps => return,
+        biased;
+        // First: what was kept back until the cut is not passed on.
         _ = cut.wait_for(|link| link.cuts != cuts) => {}
+        _ = pumps => return,
     }
     // Without lingering, dropping a socket resets its connection.
     let _ = (client.set_zero_linger(), server.set_zero_linger());
