@@ -163,6 +163,7 @@ mod error;
 mod future;
 pub mod group;
 pub mod guide;
+mod json;
 pub mod lease;
 mod member;
 pub mod queue;
