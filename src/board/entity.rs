@@ -15,7 +15,7 @@ use crate::{
         access::Access,
         commit::{Evidence, Unapplied, Verdict},
         follow::Follower,
-        requests::delete_each,
+        requests::{delete_each, persist},
     },
 };
 
@@ -27,7 +27,11 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The entities that this process has registered at one board.
 #[derive(Debug, Default)]
-pub(super) struct Entities(Mutex<Vec<Entity>>);
+pub(super) struct Entities {
+    all: Mutex<Vec<Entity>>,
+    /// Held while they are unregistered, so that each caller returns after they are gone.
+    unregistering: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Clone)]
 struct Entity {
@@ -39,7 +43,7 @@ struct Entity {
 
 impl Entities {
     fn lock(&self) -> MutexGuard<'_, Vec<Entity>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers an entity, in this session and in later ones. [`Unapplied::Overtaken`] if another session has it.
@@ -56,12 +60,13 @@ impl Entities {
         Ok(())
     }
 
-    /// Removes all registrations of this session.
+    /// Removes all registrations of this session. Tries again while the store does not answer, until the session ends.
     pub(super) async fn unregister(&self, access: &Access) {
+        let _turn = self.unregistering.lock().await;
         let all = std::mem::take(&mut *self.lock());
         let Some(live) = access.present() else { return };
         for Entity { path, .. } in all {
-            if let Err(error) = unregister(&live, &path).await {
+            if let Err(error) = persist(&live, || unregister(&live, &path)).await {
                 debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
             }
         }
