@@ -110,7 +110,9 @@ impl Held {
         let max_attempts = self.shared().max_attempts;
         if !how.is_uncounted && max_attempts.is_some_and(|max| self.attempt >= max) {
             let reason = how.reason.or_else(|| self.last_error().map(str::to_owned));
-            return self.trash(Some(&reason.unwrap_or_else(|| "no reason was given".into()))).await;
+            let reason = reason.unwrap_or_else(|| "no reason was given".into());
+            // Boxed, because it is seldom polled and large.
+            return Box::pin(self.trash(Some(&reason))).await;
         }
         let (ops, pause) = self.back(how);
         let until = (!pause.is_zero()).then(|| self.shared().clock.now() + pause);

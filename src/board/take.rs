@@ -81,9 +81,9 @@ async fn take(
                     return Ok(Ok(held));
                 }
                 // It could not be taken off the board in the end, so it is not begun. If it cannot be given back either,
-                // that goes on in the background.
+                // that goes on in the background. Boxed, because it is seldom polled and large.
                 let how = GivenBack { is_uncounted: true, ..GivenBack::default() };
-                let _ = held.abandon(how).await;
+                let _ = Box::pin(held.abandon(how)).await;
                 return Ok(Err(shared.set_aside(&known, PostingError::HasChild)));
             }
             Err(Unapplied::Overtaken) => {
