@@ -183,14 +183,14 @@ impl Recovery {
                         self.known.insert(entry.clone(), Value::read(&data).claim());
                     }
                     Ok(None) => {}
-                    Err(Denied) => self.set_aside(entry.clone(), "permission denied by ACL"),
+                    Err(Denied) => self.set_aside(entry, "permission denied by ACL"),
                 }
             }
         }
         Ok(())
     }
 
-    fn set_aside(&mut self, entry: Entry, why: &str) {
+    fn set_aside(&mut self, entry: &Entry, why: &str) {
         self.later.insert(entry.clone(), self.shared.clock.now() + ASIDE);
         if self.reported.insert(entry.clone()) {
             report(&self.shared.layout().owned, entry.name(), why);
@@ -205,7 +205,7 @@ impl Recovery {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(()),
             Err(error @ backend::Error::NotPermitted) => {
-                self.set_aside(entry, &error.to_string());
+                self.set_aside(&entry, &error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -248,7 +248,7 @@ impl Recovery {
                 | Unapplied::Failed(error @ backend::Error::Unreachable(_))
                 | Unapplied::Refused { error: error @ backend::Error::NodeExists, .. },
             ) => return Err(error),
-            Err(error) => self.set_aside(entry.clone(), &error.to_string()),
+            Err(error) => self.set_aside(entry, &error.to_string()),
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 //! Jobs whose worker fails: pauses, attempts, the trash with the reason; and jobs that are delayed or can never end.
+#![expect(clippy::disallowed_methods, reason = "these tests measure pauses")]
 
 use apportion::{
     board::{JobState, PostingError},

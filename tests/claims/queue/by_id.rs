@@ -1,5 +1,7 @@
 //! An entry that its putter knows by its id: waiting for its result, and removing it.
 
+use tokio::task::JoinSet;
+
 use super::*;
 use crate::support::{fleet::on_both_backends, soon};
 
@@ -15,7 +17,8 @@ async fn who_puts_an_entry_can_wait_for_its_result(store: Store) {
         ids.push(ours.put(number).label(format!("l:{}", number % 2)).await.unwrap());
     }
     let (waits, id) = (ours.clone(), ids[4].clone());
-    let waiting = tokio::spawn(async move { waits.wait_result(&id).await });
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { waits.wait_result(&id).await });
     // The others end before it, and it goes back once.
     for _ in 0..7 {
         let delivery = soon(theirs.take()).await.unwrap();
@@ -25,7 +28,7 @@ async fn who_puts_an_entry_can_wait_for_its_result(store: Store) {
             (number, _) => delivery.done(number * 10).await.unwrap(),
         }
     }
-    let result = soon(waiting).await.unwrap().unwrap();
+    let result = soon(waiting.join_next()).await.unwrap().unwrap().unwrap();
     assert_eq!((result.result(), result.payload()), (Some(&json!(40)), Some(&json!(4))));
     assert_eq!(soon(theirs.wait_result(&ids[3])).await.unwrap().error(), Some("no"));
     assert_eq!(counts(&store).await, [0, 0, 6, 0, 0], "they stay");
@@ -40,10 +43,10 @@ async fn who_puts_an_entry_can_wait_for_its_result(store: Store) {
     let mortal = store.agent("c").await;
     let mortal = mortal.coordinator.queue(root(&store)).max_attempts(1).await.unwrap();
     let id = mortal.put("poison").await.unwrap();
-    let (waits, waiting) = (ours.clone(), id.clone());
-    let waiting = tokio::spawn(async move { waits.wait_result(&waiting).await });
+    let waits = ours.clone();
+    waiting.spawn(async move { waits.wait_result(&id).await });
     soon(mortal.take()).await.unwrap().release().because("always").await.unwrap();
-    let letter = soon(waiting).await.unwrap().unwrap();
+    let letter = soon(waiting.join_next()).await.unwrap().unwrap().unwrap();
     assert_eq!((letter.is_dead_letter(), letter.error()), (true, Some("always")));
 }
 

@@ -1,4 +1,5 @@
 //! Entries whose handler fails: pauses, attempts, dead letters with their reason; and entries that are delayed.
+#![expect(clippy::disallowed_methods, reason = "these tests measure pauses")]
 
 use std::{
     collections::BTreeMap,
