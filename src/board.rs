@@ -42,6 +42,12 @@
 //! Boards with the same parent share the znodes beside them. Paths of boards are absolute: the namespace of the
 //! [`Config`](crate::Config) applies to groups only.
 //!
+//! # When work fails
+//!
+//! A worker gives a job [back](Claim::abandon) with the reason. No worker of this crate claims it during a pause, which grows
+//! with each attempt, and the other jobs are claimed meanwhile. After [some attempts](OpenBoard::max_attempts) it goes to
+//! the [trash](JobBoard::trashed) with the reason.
+//!
 //! # Memory
 //!
 //! An open board keeps a cache of its jobs: each posting once, as the bytes that were read, with its name, uuid and

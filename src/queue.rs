@@ -41,6 +41,13 @@
 //! Any process that has the queue open gives back an owned entry whose claim is gone. An entry that a Python worker has
 //! taken has no claim, so it is not given back.
 //!
+//! # When work fails
+//!
+//! A worker gives an entry [back](Delivery::release) with the reason. No worker of this crate takes it during a pause, which
+//! grows with each attempt, and the other entries are taken meanwhile. After some attempts it is a
+//! [dead letter](WorkQueue::dead_letters), which says why. A result that tells the putter of a failure is written by
+//! [`fail`](Delivery::fail). The end of a pause is in the value of the entry, as `not_before`; Python workers do not know it.
+//!
 //! # Memory
 //!
 //! A process that takes entries keeps the names of the waiting entries in a cache. It reads the value of an entry when

@@ -7,12 +7,12 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{
-    cache::Known,
+    cache::{Known, Mark},
     claim::Claim,
     error::BoardError,
     job::Job,
     shared::{Handle, Shared},
-    take::{NotClaimed, attempt},
+    take::{NotClaimed, attempt, read_records},
 };
 
 /// The pause after an error that may pass, while a caller waits for a job.
@@ -62,11 +62,34 @@ async fn claim_known(handle: &Arc<Handle>, wanted: &mut Wanted<'_>) -> Result<Op
                 shared.note(true);
                 return Ok(Some(claim));
             }
-            Err(NotClaimed::Later) => {}
+            Err(NotClaimed::Later) => pass_over_more(shared).await?,
             Err(_) => shared.note(false),
         }
     }
     Ok(None)
+}
+
+/// How many records are read at once.
+const READ_AT_ONCE: usize = 256;
+
+/// Passes over the next jobs that are in a pause. For after one was: during an outage of another service, there are many.
+async fn pass_over_more(shared: &Arc<Shared>) -> Result<(), BoardError> {
+    let next: Vec<_> = {
+        let cache = shared.cache();
+        cache.unclaimed().take(READ_AT_ONCE).filter(|known| known.stat.version > 0).cloned().collect()
+    };
+    if next.is_empty() {
+        return Ok(());
+    }
+    let paused = read_records(shared, &next).await?;
+    for (known, record) in next.into_iter().zip(paused) {
+        let not_before = record.and_then(|record| record.not_before);
+        if let Some(until) = not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
+            shared.cache().mark(Mark::PassedOver(known, until));
+        }
+    }
+    shared.listing.announce();
+    Ok(())
 }
 
 /// Waits until a job may be claimed.

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) listing: Arc<Listing>,
     cache: Mutex<Cache>,
     pub(super) sizes: Sizes,
+    /// Those of the records of attempts.
+    pub(super) record_sizes: Sizes,
     pub(super) receipts: Receipts,
     pub(super) entities: Arc<Entities>,
     rivals: Mutex<Rivals>,
@@ -102,6 +104,7 @@ impl Shared {
             listing,
             cache: Mutex::new(Cache::new()),
             sizes: Sizes::default(),
+            record_sizes: Sizes::default(),
             entities: Arc::default(),
             rivals: Mutex::new(Rivals::new()),
             clock,

@@ -13,10 +13,14 @@ use super::{
     shared::{Handle, Shared},
 };
 use crate::{
-    backend::{self, Op},
+    backend::{self, Op, Znode},
     error::Error,
     lease::{Around, LOCK_OPS, Request},
-    session::{Live, commit::Unapplied},
+    session::{
+        Live,
+        commit::Unapplied,
+        read::{Denied, read_each},
+    },
 };
 
 /// Why a job could not be claimed.
@@ -140,6 +144,25 @@ async fn read_record(shared: &Shared, live: &Live, known: &Known) -> Result<Opti
         Err(backend::Error::NotPermitted) => Ok(None),
         Err(error) => Err(Error::from_backend(error, &path).into()),
     }
+}
+
+/// Reads the records of the attempts at several jobs.
+pub(super) async fn read_records(
+    shared: &Arc<Shared>,
+    jobs: &[Arc<Known>],
+) -> Result<Vec<Option<Record>>, BoardError> {
+    let folder = &shared.layout.attempts;
+    let path = |known: &Arc<Known>| shared.record_of(known).unwrap_or_else(|| folder.clone());
+    let paths: Vec<_> = jobs.iter().map(path).collect();
+    let found = shared.read(folder, {
+        let shared = shared.clone();
+        move |live| {
+            let (shared, paths) = (shared.clone(), paths.clone());
+            Box::pin(async move { read_each(&*live.session, &paths, &shared.record_sizes).await })
+        }
+    });
+    let read = |found: Result<Option<Znode>, Denied>| Record::read(&found.ok()??.0);
+    Ok(found.await?.into_iter().map(read).collect())
 }
 
 impl Shared {

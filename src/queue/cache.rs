@@ -159,6 +159,13 @@ impl EntryCache {
         self.added = 0;
     }
 
+    /// Passes over an entry until this moment, unless it is reserved or gone.
+    pub(super) fn delay(&mut self, entry: &Arc<Entry>, until: Moment) {
+        if let Some(entry) = self.entries.take(entry) {
+            self.later.insert(entry, until);
+        }
+    }
+
     /// Sets an entry aside that cannot be taken; it is tried again at this moment. Logged once.
     pub(super) fn set_aside(&mut self, entry: &Arc<Entry>, why: &str, until: Moment) {
         self.pass_over(entry, until);

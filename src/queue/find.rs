@@ -19,6 +19,7 @@ use crate::{
         Live,
         commit::Unapplied,
         read::{Sizes, read_each},
+        requests::ensure,
     },
 };
 
@@ -67,7 +68,13 @@ async fn search(
             move |live| {
                 let (shared, folder, id, seen) = (shared.clone(), folder.clone(), id.clone(), seen.clone());
                 Box::pin(async move {
-                    let (names, _, watch) = live.session.watch_children(&folder).await?;
+                    let (names, _, watch) = match live.session.watch_children(&folder).await {
+                        Err(backend::Error::NoNode) => {
+                            ensure(&*live.session, &folder).await?;
+                            live.session.watch_children(&folder).await?
+                        }
+                        found => found?,
+                    };
                     let alike = names.iter().filter_map(|name| readable(&folder, name));
                     let alike: Vec<_> = alike.filter(|entry| id.may_be(entry)).collect();
                     let new: Vec<_> = alike.iter().filter(|entry| !seen.contains(entry)).cloned().collect();

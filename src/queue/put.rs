@@ -247,6 +247,9 @@ impl Posting {
             if len >= max_len {
                 return Err(QueueError::Full { len, max_len });
             }
+            if admit() == Admission::Go {
+                return Ok(admitted(false, None));
+            }
             if len.saturating_add(before) < max_len {
                 shared.fill().begin();
                 return Ok(admitted(false, Some(turn)));

@@ -118,7 +118,7 @@ impl WorkQueue {
     }
 
     /// Removes an entry that waits to be taken. Returns whether it did wait: `false` if a worker has taken it, or if it
-    /// has ended.
+    /// has ended. The values of waiting entries with the same priority and label are read to find it.
     ///
     /// # Errors
     ///

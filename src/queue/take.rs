@@ -232,13 +232,16 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
         }
         Err(error) => return Err(QueueError::at(&shared.layout().unowned)(error)),
     };
-    let mut requests = Vec::new();
+    let (mut requests, mut is_early) = (Vec::new(), false);
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
             Ok(Some((data, stat))) => {
                 let value = Value::read(&data);
                 match value.not_before().and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
-                    Some(until) => chosen.pass_over(until),
+                    Some(until) => {
+                        is_early = true;
+                        chosen.pass_over(until);
+                    }
                     None => requests.push(take_one(&shared, &live, chosen, value, stat.version)),
                 }
             }
@@ -259,10 +262,33 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
             Err(error) => failure = Some(error),
         }
     }
+    if is_early && taken.is_empty() {
+        pass_over_more(&shared, &live).await;
+    }
     match failure {
         Some(error) if taken.is_empty() => Err(error),
         _ => Ok(taken),
     }
+}
+
+/// How many values are read at once to find out which are delayed.
+const READ_AT_ONCE: usize = 256;
+
+/// Passes over the next entries that are delayed. For after one was: during an outage of another service, there are many.
+async fn pass_over_more(shared: &Shared, live: &Live) {
+    let unowned = &shared.layout().unowned;
+    let next = shared.cache().next(READ_AT_ONCE);
+    let paths: Vec<_> = next.iter().map(|entry| path_of(unowned, entry)).collect();
+    // If it fails, each of them is read when it is chosen.
+    let Ok(found) = read_each(&*live.session, &paths, &shared.sizes.unowned).await else { return };
+    for (entry, found) in next.iter().zip(found) {
+        let Ok(Some((data, _))) = found else { continue };
+        let not_before = Value::read(&data).not_before();
+        if let Some(until) = not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
+            shared.cache().delay(entry, until);
+        }
+    }
+    shared.listing.announce();
 }
 
 /// Reads the values of the chosen entries. For a single entry, it may prefetch the values of the next ones.

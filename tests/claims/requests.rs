@@ -131,6 +131,33 @@ async fn each_operation_on_a_queue_takes_one_write_and_a_reading_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fresh_process_passes_over_many_paused_jobs_and_entries_with_few_requests() {
+    const PAUSED: usize = 500;
+    let store = Store::memory();
+    let (first, _) = agent(&store).await;
+    let board = first.coordinator.job_board("/jobs").await.unwrap();
+    let queue = first.coordinator.queue("/reports").await.unwrap();
+    let hour = 3600 * SECOND;
+    for number in 0..PAUSED {
+        board.post(format!("{number}")).priority(apportion::board::Priority::High).await.unwrap();
+        board.claim_next().await.unwrap().abandon_after(hour).await.unwrap();
+        queue.put(json!(number)).priority(900).delay(hour).await.unwrap();
+    }
+    board.post("good").await.unwrap();
+    queue.put("good").await.unwrap();
+    let late = store.agent("late").await;
+    let faults = late.faults().clone();
+    let board = late.coordinator.job_board("/jobs").await.unwrap();
+    let (claim, count) = counted(&faults, async { board.claim_next().await.unwrap() }).await;
+    assert_eq!(claim.job().name(), "good");
+    assert!(count.1 <= 3 * PAUSED as u64 / 100, "{count:?}");
+    let queue = late.coordinator.queue("/reports").await.unwrap();
+    let (delivery, count) = counted(&faults, async { queue.take().await.unwrap() }).await;
+    assert_eq!(delivery.payload(), Some(&json!("good")));
+    assert!(count.1 <= 4 * PAUSED as u64 / 100, "{count:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_entries_of_a_dead_worker_are_given_back_with_one_write_each() {
     let store = Store::memory();
     let (survivor, faults) = agent(&store).await;
