@@ -100,8 +100,8 @@
 //! let claim = board.claim_next().await?;
 //! match claim.lease().while_held(resize(claim.job())).await {
 //!     Ok(Ok(())) => claim.consume().await?,
-//!     Ok(Err(_)) => claim.abandon().await?, // it failed: another worker may try again
-//!     Err(_) => {}                          // the lease was lost: another worker may have the job now
+//!     Ok(Err(error)) => claim.abandon().because(error).await?, // it failed: tried again after a pause
+//!     Err(_) => {} // the lease was lost: another worker may have the job now
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
@@ -163,6 +163,7 @@ mod error;
 mod future;
 pub mod group;
 pub mod guide;
+mod json;
 pub mod lease;
 mod member;
 pub mod queue;

@@ -11,8 +11,10 @@
 pub(crate) mod access;
 pub(crate) mod commit;
 pub(crate) mod deadline;
+pub(crate) mod due;
 pub(crate) mod follow;
 mod heartbeat;
+pub(crate) mod later;
 pub(crate) mod listing;
 pub(crate) mod live;
 pub(crate) mod read;

@@ -15,7 +15,7 @@ use crate::{
         access::Access,
         commit::{Evidence, Unapplied, Verdict},
         follow::Follower,
-        requests::delete_each,
+        requests::{delete_each, persist},
     },
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Entities {
     all: Mutex<Vec<Entity>>,
     /// Wakes the registrar: an entity was registered in a session that has ended meanwhile.
     missing: Notify,
+    /// Held while they are unregistered, so that each caller returns after they are gone.
+    unregistering: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,12 +68,13 @@ impl Entities {
         Ok(())
     }
 
-    /// Removes all registrations of this session.
+    /// Removes all registrations of this session. Tries again while the store does not answer, until the session ends.
     pub(super) async fn unregister(&self, access: &Access) {
+        let _turn = self.unregistering.lock().await;
         let all = std::mem::take(&mut *self.lock());
         let Some(live) = access.present() else { return };
         for Entity { path, .. } in all {
-            if let Err(error) = unregister(&live, &path).await {
+            if let Err(error) = persist(&live, || unregister(&live, &path)).await {
                 debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
             }
         }

@@ -1,10 +1,14 @@
 //! Helpers that take more than one request of a session.
 
+use std::{future::Future, time::Duration};
+
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::Live;
 use crate::{
     backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath},
+    backoff::Backoff,
     error::Error,
 };
 
@@ -122,4 +126,29 @@ pub(crate) async fn delete_each(session: &dyn Session, paths: Vec<ZnodePath>) ->
         }
     }
     Ok(())
+}
+
+/// The first and the longest pause between two attempts of [`persist`].
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Repeats `work` while the store does not answer, until the session ends: for what has to be removed before a session
+/// that goes on.
+pub(crate) async fn persist<F>(live: &Live, mut work: impl FnMut() -> F) -> Result<(), backend::Error>
+where
+    F: Future<Output = Result<(), backend::Error>>,
+{
+    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
+    loop {
+        match work().await {
+            Err(error) if is_unanswered(&error) && !live.is_over() => {
+                let _ = timeout(backoff.next_delay(live.random.unit()), live.ended()).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_unanswered(error: &backend::Error) -> bool {
+    error.is_unknown() || matches!(error, backend::Error::Unreachable(_))
 }

@@ -102,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("random", &[]),
     ("future", &[]),
+    ("json", &[]),
     ("token", &[]),
     ("watch", &[]),
     ("ring", &[]),
@@ -109,11 +110,12 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// The modules that the recipes on top of a lease may import.
 const LEASED: &[&str] =
-    &["lease", "session", "error", "backend", "backend::path", "clock", "backoff", "random"];
+    &["lease", "session", "error", "backend", "backend::path", "clock", "backoff", "random", "json", "watch"];
 
 /// The files that have to be pure, as soon as they exist: whole folders end with a slash.
 const PURE: &[&str] = &[
     "src/backend/path.rs",
+    "src/board/attempts.rs",
     "src/board/layout.rs",
     "src/board/posting.rs",
     "src/board/python_json.rs",
@@ -126,15 +128,20 @@ const PURE: &[&str] = &[
     "src/group/rebalance.rs",
     "src/group/roster.rs",
     "src/queue/entry.rs",
+    "src/json.rs",
     "src/member.rs",
+    "src/queue/fill.rs",
+    "src/queue/id.rs",
     "src/queue/labels.rs",
     "src/queue/layout.rs",
     "src/queue/moves.rs",
     "src/queue/names.rs",
+    "src/queue/object.rs",
     "src/queue/value.rs",
     "src/ring.rs",
     "src/ring/",
     "src/session/deadline.rs",
+    "src/session/later.rs",
     "src/session/rivals.rs",
     "src/session/timing.rs",
     "src/token.rs",

@@ -60,7 +60,7 @@ async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
     let (_b, theirs) = worker(&store, "b").await;
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).await.unwrap();
+    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
     let job = board.post("x").await.unwrap();
     let _claim = claim(&theirs).await;
     let lock = path(&format!("{}.lock", job.path()));

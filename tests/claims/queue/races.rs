@@ -20,7 +20,13 @@ const ENTRIES: usize = 200;
 /// An agent and the queue, from which nothing goes to the dead letters.
 async fn worker(store: &Store, id: &str) -> (Agent, WorkQueue) {
     let agent = store.agent(id).await;
-    let queue = agent.coordinator.queue(root(store)).max_attempts(None).await.unwrap();
+    let queue = agent
+        .coordinator
+        .queue(root(store))
+        .max_attempts(None)
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     (agent, queue)
 }
 
