@@ -222,9 +222,6 @@ impl Group {
             }
         }
         let view = self.view();
-        if let Some(error) = &view.blocked {
-            return Err(error.clone());
-        }
         let members = || view.members.iter().map(|member| member.id().clone()).collect();
         let members = view.is_read.then(members);
         Err(Error::NotInGroup { group: view.group.to_string(), member: view.me.clone(), members })

@@ -2,10 +2,7 @@
 
 //! [`Holder`]: which process has a member id.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::fmt;
 
 use crate::backend::SessionId;
 
@@ -22,13 +19,6 @@ pub struct Holder {
     pub session: Option<SessionId>,
     /// When the znode was created, in milliseconds since 1970 by the clock of the server. For display only.
     pub since_ms: i64,
-}
-
-impl Holder {
-    /// When the znode was created, by the clock of the server.
-    pub fn since(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(self.since_ms).unwrap_or(0))
-    }
 }
 
 impl fmt::Display for Holder {
