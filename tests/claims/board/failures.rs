@@ -1,9 +1,12 @@
 //! Jobs whose worker fails: pauses, attempts, the trash with the reason; and jobs that are delayed or can never end.
 #![expect(clippy::disallowed_methods, reason = "these tests measure pauses")]
 
+use std::sync::Arc;
+
 use apportion::{
+    backend::{BoxFuture, CommitError},
     board::{JobState, PostingError},
-    testing::Request,
+    testing::{Call, Hook, Intercept, Outcome, Request},
 };
 use serde_json::{Value, json};
 
@@ -270,26 +273,41 @@ async fn an_end_to_which_permission_is_denied_says_so() {
     assert!(!error.may_be_lost());
 }
 
+/// Denies permission to set the znode of this name, and to nothing else.
+struct DenySet(&'static str);
+
+impl Hook for DenySet {
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+        let denied = match call.request() {
+            Request::Commit(ops) => {
+                ops.iter().position(|op| matches!(op, Op::Set { path, .. } if path.name() == self.0))
+            }
+            _ => None,
+        };
+        match denied {
+            None => call.send(),
+            index => {
+                Box::pin(
+                    async move { Err(CommitError { index, error: apportion::backend::Error::NotPermitted }) },
+                )
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_job_that_cannot_be_changed_is_reported_once_and_comes_back_when_it_can() {
+async fn a_job_that_cannot_be_changed_is_reported_once() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
+    let hook = Arc::new(DenySet("job0000000000"));
+    let connector = Intercept::new(Arc::new(store.ensemble().clone()), hook);
     let coordinator = store.connect(connector, "a").await;
     let board = coordinator.job_board(place(&store)).await.unwrap();
     let logged = crate::support::events::Events::of("apportion::board::cache");
-    let job = board.post("x").await.unwrap();
-    let path = job.path().clone();
-    // It can be read, and not be set. The operation on the job is the last one of a claim.
-    let lock = crate::support::path(&format!("{path}.lock"));
-    fates.decide(move |request| match request {
-        Request::Commit(_) if request.paths().contains(&&path) && request.paths().contains(&&lock) => {
-            Fate::Refuse(apportion::backend::Error::TooLarge { bytes: 7, limit: 7 })
-        }
-        _ => Fate::Pass,
-    });
+    board.post("x").await.unwrap();
     for _ in 0..5 {
+        // It can be read, so each listing finds a job, and each claim finds out that it is none.
         assert!(board.try_claim_next().await.unwrap().is_none());
-        assert_eq!(board.set_aside().len(), 1);
+        assert_eq!(board.set_aside()[0].reason, PostingError::NotPermitted);
     }
     let warned = logged.take(tracing::Level::WARN);
     assert_eq!(warned.len(), 1, "{warned:#?}");

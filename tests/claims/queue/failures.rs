@@ -204,6 +204,25 @@ async fn what_a_dead_worker_has_left_is_there_for_the_first_call_after_opening(s
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_call_after_opening_waits_for_the_first_check_of_the_claims() {
+    let store = Store::memory();
+    let (doomed, queue) = worker(&store, "doomed").await;
+    queue.put("x").await.unwrap();
+    let _taken = soon(queue.take()).await.unwrap();
+    let _line = doomed.crash();
+    counts_become(&store, [0, 1, 0, 0, 0]).await;
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    fates.decide(|request| match request.paths().iter().any(|path| path.name() == "claims") {
+        true if !request.is_write() => Fate::Late(SECOND),
+        _ => Fate::Pass,
+    });
+    let queue = coordinator.queue(root(&store)).await.unwrap();
+    let delivery = queue.try_take().await.unwrap().expect("what the dead worker has left");
+    assert_eq!(delivery.attempt(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_entry_that_could_not_be_taken_is_tried_again_after_a_while() {
     let store = Store::memory();
     let (_agent, queue) = worker(&store, "a").await;
