@@ -11,8 +11,13 @@
 //!   silent for too long. A worker of this crate repeats RUNNING, so its silence *about this request* counts. A worker
 //!   of TaskFlow does not repeat it, and does not answer while all its threads are busy. When it is silent altogether,
 //!   the broker is asked whether its topic still has a consumer.
+//! - A request that no worker has started on is sent again when it is lost: the broker returned it, or its worker does
+//!   not list it ([`Instances`]), or its topic has had no consumer for long enough. To a worker of TaskFlow it is never
+//!   sent again, because that does not drop copies.
 //!
 //! All collections are ordered, so that the same events give the same actions in the same order.
+
+mod entry;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,12 +25,14 @@ use std::{
     time::Duration,
 };
 
+use self::entry::Entry;
 use super::{
     error::RequestError,
     finder::Finder,
-    lifecycle::{Lifecycle, Transition},
-    message::{InvalidResponse, NotifyReply, Response, event::Event},
+    instances::{Instances, Listed},
+    message::{InvalidResponse, Inventory, NotifyReply, Response, event::Event},
     outcome::Outcome,
+    sender::Sender,
     state::RequestState,
     transport::TransportError,
 };
@@ -48,7 +55,7 @@ pub(super) struct New {
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
     /// Report to its handle that it is PENDING at this worker, and send it there. Report a failure to
-    /// [`Engine::on_not_sent`].
+    /// [`Engine::on_not_sent`], and that the topic has no consumer to [`Engine::on_returned`].
     Send { id: String, topic: Arc<str>, body: Vec<u8> },
     /// Report its state to its handle.
     Moved { id: String, state: RequestState },
@@ -76,44 +83,17 @@ pub(super) enum Handled {
 pub(super) struct Engine {
     expiry: Duration,
     finder: Finder,
+    instances: Instances,
+    /// Whether the executor can receive answers. Without them no worker counts as silent.
+    is_connected: bool,
     requests: BTreeMap<String, Entry>,
+    /// How many requests were submitted.
+    submitted: u64,
     /// The requests in WAITING, in the order in which they were submitted, and some that have ended since.
     waiting: VecDeque<String>,
     /// Topics that are being checked.
     checking: BTreeSet<Arc<str>>,
     actions: Vec<Action>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    life: Lifecycle,
-    task: String,
-    key: Option<String>,
-    /// Empty once it is sent.
-    body: Vec<u8>,
-    /// The topic of the worker that it was sent to.
-    topic: Option<Arc<str>>,
-    /// When the last response about it came.
-    last_response: Moment,
-    /// Whether its worker has promised to repeat RUNNING.
-    is_repeated: bool,
-    run_timeout: Option<Duration>,
-    started: Moment,
-}
-
-impl Entry {
-    /// Whether no response about it came for too long.
-    fn is_silent(&self, expiry: Duration, now: Moment) -> bool {
-        now.saturating_since(self.last_response) >= expiry
-    }
-
-    /// Whether it runs on a worker of TaskFlow that is silent: the worker is busy, or dead.
-    fn is_in_doubt(&self, finder: &Finder, expiry: Duration, now: Moment) -> bool {
-        self.life.state() == RequestState::Running
-            && !self.is_repeated
-            && self.is_silent(expiry, now)
-            && self.topic.as_ref().is_some_and(|topic| !finder.knows(topic))
-    }
 }
 
 impl Engine {
@@ -122,7 +102,10 @@ impl Engine {
         Engine {
             expiry,
             finder: Finder::new(expiry),
+            instances: Instances::default(),
+            is_connected: true,
             requests: BTreeMap::new(),
+            submitted: 0,
             waiting: VecDeque::new(),
             checking: BTreeSet::new(),
             actions: Vec::new(),
@@ -141,33 +124,80 @@ impl Engine {
 
     /// Adds a request. Its id is new.
     pub(super) fn submit(&mut self, id: String, new: New, now: Moment) {
-        let New { task, key, body, timeout, run_timeout } = new;
-        let life = Lifecycle::new(now, timeout);
-        let (topic, is_repeated) = (None, false);
-        let (last_response, started) = (now, now);
-        let entry = Entry { life, task, key, body, topic, last_response, is_repeated, run_timeout, started };
-        self.requests.insert(id.clone(), entry);
-        if let Some(id) = self.send(id) {
+        self.submitted += 1;
+        self.requests.insert(id.clone(), Entry::new(new, self.submitted, now));
+        if let Some(id) = self.send(id, now) {
             self.waiting.push_back(id);
         }
     }
 
-    /// A worker reports its tasks. Returns whether they are new.
-    pub(super) fn on_notify(&mut self, reply: &NotifyReply, now: Moment) -> bool {
+    /// Whether any known worker lists `task`.
+    pub(super) fn is_offered(&self, task: &str) -> bool {
+        self.finder.workers().any(|(_, tasks)| tasks.contains(task))
+    }
+
+    /// A worker reports its tasks; with `is_ours` it is one of this crate. Returns whether they are new.
+    pub(super) fn on_notify(&mut self, reply: &NotifyReply, is_ours: bool, now: Moment) -> bool {
+        if is_ours {
+            self.instances.meet(reply.topic());
+        }
         let is_back = self.finder.seen(reply.topic(), now);
         let is_new = self.finder.lists(reply.topic(), reply.tasks().iter().cloned(), now);
         if is_new || is_back {
-            self.send_waiting();
+            self.send_waiting(now);
         }
         is_new
     }
 
-    /// A response about the request `id`. With `is_repeated` its sender promises to repeat RUNNING while it runs.
+    /// A worker reports which requests it has. What it does not have is sent again.
+    pub(super) fn on_inventory(&mut self, inventory: &Inventory, sender: &Sender, now: Moment) {
+        let (topic, name) = (inventory.topic(), &*sender.name);
+        self.instances.report(inventory, sender, now);
+        if self.finder.seen(topic, now) {
+            self.send_waiting(now);
+        }
+        let listed = Listed::new(inventory);
+        let (mut started, mut lost) = (Vec::new(), Vec::new());
+        for (id, entry) in &mut self.requests {
+            if entry.topic.as_deref() != Some(topic) {
+                continue;
+            }
+            if listed.is_running(id) {
+                entry.reported(name, now);
+                started.push(id.clone());
+            } else if listed.is_waiting(id) {
+                entry.reported(name, now);
+                entry.listed(now);
+            } else if entry.is_pending() {
+                if !inventory.has_room() {
+                    // It may wait at the broker, behind those that the worker has.
+                    entry.life.acknowledge(now);
+                }
+                let holder = entry.holder.as_deref();
+                if holder.is_none_or(|holder| holder == name)
+                    && self.instances.is_at_only_worker(topic, holder, entry.sent)
+                    && self.instances.has_come_back(topic, name, entry.sent, now)
+                {
+                    lost.push((entry.number, id.clone()));
+                }
+            }
+        }
+        for id in started {
+            self.run(&id, now);
+        }
+        lost.sort_unstable();
+        for (_, id) in lost {
+            self.send_again(&id, now);
+        }
+    }
+
+    /// A response about the request `id`. A worker of this crate has a name, and promises to repeat RUNNING while the
+    /// request runs.
     pub(super) fn on_response(
         &mut self,
         id: &str,
         response: Result<Response, InvalidResponse>,
-        is_repeated: bool,
+        name: Option<&str>,
         now: Moment,
     ) -> Handled {
         let Some(entry) = self.requests.get_mut(id) else {
@@ -176,9 +206,14 @@ impl Engine {
         let Some(topic) = &entry.topic else {
             return Handled::Ignored("the request was not sent yet".into());
         };
+        if name.is_some_and(|name| self.instances.is_elsewhere(topic, name)) {
+            return Handled::Ignored("the request was sent to another worker since".into());
+        }
         let is_back = self.finder.seen(topic, now);
-        entry.last_response = now;
-        entry.is_repeated |= is_repeated;
+        match name {
+            Some(name) => entry.reported(name, now),
+            None => entry.last_response = now,
+        }
         let mut handled = Handled::Applied;
         match response {
             Ok(Response::Running) => {
@@ -201,19 +236,58 @@ impl Engine {
             }
         }
         if is_back {
-            self.send_waiting();
+            self.send_waiting(now);
         }
         handled
     }
 
+    /// The broker returned the request `id`, because `topic` has no consumer. If that was the only copy, it is certain
+    /// that the worker has not got it.
+    pub(super) fn on_returned(&mut self, id: &str, topic: &str, now: Moment) {
+        self.finder.suspect(topic);
+        let is_only_copy = |entry: &Entry| entry.topic.as_deref() == Some(topic) && entry.copies == 1;
+        if self.requests.get(id).is_some_and(is_only_copy) {
+            self.take_back(id, now);
+        }
+    }
+
+    /// A question to `topic`, asked at `asked`, was returned: the topic has no consumer. No request goes there until a
+    /// worker answers.
+    pub(super) fn on_absent(&mut self, topic: &str, asked: Moment, now: Moment) {
+        if !self.finder.was_seen_since(topic, asked) {
+            self.instances.absent(topic, now);
+            self.finder.suspect(topic);
+        }
+    }
+
+    /// The executor receives no answers any more.
+    pub(super) fn on_disconnected(&mut self) {
+        self.is_connected = false;
+    }
+
+    /// The executor receives answers again. Those that were on their way are lost, and the workers need time to repeat
+    /// them.
+    pub(super) fn on_connected(&mut self, now: Moment) {
+        self.is_connected = true;
+        for entry in self.requests.values_mut() {
+            let Some(topic) = &entry.topic else { continue };
+            entry.last_response = now;
+            // What a worker reported before it was absent has come.
+            entry.is_in_doubt |= self.instances.absence(topic, now).is_none();
+        }
+    }
+
     /// The request `id` could not be sent, or it is unknown whether it was sent. Ignored if a worker has started on it,
-    /// because then it was sent.
+    /// because then it was sent. If it is unknown, and the worker is one of this crate, its inventories will tell.
     pub(super) fn on_not_sent(&mut self, id: &str, error: TransportError) {
-        if self.requests.get(id).is_some_and(|entry| entry.life.state() == RequestState::Pending) {
+        let Some(entry) = self.requests.get(id).filter(|entry| entry.is_pending()) else { return };
+        let is_ours = entry.topic.as_deref().is_some_and(|topic| self.instances.is_ours(topic));
+        if !(error.is_transient() && is_ours) {
             self.end(
                 id,
                 Err(match error {
                     TransportError::Unavailable { reason } => RequestError::OutcomeUnknown { reason },
+                    TransportError::NoConsumer { topic } => RequestError::WorkerVanished { topic },
                     TransportError::Refused { reason } => RequestError::Refused { reason },
                     TransportError::Closed => RequestError::Closed,
                 }),
@@ -229,6 +303,8 @@ impl Engine {
     /// Ends requests that have waited for too long. To be called periodically. Returns the workers that were removed.
     pub(super) fn tick(&mut self, now: Moment) -> Vec<Arc<str>> {
         let gone = self.finder.remove_silent(now);
+        self.instances.remove_silent(self.expiry, now);
+        self.mend(now);
         let over: Vec<_> = self
             .requests
             .iter()
@@ -238,7 +314,7 @@ impl Engine {
             self.end(&id, Err(error));
         }
         for entry in self.requests.values() {
-            if entry.is_in_doubt(&self.finder, self.expiry, now)
+            if entry.needs_check(&self.finder, self.expiry, now)
                 && let Some(topic) = &entry.topic
                 && self.checking.insert(topic.clone())
             {
@@ -257,7 +333,7 @@ impl Engine {
         let Some(is_consumed) = is_consumed else { return };
         let mut lost = Vec::new();
         for (id, entry) in &mut self.requests {
-            if entry.topic.as_ref() == Some(topic) && entry.is_in_doubt(&self.finder, self.expiry, now) {
+            if entry.topic.as_ref() == Some(topic) && entry.needs_check(&self.finder, self.expiry, now) {
                 if is_consumed {
                     entry.last_response = now;
                 } else {
@@ -279,49 +355,113 @@ impl Engine {
         }
     }
 
+    /// Sends the requests again that are lost.
+    fn mend(&mut self, now: Moment) {
+        let mut lost: Vec<_> = self
+            .requests
+            .iter()
+            .filter_map(|(id, entry)| Some((entry.number, id.clone(), self.loss(entry, now)?)))
+            .collect();
+        lost.sort_unstable_by_key(|(number, ..)| *number);
+        for (_, id, loss) in lost {
+            match loss {
+                Loss::SendAgain => self.send_again(&id, now),
+                Loss::TakeBack => self.take_back(&id, now),
+                Loss::End(error) => self.end(&id, Err(error)),
+            }
+        }
+    }
+
+    /// What to do about this request, if it was sent, no worker has started on it, and it is lost.
+    fn loss(&self, entry: &Entry, now: Moment) -> Option<Loss> {
+        let topic = entry.topic.as_deref().filter(|_| entry.is_pending() && self.is_connected)?;
+        let vanished = || Loss::End(RequestError::WorkerVanished { topic: topic.to_owned() });
+        // A worker has a much shorter time to start on a request that it has acknowledged.
+        let is_gone = self.instances.absence(topic, now).is_some_and(|absence| absence >= self.expiry * 3 / 4);
+        if is_gone && !entry.is_in_doubt && self.instances.is_ours(topic) {
+            return Some(Loss::TakeBack);
+        }
+        if is_gone && (self.instances.is_ours(topic) || entry.life.timeout().is_none()) {
+            return Some(vanished());
+        }
+        if !self.instances.is_lost(topic, entry.last_known()) {
+            return None;
+        }
+        let is_safe = !entry.is_in_doubt
+            || self.instances.is_at_only_worker(topic, entry.holder.as_deref(), entry.first_sent);
+        Some(if is_safe { Loss::SendAgain } else { vanished() })
+    }
+
     /// Why this request ends at `now`, if it does.
     fn overdue(&self, entry: &Entry, now: Moment) -> Option<RequestError> {
         if entry.life.is_expired(now) {
-            let was_sent = entry.topic.is_some();
-            return Some(RequestError::Expired { timeout: entry.life.timeout()?, was_sent });
+            let timeout = entry.life.timeout()?;
+            if entry.topic.is_none() && !self.is_offered(&entry.task) && self.finder.workers().next().is_some() {
+                let offered: BTreeSet<_> = self.finder.workers().flat_map(|(_, tasks)| tasks).collect();
+                let offered = offered.into_iter().cloned().collect();
+                return Some(RequestError::UnknownTask { task: entry.task.clone(), offered, timeout });
+            }
+            return Some(RequestError::Expired { timeout, was_sent: entry.was_sent });
         }
         if entry.life.state() != RequestState::Running {
             return None;
         }
-        if entry.is_repeated && entry.is_silent(self.expiry, now) {
-            return Some(RequestError::WorkerVanished { topic: entry.topic.as_ref()?.to_string() });
+        if entry.is_repeated && entry.is_silent(self.expiry, now) && self.is_connected {
+            let topic = entry.topic.as_ref()?;
+            let holder = entry.holder.as_deref();
+            if holder.is_some_and(|holder| self.instances.is_alive(topic, holder)) {
+                let reason = format!("the worker at {topic:?} does not report it any more");
+                return Some(RequestError::OutcomeUnknown { reason });
+            }
+            return Some(RequestError::WorkerVanished { topic: topic.to_string() });
         }
         let timeout = entry.run_timeout?;
         (now.saturating_since(entry.started) > timeout).then_some(RequestError::Overdue { timeout })
     }
 
     /// Sends the waiting requests that can be sent now.
-    fn send_waiting(&mut self) {
+    fn send_waiting(&mut self, now: Moment) {
         for id in std::mem::take(&mut self.waiting) {
-            if let Some(id) = self.send(id) {
+            if let Some(id) = self.send(id, now) {
                 self.waiting.push_back(id);
             }
         }
     }
 
     /// Sends the request `id` to a worker that can run it. Returns the id if there is no such worker.
-    fn send(&mut self, id: String) -> Option<String> {
+    fn send(&mut self, id: String, now: Moment) -> Option<String> {
         let entry = self.requests.get_mut(&id)?;
         let Some(topic) = self.finder.pick(&entry.task, entry.key.as_deref()) else {
             return Some(id);
         };
-        entry.life.step(RequestState::Pending).expect("only a waiting request is sent");
-        entry.topic = Some(topic.clone());
-        let body = std::mem::take(&mut entry.body);
+        let body = entry.send(topic.clone(), now);
         self.actions.push(Action::Send { id, topic, body });
         None
+    }
+
+    /// Sends the request `id` to the same topic once more.
+    fn send_again(&mut self, id: &str, now: Moment) {
+        let Some(entry) = self.requests.get_mut(id) else { return };
+        let Some(topic) = entry.topic.clone().filter(|_| entry.is_pending()) else { return };
+        let body = entry.send_again(now);
+        self.actions.push(Action::Send { id: id.to_owned(), topic, body });
+    }
+
+    /// Makes the request `id` wait for a worker again: the one that it was sent to does not have it, and will not.
+    fn take_back(&mut self, id: &str, now: Moment) {
+        let Some(entry) = self.requests.get_mut(id) else { return };
+        let Some(topic) = entry.take_back() else { return };
+        self.finder.release(&topic);
+        self.actions.push(Action::Moved { id: id.to_owned(), state: RequestState::Waiting });
+        if let Some(id) = self.send(id.to_owned(), now) {
+            self.waiting.push_back(id);
+        }
     }
 
     /// A worker has started on the request `id`.
     fn run(&mut self, id: &str, now: Moment) {
         let Some(entry) = self.requests.get_mut(id) else { return };
-        if entry.life.step(RequestState::Running) == Ok(Transition::Moved) {
-            entry.started = now;
+        if entry.run(now) {
             self.actions.push(Action::Moved { id: id.to_owned(), state: RequestState::Running });
         }
     }
@@ -342,6 +482,15 @@ impl Engine {
         }
         Some((id, entry))
     }
+}
+
+/// What to do about a request that is lost before a worker has started on it.
+enum Loss {
+    /// To the same topic.
+    SendAgain,
+    /// To any worker.
+    TakeBack,
+    End(RequestError),
 }
 
 #[cfg(test)]
