@@ -34,6 +34,7 @@
 mod connection;
 mod consumer;
 mod error;
+mod handshake;
 mod url;
 
 use std::{fmt, sync::Arc};

@@ -25,7 +25,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 /// The growing delay between attempts to consume again or to send a result.
 pub(super) fn backoff() -> Backoff {

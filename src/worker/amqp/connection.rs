@@ -25,6 +25,7 @@ use tracing::{debug, info};
 
 use super::{
     error::{INTERNAL_ERROR, NOT_FOUND, failed, protocol_error, queue_refused, short},
+    handshake,
     url::Address,
 };
 use crate::{
@@ -320,7 +321,7 @@ impl From<TransportError> for DeclareError {
 impl Open {
     async fn new(uri: AMQPUri) -> Result<Open, lapin::Error> {
         let properties = ConnectionProperties::default().with_connection_name("apportion".into());
-        let connection = Connection::connect_uri(uri, properties).await?;
+        let connection = handshake::connect(uri, properties).await?;
         Ok(Open { connection, publisher: Mutex::default() })
     }
 

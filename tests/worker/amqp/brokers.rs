@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     bodies, connect, exchange, is_idle, next,
-    tampering::{OPEN, TUNE, Tampering},
+    tampering::{OPEN, TUNE, TUNE_OK, Tampering},
     text, through,
 };
 use crate::support::{Mode, Proxy, SECOND, eventually, shared_broker};
@@ -16,8 +16,9 @@ use crate::support::{Mode, Proxy, SECOND, eventually, shared_broker};
 #[tokio::test]
 async fn a_connection_that_is_lost_late_in_the_handshake_costs_no_time() {
     let broker = Tampering::start(shared_broker().await.port()).await;
-    for method in [TUNE, OPEN] {
-        broker.breaks_at(method, 3);
+    for method in [TUNE, TUNE_OK, OPEN] {
+        // Every second one with a reset, the others with an orderly end of the stream.
+        broker.breaks_at(method, 4);
         let exchange = exchange();
         let connecting = async {
             loop {
@@ -27,7 +28,7 @@ async fn a_connection_that_is_lost_late_in_the_handshake_costs_no_time() {
                 }
             }
         };
-        let transport = timeout(5 * SECOND, connecting).await.unwrap_or_else(|_| panic!("it hangs at {method:?}"));
+        let transport = timeout(8 * SECOND, connecting).await.unwrap_or_else(|_| panic!("it hangs at {method:?}"));
         assert_eq!(broker.breaks_left(), 0);
         transport.close().await;
     }

@@ -14,6 +14,7 @@ use tokio::{
 /// Class and method of a method frame.
 type Method = (u16, u16);
 pub(super) const TUNE: Method = (10, 30);
+pub(super) const TUNE_OK: Method = (10, 31);
 pub(super) const OPEN: Method = (10, 40);
 const QUEUE_DECLARE: Method = (50, 10);
 
@@ -55,13 +56,14 @@ impl Tampering {
         format!("amqp://127.0.0.1:{}/?heartbeat=1", self.port)
     }
 
-    /// The next `connections` connections are reset when this method comes, from either side.
+    /// The next `connections` connections break when this method comes, from either side: in turn they are closed and
+    /// reset.
     pub(super) fn breaks_at(&self, method: Method, connections: usize) {
         *self.plan.breaks_at.lock().unwrap() = method;
         self.plan.breaks.store(connections, SeqCst);
     }
 
-    /// How many connections are still to be reset.
+    /// How many connections are still to break.
     pub(super) fn breaks_left(&self) -> usize {
         self.plan.breaks.load(SeqCst)
     }
@@ -132,13 +134,15 @@ async fn pass(
             let number = |at: usize| u16::from_be_bytes([rest[at], rest[at + 1]]);
             let method = (number(0), number(2));
             let is_due = method == *plan.breaks_at.lock().unwrap();
-            if is_due && plan.breaks.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-                // The client gets what comes before the reset.
+            let left = if is_due { plan.breaks.load(SeqCst) } else { 0 };
+            if left > 0 {
+                plan.breaks.store(left - 1, SeqCst);
+                // The client gets what comes before the end.
                 if !is_client {
                     let _ = to.write_all(&[&head[..], &rest].concat()).await;
                     let _ = to.flush().await;
                 }
-                return End::Reset;
+                return if left % 2 == 1 { End::Reset } else { End::Closed };
             }
             if is_client && method == QUEUE_DECLARE && plan.refuses_transient.load(SeqCst) {
                 let bits = rest[7 + usize::from(rest[6])];
