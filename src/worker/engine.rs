@@ -377,7 +377,8 @@ impl Engine {
         let topic = entry.topic.as_deref().filter(|_| entry.is_pending() && self.is_connected)?;
         let vanished = || Loss::End(RequestError::WorkerVanished { topic: topic.to_owned() });
         // A worker has a much shorter time to start on a request that it has acknowledged.
-        let is_gone = self.instances.absence(topic, now).is_some_and(|absence| absence >= self.expiry * 3 / 4);
+        let is_gone =
+            self.instances.absence(topic, now).is_some_and(|absence| absence >= self.expiry * 3 / 4);
         if is_gone && !entry.is_in_doubt && self.instances.is_ours(topic) {
             return Some(Loss::TakeBack);
         }
@@ -396,7 +397,10 @@ impl Engine {
     fn overdue(&self, entry: &Entry, now: Moment) -> Option<RequestError> {
         if entry.life.is_expired(now) {
             let timeout = entry.life.timeout()?;
-            if entry.topic.is_none() && !self.is_offered(&entry.task) && self.finder.workers().next().is_some() {
+            if entry.topic.is_none()
+                && !self.is_offered(&entry.task)
+                && self.finder.workers().next().is_some()
+            {
                 let offered: BTreeSet<_> = self.finder.workers().flat_map(|(_, tasks)| tasks).collect();
                 let offered = offered.into_iter().cloned().collect();
                 return Some(RequestError::UnknownTask { task: entry.task.clone(), offered, timeout });

@@ -86,7 +86,9 @@ impl RequestError {
     pub const fn may_have_run(&self) -> bool {
         match self {
             RequestError::Expired { was_sent, .. } => *was_sent,
-            RequestError::UnknownTask { .. } | RequestError::Argument(_) | RequestError::Refused { .. } => false,
+            RequestError::UnknownTask { .. } | RequestError::Argument(_) | RequestError::Refused { .. } => {
+                false
+            }
             RequestError::Failed(_)
             | RequestError::WorkerVanished { .. }
             | RequestError::Overdue { .. }

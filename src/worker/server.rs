@@ -264,7 +264,8 @@ impl WorkerBuilder {
     /// taken, however large it is.
     ///
     /// A broker counts messages, not bytes. So the worker takes as many as [`prefetch`](Self::prefetch) allows, gives
-    /// back those that are too many, and takes fewer from then on, until it is idle.
+    /// back those that are too many, and takes fewer from then on, until it is idle. For a moment it has more: at most
+    /// that many messages at the beginning, and half of the limit later.
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.prefetch_bytes = bytes;
         self

@@ -95,10 +95,9 @@ impl Drop for Subscription {
             // An error means that the channel is gone, and so are the messages.
             let cancel = line.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
             let _ = timeout(TIMEOUT, cancel).await;
-            let next = |consumer: &mut lapin::Consumer, cx: &mut Context<'_>| Pin::new(consumer).poll_next(cx);
-            while let Ok(Some(Ok(delivery))) =
-                timeout(TIMEOUT, poll_fn(|cx| next(&mut consumer, cx))).await
-            {
+            let next =
+                |consumer: &mut lapin::Consumer, cx: &mut Context<'_>| Pin::new(consumer).poll_next(cx);
+            while let Ok(Some(Ok(delivery))) = timeout(TIMEOUT, poll_fn(|cx| next(&mut consumer, cx))).await {
                 let _ = timeout(TIMEOUT, delivery.acker.nack(requeue())).await;
             }
         });

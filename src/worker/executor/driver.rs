@@ -117,7 +117,11 @@ impl Driver {
         match command {
             Command::Submit { id, new, ended, status } => {
                 if !self.engine.is_offered(&new.task) {
-                    tracing::debug!(id, task = new.task, "no worker lists the task yet, so the request waits");
+                    tracing::debug!(
+                        id,
+                        task = new.task,
+                        "no worker lists the task yet, so the request waits"
+                    );
                 }
                 self.handles.insert(id.clone(), (ended, status));
                 self.engine.submit(id, new, self.clock.now());
@@ -131,7 +135,11 @@ impl Driver {
                 self.engine.on_not_sent(&id, error);
             }
             Command::Returned { id, topic } => {
-                tracing::debug!(id, topic = &*topic, "the request was returned, because the topic has no consumer");
+                tracing::debug!(
+                    id,
+                    topic = &*topic,
+                    "the request was returned, because the topic has no consumer"
+                );
                 self.engine.on_returned(&id, &topic, self.clock.now());
             }
             Command::Absent { topic, asked } => {

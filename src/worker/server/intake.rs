@@ -51,7 +51,8 @@ pub(super) async fn take_in(shared: Arc<Shared>, consumer: Consumer) {
     // At any end of this task, also by a panic, `Worker::closed` returns.
     let _end = shared.draining.clone().drop_guard();
     let prefetch = shared.prefetch;
-    let mut intake = Intake { shared: shared.clone(), consumer, prefetch, waiting: VecDeque::new(), bytes: 0 };
+    let mut intake =
+        Intake { shared: shared.clone(), consumer, prefetch, waiting: VecDeque::new(), bytes: 0 };
     intake.run().await;
     drop(intake);
     withdraw(&shared).await;
@@ -122,8 +123,8 @@ impl Intake {
         }
     }
 
-    /// Keeps the bytes of the waiting requests within the limit: gives back those that are too many, and consumes with
-    /// another prefetch. A worker that is idle begins with the largest prefetch again.
+    /// Keeps the bytes of the waiting requests near the limit: consumes with a smaller prefetch, and gives back those that
+    /// are too many. A worker that is idle begins with the largest prefetch again.
     async fn fit(&mut self) {
         let limit = self.shared.prefetch_bytes;
         let is_too_much = self.bytes > limit && self.waiting.len() > 1;
@@ -138,16 +139,21 @@ impl Intake {
         } else {
             self.prefetch
         };
-        if wanted != self.prefetch {
-            // The new one before the old one goes: a queue ends with its last consumer.
-            match self.shared.link.transport.consume(&self.shared.topic, wanted).await {
-                Ok(consumer) => {
-                    self.consumer = consumer;
-                    self.prefetch = wanted;
-                }
-                Err(error) => tracing::debug!(%error, "the prefetch could not be changed"),
+        if wanted == self.prefetch {
+            return;
+        }
+        // The new one before the old one goes: a queue ends with its last consumer.
+        match self.shared.link.transport.consume(&self.shared.topic, wanted).await {
+            Ok(consumer) => {
+                self.consumer = consumer;
+                self.prefetch = wanted;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the prefetch could not be changed");
+                return;
             }
         }
+        // Only together with a smaller prefetch: otherwise they come again at once.
         while self.bytes > limit && self.waiting.len() > 1 {
             if let Some(job) = self.waiting.pop_back() {
                 self.bytes -= job.bytes;

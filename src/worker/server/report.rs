@@ -42,7 +42,8 @@ pub(super) async fn send_inventory(shared: &Shared, executor: &str) {
 /// Sends the last results again. The executor ignores those that it has.
 pub(super) async fn send_results_again(shared: &Shared, executor: &str) {
     for result in shared.results.of(executor) {
-        let message = Message::new(Response::KIND, result.body.clone()).correlation_id(&*result.correlation_id);
+        let message =
+            Message::new(Response::KIND, result.body.clone()).correlation_id(&*result.correlation_id);
         if let Err(error) = shared.link.send(executor, message.mandatory()).await {
             tracing::warn!(executor, %error, "results could not be sent again");
             return;

@@ -52,7 +52,12 @@ impl Results {
     /// The results for the executor at `reply_to`, the oldest first.
     pub(super) fn of(&self, reply_to: &str) -> Vec<Arc<Kept>> {
         let table = self.table();
-        table.kept.iter().filter(|(_, kept)| kept.reply_to == reply_to).map(|(_, kept)| kept.clone()).collect()
+        table
+            .kept
+            .iter()
+            .filter(|(_, kept)| kept.reply_to == reply_to)
+            .map(|(_, kept)| kept.clone())
+            .collect()
     }
 
     /// No code panics under the lock, so a poisoned lock has a valid table.

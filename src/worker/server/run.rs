@@ -71,8 +71,8 @@ impl Job {
         let acknowledged = clock.now();
         present.begin();
         let reported = report_start(&address, present.is_unique).await;
-        let is_in_time =
-            clock.now().saturating_since(acknowledged) <= START_HEARTBEATS * shared.heartbeat || !present.is_unique;
+        let is_in_time = clock.now().saturating_since(acknowledged) <= START_HEARTBEATS * shared.heartbeat
+            || !present.is_unique;
         match reported {
             Ok(()) if is_in_time => {}
             Err(error) if !(present.is_unique && matches!(error, TransportError::Unavailable { .. })) => {
@@ -81,7 +81,11 @@ impl Job {
             }
             // The executor may have been told that it runs.
             reported => {
-                tracing::error!(id, ?reported, "the start of a request was reported too late, so it is not run");
+                tracing::error!(
+                    id,
+                    ?reported,
+                    "the start of a request was reported too late, so it is not run"
+                );
                 present.has_run();
                 let response = Response::Failure(Failure::of(&Abnormal::NotStarted));
                 return conclude(&shared, &address, response, slot, Some(present)).await;

@@ -28,7 +28,8 @@ async fn a_connection_that_is_lost_late_in_the_handshake_costs_no_time() {
                 }
             }
         };
-        let transport = timeout(8 * SECOND, connecting).await.unwrap_or_else(|_| panic!("it hangs at {method:?}"));
+        let transport =
+            timeout(8 * SECOND, connecting).await.unwrap_or_else(|_| panic!("it hangs at {method:?}"));
         assert_eq!(broker.breaks_left(), 0);
         transport.close().await;
     }
@@ -114,10 +115,9 @@ async fn every_acknowledgement_ends_although_the_connection_breaks_under_load() 
     let _idle = sender.consume("workers", 1).await.unwrap();
     let mut acknowledged = 0;
     for round in 0..60 {
-        let mut consumer = eventually("consumed", 10 * SECOND, || async {
-            receiver.consume("workers", 200).await.ok()
-        })
-        .await;
+        let mut consumer =
+            eventually("consumed", 10 * SECOND, || async { receiver.consume("workers", 200).await.ok() })
+                .await;
         let sending = async {
             for _ in 0..40 {
                 sender.publish("workers", text("x")).await.unwrap();
@@ -133,7 +133,8 @@ async fn every_acknowledgement_ends_although_the_connection_breaks_under_load() 
             }
             acks
         };
-        let ((), acks) = tokio::join!(sending, async { timeout(10 * SECOND, receiving).await.expect("it ends") });
+        let ((), acks) =
+            tokio::join!(sending, async { timeout(10 * SECOND, receiving).await.expect("it ends") });
         let ends = timeout(10 * SECOND, acks.join_all()).await.expect("an acknowledgement never ends");
         acknowledged += ends.iter().filter(|end| end.is_ok()).count();
     }

@@ -115,9 +115,7 @@ async fn pass(
 ) -> End {
     // The protocol header of the client has no frame.
     let mut header = [0; 8];
-    if is_client
-        && (from.read_exact(&mut header).await.is_err() || to.write_all(&header).await.is_err())
-    {
+    if is_client && (from.read_exact(&mut header).await.is_err() || to.write_all(&header).await.is_err()) {
         return End::Closed;
     }
     loop {
