@@ -25,11 +25,12 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
+/// The longest pause between attempts to consume again. What waits for this process meanwhile is lost.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
-/// The growing delay between attempts to consume again or to send a result.
-pub(super) fn backoff() -> Backoff {
-    Backoff::new(FIRST_DELAY, LONGEST_DELAY)
+/// The growing delay between attempts, `longest` at most.
+pub(super) fn backoff(longest: Duration) -> Backoff {
+    Backoff::new(FIRST_DELAY, longest)
 }
 
 async fn in_time<T>(attempt: BoxFuture<'_, Result<T, TransportError>>) -> Result<T, TransportError> {
@@ -98,7 +99,7 @@ impl Link {
         prefetch: u16,
         cancelled: &CancellationToken,
     ) -> Option<Consumer> {
-        let mut backoff = backoff();
+        let mut backoff = backoff(LONGEST_DELAY);
         let again = async {
             loop {
                 sleep(backoff.next_delay(self.random.unit())).await;

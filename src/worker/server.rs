@@ -38,7 +38,7 @@ use super::{
 use crate::task::Tasks;
 
 /// How many messages a worker takes beyond those that it runs, by default, and how many bytes they may have.
-const PREFETCH: u16 = 16;
+const PREFETCH: u16 = 1000;
 const PREFETCH_BYTES: usize = 64 << 20;
 
 /// How long a worker that ends tries to report the requests that it did not finish to their executors.
@@ -111,8 +111,8 @@ impl Worker {
     /// Ends the worker. Returns whether every running task has finished.
     ///
     /// - The executors that have asked last get the message that this worker has no tasks any more.
-    /// - Requests that did not start are given back, to other workers at the topic. If there are none, the requests
-    ///   expire at their executors.
+    /// - Requests that did not start are given back, to other workers at the topic. If there are none, an executor of
+    ///   this crate sends them to a worker at another topic, and an executor of TaskFlow lets them expire.
     /// - Running tasks have at most `timeout` to finish. After that they are dropped, and their executors get a
     ///   FAILURE.
     ///
@@ -252,9 +252,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many messages the worker takes from the broker beyond those that it runs. Default: 16. With a small number,
-    /// workers that share a topic share its requests more evenly. But while this many requests wait at a worker, it does
-    /// not receive further messages, so executors of TaskFlow that ask for its tasks get no answer.
+    /// How many messages the worker takes from the broker beyond those that it runs. Default: 1000. With a small
+    /// number, workers that share a topic share its requests more evenly. But while this many requests wait at a worker,
+    /// it does not receive further messages, so executors of TaskFlow that ask for its tasks get no answer.
     pub fn prefetch(mut self, messages: u16) -> Self {
         self.prefetch = messages;
         self
@@ -263,9 +263,9 @@ impl WorkerBuilder {
     /// How many bytes the messages that wait at the worker may have all together. Default: 64 MiB. One message is always
     /// taken, however large it is.
     ///
-    /// A broker counts messages, not bytes. So the worker takes as many as [`prefetch`](Self::prefetch) allows, gives
-    /// back those that are too many, and takes fewer from then on, until it is idle. For a moment it has more: at most
-    /// that many messages at the beginning, and half of the limit later.
+    /// A broker counts messages, not bytes. So the worker begins with at most 16 messages beyond those that it runs, takes
+    /// more while they are small, gives back those that are too many, and begins anew when it is idle. For a moment it may
+    /// have those 16 messages, or half of the limit more.
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.prefetch_bytes = bytes;
         self
@@ -307,8 +307,7 @@ impl WorkerBuilder {
         }
         let concurrency = concurrency.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let prefetch = u16::try_from(concurrency).unwrap_or(u16::MAX).saturating_add(prefetch);
-        let consumer = transport.consume(&topic, prefetch).await?;
-        let shared = Arc::new(Shared {
+        let shared = Shared {
             link: Link::new(transport, seed),
             topic: topic.into(),
             handlers,
@@ -325,7 +324,9 @@ impl WorkerBuilder {
             changed: Notify::new(),
             draining: CancellationToken::new(),
             tasks: Tasks::new(),
-        });
+        };
+        let consumer = shared.link.transport.consume(&shared.topic, shared.first_prefetch()).await?;
+        let shared = Arc::new(shared);
         shared.tasks.spawn("report", report::report(shared.clone()));
         shared.tasks.spawn("worker", intake::take_in(shared.clone(), consumer));
         Ok(Worker { shared })

@@ -182,6 +182,7 @@ async fn requests_that_wait_at_a_worker_that_dies_run_at_the_one_that_takes_its_
         sleep(MS * 700).await;
         connection.cut();
         drop(last.take());
+        sleep(SECOND).await;
     }
     let mut vanished = 0;
     for (number, request) in requests {

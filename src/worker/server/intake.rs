@@ -40,7 +40,7 @@ enum Refusal {
 struct Intake {
     shared: Arc<Shared>,
     consumer: Consumer,
-    /// That of the consumer. It is less than that of the worker while the messages are large.
+    /// That of the consumer. It begins small and grows while the messages are small.
     prefetch: u16,
     waiting: VecDeque<Job>,
     /// Of all waiting requests.
@@ -50,7 +50,7 @@ struct Intake {
 pub(super) async fn take_in(shared: Arc<Shared>, consumer: Consumer) {
     // At any end of this task, also by a panic, `Worker::closed` returns.
     let _end = shared.draining.clone().drop_guard();
-    let prefetch = shared.prefetch;
+    let prefetch = shared.first_prefetch();
     let mut intake =
         Intake { shared: shared.clone(), consumer, prefetch, waiting: VecDeque::new(), bytes: 0 };
     intake.run().await;
@@ -102,10 +102,11 @@ impl Intake {
         self.bytes = 0;
         let shared = &self.shared;
         tracing::warn!(topic = &*shared.topic, "the connection is gone");
-        let again = shared.link.consume_again(&shared.topic, shared.prefetch, &shared.draining).await;
+        let prefetch = shared.first_prefetch();
+        let again = shared.link.consume_again(&shared.topic, prefetch, &shared.draining).await;
         let Some(again) = again else { return false };
         self.consumer = again;
-        self.prefetch = shared.prefetch;
+        self.prefetch = prefetch;
         shared.changed.notify_one();
         true
     }
@@ -123,22 +124,32 @@ impl Intake {
         }
     }
 
-    /// Keeps the bytes of the waiting requests near the limit: consumes with a smaller prefetch, and gives back those that
-    /// are too many. A worker that is idle begins with the largest prefetch again.
-    async fn fit(&mut self) {
-        let limit = self.shared.prefetch_bytes;
-        let is_too_much = self.bytes > limit && self.waiting.len() > 1;
-        let is_idle = self.waiting.is_empty()
-            && self.shared.slots.available_permits() == self.shared.concurrency as usize;
-        let wanted = if is_too_much {
-            // The requests that wait come on top of it until they are acknowledged.
-            let fitting = limit / (self.bytes / self.waiting.len()).max(1);
-            u16::try_from(fitting / 2).unwrap_or(u16::MAX).clamp(1, self.prefetch)
-        } else if is_idle {
-            self.shared.prefetch
+    /// The prefetch that keeps the bytes of the waiting requests near the limit: smaller if they are too many, larger if it
+    /// is used up by small messages. A worker that is idle begins anew.
+    fn wanted_prefetch(&self) -> u16 {
+        let (shared, limit) = (&self.shared, self.shared.prefetch_bytes);
+        let average = self.bytes / self.waiting.len().max(1);
+        // The requests that wait come on top of it until they are acknowledged.
+        let fitting = u16::try_from(limit / 2 / average.max(1)).unwrap_or(u16::MAX).clamp(1, shared.prefetch);
+        let is_idle = shared.slots.available_permits() == shared.concurrency as usize;
+        if self.is_too_much() {
+            fitting.min(self.prefetch)
+        } else if self.waiting.len() >= usize::from(self.prefetch) && self.bytes < limit / 2 {
+            fitting.min(self.prefetch.saturating_mul(4)).max(self.prefetch)
+        } else if self.waiting.is_empty() && is_idle {
+            shared.first_prefetch()
         } else {
             self.prefetch
-        };
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.bytes > self.shared.prefetch_bytes && self.waiting.len() > 1
+    }
+
+    /// Consumes with another prefetch, if the requests that wait are too large or much smaller than the limit.
+    async fn fit(&mut self) {
+        let wanted = self.wanted_prefetch();
         if wanted == self.prefetch {
             return;
         }
@@ -154,7 +165,7 @@ impl Intake {
             }
         }
         // Only together with a smaller prefetch: otherwise they come again at once.
-        while self.bytes > limit && self.waiting.len() > 1 {
+        while self.is_too_much() {
             if let Some(job) = self.waiting.pop_back() {
                 self.bytes -= job.bytes;
                 job.give_back().await;

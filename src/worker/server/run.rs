@@ -30,6 +30,8 @@ const START_TRIES: u32 = 5;
 /// How many heartbeats after its acknowledgement a request may still be started. An executor that hears nothing about
 /// it for longer gives it to another worker.
 const START_HEARTBEATS: u32 = 8;
+/// The longest pause between attempts to send a result.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// How long a result is sent again while its executor is away.
 const AWAY: Duration = Duration::from_secs(600);
 
@@ -126,7 +128,7 @@ impl Job {
 
 /// Reports RUNNING. An executor of TaskFlow that is away gets no report, as from TaskFlow's worker.
 async fn report_start(address: &ReplyAddress, is_ours: bool) -> Result<(), TransportError> {
-    let mut backoff = link::backoff();
+    let mut backoff = link::backoff(Duration::from_secs(1));
     for _ in 1..START_TRIES {
         match address.send(&Response::Running).await {
             Err(TransportError::NoConsumer { .. }) if !is_ours => return Ok(()),
@@ -199,23 +201,20 @@ async fn conclude(
     let (id, aborted) = (&address.correlation_id, shared.tasks.cancelled());
     let clock = shared.link.transport.clock();
     let began = clock.now();
+    // Until the end, for an executor of this crate: the request counts as one that runs.
+    let _present = present;
     let keep = |response: &Response| {
-        present.as_ref().map(|_| {
-            shared.results.keep(Kept {
-                reply_to: address.reply_to.clone(),
-                correlation_id: id.clone(),
-                body: response.to_json(),
-            })
-        })
+        let (reply_to, correlation_id) = (address.reply_to.clone(), id.clone());
+        shared.results.keep(Kept { reply_to, correlation_id, body: response.to_json() })
     };
     let (mut kept, mut slot) = (keep(&response), Some(slot));
-    let mut backoff = link::backoff();
+    let mut backoff = link::backoff(LONGEST_DELAY);
     let mut is_replaced = false;
     loop {
         let sent = address.send(&response).await;
         drop(slot.take());
         let Err(error) = sent else { return };
-        let is_forgotten = kept.is_some_and(|kept| !shared.results.has(kept));
+        let is_forgotten = !shared.results.has(kept);
         let is_too_late = clock.now().saturating_since(began) > AWAY || is_forgotten;
         match error {
             TransportError::Refused { .. } if !is_replaced => {

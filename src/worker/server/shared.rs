@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// How many messages a worker takes beyond those that it runs, before it knows how large they are.
+const FIRST_PREFETCH: u16 = 16;
+
 /// How many executors are remembered.
 const EXECUTORS: usize = 64;
 
@@ -52,6 +55,12 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn reply_listing(&self, tasks: Vec<String>) -> NotifyReply {
         NotifyReply::new(&*self.topic, tasks)
+    }
+
+    /// The prefetch before the size of the messages is known.
+    pub(super) fn first_prefetch(&self) -> u16 {
+        let running = u16::try_from(self.concurrency).unwrap_or(u16::MAX);
+        self.prefetch.min(running.saturating_add(FIRST_PREFETCH))
     }
 
     /// What this worker has of the requests of the executor at `reply_to`.
