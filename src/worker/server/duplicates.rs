@@ -77,14 +77,11 @@ pub(super) struct Present {
 }
 
 impl Present {
-    /// It is about to be run. It is no longer one that waits.
-    pub(super) fn begin(&self) {
-        self.duplicates.table().known.insert(self.key.clone(), Stage::Running);
-    }
-
-    /// It has run, in part or in full, or its executor was told so.
-    pub(super) fn has_run(&mut self) {
+    /// It is about to be run, and its executor was told so. Not before that: what is listed as running has run, in part
+    /// or in full, for the executor.
+    pub(super) fn begin(&mut self) {
         self.has_run = true;
+        self.duplicates.table().known.insert(self.key.clone(), Stage::Running);
     }
 }
 

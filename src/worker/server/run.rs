@@ -71,7 +71,6 @@ impl Job {
             return;
         }
         let acknowledged = clock.now();
-        present.begin();
         let reported = report_start(&address, present.is_unique).await;
         let is_in_time = clock.now().saturating_since(acknowledged) <= START_HEARTBEATS * shared.heartbeat
             || !present.is_unique;
@@ -88,12 +87,12 @@ impl Job {
                     ?reported,
                     "the start of a request was reported too late, so it is not run"
                 );
-                present.has_run();
+                present.begin();
                 let response = Response::Failure(Failure::of(&Abnormal::NotStarted));
                 return conclude(&shared, &address, response, slot, Some(present)).await;
             }
         }
-        present.has_run();
+        present.begin();
         let aborted = shared.tasks.cancelled();
         let result = tokio::select! {
             biased;
