@@ -1,6 +1,7 @@
 //! Brokers that break, refuse or lose what others keep.
 
 use apportion::worker::{
+    Executor, Failure, Request, Worker,
     amqp::AmqpTransport,
     transport::{Transport, TransportError},
 };
@@ -55,6 +56,19 @@ async fn a_queue_whose_exchange_was_deleted_is_bound_again_by_the_next_mandatory
     shared_broker().await.ctl(&["eval", &super::delete_exchange(&exchange)]).await;
     transport.publish("workers", text("kept").mandatory()).await.unwrap();
     assert_eq!(bodies(&mut consumer, 1).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn a_request_is_done_although_the_exchange_was_deleted() {
+    let exchange = exchange();
+    let task = async |_, _| Ok::<_, Failure>(7);
+    let worker = Worker::builder(connect(&exchange).await).topic("w").task("t", task);
+    let _worker = worker.await.unwrap();
+    let executor = Executor::builder(connect(&exchange).await).topics(["w"]).await.unwrap();
+    assert_eq!(executor.submit(Request::execute("t")).await, Ok(7.into()));
+    shared_broker().await.ctl(&["eval", &super::delete_exchange(&exchange)]).await;
+    let outcome = timeout(20 * SECOND, executor.submit(Request::execute("t"))).await;
+    assert_eq!(outcome.expect("it hangs"), Ok(7.into()));
 }
 
 #[tokio::test]
