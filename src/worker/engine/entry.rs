@@ -4,7 +4,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::New;
 use crate::{
     clock::Moment,
     worker::{
@@ -13,6 +12,16 @@ use crate::{
         state::RequestState,
     },
 };
+
+/// A request as it is submitted.
+#[derive(Debug)]
+pub(in crate::worker) struct New {
+    pub(in crate::worker) task: String,
+    pub(in crate::worker) key: Option<String>,
+    pub(in crate::worker) body: Vec<u8>,
+    pub(in crate::worker) timeout: Option<Duration>,
+    pub(in crate::worker) run_timeout: Option<Duration>,
+}
 
 #[derive(Debug)]
 pub(super) struct Entry {
