@@ -1,6 +1,9 @@
 //! The AMQP transport against a real RabbitMQ broker.
 
+mod brokers;
+mod chaos;
 mod connections;
+mod tampering;
 
 use std::{
     future::poll_fn,

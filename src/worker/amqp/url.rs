@@ -2,7 +2,7 @@
 
 //! Reads `amqp://` URLs as kombu does, and never shows the password.
 //!
-//! kombu accepts some URLs that are errors here: options other than `heartbeat`, several brokers, `amqps://`, an empty
+//! kombu accepts some URLs that are errors here: options other than `heartbeat` and `queues`, several brokers, `amqps://`, an empty
 //! host, and a user without a password.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
@@ -22,6 +22,7 @@ pub(super) struct Address {
     port: u16,
     vhost: String,
     heartbeat_seconds: u16,
+    has_durable_queues: bool,
 }
 
 const DEFAULT_PORT: u16 = 5672;
@@ -54,6 +55,7 @@ impl Address {
             .filter(|(user, _)| !user.is_empty())
             .ok_or_else(|| bad("credentials", "they are `user:password`"))?;
         let (host, port) = host_and_port(netloc)?;
+        let Options { heartbeat_seconds, has_durable_queues } = Options::parse(query)?;
         let vhost = decode("path", path.strip_prefix('/').unwrap_or(path))?;
         Ok(Address {
             user: decode("credentials", user)?,
@@ -62,8 +64,14 @@ impl Address {
             port,
             // As in kombu. For AMQP clients that follow the specification, `host/` is the virtual host without a name.
             vhost: if vhost.is_empty() { "/".to_owned() } else { vhost },
-            heartbeat_seconds: heartbeat(query)?,
+            heartbeat_seconds,
+            has_durable_queues,
         })
+    }
+
+    /// Whether the URL asks for durable queues.
+    pub(super) fn has_durable_queues(&self) -> bool {
+        self.has_durable_queues
     }
 
     /// The URL for the client.
@@ -127,20 +135,31 @@ fn host_and_port(text: &str) -> Result<(String, u16), ConnectError> {
     Ok((host.to_owned(), port))
 }
 
-fn heartbeat(query: &str) -> Result<u16, ConnectError> {
-    let mut seconds = DEFAULT_HEARTBEAT_SECONDS;
-    for option in query.split('&').filter(|option| !option.is_empty()) {
-        match option.split_once('=').unwrap_or((option, "")) {
-            ("heartbeat", value) => {
-                let value = value.parse().ok().filter(|value| *value > 0);
-                seconds = value.ok_or_else(|| bad("options", "`heartbeat` is from 1 to 65535 seconds"))?;
-            }
-            (name, _) => {
-                return Err(bad("options", format!("`{}` is unknown", name.escape_debug())));
+struct Options {
+    heartbeat_seconds: u16,
+    has_durable_queues: bool,
+}
+
+impl Options {
+    fn parse(query: &str) -> Result<Options, ConnectError> {
+        let mut options = Options { heartbeat_seconds: DEFAULT_HEARTBEAT_SECONDS, has_durable_queues: false };
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("heartbeat", value) => {
+                    let value = value.parse().ok().filter(|value| *value > 0);
+                    options.heartbeat_seconds =
+                        value.ok_or_else(|| bad("options", "`heartbeat` is from 1 to 65535 seconds"))?;
+                }
+                ("queues", "durable") => options.has_durable_queues = true,
+                ("queues", "transient") => options.has_durable_queues = false,
+                ("queues", _) => return Err(bad("options", "`queues` is `durable` or `transient`")),
+                (name, _) => {
+                    return Err(bad("options", format!("`{}` is unknown", name.escape_debug())));
+                }
             }
         }
+        Ok(options)
     }
-    Ok(seconds)
 }
 
 /// Decodes percent escapes. The crate accepts a `%` without two digits as itself; in a password that is an error.
@@ -218,6 +237,8 @@ mod tests {
             ("amqp://h?heartbeat=1.5", "options"),
             ("amqp://h?heartbeat=65536", "options"),
             ("amqp://h?heartbaet=3", "options"),
+            ("amqp://h?queues=", "options"),
+            ("amqp://h?queues=quorum", "options"),
         ] {
             match Address::parse(url) {
                 Err(error @ ConnectError::Url { part, .. }) => {
@@ -226,6 +247,17 @@ mod tests {
                 }
                 other => panic!("{url}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn queues_are_transient_unless_the_url_says_otherwise() {
+        for (url, durable) in [
+            ("amqp://h", false),
+            ("amqp://h?queues=transient", false),
+            ("amqp://h?heartbeat=3&queues=durable", true),
+        ] {
+            assert_eq!(Address::parse(url).unwrap().has_durable_queues(), durable, "{url}");
         }
     }
 
