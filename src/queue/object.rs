@@ -65,8 +65,9 @@ impl Object {
         if let Some(last) = members.last_mut() {
             last.trail = rest[..close].into();
         }
-        let close = if members.is_empty() { rest } else { &rest[close..] };
-        Some(Object { open: text[..open].into(), members, close: close.into() })
+        // The spaces in an empty object come before the members that are added.
+        let open = if members.is_empty() { end + close } else { open };
+        Some(Object { open: text[..open].into(), members, close: rest[close..].into() })
     }
 
     pub(super) fn text(&self) -> String {

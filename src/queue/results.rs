@@ -41,7 +41,7 @@ impl WorkQueue {
     }
 
     /// Reads all dead letters, the oldest first: entries that were delivered
-    /// [as often as allowed](OpenQueue::max_attempts), and never ended. All their values are in memory at once.
+    /// [as often as allowed](super::OpenQueue::max_attempts), and never ended. All their values are in memory at once.
     ///
     /// # Errors
     ///
