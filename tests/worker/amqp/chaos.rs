@@ -114,9 +114,19 @@ impl Fleet {
         self.sites.push(site);
     }
 
+    /// Starts a worker at each topic that has none.
+    async fn start_missing(&mut self) {
+        for topic in TOPICS {
+            if self.sites.iter().all(|site| site.topic != topic) {
+                self.start_site(topic).await;
+            }
+        }
+    }
+
     async fn break_something(&mut self, number: u32, rng: &mut fastrand::Rng) {
         let chosen = rng.usize(..self.sites.len());
         match number % 30 {
+            15 if number % 60 == 45 => self.start_missing().await,
             // A node that dies and comes back.
             29 if number % 60 == 29 => self.broker.restart().await,
             // The memory alarm: the broker confirms nothing, and reads nothing from those that send.
@@ -178,9 +188,7 @@ async fn every_request_ends_once_with_the_truth(breaks: u32) {
         .unwrap();
     let (sites, killed) = (Vec::new(), BTreeSet::new());
     let mut fleet = Fleet { broker, ledger: ledger.clone(), executor_proxy, sites, killed, started: 0 };
-    for topic in TOPICS {
-        fleet.start_site(topic).await;
-    }
+    fleet.start_missing().await;
     assert!(timeout(20 * SECOND, executor.wait_for_workers("work", 3)).await.unwrap());
 
     let (stop, next) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
@@ -239,11 +247,7 @@ async fn every_request_ends_once_with_the_truth(breaks: u32) {
     println!("{summary:#?}");
     assert!(summary["success"] > breaks, "{summary:?}");
     // After all this, everybody still works.
-    for topic in TOPICS {
-        if fleet.sites.iter().all(|site| site.topic != topic) {
-            fleet.start_site(topic).await;
-        }
-    }
+    fleet.start_missing().await;
     assert!(timeout(30 * SECOND, executor.wait_for_workers("work", 3)).await.unwrap());
     let last: Vec<_> =
         (0..30_u64).map(|_| executor.submit(Request::execute("work").argument("number", 1))).collect();
