@@ -15,9 +15,7 @@ use super::{
     view::{self, View},
 };
 use crate::{
-    backend::{
-        self, CommitError, CreateMode, Done, Fired, Op, Session, SessionState, Watch, Znode, path::ZnodePath,
-    },
+    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, Znode, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
@@ -68,7 +66,7 @@ struct Present {
     live: Arc<Live>,
     validity: Option<Validity>,
     watch: Option<Watch>,
-    connection: tokio::sync::watch::Receiver<SessionState>,
+    connection: watch::Receiver<bool>,
     /// What was read in this session. The next one begins anew: its servers may have other data.
     roster: Roster,
 }
@@ -150,26 +148,27 @@ impl Driver {
 
     /// Passes the engine the start and the end of a session.
     fn follow_session(&mut self, present: &mut Option<Present>) {
+        let Some(change) = self.sessions.poll() else { return };
         let (now, random) = (self.clock.now(), self.random.unit());
-        match self.sessions.poll() {
-            Some(Change::Live(live)) => {
+        match change {
+            Change::Live(live) => {
                 let timing = live.timing;
                 let lifetime = timing.timeout + 2 * timing.server_tick;
                 self.engine.handle(now, random, Event::SessionUp { session: live.id(), lifetime });
-                let connection = live.session.state();
+                let connection = live.connection();
                 let roster = Roster::default();
                 *present = Some(Present { live, validity: None, watch: None, connection, roster });
             }
-            Some(Change::Lost) => {
+            Change::Lost => {
                 self.engine.handle(now, random, Event::SessionLost);
                 *present = None;
             }
-            Some(Change::Closed) => {
+            Change::Closed => {
                 *present = None;
                 self.engine.handle(now, random, Event::SessionLost);
                 self.engine.handle(now, random, Event::Leave);
             }
-            Some(Change::Refused(_)) | None => {}
+            Change::Refused(_) => {}
         }
     }
 
@@ -252,9 +251,9 @@ async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
 }
 
 /// Waits until the state of the connection changes; returns whether it is up then.
-async fn connected(connection: &mut tokio::sync::watch::Receiver<SessionState>) -> bool {
+async fn connected(connection: &mut watch::Receiver<bool>) -> bool {
     match connection.changed().await {
-        Ok(()) => matches!(*connection.borrow_and_update(), SessionState::Connected { .. }),
+        Ok(()) => *connection.borrow_and_update(),
         // The keeper announces the end of the session.
         Err(_) => std::future::pending().await,
     }

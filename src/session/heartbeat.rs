@@ -157,7 +157,7 @@ impl Heart {
             let pause = if self.is_lapsed { remaining } else { remaining.min(lapse) };
             tokio::select! {
                 biased;
-                loss = lost(&mut state) => return Err(End::Lost(loss)),
+                loss = lost(&self.live, &mut state) => return Err(End::Lost(loss)),
                 done = &mut work => return Ok(done),
                 () = sleep(pause) => {}
             }
@@ -222,9 +222,12 @@ async fn failing(session: &dyn Session, checks: &[Op]) -> Vec<usize> {
     failing
 }
 
-async fn lost(state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
+/// Waits until the session is lost, and notes meanwhile whether its connection is up.
+async fn lost(live: &Live, state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
     loop {
-        if let SessionState::Lost(loss) = *state.borrow_and_update() {
+        let now = *state.borrow_and_update();
+        live.note_connection(matches!(now, SessionState::Connected { .. }));
+        if let SessionState::Lost(loss) = now {
             return loss;
         }
         if state.changed().await.is_err() {
