@@ -104,7 +104,7 @@ async fn a_panic_in_the_task_of_a_group_closes_it() {
     hook.is_on.store(true, Ordering::SeqCst);
     // The task lists the group because there is another member.
     let other = PartitionCoordinator::connect(Config::for_backend(memory)).await.unwrap();
-    other.join("group").await.unwrap();
+    let _member = other.join("group").await.unwrap();
     let closed = async {
         loop {
             match group.extract_my_subset(["a"]).await {
