@@ -40,7 +40,7 @@ use self::{
 use crate::{
     backend::{self, CommitError, Connector, Loss, Op, Session, SessionState, path::ZnodePath},
     backoff::Backoff,
-    clock::{Clock, Moment},
+    clock::Clock,
     config::Config,
     error::Error,
     random::Random,
@@ -129,7 +129,7 @@ struct KeeperTask {
 struct Opened {
     live: Arc<Live>,
     deadline: Deadline,
-    moves: watch::Sender<Moment>,
+    validity: SessionValidity,
 }
 
 /// Why a session was left.
@@ -229,15 +229,14 @@ impl KeeperTask {
             return Err(Error::from_backend(error, &self.namespace));
         }
         let deadline = Deadline::new(timing, sent);
-        let (moves, moment) = watch::channel(deadline.moment());
-        let validity = SessionValidity::new(self.clock.clone(), moment);
-        let live = Arc::new(Live::new(session, timing, validity, self.random.clone()));
-        Ok(Opened { live, deadline, moves })
+        let validity = SessionValidity::new(self.clock.clone(), deadline.moment());
+        let live = Arc::new(Live::new(session, timing, validity.clone(), self.random.clone()));
+        Ok(Opened { live, deadline, validity })
     }
 
     /// Sends heartbeats until the session has ended, or probably has. Also returns whether a heartbeat was confirmed.
     async fn keep(&mut self, opened: Opened) -> (End, bool) {
-        let Opened { live, mut deadline, moves } = opened;
+        let Opened { live, mut deadline, validity } = opened;
         let timing = live.timing;
         let mut state = live.session.state();
         let mut was_confirmed = false;
@@ -278,7 +277,7 @@ impl KeeperTask {
             match outcome {
                 Ok(()) => {
                     (confirmed, was_confirmed) = (sent, true);
-                    moves.send_replace(deadline.confirm(sent));
+                    validity.move_to(deadline.confirm(sent));
                     self.backoff.reset();
                 }
                 Err(CommitError { index: Some(0), error }) => {
