@@ -10,6 +10,7 @@ use super::{
     engine::{Action, Engine, Event, Occupant},
     member::{Member, Payload},
     process,
+    register::Register,
     view::{self, View},
 };
 use crate::{
@@ -64,6 +65,8 @@ pub(crate) struct Places {
 struct Present {
     live: Arc<Live>,
     validity: Option<Validity>,
+    /// The work in progress of our znode's incarnation, beside its validity.
+    register: Option<Arc<Register>>,
     watch: Option<Watch>,
 }
 
@@ -139,7 +142,7 @@ impl Driver {
                 let timing = live.timing;
                 let lifetime = timing.timeout + 2 * timing.server_tick;
                 self.engine.handle(now, random, Event::SessionUp { session: live.id(), lifetime });
-                *present = Some(Present { live, validity: None, watch: None });
+                *present = Some(Present { live, validity: None, register: None, watch: None });
             }
             Some(Change::Lost) => {
                 self.engine.handle(now, random, Event::SessionLost);
@@ -159,11 +162,16 @@ impl Driver {
         let Some(present) = present else { return };
         match (self.engine.own(), &present.validity) {
             (Some(own), None) => {
-                present.validity = Some(present.live.validity_of(&self.places.own, own.version));
+                let validity = present.live.validity_of(&self.places.own, own.version);
+                let group = self.views.borrow().group.clone();
+                present.register = Some(Register::new(group, validity.clone()));
+                present.validity = Some(validity);
             }
             (None, Some(validity)) => {
+                // All its guards end with it, before another znode of ours can be created.
                 validity.end();
                 present.validity = None;
+                present.register = None;
                 present.watch = None;
             }
             (Some(_), Some(_)) | (None, None) => {}
@@ -184,6 +192,7 @@ impl Driver {
             });
             (picture.members.clone().into(), Arc::new(ring))
         };
+        let register = present.and_then(|present| present.register.as_ref());
         let view = View {
             group: previous.group.clone(),
             me: previous.me.clone(),
@@ -191,6 +200,7 @@ impl Driver {
             members,
             ring,
             validity: present.and_then(|present| present.validity.clone()).filter(|_| picture.own.is_some()),
+            register: register.cloned().filter(|_| picture.own.is_some()),
             is_settling: picture.is_settling,
             refusal,
             has_left: picture.has_left,
@@ -205,6 +215,8 @@ impl Driver {
             let (standing, members) = (view.standing(), view.members.len());
             info!(%group, member = %me, %standing, epoch, members, "membership");
         }
+        // Before the view is seen: what its shares give out may start.
+        register.iter().for_each(|register| register.admit_only(&view.admission()));
         self.views.send_replace(Arc::new(view));
     }
 
