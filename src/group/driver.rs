@@ -11,6 +11,7 @@ use super::{
     member::Payload,
     placement::{Plan, Rings},
     process,
+    register::Register,
     roster::Roster,
     view::{self, View},
 };
@@ -65,6 +66,8 @@ pub(crate) struct Places {
 struct Present {
     live: Arc<Live>,
     validity: Option<Validity>,
+    /// The work in progress of our znode's incarnation, beside its validity.
+    register: Option<Arc<Register>>,
     watch: Option<Watch>,
     connection: watch::Receiver<bool>,
     /// What was read in this session. The next one begins anew: its servers may have other data.
@@ -86,11 +89,13 @@ impl Driver {
             let action = self.engine.poll_action(self.clock.now());
             self.follow_own_znode(&mut present);
             if std::mem::replace(&mut revision, self.engine.picture().revision) != revision {
-                let validity = present.as_ref().and_then(|present| present.validity.clone());
+                let present = present.as_ref();
+                let validity = present.and_then(|present| present.validity.clone());
+                let register = present.and_then(|present| present.register.clone());
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return,
-                    () = self.publish(validity) => {}
+                    () = self.publish(validity, register) => {}
                 }
             }
             if self.engine.picture().has_left && self.engine.poll_timeout().is_none() && action.is_none() {
@@ -123,7 +128,7 @@ impl Driver {
                 () = sleep_until(now, due) => return None,
             }
         };
-        let Present { live, validity, watch, connection, roster } = present;
+        let Present { live, validity, watch, connection, roster, .. } = present;
         let outcome = tokio::select! {
             biased;
             () = self.sessions.changed() => return None,
@@ -156,8 +161,8 @@ impl Driver {
                 let lifetime = timing.timeout + 2 * timing.server_tick;
                 self.engine.handle(now, random, Event::SessionUp { session: live.id(), lifetime });
                 let connection = live.connection();
-                let roster = Roster::default();
-                *present = Some(Present { live, validity: None, watch: None, connection, roster });
+                let (validity, register, watch, roster) = (None, None, None, Roster::default());
+                *present = Some(Present { live, validity, register, watch, connection, roster });
             }
             Change::Lost => {
                 self.engine.handle(now, random, Event::SessionLost);
@@ -177,18 +182,23 @@ impl Driver {
         let Some(present) = present else { return };
         match (self.engine.own(), &present.validity) {
             (Some(own), None) => {
-                present.validity = Some(present.live.validity_of(&self.places.own, own.version));
+                let validity = present.live.validity_of(&self.places.own, own.version);
+                let group = self.views.borrow().group.clone();
+                present.register = Some(Register::new(group, validity.clone()));
+                present.validity = Some(validity);
             }
             (None, Some(validity)) => {
+                // All its guards end with it, before another znode of ours can be created.
                 validity.end();
                 present.validity = None;
+                present.register = None;
                 present.watch = None;
             }
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
-    async fn publish(&self, validity: Option<Validity>) {
+    async fn publish(&self, validity: Option<Validity>, register: Option<Arc<Register>>) {
         let picture = self.engine.picture();
         let previous = self.views.borrow().clone();
         let mut refusal = picture.refusal.clone();
@@ -216,12 +226,15 @@ impl Driver {
             left_out,
             is_read: picture.is_read,
             validity: validity.filter(|_| picture.own.is_some()),
+            register: register.filter(|_| picture.own.is_some()),
             is_settling: picture.is_settling,
             blocked: picture.blocked.clone(),
             refusal,
             has_left: picture.has_left,
         };
         report(&view, &previous);
+        // Before the view is seen: what its shares give out may start.
+        view.register.iter().for_each(|register| register.admit_only(&view.admission()));
         self.views.send_replace(Arc::new(view));
     }
 }
