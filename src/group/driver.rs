@@ -11,7 +11,7 @@ use super::{
     member::Payload,
     placement::{Plan, Rings},
     process,
-    register::Register,
+    register::{Admission, Register},
     roster::Roster,
     view::{self, View},
 };
@@ -217,7 +217,7 @@ impl Driver {
         if let Some((_, reason)) = left_out.iter().find(|(id, _)| *id == self.places.me) {
             refusal = Some(Error::Ring { group: previous.group.to_string(), reason: reason.clone() });
         }
-        let view = View {
+        let view = Arc::new(View {
             group: previous.group.clone(),
             me: previous.me.clone(),
             epoch: picture.epoch,
@@ -231,11 +231,13 @@ impl Driver {
             blocked: picture.blocked.clone(),
             refusal,
             has_left: picture.has_left,
-        };
+        });
         report(&view, &previous);
         // Before the view is seen: what its shares give out may start.
-        view.register.iter().for_each(|register| register.admit_only(&view.admission()));
-        self.views.send_replace(Arc::new(view));
+        if let Some(register) = &view.register {
+            register.admit_only(&admission(&view).await);
+        }
+        self.views.send_replace(view);
     }
 }
 
@@ -256,11 +258,20 @@ fn report(view: &View, previous: &View) {
     }
 }
 
-/// A ring of more points is made on another thread: it takes so long that the runtime could not serve others.
+/// A ring of more points is made and read on another thread: it takes so long that the runtime could not serve others.
 const LARGE: u64 = 200_000;
 
 async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
     if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }
+}
+
+async fn admission(view: &Arc<View>) -> Admission {
+    if view.ring.points() as u64 > LARGE {
+        let view = view.clone();
+        task::off_runtime(move || view.admission()).await
+    } else {
+        view.admission()
+    }
 }
 
 /// Waits until the state of the connection changes; returns whether it is up then.
