@@ -176,6 +176,7 @@ impl Shared {
         let own = group.join(self.me.as_str()).map_err(bad_name)?;
         let config = &self.config;
         let ours = Ours {
+            handover: None,
             version: Ours::VERSION,
             label: Some(config.label),
             replicas: Some(config.replicas),

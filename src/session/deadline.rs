@@ -17,7 +17,7 @@ use super::timing::Timing;
 use crate::clock::Moment;
 
 /// Computes the deadline of one session from its confirmed heartbeats.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Deadline {
     timing: Timing,
     /// `b` of the formula. At first it is when the session was asked for: the leader cannot have measured `T` before.

@@ -1,0 +1,6 @@
+//! Tests of the handover: the explorer visits every state of a small fleet, the simulation runs large ones under faults.
+
+mod canonical;
+mod explorer;
+mod register;
+mod world;
