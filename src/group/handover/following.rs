@@ -34,6 +34,10 @@ impl Handover {
         }
         let is_time = self.head_reading.wanted || self.now >= self.head_reading.recheck;
         if is_time && self.now >= self.head_reading.not_before {
+            if self.now >= self.head_reading.recheck {
+                // A watch may have been lost.
+                self.donors.read.clear();
+            }
             self.read_head();
         }
     }

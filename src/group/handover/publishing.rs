@@ -128,10 +128,8 @@ impl Handover {
             self.publish_at(self.now);
             return;
         }
-        let Some(history) = self.history.take() else { return };
-        let writes = self.plan(&history, &listing);
-        self.history = Some(history);
-        if let Some(writes) = writes {
+        let Some(history) = self.history.clone() else { return };
+        if let Some(writes) = self.plan(&history, &listing) {
             self.publisher.stage = Stage::Committing;
             self.actions.push(Action::Commit { purpose: Purpose::Publish, writes });
         }

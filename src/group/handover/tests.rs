@@ -1,6 +1,8 @@
 //! Tests of the handover: the explorer visits every state of a small fleet, the simulation runs large ones under faults.
 
 mod canonical;
+mod ensemble;
 mod explorer;
 mod register;
+mod simulation;
 mod world;

@@ -22,7 +22,7 @@ struct Names {
     zxids: Vec<i64>,
     /// Data versions of members.
     data: Vec<i32>,
-    /// The oldest version of each head.
+    /// The oldest floor of each head that is in use. Versions up to it are all the same.
     heads: BTreeMap<i64, i32>,
 }
 
@@ -95,15 +95,18 @@ impl Walk<'_> {
     }
 
     fn version(&mut self, head: i64, version: i32) {
-        match self.names {
-            None => {
-                let oldest = self.found.heads.entry(head).or_insert(version);
-                *oldest = version.min(*oldest);
-            }
+        if let Some(names) = self.names {
+            let floor = names.heads.get(&head).copied().unwrap_or(i32::MAX);
             // Version 0 is unlike the others.
-            Some(names) => {
-                self.number((version - names.heads[&head] + i32::from(names.heads[&head] > 0)) as u64)
-            }
+            let from_floor = i64::from(version.max(floor)) - i64::from(floor) + i64::from(floor > 0);
+            self.number(from_floor.unsigned_abs());
+        }
+    }
+
+    fn floor(&mut self, head: i64, floor: i32) {
+        if self.names.is_none() {
+            let oldest = self.found.heads.entry(head).or_insert(floor);
+            *oldest = floor.min(*oldest);
         }
     }
 
@@ -175,6 +178,7 @@ impl Walk<'_> {
     }
 
     fn head(&mut self, czxid: i64, head: &Head) {
+        self.floor(czxid, head.floor);
         self.version(czxid, head.floor);
         self.version(czxid, head.base);
         self.number(head.carried.len() as u64);
@@ -212,6 +216,7 @@ impl Walk<'_> {
                 self.data_version(member.version);
                 self.part(&member.part);
                 self.deadline(member.lease);
+                self.flag(member.is_held);
             }
         }
         self.number(world.faults_left.into());
@@ -287,15 +292,20 @@ impl Walk<'_> {
         self.flag(core.seen.head.is_some());
         core.seen.head.iter().for_each(|head| {
             self.zxid(*head);
-            self.since(core.seen.since);
-            for (version, seen) in &core.seen.epochs {
+            if core.seen.epochs.keys().all(|version| *version == 0) {
+                self.since(core.seen.since);
+            }
+            let floor = core.history.as_ref().map_or(0, |history| history.floor());
+            for (version, seen) in core.seen.epochs.iter().filter(|(version, _)| **version > floor) {
                 self.version(*head, *version);
                 self.since(*seen);
             }
         });
         for (who, since) in &core.gone {
             self.incarnation(who);
-            self.since(*since);
+            if core.settings.is_strict {
+                self.since(*since);
+            }
         }
         self.flag(core.own.is_some());
         if let Some(own) = &core.own {
@@ -308,16 +318,19 @@ impl Walk<'_> {
             self.flag(own.write.is_some());
             if let Some(write) = &own.write {
                 self.part(&write.part);
-                self.number(core.marks.batches.keys().filter(|mark| **mark > write.mark).count() as u64);
+
                 self.deadline(write.sent.at + world_lease(core));
                 self.flag(write.sent.revives);
                 self.data_version(write.version);
             }
         }
         self.epoch(core.followed);
-        self.epoch(core.newest_loss);
-        for batch in core.marks.batches.values() {
-            self.epoch(Some(batch.at));
+        self.flag(core.owes_ack());
+        let write = core.own.as_ref().and_then(|own| own.write.as_ref());
+        for (mark, batch) in &core.marks.batches {
+            self.flag(core.followed.is_some_and(|followed| followed.head == batch.at.head));
+            let ack = write.filter(|write| write.mark >= *mark).and_then(|write| write.part.ack);
+            self.flag(ack.is_some_and(|ack| ack.head == batch.at.head && ack.version >= batch.at.version));
             self.number(match batch.state {
                 BatchState::Frozen => 0,
                 BatchState::Kept => 1,
@@ -333,13 +346,6 @@ impl Walk<'_> {
         self.deadline(core.lease.deadline);
         self.flag(core.lease.has_lapsed);
         self.flag(core.lease.has_reread);
-        self.flag(core.lease.is_refused);
-        self.deadline(core.lease.next);
-        self.flag(core.lease.under_way.is_some());
-        if let Some(sent) = core.lease.under_way {
-            self.deadline(sent.at + world_lease(core));
-            self.flag(sent.revives);
-        }
         let reading = &core.head_reading;
         for flag in [
             reading.wanted,
@@ -358,8 +364,6 @@ impl Walk<'_> {
             Stage::Listing(epoch) => self.epoch(Some(epoch)),
             Stage::Committing => self.number(1),
         }
-        self.flag(core.publisher.due.is_some_and(|due| due < Moment::NEVER));
-        core.publisher.due.iter().filter(|due| **due < Moment::NEVER).for_each(|due| self.deadline(*due));
     }
 
     fn donors(&mut self, core: &Handover) {
@@ -379,7 +383,7 @@ impl Walk<'_> {
         self.number(96);
         for (id, donor) in &donors.read {
             self.id(id);
-            self.epoch(Some(donor.at));
+            self.flag(Some(donor.at) == core.followed);
             self.read(&donor.read);
         }
         self.flag(donors.under_way.is_some());

@@ -1,8 +1,9 @@
 //! The world of the explorer: a store, a clock that ticks, and a few processes with one key.
 //!
-//! One tick is the shortest time. A lease lasts one tick or two; a process that is not told of a tick is one that is not
-//! run. Requests are answered in any order, and at any time; a request other than a write to one's own znode takes effect
-//! when it is answered.
+//! One tick is the shortest time, and a lease lasts one or two. What a process does, it does at any time or never: it
+//! wakes up, reads the head, reads a donor again, sends a heartbeat, tries to publish. A read is answered at once, because
+//! a late answer is the same as a read that others have overtaken. A write to one's own znode is answered late; it takes
+//! effect at once, or, in the full scope, late as well. An epoch is written some time after the members were listed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,7 +31,7 @@ use crate::{
 };
 
 const TICK: Duration = Duration::from_secs(1);
-const FOREVER: Duration = Duration::from_secs(1 << 40);
+const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 /// What may happen.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,8 @@ pub(super) struct Scope {
     /// The znode of a living process may be deleted at any time.
     pub(super) may_delete: bool,
     pub(super) may_crash: bool,
+    /// A member may be held out of the ring although it lives, and let in again.
+    pub(super) may_hold: bool,
     /// How often the head may be deleted.
     pub(super) recreations: u8,
     /// How many starts, crashes, expiries and deletions there may be; `u8::MAX`: any number.
@@ -72,6 +75,7 @@ impl Scope {
         may_expire: true,
         may_delete: false,
         may_crash: true,
+        may_hold: false,
         recreations: 0,
         faults: u8::MAX,
         publishers: 8,
@@ -105,6 +109,7 @@ pub(super) struct Stored {
     pub(super) czxid: i64,
     pub(super) version: i32,
     pub(super) part: Part,
+    pub(super) is_held: bool,
     /// When every lease that rests on this znode has ended.
     pub(super) lease: Moment,
 }
@@ -117,24 +122,15 @@ pub(super) struct Process {
     pub(super) wants_to_join: bool,
 }
 
-/// At most one of each is under way.
+/// What is answered late. At most one of each is under way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Request {
-    Head,
-    Members,
-    List,
-    Own,
-    Heartbeat,
     Write,
     Publish,
-    Create,
-    Check,
-    Leave,
 }
 
 #[derive(Clone)]
 pub(super) struct Pending {
-    pub(super) ids: Vec<MemberId>,
     pub(super) writes: Vec<Write>,
     /// The epoch that the process followed.
     pub(super) at: Option<Epoch>,
@@ -147,20 +143,25 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Move {
     Tick,
+    /// It notices the time.
+    Wake(usize),
     Start(usize),
     Crash(usize),
     Expire(usize),
     Delete(usize),
+    /// It is held out of the ring, or let in again.
+    Hold(usize),
     DeleteHead,
     Take(usize),
     Drop(usize, usize),
     /// A write takes effect.
     Apply(usize),
     Answer(usize, Request),
-    /// The watch of the head fires.
-    HeadChanged(usize),
-    /// The watch of a member fires.
-    MemberChanged(usize, usize),
+    /// It reads the head.
+    ReadHead(usize),
+    /// It reads a donor again.
+    ReadMember(usize, usize),
+    Heartbeat(usize),
     /// It wants to publish.
     Publish(usize),
 }
@@ -213,15 +214,16 @@ impl World {
         }
     }
 
-    /// What others wait for a lease.
+    /// How long a lease is, and how long others wait for it: a little less than its ticks, so that what began within
+    /// a tick has passed with the last of them.
     pub(super) fn wait(&self) -> Duration {
-        self.scope.lease * TICK
+        self.scope.lease * TICK - Duration::from_millis(1)
     }
 
     fn timing(&self) -> Timing {
         Timing {
             timeout: FOREVER,
-            heartbeat: Duration::ZERO,
+            heartbeat: FOREVER,
             heartbeat_validity: self.wait(),
             margin: Duration::ZERO,
             server_tick: Duration::ZERO,
@@ -232,8 +234,8 @@ impl World {
         Settings {
             is_strict: self.scope.is_strict,
             max_drain: FOREVER,
-            settle: Duration::ZERO,
-            max_settle: Duration::ZERO,
+            settle: FOREVER,
+            max_settle: FOREVER,
             recheck: FOREVER,
             joiner_delay: FOREVER,
             rank_delay: Duration::ZERO,
@@ -289,22 +291,25 @@ impl World {
                 moves.push(Move::Answer(slot, *request));
             }
         }
-        let followed = process.core.followed;
-        let stored = self.head.as_ref().map(|head| Epoch { head: head.czxid, version: head.version });
-        if followed.is_some() && stored != followed && !process.pending.contains_key(&Request::Head) {
-            moves.push(Move::HeadChanged(slot));
+        let core = &process.core;
+        if core.now < self.now {
+            moves.push(Move::Wake(slot));
         }
-        for (who, read) in &process.core.donors.read {
+        let stored = self.head.as_ref().map(|head| Epoch { head: head.czxid, version: head.version });
+        if core.followed.is_some() && stored != core.followed {
+            moves.push(Move::ReadHead(slot));
+        }
+        if core.followed.is_some() && core.lease.deadline < self.now + self.wait() && core.own.is_some() {
+            moves.push(Move::Heartbeat(slot));
+        }
+        for (who, read) in &core.donors.read {
             let other = slot_of(who);
             let stored = self.members[other].as_ref().map(|it| (it.czxid, it.version));
             if stored != read.read.as_ref().map(|it| (it.czxid, it.version)) {
-                moves.push(Move::MemberChanged(slot, other));
+                moves.push(Move::ReadMember(slot, other));
             }
         }
-        if slot < self.scope.publishers
-            && self.has_news(process)
-            && !process.pending.contains_key(&Request::List)
-        {
+        if slot < self.scope.publishers && self.has_news(process) {
             moves.push(Move::Publish(slot));
         }
         if process.core.may_start(self.now, self.key) && process.register.guards.len() < self.scope.guards {
@@ -321,6 +326,9 @@ impl World {
             if let Some(member) = &self.members[slot] {
                 if self.scope.may_expire && self.now >= member.lease && process.core.own.is_some() {
                     moves.push(Move::Expire(slot));
+                }
+                if self.scope.may_hold {
+                    moves.push(Move::Hold(slot));
                 }
                 if self.scope.may_delete {
                     moves.push(Move::Delete(slot));
@@ -342,8 +350,10 @@ impl World {
         let stored = self.head.iter().filter(|head| head.czxid == followed.head).map(|head| head.head.floor);
         let oldest = floors.chain(stored).min().unwrap_or(0);
         followed.version + 1 - oldest <= self.scope.window && {
-            let stored =
-                self.members.iter().enumerate().filter_map(|(slot, it)| Some((id(slot), it.as_ref()?.czxid)));
+            let stored = self.members.iter().enumerate().filter_map(|(slot, it)| {
+                let member = it.as_ref().filter(|member| !member.is_held)?;
+                Some((id(slot), member.czxid))
+            });
             let known = history.members().iter().map(|(id, entry)| (id.clone(), entry.czxid));
             !stored.eq(known)
         }
@@ -358,17 +368,23 @@ impl World {
     }
 
     pub(super) fn take(&mut self, step: Move) {
-        let is_fault = matches!(step, Move::Start(_) | Move::Crash(_) | Move::Expire(_) | Move::Delete(_));
+        let is_fault = matches!(step, Move::Start(_) | Move::Crash(_) | Move::Expire(_) | Move::Delete(_) | Move::Hold(_));
         if is_fault && self.faults_left < u8::MAX {
             self.faults_left = self.faults_left.saturating_sub(1);
         }
+        self.make(step);
+        // What has ended for good does not matter any more.
+        for process in self.processes.iter_mut().flatten() {
+            process.register.guards.retain(|guard| !guard.is_ended);
+        }
+    }
+
+    fn make(&mut self, step: Move) {
         match step {
             Move::Tick => {
                 self.now = self.now + TICK;
-                for slot in 0..self.scope.slots {
-                    self.feed(slot, Event::Tick);
-                }
             }
+            Move::Wake(slot) => self.feed(slot, Event::Tick),
             Move::Start(slot) => self.start(slot),
             Move::Crash(slot) => {
                 self.processes[slot] = None;
@@ -377,6 +393,10 @@ impl World {
                 }
             }
             Move::Expire(slot) | Move::Delete(slot) => self.members[slot] = None,
+            Move::Hold(slot) => {
+                let member = self.members[slot].as_mut().unwrap();
+                member.is_held = !member.is_held;
+            }
             Move::DeleteHead => {
                 self.recreations_left -= 1;
                 self.head = None;
@@ -390,11 +410,20 @@ impl World {
                     self.feed(slot, event);
                 }
             }
-            Move::Apply(slot) => self.apply(slot, Request::Write),
+            Move::Apply(slot) => self.apply(slot),
             Move::Answer(slot, request) => self.answer(slot, request),
-            Move::HeadChanged(slot) => self.feed(slot, Event::HeadChanged),
-            Move::MemberChanged(slot, other) => self.feed(slot, Event::MemberChanged(id(other))),
-            Move::Publish(slot) => self.feed(slot, Event::ChildrenChanged),
+            Move::ReadHead(slot) => self.feed(slot, Event::HeadChanged),
+            Move::ReadMember(slot, other) => self.feed(slot, Event::MemberChanged(id(other))),
+            Move::Heartbeat(slot) => {
+                self.process(slot).core.lease.next = Moment::default();
+                self.feed(slot, Event::Tick);
+            }
+            Move::Publish(slot) => {
+                let now = self.now;
+                self.process(slot).core.publisher.due = Some(now);
+                self.feed(slot, Event::Tick);
+                self.process(slot).core.publisher.due = None;
+            }
         }
     }
 
@@ -418,17 +447,12 @@ impl World {
         let (asked, timing) = (self.now, self.timing());
         self.feed(slot, Event::SessionBegan { asked, timing });
         // Reading the head, making it, and joining are one step here.
-        while !self.process(slot).wants_to_join {
-            let request = *self.process(slot).pending.keys().next().unwrap();
-            self.answer(slot, request);
-        }
-        self.process(slot).wants_to_join = false;
-        self.process(slot).pending.clear();
+        assert!(std::mem::take(&mut self.process(slot).wants_to_join));
         self.zxid += 1;
         let czxid = self.zxid;
         let version = i32::try_from(czxid * 1000).unwrap();
         let part = self.process(slot).core.part();
-        self.members[slot] = Some(Stored { czxid, version, part, lease: self.now });
+        self.members[slot] = Some(Stored { czxid, version, part, is_held: false, lease: self.now });
         self.feed(slot, Event::Joined { czxid, version });
     }
 
@@ -437,66 +461,79 @@ impl World {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let (now, random) = (self.now, self.zxid as u64);
-            let snapshot = self.head.as_ref().map(|head| (head.head.snapshot, head.snapshot.clone()));
             let Some(process) = &mut self.processes[slot] else { return };
             let actions = process.core.step(now, random, event);
-            let mut marked = None;
+            let at = process.core.followed;
             for action in actions {
-                marked = process.register.apply(&action).or(marked);
-                let (request, ids, writes) = match action {
-                    Action::ReadHead => (Request::Head, vec![], vec![]),
-                    Action::ReadMembers { ids } => (Request::Members, ids, vec![]),
-                    Action::ListMembers { .. } => (Request::List, vec![], vec![]),
-                    Action::ReadOwn => (Request::Own, vec![], vec![]),
-                    Action::Commit { purpose, writes } => (Request::of(purpose), vec![], writes),
-                    Action::ReadSnapshot { name } => {
-                        let found = snapshot.as_ref().filter(|(it, _)| *it == name);
-                        events.push_back(Event::Snapshot(Ok(found.map(|(_, it)| (**it).clone()))));
-                        continue;
-                    }
-                    Action::StatGroup { .. } => {
-                        events.push_back(Event::GroupStat(Ok(0)));
-                        continue;
-                    }
-                    Action::Rejoin => {
-                        process.wants_to_join = true;
-                        continue;
-                    }
-                    _ => continue,
-                };
-                let at = process.core.followed;
-                process.pending.insert(request, Pending { ids, writes, at, sent: now, reply: None });
-            }
-            if let Some(marked) = marked {
-                events.push_front(marked);
-            }
-            if !self.scope.is_full
-                && process.pending.get(&Request::Write).is_some_and(|it| it.reply.is_none())
-            {
-                self.apply(slot, Request::Write);
+                if let Some(marked) = self.process(slot).register.apply(&action) {
+                    events.push_front(marked);
+                }
+                events.extend(self.perform(slot, action, at));
             }
         }
     }
 
+    /// Does what a process asks for; gives the answer, if it comes at once.
+    fn perform(&mut self, slot: usize, action: Action, at: Option<Epoch>) -> Option<Event> {
+        Some(match action {
+            Action::ReadHead => Event::Head(Ok(self.head.as_ref().map(|it| HeadRead {
+                czxid: it.czxid,
+                version: it.version,
+                mzxid: 0,
+                head: it.head.clone(),
+            }))),
+            Action::ReadSnapshot { name } => {
+                let found = self.head.as_ref().filter(|head| head.head.snapshot == name);
+                Event::Snapshot(Ok(found.map(|head| (*head.snapshot).clone())))
+            }
+            Action::ReadMembers { ids } => {
+                let read = ids.into_iter().map(|id| (id.clone(), self.read(slot_of(&id))));
+                Event::Members(Ok(read.collect()))
+            }
+            Action::ListMembers { .. } => {
+                let members = (0..self.scope.slots).filter_map(|slot| Some((id(slot), self.read(slot)?)));
+                Event::Listed(Ok(Listing { pzxid: 0, members: members.collect() }))
+            }
+            Action::StatGroup { .. } => Event::GroupStat(Ok(0)),
+            Action::ReadOwn => Event::Own(Ok(self.read(slot))),
+            Action::Commit { purpose, writes } => {
+                let mut pending = Pending { writes, at, sent: self.now, reply: None };
+                let request = match purpose {
+                    Purpose::Own => Request::Write,
+                    Purpose::Publish => Request::Publish,
+                    _ => {
+                        let outcome = self.commit(slot, &pending, purpose == Purpose::Heartbeat);
+                        return Some(Event::Committed { purpose, outcome });
+                    }
+                };
+                if purpose == Purpose::Own && !self.scope.is_full {
+                    pending.reply = Some(self.commit(slot, &pending, true));
+                }
+                self.process(slot).pending.insert(request, pending);
+                return None;
+            }
+            Action::Rejoin => {
+                self.process(slot).wants_to_join = true;
+                return None;
+            }
+            _ => return None,
+        })
+    }
+
     /// A transaction takes effect.
-    fn apply(&mut self, slot: usize, request: Request) {
-        let pending = self.process(slot).pending[&request].clone();
-        let refused =
-            pending.writes.iter().enumerate().find_map(|(index, write)| {
-                self.refusal(slot, write).map(|why| Outcome::Refused { index, why })
-            });
-        if refused.is_none() {
-            for write in &pending.writes {
-                self.write(slot, write);
-            }
-            if matches!(request, Request::Heartbeat | Request::Write) {
-                let end = pending.sent + self.wait();
-                let member = self.members[slot].as_mut().unwrap();
-                member.lease = member.lease.max(end);
-            }
+    fn commit(&mut self, slot: usize, pending: &Pending, extends: bool) -> Outcome {
+        let mut writes = pending.writes.iter().enumerate();
+        let refused = writes.find_map(|(index, write)| Some((index, self.refusal(slot, write)?)));
+        if let Some((index, why)) = refused {
+            return Outcome::Refused { index, why };
         }
-        let pending = self.process(slot).pending.get_mut(&request).unwrap();
-        pending.reply = Some(refused.unwrap_or(Outcome::Applied));
+        pending.writes.iter().for_each(|write| self.write(slot, write));
+        if extends {
+            let end = pending.sent + self.wait();
+            let member = self.members[slot].as_mut().unwrap();
+            member.lease = member.lease.max(end);
+        }
+        Outcome::Applied
     }
 
     fn refusal(&self, slot: usize, write: &Write) -> Option<Refusal> {
@@ -548,35 +585,17 @@ impl World {
         }
     }
 
+    fn apply(&mut self, slot: usize) {
+        let mut pending = self.process(slot).pending.remove(&Request::Write).unwrap();
+        pending.reply = Some(self.commit(slot, &pending, true));
+        self.process(slot).pending.insert(Request::Write, pending);
+    }
+
     fn answer(&mut self, slot: usize, request: Request) {
-        if let Some(purpose) = request.purpose() {
-            if self.process(slot).pending[&request].reply.is_none() {
-                self.apply(slot, request);
-            }
-            let pending = self.process(slot).pending.remove(&request).unwrap();
-            let outcome = pending.reply.unwrap();
-            self.feed(slot, Event::Committed { purpose, outcome });
-            return;
-        }
         let pending = self.process(slot).pending.remove(&request).unwrap();
-        let event = match request {
-            Request::Head => Event::Head(Ok(self.head.as_ref().map(|it| HeadRead {
-                czxid: it.czxid,
-                version: it.version,
-                mzxid: 0,
-                head: it.head.clone(),
-            }))),
-            Request::Members => {
-                let read = pending.ids.into_iter().map(|id| (id.clone(), self.read(slot_of(&id))));
-                Event::Members(Ok(read.collect()))
-            }
-            Request::List => {
-                let members = (0..self.scope.slots).filter_map(|slot| Some((id(slot), self.read(slot)?)));
-                Event::Listed(Ok(Listing { pzxid: 0, members: members.collect() }))
-            }
-            _ => Event::Own(Ok(self.read(slot))),
-        };
-        self.feed(slot, event);
+        let outcome = pending.reply.clone().unwrap_or_else(|| self.commit(slot, &pending, false));
+        let purpose = if request == Request::Write { Purpose::Own } else { Purpose::Publish };
+        self.feed(slot, Event::Committed { purpose, outcome });
     }
 
     fn read(&self, slot: usize) -> Option<MemberRead> {
@@ -585,7 +604,7 @@ impl World {
             version: member.version,
             weight: 1,
             part: Some(member.part.clone()),
-            fits: true,
+            fits: !member.is_held,
         })
     }
 
@@ -597,30 +616,5 @@ impl World {
         let members = (0..self.scope.slots).filter(presence).map(|slot| NAMES[slot]);
         let ring = HashRing::builder().replicas(1).members(members).build().unwrap();
         (0..self.scope.slots).find(|slot| ring.is_owner_at(NAMES[*slot], self.key))
-    }
-}
-
-impl Request {
-    fn of(purpose: Purpose) -> Request {
-        match purpose {
-            Purpose::Heartbeat => Request::Heartbeat,
-            Purpose::Own => Request::Write,
-            Purpose::Publish => Request::Publish,
-            Purpose::CreateHead => Request::Create,
-            Purpose::CheckDonor => Request::Check,
-            Purpose::Leave => Request::Leave,
-        }
-    }
-
-    fn purpose(self) -> Option<Purpose> {
-        Some(match self {
-            Request::Heartbeat => Purpose::Heartbeat,
-            Request::Write => Purpose::Own,
-            Request::Publish => Purpose::Publish,
-            Request::Create => Purpose::CreateHead,
-            Request::Check => Purpose::CheckDonor,
-            Request::Leave => Purpose::Leave,
-            Request::Head | Request::Members | Request::List | Request::Own => return None,
-        })
     }
 }
