@@ -47,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "share",
             "session",
+            "session::timing",
             "error",
             "member",
             "backend",
@@ -118,6 +119,7 @@ const PURE: &[&str] = &[
     "src/board/python_json.rs",
     "src/group/engine.rs",
     "src/group/handover.rs",
+    "src/group/handover/",
     "src/group/member.rs",
     "src/group/rebalance.rs",
     "src/queue/entry.rs",

@@ -111,13 +111,13 @@ impl Handover {
 
     fn on_head_read(&mut self, read: HeadRead) {
         let known = self.history.as_ref().map(|history| history.epoch);
-        if let Some(known) = known {
-            if read.czxid < known.head || read.czxid == known.head && read.version < known.version {
-                // A server that lags behind, or data from a backup. Views never go backwards.
-                self.problem = Some(Problem::WentBack { found: read.version, known: known.version });
-                self.read_head_later(2 * self.settings.retry);
-                return;
-            }
+        if let Some(known) = known
+            && (read.czxid < known.head || read.czxid == known.head && read.version < known.version)
+        {
+            // A server that lags behind, or data from a backup. Views never go backwards.
+            self.problem = Some(Problem::WentBack { found: read.version, known: known.version });
+            self.read_head_later(2 * self.settings.retry);
+            return;
         }
         if !self.can_follow(&read) {
             self.read_head_later(self.settings.recheck);

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::{
-    parts::Sent,
+    parts::{Own, Sent},
     rules::Rule,
     settings::Problem,
     state::Handover,
@@ -35,7 +35,7 @@ impl Handover {
     fn can_send_heartbeat(&self) -> bool {
         self.followed.is_some()
             && self.lease.under_way.is_none()
-            && self.own.as_ref().is_some_and(|own| own.is_settled())
+            && self.own.as_ref().is_some_and(Own::is_settled)
             && (!self.lease.has_lapsed || self.lease.has_reread)
     }
 

@@ -96,9 +96,7 @@ impl Marks {
     /// Thaws the batches that a confirmed write covers, and returns their marks.
     pub(super) fn thaw(&mut self, ack: Option<Epoch>, up_to: u64, all: bool, same_head: bool) -> Vec<u64> {
         let covers = |batch: &Batch| {
-            ack.is_some_and(|ack| {
-                (ack.head == batch.at.head || !same_head) && (ack.version >= batch.at.version || !same_head)
-            })
+            ack.is_some_and(|ack| !same_head || ack.head == batch.at.head && ack.version >= batch.at.version)
         };
         let frozen = self.batches.iter_mut().filter(|(mark, batch)| {
             batch.state == BatchState::Frozen && (all || **mark <= up_to && covers(batch))

@@ -160,12 +160,9 @@ impl Handover {
             return None;
         }
         let plan = self.plan_floor(history, listing);
-        let ring = match history::ring(&history.head.common, &wanted) {
-            Ok(ring) => ring,
-            Err(_) => {
-                self.problem = Some(Problem::TooManyPoints);
-                return None;
-            }
+        let Ok(ring) = history::ring(&history.head.common, &wanted) else {
+            self.problem = Some(Problem::TooManyPoints);
+            return None;
         };
         let mut head = Head {
             is_paused,
@@ -236,13 +233,13 @@ impl Handover {
                 continue;
             }
             let is_known = history.members().get(id).is_some_and(|entry| entry.czxid == read.czxid);
-            if let Some(until) =
-                self.publisher.held_until(id).filter(|_| self.settings.hold_down && !is_known)
+            if let Some(until) = self.publisher.held_until(id)
+                && self.settings.hold_down
+                && !is_known
+                && self.now < until
             {
-                if self.now < until {
-                    self.publish_at(until);
-                    continue;
-                }
+                self.publish_at(until);
+                continue;
             }
             let entry = Entry {
                 czxid: read.czxid,

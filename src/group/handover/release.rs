@@ -134,7 +134,7 @@ impl Handover {
                     read.part.as_ref().map_or_else(Ranges::default, |part| part.keep.clone())
                 }
                 _ => {
-                    if !self.has_stopped(&who) {
+                    if !self.has_stopped_now(&who) {
                         continue;
                     }
                     Ranges::default()
@@ -172,18 +172,15 @@ impl Handover {
                 (left != *ranges).then_some(left)
             }
             // Only a read that was asked for after the head had named the member shows that it is gone.
-            _ if donor.at == followed => {
-                let who = who.clone();
-                self.has_stopped_now(who).then(Ranges::default)
-            }
+            _ if donor.at == followed => self.has_stopped_now(who).then(Ranges::default),
             _ => None,
         }
     }
 
     /// Notes that `who` is gone, and returns whether it has certainly stopped.
-    pub(super) fn has_stopped_now(&mut self, who: Incarnation) -> bool {
+    pub(super) fn has_stopped_now(&mut self, who: &Incarnation) -> bool {
         self.gone.entry(who.clone()).or_insert(self.now);
-        self.has_stopped(&who)
+        self.has_stopped(who)
     }
 
     /// Whether `who` is known to be gone, in strict mode for long enough.

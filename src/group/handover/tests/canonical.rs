@@ -220,6 +220,7 @@ impl Walk<'_> {
             }
         }
         self.number(world.faults_left.into());
+        self.number(world.ticks_left.into());
         self.number(world.recreations_left.into());
         for process in &world.processes {
             self.flag(process.is_some());

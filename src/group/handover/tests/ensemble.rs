@@ -19,7 +19,10 @@ impl State {
         self.nodes.get(path).map(|node| &**node)
     }
 
-    pub(super) fn children<'a>(&'a self, parent: &'a ZnodePath) -> impl Iterator<Item = (&'a str, &'a Znode)> {
+    pub(super) fn children<'a>(
+        &'a self,
+        parent: &'a ZnodePath,
+    ) -> impl Iterator<Item = (&'a str, &'a Znode)> {
         let children = self.nodes.iter().filter(|(path, _)| path.parent().as_ref() == Some(parent));
         children.map(|(path, node)| (path.name(), &**node))
     }
@@ -37,7 +40,9 @@ impl State {
     fn apply(&mut self, zxid: i64, owner: SessionId, op: &Op) -> Result<(), Refusal> {
         let checked = |node: Option<&Arc<Znode>>, version: &Option<i32>| match node {
             None => Err(Refusal::NoNode),
-            Some(node) if version.is_some_and(|version| version != node.1.version) => Err(Refusal::BadVersion),
+            Some(node) if version.is_some_and(|version| version != node.1.version) => {
+                Err(Refusal::BadVersion)
+            }
             Some(node) => Ok((**node).clone()),
         };
         match op {

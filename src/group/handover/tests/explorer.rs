@@ -95,29 +95,67 @@ fn way_to(known: &Known, first: u64, name: u64) -> Vec<Move> {
     steps
 }
 
-#[test]
-fn probe() {
-    let env = |name: &str, other: i64| std::env::var(name).ok().map_or(other, |it| it.parse().unwrap());
-    let scope = Scope {
-        faults: env("FAULTS", 255) as u8,
-        window: env("WINDOW", 3) as i32,
-        guards: env("GUARDS", 1) as usize,
-        may_expire: env("EXPIRE", 1) == 1,
-        may_crash: env("CRASH", 1) == 1,
-        publishers: env("PUBLISHERS", 8) as usize,
-        is_full: env("FULL", 0) == 1,
-        ..Scope::TWO
-    };
-    let _ = Rule::GainerWaits;
-    let found = explore(scope, &Rules::default(), env("LIMIT", 300_000) as usize);
-    println!("{found:?}");
+/// Every state within `scope` is visited, and nowhere two members act on one key.
+#[track_caller]
+fn is_safe(scope: Scope, limit: usize) {
+    let found = explore(scope, &Rules::default(), limit);
+    println!("{} states, {} transitions, {} deep", found.states, found.transitions, found.depth);
     assert!(found.violation.is_none(), "{found:#?}");
+    assert!(found.is_complete, "more than {limit} states");
+}
+
+#[test]
+fn two_members_that_start_never_act_on_one_key() {
+    is_safe(STARTS, 100_000);
+}
+
+#[test]
+fn two_members_whose_head_is_deleted_never_act_on_one_key() {
+    is_safe(Scope { faults: 2, ticks: 2, ..RECREATED }, 1_000_000);
+}
+
+#[test]
+fn two_members_of_which_one_restarts_never_act_on_one_key() {
+    is_safe(Scope { faulty_from: 1, ticks: 2, ..RESTARTS }, 1_000_000);
+}
+
+/// `EXPLORER="slots=3 faults=4 window=3 guards=1 lease=1 full=1" cargo test --release --lib explorer::a_wider_scope --
+/// --nocapture` visits more than the tests have time for. Without the variable it is a small scope.
+#[test]
+fn a_wider_scope() {
+    let wanted = std::env::var("EXPLORER").unwrap_or_else(|_| "faults=2 ticks=1".into());
+    let mut scope = Scope::TWO;
+    let mut limit = 1_000_000;
+    for setting in wanted.split_whitespace() {
+        let (name, value) = setting.split_once('=').expect("name=number");
+        let value: usize = value.parse().expect("a number");
+        match name {
+            "slots" => scope.slots = value,
+            "guards" => scope.guards = value,
+            "window" => scope.window = value as i32,
+            "lease" => scope.lease = value as u32,
+            "faults" => scope.faults = value as u8,
+            "ticks" => scope.ticks = value as u8,
+            "recreations" => scope.recreations = value as u8,
+            "faulty_from" => scope.faulty_from = value,
+            "strict" => scope.is_strict = value > 0,
+            "full" => scope.is_full = value > 0,
+            "stay" => scope.znodes_stay = value > 0,
+            "expire" => scope.may_expire = value > 0,
+            "delete" => scope.may_delete = value > 0,
+            "crash" => scope.may_crash = value > 0,
+            "hold" => scope.may_hold = value > 0,
+            "limit" => limit = value,
+            _ => panic!("there is no setting {name}"),
+        }
+    }
+    is_safe(scope, limit);
 }
 
 /// With `rule` switched off, two members act on one key within `scope`.
 #[track_caller]
 fn finds(rule: Rule, scope: Scope) {
-    let found = explore(scope, &Rules::without(rule), 1_500_000);
+    let found = explore(scope, &Rules::without(rule), 3_000_000);
     println!("{rule:?}: {} steps, {} states", found.violation.as_ref().map_or(0, Vec::len), found.states);
     let Some(steps) = found.violation else { panic!("{rule:?} is not needed in {scope:?}: {found:?}") };
     let mut world = World::new(scope, Rules::without(rule));
@@ -125,8 +163,18 @@ fn finds(rule: Rule, scope: Scope) {
     assert!(world.acting().len() > 1, "the steps can be repeated: {steps:?}");
 }
 
+/// Both processes start once.
 const STARTS: Scope = Scope { faults: 2, ..Scope::TWO };
-const FOUR: Scope = Scope { faults: 4, ..Scope::TWO };
+/// They start, crash and start again.
+const RESTARTS: Scope = Scope { faults: 4, may_expire: false, ..Scope::TWO };
+const EXPIRIES: Scope = Scope { faults: 4, ..Scope::TWO };
+/// They are held out of the ring while they live, and let in again.
+const HOLDS: Scope = Scope { faults: 4, may_hold: true, may_crash: false, may_expire: false, ..Scope::TWO };
+/// Operators delete their znodes, in strict mode.
+const DELETIONS: Scope =
+    Scope { faults: 5, is_strict: true, may_delete: true, may_crash: false, may_expire: false, ..Scope::TWO };
+/// An operator deletes the head.
+const RECREATED: Scope = Scope { recreations: 1, faults: 3, may_expire: false, ..Scope::TWO };
 
 macro_rules! without {
     ($($name:ident: $rule:ident in $scope:expr;)*) => { $(
@@ -138,30 +186,30 @@ macro_rules! without {
 }
 
 without! {
-    gainer_waits: GainerWaits in STARTS;
-    ack_lists_kept: AckListsKept in STARTS;
-    mark_stays: MarkStays in FOUR;
-    lost_is_union: LostIsUnion in Scope { faults: 4, may_hold: true, may_crash: false, may_expire: false, ..Scope::TWO };
-    lapse_is_checked: LapseIsChecked in STARTS;
-    lapse_waits: LapseWaits in STARTS;
-    ended_stays_ended: EndedStaysEnded in Scope { is_full: true, ..STARTS };
-    heartbeat_checks_head: HeartbeatChecksHead in Scope { lease: 2, ..STARTS };
-    all_losers_asked: AllLosersAsked in Scope { slots: 3, faults: 4, may_crash: false, ..Scope::TWO };
-    floor_checks_unacked: FloorChecksUnacked in FOUR;
-    floor_waits: FloorWaits in FOUR;
-    carried: Carried in FOUR;
-    carried_stays: CarriedStays in Scope { faults: 5, may_hold: true, may_expire: false, may_crash: false, ..Scope::TWO };
-    carried_read_afresh: CarriedReadAfresh in Scope { faults: 5, may_hold: true, may_expire: false, may_crash: false, ..Scope::TWO };
-    identity_has_creation: IdentityHasCreation in FOUR;
-    thaw_only_what_was_sent: ThawOnlyWhatWasSent in FOUR;
-    strict_gone_waits: StrictGoneWaits in Scope { faults: 3, is_strict: true, may_delete: true, ..Scope::TWO };
-    strict_floor_waits: StrictFloorWaits in Scope { faults: 5, is_strict: true, may_delete: true, may_crash: false, may_expire: false, ..Scope::TWO };
-    strict_carried_waits: StrictCarriedWaits in Scope { faults: 5, is_strict: true, may_delete: true, may_crash: false, may_expire: false, ..Scope::TWO };
-    new_head_waits: NewHeadWaits in Scope { recreations: 1, ..STARTS };
-    ack_names_head: AckNamesHead in Scope { recreations: 1, faults: 3, ..Scope::TWO };
-    new_head_freezes_for_good: NewHeadFreezesForGood in Scope { recreations: 1, ..FOUR };
-    guards_end_with_their_znode: GuardsEndWithTheirZnode in FOUR;
-    absent_follows: AbsentFollows in Scope { faults: 4, may_hold: true, may_crash: false, may_expire: false, ..Scope::TWO };
-    publish_checks_snapshot: PublishChecksSnapshot in Scope { recreations: 1, faults: 3, ..Scope::TWO };
-    snapshot_up_to_floor: SnapshotUpToFloor in FOUR;
+    if_a_gainer_does_not_wait_two_act: GainerWaits in STARTS;
+    if_an_ack_does_not_list_what_is_kept_two_act: AckListsKept in STARTS;
+    if_a_regained_key_loses_its_mark_two_act: MarkStays in Scope { ticks: 1, faulty_from: 1, ..RESTARTS };
+    if_lost_is_the_difference_of_two_views_two_act: LostIsUnion in Scope { faults: 4, ticks: 0, ..HOLDS };
+    if_a_lapse_is_not_checked_two_act: LapseIsChecked in STARTS;
+    if_a_lapse_is_not_waited_for_two_act: LapseWaits in STARTS;
+    if_ended_guards_go_on_two_act: EndedStaysEnded in Scope { is_full: true, ..STARTS };
+    if_a_heartbeat_does_not_check_the_head_two_act: HeartbeatChecksHead in Scope { lease: 2, ..STARTS };
+    if_the_floor_passes_who_has_not_acked_unchecked_two_act: FloorChecksUnacked in Scope { ticks: 2, faulty_from: 1, ..RESTARTS };
+    if_the_floor_does_not_wait_two_act: FloorWaits in RESTARTS;
+    if_nobody_is_carried_two_act: Carried in Scope { ticks: 2, faulty_from: 1, ..RESTARTS };
+    if_carried_members_are_forgotten_two_act: CarriedStays in Scope { faults: 6, ticks: 2, faulty_from: 1, publishers: 1, ..RESTARTS };
+    if_carried_members_are_not_read_afresh_two_act: CarriedReadAfresh in Scope { faults: 5, ticks: 2, faulty_from: 1, ..HOLDS };
+    if_a_member_is_its_id_only_two_act: IdentityHasCreation in RESTARTS;
+    if_any_confirmed_write_thaws_all_two_act: ThawOnlyWhatWasSent in Scope { is_full: true, ticks: 1, faulty_from: 1, ..HOLDS };
+    if_strict_mode_does_not_wait_for_the_gone_two_act: StrictGoneWaits in Scope { faults: 3, ..DELETIONS };
+    if_the_strict_floor_does_not_wait_two_act: StrictFloorWaits in Scope { ticks: 2, ..DELETIONS };
+    if_strict_carrying_does_not_wait_two_act: StrictCarriedWaits in Scope { faults: 6, ticks: 2, ..DELETIONS };
+    if_a_new_head_does_not_wait_two_act: NewHeadWaits in Scope { faults: 2, ..RECREATED };
+    if_an_ack_does_not_name_the_head_two_act: AckNamesHead in Scope { ticks: 3, ..RECREATED };
+    if_a_new_head_does_not_freeze_for_good_two_act: NewHeadFreezesForGood in RECREATED;
+    if_guards_outlive_their_znode_two_act: GuardsEndWithTheirZnode in EXPIRIES;
+    if_a_member_that_is_not_in_an_epoch_does_not_follow_two_act: AbsentFollows in HOLDS;
+    if_a_publisher_does_not_check_the_snapshot_two_act: PublishChecksSnapshot in RECREATED;
+    if_the_snapshot_is_newer_than_the_floor_two_act: SnapshotUpToFloor in RESTARTS;
+    if_only_the_last_loser_is_asked_two_act: AllLosersAsked in Scope { slots: 3, faults: 3, may_crash: false, may_expire: false, ticks: 1, ..Scope::TWO };
 }

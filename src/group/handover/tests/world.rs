@@ -59,6 +59,10 @@ pub(super) struct Scope {
     pub(super) recreations: u8,
     /// How many starts, crashes, expiries and deletions there may be; `u8::MAX`: any number.
     pub(super) faults: u8,
+    /// How often the time may pass; `u8::MAX`: any number.
+    pub(super) ticks: u8,
+    /// From which slot on processes may crash, expire, be held and be deleted.
+    pub(super) faulty_from: usize,
     /// Who may publish.
     pub(super) publishers: usize,
 }
@@ -78,6 +82,8 @@ impl Scope {
         may_hold: false,
         recreations: 0,
         faults: u8::MAX,
+        ticks: u8::MAX,
+        faulty_from: 0,
         publishers: 8,
     };
 }
@@ -93,6 +99,7 @@ pub(super) struct World {
     pub(super) members: Vec<Option<Stored>>,
     pub(super) processes: Vec<Option<Process>>,
     pub(super) faults_left: u8,
+    pub(super) ticks_left: u8,
     pub(super) recreations_left: u8,
 }
 
@@ -210,6 +217,7 @@ impl World {
             members: vec![None; scope.slots],
             processes: (0..scope.slots).map(|_| None).collect(),
             faults_left: scope.faults,
+            ticks_left: scope.ticks,
             recreations_left: scope.recreations,
         }
     }
@@ -279,7 +287,9 @@ impl World {
         if self.recreations_left > 0 && self.head.is_some() {
             moves.push(Move::DeleteHead);
         }
-        moves.push(Move::Tick);
+        if self.ticks_left > 0 {
+            moves.push(Move::Tick);
+        }
         moves
     }
 
@@ -316,7 +326,7 @@ impl World {
             moves.push(Move::Take(slot));
         }
         moves.extend((0..process.register.guards.len()).map(|index| Move::Drop(slot, index)));
-        if self.faults_left > 0 {
+        if self.faults_left > 0 && slot >= self.scope.faulty_from {
             if self.scope.may_crash {
                 moves.push(Move::Crash(slot));
             }
@@ -368,7 +378,10 @@ impl World {
     }
 
     pub(super) fn take(&mut self, step: Move) {
-        let is_fault = matches!(step, Move::Start(_) | Move::Crash(_) | Move::Expire(_) | Move::Delete(_) | Move::Hold(_));
+        let is_fault = matches!(
+            step,
+            Move::Start(_) | Move::Crash(_) | Move::Expire(_) | Move::Delete(_) | Move::Hold(_)
+        );
         if is_fault && self.faults_left < u8::MAX {
             self.faults_left = self.faults_left.saturating_sub(1);
         }
@@ -383,6 +396,9 @@ impl World {
         match step {
             Move::Tick => {
                 self.now = self.now + TICK;
+                if self.ticks_left < u8::MAX {
+                    self.ticks_left -= 1;
+                }
             }
             Move::Wake(slot) => self.feed(slot, Event::Tick),
             Move::Start(slot) => self.start(slot),
