@@ -1203,27 +1203,19 @@ caught! {
     a_seed_finds_that_a_gainer_has_to_wait: GainerWaits;
     a_seed_finds_that_an_ack_has_to_list_what_is_kept: AckListsKept;
     a_seed_finds_that_a_mark_has_to_stay: MarkStays;
-    a_seed_finds_that_lost_is_a_union: LostIsUnion;
     a_seed_finds_that_a_lapse_has_to_be_checked: LapseIsChecked;
     a_seed_finds_that_a_lapse_has_to_be_waited_for: LapseWaits;
     a_seed_finds_that_ended_guards_have_to_stay_ended: EndedStaysEnded;
     a_seed_finds_that_a_heartbeat_has_to_check_the_head: HeartbeatChecksHead;
     a_seed_finds_that_all_losers_have_to_be_asked: AllLosersAsked;
-    a_seed_finds_that_the_floor_has_to_check_who_has_not_acked: FloorChecksUnacked;
     a_seed_finds_that_the_floor_has_to_wait: FloorWaits;
     a_seed_finds_that_members_have_to_be_carried: Carried;
     a_seed_finds_that_carried_members_have_to_stay_so: CarriedStays;
-    a_seed_finds_that_carried_members_have_to_be_read_afresh: CarriedReadAfresh;
     a_seed_finds_that_the_creation_belongs_to_the_identity: IdentityHasCreation;
-    a_seed_finds_that_only_what_was_sent_may_thaw: ThawOnlyWhatWasSent;
     a_seed_finds_that_strict_mode_has_to_wait_for_the_gone: StrictGoneWaits;
-    a_seed_finds_that_the_strict_floor_has_to_wait: StrictFloorWaits;
-    a_seed_finds_that_strict_carrying_has_to_wait: StrictCarriedWaits;
     a_seed_finds_that_a_new_head_has_to_wait: NewHeadWaits;
-    a_seed_finds_that_an_ack_has_to_name_the_head: AckNamesHead;
     a_seed_finds_that_a_new_head_has_to_freeze_for_good: NewHeadFreezesForGood;
     a_seed_finds_that_guards_have_to_end_with_their_znode: GuardsEndWithTheirZnode;
     a_seed_finds_that_an_absent_member_has_to_follow: AbsentFollows;
-    a_seed_finds_that_a_publisher_has_to_check_the_snapshot: PublishChecksSnapshot;
     a_seed_finds_that_the_snapshot_has_to_be_up_to_the_floor: SnapshotUpToFloor;
 }
