@@ -46,6 +46,11 @@ fn head() -> Head {
     }
 }
 
+/// The snapshot of that head.
+fn snapshot() -> Snapshot {
+    Snapshot { epoch: 7, members: [(id("b"), Entry { czxid: 3, ..entry(3) })].into() }
+}
+
 fn array(bytes: &[u8]) -> Vec<Value> {
     match rmpv::decode::read_value(&mut &bytes[..]).unwrap() {
         Value::Array(values) => values,
@@ -90,7 +95,10 @@ fn steps_in_a_minute(member: &mut Handover, answer: &Event) -> usize {
         }
         steps += 1;
         if member.step(now, steps as u64, Event::Tick).contains(&Action::ReadHead) {
-            member.step(now, steps as u64, answer.clone());
+            let asked = member.step(now, steps as u64, answer.clone());
+            if asked.iter().any(|it| matches!(it, Action::ReadSnapshot { .. })) {
+                member.step(now, steps as u64, Event::Snapshot(Ok(Some(snapshot()))));
+            }
         }
         assert!(steps < 10_000, "a hot loop");
     }
@@ -162,7 +170,8 @@ fn a_head_that_cannot_be_followed_is_a_problem_and_no_hot_loop() {
     let inconsistent = HeadRead { version: 9, ..read(5, 9) };
     let other = Head { common: Common { replicas: 5, ..head().common }, ..head() };
     let newer_floor = Head { floor: 7, base: 8, ..head() };
-    let cases: [(Event, fn(&Problem) -> bool); 6] = [
+    type Expected = fn(&Problem) -> bool;
+    let cases: [(Event, Expected); 6] = [
         (Event::Head(Err(ReadError::Format(FormatError::Newer(2)))), |it| matches!(it, Problem::Format(_))),
         (Event::Head(Err(ReadError::NotPermitted)), |it| *it == Problem::NotPermitted),
         (Event::Head(Ok(Some(inconsistent))), |it| matches!(it, Problem::Inconsistent(_))),
@@ -179,8 +188,7 @@ fn a_head_that_cannot_be_followed_is_a_problem_and_no_hot_loop() {
         let now = Moment::from_origin(Duration::from_secs(100));
         let mut asked = member.step(now, 4, event.clone());
         if asked.iter().any(|it| matches!(it, Action::ReadSnapshot { .. })) {
-            let snapshot = Snapshot { epoch: 7, members: [(id("b"), Entry { czxid: 3, ..entry(3) })].into() };
-            asked = member.step(now, 5, Event::Snapshot(Ok(Some(snapshot))));
+            asked = member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
         }
         let problem = member.status().problem;
         let is_transient = event == Event::Head(Err(ReadError::Failed));
@@ -199,8 +207,7 @@ fn a_head_that_went_back_is_not_followed() {
     let mut member = member();
     let now = Moment::from_origin(Duration::from_secs(100));
     member.step(now, 4, Event::Head(Ok(Some(read(5, 8)))));
-    let snapshot = Snapshot { epoch: 7, members: [(id("b"), Entry { czxid: 3, ..entry(3) })].into() };
-    member.step(now, 5, Event::Snapshot(Ok(Some(snapshot))));
+    member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
     assert_eq!(member.status().epoch, Some(Epoch { head: 5, version: 8 }));
     member.step(now, 6, Event::HeadChanged);
     let older = Head { log: vec![], ..head() };

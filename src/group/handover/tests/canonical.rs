@@ -296,7 +296,7 @@ impl Walk<'_> {
             if core.seen.epochs.keys().all(|version| *version == 0) {
                 self.since(core.seen.since);
             }
-            let floor = core.history.as_ref().map_or(0, |history| history.floor());
+            let floor = core.history.as_ref().map_or(0, History::floor);
             for (version, seen) in core.seen.epochs.iter().filter(|(version, _)| **version > floor) {
                 self.version(*head, *version);
                 self.since(*seen);

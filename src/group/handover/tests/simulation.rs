@@ -179,7 +179,7 @@ impl Simulation {
             keys: rng.usize(2..=6),
             is_strict: seed % 4 == 2,
             deletes: seed % 4 >= 2,
-            is_hectic: seed / 4 % 2 == 0,
+            is_hectic: (seed / 4).is_multiple_of(2),
             is_restless: seed % 4 == 1 || seed % 16 == 2 || seed % 16 == 3,
         };
         let namespace = ZnodePath::parse("/tooz").expect("a path");
@@ -249,7 +249,8 @@ impl Simulation {
         }
     }
 
-    fn note(&mut self, what: String) {
+    fn note(&mut self, what: impl Into<String>) {
+        let what = what.into();
         let now = self.now;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>9.3} {what}", now as f64 / 1e6));
@@ -267,7 +268,8 @@ impl Simulation {
         self.queue.push(Reverse((time, self.number, event)));
     }
 
-    fn violate(&mut self, what: String) {
+    fn violate(&mut self, what: impl Into<String>) {
+        let what = what.into();
         self.violation.get_or_insert(format!("after {:.3} s: {what}", self.now as f64 / 1e6));
     }
 

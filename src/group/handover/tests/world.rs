@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     super::{
+        history::History,
         rules::Rules,
         settings::Settings,
         state::Handover,
@@ -356,7 +357,7 @@ impl World {
             return false;
         }
         let histories = self.processes.iter().flatten().filter_map(|it| it.core.history.as_ref());
-        let floors = histories.filter(|it| it.epoch.head == followed.head).map(|it| it.floor());
+        let floors = histories.filter(|it| it.epoch.head == followed.head).map(History::floor);
         let stored = self.head.iter().filter(|head| head.czxid == followed.head).map(|head| head.head.floor);
         let oldest = floors.chain(stored).min().unwrap_or(0);
         followed.version + 1 - oldest <= self.scope.window && {
