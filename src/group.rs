@@ -7,6 +7,8 @@
 pub(crate) mod behind;
 pub(crate) mod driver;
 pub(crate) mod engine;
+#[allow(dead_code, reason = "the driver is moved onto it in a later step")]
+pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod member;
 pub(crate) mod placement;

@@ -192,6 +192,7 @@ impl Shared {
         let folder = group.clone();
         let config = &self.config;
         let ours = Ours {
+            handover: None,
             version: Ours::VERSION,
             label: Some(config.label),
             replicas: Some(config.replicas),

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! {"weight": 3, "apportion": {"v": 1, "label": "plain", "replicas": 100, "nonce": "<uuid>",
-//!                             "host": .., "boot": .., "pidns": .., "pid": .., "start": ..}}
+//!                             "host": .., "boot": .., "pidns": .., "pid": .., "start": ..,
+//!                             "handover": {"state": "ready", "ack": [17, 4], "keep": [9, 9]}}}
 //! ```
 //!
 //! Any process can write a member znode, so reading never fails: a payload that cannot be decoded is a plain member of
@@ -16,6 +17,7 @@
 use rmpv::Value;
 use uuid::Uuid;
 
+use super::handover::{Part, codec};
 use crate::{
     member::{MAX_WEIGHT, MemberId},
     ring::Label,
@@ -145,6 +147,8 @@ pub(crate) struct Ours {
     pub(crate) nonce: Option<Uuid>,
     /// The process that wrote it, if its system can identify processes.
     pub(crate) process: Option<Process>,
+    /// What it says for the handover of keys; `None` if it does not take part in that.
+    pub(crate) handover: Option<Part>,
 }
 
 impl Ours {
@@ -208,6 +212,7 @@ impl Ours {
             put("pid", Some(process.pid.into()));
             put("start", Some(process.start.into()));
         }
+        put("handover", self.handover.as_ref().map(codec::part_value));
         Value::Map(map)
     }
 
@@ -231,6 +236,7 @@ impl Ours {
             replicas: small("replicas"),
             nonce: text("nonce").and_then(|nonce| Uuid::parse_str(nonce).ok()),
             process: process(),
+            handover: get(map, "handover").and_then(codec::part_from),
         })
     }
 }

@@ -19,13 +19,13 @@ use super::{POSITIONS, RingKey, kernel::BLOCK, position};
 /// assert!(lost.iter().all(|range| c.contains_position(*range.start())), "what a loses, c gets");
 /// # Ok::<(), apportion::ring::RingError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Ranges {
     parts: Vec<Part>,
 }
 
 /// Both ends included: a range may end at the last position.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Part {
     pub(super) first: u32,
     pub(super) last: u32,
@@ -99,6 +99,83 @@ impl Ranges {
             }
         }
         Ranges { parts: left }
+    }
+
+    /// All positions.
+    pub(crate) fn all() -> Ranges {
+        Ranges { parts: vec![Part { first: 0, last: u32::MAX }] }
+    }
+
+    /// The ranges from first to last position, in any order; they may overlap. A range that ends before it begins is
+    /// left out.
+    pub(crate) fn from_parts(parts: impl IntoIterator<Item = (u32, u32)>) -> Ranges {
+        let parts = parts.into_iter().filter(|(first, last)| first <= last);
+        let mut parts: Vec<Part> = parts.map(|(first, last)| Part { first, last }).collect();
+        parts.sort_unstable();
+        let mut joined: Vec<Part> = Vec::with_capacity(parts.len());
+        for part in parts {
+            match joined.last_mut() {
+                Some(before) if part.first <= before.last.saturating_add(1) => {
+                    before.last = before.last.max(part.last);
+                }
+                _ => joined.push(part),
+            }
+        }
+        Ranges { parts: joined }
+    }
+
+    /// The positions that are in these ranges or in `other`.
+    pub(crate) fn union(&self, other: &Ranges) -> Ranges {
+        if other.is_empty() {
+            return self.clone();
+        }
+        Ranges::from_parts(self.parts.iter().chain(&other.parts).map(|part| (part.first, part.last)))
+    }
+
+    /// The positions that are in these ranges and in `other`. Fast if either has few parts.
+    pub(crate) fn intersection(&self, other: &Ranges) -> Ranges {
+        let (few, many) = if self.len() <= other.len() { (self, other) } else { (other, self) };
+        let mut common = Vec::new();
+        let mut rest = &many.parts[..];
+        for part in &few.parts {
+            rest = &rest[rest.partition_point(|other| other.last < part.first)..];
+            common.extend(
+                rest.iter().take_while(|other| other.first <= part.last).map(|other| Part {
+                    first: part.first.max(other.first),
+                    last: part.last.min(other.last),
+                }),
+            );
+        }
+        Ranges { parts: common }
+    }
+
+    /// Whether any position is in both.
+    pub(crate) fn intersects(&self, other: &Ranges) -> bool {
+        let (few, many) = if self.len() <= other.len() { (self, other) } else { (other, self) };
+        few.parts.iter().any(|part| {
+            let next = many.parts.partition_point(|other| other.last < part.first);
+            many.parts.get(next).is_some_and(|other| other.first <= part.last)
+        })
+    }
+
+    /// At most `limit` ranges, at least one, that cover these: the smallest gaps are closed first.
+    pub(crate) fn covered_by_at_most(self, limit: usize) -> Ranges {
+        let limit = limit.max(1);
+        if self.parts.len() <= limit {
+            return self;
+        }
+        let mut gaps: Vec<(u32, usize)> =
+            self.parts.windows(2).zip(1..).map(|(two, place)| (two[1].first - two[0].last, place)).collect();
+        // The widest gaps stay; of equal ones the first.
+        gaps.sort_unstable_by_key(|&(width, place)| (std::cmp::Reverse(width), place));
+        gaps.truncate(limit - 1);
+        let mut starts: Vec<usize> = gaps.into_iter().map(|(_, place)| place).chain([0]).collect();
+        starts.sort_unstable();
+        let ends = starts.iter().skip(1).copied().chain([self.parts.len()]);
+        let parts = starts.iter().zip(ends);
+        let parts = parts
+            .map(|(&start, end)| Part { first: self.parts[start].first, last: self.parts[end - 1].last });
+        Ranges { parts: parts.collect() }
     }
 
     /// Builds an index for many positions.

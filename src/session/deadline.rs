@@ -21,7 +21,7 @@ use super::timing::Timing;
 use crate::clock::Moment;
 
 /// Computes the deadline of one session from its confirmed heartbeats.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Deadline {
     timing: Timing,
     /// `b` of the formula. At first it is when the session was asked for: the leader cannot have measured `T` before.
@@ -48,6 +48,17 @@ impl Deadline {
 
     /// Notes that a heartbeat was sent at `sent` and is confirmed `now`, and returns the deadline.
     pub(crate) fn confirm(&mut self, sent: Moment, now: Moment) -> Moment {
+        let computed = self.note(sent);
+        let oldest_young = self.young.front().copied().unwrap_or(sent);
+        if now < self.moment || self.outlasts_the_anchor(oldest_young) {
+            self.moment = computed;
+        }
+        self.moment
+    }
+
+    /// Notes that a heartbeat was sent at `sent` and is confirmed, and returns until when the session certainly lives: the
+    /// formula alone, also if that passes again soon.
+    pub(crate) fn note(&mut self, sent: Moment) -> Moment {
         if sent > self.newest {
             self.newest = sent;
             self.young.push_back(sent);
@@ -55,11 +66,7 @@ impl Deadline {
                 self.anchor = self.young.pop_front().unwrap_or(self.anchor);
             }
         }
-        let oldest_young = self.young.front().copied().unwrap_or(sent);
-        if now < self.moment || self.outlasts_the_anchor(oldest_young) {
-            self.moment = self.computed();
-        }
-        self.moment
+        self.computed()
     }
 
     /// The current deadline.

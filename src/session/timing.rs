@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 /// The durations of a session. They fit each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Timing {
     /// The session timeout that the server granted.
     pub(crate) timeout: Duration,

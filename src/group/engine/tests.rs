@@ -17,6 +17,7 @@ fn ours(nonce: u128) -> Ours {
         version: 1,
         label: Some(Label::Plain),
         replicas: Some(100),
+        handover: None,
         nonce: Some(uuid::Uuid::from_u128(nonce)),
         process: Some(Process {
             host: "h".into(),

@@ -19,6 +19,7 @@ fn ours() -> Ours {
         replicas: Some(100),
         nonce: Some(Uuid::from_u128(7)),
         process: Some(process()),
+        handover: None,
     }
 }
 
@@ -102,8 +103,14 @@ fn a_payload_is_read_as_it_was_written() {
 
 #[test]
 fn the_written_form_does_not_change() {
-    let ours =
-        Ours { version: 1, label: Some(Label::Plain), replicas: Some(100), nonce: None, process: None };
+    let ours = Ours {
+        version: 1,
+        label: Some(Label::Plain),
+        replicas: Some(100),
+        nonce: None,
+        process: None,
+        handover: None,
+    };
     let bytes = Payload::new(1, ours).encode();
     let text = b"\x82\xa6weight\x01\xa9apportion\x83\xa1v\x01\xa5label\xa5plain\xa8replicas\x64";
     assert_eq!(bytes, text);

@@ -1,0 +1,216 @@
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`History`]: the epochs of one head, and who lost what at each.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use super::types::{Common, Epoch, Head, HeadRead, Incarnation, Members, Snapshot};
+use crate::{
+    member::MemberId,
+    ring::{HashRing, Ranges, RingError},
+};
+
+/// Who lost what at one epoch.
+pub(crate) type Losses = BTreeMap<Incarnation, Ranges>;
+
+/// The epochs of one head from its floor on, or from earlier, up to the newest that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    pub(crate) epoch: Epoch,
+    /// The transaction that wrote the newest epoch.
+    pub(crate) token: i64,
+    pub(crate) head: Arc<Head>,
+    /// The ring of the newest epoch.
+    pub(crate) ring: Arc<HashRing>,
+    /// The members of each epoch from the floor on.
+    members: BTreeMap<i32, Arc<Members>>,
+    /// The losses at each epoch after the oldest in `members`.
+    losses: BTreeMap<i32, Arc<Losses>>,
+}
+
+/// Why a head gives no history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum HistoryError {
+    /// Head and snapshot are not of the same time: read both again.
+    DoNotFit,
+    /// They contradict each other, or themselves.
+    Inconsistent(&'static str),
+    Ring(RingError),
+}
+
+impl History {
+    /// From a head and its snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryError`]
+    pub(crate) fn new(read: &HeadRead, snapshot: &Snapshot) -> Result<History, HistoryError> {
+        if snapshot.epoch != read.head.base {
+            return Err(HistoryError::DoNotFit);
+        }
+        let members = Arc::new(snapshot.members.clone());
+        let start = History {
+            epoch: Epoch { head: read.czxid, version: snapshot.epoch },
+            token: read.mzxid,
+            head: read.head.clone(),
+            ring: ring(&read.head.common, &members)?,
+            members: BTreeMap::from([(snapshot.epoch, members)]),
+            losses: BTreeMap::new(),
+        };
+        start.extended(read)
+    }
+
+    /// Whether the log of `read` continues this history.
+    pub(crate) fn reaches(&self, read: &HeadRead) -> bool {
+        self.epoch.head == read.czxid && (read.head.base..=read.version).contains(&self.epoch.version)
+    }
+
+    /// This history and the newer epochs of `read`, which [reaches](History::reaches) back to it.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryError`]
+    pub(crate) fn extended(&self, read: &HeadRead) -> Result<History, HistoryError> {
+        if read.head.version() != read.version {
+            return Err(HistoryError::Inconsistent("its data version is not that of its log"));
+        }
+        let mut next = self.clone();
+        let known = usize::try_from(self.epoch.version - read.head.base).unwrap_or(0);
+        for (change, version) in read.head.log.iter().skip(known).zip(self.epoch.version + 1..) {
+            let before = next.members().clone();
+            let mut members = (*before).clone();
+            for gone in &change.del {
+                match members.remove(&gone.id) {
+                    Some(entry) if entry.czxid == gone.czxid => {}
+                    _ => {
+                        return Err(HistoryError::Inconsistent("its log deletes a member that is not there"));
+                    }
+                }
+            }
+            for (id, entry) in &change.add {
+                if members.insert(id.clone(), entry.clone()).is_some() {
+                    return Err(HistoryError::Inconsistent("its log adds a member twice"));
+                }
+            }
+            let after = ring(&read.head.common, &members)?;
+            let lost = losses(&before, &next.ring, &members, &after);
+            next.ring = after;
+            next.members.insert(version, Arc::new(members));
+            next.losses.insert(version, Arc::new(lost));
+        }
+        if next.ring.digest() != read.head.digest {
+            return Err(HistoryError::Inconsistent("its digest is that of another ring"));
+        }
+        next.epoch.version = read.version;
+        next.token = read.mzxid;
+        next.head = read.head.clone();
+        let floor = read.head.floor;
+        next.members.retain(|version, _| *version >= floor);
+        // What we lose between two views is asked for once more, even if the floor has passed it.
+        next.losses.retain(|version, _| *version > floor.min(self.epoch.version));
+        Ok(next)
+    }
+
+    pub(crate) fn floor(&self) -> i32 {
+        self.head.floor
+    }
+
+    /// The members of the newest epoch.
+    pub(crate) fn members(&self) -> &Arc<Members> {
+        self.members.last_key_value().map(|(_, members)| members).expect("there is at least one epoch")
+    }
+
+    /// The members of an epoch from the floor on.
+    pub(crate) fn members_at(&self, version: i32) -> Option<&Arc<Members>> {
+        self.members.get(&version)
+    }
+
+    /// The losses at each epoch after `version`, oldest first.
+    pub(crate) fn losses_after(&self, version: i32) -> impl DoubleEndedIterator<Item = (i32, &Losses)> {
+        let after = (Bound::Excluded(version), Bound::Unbounded);
+        self.losses.range(after).map(|(version, losses)| (*version, &**losses))
+    }
+
+    /// Whether `it` is in the newest epoch.
+    pub(crate) fn has(&self, it: &Incarnation) -> bool {
+        self.members().get(&it.id).is_some_and(|entry| entry.czxid == it.czxid)
+    }
+}
+
+/// The ring of these members. A plain peer cannot read weights, so all weights count as 1 while there is one.
+///
+/// # Errors
+///
+/// [`RingError`] if there would be too many points.
+pub(crate) fn ring(common: &Common, members: &Members) -> Result<Arc<HashRing>, HistoryError> {
+    #[cfg(test)]
+    if let Some(ring) = cached::get(common, members) {
+        return Ok(ring);
+    }
+    let is_mixed = members.values().any(|entry| entry.is_plain);
+    let mut builder = HashRing::builder().replicas(common.replicas).label(common.label);
+    for (id, entry) in members {
+        builder = builder.weighted_member(id.as_str(), if is_mixed { 1 } else { entry.weight });
+    }
+    let ring = builder.build().map(Arc::new).map_err(HistoryError::Ring)?;
+    #[cfg(test)]
+    cached::put(common, members, &ring);
+    Ok(ring)
+}
+
+/// Who loses what from one epoch to the next. The owner is an incarnation: if an id has a new one, the old one loses
+/// all that the id keeps.
+fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) -> Losses {
+    let mut lost: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();
+    for moved in ring.moves(new) {
+        if let Some(from) = moved.from {
+            lost.entry(from).or_default().push((*moved.range.start(), *moved.range.end()));
+        }
+    }
+    let is_another = |id: &MemberId| matches!((before.get(id), after.get(id)), (Some(old), Some(new)) if old.czxid != new.czxid);
+    for (id, entry) in before {
+        if is_another(id) && entry.weight > 0 {
+            let all = ring.ranges(id.as_str());
+            lost.insert(id.as_str(), all.iter().map(|range| (*range.start(), *range.end())).collect());
+        }
+    }
+    let lost = lost.into_iter().filter_map(|(id, parts)| {
+        let (id, entry) = before.get_key_value(&MemberId::new(id).ok()?)?;
+        Some((Incarnation { id: id.clone(), czxid: entry.czxid }, Ranges::from_parts(parts)))
+    });
+    lost.filter(|(_, ranges)| !ranges.is_empty()).collect()
+}
+
+/// The checker builds the same few rings millions of times.
+#[cfg(test)]
+mod cached {
+    use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
+
+    use super::{Common, HashRing, MemberId, Members};
+
+    type Key = (u32, Vec<(MemberId, u32, bool)>);
+
+    std::thread_local! {
+        static RINGS: RefCell<BTreeMap<Key, Arc<HashRing>>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    fn key(common: &Common, members: &Members) -> Key {
+        let members = members.iter().map(|(id, entry)| (id.clone(), entry.weight, entry.is_plain));
+        (common.replicas, members.collect())
+    }
+
+    pub(super) fn get(common: &Common, members: &Members) -> Option<Arc<HashRing>> {
+        (members.len() <= 8).then(|| RINGS.with_borrow(|rings| rings.get(&key(common, members)).cloned()))?
+    }
+
+    pub(super) fn put(common: &Common, members: &Members, ring: &Arc<HashRing>) {
+        if members.len() <= 8 {
+            RINGS.with_borrow_mut(|rings| {
+                if rings.len() > 10_000 {
+                    rings.clear();
+                }
+                rings.insert(key(common, members), ring.clone());
+            });
+        }
+    }
+}

@@ -1,0 +1,92 @@
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The lease of a view: heartbeats check our znode and the head, and are counted from when they were sent.
+//!
+//! So a lease that was extended after epoch `w` was committed belongs to a member that follows `w` or a newer epoch. A
+//! lease that has lapsed goes on only after the head was read anew.
+
+use std::time::Duration;
+
+use super::{
+    parts::{Own, Sent},
+    rules::Rule,
+    settings::Problem,
+    state::Handover,
+    types::{Action, Outcome, Purpose, Refusal, Write},
+};
+use crate::clock::Moment;
+
+impl Handover {
+    pub(super) fn lease_due(&self) -> Option<Moment> {
+        let end = (!self.lease.has_lapsed).then_some(self.lease.deadline);
+        let next = (self.can_send_heartbeat()).then_some(self.lease.next);
+        end.into_iter().chain(next).min()
+    }
+
+    /// Notes that the lease has lapsed.
+    pub(super) fn expire_lease(&mut self) {
+        if !self.lease.has_lapsed && self.now >= self.lease.deadline {
+            self.lease.has_lapsed = true;
+            self.lease.has_reread = false;
+            self.head_reading.wanted = true;
+        }
+    }
+
+    fn can_send_heartbeat(&self) -> bool {
+        self.followed.is_some()
+            && self.lease.under_way.is_none()
+            && self.own.as_ref().is_some_and(Own::is_settled)
+            && (!self.lease.has_lapsed || self.lease.has_reread)
+    }
+
+    pub(super) fn pursue_heartbeat(&mut self) {
+        if self.now < self.lease.next || !self.can_send_heartbeat() {
+            return;
+        }
+        let (Some(own), Some(view), Some(timing)) = (&self.own, self.followed, self.session) else { return };
+        let mut writes = vec![Write::CheckOwn { version: own.version }];
+        if self.settings.rules.hold(Rule::HeartbeatChecksHead) {
+            writes.push(Write::CheckHead { version: view.version });
+        }
+        self.lease.under_way = Some(self.lease.sent(self.now));
+        self.lease.next = self.now + timing.heartbeat;
+        self.actions.push(Action::Commit { purpose: Purpose::Heartbeat, writes });
+    }
+
+    pub(super) fn on_heartbeat(&mut self, outcome: &Outcome) {
+        let Some(sent) = self.lease.under_way.take() else { return };
+        match outcome {
+            Outcome::Applied => self.confirm_lease(sent),
+            Outcome::Refused { index: 0, why: Refusal::NoNode } => self.on_gone(),
+            Outcome::Refused { index: 0, .. } => self.own_is_uncertain(),
+            Outcome::Refused { .. } => self.head_is_another(),
+            Outcome::Unknown | Outcome::Failed => self.lease.next = self.now + self.settings.retry,
+        }
+    }
+
+    /// A transaction with checks of our znode and of the head was confirmed.
+    pub(super) fn confirm_lease(&mut self, sent: Sent) {
+        if self.lease.has_lapsed && !sent.revives {
+            return;
+        }
+        let Some(counted) = &mut self.lease.counted else { return };
+        let longest = self.history.as_ref().map_or(Duration::ZERO, |history| history.head.common.lease);
+        let deadline = counted.note(sent.at).min(sent.at + longest);
+        if deadline > self.now && deadline > self.lease.deadline {
+            self.lease.has_lapsed = false;
+            self.lease.deadline = deadline;
+            self.actions.push(Action::Lease(deadline));
+        }
+        let problems = [Some(Problem::NotPermitted), None];
+        if problems.contains(&self.problem) {
+            self.problem = None;
+        }
+    }
+
+    /// A check of the head has failed: read it, adopt it, and send the next heartbeat at once.
+    pub(super) fn head_is_another(&mut self) {
+        self.head_reading.wanted = true;
+        self.lease.is_refused = true;
+        self.lease.next = self.now + self.settings.retry;
+    }
+}

@@ -1,0 +1,149 @@
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! Our own znode: what it says, and the writes to it, one at a time.
+
+use super::{
+    parts::OwnWrite,
+    rules::Rule,
+    settings::Problem,
+    state::Handover,
+    types::{Action, Epoch, MAX_KEEP, MemberRead, Outcome, Part, Purpose, ReadError, Refusal, Write},
+};
+use crate::{clock::Moment, ring::Ranges};
+
+impl Handover {
+    pub(super) fn own_due(&self) -> Option<Moment> {
+        let own = self.own.as_ref()?;
+        [Some(own.not_before), own.bundled].into_iter().flatten().filter(|due| *due > self.now).min()
+    }
+
+    /// Whether an acknowledgement is owed: we have lost something since the last one that is confirmed.
+    pub(super) fn owes_ack(&self) -> bool {
+        let (Some(loss), Some(own)) = (self.newest_loss, &self.own) else { return false };
+        !own.part.ack.is_some_and(|ack| ack.head == loss.head && ack.version >= loss.version)
+    }
+
+    pub(super) fn pursue_own(&mut self) {
+        let keep = self.marks.kept(self.now).covered_by_at_most(MAX_KEEP);
+        let owed = self.owes_ack();
+        let Some(own) = &mut self.own else { return };
+        if own.is_uncertain && !own.is_reading && self.now >= own.not_before {
+            own.is_reading = true;
+            own.not_before = self.now + self.settings.retry;
+            self.actions.push(Action::ReadOwn);
+        }
+        let (Some(view), true) = (self.followed, own.is_settled()) else { return };
+        if self.marks.is_awaiting() || self.now < own.not_before {
+            return;
+        }
+        let keep = if self.settings.rules.hold(Rule::AckListsKept) { keep } else { Ranges::default() };
+        let shrinks = keep != own.part.keep;
+        if shrinks {
+            own.bundled.get_or_insert(self.now + self.settings.bundle);
+        } else {
+            own.bundled = None;
+        }
+        let is_time = keep.is_empty() || own.bundled.is_some_and(|due| self.now >= due);
+        if !(owed || shrinks && is_time || own.part.presence != self.settings.presence) {
+            return;
+        }
+        let ack = if owed { Some(view) } else { own.part.ack };
+        let part = Part { presence: self.settings.presence, ack, keep, zone: own.part.zone.clone() };
+        let writes = vec![
+            Write::CheckHead { version: view.version },
+            Write::SetOwn { part: part.clone(), version: own.version },
+        ];
+        own.bundled = None;
+        let sent = self.lease.sent(self.now);
+        own.write = Some(OwnWrite { part, mark: self.marks.newest(), sent, version: own.version });
+        self.actions.push(Action::Commit { purpose: Purpose::Own, writes });
+    }
+
+    pub(super) fn on_own_written(&mut self, outcome: &Outcome) {
+        let Some(own) = &mut self.own else { return };
+        let Some(write) = own.write.take() else { return };
+        match outcome {
+            Outcome::Applied => self.own_is_confirmed(write),
+            Outcome::Refused { index: 0, .. } => self.head_is_another(),
+            Outcome::Refused { why: Refusal::NoNode, .. } => self.on_gone(),
+            Outcome::Refused { why: Refusal::BadVersion, .. } => self.own_is_uncertain(),
+            Outcome::Refused { .. } => {
+                self.problem = Some(Problem::NotPermitted);
+                own.not_before = self.now + 10 * self.settings.retry;
+            }
+            Outcome::Unknown => {
+                own.write = Some(write);
+                own.is_uncertain = true;
+            }
+            Outcome::Failed => own.not_before = self.now + self.settings.retry,
+        }
+    }
+
+    /// `write` is in the store. It counts as a heartbeat, and the guards that it covers go on.
+    fn own_is_confirmed(&mut self, write: OwnWrite) {
+        let Some(own) = &mut self.own else { return };
+        let was = std::mem::replace(&mut own.part, write.part);
+        own.version = write.version + 1;
+        let (ack, is_changed) = (own.part.ack, was.presence != own.part.presence);
+        self.confirm_lease(write.sent);
+        self.thaw(ack, write.mark);
+        if is_changed {
+            // Who changes its own data publishes the change.
+            self.publish_at(self.now);
+        }
+    }
+
+    fn thaw(&mut self, ack: Option<Epoch>, mark: u64) {
+        let all = !self.settings.rules.hold(Rule::ThawOnlyWhatWasSent);
+        let head = self.settings.rules.hold(Rule::AckNamesHead);
+        for mark in self.marks.thaw(ack, mark, all, head) {
+            self.actions.push(Action::Thaw { mark });
+        }
+    }
+
+    pub(super) fn own_is_uncertain(&mut self) {
+        if let Some(own) = &mut self.own {
+            own.is_uncertain = true;
+        }
+    }
+
+    pub(super) fn on_own(&mut self, read: Result<Option<MemberRead>, ReadError>) {
+        let Some(own) = &mut self.own else { return };
+        own.is_reading = false;
+        match read {
+            Err(_) => {}
+            Ok(None) => self.on_gone(),
+            Ok(Some(read)) if read.czxid != own.me.czxid => self.on_gone(),
+            Ok(Some(read)) => {
+                own.is_uncertain = false;
+                if read.version != own.version {
+                    own.not_before = self.now;
+                }
+                let write = own.write.take();
+                let part = read.part.unwrap_or_default();
+                match write {
+                    Some(write) if read.version == write.version + 1 && part == write.part => {
+                        self.own_is_confirmed(write);
+                    }
+                    _ => {
+                        own.version = read.version;
+                        own.part = part;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_own_deleted(&mut self, outcome: &Outcome) {
+        let Some(own) = &mut self.own else { return };
+        own.is_deleting = false;
+        match outcome {
+            Outcome::Applied | Outcome::Refused { why: Refusal::NoNode, .. } => {
+                self.lose_own();
+                self.finish_leaving();
+            }
+            Outcome::Refused { .. } | Outcome::Unknown => own.is_uncertain = true,
+            Outcome::Failed => {}
+        }
+    }
+}

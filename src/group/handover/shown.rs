@@ -1,0 +1,73 @@
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! What a membership shows: [`Startable`] for shares, [`Status`] for operators.
+
+use std::sync::Arc;
+
+use super::{
+    settings::Problem,
+    types::{Epoch, Incarnation},
+};
+use crate::{
+    clock::Moment,
+    ring::{HashRing, Ranges},
+};
+
+/// What work may start on while the lease lasts.
+#[derive(Clone, Debug)]
+pub(crate) struct Startable {
+    /// The epoch that this member follows; `None` if it follows none.
+    pub(crate) epoch: Option<Epoch>,
+    /// The fencing token of the epoch: the transaction that wrote it. From one owner of a key to the next it grows.
+    pub(crate) token: i64,
+    /// The ring of the epoch.
+    pub(crate) ring: Option<Arc<HashRing>>,
+    /// What this member owns in it.
+    pub(crate) owned: Ranges,
+    /// Those positions on which work may start.
+    pub(crate) ranges: Ranges,
+    /// Whether no other process can act on them. False while a plain member is there, or is waited for.
+    pub(crate) is_exclusive: bool,
+}
+
+/// How a membership is.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) epoch: Option<Epoch>,
+    /// The digest of the ring: the same at all members that follow the epoch.
+    pub(crate) digest: u64,
+    pub(crate) members: usize,
+    /// The part of all positions that this member owns, and on which it may start work.
+    pub(crate) owned: f64,
+    pub(crate) startable: f64,
+    /// When the lease ends.
+    pub(crate) lease: Moment,
+    /// How many guards on keys that were lost may still act.
+    pub(crate) kept: usize,
+    pub(crate) waiting: Vec<Waiting>,
+    pub(crate) is_paused: bool,
+    pub(crate) problem: Option<Problem>,
+}
+
+/// One member that this one waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) member: Incarnation,
+    pub(crate) ranges: Ranges,
+    /// Since when.
+    pub(crate) since: Moment,
+    pub(crate) why: Why,
+}
+
+/// Why a key has to wait for a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Why {
+    /// It has not acknowledged that it lost the key.
+    NotAcknowledged,
+    /// It still works on something at these positions.
+    StillAtWork,
+    /// It is gone, and its lease may not have ended.
+    Gone,
+    /// It is a plain member, which acknowledges nothing.
+    Plain,
+}

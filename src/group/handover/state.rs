@@ -1,0 +1,291 @@
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! [`Handover`]: the state of one membership, and its steps.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    history::History,
+    marks::Marks,
+    parts::{Donors, HeadReading, Lease, Own, Publisher},
+    rules::Rule,
+    settings::{Problem, Settings},
+    types::{Action, Epoch, Event, Incarnation, Outcome, Part, Presence, Purpose},
+};
+use crate::{clock::Moment, ring::Ranges, session::timing::Timing};
+
+/// One membership in one group.
+#[derive(Clone, Debug)]
+pub(crate) struct Handover {
+    pub(super) settings: Settings,
+    pub(super) now: Moment,
+    pub(super) random: u64,
+    pub(super) actions: Vec<Action>,
+    pub(super) problem: Option<Problem>,
+
+    /// What is known of the group. It outlives sessions.
+    pub(super) history: Option<History>,
+    /// When this process first saw the head, and each of its epochs.
+    pub(super) seen: Seen,
+    /// When this process first knew that these are gone.
+    pub(super) gone: BTreeMap<Incarnation, Moment>,
+
+    pub(super) session: Option<Timing>,
+    pub(super) own: Option<Own>,
+    /// The epoch that our incarnation follows. Only what was read after the creation of our znode counts.
+    pub(super) followed: Option<Epoch>,
+    /// The newest epoch at which our incarnation lost something.
+    pub(super) newest_loss: Option<Epoch>,
+    pub(super) marks: Marks,
+    pub(super) lease: Lease,
+    pub(super) head_reading: HeadReading,
+    pub(super) donors: Donors,
+    pub(super) publisher: Publisher,
+    pub(super) leaving: Option<Leaving>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(super) head: Option<i64>,
+    pub(super) since: Moment,
+    pub(super) epochs: BTreeMap<i32, Moment>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Leaving {
+    /// Nothing is in flight any more.
+    is_idle: bool,
+    /// When what is in flight is ended.
+    until: Moment,
+    has_left: bool,
+}
+
+impl Handover {
+    pub(crate) fn new(settings: Settings) -> Handover {
+        Handover {
+            settings,
+            now: Moment::default(),
+            random: 0,
+            actions: Vec::new(),
+            problem: None,
+            history: None,
+            seen: Seen::default(),
+            gone: BTreeMap::new(),
+            session: None,
+            own: None,
+            followed: None,
+            newest_loss: None,
+            marks: Marks::default(),
+            lease: Lease::default(),
+            head_reading: HeadReading::default(),
+            donors: Donors::default(),
+            publisher: Publisher::default(),
+            leaving: None,
+        }
+    }
+
+    /// Takes an event, and gives what has to be done. `random` is a new random number for each call.
+    pub(crate) fn step(&mut self, now: Moment, random: u64, event: Event) -> Vec<Action> {
+        (self.now, self.random) = (now, random);
+        let before = self.status_changes();
+        self.expire();
+        self.handle(event);
+        self.pursue();
+        if self.status_changes() != before {
+            self.actions.push(Action::Status);
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Event::Tick`] has to come, if no other event comes before. Later than the last step.
+    pub(crate) fn wakeup(&self) -> Moment {
+        let times = [
+            self.lease_due(),
+            self.marks_due(),
+            self.own_due(),
+            self.head_due(),
+            self.release_due(),
+            self.publish_due(),
+            self.leaving.as_ref().filter(|it| !it.is_idle).map(|it| it.until),
+        ];
+        times.into_iter().flatten().filter(|due| *due > self.now).min().unwrap_or(Moment::NEVER)
+    }
+
+    /// What has to be in the payload of our znode when it is created.
+    pub(crate) fn part(&self) -> Part {
+        Part { presence: self.settings.presence, zone: self.settings.zone.clone(), ..Part::default() }
+    }
+
+    /// Whether work on `position` may start at `now`.
+    pub(crate) fn may_start(&self, now: Moment, position: u32) -> bool {
+        now < self.lease.deadline() && self.donors.startable.contains_position(position)
+    }
+
+    pub(super) fn handle(&mut self, event: Event) {
+        match event {
+            Event::SessionBegan { asked, timing } => self.on_session(asked, timing),
+            Event::SessionEnded => {
+                self.lose_own();
+                self.session = None;
+            }
+            Event::Joined { czxid, version } => self.on_joined(czxid, version),
+            Event::Gone => self.on_gone(),
+            Event::Head(read) => self.on_head(read),
+            Event::Snapshot(read) => self.on_snapshot(read),
+            Event::Members(read) => self.on_members(read),
+            Event::Listed(read) => self.on_listed(read),
+            Event::GroupStat(read) => self.on_group_stat(&read),
+            Event::Own(read) => self.on_own(read),
+            Event::Committed { purpose, outcome } => self.on_committed(purpose, &outcome),
+            Event::HeadChanged => self.head_reading.wanted = true,
+            Event::MemberChanged(id) => self.donors.forget(&id),
+            Event::ChildrenChanged => self.on_children_changed(),
+            Event::Marked { mark, positions } => self.marks.marked(mark, positions),
+            Event::Dropped { mark, position } => self.marks.dropped(mark, position),
+            Event::Idle => self.leaving.iter_mut().for_each(|leaving| leaving.is_idle = true),
+            Event::Tick => {}
+            Event::Leave { is_idle, drain } => self.on_leave(is_idle, drain),
+            Event::Ready => self.settings.presence = Presence::Ready,
+            Event::Pause(pause) => self.publisher.pause = Some(pause),
+        }
+    }
+
+    pub(super) fn on_committed(&mut self, purpose: Purpose, outcome: &Outcome) {
+        match purpose {
+            Purpose::Heartbeat => self.on_heartbeat(outcome),
+            Purpose::Own => self.on_own_written(outcome),
+            Purpose::Publish => self.on_published(outcome),
+            Purpose::CreateHead => self.on_head_created(outcome),
+            Purpose::CheckDonor => self.on_donor_checked(outcome),
+            Purpose::Leave => self.on_own_deleted(outcome),
+        }
+    }
+
+    /// What has to be asked for now.
+    pub(super) fn pursue(&mut self) {
+        if self.session.is_none() || self.has_left() {
+            if self.leaving.is_some() && self.own.is_none() {
+                self.finish_leaving();
+            }
+            return;
+        }
+        self.pursue_head();
+        self.pursue_leaving();
+        self.pursue_own();
+        self.pursue_heartbeat();
+        self.pursue_release();
+        self.pursue_publish();
+    }
+
+    // --- Sessions, and our znode ------------------------------------------------------------------------------
+
+    pub(super) fn on_session(&mut self, asked: Moment, timing: Timing) {
+        self.lose_own();
+        self.session = Some(timing);
+        self.lease = Lease::new(timing, asked);
+    }
+
+    pub(super) fn on_joined(&mut self, czxid: i64, version: i32) {
+        self.lose_own();
+        let me = Incarnation { id: self.settings.me.clone(), czxid };
+        self.own = Some(Own::new(me, version, self.part()));
+        // A head that was asked for before does not count.
+        self.head_reading.restart();
+        self.publisher.join(self.now);
+    }
+
+    pub(super) fn on_gone(&mut self) {
+        self.lose_own();
+        if self.session.is_some() {
+            self.head_reading.join_wanted = true;
+        }
+    }
+
+    /// Our znode is not ours any more: everything that it allowed ends.
+    pub(super) fn lose_own(&mut self) {
+        if self.own.take().is_some() || self.followed.is_some() {
+            if self.settings.rules.hold(Rule::GuardsEndWithTheirZnode) {
+                self.actions.push(Action::EndAll);
+            }
+            self.actions.push(Action::Update);
+        }
+        self.followed = None;
+        self.newest_loss = None;
+        self.marks = Marks::default();
+        self.lease.end();
+        self.head_reading = HeadReading::default();
+        self.donors.end_session();
+        self.publisher.end_session();
+    }
+
+    // --- Leaving ----------------------------------------------------------------------------------------------
+
+    pub(super) fn on_leave(&mut self, is_idle: bool, drain: Duration) {
+        if self.leaving.is_none() {
+            self.leaving = Some(Leaving { is_idle, until: self.now + drain, has_left: false });
+            self.settings.presence = Presence::Draining;
+            self.compute_startable();
+            self.actions.push(Action::Update);
+            if !is_idle {
+                self.actions.push(Action::WatchIdle);
+            }
+        }
+    }
+
+    pub(super) fn pursue_leaving(&mut self) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if !leaving.is_idle && self.now >= leaving.until {
+            leaving.is_idle = true;
+            self.marks = Marks::default();
+            self.actions.push(Action::EndAll);
+        }
+        if !leaving.is_idle {
+            return;
+        }
+        match &mut self.own {
+            None => self.finish_leaving(),
+            Some(own) => own.delete(self.now, self.settings.retry, &mut self.actions),
+        }
+    }
+
+    pub(super) fn finish_leaving(&mut self) {
+        if let Some(leaving) = self.leaving.as_mut().filter(|leaving| !leaving.has_left) {
+            leaving.has_left = true;
+            self.actions.push(Action::HasLeft);
+        }
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| leaving.has_left)
+    }
+
+    // --- What several parts use -------------------------------------------------------------------------------
+
+    /// How long others have to be waited for: the lease that they may have, and a margin for their clocks.
+    pub(super) fn wait(&self) -> Duration {
+        let lease = self.history.as_ref().map(|history| history.head.common.lease);
+        let timing = self.session.as_ref();
+        lease.unwrap_or_default() + timing.map_or(Duration::ZERO, |timing| timing.margin)
+    }
+
+    /// Our incarnation; `None` without a znode.
+    pub(super) fn me(&self) -> Option<&Incarnation> {
+        self.own.as_ref().map(|own| &own.me)
+    }
+
+    /// A random duration below `limit`.
+    pub(super) fn jitter(&mut self, limit: Duration) -> Duration {
+        // The next number of a linear congruential generator, so that one step can ask twice.
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        limit.mul_f64((self.random >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+
+    /// What we own in the newest epoch.
+    pub(super) fn owned(&self) -> Ranges {
+        let (Some(history), Some(me)) = (&self.history, self.me()) else { return Ranges::default() };
+        let is_in = history.has(me)
+            || !self.settings.rules.hold(Rule::IdentityHasCreation) && history.ring.contains(me.id.as_str());
+        if is_in { history.ring.ranges(me.id.as_str()) } else { Ranges::default() }
+    }
+}

@@ -1,0 +1,68 @@
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! How a membership is shown.
+
+use super::{
+    parts::Blocking,
+    settings::Problem,
+    shown::{Startable, Status, Waiting, Why},
+    state::Handover,
+    types::Epoch,
+};
+
+impl Handover {
+    /// What work may start on.
+    pub(crate) fn startable(&self) -> Startable {
+        let history = self.history.as_ref().filter(|_| self.followed.is_some());
+        let has_plain = history.is_some_and(|it| it.members().values().any(|entry| entry.is_plain));
+        Startable {
+            epoch: self.followed,
+            token: history.map_or(0, |history| history.token),
+            ring: history.map(|history| history.ring.clone()),
+            owned: self.owned(),
+            ranges: self.donors.startable.clone(),
+            is_exclusive: self.followed.is_some() && !has_plain && self.donors.plain.is_empty(),
+        }
+    }
+
+    /// How the membership is.
+    pub(crate) fn status(&self) -> Status {
+        let history = self.history.as_ref().filter(|_| self.followed.is_some());
+        Status {
+            epoch: self.followed,
+            digest: history.map_or(0, |history| history.ring.digest()),
+            members: history.map_or(0, |history| history.members().len()),
+            owned: self.owned().fraction(),
+            startable: self.donors.startable.fraction(),
+            lease: self.lease.deadline,
+            kept: self.marks.kept(self.now).len(),
+            waiting: self.donors.blocking.iter().map(|it| self.waiting(it)).collect(),
+            is_paused: history.is_some_and(|history| history.head.is_paused),
+            problem: self.problem.clone(),
+        }
+    }
+
+    fn waiting(&self, Blocking { who, version, ranges }: &Blocking) -> Waiting {
+        let seen = version.and_then(|version| self.seen.epochs.get(&version)).copied();
+        let acked = self.donors.read.get(&who.id).and_then(|donor| donor.read.as_ref()?.part.as_ref()?.ack);
+        let has_acked = acked.is_some_and(|ack| {
+            Some(ack.head) == self.followed.map(|followed| followed.head) && Some(ack.version) >= *version
+        });
+        let why = if self.donors.plain.contains(who) {
+            Why::Plain
+        } else if self.gone.contains_key(who) {
+            Why::Gone
+        } else if has_acked || version.is_none() {
+            Why::StillAtWork
+        } else {
+            Why::NotAcknowledged
+        };
+        Waiting { member: who.clone(), ranges: ranges.clone(), since: seen.unwrap_or(self.seen.since), why }
+    }
+
+    /// What a change of shows that the status has changed.
+    pub(super) fn status_changes(&self) -> (Option<Epoch>, usize, usize, Option<Problem>, bool) {
+        let waiting = self.donors.blocking.len();
+        (self.followed, waiting, self.marks.batches.len(), self.problem.clone(), self.lease.has_lapsed)
+    }
+}
