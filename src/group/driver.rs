@@ -13,7 +13,7 @@ use super::{
     view::{self, View},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, Znode, path::ZnodePath},
+    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
@@ -313,40 +313,29 @@ async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend
         let (names, stat, watch) = session.watch_children(&places.group).await?;
         // A name that is not valid in a path is not that of a member: no member could have created it.
         let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
-        let found = read_members(session, &paths, &places.sizes).await?;
+        let found = read_each(session, &paths, &places.sizes).await?;
         listings += 1;
-        let is_inconsistent =
-            found.iter().any(|it| it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid));
+        let is_inconsistent = found.iter().any(|it| match it {
+            Ok(it) => it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid),
+            Err(Denied) => false,
+        });
         if !is_inconsistent || listings == MAX_LISTINGS {
             break (paths, found, stat, watch);
         }
     };
-    let members = paths.iter().zip(found).filter_map(|(path, found)| {
-        let (data, stat) = found?;
-        // Only ephemeral children are members: an election under the group leaves a persistent child.
-        stat.ephemeral_owner?;
-        Member::read(path.name(), &data, stat.czxid)
+    let members = paths.iter().zip(found).filter_map(|(path, found)| match found {
+        Ok(found) => {
+            let (data, stat) = found?;
+            // Only ephemeral children are members: an election under the group leaves a persistent child.
+            stat.ephemeral_owner?;
+            Member::read(path.name(), &data, stat.czxid)
+        }
+        // It must not keep all others from their shares. Python peers count each name as a member, so it is a plain
+        // member here. Servers from 3.8.4 on do not give its stat, either, so it is not known whether it is ephemeral.
+        Err(Denied) => Member::denied(path.name()),
     });
     let members = members.collect();
     Ok(Outcome { event: Event::Listed { epoch: stat.pzxid, members }, watch: Some(watch) })
-}
-
-/// Reads members. An access control list may deny the data of some of them. Such a member must not keep all others from
-/// their shares. Python peers count it as a member, so it is a plain one here.
-async fn read_members(
-    session: &dyn Session,
-    paths: &[ZnodePath],
-    sizes: &Sizes,
-) -> Result<Vec<Option<Znode>>, backend::Error> {
-    let mut found = Vec::with_capacity(paths.len());
-    for (path, data) in paths.iter().zip(read_each(session, paths, sizes).await?) {
-        found.push(match data {
-            Ok(data) => data,
-            // Every client may read the stat.
-            Err(Denied) => session.watch_node(path).await?.0.map(|stat| (Vec::new(), stat)),
-        });
-    }
-    Ok(found)
 }
 
 async fn leave(session: &dyn Session, places: &Places) -> Result<(), backend::Error> {

@@ -197,7 +197,9 @@ impl Recovery {
             _ => Verdict::Applied,
         };
         let Owned { entry, value, path, .. } = &owned;
-        match live.commit_once(&ops, Evidence::new(path, &judge)).await {
+        // Another user has it now. It is set aside, as one that is denied from the beginning.
+        let evidence = Evidence::new(path, &judge).if_denied(Verdict::Overtaken);
+        match live.commit_once(&ops, evidence).await {
             Ok(_) => {
                 let (worker, attempt) = (value.worker().unwrap_or_default(), value.attempt());
                 info!(%entry, worker, attempt, "the worker is gone: its entry is given back");

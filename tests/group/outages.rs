@@ -17,7 +17,7 @@ use apportion::{
 };
 
 use crate::support::{
-    MS, Mode, Proxy, SECOND, Server, eventually,
+    MS, Mode, Proxy, RELEASES, SECOND, Server, eventually,
     fleet::{Store, next_change, owners, sees, settles_within, universe, znode},
     free_port, until, zookeeper,
 };
@@ -326,11 +326,21 @@ async fn a_wrong_password_is_not_permitted() {
 }
 
 #[tokio::test]
-async fn a_peer_whose_znode_cannot_be_read_is_a_plain_member() {
-    let store = Store::shared("private-peer").await;
-    let (a, in_a, _b, in_b) = two_members(&store).await;
-    let hosts = crate::support::shared_server().await.connect_string();
-    let peer = zookeeper(&hosts).digest("user", "secret").open(20 * SECOND).await.unwrap();
+async fn a_peer_whose_znode_cannot_be_read_is_a_plain_member_on_both_releases() {
+    let [system, current] = RELEASES.map(|release| async move {
+        a_peer_that_cannot_be_read_is_a_plain_member(&Store::shared_of(release, "private-peer").await).await;
+    });
+    tokio::join!(system, current);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_znode_cannot_be_read_is_a_plain_member_in_memory() {
+    a_peer_that_cannot_be_read_is_a_plain_member(&Store::memory()).await;
+}
+
+async fn a_peer_that_cannot_be_read_is_a_plain_member(store: &Store) {
+    let (a, in_a, _b, in_b) = two_members(store).await;
+    let peer = store.connector_of("user").open(20 * SECOND).await.unwrap();
     let own = store.path("g/python");
     peer.commit(vec![Op::create(&own, b"\xc0", CreateMode::Ephemeral)]).await.unwrap();
     let reader = store.session().await;
