@@ -16,22 +16,34 @@
 //! | D8 | without its feature `tokio` it panics on connect | the feature is always enabled |
 //! | D9 | more than 128 KiB of watched paths are set again wrongly | watches are few: one for a group |
 //! | D10 | sessions to read-only servers fail | such sessions are never requested: a coordinator cannot use stale reads |
+//! | D11 | it connects to a name through the first of its addresses, even if that is dead, and says only that it has timed out | `resolve`: the addresses are asked before, and the crate gets those that answer |
+//! | D12 | with several providers of cryptography in the process it panics | `tls::Tls` chooses one before |
 //!
 //! A request while the session is suspended waits until the connection is up again or the session is lost. It may be
 //! sent even if its future is dropped meanwhile. A caller that cannot wait uses a `select!` with [`Session::state`].
 
 mod convert;
 mod host;
+mod probe;
+mod resolve;
 mod session;
 
+#[cfg(feature = "testing")]
+use std::net::IpAddr;
 use std::{fmt, sync::Arc, time::Duration};
 
 use zookeeper_client as zk;
 
 pub use self::host::{HostError, HostPort, Hosts};
-use self::session::ZooKeeperSession;
+use self::{
+    probe::Encryption,
+    resolve::{Given, Survey},
+    session::ZooKeeperSession,
+};
 use super::{BoxFuture, Connector, Error, Loss, MAX_REQUEST_BYTES, Session};
 use crate::clock::{BootClock, Clock};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 /// Opens sessions to a ZooKeeper ensemble.
 ///
@@ -48,22 +60,40 @@ use crate::clock::{BootClock, Clock};
 #[derive(Clone)]
 pub struct ZooKeeper {
     hosts: Hosts,
-    digest: Option<Digest>,
+    login: Option<Login>,
     max_request_bytes: usize,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
+    given: Given,
 }
 
-/// Credentials of the scheme `digest`.
+/// Credentials.
 #[derive(Clone)]
-struct Digest {
+struct Login {
+    scheme: Scheme,
     user: String,
     password: String,
+}
+
+#[derive(Clone, Copy)]
+enum Scheme {
+    Digest,
+    #[cfg(feature = "sasl")]
+    SaslDigestMd5,
 }
 
 impl ZooKeeper {
     /// Opens sessions to the servers at `hosts`, without credentials. Every client can access the znodes that they
     /// create.
     pub fn new(hosts: Hosts) -> Self {
-        ZooKeeper { hosts, digest: None, max_request_bytes: MAX_REQUEST_BYTES }
+        ZooKeeper {
+            hosts,
+            login: None,
+            max_request_bytes: MAX_REQUEST_BYTES,
+            #[cfg(feature = "tls")]
+            tls: None,
+            given: Given::new(),
+        }
     }
 
     /// Sets the largest request that is sent, in bytes. Default: [`MAX_REQUEST_BYTES`]. If the `jute.maxbuffer` of the
@@ -80,7 +110,37 @@ impl ZooKeeper {
     /// The name of the user cannot contain `:`.
     #[must_use]
     pub fn digest(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.digest = Some(Digest { user: user.into(), password: password.into() });
+        self.login = Some(Login { scheme: Scheme::Digest, user: user.into(), password: password.into() });
+        self
+    }
+
+    /// Authenticates each session as `user` over SASL with the mechanism DIGEST-MD5, as servers with
+    /// `authProvider.sasl` know it. Only this user can access the znodes that these sessions create: their access control
+    /// lists have the scheme `sasl`. It replaces [`ZooKeeper::digest`].
+    #[cfg(feature = "sasl")]
+    #[must_use]
+    pub fn sasl_digest_md5(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        let (user, password) = (user.into(), password.into());
+        self.login = Some(Login { scheme: Scheme::SaslDigestMd5, user, password });
+        self
+    }
+
+    /// Encrypts the connections. All servers must accept TLS at their addresses (`secureClientPort`).
+    ///
+    /// If a name has several addresses, the first that accepts connections is used, because the certificate belongs to
+    /// the name.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Uses these addresses instead of those that a name server gives for `host`: for tests.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn resolve_as(mut self, host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.given.push((host.to_owned(), addresses.into_iter().collect()));
         self
     }
 
@@ -93,18 +153,58 @@ impl ZooKeeper {
             // another 0.78 T, in which the owner can stop.
             .with_connection_timeout(timeout / 5)
             .with_readonly(false); // D10
-        if let Some(Digest { user, password }) = &self.digest {
-            connector = connector.with_auth("digest", format!("{user}:{password}").as_bytes());
+        match &self.login {
+            None => {}
+            Some(Login { scheme: Scheme::Digest, user, password }) => {
+                connector = connector.with_auth("digest", format!("{user}:{password}").as_bytes());
+            }
+            #[cfg(feature = "sasl")]
+            Some(Login { scheme: Scheme::SaslDigestMd5, user, password }) => {
+                connector = connector.with_sasl(zk::SaslOptions::digest_md5(user.clone(), password.clone()));
+            }
         }
-        let hosts = self.hosts.repeated_for(timeout); // D5
-        let unreachable = |why: &dyn fmt::Display| Error::Unreachable(format!("{}: {why}", self.hosts));
+        let encryption: Option<Encryption> = None;
+        #[cfg(feature = "tls")]
+        let encryption = match &self.tls {
+            None => encryption,
+            Some(tls) => {
+                let unusable = |error: &dyn fmt::Display| Error::Unreachable(error.to_string());
+                let loaded = tls.load().map_err(|error| unusable(&error))?;
+                let mut options =
+                    zk::TlsOptions::new().with_pem_ca(&loaded.ca).map_err(|error| unusable(&error))?;
+                if let Some((certificates, key)) = &loaded.identity {
+                    options =
+                        options.with_pem_identity(certificates, key).map_err(|error| unusable(&error))?;
+                }
+                connector = connector.with_tls(options);
+                Some(loaded.config.into())
+            }
+        };
+        let begin = BootClock.now();
+        let survey = |share| Survey::take(&self.hosts, &self.given, encryption.as_ref(), share);
+        let before = survey(timeout / 5).await;
+        let hosts = before.hosts(encryption.is_some()).repeated_for(timeout); // D5
+        #[cfg(feature = "tls")]
+        let connecting = async {
+            match encryption {
+                None => connector.connect(&hosts).await,
+                Some(_) => connector.secure_connect(&hosts).await,
+            }
+        };
+        #[cfg(not(feature = "tls"))]
+        let connecting = connector.connect(&hosts);
+        // The end is for finding out why there is no session.
+        let rest = timeout * 9 / 10;
+        let rest = rest.saturating_sub(BootClock.now().saturating_since(begin));
         // A name server that does not answer blocks the crate for longer than its timeout.
-        match tokio::time::timeout(timeout, connector.connect(&hosts)).await {
-            Ok(Ok(client)) => Ok(client),
-            Ok(Err(zk::Error::AuthFailed)) => Err(Error::Lost(Loss::AuthFailed)),
-            Ok(Err(error)) => Err(unreachable(&error)),
-            Err(_) => Err(unreachable(&format_args!("no session within {timeout:?}"))),
-        }
+        let error = match tokio::time::timeout(rest, connecting).await {
+            Ok(Ok(client)) => return Ok(client),
+            Ok(Err(zk::Error::AuthFailed)) => return Err(Error::Lost(Loss::AuthFailed)),
+            Err(_) | Ok(Err(zk::Error::Timeout)) => format!("no session within {timeout:?}"),
+            Ok(Err(error)) => error.to_string(),
+        };
+        let survey = survey(timeout / 20).await.after(before);
+        Err(Error::Unreachable(format!("{error}: {survey}")))
     }
 }
 
@@ -118,7 +218,7 @@ impl Connector for ZooKeeper {
             let client = self.connect(timeout).await?;
             // For `auth` the server stores the identity of the session: one entry `digest` with the hash of user and
             // password, as every client computes it.
-            let acls = if self.digest.is_some() { zk::Acls::creator_all() } else { zk::Acls::anyone_all() };
+            let acls = if self.login.is_some() { zk::Acls::creator_all() } else { zk::Acls::anyone_all() };
             let session: Arc<dyn Session> =
                 Arc::new(ZooKeeperSession::new(client, acls, self.max_request_bytes));
             Ok(session)
@@ -134,7 +234,7 @@ impl fmt::Debug for ZooKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ZooKeeper")
             .field("hosts", &format_args!("{}", self.hosts))
-            .field("user", &self.digest.as_ref().map(|digest| &digest.user))
+            .field("user", &self.login.as_ref().map(|login| &login.user))
             .finish_non_exhaustive()
     }
 }

@@ -94,7 +94,14 @@ pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), 
         "randomize_hosts" => {
             Target::Only("randomize_hosts", true, "true: the hosts are always tried in random order")
         }
-        "use_ssl" => Target::Only("use_ssl", false, "false: TLS is not supported yet"),
+        "use_ssl" => Target::Switch("use_ssl", &mut config.tls.use_ssl),
+        "verify_certs" => {
+            Target::Only("verify_certs", true, "true: the certificates of servers are always checked")
+        }
+        "ca" => Target::MaybeText(&mut config.tls.ca),
+        "certfile" => Target::MaybeText(&mut config.tls.certfile),
+        "keyfile" => Target::MaybeText(&mut config.tls.keyfile),
+        "keyfile_password" => Target::MaybeText(&mut config.tls.keyfile_password),
         _ => return Err(ConfigError::UnknownOption(name.into())),
     };
     // Python drops options without a value.
@@ -110,6 +117,7 @@ enum Target<'a> {
     Label(&'a mut Label),
     Number(&'a mut u32),
     Bytes(&'a mut usize),
+    Switch(&'static str, &'a mut bool),
     /// Only one value is allowed: its name, the value, and why.
     Only(&'static str, bool, &'static str),
 }
@@ -129,6 +137,9 @@ impl Target<'_> {
             }
             Target::Bytes(target) => {
                 *target = value.parse().map_err(|_| bad("max_request_bytes", value, "a whole number"))?;
+            }
+            Target::Switch(name, target) => {
+                *target = truth(value).ok_or_else(|| bad(name, value, "`true` or `false`"))?;
             }
             Target::Only(name, allowed, expected) => {
                 if truth(value) != Some(allowed) {

@@ -18,6 +18,7 @@ pub mod events;
 pub mod example;
 #[cfg(feature = "testing")]
 pub mod fate;
+pub mod files;
 #[cfg(feature = "testing")]
 pub mod fleet;
 pub mod golden;
