@@ -25,6 +25,8 @@
 mod connection;
 mod consumer;
 mod error;
+#[cfg(feature = "tls")]
+mod tls;
 mod url;
 
 use std::{fmt, sync::Arc};
@@ -58,6 +60,11 @@ impl AmqpTransport {
     /// The URL is read as kombu reads it: `amqp://[user:password@]host[:port][/vhost][?heartbeat=seconds]`, where
     /// user, password and virtual host may have percent escapes. Without them it is `guest`, `guest` and `/`; the
     /// heartbeat is 10 s, or that of the broker if it is less.
+    ///
+    /// With `amqps://` (feature `tls`) the connection is encrypted; the default port is 5671. The certificate of the broker
+    /// has to be for the host of the URL and signed by an authority in the file `ssl_ca_certs`. The certificate of this
+    /// client, if the broker asks for one, and its key are in the files `ssl_certfile` and `ssl_keyfile`. The files are
+    /// PEM. kombu has the same options, and does not check the host by default.
     ///
     /// # Errors
     ///

@@ -1,6 +1,8 @@
 //! The AMQP transport against a real RabbitMQ broker.
 
 mod connections;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{
     future::poll_fn,

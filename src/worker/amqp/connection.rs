@@ -15,7 +15,6 @@ use lapin::{
         ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{FieldTable, ShortString},
-    uri::AMQPUri,
 };
 use tokio::sync::Mutex;
 use tracing::debug;
@@ -62,7 +61,7 @@ struct State {
 
 struct Opening {
     since: Moment,
-    attempt: BoxFuture<'static, Result<Open, lapin::Error>>,
+    attempt: BoxFuture<'static, Result<Open, TransportError>>,
 }
 
 struct Open {
@@ -115,11 +114,11 @@ impl Broker {
         }
         let opening = state.opening.get_or_insert_with(|| {
             debug!(broker = ?self.address, "connecting");
-            Opening { since: now, attempt: Box::pin(Open::new(self.address.uri())) }
+            Opening { since: now, attempt: Box::pin(Open::new(self.address.clone())) }
         });
         let opened = opening.attempt.as_mut().await;
         state.opening = None;
-        let open = Arc::new(opened.map_err(failed)?);
+        let open = Arc::new(opened?);
         state.open = Some(open.clone());
         Ok(open)
     }
@@ -225,9 +224,14 @@ impl Broker {
 }
 
 impl Open {
-    async fn new(uri: AMQPUri) -> Result<Open, lapin::Error> {
+    async fn new(address: Address) -> Result<Open, TransportError> {
         let properties = ConnectionProperties::default().with_connection_name("apportion".into());
-        let connection = Connection::connect_uri(uri, properties).await?;
+        #[cfg(feature = "tls")]
+        if let Some(files) = address.files() {
+            let connection = super::tls::connect(address.uri(), files, properties).await?;
+            return Ok(Open { connection, publisher: Mutex::default() });
+        }
+        let connection = Connection::connect_uri(address.uri(), properties).await.map_err(failed)?;
         Ok(Open { connection, publisher: Mutex::default() })
     }
 
