@@ -9,7 +9,7 @@ mod support;
 #[path = "support/work.rs"]
 mod work;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use apportion::backend::Memory;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
@@ -69,6 +69,32 @@ fn measure(criterion: &mut Criterion, name: &str, place: Place) {
     }
     group.finish();
 
+    let mut group = criterion.benchmark_group(format!("one more that always fails among {JOBS}, {name}"));
+    few_samples(&mut group);
+    let mut ratios = BTreeMap::<_, Vec<f64>>::new();
+    for (kind, workers) in [("job", 1), ("job", 4), ("entry", 1), ("entry", 4)] {
+        let title = format!("{kind}, {workers} workers");
+        group.bench_function(&title, |bencher| {
+            bencher.iter_custom(|times| {
+                let mut with_it = Duration::ZERO;
+                for _ in 0..times {
+                    let (with, without) = store.beside_a_failure(kind == "job", workers);
+                    with_it += with;
+                    let ratios = ratios.entry(title.clone()).or_default();
+                    ratios.push(with.as_secs_f64() / without.as_secs_f64());
+                }
+                with_it
+            });
+        });
+    }
+    group.finish();
+    for (title, mut ratios) in ratios {
+        ratios.sort_by(f64::total_cmp);
+        let [first, .., last] = ratios[..] else { continue };
+        let median = ratios[ratios.len() / 2];
+        println!("{title}, {name}: with it / without it {median:.2} ({first:.2} .. {last:.2})");
+    }
+
     let mut group = criterion.benchmark_group(format!("a board of {LISTED} jobs, {name}"));
     group.throughput(Throughput::Elements(LISTED as u64));
     few_samples(&mut group);
@@ -124,6 +150,20 @@ impl Store {
     fn path(&mut self) -> String {
         self.fresh += 1;
         format!("/bench{}/jobs", self.fresh)
+    }
+
+    /// The times with one that always fails, and without it, one after the other.
+    fn beside_a_failure(&mut self, is_job: bool, workers: usize) -> (Duration, Duration) {
+        let (with, without, place) = (self.path(), self.path(), &self.place);
+        if is_job {
+            let with = work::consume_beside_a_failure(place, &with, workers, JOBS);
+            work::post(place, &without, JOBS);
+            (with, work::consume(place, &without, workers, JOBS))
+        } else {
+            let with = work::finish_beside_a_failure(place, &with, workers, JOBS);
+            work::put(place, &without, JOBS);
+            (with, work::finish(place, &without, workers, JOBS))
+        }
     }
 
     fn each(&mut self, times: u64, mut work: impl FnMut(&Place, &str) -> Duration) -> Duration {

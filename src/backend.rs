@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 pub use self::memory::Memory;
 use self::path::ZnodePath;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 pub use crate::future::BoxFuture;
 
 /// The result of a request to the store.
@@ -78,6 +78,19 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
 
     /// The session timeout that the server granted.
     fn timeout(&self) -> Duration;
+
+    /// When the request for this session was sent that a server granted, by [`Connector::clock`]. `None`: it is not known,
+    /// and the call of [`Connector::open`] counts instead.
+    fn requested(&self) -> Option<Moment> {
+        None
+    }
+
+    /// After so much time without a reply, no more requests are sent to keep this session. An attempt to connect that
+    /// is not answered may still reach a server, which then keeps the session for another timeout. The caller says how
+    /// long the session is of use. If it is given up, its state is [`Loss::Closed`]. Default: does nothing.
+    fn give_up_after(&self, silence: Duration) {
+        let _ = silence;
+    }
 
     /// The largest request that it sends, in bytes. Larger ones fail with [`Error::TooLarge`]. Replies are not limited.
     fn max_request_bytes(&self) -> usize {
@@ -127,6 +140,13 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
     /// [`CommitError`]. With an index, the server refused that operation, and nothing was applied. Without one, the
     /// request failed as a whole; then [`Error::is_unknown`] says whether it may have been applied.
     fn commit(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Done>, CommitError>>;
+
+    /// Whether other clients can change the znode although this session has credentials, so that znodes that it creates
+    /// are private. `false` if that is not known. Default: `false`.
+    fn is_open_to_others<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<bool>> {
+        let _ = path;
+        Box::pin(async { Ok(false) })
+    }
 
     /// Waits until the server of this session has every write that was confirmed to any client before the call.
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<()>>;

@@ -41,6 +41,28 @@ impl Backoff {
     }
 }
 
+/// The pauses after failed attempts at one thing, whichever process makes them: they double from the first to the longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pauses {
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Pauses { first: Duration::from_secs(1), longest: Duration::from_secs(300) }
+    }
+}
+
+impl Pauses {
+    /// The pause after this many attempts. `random` is a uniform number in `[0, 1]`.
+    pub(crate) fn after(self, attempts: u32, random: f64) -> Duration {
+        let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        let full = self.first.saturating_mul(doubled).min(self.longest);
+        full.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +92,16 @@ mod tests {
                 assert!(delay >= SECOND / 2 && delay <= 5 * SECOND, "{delay:?} with random {random}");
             }
         }
+    }
+
+    #[test]
+    fn the_pauses_after_attempts_double_up_to_the_longest() {
+        let pauses = Pauses { first: SECOND, longest: 300 * SECOND };
+        let after: Vec<_> =
+            [0, 1, 2, 3, 9, 10, 40].map(|attempts| pauses.after(attempts, 1.0).as_secs()).into();
+        assert_eq!(after, [1, 1, 2, 4, 256, 300, 300]);
+        assert_eq!(pauses.after(2, 0.0), SECOND);
+        let none = Pauses { first: Duration::ZERO, longest: Duration::ZERO };
+        assert_eq!(none.after(7, 1.0), Duration::ZERO);
     }
 }

@@ -19,8 +19,8 @@
 //! match claim.lease().while_held(resize(claim.job())).await {
 //!     Ok(Ok(())) => claim.consume().await?,
 //!     Ok(Err(error)) => {
-//!         eprintln!("giving the job back: {error}");
-//!         claim.abandon().await?;
+//!         // Another attempt follows after a pause, which grows.
+//!         claim.abandon().because(error).await?;
 //!     }
 //!     Err(lost) => eprintln!("another worker may have it now: {lost}"),
 //! }
@@ -36,10 +36,17 @@
 //! | `<board>/job0000000042.lock` | ephemeral: the claim, with its owner |
 //! | `.trash/job0000000042` beside the board | a job that a worker has [moved to the trash](Claim::trash) |
 //! | `.entities/conductor/<name>` beside the board | ephemeral: a process that serves the board |
+//! | `.attempts/<board>.<job>.<czxid>` beside the board | a job whose claim ended without it being done: the attempts so far, the pause, the reason. Not known to TaskFlow |
 //! | `.posting/<uuid>` beside the board | ephemeral, not known to TaskFlow: shows for a moment that a post was applied |
 //!
 //! Boards with the same parent share the znodes beside them. Paths of boards are absolute: the namespace of the
 //! [`Config`](crate::Config) applies to groups only.
+//!
+//! # When work fails
+//!
+//! A worker gives a job [back](Claim::abandon) with the reason. No worker of this crate claims it during a pause, which grows
+//! with each attempt, and the other jobs are claimed meanwhile. After [some attempts](OpenBoard::max_attempts) it goes to
+//! the [trash](JobBoard::trashed) with the reason.
 //!
 //! # Memory
 //!
@@ -56,13 +63,17 @@
 //! - A claim writes the posting again, unchanged. So each claim of a job has another version.
 //! - A job with the name of an earlier, removed job counts as another job.
 
+mod abandon;
+mod attempts;
 mod cache;
 mod choose;
 mod claim;
+mod claims;
 mod driver;
 mod entity;
 mod error;
 mod events;
+mod held;
 mod job;
 mod jobs;
 mod layout;
@@ -70,13 +81,16 @@ mod open;
 mod post;
 mod posting;
 mod python_json;
+mod registering;
 mod shared;
+mod take;
+mod trash;
 
 use std::{fmt, sync::Arc};
 
-use serde::Serialize;
-
+use self::shared::{Handle, Shared};
 pub use self::{
+    abandon::Abandon,
     cache::SetAside,
     claim::Claim,
     error::BoardError,
@@ -87,16 +101,9 @@ pub use self::{
     open::OpenBoard,
     post::Post,
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
+    trash::Trashed,
 };
-use self::{
-    claim::NotClaimed,
-    shared::{Handle, Shared},
-};
-use crate::{
-    backend::path::ZnodePath,
-    error::Error,
-    session::{commit::Unapplied, read::Denied},
-};
+use crate::{backend::path::ZnodePath, session::read::Denied};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
@@ -214,188 +221,23 @@ impl JobBoard {
         BoardEvents::new(self.handle.clone())
     }
 
-    /// Waits until the board has an unclaimed job, and does not claim it. Another worker may claim it before the caller
-    /// does.
+    /// Reads the jobs in the trash, with the number of attempts and the reason, as far as they are known. The trash is shared
+    /// with other boards beside this one.
     ///
     /// # Errors
     ///
-    /// As [`JobBoard::claim_next`].
+    /// As [`JobBoard::len`].
     ///
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn wait_for_work(&self) -> Result<(), BoardError> {
-        self.shared().until(|shared| shared.cache().unclaimed().next().map(drop)).await
-    }
-
-    /// Claims this job.
-    ///
-    /// # Errors
-    ///
-    /// [`BoardError::Unclaimable`] if another process has claimed it, [`BoardError::Gone`] if it is off the board,
-    /// [`BoardError::SetAside`] if its posting cannot be read or changed any more, [`BoardError::Closed`] if the board
-    /// or the coordinator is closed, [`BoardError::Service`] if the backend does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: if the caller no longer waits when the claim succeeds, the claim is given back.
-    pub async fn claim(&self, job: &Job) -> Result<Claim, BoardError> {
-        let path = job.path().to_string();
-        let not_claimed = match claim::attempt(&self.handle, job.known().clone()).await? {
-            Ok(claim) => return Ok(claim),
-            Err(not_claimed) => not_claimed,
-        };
-        Err(match not_claimed {
-            NotClaimed::Taken => BoardError::Unclaimable { job: path, owner: self.find_owner(job).await? },
-            NotClaimed::Gone => BoardError::Gone { job: path },
-            NotClaimed::SetAside(reason) => BoardError::SetAside { job: path, reason },
-        })
-    }
-
-    /// Claims the first unclaimed job, and waits for one if there is none. If several workers try to claim the same
-    /// job, one of them gets it and the others try the next jobs.
-    ///
-    /// Waits also while the backend is unreachable.
-    ///
-    /// # Errors
-    ///
-    /// [`BoardError::Closed`] if the board or the coordinator is closed, [`BoardError::Service`] for errors that do not
-    /// pass by themselves.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: if the caller no longer waits when a claim succeeds, the claim is given back.
-    pub async fn claim_next(&self) -> Result<Claim, BoardError> {
-        choose::claim_next(&self.handle, None).await
-    }
-
-    /// Claims the first unclaimed job that `wanted` accepts, and waits for one if there is none.
-    ///
-    /// ```
-    /// # use apportion::{Config, PartitionCoordinator, backend};
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-    /// # let coordinator = PartitionCoordinator::connect(Config::for_backend(backend::Memory::new())).await?;
-    /// # let board = coordinator.job_board("/taskflow/jobs").await?;
-    /// # board.post("delete-volume").await?;
-    /// # board.post("resize-volume").await?;
-    /// let claim = board.claim_where(|job| job.name() == "resize-volume").await?;
-    /// # assert_eq!(claim.job().name(), "resize-volume");
-    /// # Ok::<(), apportion::board::BoardError>(()) }).unwrap();
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`JobBoard::claim_next`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`JobBoard::claim_next`].
-    pub async fn claim_where(
-        &self,
-        mut wanted: impl FnMut(&Job) -> bool + Send,
-    ) -> Result<Claim, BoardError> {
-        choose::claim_next(&self.handle, Some(&mut wanted)).await
-    }
-
-    /// Claims the first unclaimed job. `None` if there is none: then the board was listed after this call began.
-    ///
-    /// # Errors
-    ///
-    /// As [`JobBoard::claim_next`], and [`BoardError::Service`] if the backend does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`JobBoard::claim_next`].
-    pub async fn try_claim_next(&self) -> Result<Option<Claim>, BoardError> {
-        choose::try_claim_next(&self.handle, None).await
-    }
-
-    /// Claims the first unclaimed job that `wanted` accepts. `None` if there is none: then the board was listed after
-    /// this call began.
-    ///
-    /// # Errors
-    ///
-    /// As [`JobBoard::try_claim_next`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`JobBoard::claim_next`].
-    pub async fn try_claim_where(
-        &self,
-        mut wanted: impl FnMut(&Job) -> bool + Send,
-    ) -> Result<Option<Claim>, BoardError> {
-        choose::try_claim_next(&self.handle, Some(&mut wanted)).await
+    pub async fn trashed(&self) -> Result<Vec<Trashed>, BoardError> {
+        trash::trashed(self.shared()).await
     }
 
     /// Whether the board is open and the connection to the backend is up.
     pub fn is_connected(&self) -> bool {
         self.shared().is_connected()
-    }
-
-    /// Closes the board for all of its handles and unregisters its entities. Claims stay valid: they belong to the
-    /// coordinator, not to the board.
-    ///
-    /// # Cancel safety
-    ///
-    /// When cancelled, entities may stay registered until the session ends.
-    pub async fn close(&self) {
-        let shared = self.shared();
-        shared.listing.close();
-        // Here and not in the task, so that the entities are gone when this returns.
-        shared.entities.unregister(shared.leases.access()).await;
-    }
-
-    /// Registers an entity: it shows to other processes that this one serves the board. The entity is an ephemeral
-    /// znode beside the board. It is created again after a lost session, and removed when the board or the coordinator
-    /// is closed.
-    ///
-    /// `kind` is `conductor`. TaskFlow names its conductors `name@host:pid` and gives them the metadata `hostname` and
-    /// `pid`. `metadata` is anything that can be written as JSON. Registering the same name again replaces the
-    /// metadata.
-    ///
-    /// # Errors
-    ///
-    /// [`BoardError::EntityKind`], [`BoardError::EntityName`] and [`BoardError::Details`] for a kind, a name or
-    /// metadata that are not valid. [`BoardError::EntityTaken`] if another session has registered the name; after a
-    /// crash of this process that is its own earlier session, until it has expired. [`BoardError::Closed`] if the board
-    /// or the coordinator is closed, [`BoardError::Service`] if the backend does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// When cancelled, the registration goes on in the background.
-    pub async fn register_entity(
-        &self,
-        kind: &str,
-        name: &str,
-        metadata: impl Serialize,
-    ) -> Result<(), BoardError> {
-        if kind != entity::CONDUCTOR {
-            return Err(BoardError::EntityKind { kind: kind.into() });
-        }
-        let folder = self.shared().layout.entities.join(kind).expect("it is the name of a znode");
-        let path =
-            folder.join(name).map_err(|reason| BoardError::EntityName { name: name.into(), reason })?;
-        let refused =
-            |error: serde_json::Error| BoardError::Details { name: name.into(), reason: error.to_string() };
-        let data = posting::entity_data(kind, name, &serde_json::to_value(metadata).map_err(refused)?);
-        let handle = self.handle.clone();
-        let register = async move {
-            let shared = &handle.shared;
-            let live = shared.live().await?;
-            match shared.entities.register(&live, path.clone(), data).await {
-                // Closed meanwhile: what takes registrations back may not have seen this one.
-                Ok(()) if shared.is_closed() => {
-                    shared.entities.unregister(shared.leases.access()).await;
-                    Err(shared.closed_error())
-                }
-                Ok(()) => Ok(()),
-                Err(Unapplied::Overtaken) => Err(BoardError::EntityTaken { name: path.name().into() }),
-                Err(
-                    Unapplied::Refused { error, .. } | Unapplied::Failed(error) | Unapplied::Unknown(error),
-                ) => Err(Error::from_backend(error, &path).into()),
-            }
-        };
-        self.shared().run("register", register).await?
     }
 
     /// The owner of the claim of a job, read from the store. `None` if the job is not claimed, or is off the board, or if

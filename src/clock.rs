@@ -7,7 +7,7 @@ use std::{
     fmt,
     ops::{Add, Sub},
     sync::atomic::{AtomicI64, Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// A point in time: the duration since the origin of one [`Clock`], which is arbitrary.
@@ -62,6 +62,33 @@ impl fmt::Debug for Moment {
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The current moment. It never goes back.
     fn now(&self) -> Moment;
+
+    /// The time since 1970, by the wall clock of this host, which may be wrong and may go back. It is used only for when
+    /// a job or an entry may be tried again, which processes on several hosts have to agree about roughly. Who may act
+    /// never depends on it.
+    #[allow(clippy::disallowed_methods, reason = "the file that reads time")]
+    fn unix_time(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+}
+
+impl dyn Clock {
+    /// The wall clock after this time, in milliseconds since 1970.
+    pub(crate) fn unix_ms_in(&self, pause: Duration) -> u64 {
+        u64::try_from(self.unix_time().saturating_add(pause).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// When this time of the wall clock comes; `None` if it has come.
+    pub(crate) fn moment_of(&self, unix_ms: u64) -> Option<Moment> {
+        let left = Duration::from_millis(unix_ms).saturating_sub(self.unix_time());
+        (!left.is_zero()).then(|| self.now() + left)
+    }
+}
+
+/// The time from now until `then`, by the wall clock of this host; zero if it has passed.
+#[allow(clippy::disallowed_methods, reason = "the file that reads time")]
+pub(crate) fn time_until(then: SystemTime) -> Duration {
+    then.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// The clock for production: it counts the time for which a host is suspended.
@@ -129,5 +156,10 @@ impl Clock for TokioClock {
     fn now(&self) -> Moment {
         let jumped = Duration::from_nanos(self.jumped_nanos.load(Ordering::SeqCst).unsigned_abs());
         Moment(TokioClock::HEAD_START + self.origin.elapsed() + jumped)
+    }
+
+    /// That of the in-memory store: it starts in 1970, so that a run can be repeated to the byte.
+    fn unix_time(&self) -> Duration {
+        self.now().since_origin()
     }
 }

@@ -35,9 +35,10 @@
 //! | `keyfile_password` | the password of the key | text |
 //! | `verify_certs` | nothing | `true`: the certificates of servers are always checked |
 //!
-//! If an option comes twice, its last value counts. An option without a value is ignored. Python ignores most of the
-//! following; here they are errors: unknown options, a path, `zk://`, `randomize_hosts=false`, `verify_certs=false`, a
-//! file for TLS without `use_ssl=true`, and a URL that names neither a host nor an option.
+//! If an option comes twice, its last value counts. Python ignores most of the following; here they are errors: unknown
+//! options, an option without a value, half a credential (`user@`, `user:@`, `:password@`: the session would be
+//! anonymous), a path, `zk://`, `randomize_hosts=false`, `verify_certs=false`, a file for TLS without `use_ssl=true`, and a
+//! URL that names neither a host nor an option.
 
 mod error;
 mod file;
@@ -121,7 +122,7 @@ pub struct Config {
     /// be shorter than the real tick: the deadline of each share depends on it. If the real tick is shorter, set it
     /// here to allow shorter session timeouts.
     pub server_tick: Duration,
-    /// How often the members of a group are read although no watch has fired. Default: 10 s. This is only a precaution:
+    /// How often a group is checked for a change that no watch has reported. Default: 10 s. This is only a precaution:
     /// normally a watch reports each change at once.
     pub membership_check: Duration,
     /// The delay before a failed connection or join is tried again for the first time. It doubles each time, with

@@ -1,7 +1,10 @@
 //! [`Error`]: why a coordinator or a group could not do what the caller asked.
 
+pub(crate) mod holder;
+
 use std::{convert::Infallible, time::Duration};
 
+use self::holder::Holder;
 use crate::{
     backend::{self, Loss, path::PathError, path::ZnodePath},
     config::ConfigError,
@@ -57,22 +60,25 @@ pub enum Error {
     },
     /// Five tries did not bring the znode of this member back into the group. The membership is re-joined in the
     /// background, so a later call may succeed. If this repeats, alert an operator.
-    #[error("member `{member}` is missing from group `{group}`, which has {} members", members.len())]
+    #[error("member `{member}` is missing from group `{group}`, {}", known(members.as_deref()))]
     NotInGroup {
         /// The group.
         group: String,
         /// The id of this member.
         member: MemberId,
-        /// The members that the group had at the last try.
-        members: Vec<MemberId>,
+        /// The members that the group had when it was read last; `None` if it was not read yet.
+        members: Option<Vec<MemberId>>,
     },
-    /// Another live session uses the id of this member. Retrying cannot help: give this process an id of its own.
-    #[error("member id `{member}` is already in use in group `{group}`")]
+    /// Another process uses the id of this member. Give one of the two an id of its own. The library tries again in the
+    /// background: at once when the other znode is gone, and from time to time.
+    #[error("member id `{member}` is already in use in group `{group}` by {holder}; it is tried again")]
     MemberIdTaken {
         /// The group.
         group: String,
         /// The id.
         member: MemberId,
+        /// Who uses it.
+        holder: Box<Holder>,
     },
     /// Another member uses a ring with other parameters, so the two would not agree on who owns what. No member has a
     /// share until one of the two leaves.
@@ -87,12 +93,13 @@ pub enum Error {
         /// The ring parameters of this member.
         ours: String,
     },
-    /// The members of the group have more ring points together than a ring can hold.
-    #[error("no ring for group `{group}`: {reason}")]
+    /// The members that joined before this one leave too little room in the ring for the points of its weight. It gets
+    /// a share when there is room. The others are not affected.
+    #[error("no place in the ring of group `{group}`: {reason}")]
     Ring {
         /// The group.
         group: String,
-        /// Why the ring cannot be built.
+        /// Why there is no place.
         reason: RingError,
     },
     /// The group was left, or the coordinator is shut down.
@@ -157,6 +164,15 @@ impl Error {
             backend::Error::Unreachable(reason) => Error::Unreachable { reason },
             error => Error::Backend { path: path.to_string(), error },
         }
+    }
+}
+
+fn known(members: Option<&[MemberId]>) -> String {
+    match members {
+        None => "which was not read yet".into(),
+        Some([]) => "which has no members".into(),
+        Some([one]) => format!("which has the member `{one}`"),
+        Some(members) => format!("which has {} members", members.len()),
     }
 }
 

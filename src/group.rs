@@ -8,9 +8,11 @@ pub(crate) mod behind;
 pub(crate) mod driver;
 pub(crate) mod engine;
 pub(crate) mod member;
+pub(crate) mod placement;
 pub(crate) mod process;
 pub(crate) mod rebalance;
 pub(crate) mod rebalances;
+pub(crate) mod roster;
 pub(crate) mod view;
 
 use std::{
@@ -28,13 +30,16 @@ pub use self::{
     rebalances::Rebalances,
     view::{Standing, View},
 };
-pub use crate::member::{MemberId, MemberIdError};
 use crate::{
     error::Error,
-    ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey},
+    ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey, Turn},
     session::{Status, validity::Validity},
     share::{Guard, Share},
     watch,
+};
+pub use crate::{
+    error::holder::Holder,
+    member::{MemberId, MemberIdError},
 };
 
 /// A membership in one group. Cheap to clone; all clones are the same membership.
@@ -51,8 +56,9 @@ pub struct Group {
 const TRIES: u32 = 5;
 /// The longest pause between two tries. Each pause is a random part of it.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How many keys are placed before the task yields to the runtime: a heartbeat must not wait for a large set of items.
-const KEYS_A_TURN: usize = 1024;
+/// How many keys are placed before the task yields to the runtime, and how many bytes of keys: a heartbeat must not wait
+/// for a large set of items.
+const A_TURN: Turn = Turn { keys: 1024, bytes: 256 * 1024 };
 
 impl Group {
     /// A group with this member alone.
@@ -82,7 +88,7 @@ impl Group {
     /// - If the backend can be reached and this member is missing from its group, the call waits for the re-join in the
     ///   background: it makes up to five tries, up to two seconds apart.
     ///
-    /// It yields to the runtime after about every thousand keys.
+    /// It yields to the runtime after about every thousand keys, or 256 kB of keys.
     ///
     /// The model is `PartitionCoordinator.extract_my_subset` of `aodh.coordination`;
     /// [`guide::coming_from_aodh`](crate::guide::coming_from_aodh) compares the two, failure by failure.
@@ -141,7 +147,7 @@ impl Group {
         if has_share {
             let subset = view.ring.subset(view.me.as_str());
             let mut items = items.into_iter();
-            while subset.take_from(&mut items, KEYS_A_TURN, &key, &mut mine) {
+            while subset.take_from(&mut items, A_TURN, &key, &mut mine) {
                 tokio::task::yield_now().await;
             }
         }
@@ -194,6 +200,10 @@ impl Group {
         let mut views = self.views.clone();
         for attempt in 1..=TRIES {
             let view = views.borrow_and_update().clone();
+            // Without its task no view will follow: the runtime of the coordinator has ended.
+            if views.is_closed() {
+                return Err(self.closed(&view));
+            }
             match view.standing() {
                 Standing::Member => return Ok((view, true)),
                 Standing::Lapsed => return Ok((view, false)),
@@ -212,7 +222,8 @@ impl Group {
             }
         }
         let view = self.view();
-        let members = view.members.iter().map(|member| member.id().clone()).collect();
+        let members = || view.members.iter().map(|member| member.id().clone()).collect();
+        let members = view.is_read.then(members);
         Err(Error::NotInGroup { group: view.group.to_string(), member: view.me.clone(), members })
     }
 

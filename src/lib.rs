@@ -100,8 +100,8 @@
 //! let claim = board.claim_next().await?;
 //! match claim.lease().while_held(resize(claim.job())).await {
 //!     Ok(Ok(())) => claim.consume().await?,
-//!     Ok(Err(_)) => claim.abandon().await?, // it failed: another worker may try again
-//!     Err(_) => {}                          // the lease was lost: another worker may have the job now
+//!     Ok(Err(error)) => claim.abandon().because(error).await?, // it failed: tried again after a pause
+//!     Err(_) => {} // the lease was lost: another worker may have the job now
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
@@ -129,12 +129,12 @@
 //! ```
 //! # use apportion::{Error, Group};
 //! # async fn evaluate_all(_: apportion::Share<String>) {}
-//! # async fn alert_operator(_: &[apportion::MemberId]) {}
+//! # async fn alert_operator(_: Option<&[apportion::MemberId]>) {}
 //! # async fn doc(group: Group, alarms: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
 //! match group.extract_my_subset(alarms).await {
 //!     Ok(mine) => evaluate_all(mine).await, // empty while the backend is away
-//!     Err(Error::NotInGroup { members, .. }) => alert_operator(&members).await,
-//!     Err(Error::MemberIdTaken { member, .. }) => return Err(format!("two services call themselves {member}").into()),
+//!     Err(Error::NotInGroup { members, .. }) => alert_operator(members.as_deref()).await,
+//!     Err(Error::MemberIdTaken { member, holder, .. }) => return Err(format!("{member} is also {holder}").into()),
 //!     Err(error) => return Err(error.into()),
 //! }
 //! # Ok(()) }
@@ -165,6 +165,7 @@ mod error;
 mod future;
 pub mod group;
 pub mod guide;
+mod json;
 pub mod lease;
 mod member;
 pub mod queue;
@@ -173,7 +174,8 @@ pub mod ring;
 mod session;
 pub mod share;
 mod task;
-#[cfg(feature = "testing")]
+// The unit tests use it, too, also where the feature is not on: in the published package.
+#[cfg(any(feature = "testing", test))]
 pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -27,8 +27,7 @@ pub struct MemberId(Arc<str>);
 pub struct MemberIdError {
     /// The text.
     pub id: String,
-    /// What is wrong with it.
-    #[source]
+    /// What is wrong with it. The message has it, so it is not the source as well.
     pub problem: PathError,
 }
 

@@ -41,6 +41,13 @@
 //! Any process that has the queue open gives back an owned entry whose claim is gone. An entry that a Python worker has
 //! taken has no claim, so it is not given back.
 //!
+//! # When work fails
+//!
+//! A worker gives an entry [back](Delivery::release) with the reason. No worker of this crate takes it during a pause, which
+//! grows with each attempt, and the other entries are taken meanwhile. After some attempts it is a
+//! [dead letter](WorkQueue::dead_letters), which says why. A result that tells the putter of a failure is written by
+//! [`fail`](Delivery::fail). The end of a pause is in the value of the entry, as `not_before`; Python workers do not know it.
+//!
 //! # Memory
 //!
 //! A process that takes entries keeps the names of the waiting entries in a cache. It reads the value of an entry when
@@ -52,14 +59,20 @@ mod delivery;
 mod entry;
 mod error;
 mod fill;
+mod find;
+mod id;
 mod labels;
 mod layout;
 mod moves;
 mod names;
+mod object;
 mod open;
+mod owned;
 mod prefetch;
 mod put;
 mod recovery;
+mod release;
+mod results;
 mod shared;
 mod take;
 mod value;
@@ -73,8 +86,10 @@ pub use self::{
     delivery::Delivery,
     entry::{Entry, InvalidEntryName, LabelError, MAX_LABEL_BYTES, MAX_PRIORITY},
     error::{MAX_VALUE_BYTES, QueueError},
+    id::{EntryId, InvalidEntryId},
     open::OpenQueue,
     put::Put,
+    release::Release,
     value::State,
 };
 use self::{
@@ -113,7 +128,8 @@ impl WorkQueue {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
-    /// The entry is put once, also if the reply of the store is lost.
+    /// The entry is put once, also if the reply of the store is lost. Returns its id, for
+    /// [`wait_result`](WorkQueue::wait_result) and [`remove`](WorkQueue::remove).
     ///
     /// # Errors
     ///
@@ -200,7 +216,8 @@ impl WorkQueue {
         take(&self.handle, count, Wanted::<Any>::Any).await
     }
 
-    /// Takes the first entry; `None` if there is none.
+    /// Takes the first entry; `None` if there is none that may be taken now. What a worker has left that was gone before the
+    /// queue was opened is there.
     ///
     /// # Errors
     ///
@@ -261,7 +278,7 @@ impl WorkQueue {
         try_take(&self.handle, count, Wanted::<Any>::Any).await
     }
 
-    /// Lists the waiting entries, in the order in which they are to be taken.
+    /// Lists the waiting entries, in the order in which they are to be taken, with those that are delayed.
     ///
     /// # Errors
     ///
@@ -272,8 +289,9 @@ impl WorkQueue {
     /// Safe.
     pub async fn entries(&self) -> Result<Vec<Entry>, QueueError> {
         let shared = &self.handle.shared;
+        shared.wait_for_recovery().await?;
         let asking = shared.listing.ask();
-        let waiting = || shared.cache().entries().map(|entry| Entry::clone(entry)).collect();
+        let waiting = || shared.cache().entries();
         let listed = shared.listing.until(|| shared.listing.answers(&asking).then(waiting));
         match tokio::time::timeout(shared.leases.access().timeout(), listed).await {
             Ok(listed) => listed.map_err(|stopped| shared.stopped(stopped)),
@@ -306,6 +324,7 @@ impl WorkQueue {
     /// Safe.
     pub async fn len(&self) -> Result<usize, QueueError> {
         let shared = &self.handle.shared;
+        shared.wait_for_recovery().await?;
         let unowned = shared.layout().unowned.clone();
         let counted = shared.leases.access().repeat(&shared.layout().unowned, move |live| {
             let unowned = unowned.clone();
@@ -325,84 +344,6 @@ impl WorkQueue {
     /// Safe.
     pub async fn is_empty(&self) -> Result<bool, QueueError> {
         Ok(self.len().await? == 0)
-    }
-
-    /// Reads up to `max` results, the oldest first, and waits until there is one. Returns none if `max` is 0.
-    ///
-    /// The results stay in the store until they are [confirmed](Collected::confirm). Store or use them first, then
-    /// confirm them. Do not put both calls into one branch of a `select!`: if that branch is cancelled after the
-    /// results were confirmed, they are gone and the caller never gets them.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] for errors that do not pass by
-    /// themselves.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: nothing is removed.
-    pub async fn collect(&self, max: usize) -> Result<Collected, QueueError> {
-        collect::collect(&self.handle, max, max > 0).await
-    }
-
-    /// Reads up to `max` results, the oldest first, and does not wait: there may be none.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: nothing is removed.
-    pub async fn try_collect(&self, max: usize) -> Result<Collected, QueueError> {
-        collect::collect(&self.handle, max, false).await
-    }
-
-    /// Reads all dead letters, the oldest first: entries that were delivered
-    /// [as often as allowed](OpenQueue::max_attempts), and never ended. All their values are in memory at once.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError::Closed`] if the coordinator is closed, [`QueueError::Service`] if the store did not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
-    pub async fn dead_letters(&self) -> Result<Vec<Finished>, QueueError> {
-        collect::dead_letters(&self.handle.shared).await
-    }
-
-    /// Puts a dead letter back into the queue, as if it had never been delivered. Returns whether it was still there.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError::OutcomeUnknown`] if the session ended before the reply came, [`QueueError::Closed`] if the
-    /// coordinator is closed, [`QueueError::Service`] if the store did not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// When cancelled, it goes on in the background.
-    pub async fn revive(&self, letter: &Finished) -> Result<bool, QueueError> {
-        self.end_letter(letter, true).await
-    }
-
-    /// Removes a dead letter for good. Returns whether it was still there.
-    ///
-    /// # Errors
-    ///
-    /// As [`WorkQueue::revive`].
-    ///
-    /// # Cancel safety
-    ///
-    /// When cancelled, it goes on in the background.
-    pub async fn discard(&self, letter: &Finished) -> Result<bool, QueueError> {
-        self.end_letter(letter, false).await
-    }
-
-    async fn end_letter(&self, letter: &Finished, revives: bool) -> Result<bool, QueueError> {
-        let shared = &self.handle.shared;
-        let ended = collect::end_letter(shared.clone(), letter.clone(), revives);
-        shared.run("dead letter", ended).await?
     }
 
     async fn one<F>(&self, wanted: Wanted<F>) -> Result<Delivery, QueueError>

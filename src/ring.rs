@@ -49,7 +49,7 @@ mod tests;
 
 use std::{fmt, iter::FusedIterator, sync::Arc};
 
-pub(crate) use self::batch::{By, Itself, KeyOf};
+pub(crate) use self::batch::{By, Itself, KeyOf, Turn};
 #[doc(hidden)]
 pub use self::kernel::Kernel;
 use self::points::Points;
@@ -150,6 +150,11 @@ impl HashRing {
     /// The ids of the members, sorted.
     pub fn members(&self) -> impl ExactSizeIterator<Item = &str> + DoubleEndedIterator {
         self.by_id.iter().map(|&member| self.id(member))
+    }
+
+    /// The members with their weights, sorted by id.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.by_id.iter().map(|&member| (self.id(member), self.members[member as usize].weight))
     }
 
     /// The weight of `member`; `None` if it is not in the ring.

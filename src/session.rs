@@ -11,7 +11,10 @@
 pub(crate) mod access;
 pub(crate) mod commit;
 pub(crate) mod deadline;
+pub(crate) mod due;
 pub(crate) mod follow;
+mod heartbeat;
+pub(crate) mod later;
 pub(crate) mod listing;
 pub(crate) mod live;
 pub(crate) mod read;
@@ -27,20 +30,21 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub(crate) use self::live::{Live, Status};
 use self::{
     access::Access,
     deadline::Deadline,
+    heartbeat::{End, Heart},
     requests::ensure,
     timing::Timing,
-    validity::{SessionValidity, Validity},
+    validity::SessionValidity,
 };
 use crate::{
-    backend::{self, CommitError, Connector, Loss, Op, Session, SessionState, path::ZnodePath},
+    backend::{self, Connector, Loss, path::ZnodePath},
     backoff::Backoff,
-    clock::{Clock, Moment},
+    clock::Clock,
     config::Config,
     error::Error,
     random::Random,
@@ -125,22 +129,21 @@ struct KeeperTask {
     random: Random,
 }
 
-/// A session, and what the keeper needs to keep it.
-struct Opened {
-    live: Arc<Live>,
-    deadline: Deadline,
-    moves: watch::Sender<Moment>,
+impl Drop for KeeperTask {
+    /// Also after a panic, and if the runtime ends before the task: no handle may wait for a session that never comes.
+    fn drop(&mut self) {
+        self.status.send_replace(Status::Closed);
+    }
 }
 
-/// Why a session was left.
-#[derive(Debug)]
-enum End {
-    Lost(Loss),
-    /// No heartbeat was confirmed for the session timeout, so the server has ended the session or will. The client
-    /// crate would notice up to 0.8 timeouts later.
-    Unconfirmed,
-    /// The namespace is gone and cannot be created again.
-    Refused(Error),
+/// Ends the validity of everything in a session, however the task leaves it. If the runtime ends, so does the session: the
+/// client crate closes it.
+struct EndOnDrop(Arc<Live>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl KeeperTask {
@@ -153,16 +156,17 @@ impl KeeperTask {
             };
             let error = match attempt {
                 Ok(opened) => {
-                    let live = opened.live.clone();
+                    let live = opened.live().clone();
+                    let ending = EndOnDrop(live.clone());
                     info!(session = %live.id(), timeout = ?live.timing.timeout, "session opened");
                     self.status.send_replace(Status::Live(live.clone()));
                     let end = tokio::select! {
                         biased;
                         () = cancelled.cancelled() => None,
-                        end = self.keep(opened) => Some(end),
+                        end = opened.keep(&mut self.backoff) => Some(end),
                     };
                     // Before the close: once the server has ended the session, other processes may take over.
-                    live.end();
+                    drop(ending);
                     let Some(end) = end else {
                         let _ = timeout(self.close_timeout, live.session.close()).await;
                         break;
@@ -193,7 +197,6 @@ impl KeeperTask {
                 () = sleep(delay) => {}
             }
         }
-        self.status.send_replace(Status::Closed);
     }
 
     /// Logs why the session was left; returns whether to wait before the next one, and the error to show.
@@ -211,9 +214,19 @@ impl KeeperTask {
         (!was_confirmed, None)
     }
 
-    async fn open(&mut self) -> Result<Opened, Error> {
-        let sent = self.clock.now();
+    async fn open(&mut self) -> Result<Heart, Error> {
+        let asked = self.clock.now();
         let session = self.connector.open(self.config.session_timeout).await.map_err(Error::from_open)?;
+        let requested = session.requested().unwrap_or(asked);
+        let (wanted, granted) = (self.config.session_timeout, session.timeout());
+        // The protocol counts milliseconds.
+        if wanted.as_millis() != granted.as_millis() {
+            warn!(
+                ?wanted,
+                ?granted,
+                "the server has granted another session timeout than the one of the configuration"
+            );
+        }
         let timing = match Timing::fit(&self.config.timing(), session.timeout()) {
             Ok(timing) => timing,
             Err(error) => {
@@ -221,123 +234,21 @@ impl KeeperTask {
                 return Err(Error::Config(error.into()));
             }
         };
-        let no_reply = |_| Err(backend::Error::Unreachable("no answer in a new session".into()));
+        let no_reply = |_| Err(backend::Error::Unreachable("no answer in a new session".into()).into());
         let made =
             timeout(session.timeout(), ensure(&*session, &self.namespace)).await.unwrap_or_else(no_reply);
-        if let Err(error) = made {
+        if let Err(failure) = made {
             session.close().await;
-            return Err(Error::from_backend(error, &self.namespace));
+            return Err(failure.into_error(&self.namespace));
         }
-        let deadline = Deadline::new(timing, sent);
+        session.give_up_after(timing.heartbeat_validity);
+        let opened = self.clock.now();
+        let deadline = Deadline::new(timing, requested, opened);
         let (moves, moment) = watch::channel(deadline.moment());
         let validity = SessionValidity::new(self.clock.clone(), moment);
         let live = Arc::new(Live::new(session, timing, validity, self.random.clone()));
-        Ok(Opened { live, deadline, moves })
+        Ok(Heart::new(live, self.namespace.clone(), self.clock.clone(), deadline, moves))
     }
-
-    /// Sends heartbeats until the session has ended, or probably has. Also returns whether a heartbeat was confirmed.
-    async fn keep(&mut self, opened: Opened) -> (End, bool) {
-        let Opened { live, mut deadline, moves } = opened;
-        let timing = live.timing;
-        let mut state = live.session.state();
-        let mut was_confirmed = false;
-        let mut confirmed = self.clock.now();
-        // The first deadline counts from the request for the session, which may be long ago.
-        let mut next = (confirmed + timing.heartbeat).min(deadline.moment() - timing.heartbeat);
-        loop {
-            let now = self.clock.now();
-            let remaining = (confirmed + timing.timeout).saturating_since(now);
-            if remaining.is_zero() {
-                return (End::Unconfirmed, was_confirmed);
-            }
-            let connected = match *state.borrow_and_update() {
-                SessionState::Lost(loss) => return (End::Lost(loss), was_confirmed),
-                SessionState::Suspended => false,
-                SessionState::Connected { .. } => true,
-            };
-            if !connected || now < next {
-                tokio::select! {
-                    biased;
-                    changed = state.changed() => if changed.is_err() {
-                        return (End::Lost(Loss::Closed), was_confirmed);
-                    },
-                    () = sleep(next.saturating_since(now)), if connected => {}
-                    () = sleep(remaining) => {}
-                }
-                continue;
-            }
-            let sent = now;
-            next = sent + timing.heartbeat;
-            let (checks, validities) = live.checks(&self.namespace);
-            let outcome = tokio::select! {
-                biased;
-                outcome = check(&*live.session, checks) => outcome,
-                loss = lost(&mut state) => return (End::Lost(loss), was_confirmed),
-                () = sleep(remaining) => return (End::Unconfirmed, was_confirmed),
-            };
-            match outcome {
-                Ok(()) => {
-                    (confirmed, was_confirmed) = (sent, true);
-                    moves.send_replace(deadline.confirm(sent));
-                    self.backoff.reset();
-                }
-                Err(CommitError { index: Some(0), error }) => {
-                    warn!(namespace = %self.namespace, %error, "the namespace is gone; creating it again");
-                    validities.iter().for_each(Validity::end);
-                    let made = tokio::select! {
-                        biased;
-                        made = ensure(&*live.session, &self.namespace) => made,
-                        loss = lost(&mut state) => return (End::Lost(loss), was_confirmed),
-                        () = sleep(remaining) => return (End::Unconfirmed, was_confirmed),
-                    };
-                    match made {
-                        Ok(()) => next = now,
-                        Err(error) if error.is_unknown() => {}
-                        Err(error) => {
-                            return (
-                                End::Refused(Error::from_backend(error, &self.namespace)),
-                                was_confirmed,
-                            );
-                        }
-                    }
-                }
-                Err(CommitError { index: Some(index), error }) => {
-                    debug!(%error, index, "a znode of this process is gone");
-                    validities.get(index - 1).into_iter().for_each(Validity::end);
-                    next = now;
-                }
-                Err(CommitError { index: None, error: backend::Error::Lost(loss) }) => {
-                    return (End::Lost(loss), was_confirmed);
-                }
-                Err(CommitError { index: None, error }) => debug!(%error, "heartbeat not confirmed"),
-            }
-        }
-    }
-}
-
-/// Sends one heartbeat, in several requests if the checks of many leases are too large for one. The heartbeat counts as
-/// sent at the first request.
-async fn check(session: &dyn Session, checks: Vec<Op>) -> Result<(), CommitError> {
-    // Small enough not to delay other requests.
-    let limit = session.max_request_bytes() / 8;
-    let mut checks = checks.into_iter().peekable();
-    let mut number = 0;
-    while checks.peek().is_some() {
-        let mut bytes = 0;
-        let mut some = Vec::new();
-        while let Some(check) = checks.next_if(|check| bytes == 0 || bytes + check.encoded_len() <= limit) {
-            bytes += check.encoded_len();
-            some.push(check);
-        }
-        let count = some.len();
-        let outcome = session.commit(some).await;
-        outcome.map_err(|CommitError { index, error }| CommitError {
-            index: index.map(|index| number + index),
-            error,
-        })?;
-        number += count;
-    }
-    Ok(())
 }
 
 /// The shortest pause after a refusal.
@@ -345,14 +256,3 @@ const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 /// How long the next session waits until the server has confirmed the end of the last one.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
-
-async fn lost(state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
-    loop {
-        if let SessionState::Lost(loss) = *state.borrow_and_update() {
-            return loss;
-        }
-        if state.changed().await.is_err() {
-            return Loss::Closed;
-        }
-    }
-}

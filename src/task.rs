@@ -75,6 +75,20 @@ impl Tasks {
     }
 }
 
+/// Does work that takes long without a pause on a thread of its own, so that the runtime can serve others.
+///
+/// # Panics
+///
+/// If the work panics.
+pub(crate) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.cancelled.cancel();

@@ -108,6 +108,11 @@ impl<T> Receiver<T> {
         Ref(state)
     }
 
+    /// Whether every sender is gone, so that the value changes no more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.read().is_closed
+    }
+
     /// Whether the value has changed since it was seen; an error if it was seen and changes no more.
     pub(crate) fn has_changed(&self) -> Result<bool, Closed> {
         let state = self.shared.read();

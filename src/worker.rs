@@ -32,19 +32,22 @@
 //! # The life of a request
 //!
 //! A request waits (WAITING) until the executor knows a worker that lists its task. It is sent to that worker
-//! (PENDING), runs there (RUNNING), and ends as SUCCESS or FAILURE. Its handle, [`Submitted`], is a future of its
+//! (PENDING), runs there (RUNNING), and ends as SUCCESS or FAILURE. If the worker has lost it before it started on it, it
+//! is sent again, to the same worker or, after it was WAITING once more, to another. Its handle, [`Submitted`], is a future of its
 //! [`Outcome`]:
 //!
 //! | what happens | how the request ends |
 //! |---|---|
 //! | the task gives a value | that value |
 //! | the task fails or panics; the worker has no such task; the worker cannot read the request | [`Failed`](RequestError::Failed), with the chain of causes |
-//! | no worker has started on it for 60 s, because there is none or because all are busy | [`Expired`](RequestError::Expired) |
+//! | no worker has started on it for 60 s, and none of this crate reports that it waits there | [`Expired`](RequestError::Expired) |
+//! | no worker has listed its task for 60 s, although workers are known | [`UnknownTask`](RequestError::UnknownTask) |
 //! | it runs, and its worker is silent for 60 s | [`WorkerVanished`](RequestError::WorkerVanished) |
 //! | it runs for longer than [`Submission::run_timeout`], if that is set | [`Overdue`](RequestError::Overdue) |
 //! | an argument cannot be written as JSON | [`Argument`](RequestError::Argument) |
 //! | the broker refuses it | [`Refused`](RequestError::Refused) |
-//! | the broker does not confirm it, three times in a row | [`OutcomeUnknown`](RequestError::OutcomeUnknown) |
+//! | the broker does not confirm it to a worker of TaskFlow, three times in a row | [`OutcomeUnknown`](RequestError::OutcomeUnknown) |
+//! | its worker lives, and does not report it any more | [`OutcomeUnknown`](RequestError::OutcomeUnknown) |
 //! | the worker reports the end of the request, and the result cannot be read | [`InvalidResponse`](RequestError::InvalidResponse) |
 //! | the executor is shut down, or the transport closed | [`Closed`](RequestError::Closed) |
 //!
@@ -64,8 +67,11 @@
 //!
 //! The messages are those of TaskFlow's worker-based engine. So an executor can use workers in Python, and an engine in
 //! Python can use workers of this crate, over an AMQP broker that both can reach. Peers of this crate recognize each
-//! other by [`sender`](transport::Message::sender), and do two more things:
+//! other by [`sender`](transport::Message::sender), and do more:
 //!
+//! - A worker reports periodically, and after its connection broke, which requests wait there and which run
+//!   ([`Inventory`](message::Inventory)). So an executor sends again what was lost, and knows that a request waits for its
+//!   turn. An executor whose connection broke gets the last results of each worker again.
 //! - A worker repeats that a request is running. So an executor notices that a worker died, even if the worker was
 //!   restarted or shares its topic. A worker of TaskFlow does not answer while all its threads are busy. A request that
 //!   runs there counts as lost when the worker is silent *and* its topic has no consumer at the broker.
@@ -77,11 +83,13 @@ mod error;
 mod executor;
 mod finder;
 mod handler;
+mod instances;
 pub mod lifecycle;
 mod link;
 mod local;
 pub mod message;
 mod outcome;
+mod sender;
 mod server;
 mod state;
 pub mod transport;

@@ -71,6 +71,63 @@ pub(crate) fn consume(place: &Place, path: &str, workers: usize, count: usize) -
     })
 }
 
+/// The name of the job that fails each time.
+const FAILS: &str = "fails";
+
+/// Claims and consumes all jobs of a board, which has one more: the first one, whose worker fails each time.
+pub(crate) fn consume_beside_a_failure(place: &Place, path: &str, workers: usize, count: usize) -> Duration {
+    block_on(async {
+        let coordinator = place.connect().await;
+        let board = coordinator.job_board(path).await.expect("it opens");
+        board.post(FAILS).await.expect("it is posted");
+        coordinator.shutdown().await.expect("it ends");
+    });
+    post(place, path, count);
+    by_all(workers, count, async |turns| {
+        let coordinator = place.connect().await;
+        let board = coordinator.job_board(path).await.expect("it opens");
+        turns.start();
+        while turns.next() {
+            loop {
+                let claim = board.claim_next().await.expect("there is one");
+                if claim.job().name() != FAILS {
+                    break claim.consume().await.expect("it is consumed");
+                }
+                claim.abandon().because("as always").await.expect("it is given back");
+            }
+        }
+        turns.end();
+        coordinator.shutdown().await.expect("it ends");
+    })
+}
+
+/// Takes and finishes all entries of a queue, which has one more: the most urgent one, whose worker fails each time.
+pub(crate) fn finish_beside_a_failure(place: &Place, root: &str, workers: usize, count: usize) -> Duration {
+    block_on(async {
+        let coordinator = place.connect().await;
+        let queue = coordinator.queue(root).await.expect("it opens");
+        queue.put(FAILS).priority(900).await.expect("it is put");
+        coordinator.shutdown().await.expect("it ends");
+    });
+    put(place, root, count);
+    by_all(workers, count, async |turns| {
+        let coordinator = place.connect().await;
+        let queue = coordinator.queue(root).await.expect("it opens");
+        turns.start();
+        while turns.next() {
+            loop {
+                let delivery = queue.take().await.expect("there is one");
+                if delivery.entry().priority() != 900 {
+                    break delivery.done(true).await.expect("it is finished");
+                }
+                delivery.release().because("as always").await.expect("it is given back");
+            }
+        }
+        turns.end();
+        coordinator.shutdown().await.expect("it ends");
+    })
+}
+
 /// Connects, opens the board and iterates over the jobs with their state; then iterates again after a new listing.
 pub(crate) fn iterate(place: &Place, path: &str, count: usize) -> [Duration; 2] {
     block_on(async {

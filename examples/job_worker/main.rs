@@ -21,19 +21,17 @@ mod task;
 
 use std::{path::PathBuf, pin::pin, process::ExitCode, time::Duration};
 
-use apportion::board::{BoardError, JobBoard};
-use clap::{Parser, ValueEnum};
-use tokio::{task::JoinSet, time::sleep};
-
 use self::{
     store::What,
     support::{Failure, MemberArgs, exit},
     task::{Stage, Task},
 };
+use apportion::board::{BoardError, JobBoard};
+use clap::{Parser, ValueEnum};
 
 /// After so many failures, of all workers together, a job goes to the trash.
 const ATTEMPTS: usize = 3;
-/// How long a job that has failed waits for the next attempt.
+/// How long a job that has failed waits for the next attempt, at any worker.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// One worker: takes one job after the other until `stop`. The board gives each job to one worker at a time. If the
@@ -45,8 +43,6 @@ async fn work(
     mut report: impl FnMut(&Task, &Event),
 ) -> Result<(), BoardError> {
     let mut stop = pin!(stop);
-    // Claims of jobs that have failed, kept for a while, so that no worker tries again at once.
-    let mut resting = JoinSet::new();
     loop {
         let claim = tokio::select! {
             () = &mut stop => return Ok(()),
@@ -56,14 +52,15 @@ async fn work(
             Ok(task) => task,
             Err(failure) => {
                 eprintln!("{} is not a job for this worker, to the trash: {failure}", claim.job());
-                is_ours(claim.trash().await)?;
+                is_ours(claim.trash_because(failure).await)?;
                 continue;
             }
         };
         report(&task, &Event::Taken);
         let outcome = tokio::select! {
             () = &mut stop => {
-                is_ours(claim.abandon().await)?;
+                // It was not tried to the end, so another worker may take it at once.
+                is_ours(claim.abandon().uncounted().await)?;
                 let _ = task.record(What::Returned).await;
                 return Ok(());
             }
@@ -81,12 +78,9 @@ async fn work(
             Ok(Err(failure)) => {
                 let failures = task.record(What::Failed { error: failure.to_string() }).await;
                 if failures.is_ok_and(|failures| failures < ATTEMPTS) {
-                    resting.spawn(async move {
-                        sleep(RETRY).await;
-                        claim.abandon().await
-                    });
+                    is_ours(claim.abandon_after(RETRY).because(&failure).await)?;
                     Event::Failed(failure.to_string())
-                } else if is_ours(claim.trash().await)? {
+                } else if is_ours(claim.trash_because(&failure).await)? {
                     let _ = task.record(What::Trashed).await;
                     Event::Trashed(failure.to_string())
                 } else {

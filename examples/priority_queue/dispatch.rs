@@ -29,7 +29,7 @@ pub async fn put(queue: &WorkQueue) -> Result<(usize, usize), QueueError> {
     for question in Question::all() {
         let priority = if question.is_urgent() { URGENT } else { USUAL };
         match queue.put(&question).unless_queued(question.label()).priority(priority).await {
-            Ok(()) => new += 1,
+            Ok(_) => new += 1,
             Err(QueueError::AlreadyQueued { .. }) => known += 1,
             Err(error) => return Err(error),
         }

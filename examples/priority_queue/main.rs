@@ -64,7 +64,8 @@ async fn compute(
         report(&name, &Event::Taken);
         let answer = tokio::select! {
             () = &mut stop => {
-                is_ours(delivery.release().await)?;
+                // It was not tried to the end, so another node may take it at once.
+                is_ours(delivery.release().uncounted().await)?;
                 return Ok(());
             }
             answer = delivery.lease().while_held(answer(&question, node, &mut cache)) => answer,

@@ -22,7 +22,7 @@ pub enum PathError {
     #[error("`{0}` has an empty part")]
     EmptyPart(String),
     /// A part is `.` or `..`, which are reserved.
-    #[error("`{0}` contains the reserved name `{1}`")]
+    #[error("{}", reserved(.0, .1))]
     Reserved(String, &'static str),
     /// The name contains a slash.
     #[error("`{0}` contains `/`")]
@@ -31,6 +31,14 @@ pub enum PathError {
     /// U+FFFF, or above U+FFFF.
     #[error("`{}` contains {:?}, which ZooKeeper refuses in names", .0.escape_debug(), .1)]
     Refused(String, char),
+}
+
+fn reserved(text: &str, name: &str) -> String {
+    if text == name {
+        format!("ZooKeeper reserves the name `{name}`")
+    } else {
+        format!("`{text}` contains `{name}`, a name that ZooKeeper reserves")
+    }
 }
 
 impl ZnodePath {

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     backend::{Stat, Znode, path::ZnodePath},
-    session::read::Denied,
+    clock::Moment,
+    session::{later::Later, read::Denied},
 };
 
 /// A job as it was read. Its details are kept as bytes: decoded values would take several times the memory.
@@ -28,6 +29,8 @@ pub(super) struct Known {
     pub(super) uuid: Value,
     pub(super) name: Value,
     pub(super) priority: Priority,
+    /// Before when it is not to be claimed, by its poster, in milliseconds since 1970.
+    pub(super) not_before: Option<u64>,
     /// The posting, as it was read. Claims and the trash write it unchanged.
     pub(super) data: Arc<Vec<u8>>,
     pub(super) stat: Stat,
@@ -46,6 +49,7 @@ impl Known {
             Ok(Some((data, _))) if data.len() > limit => {
                 Some(Err(PostingError::TooLarge { bytes: data.len(), limit }))
             }
+            Ok(Some((_, stat))) if stat.num_children > 0 => Some(Err(PostingError::HasChild)),
             Ok(Some((data, stat))) => {
                 Some(Posting::decode(&data).and_then(|posting| Known::new(path, posting, data, stat)))
             }
@@ -63,8 +67,9 @@ impl Known {
         // The name of the lock is longer than that of the job, so its path can be invalid although that of the job is
         // not.
         let lock = lock_of(path).map_err(|_| PostingError::Name)?;
-        let Posting { uuid, name, priority, .. } = posting;
-        Ok(Known { path: path.clone(), lock, uuid, name, priority, data: Arc::new(data), stat })
+        let Posting { uuid, name, priority, not_before, .. } = posting;
+        let (path, data) = (path.clone(), Arc::new(data));
+        Ok(Known { path, lock, uuid, name, priority, not_before, data, stat })
     }
 
     fn place(&self) -> Place {
@@ -104,7 +109,10 @@ pub struct SetAside {
 pub(super) enum Mark {
     Posted(Arc<Known>),
     Claimed(Arc<Known>),
-    Released(Arc<Known>),
+    /// With the moment until which it is passed over.
+    Released(Arc<Known>, Option<Moment>),
+    /// It is not to be claimed before this moment.
+    PassedOver(Arc<Known>, Moment),
     Removed(Arc<Known>),
     SetAside(SetAside),
     /// The posting can be read, but not be claimed. This holds until another transaction than this one changes it.
@@ -115,7 +123,7 @@ impl Mark {
     /// Whether a late reply could put a job back that is off the board: its watch has fired before, and does not fire
     /// again.
     pub(super) const fn can_be_late(&self) -> bool {
-        matches!(self, Mark::Posted(_) | Mark::Claimed(_) | Mark::Released(_))
+        matches!(self, Mark::Posted(_) | Mark::Claimed(_) | Mark::Released(..))
     }
 }
 
@@ -144,12 +152,19 @@ pub(super) struct Slot {
     pub(super) is_claimed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cache {
     jobs: BTreeMap<Place, Slot>,
     places: HashMap<Box<str>, Place>,
+    /// Those that may be claimed now.
     unclaimed: BTreeSet<Place>,
+    /// Unclaimed ones that are passed over for a while.
+    later: Later<Place>,
     aside: BTreeMap<Box<str>, Aside>,
+    /// The last reason that was logged for each znode that was set aside, as long as it is on the board.
+    reported: HashMap<Box<str>, PostingError>,
+    aside_due: Option<Moment>,
+    reads_aside: bool,
     /// What this process has done since the request of the present listing was sent: the listing may not show it.
     marks: Option<Vec<Mark>>,
     /// For each listener, the jobs that have changed since its last call of [`Cache::changes`]; `None` if they are too
@@ -166,6 +181,56 @@ pub(super) struct Listener(u64);
 const MOST_CHANGES: usize = 10_000;
 
 impl Cache {
+    pub(super) fn new() -> Self {
+        Cache {
+            jobs: BTreeMap::new(),
+            places: HashMap::new(),
+            unclaimed: BTreeSet::new(),
+            later: Later::new(),
+            aside: BTreeMap::new(),
+            reported: HashMap::new(),
+            aside_due: None,
+            reads_aside: false,
+            marks: None,
+            changed: HashMap::new(),
+            listeners: 0,
+        }
+    }
+
+    /// No longer passes over the jobs whose moment has come. Returns whether it is time to read again what is set aside.
+    pub(super) fn wake(&mut self, now: Moment) -> bool {
+        self.unclaimed.extend(self.later.due(now));
+        let is_time = self.aside_due.is_some_and(|due| due <= now);
+        if is_time {
+            (self.aside_due, self.reads_aside) = (None, true);
+        }
+        is_time
+    }
+
+    /// When the next job that is passed over may be claimed, or what is set aside is to be read again.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        [self.later.next(), self.aside_due].into_iter().flatten().min()
+    }
+
+    /// Has what is set aside read again at this moment, because an operator may repair it without a change of the board.
+    pub(super) fn plan_aside(&mut self, at: Moment) {
+        if !self.aside.is_empty() {
+            self.aside_due.get_or_insert(at);
+        }
+    }
+
+    /// Whether the listing that has begun is to read again what is set aside.
+    pub(super) fn take_reads_aside(&mut self) -> bool {
+        std::mem::take(&mut self.reads_aside)
+    }
+
+    fn pass_over(&mut self, known: &Known, until: Moment) {
+        let place = known.place();
+        if self.unclaimed.remove(&place) {
+            self.later.insert(place, until);
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.jobs.len()
     }
@@ -179,7 +244,7 @@ impl Cache {
         self.jobs.get(self.places.get(name)?)
     }
 
-    /// Unclaimed jobs in the order of the board.
+    /// Jobs that may be claimed now, in the order of the board.
     pub(super) fn unclaimed(&self) -> impl Iterator<Item = &Arc<Known>> {
         self.unclaimed.iter().filter_map(|place| self.jobs.get(place)).map(|slot| &slot.known)
     }
@@ -243,7 +308,13 @@ impl Cache {
                 }
             }
             Mark::Claimed(known) => self.insert(Slot { known, is_claimed: true }),
-            Mark::Released(known) => self.insert(Slot { known, is_claimed: false }),
+            Mark::Released(known, until) => {
+                self.insert(Slot { known: known.clone(), is_claimed: false });
+                if let Some(until) = until {
+                    self.pass_over(&known, until);
+                }
+            }
+            Mark::PassedOver(known, until) => self.pass_over(&known, until),
             Mark::Removed(known) => {
                 if self.slot(known.path.name()).is_some_and(|slot| slot.known.is_same(&known)) {
                     self.remove(known.path.name());
@@ -270,6 +341,7 @@ impl Cache {
         if let Some(place) = self.places.remove(name) {
             self.jobs.remove(&place);
             self.unclaimed.remove(&place);
+            self.later.remove(&place);
             self.has_changed(name);
         }
     }
@@ -279,8 +351,10 @@ impl Cache {
         self.remove(&name);
         let SetAside { path, reason } = &found;
         let before = self.aside.get(&name);
-        if before.is_none_or(|aside| aside.found != found) {
+        // It may have been on the board in between, because only a claim shows that it cannot be changed.
+        if self.reported.get(&name) != Some(reason) {
             warn!(%path, %reason, "set aside: it cannot be read as a job, or not be claimed");
+            self.reported.insert(name.clone(), reason.clone());
         }
         let mzxid = mzxid.or(before.and_then(|aside| aside.mzxid));
         self.aside.insert(name, Aside { found, mzxid });
@@ -323,6 +397,7 @@ impl Cache {
         let still: BTreeSet<Box<str>> = aside.iter().map(|it| it.path.name().into()).collect();
         aside.into_iter().for_each(|found| self.set_aside(found, None));
         self.aside.retain(|name, _| still.contains(name));
+        self.reported.retain(|name, _| still.contains(name) || names.contains_key(name));
         self.marks.take().unwrap_or_default().into_iter().for_each(|mark| self.apply(mark));
     }
 }

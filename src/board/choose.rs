@@ -7,11 +7,12 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{
-    cache::Known,
-    claim::{Claim, attempt},
+    cache::{Known, Mark},
+    claim::Claim,
     error::BoardError,
     job::Job,
     shared::{Handle, Shared},
+    take::{NotClaimed, attempt, read_records},
 };
 
 /// The pause after an error that may pass, while a caller waits for a job.
@@ -28,7 +29,8 @@ pub(super) async fn claim_next(handle: &Arc<Handle>, mut wanted: Wanted<'_>) -> 
         match claim_known(handle, &mut wanted).await {
             Ok(Some(claim)) => return Ok(claim),
             Ok(None) => {}
-            Err(error) if error.is_transient() => {
+            // What the store refuses, for instance because of a quota, is for the caller.
+            Err(error) if error.is_unanswered() => {
                 debug!(board = %shared.layout.board, %error, "no claim; trying again");
                 sleep(RETRY).await;
             }
@@ -42,6 +44,7 @@ pub(super) async fn try_claim_next(
     handle: &Arc<Handle>,
     mut wanted: Wanted<'_>,
 ) -> Result<Option<Claim>, BoardError> {
+    handle.shared.wake();
     if let Some(claim) = claim_known(handle, &mut wanted).await? {
         return Ok(Some(claim));
     }
@@ -54,17 +57,59 @@ async fn claim_known(handle: &Arc<Handle>, wanted: &mut Wanted<'_>) -> Result<Op
     let shared = &handle.shared;
     let _asking = shared.listing.ask();
     while let Some(known) = choose(handle, shared, wanted) {
-        let attempt = attempt(handle, known).await?;
-        shared.note(attempt.is_ok());
-        if let Ok(claim) = attempt {
-            return Ok(Some(claim));
+        match attempt(handle, known, false).await? {
+            Ok(claim) => {
+                shared.note(true);
+                return Ok(Some(claim));
+            }
+            Err(NotClaimed::Later) => pass_over_more(shared).await?,
+            Err(_) => shared.note(false),
         }
     }
     Ok(None)
 }
 
+/// How many records are read at once.
+const READ_AT_ONCE: usize = 256;
+
+/// Passes over the next jobs that are in a pause. For after one was: during an outage of another service, there are many.
+async fn pass_over_more(shared: &Arc<Shared>) -> Result<(), BoardError> {
+    let next: Vec<_> = {
+        let cache = shared.cache();
+        cache.unclaimed().take(READ_AT_ONCE).filter(|known| known.stat.version > 0).cloned().collect()
+    };
+    if next.is_empty() {
+        return Ok(());
+    }
+    let paused = read_records(shared, &next).await?;
+    for (known, record) in next.into_iter().zip(paused) {
+        let not_before = record.and_then(|record| record.not_before);
+        if let Some(until) = not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
+            shared.cache().mark(Mark::PassedOver(known, until));
+        }
+    }
+    shared.listing.announce();
+    Ok(())
+}
+
+/// Waits until a job may be claimed.
+pub(super) async fn wait(handle: &Arc<Handle>) -> Result<(), BoardError> {
+    handle.shared.until(|shared| choose(handle, shared, &mut None).map(drop)).await
+}
+
 /// Chooses one of the first wanted jobs of the highest priority: the very first, unless there are rivals.
 fn choose(handle: &Arc<Handle>, shared: &Shared, wanted: &mut Wanted<'_>) -> Option<Arc<Known>> {
+    loop {
+        let known = choose_any(handle, shared, wanted)?;
+        match known.not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
+            Some(until) => shared.pass_over(known, until),
+            None => return Some(known),
+        }
+    }
+}
+
+/// The same, also of those that their poster has delayed.
+fn choose_any(handle: &Arc<Handle>, shared: &Shared, wanted: &mut Wanted<'_>) -> Option<Arc<Known>> {
     let width = shared.width();
     let candidates: Vec<_> = {
         let cache = shared.cache();

@@ -9,7 +9,7 @@ use super::{
     cache::{Known, Seen, SetAside},
     layout::Child,
     posting::PostingError,
-    shared::Shared,
+    shared::{ASIDE, Shared},
 };
 use crate::{
     backend::{self, Stat},
@@ -17,6 +17,7 @@ use crate::{
         Live,
         listing::{Contents, Occasion},
         read::read_each,
+        requests::Failure,
     },
 };
 
@@ -52,14 +53,16 @@ impl Contents for Driver {
         let from_scratch = occasion.is_first || !is_same;
         let mut seen = sort_out(shared, names);
         let unknown = {
-            let cache = shared.cache();
+            let mut cache = shared.cache();
+            let reads_aside = cache.take_reads_aside() || occasion.is_wanted;
+            let cache = &*cache;
             let board = &shared.layout.board;
             let mut unknown = Vec::new();
             for (name, is_claimed) in &seen.names {
                 let is_known = match (cache.slot(name), cache.aside(name)) {
                     // A claim that is over by now has changed the posting.
                     (Some(slot), _) => !slot.is_claimed || *is_claimed,
-                    (None, Some(found)) if !occasion.is_wanted && !from_scratch => {
+                    (None, Some(found)) if !reads_aside && !from_scratch => {
                         seen.aside.push(found.clone());
                         true
                     }
@@ -81,7 +84,9 @@ impl Contents for Driver {
                 None => {}
             }
         }
-        shared.cache().merge(seen);
+        let mut cache = shared.cache();
+        cache.merge(seen);
+        cache.plan_aside(shared.clock.now() + ASIDE);
         Ok(())
     }
 
@@ -89,7 +94,7 @@ impl Contents for Driver {
         self.shared.cache().drop_marks();
     }
 
-    async fn make(&mut self, live: &Live) -> Result<(), backend::Error> {
+    async fn make(&mut self, live: &Live) -> Result<(), Failure> {
         self.shared.ensure(live).await
     }
 }

@@ -5,17 +5,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 use tracing::{debug, warn};
 
 use crate::{
-    backend::{self, CreateMode, Op, Znode, path::ZnodePath},
+    backend::{self, CreateMode, Op, SessionId, Znode, path::ZnodePath},
     session::{
         Live,
         access::Access,
         commit::{Evidence, Unapplied, Verdict},
         follow::Follower,
-        requests::delete_each,
+        requests::{delete_each, persist},
     },
 };
 
@@ -27,19 +27,25 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The entities that this process has registered at one board.
 #[derive(Debug, Default)]
-pub(super) struct Entities(Mutex<Vec<Entity>>);
+pub(super) struct Entities {
+    all: Mutex<Vec<Entity>>,
+    /// Wakes the registrar: an entity was registered in a session that has ended meanwhile.
+    missing: Notify,
+    /// Held while they are unregistered, so that each caller returns after they are gone.
+    unregistering: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Clone)]
 struct Entity {
     path: ZnodePath,
     data: Vec<u8>,
-    /// Whether its znode belongs to the present session.
-    is_there: bool,
+    /// The session to which its znode belonged last.
+    session: Option<SessionId>,
 }
 
 impl Entities {
     fn lock(&self) -> MutexGuard<'_, Vec<Entity>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers an entity, in this session and in later ones. [`Unapplied::Overtaken`] if another session has it.
@@ -50,18 +56,25 @@ impl Entities {
         data: Vec<u8>,
     ) -> Result<(), Unapplied> {
         register(live, &path, &data).await?;
-        let mut entities = self.lock();
-        entities.retain(|entity| entity.path != path);
-        entities.push(Entity { path, data, is_there: true });
+        {
+            let mut entities = self.lock();
+            entities.retain(|entity| entity.path != path);
+            entities.push(Entity { path, data, session: Some(live.id()) });
+        }
+        if live.is_over() {
+            // The registrar may have registered the entities of the next session already.
+            self.missing.notify_one();
+        }
         Ok(())
     }
 
-    /// Removes all registrations of this session.
+    /// Removes all registrations of this session. Tries again while the store does not answer, until the session ends.
     pub(super) async fn unregister(&self, access: &Access) {
+        let _turn = self.unregistering.lock().await;
         let all = std::mem::take(&mut *self.lock());
         let Some(live) = access.present() else { return };
         for Entity { path, .. } in all {
-            if let Err(error) = unregister(&live, &path).await {
+            if let Err(error) = persist(&live, || unregister(&live, &path)).await {
                 debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
             }
         }
@@ -70,7 +83,8 @@ impl Entities {
     /// Registers the entities again whose znodes have ended with an earlier session. Returns whether all are
     /// registered.
     async fn register_again(&self, live: &Live) -> bool {
-        let missing: Vec<_> = self.lock().iter().filter(|entity| !entity.is_there).cloned().collect();
+        let id = Some(live.id());
+        let missing: Vec<_> = self.lock().iter().filter(|entity| entity.session != id).cloned().collect();
         for Entity { path, data, .. } in missing {
             let is_there = match register(live, &path, &data).await {
                 Ok(()) => true,
@@ -83,11 +97,11 @@ impl Entities {
                     false
                 }
             };
-            if let Some(entity) = self.lock().iter_mut().find(|entity| entity.path == path) {
-                entity.is_there |= is_there;
+            if let Some(entity) = self.lock().iter_mut().find(|entity| is_there && entity.path == path) {
+                entity.session = id;
             }
         }
-        self.lock().iter().all(|entity| entity.is_there)
+        self.lock().iter().all(|entity| entity.session == id)
     }
 }
 
@@ -96,9 +110,12 @@ pub(super) struct Registrar(pub(super) Arc<Entities>);
 
 impl Follower for Registrar {
     async fn run(&mut self, live: &Arc<Live>) {
-        self.0.lock().iter_mut().for_each(|entity| entity.is_there = false);
-        while !self.0.register_again(live).await {
-            sleep(RETRY).await;
+        loop {
+            if self.0.register_again(live).await {
+                self.0.missing.notified().await;
+            } else {
+                sleep(RETRY).await;
+            }
         }
     }
 

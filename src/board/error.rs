@@ -28,7 +28,7 @@ pub enum BoardError {
         /// The error of the server.
         reason: String,
     },
-    /// The details of a job to post cannot be written as a JSON object. Nothing was sent.
+    /// The details of a job to post cannot be written as a JSON object that every process can read. Nothing was sent.
     #[error("the details of job `{name}` cannot be written as a JSON object: {reason}")]
     Details {
         /// The name of the job.
@@ -143,6 +143,15 @@ impl BoardError {
         match self {
             BoardError::Service(error) => error.is_transient(),
             BoardError::EntityTaken { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the store did not answer: a caller that waits goes on.
+    pub(super) const fn is_unanswered(&self) -> bool {
+        match self {
+            BoardError::Service(Error::Backend { error, .. }) => error.is_unknown(),
+            BoardError::Service(error) => error.is_transient(),
             _ => false,
         }
     }

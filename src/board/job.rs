@@ -127,6 +127,11 @@ impl Job {
         wall_clock(self.known.stat.created_ms)
     }
 
+    /// The time before which its poster does not want it to be claimed; `None` if it may be claimed at once.
+    pub fn not_before(&self) -> Option<SystemTime> {
+        Some(wall_clock(i64::try_from(self.known.not_before?).ok()?))
+    }
+
     /// The time of the last change of its znode before it was read, by the wall clock of the server. A claim counts as
     /// a change. For display only.
     pub fn last_modified(&self) -> SystemTime {
@@ -225,6 +230,7 @@ impl JobState {
     }
 }
 
-fn wall_clock(ms: i64) -> SystemTime {
+/// A time of the server.
+pub(super) fn wall_clock(ms: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(ms.unsigned_abs())
 }

@@ -34,6 +34,8 @@ pub(crate) struct Layout {
     pub(crate) entities: ZnodePath,
     /// The parent of receipts, which show that a post was applied. Not known to TaskFlow.
     pub(crate) posting: ZnodePath,
+    /// The parent of the records of attempts. Not known to TaskFlow.
+    pub(crate) attempts: ZnodePath,
     /// The path of new jobs without their number, which the server appends.
     pub(crate) job: ZnodePath,
 }
@@ -49,9 +51,29 @@ impl Layout {
             trash: parent.join(".trash")?,
             entities: parent.join(".entities")?,
             posting: parent.join(".posting")?,
+            attempts: parent.join(".attempts")?,
             job: board.join("job")?,
             board,
         })
+    }
+}
+
+impl Layout {
+    /// The record of the attempts at a job. Its name has the creation of the job, because a name may belong to another job
+    /// later, and the name of the board, because boards with the same parent share the folder.
+    pub(crate) fn record_of(&self, job: &str, czxid: i64) -> Option<ZnodePath> {
+        self.attempts.join(&format!("{}{czxid:x}", self.records_of(job))).ok()
+    }
+
+    /// How the names of all records of jobs with this name begin.
+    pub(crate) fn records_of(&self, job: &str) -> String {
+        format!("{}.{job}.", self.board.name())
+    }
+
+    /// The name of the job and its creation, of a record of this board.
+    pub(crate) fn recorded<'a>(&self, record: &'a str) -> Option<(&'a str, i64)> {
+        let (job, czxid) = record.strip_prefix(self.board.name())?.strip_prefix('.')?.rsplit_once('.')?;
+        Some((job, i64::from_str_radix(czxid, 16).ok()?))
     }
 }
 
@@ -110,7 +132,7 @@ fn is_decimal(c: char) -> bool {
 /// The place of a job in the order of a board: the highest priority first, the oldest first within one.
 ///
 /// The age is that of the znode, not its number, which becomes negative after 2147483647.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) priority: Reverse<Priority>,
     pub(crate) czxid: i64,
@@ -130,6 +152,17 @@ mod tests {
             ["/taskflow/.trash", "/taskflow/.entities", "/taskflow/.posting", "/taskflow/jobs/job"]
         );
         assert_eq!(Layout::new("/jobs").unwrap().trash.as_str(), "/.trash");
+    }
+
+    #[test]
+    fn the_record_of_a_job_is_found_by_its_name_and_creation() {
+        let layout = Layout::new("/taskflow/jobs").unwrap();
+        let record = layout.record_of("job0000000042", 0x1f).unwrap();
+        assert_eq!(record.as_str(), "/taskflow/.attempts/jobs.job0000000042.1f");
+        assert_eq!(layout.recorded(record.name()), Some(("job0000000042", 0x1f)));
+        for other in ["jobs2.job1.1f", "job1.1f", "jobs.job1", "jobs.job1.x"] {
+            assert_eq!(layout.recorded(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
 use tracing::info;
@@ -15,9 +16,11 @@ use super::{
     entity::Registrar,
     error::BoardError,
     layout::Layout,
-    shared::{Handle, Shared},
+    shared::{Handle, Options, Shared},
+    trash,
 };
 use crate::{
+    backoff::Pauses,
     clock::Clock,
     lease::Leases,
     session::{
@@ -27,6 +30,20 @@ use crate::{
 };
 
 /// Opens a board when it is awaited. From [`PartitionCoordinator::job_board`](crate::PartitionCoordinator::job_board).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use apportion::{Config, PartitionCoordinator, backend};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// # let coordinator = PartitionCoordinator::connect(Config::for_backend(backend::Memory::new())).await?;
+/// let board = coordinator
+///     .job_board("/taskflow/jobs")
+///     .max_attempts(5)
+///     .pauses(Duration::from_secs(2), Duration::from_secs(60))
+///     .await?;
+/// # assert!(board.is_empty().await?);
+/// # Ok::<(), apportion::board::BoardError>(()) }).unwrap();
+/// ```
 ///
 /// # Errors
 ///
@@ -41,18 +58,37 @@ use crate::{
 pub struct OpenBoard {
     backing: Option<(Arc<Leases>, Arc<dyn Clock>)>,
     path: String,
+    options: Options,
 }
 
 impl OpenBoard {
     pub(crate) fn new(backing: Option<(Arc<Leases>, Arc<dyn Clock>)>, path: String) -> Self {
-        OpenBoard { backing, path }
+        OpenBoard { backing, path, options: Options::default() }
+    }
+
+    /// After how many attempts a job that is [abandoned](super::Claim::abandon) goes to the trash instead, with the reason: a
+    /// number, at least 1, or `None` for never. Default: never. The process that gives the job back applies its own number,
+    /// so use the same one in all processes.
+    pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
+        self.options.max_attempts = max_attempts.into().map(|most| most.max(1));
+        self
+    }
+
+    /// The pauses after failed attempts at a job: they double from the first to the longest, and are shortened at random by
+    /// up to half. Default: 1 second to 5 minutes. With zero, a job can be claimed again at once.
+    ///
+    /// Workers of this crate do not claim a job during its pause, except by [`JobBoard::claim`]. TaskFlow's conductors do
+    /// not know it and claim the job.
+    pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
+        self.options.pauses = Pauses { first, longest };
+        self
     }
 
     async fn run(self) -> Result<JobBoard, BoardError> {
-        let OpenBoard { backing, path } = self;
+        let OpenBoard { backing, path, options } = self;
         let layout = Layout::new(&path).map_err(|reason| BoardError::Path { path, reason })?;
         let (leases, clock) = backing.ok_or(BoardError::NoBackend)?;
-        let shared = Shared::new(layout, leases.clone(), clock);
+        let shared = Shared::new(layout, leases.clone(), clock, options);
         let board = JobBoard { handle: Handle::new(shared.clone()) };
         shared.prepare().await?;
         let (tasks, access) = (leases.tasks(), leases.access().clone());
@@ -67,7 +103,10 @@ impl OpenBoard {
                 shared.receipts.clear(&access).await;
             }
         });
+        // Before the listing, so that a job whose record is seen is in the listing, if it is still on the board.
+        let records = trash::records(&shared).await.unwrap_or_default();
         shared.refresh().await?;
+        trash::clean(&shared, &records).await;
         info!(board = %shared.layout.board, jobs = shared.cache().len(), "job board opened");
         Ok(board)
     }
@@ -84,6 +123,9 @@ impl IntoFuture for OpenBoard {
 
 impl fmt::Debug for OpenBoard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenBoard").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("OpenBoard")
+            .field("path", &self.path)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

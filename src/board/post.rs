@@ -5,6 +5,7 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -22,7 +23,9 @@ use super::{
 };
 use crate::{
     backend::{CreateMode, Op, Stat, Znode},
+    clock::time_until,
     error::Error,
+    json::check_depth,
     session::{
         commit::Unapplied,
         read::{Denied, read_each},
@@ -38,6 +41,7 @@ pub struct Post {
     posting: Posting,
     /// The JSON value, or why the details are none.
     details: Result<Value, String>,
+    delay: Duration,
 }
 
 impl Post {
@@ -48,8 +52,9 @@ impl Post {
             priority: Priority::Normal,
             details: Value::Null,
             book: None,
+            not_before: None,
         };
-        Post { handle, uuid: None, posting, details: Ok(Value::Null) }
+        Post { handle, uuid: None, posting, details: Ok(Value::Null), delay: Duration::ZERO }
     }
 
     /// The details for the worker: anything that serializes to a JSON object, such as a struct or a map. Without this
@@ -78,8 +83,23 @@ impl Post {
         self
     }
 
+    /// The job is not to be claimed before this time. It is converted to a [delay](Post::delay) by the wall clock of this
+    /// host.
+    pub fn not_before(self, time: SystemTime) -> Self {
+        self.delay(time_until(time))
+    }
+
+    /// The job is not to be claimed before this time has passed.
+    ///
+    /// The time is in the posting, as a key that TaskFlow ignores, by the wall clock: those of the hosts should agree.
+    /// Workers of this crate honour it; TaskFlow's conductors claim the job at once.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
     async fn run(self) -> Result<Job, BoardError> {
-        let Post { handle, uuid, mut posting, details } = self;
+        let Post { handle, uuid, mut posting, details, delay } = self;
         let uuid = uuid.unwrap_or_else(|| handle.shared.leases.random().uuid());
         posting.uuid = Value::String(uuid.to_string());
         let refused = |reason| BoardError::Details { name: posting.name().into_owned(), reason };
@@ -88,6 +108,8 @@ impl Post {
             details @ Value::Object(_) => details,
             other => return Err(refused(format!("it is {other}"))),
         };
+        check_depth(&details).map_err(refused)?;
+        posting.not_before = (!delay.is_zero()).then(|| handle.shared.clock.unix_ms_in(delay));
         posting.details = details;
         let data = posting.encode();
         let limit = max_posting_bytes(handle.shared.leases.access().max_request_bytes());
@@ -125,9 +147,8 @@ async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>
     let create = Op::create(&shared.layout.job, data.clone(), CreateMode::PersistentSequential);
     let Receipted { applied, stat } = match shared.receipts.commit(&live, vec![create]).await {
         Ok(receipted) => receipted,
-        Err(Unapplied::Refused { error, .. } | Unapplied::Failed(error)) => {
-            return Err(Error::from_backend(error, &shared.layout.board).into());
-        }
+        Err(Unapplied::Refused { error, path, .. }) => return Err(Error::from_backend(error, &path).into()),
+        Err(Unapplied::Failed(error)) => return Err(Error::from_backend(error, &shared.layout.board).into()),
         Err(Unapplied::Overtaken | Unapplied::Unknown(_)) => return Err(unknown(&posting)),
     };
     let known = match applied.created(0) {

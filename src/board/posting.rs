@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::python_json::{from_python_json, to_python_json};
+use super::python_json::{from_python_json, from_python_json_with, to_python_json};
 use crate::backend::MAX_REQUEST_BYTES;
 
 /// The size of the largest posting that can be posted or claimed, in bytes, unless
@@ -100,6 +100,9 @@ pub enum PostingError {
     /// An access control list denies access to this client.
     #[error("permission denied by ACL")]
     NotPermitted,
+    /// A znode is below it, so it can never be taken off the board.
+    #[error("a znode is below it, so that it cannot be removed")]
+    HasChild,
     /// It can be read, but the server refuses to write it again, as a claim does.
     #[error("it cannot be claimed: {0}")]
     Unchangeable(String),
@@ -116,10 +119,13 @@ pub struct Posting {
     pub(super) priority: Priority,
     pub(super) details: Value,
     pub(super) book: Option<Value>,
+    /// Before when it is not to be claimed, in milliseconds since 1970. Not known to TaskFlow.
+    pub(super) not_before: Option<u64>,
 }
 
 impl Posting {
-    /// Reads a posting as TaskFlow does: unknown keys are ignored, details may be missing.
+    /// Reads a posting as TaskFlow does: unknown keys are ignored, details may be missing. Where Python takes a value for
+    /// false, such as `""`, `0` or `[]`, there are no details, no book and no uuid.
     ///
     /// # Errors
     ///
@@ -128,6 +134,9 @@ impl Posting {
         let Value::Object(mut map) = from_python_json(data).map_err(PostingError::Json)? else {
             return Err(PostingError::NotAnObject);
         };
+        // `NaN` is read as `null`, and Python takes it for true.
+        let is_nan = |key: &str, value: &Value| value.is_null() && has_nan_at(data, key);
+        let is_true = |key: &str, value: &Value| is_true_in_python(value) || is_nan(key, value);
         let mut take = |key: &'static str| map.shift_remove(key);
         let priority = match take("priority") {
             None => Priority::Normal,
@@ -135,11 +144,14 @@ impl Posting {
             Some(other) => return Err(PostingError::Priority(other.to_string())),
         };
         Ok(Posting {
-            uuid: take("uuid").ok_or(PostingError::Missing("uuid"))?,
+            uuid: Some(take("uuid").ok_or(PostingError::Missing("uuid"))?)
+                .filter(is_true_in_python)
+                .unwrap_or(Value::Null),
             name: take("name").ok_or(PostingError::Missing("name"))?,
             priority,
-            details: take("details").filter(|it| !it.is_null()).unwrap_or_else(|| Map::new().into()),
-            book: take("book").filter(|it| !it.is_null()),
+            details: take("details").filter(|it| is_true("details", it)).unwrap_or_else(|| Map::new().into()),
+            book: take("book").filter(|it| is_true("book", it)),
+            not_before: take("not_before").and_then(|it| it.as_u64()),
         })
     }
 
@@ -153,6 +165,8 @@ impl Posting {
             details: &'a Value,
             #[serde(skip_serializing_if = "Option::is_none")]
             book: Option<&'a Value>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            not_before: Option<u64>,
         }
         to_python_json(&Written {
             uuid: &self.uuid,
@@ -160,10 +174,11 @@ impl Posting {
             priority: self.priority.as_str(),
             details: &self.details,
             book: self.book.as_ref(),
+            not_before: self.not_before,
         })
     }
 
-    /// The uuid as it stands in the posting, usually a text.
+    /// The uuid as it stands in the posting, usually a text; `null` if it is empty.
     pub fn uuid(&self) -> &Value {
         &self.uuid
     }
@@ -192,6 +207,23 @@ impl Posting {
     pub fn book(&self) -> Option<&Value> {
         self.book.as_ref()
     }
+}
+
+/// Whether Python takes a value for true.
+fn is_true_in_python(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    }
+}
+
+/// Whether a posting has a number of Python at this key that JSON does not have, such as `NaN`.
+fn has_nan_at(data: &[u8], key: &str) -> bool {
+    from_python_json_with(data, "true").is_ok_and(|value| value.get(key) == Some(&Value::Bool(true)))
 }
 
 /// A text as it is, anything else as JSON.

@@ -59,18 +59,23 @@ impl Formatter for Python {
     }
 }
 
-/// Reads JSON as Python's `json.loads` does.
+/// Reads JSON as Python's `json.loads` does. Numbers that JSON does not have are read as `null`.
 pub(super) fn from_python_json(data: &[u8]) -> Result<Value, String> {
+    from_python_json_with(data, "null")
+}
+
+/// The same, with another value for numbers that JSON does not have.
+pub(super) fn from_python_json_with(data: &[u8], nan: &'static str) -> Result<Value, String> {
     let strict = match serde_json::from_slice(data) {
         Ok(value) => return Ok(value),
         Err(error) => error.to_string(),
     };
     let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
-    serde_json::from_str(&without_python(text)).map_err(|_| strict)
+    serde_json::from_str(&without_python(text, nan)).map_err(|_| strict)
 }
 
 /// Replaces what Python accepts and JSON does not have.
-fn without_python(text: &str) -> String {
+fn without_python(text: &str, nan: &'static str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     let mut is_quoted = false;
@@ -80,7 +85,7 @@ fn without_python(text: &str) -> String {
             '"' => is_quoted = !is_quoted,
             '\\' if is_quoted => (length, instead) = escape(rest),
             _ if is_quoted => {}
-            'N' | 'I' | '-' | '0'..='9' => (length, instead) = number(rest),
+            'N' | 'I' | '-' | '0'..='9' => (length, instead) = number(rest, nan),
             _ => {}
         }
         out.push_str(instead.unwrap_or(&rest[..length]));
@@ -104,14 +109,14 @@ fn escape(text: &str) -> (usize, Option<&'static str>) {
 }
 
 /// The length of the number at the start of `text`, and what to write in its place.
-fn number(text: &str) -> (usize, Option<&'static str>) {
+fn number(text: &str, nan: &'static str) -> (usize, Option<&'static str>) {
     if let Some(word) = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| text.starts_with(word)) {
-        return (word.len(), Some("null"));
+        return (word.len(), Some(nan));
     }
     let is_part = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
     let length = text.find(|c| !is_part(c)).unwrap_or(text.len()).max(1);
     let is_huge = text[..length].parse().is_ok_and(f64::is_infinite);
-    (length, is_huge.then_some("null"))
+    (length, is_huge.then_some(nan))
 }
 
 #[cfg(test)]

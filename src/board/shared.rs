@@ -3,31 +3,41 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    cache::{Cache, Mark},
+    cache::{Cache, Known, Mark},
     entity::Entities,
     error::BoardError,
     layout::Layout,
 };
 use crate::{
     backend::{self, BoxFuture, Op, path::ZnodePath},
-    clock::Clock,
+    backoff::Pauses,
+    clock::{Clock, Moment},
     error::Error,
     lease::Leases,
     session::{
         Live,
+        due::until_due,
         listing::{Listing, Settings, Stopped},
         read::Sizes,
         receipts::Receipts,
-        requests::ensure,
+        requests::{Failure, ensure},
         rivals::Rivals,
     },
 };
+
+/// What the caller has set when it opened the board.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    pub(super) max_attempts: Option<u32>,
+    pub(super) pauses: Pauses,
+}
 
 /// See the module documentation.
 pub(super) struct Shared {
@@ -36,9 +46,15 @@ pub(super) struct Shared {
     pub(super) listing: Arc<Listing>,
     cache: Mutex<Cache>,
     pub(super) sizes: Sizes,
+    /// Those of the records of attempts.
+    pub(super) record_sizes: Sizes,
     pub(super) receipts: Receipts,
     pub(super) entities: Arc<Entities>,
     rivals: Mutex<Rivals>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// After how many attempts a job goes to the trash; `None`: never.
+    pub(super) max_attempts: Option<u32>,
+    pub(super) pauses: Pauses,
     /// Cancelled when the board is closed.
     pub(super) closed: CancellationToken,
 }
@@ -67,11 +83,16 @@ impl fmt::Debug for Handle {
 }
 
 impl Shared {
-    pub(super) fn new(layout: Layout, leases: Arc<Leases>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(super) fn new(
+        layout: Layout,
+        leases: Arc<Leases>,
+        clock: Arc<dyn Clock>,
+        Options { max_attempts, pauses }: Options,
+    ) -> Arc<Self> {
         let closed = leases.tasks().cancelled().child_token();
         let listing = Listing::new(Settings {
             folder: layout.board.clone(),
-            clock,
+            clock: clock.clone(),
             random: leases.random().clone(),
             unasked: Some(UNASKED),
             closed: closed.clone(),
@@ -81,10 +102,14 @@ impl Shared {
             layout,
             leases,
             listing,
-            cache: Mutex::default(),
+            cache: Mutex::new(Cache::new()),
             sizes: Sizes::default(),
+            record_sizes: Sizes::default(),
             entities: Arc::default(),
             rivals: Mutex::new(Rivals::new()),
+            clock,
+            max_attempts,
+            pauses,
             closed,
         })
     }
@@ -138,7 +163,7 @@ impl Shared {
         self.leases.run(name, work).await.map_err(|error| self.service(error))
     }
 
-    pub(super) async fn read<T>(
+    pub(super) async fn read<T: 'static>(
         &self,
         path: &ZnodePath,
         work: impl for<'a> Fn(&'a Live) -> BoxFuture<'a, Result<T, backend::Error>>,
@@ -153,21 +178,24 @@ impl Shared {
     /// creates the missing folders.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<(), BoardError> {
         let shared = self.clone();
-        let prepared = self.read(&self.layout.board, move |live| {
+        if self.is_closed() {
+            return Err(self.closed_error());
+        }
+        let prepared = self.leases.access().repeat_each(&self.layout.board, move |live| {
             let shared = shared.clone();
             Box::pin(async move {
                 match probe(live).await {
                     Err(backend::Error::Other(reason)) => Ok(Err(BoardError::Incompatible { reason })),
-                    Err(error) => Err(error),
+                    Err(error) => Err(error.into()),
                     Ok(()) => shared.ensure(live).await.map(Ok),
                 }
             })
         });
-        prepared.await?
+        prepared.await.map_err(|error| self.service(error))?
     }
 
     /// Makes sure that the folders of the board exist.
-    pub(super) async fn ensure(&self, live: &Live) -> Result<(), backend::Error> {
+    pub(super) async fn ensure(&self, live: &Live) -> Result<(), Failure> {
         for folder in [&self.layout.board, &self.layout.trash, &self.layout.posting] {
             ensure(&*live.session, folder).await?;
         }
@@ -180,7 +208,12 @@ impl Shared {
         mut probe: impl FnMut(&Shared) -> Option<T>,
     ) -> Result<T, BoardError> {
         let _asking = self.listing.ask();
-        self.listing.until(|| probe(self)).await.map_err(|stopped| self.stopped(stopped))
+        let probe = || {
+            self.wake();
+            probe(self)
+        };
+        let found = until_due(&self.listing, &*self.clock, || self.cache().next_due(), probe);
+        found.await.map_err(|stopped| self.stopped(stopped))
     }
 
     /// Waits for a listing whose request was sent after this call.
@@ -201,12 +234,35 @@ impl Shared {
     /// Puts into the cache what this process has done.
     pub(super) fn mark(&self, mark: Mark) {
         let can_be_late = mark.can_be_late();
-        self.cache().mark(mark);
+        {
+            let mut cache = self.cache();
+            cache.mark(mark);
+            cache.plan_aside(self.clock.now() + ASIDE);
+        }
         if can_be_late {
             self.listing.invalidate();
         } else {
             self.listing.note_local_change();
         }
+    }
+
+    /// No longer passes over what is due.
+    pub(super) fn wake(&self) {
+        if self.cache().wake(self.clock.now()) {
+            self.listing.invalidate();
+        }
+    }
+
+    /// Passes over a job until this moment.
+    pub(super) fn pass_over(&self, known: Arc<Known>, until: Moment) {
+        self.cache().mark(Mark::PassedOver(known, until));
+        // Callers that wait may have to wake earlier.
+        self.listing.announce();
+    }
+
+    /// The record of the attempts at a job.
+    pub(super) fn record_of(&self, known: &Known) -> Option<ZnodePath> {
+        self.layout.record_of(known.path.name(), known.stat.czxid)
     }
 
     /// Among how many of the first jobs a caller chooses.
@@ -220,9 +276,12 @@ impl Shared {
     }
 }
 
+/// After how long what is set aside is read again while callers wait: an operator may have repaired it.
+pub(super) const ASIDE: Duration = Duration::from_secs(60);
+
 /// How long a change waits for a listing while no caller asks. Without this delay, every board of a fleet would list
 /// after each post and claim of every other process.
-const UNASKED: std::time::Duration = std::time::Duration::from_millis(100);
+const UNASKED: Duration = Duration::from_millis(100);
 
 async fn probe(live: &Live) -> Result<(), backend::Error> {
     let root = ZnodePath::root();

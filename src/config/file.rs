@@ -57,7 +57,7 @@ impl<'de> Visitor<'de> for ConfigVisitor {
         let url = options.remove("url").ok_or_else(|| de::Error::missing_field("url"))?;
         let mut config = Config::from_url(url).map_err(de::Error::custom)?;
         for (name, value) in options {
-            option::apply(&mut config, &name, &value).map_err(de::Error::custom)?;
+            option::apply(&mut config, &name, Some(&value)).map_err(de::Error::custom)?;
         }
         config.check_each().map_err(de::Error::custom)?;
         Ok(config)

@@ -31,9 +31,8 @@ impl Config {
         // The last value of an option counts. As in Python, the values before it are not even checked.
         let options = &parsed.options;
         for (at, (name, value)) in options.iter().enumerate() {
-            let later = |(other, value): &(String, String)| other == name && !value.is_empty();
-            let overruled = options[at + 1..].iter().any(later);
-            apply(&mut self, name, if overruled { "" } else { value })?;
+            let is_overruled = options[at + 1..].iter().any(|(other, _)| other == name);
+            apply(&mut self, name, (!is_overruled).then_some(value))?;
         }
         self.backend = Backend::Servers(parsed.servers);
         self.check_each()?;
@@ -68,12 +67,12 @@ impl TryFrom<String> for Config {
     }
 }
 
-/// Sets the field that belongs to the option `name` of a URL.
-pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), ConfigError> {
+/// Sets the field that belongs to the option `name` of a URL. Without a value, checks only that there is such an option.
+pub(super) fn apply(config: &mut Config, name: &str, value: Option<&String>) -> Result<(), ConfigError> {
     let target = match name {
         "timeout" => {
             // Python peers of the fleet accept whole seconds only in this option.
-            if value.contains('.') {
+            if let Some(value) = value.filter(|value| value.contains('.')) {
                 return Err(bad("timeout", value, "whole seconds, or a duration such as `1500ms`"));
             }
             Target::Duration("timeout", &mut config.session_timeout)
@@ -87,7 +86,7 @@ pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), 
         "retry_backoff" => Target::Duration("retry_backoff", &mut config.retry_backoff),
         "max_retry_interval" => Target::Duration("max_retry_interval", &mut config.max_retry_interval),
         "namespace" => Target::Text(&mut config.namespace),
-        "member_id" => Target::MaybeText(&mut config.member_id),
+        "member_id" => Target::MaybeText("member_id", &mut config.member_id),
         "label" => Target::Label(&mut config.label),
         "replicas" => Target::Number(&mut config.replicas),
         "max_request_bytes" => Target::Bytes(&mut config.max_request_bytes),
@@ -98,14 +97,21 @@ pub(super) fn apply(config: &mut Config, name: &str, value: &str) -> Result<(), 
         "verify_certs" => {
             Target::Only("verify_certs", true, "true: the certificates of servers are always checked")
         }
-        "ca" => Target::MaybeText(&mut config.tls.ca),
-        "certfile" => Target::MaybeText(&mut config.tls.certfile),
-        "keyfile" => Target::MaybeText(&mut config.tls.keyfile),
-        "keyfile_password" => Target::MaybeText(&mut config.tls.keyfile_password),
+        "ca" => Target::MaybeText("ca", &mut config.tls.ca),
+        "certfile" => Target::MaybeText("certfile", &mut config.tls.certfile),
+        "keyfile" => Target::MaybeText("keyfile", &mut config.tls.keyfile),
+        "keyfile_password" => Target::MaybeText("keyfile_password", &mut config.tls.keyfile_password),
         _ => return Err(ConfigError::UnknownOption(name.into())),
     };
-    // Python drops options without a value.
-    if value.is_empty() { Ok(()) } else { target.set(value) }
+    match value {
+        None => Ok(()),
+        // Most likely a variable of a template was not set. Python ignores it.
+        Some(value) if value.is_empty() => Err(ConfigError::Setting {
+            setting: target.name(),
+            problem: "it is empty: give it a value or leave it out".into(),
+        }),
+        Some(value) => target.set(value),
+    }
 }
 
 /// The field that an option sets, and the type of its value.
@@ -113,7 +119,7 @@ enum Target<'a> {
     Duration(&'static str, &'a mut Duration),
     Derived(&'static str, &'a mut Option<Duration>),
     Text(&'a mut String),
-    MaybeText(&'a mut Option<String>),
+    MaybeText(&'static str, &'a mut Option<String>),
     Label(&'a mut Label),
     Number(&'a mut u32),
     Bytes(&'a mut usize),
@@ -123,12 +129,27 @@ enum Target<'a> {
 }
 
 impl Target<'_> {
+    /// The name of the option.
+    fn name(&self) -> &'static str {
+        match self {
+            Target::Duration(name, _)
+            | Target::Derived(name, _)
+            | Target::MaybeText(name, _)
+            | Target::Switch(name, _)
+            | Target::Only(name, ..) => name,
+            Target::Text(_) => "namespace",
+            Target::Label(_) => "label",
+            Target::Number(_) => "replicas",
+            Target::Bytes(_) => "max_request_bytes",
+        }
+    }
+
     fn set(self, value: &str) -> Result<(), ConfigError> {
         match self {
             Target::Duration(name, target) => *target = duration(name, value)?,
             Target::Derived(name, target) => *target = Some(duration(name, value)?),
             Target::Text(target) => *target = value.into(),
-            Target::MaybeText(target) => *target = Some(value.into()),
+            Target::MaybeText(_, target) => *target = Some(value.into()),
             Target::Label(target) => {
                 *target = value.parse().map_err(|_| bad("label", value, "`plain` or `python-bytes`"))?;
             }

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Differences from Python, each an error here: a path (Python ignores it), `zk://`, a URL that is only a scheme (for
-//! Python it means localhost), an empty or invalid host, and an `@` after the hosts. Such an `@` shows that the
-//! password contains one of `/?#`: the beginning of the password would be taken for a host.
+//! Python it means localhost), an empty or invalid host, half a credential, an option without a value, and an `@` after
+//! the hosts. Such an `@` shows that the password contains one of `/?#`: the beginning of the password would be taken
+//! for a host.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
@@ -73,15 +74,17 @@ pub(super) fn parse(url: &str) -> Result<Parsed, ConfigError> {
         return Err(bad("path", "the root of the znodes is chosen with `?namespace=`, not with a path"));
     }
 
-    let (user_info, netloc) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let netloc = authority.rsplit_once('@').map_or(authority, |(_, netloc)| netloc);
     if netloc.is_empty() && query.is_empty() {
         return Err(bad(
             "hosts",
             "there is none: write `zookeeper://localhost:2181` for a server on this host",
         ));
     }
-    let auth = user_info.split_once(':').filter(|(user, password)| !user.is_empty() && !password.is_empty());
-    let auth = auth.map(|(user, password)| Auth { user: user.into(), password: password.into() });
+    let auth = match authority.rsplit_once('@') {
+        None => None,
+        Some((user_info, _)) => Some(auth(user_info)?),
+    };
 
     let mut hosts = Vec::new();
     if !netloc.is_empty() {
@@ -93,7 +96,9 @@ pub(super) fn parse(url: &str) -> Result<Parsed, ConfigError> {
         let (name, value) = (decode(name)?, decode(value)?);
         // `hosts` adds up; every other option can be repeated, and its last value counts.
         match (name.as_str(), value.as_str()) {
-            ("hosts", "") => {}
+            ("hosts", "") => {
+                return Err(bad("hosts", "the option is empty: give it a value or leave it out"));
+            }
             ("hosts", list) => add_hosts(list, &mut hosts)?,
             _ => options.push((name, value)),
         }
@@ -102,6 +107,20 @@ pub(super) fn parse(url: &str) -> Result<Parsed, ConfigError> {
         hosts.push(DEFAULT_HOST.into());
     }
     Ok(Parsed { servers: Servers { hosts, auth }, options })
+}
+
+/// Python ignores half a credential. Then every client could change the znodes of a session that seems to have one.
+fn auth(user_info: &str) -> Result<Auth, ConfigError> {
+    match user_info.split_once(':') {
+        Some((user, password)) if !user.is_empty() && !password.is_empty() => {
+            Ok(Auth { user: user.into(), password: password.into() })
+        }
+        _ => Err(bad(
+            "credentials",
+            "before an `@` there are a user and a password, `user:password`: without one of them the session would be \
+             anonymous",
+        )),
+    }
 }
 
 /// What follows `zookeeper://`.
@@ -205,7 +224,8 @@ mod tests {
         assert_eq!(hosts("zookeeper://b:1,a"), ["b:1", "a:2181"]);
         assert_eq!(hosts("kazoo://h?hosts=y1,y2:5&hosts=z"), ["h:2181", "y1:2181", "y2:5", "z:2181"]);
         assert_eq!(hosts("zookeeper:///?hosts=y1,+y2"), ["y1:2181", "y2:2181"]);
-        assert_eq!(hosts("zookeeper://?hosts="), ["localhost:2181"]);
+        assert_eq!(hosts("zookeeper://?namespace=n"), ["localhost:2181"]);
+        assert_eq!(part("zookeeper://h?hosts="), "hosts");
         assert_eq!(
             hosts("ZooKeeper://[::1],[fe80::2]:99,127.0.0.1"),
             ["[::1]:2181", "[fe80::2]:99", "127.0.0.1:2181"]
@@ -217,8 +237,9 @@ mod tests {
         let pair = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
         assert_eq!(auth("zookeeper://u:pa%2Bss@h"), pair("u", "pa%2Bss"));
         assert_eq!(auth("zookeeper://u:a:b@c@h"), pair("u", "a:b@c"));
-        for none in ["u@h", ":x@h", "u:@h", "@h", ":@h", "h"] {
-            assert_eq!(auth(&format!("zookeeper://{none}")), None, "{none}");
+        assert_eq!(auth("zookeeper://h"), None);
+        for half in ["u@h", ":x@h", "u:@h", "@h", ":@h"] {
+            assert_eq!(part(&format!("zookeeper://{half}")), "credentials", "{half}");
         }
     }
 

@@ -20,10 +20,11 @@ use crate::{
         driver::{Driver, Places},
         engine::{Engine, Settings},
         member::{Ours, Payload, Process},
+        placement::Rings,
     },
     member::MAX_WEIGHT,
     ring::HashRing,
-    session::{follow::Sessions, read::Sizes},
+    session::{follow::Sessions, read::Sizes, requests::warn_if_open},
     watch,
 };
 
@@ -72,13 +73,16 @@ impl Join {
         };
         let mut claim = JoinClaim { shared: &shared, name: &name, group: &group, is_kept: false };
         if let Some(backing) = shared.backing.as_ref().filter(|_| waits) {
-            let timing = backing.keeper.live().map(|live| live.timing);
-            let lifetime = timing.map_or(shared.config.session_timeout, |it| it.timeout + 2 * it.server_tick);
-            // Longer than the engine waits for the znode of another process with this id.
-            let limit = (2 * lifetime).saturating_add(options.settle.saturating_mul(5));
+            let granted = backing.keeper.live().map(|live| live.timing.timeout);
+            let limit = 2 * granted.unwrap_or(shared.config.session_timeout);
+            let limit = limit.saturating_add(options.settle.saturating_mul(5));
             match timeout(limit, group.joined()).await {
                 Ok(joined) => joined?,
-                Err(_) => return Err(backing.keeper.access(limit).unreachable(None)),
+                // A session timeout has room for two ticks, so another process with this id is normally refused before.
+                Err(_) => match &group.view().blocked {
+                    Some(error) => return Err(error.clone()),
+                    None => return Err(backing.keeper.access(limit).unreachable(None)),
+                },
             }
         }
         claim.is_kept = true;
@@ -145,9 +149,11 @@ impl Shared {
     }
 
     /// Finds the group, or starts it, and counts one more caller that waits for it.
-    fn enter(&self, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
+    fn enter(self: &Arc<Self>, name: &str, options: Options, accepts_any: bool) -> Result<Entered, Error> {
         let mut groups = self.lock();
         let Some(groups) = groups.as_mut() else { return Err(Error::Closed { group: name.into() }) };
+        // A group without a backend has no task that would forget it.
+        groups.retain(|other, entry| other == name || !entry.group.is_over());
         if let Some(entry) = groups.get_mut(name) {
             if !entry.group.is_leaving() {
                 if entry.options != options && !accepts_any {
@@ -169,11 +175,21 @@ impl Shared {
         Ok(Entered::In(group))
     }
 
+    /// Forgets a group that was left, with its last view, unless it was joined again meanwhile.
+    fn forget(&self, name: &str, views: &watch::Receiver<Arc<View>>) {
+        let mut groups = self.lock();
+        let Some(groups) = groups.as_mut() else { return };
+        if groups.get(name).is_some_and(|entry| entry.group.views.same_channel(views)) {
+            groups.remove(name);
+        }
+    }
+
     /// Starts the task of a group.
-    fn launch(&self, backing: &Backing, name: &str, options: Options) -> Result<Group, Error> {
+    fn launch(self: &Arc<Self>, backing: &Backing, name: &str, options: Options) -> Result<Group, Error> {
         let bad_name = |reason| Error::GroupName { group: name.into(), reason };
         let group = backing.namespace.join(name).map_err(bad_name)?;
         let own = group.join(self.me.as_str()).map_err(bad_name)?;
+        let folder = group.clone();
         let config = &self.config;
         let ours = Ours {
             version: Ours::VERSION,
@@ -205,14 +221,31 @@ impl Shared {
                 group,
                 own,
                 payload,
-                label: config.label,
-                replicas: config.replicas,
+                rings: Rings { label: config.label, replicas: config.replicas },
                 sizes: Sizes::default(),
             },
             views,
             random: backing.random.clone(),
         };
-        self.tasks.spawn("group", driver.run(self.tasks.cancelled()));
-        Ok(Group { views: view, behind: Behind::Driver { commands, access, is_leaving: Arc::default() } })
+        let (shared, over) = (Arc::downgrade(self), view.clone());
+        let (joining, cancelled) = (name.to_owned(), self.tasks.cancelled());
+        self.tasks.spawn("group", async move {
+            driver.run(cancelled).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.forget(&joining, &over);
+            }
+        });
+        let behind = Behind::Driver { commands, access: access.clone(), is_leaving: Arc::default() };
+        let group = Group { views: view, behind };
+        self.tasks.spawn("group permissions", {
+            let (cancelled, group) = (self.tasks.cancelled(), group.clone());
+            async move {
+                let joined = cancelled.run_until_cancelled(group.joined()).await;
+                if let (Some(Ok(())), Some(live)) = (joined, access.present()) {
+                    cancelled.run_until_cancelled(warn_if_open(&*live.session, &folder)).await;
+                }
+            }
+        });
+        Ok(group)
     }
 }

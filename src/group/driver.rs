@@ -8,25 +8,29 @@ use tracing::{debug, info, warn};
 
 use super::{
     engine::{Action, Engine, Event, Occupant},
-    member::{Member, Payload},
+    member::Payload,
+    placement::{Plan, Rings},
     process,
+    roster::Roster,
     view::{self, View},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
+    backend::{
+        self, CommitError, CreateMode, Done, Fired, Op, Session, SessionState, Watch, path::ZnodePath,
+    },
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
     random::Random,
-    ring::{HashRing, Label, RingError},
+    ring::{HashRing, RingError},
     session::{
         Live,
         follow::{Change, Sessions},
-        read::{Denied, Sizes, read_each},
+        read::{Sizes, read_each},
         requests::ensure,
         validity::Validity,
     },
-    watch,
+    task, watch,
 };
 
 /// The engine, and what the driver needs to run it.
@@ -54,8 +58,7 @@ pub(crate) struct Places {
     pub(crate) group: ZnodePath,
     pub(crate) own: ZnodePath,
     pub(crate) payload: Vec<u8>,
-    pub(crate) label: Label,
-    pub(crate) replicas: u32,
+    pub(crate) rings: Rings,
     /// The sizes of the members' znodes.
     pub(crate) sizes: Sizes,
 }
@@ -65,6 +68,9 @@ struct Present {
     live: Arc<Live>,
     validity: Option<Validity>,
     watch: Option<Watch>,
+    connection: tokio::sync::watch::Receiver<SessionState>,
+    /// What was read in this session. The next one begins anew: its servers may have other data.
+    roster: Roster,
 }
 
 impl Drop for Present {
@@ -82,7 +88,12 @@ impl Driver {
             let action = self.engine.poll_action(self.clock.now());
             self.follow_own_znode(&mut present);
             if std::mem::replace(&mut revision, self.engine.picture().revision) != revision {
-                self.publish(present.as_ref());
+                let validity = present.as_ref().and_then(|present| present.validity.clone());
+                tokio::select! {
+                    biased;
+                    () = cancelled.cancelled() => return,
+                    () = self.publish(validity) => {}
+                }
             }
             if self.engine.picture().has_left && self.engine.poll_timeout().is_none() && action.is_none() {
                 info!(group = %self.places.group, member = %self.places.me, "left");
@@ -106,10 +117,15 @@ impl Driver {
         let now = self.clock.now();
         let due = self.engine.poll_timeout();
         let is_acting = action.is_some();
-        let (live, validity, mut watch) = match present {
-            Some(present) => (Some(present.live.clone()), present.validity.clone(), present.watch.as_mut()),
-            None => (None, None, None),
+        let Some(present) = present else {
+            tokio::select! {
+                biased;
+                () = self.sessions.changed() => return None,
+                Some(Command::Leave) = self.commands.recv() => return Some(Event::Leave),
+                () = sleep_until(now, due) => return None,
+            }
         };
+        let Present { live, validity, watch, connection, roster } = present;
         let outcome = tokio::select! {
             biased;
             () = self.sessions.changed() => return None,
@@ -117,16 +133,17 @@ impl Driver {
             () = async { validity.as_ref().expect("guarded").ended().await }, if validity.is_some() => {
                 return Some(Event::Gone);
             }
-            outcome = perform(live.as_deref(), &self.places, action), if is_acting => outcome,
+            outcome = perform(live, &self.places, roster, action), if is_acting => outcome,
+            state = connected(connection), if !is_acting => return state.then_some(Event::Connected),
             fired = async { watch.as_mut().expect("guarded").fired().await }, if watch.is_some() && !is_acting => {
-                present.as_mut()?.watch = None;
+                *watch = None;
                 // The keeper announces a lost session.
                 return (fired == Fired::Changed).then_some(Event::WatchFired);
             }
             () = sleep_until(now, due), if !is_acting => return None,
         };
-        if let (Some(present), Some(watch)) = (present.as_mut(), outcome.watch) {
-            present.watch = Some(watch);
+        if outcome.watch.is_some() {
+            *watch = outcome.watch;
         }
         Some(outcome.event)
     }
@@ -139,7 +156,9 @@ impl Driver {
                 let timing = live.timing;
                 let lifetime = timing.timeout + 2 * timing.server_tick;
                 self.engine.handle(now, random, Event::SessionUp { session: live.id(), lifetime });
-                *present = Some(Present { live, validity: None, watch: None });
+                let connection = live.session.state();
+                let roster = Roster::default();
+                *present = Some(Present { live, validity: None, watch: None, connection, roster });
             }
             Some(Change::Lost) => {
                 self.engine.handle(now, random, Event::SessionLost);
@@ -170,54 +189,74 @@ impl Driver {
         }
     }
 
-    fn publish(&self, present: Option<&Present>) {
+    async fn publish(&self, validity: Option<Validity>) {
         let picture = self.engine.picture();
         let previous = self.views.borrow().clone();
         let mut refusal = picture.refusal.clone();
-        let had_ring = !matches!(previous.refusal, Some(Error::Ring { .. }));
-        let (members, ring) = if had_ring && *previous.members == *picture.members {
-            (previous.members.clone(), previous.ring.clone())
+        let has_ring = !previous.ring.is_empty() || previous.members.is_empty();
+        let (members, ring, left_out) = if has_ring && *previous.members == *picture.members {
+            (previous.members.clone(), previous.ring.clone(), previous.left_out.clone())
         } else {
-            let ring = self.ring(&picture.members).unwrap_or_else(|reason| {
+            let plan = self.places.rings.plan(&picture.members, &previous.ring);
+            let left_out: Arc<[_]> = plan.left_out.clone().into();
+            let ring = make(plan).await.unwrap_or_else(|reason| {
                 refusal = Some(Error::Ring { group: previous.group.to_string(), reason });
-                view::empty_ring()
+                Arc::new(view::empty_ring())
             });
-            (picture.members.clone().into(), Arc::new(ring))
+            (picture.members.clone().into(), ring, left_out)
         };
+        if let Some((_, reason)) = left_out.iter().find(|(id, _)| *id == self.places.me) {
+            refusal = Some(Error::Ring { group: previous.group.to_string(), reason: reason.clone() });
+        }
         let view = View {
             group: previous.group.clone(),
             me: previous.me.clone(),
             epoch: picture.epoch,
             members,
             ring,
-            validity: present.and_then(|present| present.validity.clone()).filter(|_| picture.own.is_some()),
+            left_out,
+            is_read: picture.is_read,
+            validity: validity.filter(|_| picture.own.is_some()),
             is_settling: picture.is_settling,
+            blocked: picture.blocked.clone(),
             refusal,
             has_left: picture.has_left,
         };
-        let View { group, me, epoch, .. } = &view;
-        if let Some(error) = &view.refusal {
-            let is_known = previous.refusal.as_ref().is_some_and(|it| it.to_string() == error.to_string());
-            if !is_known {
-                warn!(%group, member = %me, %error, "without a share");
-            }
-        } else {
+        report(&view, &previous);
+        self.views.send_replace(Arc::new(view));
+    }
+}
+
+/// Logs what has changed, each problem once.
+fn report(view: &View, previous: &View) {
+    let View { group, me, epoch, .. } = view;
+    let problem = |view: &View| view.refusal.as_ref().or(view.blocked.as_ref()).map(ToString::to_string);
+    match problem(view) {
+        Some(error) if problem(previous).as_ref() == Some(&error) => {}
+        Some(error) => warn!(%group, member = %me, %error, "without a share"),
+        None => {
             let (standing, members) = (view.standing(), view.members.len());
             info!(%group, member = %me, %standing, epoch, members, "membership");
         }
-        self.views.send_replace(Arc::new(view));
     }
+    if !view.left_out.is_empty() && view.left_out != previous.left_out {
+        warn!(%group, left_out = ?view.left_out, "there is no room in the ring for members of so large a weight");
+    }
+}
 
-    /// The ring of a membership. A plain Python peer cannot read weights and gives every member the weight 1. While
-    /// there is one, all members do the same. Otherwise a key would have two owners for as long as that peer stays.
-    fn ring(&self, members: &[Member]) -> Result<HashRing, RingError> {
-        let any_plain = members.iter().any(Member::is_plain);
-        let mut builder = HashRing::builder().replicas(self.places.replicas).label(self.places.label);
-        for member in members {
-            builder =
-                builder.weighted_member(member.id().as_str(), if any_plain { 1 } else { member.weight() });
-        }
-        builder.build()
+/// A ring of more points is made on another thread: it takes so long that the runtime could not serve others.
+const LARGE: u64 = 200_000;
+
+async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
+    if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }
+}
+
+/// Waits until the state of the connection changes; returns whether it is up then.
+async fn connected(connection: &mut tokio::sync::watch::Receiver<SessionState>) -> bool {
+    match connection.changed().await {
+        Ok(()) => matches!(*connection.borrow_and_update(), SessionState::Connected { .. }),
+        // The keeper announces the end of the session.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -239,8 +278,8 @@ impl From<Event> for Outcome {
     }
 }
 
-async fn perform(live: Option<&Live>, places: &Places, action: Option<Action>) -> Outcome {
-    let (Some(live), Some(action)) = (live, action) else { return std::future::pending().await };
+async fn perform(live: &Live, places: &Places, roster: &mut Roster, action: Option<Action>) -> Outcome {
+    let Some(action) = action else { return std::future::pending().await };
     let session = &*live.session;
     let failed = |error: backend::Error| {
         let shown = Error::from_backend(error.clone(), &places.own);
@@ -249,26 +288,20 @@ async fn perform(live: Option<&Live>, places: &Places, action: Option<Action>) -
     match action {
         Action::CreateGroup => match ensure(session, &places.group).await {
             Ok(()) => Event::GroupReady.into(),
-            Err(error) => failed(error),
+            Err(failure) => {
+                let shown = failure.clone().into_error(&places.group);
+                Outcome::from(Event::Failed(failure.error, shown))
+            }
         },
         Action::Join => join(session, places, None).await.unwrap_or_else(failed),
         Action::TakeOver { version } => join(session, places, Some(version)).await.unwrap_or_else(failed),
-        Action::Inspect => match session.get(&places.own).await {
-            Ok(found) => Event::Occupant(found.map(|(data, stat)| {
-                let payload = Payload::decode(&data);
-                let dead = payload.process().is_some_and(process::is_dead);
-                Occupant {
-                    owner: stat.ephemeral_owner,
-                    czxid: stat.czxid,
-                    version: stat.version,
-                    payload,
-                    dead,
-                }
-            }))
-            .into(),
+        Action::Inspect => inspect(session, places).await.unwrap_or_else(failed),
+        Action::List => match list(session, places, roster).await {
+            Ok(outcome) => outcome,
+            Err(backend::Error::NoNode) => Event::GroupMissing.into(),
             Err(error) => failed(error),
         },
-        Action::List => match list(session, places).await {
+        Action::Check => match check(session, places, roster).await {
             Ok(outcome) => outcome,
             Err(backend::Error::NoNode) => Event::GroupMissing.into(),
             Err(error) => failed(error),
@@ -303,39 +336,69 @@ async fn join(session: &dyn Session, places: &Places, over: Option<i32>) -> Resu
     }
 }
 
+/// Reads the znode that has the path of ours. Its watch fires when it is gone.
+async fn inspect(session: &dyn Session, places: &Places) -> Result<Outcome, backend::Error> {
+    // The watch first, so that no change after the read is missed.
+    let (_, watch) = session.watch_node(&places.own).await?;
+    let occupant = session.get(&places.own).await?.map(|(data, stat)| {
+        let payload = Payload::decode(&data);
+        Occupant {
+            owner: stat.ephemeral_owner,
+            czxid: stat.czxid,
+            version: stat.version,
+            created_ms: stat.created_ms,
+            dead: payload.process().is_some_and(process::is_dead),
+            payload,
+        }
+    });
+    Ok(Outcome { event: Event::Occupant(occupant), watch: Some(watch) })
+}
+
+/// Lists the group, unless nothing has changed since the last list. Compares the stat of the group: it changes whenever
+/// a child is created or deleted.
+async fn check(
+    session: &dyn Session,
+    places: &Places,
+    roster: &mut Roster,
+) -> Result<Outcome, backend::Error> {
+    let (_, stat) = session.get(&places.group).await?.ok_or(backend::Error::NoNode)?;
+    if roster.is_current(&stat) {
+        return Ok(Event::Unchanged.into());
+    }
+    list(session, places, roster).await
+}
+
 /// How often a group is listed until the list and the znodes that were read after it show one membership. There is a
 /// limit, because a huge group may change all the time.
 const MAX_LISTINGS: u32 = 3;
 
-async fn list(session: &dyn Session, places: &Places) -> Result<Outcome, backend::Error> {
+async fn list(
+    session: &dyn Session,
+    places: &Places,
+    roster: &mut Roster,
+) -> Result<Outcome, backend::Error> {
     let mut listings = 0;
-    let (paths, found, stat, watch) = loop {
+    loop {
         let (names, stat, watch) = session.watch_children(&places.group).await?;
-        // A name that is not valid in a path is not that of a member: no member could have created it.
-        let paths: Vec<_> = names.iter().filter_map(|name| places.group.join(name).ok()).collect();
-        let found = read_each(session, &paths, &places.sizes).await?;
+        roster.list(names, &stat);
+        loop {
+            let due = roster.due();
+            if due.is_empty() {
+                break;
+            }
+            let path = |id: &MemberId| places.group.join(id.as_str()).expect("a member id is a name");
+            let paths: Vec<_> = due.iter().map(path).collect();
+            let found = read_each(session, &paths, &places.sizes).await?;
+            roster.note(due.into_iter().zip(found));
+            // Decoding many payloads takes long.
+            tokio::task::yield_now().await;
+        }
         listings += 1;
-        let is_inconsistent = found.iter().any(|it| match it {
-            Ok(it) => it.as_ref().is_none_or(|(_, its)| its.czxid > stat.pzxid),
-            Err(Denied) => false,
-        });
-        if !is_inconsistent || listings == MAX_LISTINGS {
-            break (paths, found, stat, watch);
+        if roster.is_complete() || listings == MAX_LISTINGS {
+            let event = Event::Listed { epoch: stat.pzxid, members: roster.members() };
+            return Ok(Outcome { event, watch: Some(watch) });
         }
-    };
-    let members = paths.iter().zip(found).filter_map(|(path, found)| match found {
-        Ok(found) => {
-            let (data, stat) = found?;
-            // Only ephemeral children are members: an election under the group leaves a persistent child.
-            stat.ephemeral_owner?;
-            Member::read(path.name(), &data, stat.czxid)
-        }
-        // It must not keep all others from their shares. Python peers count each name as a member, so it is a plain
-        // member here. Servers from 3.8.4 on do not give its stat, either, so it is not known whether it is ephemeral.
-        Err(Denied) => Member::denied(path.name()),
-    });
-    let members = members.collect();
-    Ok(Outcome { event: Event::Listed { epoch: stat.pzxid, members }, watch: Some(watch) })
+    }
 }
 
 async fn leave(session: &dyn Session, places: &Places) -> Result<(), backend::Error> {

@@ -14,124 +14,37 @@
 //! [`Engine::handle`] as an [`Event`]. If there is no action, it waits for [`Engine::poll_timeout`] or for another
 //! event. At most one action is under way at any time. The end of the session ends it, too.
 
+mod debounce;
+mod event;
+
 use std::time::Duration;
 
-use super::member::{Member, Ours, Payload};
+use self::debounce::Debounce;
+pub(crate) use self::event::{Action, Event, Occupant, Own, Picture, Settings};
+use super::member::Member;
 use crate::{
     backend::{self, SessionId},
     backoff::Backoff,
     clock::Moment,
     error::Error,
-    member::MemberId,
 };
-
-/// The settings of a membership.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) group: String,
-    pub(crate) me: MemberId,
-    /// What we write into our znode.
-    pub(crate) ours: Ours,
-    pub(crate) retry: Duration,
-    pub(crate) max_retry: Duration,
-    /// How often the membership is read again even if no watch fired.
-    pub(crate) check: Duration,
-    /// A change is adopted when no further one has come for this long.
-    pub(crate) settle: Duration,
-}
-
-/// What the driver has to do. Each action has one of the named events as its outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Create the group's znode: [`Event::GroupReady`], [`Event::Failed`].
-    CreateGroup,
-    /// Create and set our znode in one transaction: [`Event::Joined`], [`Event::Occupied`],
-    /// [`Event::GroupMissing`], [`Event::Failed`].
-    Join,
-    /// Read the znode that has the path of ours: [`Event::Occupant`], [`Event::Failed`].
-    Inspect,
-    /// Delete the znode if it has this version, and join, in one transaction: [`Event::Joined`],
-    /// [`Event::Occupied`] if it has changed, [`Event::Failed`].
-    TakeOver { version: i32 },
-    /// List and read the members, with a new watch: [`Event::Listed`], [`Event::GroupMissing`],
-    /// [`Event::Failed`].
-    List,
-    /// Delete our znode if it is ours: [`Event::HasLeft`], [`Event::Failed`].
-    Leave,
-}
-
-/// What has happened.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// There is a new session. `lifetime` is the longest time for which the znode of a dead process can stay.
-    SessionUp {
-        session: SessionId,
-        lifetime: Duration,
-    },
-    SessionLost,
-    /// A heartbeat has found that our znode is gone.
-    Gone,
-    WatchFired,
-    /// A caller wants to leave.
-    Leave,
-    GroupReady,
-    GroupMissing,
-    Joined {
-        czxid: i64,
-        version: i32,
-    },
-    Occupied,
-    Occupant(Option<Occupant>),
-    Listed {
-        epoch: i64,
-        members: Vec<Member>,
-    },
-    HasLeft,
-    Failed(backend::Error, Error),
-}
-
-/// The znode that has the path of ours.
-#[derive(Debug, Clone)]
-pub(crate) struct Occupant {
-    pub(crate) owner: Option<SessionId>,
-    pub(crate) czxid: i64,
-    pub(crate) version: i32,
-    pub(crate) payload: Payload,
-    /// It is the znode of a process of this host that has certainly ended.
-    pub(crate) dead: bool,
-}
-
-/// Our znode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Own {
-    pub(crate) czxid: i64,
-    pub(crate) version: i32,
-}
-
-/// What the engine knows: the input of a view.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Picture {
-    /// Counts the changes of the picture.
-    pub(crate) revision: u64,
-    /// `pzxid` of the group.
-    pub(crate) epoch: i64,
-    /// Sorted by id.
-    pub(crate) members: Vec<Member>,
-    /// Our znode, once a list with it was adopted.
-    pub(crate) own: Option<Own>,
-    /// There is a list with our znode. It is adopted when the membership has settled.
-    pub(crate) is_settling: bool,
-    /// Why this member cannot be in the group, or has no share although it is.
-    pub(crate) refusal: Option<Error>,
-    pub(crate) has_left: bool,
-}
 
 #[derive(Debug)]
 enum Phase {
     NoSession,
-    Outside { step: Action, at: Moment },
-    Inside { own: Own, list_at: Moment },
-    Leaving { at: Moment },
+    Outside {
+        step: Action,
+        at: Moment,
+    },
+    /// The step is a list or a check.
+    Inside {
+        own: Own,
+        step: Action,
+        at: Moment,
+    },
+    Leaving {
+        at: Moment,
+    },
     Left,
 }
 
@@ -142,9 +55,13 @@ pub(crate) struct Engine {
     phase: Phase,
     session: Option<(SessionId, Duration)>,
     is_out: bool,
+    /// When the last action began.
+    began: Moment,
     backoff: Backoff,
     /// Steps taken without a pause since a list last showed our znode.
     hops: u32,
+    /// How many requests in a row had no reply because the connection broke.
+    cuts: u32,
     /// Since when another process has had our member id.
     blocked_since: Option<Moment>,
     watch: Debounce,
@@ -170,6 +87,11 @@ const MAX_HOPS: u32 = 6;
 const BLOCKED_RETRY: Duration = Duration::from_secs(1);
 /// The shortest pause after a refusal.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
+/// After this many requests in a row without a reply, the next one waits for a pause: perhaps it is the request that
+/// breaks the connection. Before that it is sent at once. The backend holds it back until the connection is up.
+const MAX_CUTS: u32 = 8;
+/// The longest such pause after the connection is up again.
+const CUT_RETRY: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(crate) fn new(settings: Settings) -> Self {
@@ -179,7 +101,9 @@ impl Engine {
             phase: Phase::NoSession,
             session: None,
             is_out: false,
+            began: Moment::default(),
             hops: 0,
+            cuts: 0,
             blocked_since: None,
             watch: Debounce::default(),
             candidate: None,
@@ -209,12 +133,14 @@ impl Engine {
             return None;
         }
         let (action, at) = match &self.phase {
-            Phase::Outside { step, at } => (step.clone(), *at),
-            Phase::Inside { list_at, .. } => (Action::List, *list_at),
+            Phase::Outside { step, at } | Phase::Inside { step, at, .. } => (step.clone(), *at),
             Phase::Leaving { at } => (Action::Leave, *at),
             Phase::NoSession | Phase::Left => return None,
         };
         self.is_out = now >= at;
+        if self.is_out {
+            self.began = now;
+        }
         self.is_out.then_some(action)
     }
 
@@ -222,9 +148,7 @@ impl Engine {
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let due = match &self.phase {
             _ if self.is_out => None,
-            Phase::Outside { at, .. } | Phase::Inside { list_at: at, .. } | Phase::Leaving { at } => {
-                Some(*at)
-            }
+            Phase::Outside { at, .. } | Phase::Inside { at, .. } | Phase::Leaving { at } => Some(*at),
             Phase::NoSession | Phase::Left => None,
         };
         let settled = self.candidate.as_ref().map(|it| it.due(self.settings.settle));
@@ -238,17 +162,24 @@ impl Engine {
                 self.lose_session();
                 self.session = Some((session, lifetime));
                 // The servers may have been down meanwhile. Then no session has expired, so the wait starts again.
-                self.blocked_since = None;
+                self.unblock();
                 if matches!(self.phase, Phase::NoSession) {
                     self.go(Action::Join, now);
                 }
             }
             Event::SessionLost => self.lose_session(),
             Event::Gone => self.rejoin(now, random),
-            Event::WatchFired => {
-                if let Phase::Inside { list_at, .. } = &mut self.phase {
-                    *list_at = (*list_at).min(now + self.watch.delay(now, random));
+            Event::Connected => {
+                if self.cuts > 0 {
+                    self.hurry(now + CUT_RETRY.mul_f64(random));
                 }
+            }
+            Event::WatchFired => {
+                let due = now + self.watch.delay(now, random);
+                if let Phase::Inside { step, .. } = &mut self.phase {
+                    *step = Action::List;
+                }
+                self.hurry(due);
             }
             Event::Leave => match self.phase {
                 Phase::NoSession => self.leave_inside(Phase::Left),
@@ -271,7 +202,9 @@ impl Engine {
     fn handle_outcome(&mut self, now: Moment, random: f64, outcome: Event) {
         match (&self.phase, outcome) {
             (Phase::Leaving { .. }, Event::Failed(error, _)) => {
-                let at = now + self.backoff.next_delay(random).min(BLOCKED_RETRY);
+                let delay =
+                    if error.is_unknown() { self.cut_delay(random) } else { self.backoff.next_delay(random) };
+                let at = now + delay.min(BLOCKED_RETRY);
                 // Without the permission to delete it, only the end of the session removes the znode.
                 let is_over = matches!(error, backend::Error::NoNode | backend::Error::NotPermitted);
                 self.phase = if is_over { Phase::Left } else { Phase::Leaving { at } };
@@ -281,11 +214,11 @@ impl Engine {
             (Phase::Inside { .. }, Event::GroupMissing) => self.rejoin(now, random),
             (_, Event::GroupMissing) => self.hop(Action::CreateGroup, now, random),
             (_, Event::Joined { czxid, version }) => {
-                self.blocked_since = None;
+                self.unblock();
                 if self.picture.refusal.take().is_some() {
                     self.picture.revision += 1;
                 }
-                self.phase = Phase::Inside { own: Own { czxid, version }, list_at: now };
+                self.phase = Phase::Inside { own: Own { czxid, version }, step: Action::List, at: now };
             }
             (_, Event::Occupied) => self.hop(Action::Inspect, now, random),
             (_, Event::Occupant(None)) => self.hop(Action::Join, now, random),
@@ -293,6 +226,7 @@ impl Engine {
             (Phase::Inside { own, .. }, Event::Listed { epoch, members }) => {
                 self.handle_list(now, random, *own, epoch, members);
             }
+            (Phase::Inside { own, .. }, Event::Unchanged) => self.wait_for_change(now, random, *own),
             (_, Event::Failed(error, shown)) => self.handle_failure(now, random, &error, shown),
             // No other outcome belongs to an action of this phase.
             (_, _) => {}
@@ -313,14 +247,23 @@ impl Engine {
             return self.hop(Action::TakeOver { version }, now, random);
         }
         let since = *self.blocked_since.get_or_insert(now);
-        if now.saturating_since(since) >= lifetime {
-            let Settings { group, me, .. } = &self.settings;
-            self.refuse(Error::MemberIdTaken { group: group.clone(), member: me.clone() });
-            let delay = self.backoff.next_delay(random).max(BLOCKED_RETRY);
-            self.pause(Action::Join, now, delay);
+        let Settings { group, me, .. } = &self.settings;
+        let holder = Box::new(occupant.holder());
+        let error = Error::MemberIdTaken { group: group.clone(), member: me.clone(), holder };
+        let left = lifetime.saturating_sub(now.saturating_since(since));
+        // The watch of the inspection ends the pause when the znode is gone.
+        let delay = self.backoff.next_delay(random);
+        if left.is_zero() {
+            self.refuse(error);
+            self.pause(Action::Join, now, delay.max(BLOCKED_RETRY));
         } else {
-            let delay = self.backoff.next_delay(random).min(BLOCKED_RETRY);
-            self.pause(Action::Join, now, delay);
+            let is_known =
+                self.picture.blocked.as_ref().is_some_and(|it| it.to_string() == error.to_string());
+            if !is_known {
+                self.picture.blocked = Some(error);
+                self.picture.revision += 1;
+            }
+            self.pause(Action::Join, now, delay.min(BLOCKED_RETRY).min(left));
         }
     }
 
@@ -330,13 +273,11 @@ impl Engine {
         let seen = me.map(Member::incarnation);
         if seen != Some(own.czxid) {
             // It is gone, or another process has created one of the same name: a heartbeat does not notice the latter.
-            self.picture.members = members;
+            (self.picture.members, self.picture.is_read) = (members, true);
             return self.rejoin(now, random);
         }
-        self.hops = 0;
-        self.backoff.reset();
-        let spread = 0.8 + 0.4 * random;
-        self.phase = Phase::Inside { own, list_at: now + self.settings.check.mul_f64(spread) };
+        self.watch.listed(now.saturating_since(self.began));
+        self.wait_for_change(now, random, own);
         let is_first = self.picture.own != Some(own);
         if epoch < self.picture.epoch && !is_first {
             return;
@@ -358,6 +299,15 @@ impl Engine {
         }
     }
 
+    /// Waits for the watch, or for the next check, after all that is known was confirmed.
+    fn wait_for_change(&mut self, now: Moment, random: f64, own: Own) {
+        (self.hops, self.cuts) = (0, 0);
+        self.backoff.reset();
+        let spread = 0.8 + 0.4 * random;
+        let at = now + self.settings.check.mul_f64(spread);
+        self.phase = Phase::Inside { own, step: Action::Check, at };
+    }
+
     fn adopt(&mut self, epoch: i64, members: Vec<Member>) {
         let Phase::Inside { own, .. } = self.phase else { return };
         let refusal = self.mismatch(&members);
@@ -369,7 +319,7 @@ impl Engine {
             let revision = self.picture.revision + 1;
             let own = Some(own);
             self.picture =
-                Picture { revision, epoch, members, own, is_settling: false, refusal, has_left: false };
+                Picture { revision, epoch, members, is_read: true, own, refusal, ..Picture::default() };
         }
     }
 
@@ -390,26 +340,55 @@ impl Engine {
             }
             _ => false,
         };
-        let delay =
-            self.backoff.next_delay(random).max(if is_refused { REFUSED_RETRY } else { Duration::ZERO });
+        let delay = match error {
+            error if error.is_unknown() => self.cut_delay(random),
+            _ if is_refused => self.backoff.next_delay(random).max(REFUSED_RETRY),
+            _ => self.backoff.next_delay(random),
+        };
         if is_refused {
             self.refuse(shown);
         }
         match &mut self.phase {
-            Phase::Inside { list_at: at, .. } => *at = now + delay,
+            Phase::Inside { at, .. } => *at = now + delay,
             // Whichever step failed: the outcome of a new join shows the state of our znode.
             Phase::Outside { .. } => self.pause(Action::Join, now, delay),
             Phase::NoSession | Phase::Leaving { .. } | Phase::Left => {}
         }
     }
 
+    /// The pause after a request without a reply, because the connection broke. Only what the server refused is worth
+    /// a pause: until this member has listed the group again, it acts on an old membership.
+    fn cut_delay(&mut self, random: f64) -> Duration {
+        self.cuts += 1;
+        if self.cuts <= MAX_CUTS { Duration::ZERO } else { self.backoff.next_delay(random) }
+    }
+
+    /// Takes the next step at `due` if it would come later.
+    fn hurry(&mut self, due: Moment) {
+        match &mut self.phase {
+            Phase::Outside { at, .. } | Phase::Inside { at, .. } | Phase::Leaving { at } => {
+                *at = due.min(*at);
+            }
+            Phase::NoSession | Phase::Left => {}
+        }
+    }
+
+    fn unblock(&mut self) {
+        self.blocked_since = None;
+        if self.picture.blocked.take().is_some() {
+            self.picture.revision += 1;
+        }
+    }
+
     fn refuse(&mut self, error: Error) {
+        self.picture.blocked = None;
         self.picture.refusal = Some(error);
         self.picture.revision += 1;
     }
 
     fn lose_session(&mut self) {
         self.is_out = false;
+        self.cuts = 0;
         self.session = None;
         let is_leaving = matches!(self.phase, Phase::Leaving { .. } | Phase::Left);
         self.leave_inside(if is_leaving { Phase::Left } else { Phase::NoSession });
@@ -457,34 +436,6 @@ impl Engine {
 impl Candidate {
     fn due(&self, settle: Duration) -> Moment {
         (self.last_change + settle).min(self.first_change + settle.saturating_mul(MAX_SETTLES))
-    }
-}
-
-/// Delays lists, so that many quick changes cause few of them.
-#[derive(Debug)]
-struct Debounce {
-    delay: Duration,
-    last: Moment,
-}
-
-impl Debounce {
-    const FIRST: Duration = Duration::from_millis(50);
-    const MOST: Duration = Duration::from_secs(1);
-
-    fn delay(&mut self, now: Moment, random: f64) -> Duration {
-        // While there are many changes, the watch that each list sets fires at once, about one delay after the last
-        // time.
-        let is_calm = now.saturating_since(self.last) > (4 * self.delay).min(2 * Debounce::MOST);
-        self.delay = if is_calm { Debounce::FIRST } else { (self.delay * 2).min(Debounce::MOST) };
-        self.last = now;
-        // The watches of all members fire at the same time; the jitter spreads their lists.
-        self.delay.mul_f64(0.5 + 0.5 * random)
-    }
-}
-
-impl Default for Debounce {
-    fn default() -> Self {
-        Debounce { delay: Debounce::FIRST, last: Moment::default() }
     }
 }
 

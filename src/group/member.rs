@@ -108,7 +108,7 @@ impl Member {
     }
 
     /// The transaction that created the znode of the member. It is different each time a member with this id joins. 0 if
-    /// an access control list denies reading the znode.
+    /// an access control list denies reading the znode; then it stays 0 when another member with this id joins.
     pub fn incarnation(&self) -> i64 {
         self.czxid
     }

@@ -8,7 +8,7 @@ use super::member::Member;
 use crate::{
     error::Error,
     member::MemberId,
-    ring::{HashRing, RingKey},
+    ring::{HashRing, RingError, RingKey},
     session::validity::Validity,
 };
 
@@ -22,10 +22,16 @@ pub struct View {
     pub(crate) epoch: i64,
     pub(crate) members: Arc<[Member]>,
     pub(crate) ring: Arc<HashRing>,
+    /// The members that have no place in the ring, and why.
+    pub(crate) left_out: Arc<[(MemberId, RingError)]>,
+    /// Whether the group was read at all.
+    pub(crate) is_read: bool,
     /// The validity of our share; `None` while our znode is not in the group.
     pub(crate) validity: Option<Validity>,
     /// Our znode is in the group, and the first membership with it has not settled yet.
     pub(crate) is_settling: bool,
+    /// Another process has our member id. It is waited for, because it may be dead.
+    pub(crate) blocked: Option<Error>,
     pub(crate) refusal: Option<Error>,
     pub(crate) has_left: bool,
 }
@@ -64,7 +70,7 @@ impl fmt::Display for Standing {
 impl View {
     /// The view before the group was read.
     pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
-        View { validity: None, members: [].into(), ..View::of_one(group, me, empty_ring()) }
+        View { validity: None, members: [].into(), is_read: false, ..View::of_one(group, me, empty_ring()) }
     }
 
     /// A group with this member alone, which no other member can join.
@@ -75,8 +81,11 @@ impl View {
             epoch: 0,
             members: [Member::alone(me)].into(),
             ring: Arc::new(ring),
+            left_out: [].into(),
+            is_read: true,
             validity: Some(Validity::unlimited()),
             is_settling: false,
+            blocked: None,
             refusal: None,
             has_left: false,
         }
@@ -103,7 +112,7 @@ impl View {
         &self.members
     }
 
-    /// The ring over the members.
+    /// The ring over the members. A member for whose points there was no room is not in it: see [`Error::Ring`].
     pub fn ring(&self) -> &HashRing {
         &self.ring
     }

@@ -54,7 +54,7 @@ impl Leases {
         };
         let evidence = Evidence::new(&lock, &judge).if_denied(Verdict::Overtaken);
         let applied = match live.commit_once(&ops, evidence).await {
-            Err(Unapplied::Refused { index, error: backend::Error::NodeExists }) if index == at => {
+            Err(Unapplied::Refused { index, error: backend::Error::NodeExists, .. }) if index == at => {
                 return Err(Unapplied::Overtaken);
             }
             outcome => outcome?,

@@ -150,7 +150,7 @@ impl Lease {
         let judge = |found: Option<&Znode>| self.judge_deletion(found);
         let all = ops.with([Op::delete(self.path(), Some(LOCK_VERSION))]);
         match live.commit_once(&all, self.deletion(&judge)).await {
-            Err(Unapplied::Refused { index, error }) if index == ops.before.len() => {
+            Err(Unapplied::Refused { index, error, .. }) if index == ops.before.len() => {
                 debug!(lock = %self.path(), %error, "the lock is gone");
                 Err(Unapplied::Overtaken)
             }

@@ -220,7 +220,7 @@ async fn a_refused_end_gives_the_thing_back() {
     bench.observer.commit(vec![child]).await.unwrap();
     let finished = guard.finish(Bench::consume(1), Some(path("/thing"))).await.unwrap();
     assert!(
-        matches!(finished, Err(Unapplied::Refused { index: 1, error: backend::Error::NotEmpty })),
+        matches!(finished, Err(Unapplied::Refused { index: 1, error: backend::Error::NotEmpty, .. })),
         "{finished:?}"
     );
     bench.gone("/thing.lock").await;

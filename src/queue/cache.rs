@@ -8,7 +8,12 @@ use std::{
 use tracing::warn;
 
 use super::{entry::Entry, names::SetAside};
-use crate::{backend::path::ZnodePath, random::Random, session::rivals::Rivals};
+use crate::{
+    backend::path::ZnodePath,
+    clock::Moment,
+    random::Random,
+    session::{later::Later, rivals::Rivals},
+};
 
 /// How many entries of this process are added between two listings.
 const MOST_ADDED: usize = 1000;
@@ -20,7 +25,11 @@ pub(super) struct EntryCache {
     entries: BTreeSet<Arc<Entry>>,
     /// Chosen in this process. The store has not yet answered whether the entry is taken.
     busy: HashSet<Arc<Entry>>,
+    /// Passed over for a while: not to be taken yet, or it could not be taken.
+    later: Later<Arc<Entry>>,
     aside: SetAside,
+    /// Those among `later` that were logged because they could not be taken.
+    reported: HashSet<Arc<Entry>>,
     rivals: Rivals,
     /// How many were added here since the last listing.
     added: usize,
@@ -32,19 +41,35 @@ impl EntryCache {
             folder,
             entries: BTreeSet::new(),
             busy: HashSet::new(),
+            later: Later::new(),
+            reported: HashSet::new(),
             aside: SetAside::default(),
             rivals: Rivals::new(),
             added: 0,
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// Whether there is none to take now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
-    /// In the order in which they are to be taken.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.iter()
+    /// All that wait, in the order in which they are to be taken.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let mut all: Vec<Entry> =
+            self.entries.iter().chain(self.later.iter()).map(|it| Entry::clone(it)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// No longer passes over those whose moment has come.
+    pub(super) fn wake(&mut self, now: Moment) {
+        self.entries.extend(self.later.due(now));
+    }
+
+    /// When the next one that is passed over may be taken.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        self.later.next()
     }
 
     /// The next entries in their order, up to `count`; none while other processes try to take the same ones.
@@ -82,12 +107,21 @@ impl EntryCache {
         accepted
     }
 
-    /// Ends the reservation of an entry. It can be chosen again unless it `is_gone`.
-    pub(super) fn release(&mut self, entry: &Arc<Entry>, is_gone: bool) {
+    /// Ends the reservation of an entry. It can be chosen again.
+    pub(super) fn release(&mut self, entry: &Arc<Entry>) {
         self.busy.remove(entry);
-        if !is_gone {
-            self.entries.insert(entry.clone());
-        }
+        self.entries.insert(entry.clone());
+    }
+
+    /// Ends the reservation of an entry that is not there any more.
+    pub(super) fn forget(&mut self, entry: &Arc<Entry>) {
+        self.busy.remove(entry);
+    }
+
+    /// Ends the reservation of an entry that is passed over until this moment.
+    pub(super) fn pass_over(&mut self, entry: &Arc<Entry>, until: Moment) {
+        self.busy.remove(entry);
+        self.later.insert(entry.clone(), until);
     }
 
     /// Notes whether the chosen entry could be taken.
@@ -96,13 +130,20 @@ impl EntryCache {
     }
 
     /// Adds an entry that this process has put, unless there are too many since the last listing: a process that only
-    /// puts would never remove them. Returns whether it was added.
-    pub(super) fn add(&mut self, entry: Entry) -> bool {
-        self.added += 1;
-        self.added <= MOST_ADDED && {
-            self.entries.insert(Arc::new(entry));
-            true
+    /// puts would never remove them. Passes over it until that moment. Returns whether it was added.
+    pub(super) fn add(&mut self, entry: Entry, until: Option<Moment>) -> bool {
+        let entry = Arc::new(entry);
+        if let Some(until) = until {
+            self.later.insert(entry.clone(), until);
         }
+        self.added += 1;
+        if self.added > MOST_ADDED {
+            return false;
+        }
+        if until.is_none() {
+            self.entries.insert(entry);
+        }
+        true
     }
 
     /// Adopts a listing.
@@ -110,14 +151,25 @@ impl EntryCache {
         let folder = &self.folder;
         let report = |name: &str| report(folder, name, "its name is not that of an entry");
         let entries = self.aside.sort_out(folder, names, report);
-        let entries = entries.into_iter().map(Arc::new).filter(|entry| !self.busy.contains(entry));
-        self.entries = entries.collect();
+        let entries: BTreeSet<_> = entries.into_iter().map(Arc::new).collect();
+        self.later.retain(|entry| entries.contains(entry));
+        self.reported.retain(|entry| entries.contains(entry));
+        self.entries = entries;
+        self.entries.retain(|entry| !self.busy.contains(entry) && !self.later.contains(entry));
         self.added = 0;
     }
 
-    /// Sets an entry aside that can never be taken.
-    pub(super) fn set_aside(&mut self, entry: &Entry, why: &str) {
-        if self.aside.insert(entry.name()) {
+    /// Passes over an entry until this moment, unless it is reserved or gone.
+    pub(super) fn delay(&mut self, entry: &Arc<Entry>, until: Moment) {
+        if let Some(entry) = self.entries.take(entry) {
+            self.later.insert(entry, until);
+        }
+    }
+
+    /// Sets an entry aside that cannot be taken; it is tried again at this moment. Logged once.
+    pub(super) fn set_aside(&mut self, entry: &Arc<Entry>, why: &str, until: Moment) {
+        self.pass_over(entry, until);
+        if self.reported.insert(entry.clone()) {
             report(&self.folder, entry.name(), why);
         }
     }
@@ -130,6 +182,8 @@ pub(super) fn report(folder: &ZnodePath, name: &str, why: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn cache(numbers: impl IntoIterator<Item = u32>) -> EntryCache {
@@ -159,15 +213,15 @@ mod tests {
         let names: Vec<_> = (0..4).map(|number| format!("entry-100-l-{number:010}")).collect();
         cache.adopt(&names);
         assert_eq!(choose(&mut cache, 9), [3], "a listing does not give back what is reserved");
-        cache.release(&Arc::new(names[1].parse().unwrap()), false);
-        cache.release(&Arc::new(names[2].parse().unwrap()), true);
+        cache.release(&Arc::new(names[1].parse().unwrap()));
+        cache.forget(&Arc::new(names[2].parse().unwrap()));
         assert_eq!(choose(&mut cache, 9), [1]);
     }
 
     #[test]
     fn with_rivals_it_chooses_among_more_entries_of_the_same_priority() {
         let mut cache = cache(0..100);
-        cache.add("entry-900-l-0000000100".parse().unwrap());
+        cache.add("entry-900-l-0000000100".parse().unwrap(), None);
         for _ in 0..4 {
             cache.note(false);
         }
@@ -179,19 +233,30 @@ mod tests {
     }
 
     #[test]
-    fn invalid_entry_names_and_entries_that_were_set_aside_stay_out() {
+    fn invalid_names_stay_out_and_entries_that_were_set_aside_come_back_when_it_is_time() {
+        let at = |seconds| Moment::from_origin(Duration::from_secs(seconds));
         let mut cache = cache([]);
         let names = ["entry-100-l-0000000001", "other", "entry-100-l-0000000002"].map(String::from);
-        cache.set_aside(&names[0].parse().unwrap(), "for a test");
+        let first = Arc::new(names[0].parse().unwrap());
+        cache.set_aside(&first, "for a test", at(60));
         cache.adopt(&names);
-        assert_eq!(choose(&mut cache, 9), [2]);
+        cache.wake(at(59));
+        assert_eq!((choose(&mut cache, 9), cache.next_due()), (vec![2], Some(at(60))));
+        assert_eq!(cache.entries().len(), 1, "the other one is reserved");
+        cache.wake(at(60));
+        assert_eq!((choose(&mut cache, 9), cache.next_due()), (vec![1], None));
+        cache.add("entry-100-l-0000000003".parse().unwrap(), Some(at(70)));
+        assert!(choose(&mut cache, 9).is_empty());
+        cache.adopt(&[]);
+        cache.wake(at(70));
+        assert!(choose(&mut cache, 9).is_empty(), "it is gone");
     }
 
     #[test]
     fn entries_do_not_pile_up_in_a_process_that_only_puts() {
         let mut cache = cache([]);
         let added =
-            (0..2000).filter(|number| cache.add(format!("entry-100-l-{number:010}").parse().unwrap()));
+            (0..2000).filter(|number| cache.add(format!("entry-100-l-{number:010}").parse().unwrap(), None));
         assert_eq!(added.count(), MOST_ADDED);
     }
 }

@@ -1,6 +1,6 @@
 //! [`Collected`]: results from the folder `done`; and the dead letters.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
@@ -30,9 +30,25 @@ pub struct Finished {
     entry: Entry,
     value: Value,
     version: i32,
+    is_dead: bool,
+    // Decoded once.
+    result: Option<Json>,
+    error: Option<String>,
+    worker: Option<String>,
 }
 
 impl Finished {
+    pub(super) fn read(entry: &Entry, (data, stat): &Znode, is_dead: bool) -> Self {
+        let value = Value::read(data);
+        let (result, error, worker) = (value.result(), value.error(), value.worker());
+        Finished { entry: entry.clone(), value, version: stat.version, is_dead, result, error, worker }
+    }
+
+    /// Whether it is a dead letter, and not the result of a worker.
+    pub fn is_dead_letter(&self) -> bool {
+        self.is_dead
+    }
+
     /// Its name, with priority and label. The sequence number shows the order in which entries have ended.
     pub fn entry(&self) -> &Entry {
         &self.entry
@@ -50,7 +66,7 @@ impl Finished {
 
     /// The result that the worker gave to [`Delivery::done`](super::Delivery::done); `None` if there is none.
     pub fn result(&self) -> Option<&Json> {
-        self.value.result()
+        self.result.as_ref()
     }
 
     /// Its payload, as a value of type `T`.
@@ -72,14 +88,16 @@ impl Finished {
         T::deserialize(self.result().unwrap_or(&Json::Null))
     }
 
-    /// The error that the worker gave to [`Delivery::fail`](super::Delivery::fail); `None` if there is none.
+    /// The error that the worker gave to [`Delivery::fail`](super::Delivery::fail). Of a dead letter: why its last delivery
+    /// has failed, as given to [`Release::because`](super::Release::because), or that its worker was gone. `None` if there
+    /// is none.
     pub fn error(&self) -> Option<&str> {
-        self.value.error()
+        self.error.as_deref()
     }
 
-    /// The member id of the worker that ended it; `None` if it is not known, as for dead letters.
+    /// The member id of the worker that ended it; of a dead letter, the worker that had it last. `None` if it is not known.
     pub fn worker(&self) -> Option<&str> {
-        self.value.worker()
+        self.worker.as_deref()
     }
 
     /// How often it was delivered.
@@ -87,7 +105,7 @@ impl Finished {
         self.value.attempt()
     }
 
-    /// The value in the store, as bytes. A foreign value that is not a JSON object is returned as it was put.
+    /// The value in the store, as bytes. What another program has put is returned as it put it, to the byte.
     pub fn raw(&self) -> &[u8] {
         self.value.raw()
     }
@@ -168,7 +186,7 @@ async fn confirm(shared: Arc<Shared>, results: Vec<Finished>) -> Result<Vec<Fini
             match shared.receipts.commit(&live, batch.iter().map(remove).collect()).await {
                 Ok(_) => break,
                 // Another collector has confirmed it, or an operator has changed it.
-                Err(Unapplied::Refused { index, error })
+                Err(Unapplied::Refused { index, error, .. })
                     if index < batch.len() && error != backend::Error::NotPermitted =>
                 {
                     drop(batch.remove(index));
@@ -206,20 +224,19 @@ async fn read(shared: &Arc<Shared>, folder: &ZnodePath, max: usize) -> Result<(V
         Box::pin(async move {
             let (names, _, watch) = match live.session.watch_children(&folder).await {
                 Err(backend::Error::NoNode) => {
-                    ensure(&*live.session, &folder).await?;
+                    ensure(&*live.session, &folder).await.map_err(|failure| failure.error)?;
                     live.session.watch_children(&folder).await?
                 }
                 found => found?,
             };
             let mut entries: Vec<_> = names.iter().filter_map(|name| readable(&folder, name)).collect();
             entries.sort_unstable_by(Entry::by_age);
+            let is_dead = folder == shared.layout().dead;
             let finished = |(entry, found): (&Entry, Result<Option<Znode>, Denied>)| {
                 // A process that may read the result collects it.
-                let (data, stat) = found.ok()??;
-                Some(Finished { entry: entry.clone(), value: Value::read(&data), version: stat.version })
+                Some(Finished::read(entry, &found.ok()??, is_dead))
             };
-            let sizes = &shared.sizes;
-            let sizes = if folder == shared.layout().done { &sizes.done } else { &sizes.dead };
+            let sizes = if is_dead { &shared.sizes.dead } else { &shared.sizes.done };
             let (mut results, mut rest) = (Vec::new(), &entries[..]);
             // More than once only where some are denied or gone.
             while results.len() < max && !rest.is_empty() {
@@ -241,30 +258,33 @@ pub(super) async fn dead_letters(shared: &Arc<Shared>) -> Result<Vec<Finished>, 
     Ok(read.map_err(|error| shared.service(error))?.0)
 }
 
-/// Removes a dead letter; if `revives`, puts it back into `unowned`. Returns whether it was still there.
+/// Removes a result or a dead letter; if `revives`, puts it back into `unowned`. Returns whether it was still there.
 pub(super) async fn end_letter(
     shared: Arc<Shared>,
     letter: Finished,
     revives: bool,
 ) -> Result<bool, QueueError> {
-    let live = shared.live().await?;
-    let (entry, dead) = (&letter.entry, &shared.layout().dead);
-    let ops = if revives {
-        shared.moves.revive(entry, letter.version, &letter.value)
-    } else {
-        vec![shared.moves.remove(dead, entry, letter.version)]
+    let layout = shared.layout();
+    let (entry, folder) = (&letter.entry, if letter.is_dead { &layout.dead } else { &layout.done });
+    let ops = match revives {
+        true if letter.is_dead => shared.moves.revive(entry, letter.version, &letter.value),
+        // A result has ended for good.
+        true => return Ok(false),
+        false => vec![shared.moves.remove(folder, entry, letter.version)],
     };
+    let live = shared.live().await?;
     match shared.receipts.commit(&live, ops).await {
         Ok(receipted) => {
             if revives {
-                shared.added(receipted.applied.created(CREATED).as_ref());
+                shared.added(receipted.applied.created(CREATED).as_ref(), Duration::ZERO);
             }
             Ok(true)
         }
         Err(Unapplied::Refused {
             index: DELETED,
             error: backend::Error::NoNode | backend::Error::BadVersion,
+            ..
         }) => Ok(false),
-        Err(error) => Err(unapplied(&path_of(dead, entry), error)),
+        Err(error) => Err(unapplied(&path_of(folder, entry), error)),
     }
 }

@@ -7,12 +7,33 @@ use crate::{
     lease::LeaseLost,
 };
 
-/// How many bytes of a request are reserved for the fields that are added to a value when it is taken: worker, claim.
-pub(super) const RESERVED_BYTES: usize = 16 * 1024;
+/// How many bytes of a request are reserved beside a value that is put, for all that is added to it later.
+const RESERVED_BYTES: usize = 16 * 1024;
 
-/// The size of the largest value of an entry, in bytes, unless
-/// [`Config::max_request_bytes`](crate::Config::max_request_bytes) sets another limit.
+/// The size of the largest value of an entry that is put, in bytes, unless
+/// [`Config::max_request_bytes`](crate::Config::max_request_bytes) sets another limit. A value that is ended may be 12 KiB
+/// larger, so that there is room for its worker and a result.
 pub const MAX_VALUE_BYTES: usize = MAX_REQUEST_BYTES - RESERVED_BYTES;
+
+/// How large a value may be: the later, the larger, because fields are added to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Room {
+    Put,
+    Update,
+    End,
+}
+
+impl Room {
+    /// The limit in bytes for this limit of a request. The rest of the request is paths, and twice the name of the
+    /// worker.
+    pub(super) const fn limit(self, max_request_bytes: usize) -> usize {
+        max_request_bytes.saturating_sub(match self {
+            Room::Put => RESERVED_BYTES,
+            Room::Update => 8 * 1024,
+            Room::End => 4 * 1024,
+        })
+    }
+}
 
 /// The error of a call on a queue. There is one variant for each case that a caller would handle differently.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -45,13 +66,14 @@ pub enum QueueError {
         /// The priority as given.
         priority: u16,
     },
-    /// The payload or the result cannot be written as JSON. Nothing was sent.
+    /// The payload or the result cannot be written as JSON that every process can read. Nothing was sent.
     #[error("the value cannot be written as JSON: {reason}")]
     Payload {
         /// What is wrong with it.
         reason: String,
     },
-    /// The value exceeds the limit of the store. Nothing was sent.
+    /// The value exceeds the limit of the store. Nothing was sent. A worker still has the entry: it may end it with a
+    /// smaller result, or [fail](super::Delivery::fail) it.
     #[error("a value of {bytes} bytes exceeds the limit of {limit} bytes")]
     TooLarge {
         /// The size of the value, in bytes.

@@ -21,14 +21,19 @@
 //! | [`take`](Moves::take) | `unowned` | `owned` | running, one attempt more, worker and claim | its claim is created |
 //! | [`update`](Moves::update) | | | another payload | `owned` is set in place; its claim is checked |
 //! | [`end`](Moves::end) | `owned` | `done` | successful or failed, result or error | its claim is deleted |
-//! | [`give_back`](Moves::give_back) | `owned` | `unowned`, or `dead` after the last attempt | pending, without worker and claim | its claim is deleted, or was gone; the bucket of its label is set |
+//! | [`give_back`](Moves::give_back) | `owned` | `unowned`, or `dead` after the last attempt | pending, without worker and claim; with the reason, and until when it waits | its claim is deleted, or was gone; the bucket of its label is set |
 //! | [`revive`](Moves::revive) | `dead` | `unowned` | pending, no attempts | the bucket of its label is set |
-//! | [`remove`](Moves::remove) | `done` or `dead` | | | |
+//! | [`remove`](Moves::remove) | `done`, `dead` or `unowned` | | | |
 //!
 //! Each move states the version of the entry, so the store refuses it if another process has moved or changed the entry
 //! before. Every create is sequential, so an entry gets a new number with each move.
 
-use super::{entry::Entry, layout::Layout, names::path_of, value::Value};
+use super::{
+    entry::Entry,
+    layout::Layout,
+    names::path_of,
+    value::{Back, Value},
+};
 use crate::backend::{CreateMode, Op, path::ZnodePath};
 
 /// The indexes of the operations of a move that deletes and creates.
@@ -80,26 +85,33 @@ impl Moves {
         vec![owned.delete(), create(&self.layout.done, priority, label, data)]
     }
 
-    /// Gives back an owned entry, after `attempt` deliveries that count.
-    pub(super) fn give_back(&self, owned: &Owned, attempt: u32) -> Vec<Op> {
-        let is_dead = self.max_attempts.is_some_and(|max| attempt >= max);
-        let folder = if is_dead { &self.layout.dead } else { &self.layout.unowned };
-        let (priority, label) = (owned.entry.priority(), owned.entry.label());
-        let data = owned.value.given_back(attempt).data();
+    /// Gives back an owned entry.
+    pub(super) fn give_back(&self, owned: &Owned, back: &Back) -> Vec<Op> {
+        let is_dead = self.is_dead_after(back.attempt);
+        let (folder, value) = match is_dead {
+            true => (&self.layout.dead, owned.value.dead(back)),
+            false => (&self.layout.unowned, owned.value.given_back(back)),
+        };
+        let (priority, label, data) = (owned.entry.priority(), owned.entry.label(), value.data());
         let moved = [owned.delete(), create(folder, priority, label, data)];
         let bucket = self.set_bucket(label, None).filter(|_| !is_dead);
         moved.into_iter().chain(bucket).collect()
+    }
+
+    /// Whether an entry goes to the dead letters after so many deliveries.
+    pub(super) fn is_dead_after(&self, attempt: u32) -> bool {
+        self.max_attempts.is_some_and(|max| attempt >= max)
     }
 
     /// Puts a dead letter back, as if it had never been delivered.
     pub(super) fn revive(&self, letter: &Entry, version: i32, value: &Value) -> Vec<Op> {
         let (priority, label) = (letter.priority(), letter.label());
         let delete = self.remove(&self.layout.dead, letter, version);
-        let moved = [delete, create(&self.layout.unowned, priority, label, value.given_back(0).data())];
+        let moved = [delete, create(&self.layout.unowned, priority, label, value.revived().data())];
         moved.into_iter().chain(self.set_bucket(label, None)).collect()
     }
 
-    /// Removes an entry from `done` or `dead` for good.
+    /// Removes an entry from `done`, `dead` or `unowned` for good.
     pub(super) fn remove(&self, folder: &ZnodePath, entry: &Entry, version: i32) -> Op {
         Op::delete(&path_of(folder, entry), Some(version))
     }

@@ -18,7 +18,7 @@ pub(super) fn path_of(folder: &ZnodePath, entry: &Entry) -> ZnodePath {
     folder.join(entry.name()).expect("names that cannot be part of a path are set aside")
 }
 
-/// The names in a folder that are set aside: they are not entries, or cannot be taken.
+/// The names in a folder that are set aside, because they are not those of entries.
 #[derive(Debug, Default)]
 pub(super) struct SetAside(HashSet<String>);
 
@@ -48,10 +48,5 @@ impl SetAside {
         // Names that are gone are forgotten.
         self.0 = aside;
         entries
-    }
-
-    /// Sets a name aside. Returns whether it was not set aside before.
-    pub(super) fn insert(&mut self, name: &str) -> bool {
-        self.0.insert(name.into())
     }
 }

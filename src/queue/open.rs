@@ -5,6 +5,7 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
@@ -21,6 +22,7 @@ use super::{
     shared::{FolderSizes, Handle, Shared, Waiting, lay_out},
 };
 use crate::{
+    backoff::Pauses,
     clock::Clock,
     error::Error,
     lease::Leases,
@@ -29,6 +31,7 @@ use crate::{
         listing::{Lister, Listing, Settings},
         receipts::Receipts,
     },
+    watch,
 };
 
 /// Opens a queue when it is awaited. From [`PartitionCoordinator::queue`](crate::PartitionCoordinator::queue).
@@ -62,11 +65,12 @@ struct Options {
     max_len: usize,
     max_attempts: Option<u32>,
     keep_results: usize,
+    pauses: Pauses,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { max_len: 20_000, max_attempts: Some(5), keep_results: 10_000 }
+        Options { max_len: 20_000, max_attempts: Some(5), keep_results: 10_000, pauses: Pauses::default() }
     }
 }
 
@@ -75,7 +79,8 @@ impl OpenQueue {
         OpenQueue { backing, path, options: Options::default() }
     }
 
-    /// How many entries may wait before [`put`](WorkQueue::put) is refused. Default: 20,000.
+    /// How many entries may wait before [`put`](WorkQueue::put) is refused. Default: 20,000. The limit is exact for the puts
+    /// of one process. Those of several processes at once may exceed it, each process by one entry.
     ///
     /// A listing of the queue has all names in one reply. This client reads replies of several megabytes. A Java
     /// client, such as an operator's shell, refuses a reply larger than `jute.maxbuffer`, about 1 MB by default.
@@ -93,6 +98,15 @@ impl OpenQueue {
         self
     }
 
+    /// The pauses after failed deliveries of an entry: they double from the first to the longest, and are shortened at
+    /// random by up to half. Default: 1 second to 5 minutes. With zero, an entry can be taken again at once.
+    ///
+    /// Workers of this crate do not take an entry during its pause. Python workers do not know it and take the entry.
+    pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
+        self.options.pauses = Pauses { first, longest };
+        self
+    }
+
     /// How many results are kept until they are [collected](WorkQueue::collect). Default: 10,000. If there are more, a
     /// process that ends entries removes the oldest results, about once a second.
     pub fn keep_results(mut self, keep: usize) -> Self {
@@ -106,7 +120,7 @@ impl OpenQueue {
         let (leases, clock) = backing.ok_or(QueueError::NoBackend)?;
         let access = leases.access().clone();
         let laid_out = Arc::new(layout.clone());
-        let made = access.repeat(&layout.root, move |live| {
+        let made = access.repeat_each(&layout.root, move |live| {
             let layout = laid_out.clone();
             Box::pin(async move { lay_out(&*live.session, &layout).await })
         });
@@ -128,12 +142,15 @@ impl OpenQueue {
             prefetch: Prefetch::default(),
             sizes: FolderSizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
-            fill: Fill::default(),
+            fill: Mutex::new(Fill::default()),
+            counting: tokio::sync::Mutex::default(),
             labels: Mutex::default(),
             ended: Notify::new(),
+            has_recovered: watch::Sender::new(false),
             moves: Moves { layout, max_attempts: options.max_attempts },
             max_len: options.max_len,
             keep_results: options.keep_results,
+            pauses: options.pauses,
             leases: leases.clone(),
             clock,
         });

@@ -5,15 +5,17 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value as Json;
-use tokio::time::sleep;
+use tokio::{sync::MutexGuard, time::sleep};
 
 use super::{
     entry::{MAX_PRIORITY, check_label},
-    error::QueueError,
+    error::{QueueError, Room},
+    fill::Admission,
+    id::EntryId,
     layout::Layout,
     moves::{PUT_BUCKET, PUT_CREATED},
     names::{path_of, readable},
@@ -23,15 +25,22 @@ use super::{
 use crate::{
     backend::{self, Session, path::ZnodePath},
     backoff::Backoff,
+    clock::time_until,
     error::Error,
     session::{Live, commit::Unapplied, read::read_each},
 };
 
 /// The first and the longest pause between two attempts while the store does not answer.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The first pause between two attempts while other processes are faster.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a put is tried while entries with the same bucket are added at the same time.
+/// The pause before another count if the puts that are under way may fill the queue.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+/// How often a put is tried while entries with the same bucket are added at the same time, and how many of these
+/// attempts have no pause before the next one.
 const TRIES: u32 = 100;
+const QUICK_TRIES: u32 = 10;
 
 /// How many entries of a label are read to find out whether one is still queued.
 const MOST_READ: usize = 4;
@@ -47,11 +56,13 @@ pub struct Put {
     priority: u16,
     label: String,
     unless_queued: bool,
+    delay: Duration,
 }
 
 impl Put {
     pub(super) fn new(handle: Arc<Handle>, payload: Result<Json, QueueError>) -> Self {
-        Put { handle, payload, priority: DEFAULT_PRIORITY, label: String::new(), unless_queued: false }
+        let (label, delay) = (String::new(), Duration::ZERO);
+        Put { handle, payload, priority: DEFAULT_PRIORITY, label, unless_queued: false, delay }
     }
 
     /// The priority: the highest is taken first. Default: 100. At most [`MAX_PRIORITY`].
@@ -78,8 +89,23 @@ impl Put {
         self.label(label)
     }
 
-    async fn run(self) -> Result<(), QueueError> {
-        let Put { handle, payload, priority, label, unless_queued } = self;
+    /// The entry is not to be taken before this time. It is converted to a [delay](Put::delay) by the wall clock of this
+    /// host.
+    pub fn not_before(self, time: SystemTime) -> Self {
+        self.delay(time_until(time))
+    }
+
+    /// The entry is not to be taken before this time has passed.
+    ///
+    /// The time is in the value of the entry, by the wall clock: those of the hosts should agree. Workers of this crate
+    /// honour it. Python workers do not know it and take the entry at once. The entry counts as waiting meanwhile.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    async fn run(self) -> Result<EntryId, QueueError> {
+        let Put { handle, payload, priority, label, unless_queued, delay } = self;
         let payload = payload?;
         if priority > MAX_PRIORITY {
             return Err(QueueError::Priority { priority });
@@ -88,14 +114,20 @@ impl Put {
             return Err(QueueError::Label { label, reason });
         }
         let shared = handle.shared.clone();
-        let data = shared.checked(&Value::new(&label, payload))?;
-        let posting = Posting { shared, priority, label, data, unless_queued };
-        handle.shared.run("put", posting.run()).await?
+        let id = EntryId::new(priority, &label, shared.leases.random().uuid());
+        let mut value = Value::new(&label, payload).with_id(&id.field());
+        if !delay.is_zero() {
+            value = value.delayed_until(shared.clock.unix_ms_in(delay));
+        }
+        let data = shared.checked(&value, Room::Put)?;
+        let posting = Posting { shared, priority, label, data, unless_queued, delay };
+        handle.shared.run("put", posting.run()).await??;
+        Ok(id)
     }
 }
 
 impl IntoFuture for Put {
-    type Output = Result<(), QueueError>;
+    type Output = Result<EntryId, QueueError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -120,6 +152,16 @@ struct Posting {
     label: String,
     data: Vec<u8>,
     unless_queued: bool,
+    delay: Duration,
+}
+
+/// A put that is under way.
+struct UnderWay<'a>(&'a Shared);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fill().ended();
+    }
 }
 
 impl Posting {
@@ -139,12 +181,17 @@ impl Posting {
 
     /// Puts the entry. Returns an error that may pass by itself if nothing was put.
     async fn attempt(&self, live: &Live) -> Result<Option<backend::Error>, QueueError> {
-        let Shared { moves, receipts, fill, clock, max_len, .. } = &*self.shared;
+        let Shared { moves, receipts, .. } = &*self.shared;
         let layout = self.shared.layout();
-        for _ in 0..TRIES {
-            if let Some(error) = passing(self.refuse_if_full(live).await)? {
-                return Ok(Some(error));
+        let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+        for tried in 0..TRIES {
+            if tried >= QUICK_TRIES {
+                sleep(backoff.next_delay(live.random.unit())).await;
             }
+            let admitted = match self.admit(live).await {
+                Ok(admitted) => admitted,
+                Err(error) => return passing::<()>(Err(error)),
+            };
             let bucket = layout.bucket(&self.label).filter(|_| self.unless_queued);
             let seen = match bucket {
                 None => None,
@@ -152,7 +199,9 @@ impl Posting {
                     Ok(Some(version)) => Some(version),
                     Ok(None) => return Err(QueueError::AlreadyQueued { label: self.label.clone() }),
                     Err(backend::Error::NoNode) => {
-                        lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
+                        lay_out(&*live.session, layout)
+                            .await
+                            .map_err(|failure| failure.into_error(&layout.root))?;
                         continue;
                     }
                     Err(error) => return passing::<()>(Err(QueueError::at(&bucket)(error))),
@@ -160,26 +209,24 @@ impl Posting {
             };
             let ops = moves.put(self.priority.into(), &self.label, self.data.clone(), seen);
             let put = receipts.commit(live, ops);
-            let put = if fill.is_certain(clock.now(), *max_len) {
-                put.await
-            } else {
+            let put = if admitted.counts {
                 // Both requests are sent together. The count is for the next put.
-                let now = clock.now();
-                let (put, len) = tokio::join!(put, count(&*live.session, &layout.unowned));
-                if let Ok(len) = len {
-                    fill.set(len, now);
-                }
-                put
+                tokio::join!(put, self.count(live)).0
+            } else {
+                put.await
             };
+            drop(admitted);
             match put {
                 Ok(receipted) => {
-                    self.shared.added(receipted.applied.created(PUT_CREATED).as_ref());
+                    self.shared.added(receipted.applied.created(PUT_CREATED).as_ref(), self.delay);
                     return Ok(None);
                 }
                 // An entry of the same bucket was added since the check.
-                Err(Unapplied::Refused { index: PUT_BUCKET, error: backend::Error::BadVersion }) => {}
+                Err(Unapplied::Refused { index: PUT_BUCKET, error: backend::Error::BadVersion, .. }) => {}
                 Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
-                    lay_out(&*live.session, layout).await.map_err(QueueError::at(&layout.root))?;
+                    lay_out(&*live.session, layout)
+                        .await
+                        .map_err(|failure| failure.into_error(&layout.root))?;
                 }
                 Err(error) => return passing::<()>(Err(unapplied(&layout.unowned, error))),
             }
@@ -187,16 +234,50 @@ impl Posting {
         Ok(Some(backend::Error::BadVersion))
     }
 
-    /// Counts only if the queue was full at the last count, or was not counted yet.
-    async fn refuse_if_full(&self, live: &Live) -> Result<(), QueueError> {
-        let (shared, max_len) = (&self.shared, self.shared.max_len);
-        if shared.fill.last().is_some_and(|len| len < max_len) {
-            return Ok(());
+    /// Waits until one more entry may be put. An error if the queue is full.
+    ///
+    /// If there is little room, the puts of this process follow one another, and each counts before. So the limit is exact
+    /// within a process, and the puts of several processes exceed it by one each at most.
+    async fn admit(&self, live: &Live) -> Result<Admitted<'_>, QueueError> {
+        let (shared, max_len) = (&*self.shared, self.shared.max_len);
+        let admit = || shared.fill().admit(shared.clock.now(), max_len);
+        let admitted = |counts, turn| Admitted { _under_way: UnderWay(shared), counts, _turn: turn };
+        match admit() {
+            Admission::Go => return Ok(admitted(false, None)),
+            Admission::GoAndCount => return Ok(admitted(true, None)),
+            Admission::CountFirst => {}
         }
-        let (unowned, now) = (&shared.layout().unowned, shared.clock.now());
-        let len = count(&*live.session, unowned).await.map_err(QueueError::at(unowned))?;
-        shared.fill.set(len, now);
-        if len >= max_len { Err(QueueError::Full { len, max_len }) } else { Ok(()) }
+        let turn = shared.counting.lock().await;
+        loop {
+            // The put before this one has counted, perhaps.
+            match admit() {
+                Admission::CountFirst => {}
+                admission => return Ok(admitted(admission == Admission::GoAndCount, None)),
+            }
+            let unowned = &shared.layout().unowned;
+            let (len, before) = self.count(live).await.map_err(QueueError::at(unowned))?;
+            if len >= max_len {
+                return Err(QueueError::Full { len, max_len });
+            }
+            if admit() == Admission::Go {
+                return Ok(admitted(false, None));
+            }
+            if len.saturating_add(before) < max_len {
+                shared.fill().begin();
+                return Ok(admitted(false, Some(turn)));
+            }
+            // Those that are under way may fill it.
+            sleep(FULL_PAUSE).await;
+        }
+    }
+
+    /// Counts the entries that wait. Returns their number, and how many puts were under way before.
+    async fn count(&self, live: &Live) -> Result<(usize, usize), backend::Error> {
+        let (shared, before) = (&self.shared, self.shared.fill().under_way());
+        let now = shared.clock.now();
+        let len = count(&*live.session, &shared.layout().unowned).await?;
+        shared.fill().set(len, now, before);
+        Ok((len, before))
     }
 
     /// Searches for an entry with the label. If there is none, returns the version that the bucket had before.
@@ -249,6 +330,15 @@ impl Posting {
         }
         self.lists(session, unowned).await
     }
+}
+
+/// A put that may be sent.
+struct Admitted<'a> {
+    _under_way: UnderWay<'a>,
+    /// Whether the entries are to be counted at the same time.
+    counts: bool,
+    /// The turn of a put that had to count before: the next one waits for it.
+    _turn: Option<MutexGuard<'a, ()>>,
 }
 
 /// An error that may pass by itself, as a value.

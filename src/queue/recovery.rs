@@ -12,10 +12,10 @@ use tracing::{debug, info, warn};
 use super::{
     cache::report,
     entry::Entry,
-    moves::{DELETED, Owned},
+    moves::{CREATED, DELETED, Owned},
     names::{SetAside, path_of, readable},
-    shared::{Shared, count, lay_out},
-    value::Value,
+    shared::{ASIDE, Shared, count, lay_out},
+    value::{Back, Value},
 };
 use crate::{
     backend::{self, Watch, Znode},
@@ -24,6 +24,7 @@ use crate::{
         Live,
         commit::{Evidence, Unapplied, Verdict},
         follow::Follower,
+        later::Later,
         read::{Denied, read_each},
         requests::delete_each,
     },
@@ -44,17 +45,28 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// See the module documentation.
 pub(super) struct Recovery {
     shared: Arc<Shared>,
-    /// The claim of each owned entry; `None` if this process cannot give the entry back. An owned entry never changes
-    /// its claim, so each is read once. Ordered, so that requests are sent in a certain order.
+    /// The claim of each owned entry; `None` if a program without claims has taken it. An owned entry never changes its
+    /// claim, so each is read once. Ordered, so that requests are sent in a certain order.
     known: BTreeMap<Entry, Option<String>>,
     aside: SetAside,
+    /// Those that could not be read or given back: they are tried again after a while.
+    later: Later<Entry>,
+    /// Those among them that were logged.
+    reported: HashSet<Entry>,
     /// Whether this process has ended an entry since results were last counted.
     has_ended: bool,
 }
 
 impl Recovery {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Recovery { shared, known: BTreeMap::new(), aside: SetAside::default(), has_ended: false }
+        Recovery {
+            shared,
+            known: BTreeMap::new(),
+            aside: SetAside::default(),
+            later: Later::new(),
+            reported: HashSet::new(),
+            has_ended: false,
+        }
     }
 }
 
@@ -67,15 +79,24 @@ impl Follower for Recovery {
                 Ok(seen) => seen,
                 Err(error) => {
                     debug!(%error, "the claims could not be checked");
+                    // Callers do not wait for what the store refuses.
+                    if !error.is_unknown()
+                        && !matches!(error, backend::Error::NoNode | backend::Error::BadVersion)
+                    {
+                        shared.has_recovered.send_replace(true);
+                    }
                     sleep(backoff.next_delay(live.random.unit())).await;
                     continue;
                 }
             };
             backoff.reset();
+            shared.has_recovered.send_replace(true);
+            let left = self.later.next().map(|due| due.saturating_since(shared.clock.now()));
             tokio::select! {
                 biased;
                 _ = watch.fired() => {}
                 () = shared.ended.notified() => self.has_ended = true,
+                () = sleep(left.unwrap_or_default()), if left.is_some() => {}
             }
             let longest = DELAY + DELAY_FOR_EACH * u32::try_from(claims).unwrap_or(u32::MAX);
             sleep(longest.mul_f64(live.random.unit())).await;
@@ -91,6 +112,7 @@ impl Follower for Recovery {
     fn close(&mut self) {
         // Without recovery, entries of dead workers would never come back, so the queue must not go on.
         self.shared.listing.close();
+        self.shared.has_recovered.send_replace(true);
     }
 }
 
@@ -107,13 +129,14 @@ impl Recovery {
         };
         let (claims, watch, owned) = match read.await {
             Err(backend::Error::NoNode) => {
-                lay_out(session, layout).await?;
+                lay_out(session, layout).await.map_err(|failure| failure.error)?;
                 return Err(backend::Error::NoNode);
             }
             read => read?,
         };
         let report = |name: &str| report(&layout.owned, name, "its name is not that of an entry");
         let owned = self.aside.sort_out(&layout.owned, &owned, report);
+        self.later.due(shared.clock.now());
         self.read_new(live, owned).await?;
         let mut claims: HashSet<_> = claims.into_iter().collect();
         let mut dead = self.without(&claims);
@@ -135,6 +158,7 @@ impl Recovery {
     /// The owned entries whose claim is not among these, each with its claim.
     fn without(&self, claims: &HashSet<String>) -> Vec<(Entry, String)> {
         let taken = self.known.iter().filter_map(|(entry, claim)| Some((entry, claim.as_ref()?)));
+        let taken = taken.filter(|(entry, _)| !self.later.contains(entry));
         let dead = taken.filter(|(_, claim)| !claims.contains(*claim));
         dead.map(|(entry, claim)| (entry.clone(), claim.clone())).collect()
     }
@@ -143,7 +167,10 @@ impl Recovery {
     async fn read_new(&mut self, live: &Live, owned: Vec<Entry>) -> Result<(), backend::Error> {
         let there: HashSet<_> = owned.iter().collect();
         self.known.retain(|entry, _| there.contains(entry));
-        let unread: Vec<_> = owned.iter().filter(|entry| !self.known.contains_key(*entry)).cloned().collect();
+        self.later.retain(|entry| there.contains(entry));
+        self.reported.retain(|entry| there.contains(entry));
+        let is_unread = |entry: &&Entry| !self.known.contains_key(*entry) && !self.later.contains(entry);
+        let unread: Vec<_> = owned.iter().filter(is_unread).cloned().collect();
         let shared = self.shared.clone();
         let folder = &shared.layout().owned;
         // Not all at once: of each value, only the claim is kept.
@@ -153,21 +180,21 @@ impl Recovery {
             for (entry, found) in unread.iter().zip(found) {
                 match found {
                     Ok(Some((data, _))) => {
-                        self.known.insert(entry.clone(), Value::read(&data).claim().map(str::to_owned));
+                        self.known.insert(entry.clone(), Value::read(&data).claim());
                     }
                     Ok(None) => {}
-                    Err(Denied) => self.set_aside(entry.clone(), "permission denied by ACL"),
+                    Err(Denied) => self.set_aside(entry, "permission denied by ACL"),
                 }
             }
         }
         Ok(())
     }
 
-    fn set_aside(&mut self, entry: Entry, why: &str) {
-        if self.aside.insert(entry.name()) {
+    fn set_aside(&mut self, entry: &Entry, why: &str) {
+        self.later.insert(entry.clone(), self.shared.clock.now() + ASIDE);
+        if self.reported.insert(entry.clone()) {
             report(&self.shared.layout().owned, entry.name(), why);
         }
-        self.known.insert(entry, None);
     }
 
     /// Gives back the entry that was taken under this claim.
@@ -178,38 +205,44 @@ impl Recovery {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(()),
             Err(error @ backend::Error::NotPermitted) => {
-                self.set_aside(entry, &error.to_string());
+                self.set_aside(&entry, &error.to_string());
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
         let value = Value::read(&data);
-        if value.claim() != Some(claim) {
+        if value.claim().as_deref() != Some(claim) {
             // An operator has removed the folder, so numbers start again, and this is another entry of the same name.
             self.known.remove(&entry);
             return Err(backend::Error::BadVersion);
         }
         let owned = Owned { entry, path, version: stat.version, value };
-        let ops = shared.moves.give_back(&owned, owned.value.attempt());
+        let worker = owned.value.worker().unwrap_or_default();
+        let attempt = owned.value.attempt();
+        let reason = Some(format!("its worker `{worker}` was gone before it ended the entry"));
+        let ops = shared.moves.give_back(&owned, &Back { attempt, reason, not_before: None });
         let judge = |found: Option<&Znode>| match found {
             Some((_, now)) if (now.czxid, now.version) == (stat.czxid, stat.version) => Verdict::NotApplied,
             // This process or another one has given it back.
             _ => Verdict::Applied,
         };
-        let Owned { entry, value, path, .. } = &owned;
+        let Owned { entry, path, .. } = &owned;
         // Another user has it now. It is set aside, as one that is denied from the beginning.
         let evidence = Evidence::new(path, &judge).if_denied(Verdict::Overtaken);
         match live.commit_once(&ops, evidence).await {
-            Ok(_) => {
-                let (worker, attempt) = (value.worker().unwrap_or_default(), value.attempt());
+            Ok(applied) => {
+                if !shared.moves.is_dead_after(attempt) {
+                    shared.added(applied.created(CREATED).as_ref(), Duration::ZERO);
+                }
                 info!(%entry, worker, attempt, "the worker is gone: its entry is given back");
             }
             Err(Unapplied::Refused {
                 index: DELETED,
                 error: backend::Error::NoNode | backend::Error::BadVersion,
+                ..
             }) => debug!(%entry, "another process has given it back"),
             Err(Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
-                lay_out(&*live.session, shared.layout()).await?;
+                lay_out(&*live.session, shared.layout()).await.map_err(|failure| failure.error)?;
                 return Err(backend::Error::NoNode);
             }
             // It may be done at the next attempt: the connection broke, or the numbers are taken that come next.
@@ -218,7 +251,7 @@ impl Recovery {
                 | Unapplied::Failed(error @ backend::Error::Unreachable(_))
                 | Unapplied::Refused { error: error @ backend::Error::NodeExists, .. },
             ) => return Err(error),
-            Err(error) => self.set_aside(entry.clone(), &error.to_string()),
+            Err(error) => self.set_aside(entry, &error.to_string()),
         }
         Ok(())
     }

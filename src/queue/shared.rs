@@ -13,7 +13,7 @@ use tracing::debug;
 use super::{
     cache::EntryCache,
     entry::Entry,
-    error::{QueueError, RESERVED_BYTES},
+    error::{QueueError, Room},
     fill::Fill,
     labels::Labels,
     layout::Layout,
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     backend::{self, CommitError, CreateMode, Op, Session, Stat, Znode, path::ZnodePath},
+    backoff::Pauses,
     clock::Clock,
     error::Error,
     lease::Leases,
@@ -33,12 +34,16 @@ use crate::{
         listing::{Contents, Listing, Occasion, Stopped},
         read::{Denied, Sizes, read_each},
         receipts::Receipts,
-        requests::ensure,
+        requests::{Failure, ensure, judged_at},
     },
+    watch,
 };
 
 /// The pause between two attempts to find an entry.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// After how long an entry is tried again that could not be taken or given back: an operator may have repaired it.
+pub(super) const ASIDE: Duration = Duration::from_secs(60);
 
 /// How many values are read at once to find it.
 const FOUND_AT_ONCE: usize = 64;
@@ -57,6 +62,7 @@ pub(super) struct Shared {
     pub(super) moves: Moves,
     pub(super) max_len: usize,
     pub(super) keep_results: usize,
+    pub(super) pauses: Pauses,
     pub(super) leases: Arc<Leases>,
     pub(super) clock: Arc<dyn Clock>,
     /// Of `unowned`.
@@ -65,10 +71,14 @@ pub(super) struct Shared {
     pub(super) prefetch: Prefetch,
     pub(super) sizes: FolderSizes,
     pub(super) receipts: Receipts,
-    pub(super) fill: Fill,
+    pub(super) fill: Mutex<Fill>,
+    /// Held by a put that has to count before.
+    pub(super) counting: tokio::sync::Mutex<()>,
     pub(super) labels: Mutex<Labels>,
     /// Notified when this process has ended an entry: then results are to be counted.
     pub(super) ended: Notify,
+    /// Whether the entries of workers that were gone when the queue was opened are given back.
+    pub(super) has_recovered: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -80,17 +90,22 @@ impl Shared {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn fill(&self) -> MutexGuard<'_, Fill> {
+        self.fill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn labels(&self) -> MutexGuard<'_, Labels> {
         self.labels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an entry that this process has put, if its name is known.
-    pub(super) fn added(&self, path: Option<&ZnodePath>) {
+    /// Adds an entry that this process has put, if its name is known. It is passed over during the pause.
+    pub(super) fn added(&self, path: Option<&ZnodePath>, pause: Duration) {
         let entry = path.and_then(|path| path.name().parse::<Entry>().ok());
         if let Some(entry) = &entry {
             self.labels().add(entry);
         }
-        if entry.is_some_and(|entry| self.cache().add(entry)) {
+        let until = (!pause.is_zero()).then(|| self.clock.now() + pause);
+        if entry.is_some_and(|entry| self.cache().add(entry, until)) {
             self.listing.note_local_change();
         } else {
             self.listing.invalidate();
@@ -112,6 +127,20 @@ impl Shared {
             Stopped::Closed => self.closed(),
             Stopped::Refused(error) => self.service(error),
         }
+    }
+
+    /// Waits until the entries of workers that were gone when the queue was opened are given back: before that, an answer
+    /// about what waits may be wrong. At most for the timeout.
+    pub(super) async fn wait_for_recovery(&self) -> Result<(), QueueError> {
+        if *self.has_recovered.borrow() {
+            return Ok(());
+        }
+        let mut recovered = self.has_recovered.subscribe();
+        let waiting = recovered.wait_for(|is| *is);
+        if tokio::time::timeout(self.leases.access().timeout(), waiting).await.is_err() {
+            return Err(self.unreachable());
+        }
+        Ok(())
     }
 
     /// The live session. Waits for one.
@@ -155,7 +184,7 @@ impl Shared {
                 for some in alike.chunks(FOUND_AT_ONCE) {
                     let paths: Vec<_> = some.iter().map(|found| path_of(folder, found)).collect();
                     let found = read_each(&*live.session, &paths, sizes).await?;
-                    let is_ours = |found: &Result<Option<Znode>, Denied>| matches!(found, Ok(Some((data, _))) if Value::read(data).claim() == Some(claim));
+                    let is_ours = |found: &Result<Option<Znode>, Denied>| matches!(found, Ok(Some((data, _))) if Value::read(data).claim().as_deref() == Some(claim));
                     if let Some((path, _)) = paths.into_iter().zip(found).find(|(_, found)| is_ours(found)) {
                         return Ok(Some(path));
                     }
@@ -177,10 +206,10 @@ impl Shared {
     }
 
     /// The data of a value, if it is not too large.
-    pub(super) fn checked(&self, value: &Value) -> Result<Vec<u8>, QueueError> {
+    pub(super) fn checked(&self, value: &Value, room: Room) -> Result<Vec<u8>, QueueError> {
         let data = value.data();
         let bytes = data.len();
-        let limit = self.leases.access().max_request_bytes().saturating_sub(RESERVED_BYTES);
+        let limit = room.limit(self.leases.access().max_request_bytes());
         if bytes > limit { Err(QueueError::TooLarge { bytes, limit }) } else { Ok(data) }
     }
 }
@@ -217,13 +246,13 @@ impl Contents for Waiting {
         Ok(())
     }
 
-    async fn make(&mut self, live: &Live) -> Result<(), backend::Error> {
+    async fn make(&mut self, live: &Live) -> Result<(), Failure> {
         lay_out(&*live.session, self.0.layout()).await
     }
 }
 
 /// Creates the missing folders of a queue.
-pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), backend::Error> {
+pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<(), Failure> {
     /// Another process may create some of them at the same time, so that the transaction is refused.
     const TRIES: u32 = 10;
     ensure(session, &layout.root).await?;
@@ -233,10 +262,13 @@ pub(super) async fn lay_out(session: &dyn Session, layout: &Layout) -> Result<()
         let found = session.get_many(&znodes).await?;
         let missing = znodes.iter().zip(found).filter(|(_, found)| found.is_none());
         let creates: Vec<_> = missing.map(|(path, _)| Op::create(path, [], CreateMode::Persistent)).collect();
-        match session.commit(creates).await {
+        match session.commit(creates.clone()).await {
             Ok(_) => return Ok(()),
-            Err(CommitError { error: error @ backend::Error::NodeExists, .. }) => outcome = Err(error),
-            Err(CommitError { error, .. }) => return Err(error),
+            Err(CommitError { error: error @ backend::Error::NodeExists, .. }) => outcome = Err(error.into()),
+            Err(CommitError { index: Some(index), error }) => {
+                return Err(Failure::at(&judged_at(&creates[index], &error))(error));
+            }
+            Err(CommitError { index: None, error }) => return Err(error.into()),
         }
     }
     outcome
@@ -251,7 +283,8 @@ pub(super) async fn count(session: &dyn Session, folder: &ZnodePath) -> Result<u
 /// The error of a call whose transaction was not applied; `path` is for its message.
 pub(super) fn unapplied(path: &ZnodePath, unapplied: Unapplied) -> QueueError {
     match unapplied {
-        Unapplied::Refused { error, .. } | Unapplied::Failed(error) => QueueError::at(path)(error),
+        Unapplied::Refused { error, path, .. } => QueueError::at(&path)(error),
+        Unapplied::Failed(error) => QueueError::at(path)(error),
         Unapplied::Overtaken => QueueError::at(path)(backend::Error::BadVersion),
         Unapplied::Unknown(_) => QueueError::OutcomeUnknown { path: path.to_string() },
     }

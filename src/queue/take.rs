@@ -2,32 +2,38 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{
-    delivery::{Delivery, OwnedEntry},
+    delivery::Delivery,
     entry::Entry,
     error::QueueError,
     moves::{CREATED, DELETED, Owned},
     names::path_of,
-    shared::{Handle, Shared, unapplied},
+    owned::OwnedEntry,
+    shared::{ASIDE, Handle, Shared, unapplied},
     value::Value,
 };
 use crate::{
     backend::{self, Znode},
+    clock::Moment,
     error::Error,
     lease::{Around, Request},
     session::{
         Live,
         commit::Unapplied,
+        due::until_due,
         read::{Denied, Found, read_each},
     },
 };
 
 /// The pause before another choice if the store did not answer.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How many entries are taken at the same time, each in a transaction of its own.
+const TAKEN_AT_ONCE: usize = 16;
 
 /// Which entries the caller wants.
 pub(super) enum Wanted<F> {
@@ -67,9 +73,19 @@ where
     F: FnMut(&Entry) -> bool + Send,
 {
     let shared = &handle.shared;
-    let taken = take_now(handle, count, &mut wanted, false);
+    let taken = async {
+        if let Some(taken) = take_now(handle, count, &mut wanted, false).await? {
+            return Ok(taken);
+        }
+        if *shared.has_recovered.borrow() {
+            return Ok(Vec::new());
+        }
+        // What a worker has left that was gone before the queue was opened.
+        shared.wait_for_recovery().await?;
+        Ok(take_now(handle, count, &mut wanted, false).await?.unwrap_or_default())
+    };
     match timeout(shared.leases.access().timeout(), taken).await {
-        Ok(taken) => Ok(taken?.unwrap_or_default()),
+        Ok(taken) => taken,
         Err(_) => Err(shared.unreachable()),
     }
 }
@@ -106,7 +122,8 @@ where
 {
     let listing = &shared.listing;
     let asking = listing.ask();
-    let found = listing.until(|| {
+    let probe = || {
+        shared.cache().wake(shared.clock.now());
         if listing.is_worth_waiting_for() {
             return None;
         }
@@ -121,7 +138,8 @@ where
         };
         let is_decided = !chosen.is_empty() || (is_answer && !waits);
         is_decided.then(|| Some(chosen).filter(|chosen| !chosen.is_empty()))
-    });
+    };
+    let found = until_due(listing, &*shared.clock, || shared.cache().next_due(), probe);
     found.await.map_err(|stopped| shared.stopped(stopped))
 }
 
@@ -141,7 +159,7 @@ fn reserve(
         let reserved = shared.cache().reserve(accepted, count, shared.leases.random());
         // Another caller in this process may have chosen the same meanwhile.
         if is_empty || !reserved.is_empty() {
-            let chosen = |entry| Chosen { shared: shared.clone(), entry, is_gone: false };
+            let chosen = |entry| Chosen { shared: shared.clone(), entry, is_released: false };
             return reserved.into_iter().map(chosen).collect();
         }
     }
@@ -151,26 +169,37 @@ fn reserve(
 struct Chosen {
     shared: Arc<Shared>,
     entry: Arc<Entry>,
-    is_gone: bool,
+    is_released: bool,
 }
 
 impl Chosen {
     /// The entry is no longer there: this or another process has taken it.
     fn forget(mut self) {
-        self.is_gone = true;
+        self.is_released = true;
+        self.shared.cache().forget(&self.entry);
     }
 
-    /// The entry can never be taken.
+    /// The entry is not to be taken before this moment.
+    fn pass_over(mut self, until: Moment) {
+        self.is_released = true;
+        self.shared.cache().pass_over(&self.entry, until);
+        // Callers that wait may have to wake earlier.
+        self.shared.listing.announce();
+    }
+
+    /// The entry cannot be taken.
     fn set_aside(mut self, why: &str) {
-        self.is_gone = true;
-        self.shared.cache().set_aside(&self.entry, why);
+        self.is_released = true;
+        let until = self.shared.clock.now() + ASIDE;
+        self.shared.cache().set_aside(&self.entry, why, until);
+        self.shared.listing.announce();
     }
 }
 
 impl Drop for Chosen {
     fn drop(&mut self) {
-        self.shared.cache().release(&self.entry, self.is_gone);
-        if !self.is_gone {
+        if !self.is_released {
+            self.shared.cache().release(&self.entry);
             self.shared.listing.announce();
         }
     }
@@ -180,8 +209,12 @@ impl Drop for Chosen {
 pub(super) async fn wait(shared: &Shared) -> Result<(), QueueError> {
     let listing = &shared.listing;
     let _asking = listing.ask();
-    let any = || (!listing.is_worth_waiting_for() && shared.cache().len() > 0).then_some(());
-    listing.until(any).await.map_err(|stopped| shared.stopped(stopped))
+    let any = || {
+        shared.cache().wake(shared.clock.now());
+        (!listing.is_worth_waiting_for() && !shared.cache().is_empty()).then_some(())
+    };
+    let found = until_due(listing, &*shared.clock, || shared.cache().next_due(), any);
+    found.await.map_err(|stopped| shared.stopped(stopped))
 }
 
 /// Takes the chosen entries in the store. Returns none if others have to be chosen.
@@ -199,11 +232,18 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
         }
         Err(error) => return Err(QueueError::at(&shared.layout().unowned)(error)),
     };
-    let mut requests = Vec::new();
+    let (mut requests, mut is_early) = (Vec::new(), false);
     for (chosen, found) in chosen.into_iter().zip(found) {
         match found {
             Ok(Some((data, stat))) => {
-                requests.push(take_one(&shared, &live, chosen, Value::read(&data), stat.version));
+                let value = Value::read(&data);
+                match value.not_before().and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
+                    Some(until) => {
+                        is_early = true;
+                        chosen.pass_over(until);
+                    }
+                    None => requests.push(take_one(&shared, &live, chosen, value, stat.version)),
+                }
             }
             Ok(None) => {
                 shared.cache().note(false);
@@ -213,17 +253,42 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
         }
     }
     let (mut taken, mut failure) = (Vec::new(), None);
-    for outcome in join_all(requests).await {
+    // In their order.
+    let mut outcomes = stream::iter(requests).buffered(TAKEN_AT_ONCE);
+    while let Some(outcome) = outcomes.next().await {
         match outcome {
             Ok(Some(owned)) => taken.push(owned),
             Ok(None) => {}
             Err(error) => failure = Some(error),
         }
     }
+    if is_early && taken.is_empty() {
+        pass_over_more(&shared, &live).await;
+    }
     match failure {
         Some(error) if taken.is_empty() => Err(error),
         _ => Ok(taken),
     }
+}
+
+/// How many values are read at once to find out which are delayed.
+const READ_AT_ONCE: usize = 256;
+
+/// Passes over the next entries that are delayed. For after one was: during an outage of another service, there are many.
+async fn pass_over_more(shared: &Shared, live: &Live) {
+    let unowned = &shared.layout().unowned;
+    let next = shared.cache().next(READ_AT_ONCE);
+    let paths: Vec<_> = next.iter().map(|entry| path_of(unowned, entry)).collect();
+    // If it fails, each of them is read when it is chosen.
+    let Ok(found) = read_each(&*live.session, &paths, &shared.sizes.unowned).await else { return };
+    for (entry, found) in next.iter().zip(found) {
+        let Ok(Some((data, _))) = found else { continue };
+        let not_before = Value::read(&data).not_before();
+        if let Some(until) = not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
+            shared.cache().delay(entry, until);
+        }
+    }
+    shared.listing.announce();
 }
 
 /// Reads the values of the chosen entries. For a single entry, it may prefetch the values of the next ones.
@@ -284,19 +349,19 @@ async fn take_one(
             let owned = Owned { entry, path, version: 0, value };
             Ok(Some(OwnedEntry::new(shared.clone(), guard, owned)))
         }
-        Err(Unapplied::Refused { index: DELETED, error: backend::Error::NoNode }) => {
+        Err(Unapplied::Refused { index: DELETED, error: backend::Error::NoNode, .. }) => {
             shared.cache().note(false);
             chosen.forget();
             Ok(None)
         }
         Err(
-            Unapplied::Refused { index: DELETED, error: backend::Error::BadVersion }
+            Unapplied::Refused { index: DELETED, error: backend::Error::BadVersion, .. }
             | Unapplied::Failed(backend::Error::Unreachable(_))
             | Unapplied::Unknown(_)
             | Unapplied::Overtaken,
         ) => Ok(None),
         Err(
-            Unapplied::Refused { index: DELETED, error: error @ backend::Error::NotEmpty }
+            Unapplied::Refused { index: DELETED, error: error @ backend::Error::NotEmpty, .. }
             | Unapplied::Failed(error @ (backend::Error::TooLarge { .. } | backend::Error::Dropped { .. })),
         ) => {
             chosen.set_aside(&error.to_string());

@@ -4,13 +4,19 @@
 //!
 //! The original has `dataset`, `groupid`, `state` and, once the entry is owned, `worker`. This crate adds `payload`,
 //! which the user put; `attempt`, how often the entry was delivered; `claim`, the name of the claim of its worker;
-//! `result` and `error`, how it ended. Unknown fields are kept unchanged. A value that is not a JSON object has no
-//! place for fields: when it is taken it is wrapped in an object, and its bytes are in the field `foreign`.
+//! `result` and `error`, how it ended; `id`, which entry it is; `not_before`, when it may be taken; `last_error`, why the
+//! last delivery has failed.
+//!
+//! A value of another program keeps its text. The fields of this crate are added after it, beginning with `foreign`, the
+//! number of members that are not ours. (Its `state` is changed in place if it was pending.) A value that is not a JSON
+//! object has no place for fields: when it is taken it is wrapped in an object, and its bytes are in the field `foreign`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
+
+use super::object::Object;
 
 /// The state of an entry. The numbers are those of the original. From [`Finished::state`](super::Finished::state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,43 +63,98 @@ impl fmt::Display for State {
 /// The value of an entry.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Value {
-    fields: Map<String, Json>,
+    object: Object,
+    writer: Writer,
     /// The payload that the user put, or the whole of a foreign value.
     payload: Option<Json>,
     raw: Vec<u8>,
 }
+
+/// Who wrote the value first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Writer {
+    /// This crate, or the value is not an object and was wrapped: all members are fields of this crate.
+    Ours,
+    /// Another program, and no field was added so far.
+    Foreign,
+    /// Another program: so many members are its own. Those after them are fields of this crate.
+    Marked(usize),
+}
+
+/// How an entry is given back.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Back {
+    /// How many deliveries count so far.
+    pub(crate) attempt: u32,
+    /// Why the last one has failed.
+    pub(crate) reason: Option<String>,
+    /// Before when it is not to be taken again, in milliseconds since 1970.
+    pub(crate) not_before: Option<u64>,
+}
+
+/// How much of a reason is kept, in characters.
+const MOST_OF_A_REASON: usize = 1000;
 
 impl Value {
     /// The value of a new entry.
     pub(crate) fn new(label: &str, payload: Json) -> Self {
         // The group comes last, and the data set may contain colons, as in the names of the golden data.
         let (dataset, group) = label.rsplit_once(':').unwrap_or((label, ""));
-        let mut fields = Map::new();
-        fields.insert("dataset".into(), dataset.into());
-        fields.insert("groupid".into(), group.into());
-        fields.insert("state".into(), State::Pending.number().into());
-        fields.insert("payload".into(), payload);
-        let raw = text(&fields);
-        let payload = fields.get("payload").cloned();
-        Value { fields, payload, raw }
+        let mut value = Value { object: Object::new(), writer: Writer::Ours, payload: None, raw: Vec::new() };
+        value.set("dataset", &dataset.into());
+        value.set("groupid", &group.into());
+        value.set_state(State::Pending);
+        value.set("payload", &payload);
+        value.raw = value.data();
+        Value { payload: Some(payload), ..value }
+    }
+
+    /// The same with an id.
+    pub(crate) fn with_id(mut self, id: &str) -> Self {
+        self.set("id", &id.into());
+        self
+    }
+
+    /// The same, not to be taken before this time, in milliseconds since 1970.
+    pub(crate) fn delayed_until(mut self, unix_ms: u64) -> Self {
+        self.set("not_before", &unix_ms.into());
+        self
     }
 
     /// Reads the data of a znode, of any writer.
     pub(crate) fn read(data: &[u8]) -> Self {
-        let (fields, raw) = match serde_json::from_slice(data) {
-            Ok(Json::Object(fields)) => {
-                let unwrapped = fields.get("foreign").and_then(unwrap);
-                (fields, unwrapped.unwrap_or_else(|| data.to_vec()))
-            }
-            _ => (Map::from_iter([("foreign".into(), wrap(data))]), data.to_vec()),
+        let object = std::str::from_utf8(data).ok().and_then(Object::read);
+        let Some(object) = object else {
+            let mut object = Object::new();
+            object.set(0, FOREIGN, wrap(data).to_string());
+            let payload = serde_json::from_slice(data).ok();
+            return Value { object, writer: Writer::Ours, payload, raw: data.to_vec() };
         };
-        let payload = fields.get("payload").cloned().or_else(|| serde_json::from_slice(&raw).ok());
-        Value { fields, payload, raw }
+        let foreign = object.get(0, FOREIGN).and_then(|text| serde_json::from_str::<Json>(text).ok());
+        let count = foreign.as_ref().and_then(Json::as_u64).and_then(|count| usize::try_from(count).ok());
+        let (writer, raw) = match (count.filter(|count| *count < object.len()), foreign.as_ref()) {
+            (Some(count), _) => (Writer::Marked(count), original(&object, count)),
+            (None, Some(wrapped)) => (Writer::Ours, unwrap(wrapped).unwrap_or_else(|| data.to_vec())),
+            (None, None) if object.get(0, "payload").is_some() => (Writer::Ours, data.to_vec()),
+            (None, None) => (Writer::Foreign, data.to_vec()),
+        };
+        let mut value = Value { object, writer, payload: None, raw };
+        value.payload = serde_json::from_slice(value.payload_text()).ok();
+        value
+    }
+
+    /// The payload as text: that which the user put, or the whole of a foreign value.
+    fn payload_text(&self) -> &[u8] {
+        let put = match self.writer {
+            Writer::Ours | Writer::Marked(_) => self.object.get(self.own_from(), "payload"),
+            Writer::Foreign => None,
+        };
+        put.map_or(&*self.raw, str::as_bytes)
     }
 
     /// The data of the znode.
     pub(crate) fn data(&self) -> Vec<u8> {
-        text(&self.fields)
+        self.object.text().into_bytes()
     }
 
     pub(crate) fn payload(&self) -> Option<&Json> {
@@ -101,98 +162,208 @@ impl Value {
     }
 
     pub(crate) fn payload_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        match self.payload() {
-            Some(payload) => T::deserialize(payload),
-            None => serde_json::from_slice(self.raw()),
-        }
+        // Not from the value: there, numbers that do not fit are rounded.
+        serde_json::from_slice(self.payload_text())
     }
 
-    /// The bytes that were put or read, without the object that wraps a foreign value.
+    /// The bytes that were put or read, without the fields and the object that this crate has added to a foreign value.
     pub(crate) fn raw(&self) -> &[u8] {
         &self.raw
     }
 
     pub(crate) fn state(&self) -> Option<State> {
-        State::from_number(self.fields.get("state")?.as_u64()?)
+        State::from_number(json(self.object.get(0, "state")?)?.as_u64()?)
     }
 
-    pub(crate) fn worker(&self) -> Option<&str> {
-        self.fields.get("worker")?.as_str()
+    pub(crate) fn worker(&self) -> Option<String> {
+        json(self.object.get(0, "worker")?)?.as_str().map(str::to_owned)
     }
 
-    pub(crate) fn claim(&self) -> Option<&str> {
-        self.fields.get("claim")?.as_str()
+    pub(crate) fn claim(&self) -> Option<String> {
+        self.field("claim")?.as_str().map(str::to_owned)
+    }
+
+    pub(crate) fn id(&self) -> Option<String> {
+        self.field("id")?.as_str().map(str::to_owned)
+    }
+
+    /// Before when it is not to be taken, in milliseconds since 1970.
+    pub(crate) fn not_before(&self) -> Option<u64> {
+        self.field("not_before")?.as_u64()
     }
 
     /// How often it was delivered.
     pub(crate) fn attempt(&self) -> u32 {
-        let attempt = self.fields.get("attempt").and_then(Json::as_u64).unwrap_or(0);
+        let attempt = self.field("attempt").and_then(|it| it.as_u64()).unwrap_or(0);
         u32::try_from(attempt).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn result(&self) -> Option<&Json> {
-        self.fields.get("result")
+    pub(crate) fn result(&self) -> Option<Json> {
+        self.field("result")
     }
 
-    pub(crate) fn error(&self) -> Option<&str> {
-        self.fields.get("error")?.as_str()
+    /// Why it has failed: for good, or the last time.
+    pub(crate) fn error(&self) -> Option<String> {
+        let error = self.field("error").or_else(|| self.field("last_error"))?;
+        error.as_str().map(str::to_owned)
     }
 
     /// The same, taken by `worker` under `claim`, with one more attempt.
     pub(crate) fn taken(&self, worker: &str, claim: &str) -> Value {
-        self.with([
-            ("state", State::Running.number().into()),
-            ("worker", worker.into()),
-            ("claim", claim.into()),
-            ("attempt", self.attempt().saturating_add(1).into()),
-        ])
+        let attempt = self.attempt().saturating_add(1);
+        let mut taken = self.clone();
+        taken.set_state(State::Running);
+        taken.set("worker", &worker.into());
+        taken.set("claim", &claim.into());
+        taken.set("attempt", &attempt.into());
+        taken.remove("not_before");
+        taken
     }
 
     /// The same with another payload.
     pub(crate) fn updated(&self, payload: Json) -> Value {
-        Value { payload: Some(payload.clone()), ..self.with([("payload", payload)]) }
+        let mut updated = self.clone();
+        updated.set("payload", &payload);
+        Value { payload: Some(payload), ..updated }
     }
 
-    /// The same, to be taken again after `attempt` deliveries.
-    pub(crate) fn given_back(&self, attempt: u32) -> Value {
-        let mut back = self.with([("state", State::Pending.number().into()), ("attempt", attempt.into())]);
-        back.fields.shift_remove("worker");
-        back.fields.shift_remove("claim");
-        back
+    /// The same, to be taken again.
+    pub(crate) fn given_back(&self, back: &Back) -> Value {
+        let mut given = self.clone();
+        given.set_state(State::Pending);
+        for key in ["worker", "claim"] {
+            given.remove(key);
+        }
+        given.set("attempt", &back.attempt.into());
+        given.explain(back.reason.as_deref());
+        match back.not_before {
+            Some(unix_ms) => given.delayed_until(unix_ms),
+            None => given,
+        }
+    }
+
+    /// The same as a dead letter. It keeps the worker that had it last.
+    pub(crate) fn dead(&self, back: &Back) -> Value {
+        let mut dead = self.clone();
+        dead.set_state(State::Pending);
+        dead.remove("claim");
+        dead.set("attempt", &back.attempt.into());
+        dead.explain(back.reason.as_deref());
+        dead
+    }
+
+    /// The same as if it had never been delivered.
+    pub(crate) fn revived(&self) -> Value {
+        let mut revived = self.given_back(&Back::default());
+        revived.remove("last_error");
+        revived
     }
 
     /// The same, ended with a result or an error.
     pub(crate) fn ended(&self, outcome: Result<Json, String>) -> Value {
+        let mut ended = self.clone();
+        ended.remove("last_error");
         match outcome {
-            Ok(result) => self.with([("state", State::Successful.number().into()), ("result", result)]),
-            Err(error) => self.with([("state", State::Failed.number().into()), ("error", error.into())]),
+            Ok(result) => {
+                ended.set_state(State::Successful);
+                ended.set("result", &result);
+            }
+            Err(error) => {
+                ended.set_state(State::Failed);
+                ended.set("error", &error.into());
+            }
+        }
+        ended
+    }
+
+    fn explain(&mut self, reason: Option<&str>) {
+        if let Some(reason) = reason {
+            let reason: String = reason.chars().take(MOST_OF_A_REASON).collect();
+            self.set("last_error", &reason.into());
         }
     }
 
-    fn with<const N: usize>(&self, changes: [(&str, Json); N]) -> Value {
-        let mut changed = self.clone();
-        for (key, value) in changes {
-            changed.fields.insert(key.into(), value);
-        }
-        changed
+    /// A field of this crate.
+    fn field(&self, key: &str) -> Option<Json> {
+        json(self.object.get(self.own_from(), key)?)
     }
+
+    /// The number of the first field of this crate. In a value without a mark, another program may have written any.
+    fn own_from(&self) -> usize {
+        match self.writer {
+            Writer::Ours | Writer::Foreign => 0,
+            Writer::Marked(count) => count,
+        }
+    }
+
+    /// Sets a field of this crate. Members of another program stay as they are.
+    fn set(&mut self, key: &str, value: &Json) {
+        if self.writer == Writer::Foreign {
+            let count = self.object.len();
+            self.object.set(count, FOREIGN, count.to_string());
+            self.writer = Writer::Marked(count);
+        }
+        self.object.set(self.own_from(), key, value.to_string());
+    }
+
+    fn remove(&mut self, key: &str) {
+        if self.writer != Writer::Foreign {
+            self.object.remove(self.own_from(), key);
+        }
+    }
+
+    /// Sets the state. That of another program is set in place if it was pending, so that [`original`] can restore it.
+    fn set_state(&mut self, state: State) {
+        let from = self.own_from();
+        let is_restorable = match self.writer {
+            Writer::Ours => true,
+            Writer::Foreign => self.object.get(0, "state") == Some(PENDING),
+            Writer::Marked(_) => {
+                self.object.get(from, "state").is_none() && self.object.get(0, "state").is_some()
+            }
+        };
+        if is_restorable && self.writer != Writer::Ours {
+            self.object.set(0, "state", state.number().to_string());
+        } else {
+            self.set("state", &state.number().into());
+        }
+    }
+}
+
+/// The field that marks a value of another program: how many members are its own, or the bytes of one that is not an
+/// object.
+const FOREIGN: &str = "foreign";
+
+/// The text of [`State::Pending`].
+const PENDING: &str = "1";
+
+/// The text that another program wrote, whose first `count` members these are. See [`Value::set_state`].
+fn original(object: &Object, count: usize) -> Vec<u8> {
+    let mut object = object.clone();
+    let is_in_place = object.get(count, "state").is_none();
+    if is_in_place && object.get(0, "state").is_some() {
+        object.set(0, "state", PENDING.into());
+    }
+    object.text_of(count).into_bytes()
+}
+
+fn json(text: &str) -> Option<Json> {
+    serde_json::from_str(text).ok()
 }
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(&self.fields).finish()
+        f.write_str(&self.object.text())
     }
-}
-
-fn text(fields: &Map<String, Json>) -> Vec<u8> {
-    serde_json::to_vec(fields).expect("a map with text for keys is JSON")
 }
 
 /// Wraps bytes in a JSON object.
 fn wrap(bytes: &[u8]) -> Json {
     match std::str::from_utf8(bytes) {
-        Ok(text) => json!({ "text": text }),
-        Err(_) => json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
+        Ok(text) => serde_json::json!({ "text": text }),
+        Err(_) => {
+            serde_json::json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() })
+        }
     }
 }
 
@@ -206,69 +377,4 @@ fn unwrap(wrapped: &Json) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_value_is_that_of_the_original_with_a_payload() {
-        let value = Value::new("a:b:18", json!({ "x": [1, null] }));
-        let text = r#"{"dataset":"a:b","groupid":"18","state":1,"payload":{"x":[1,null]}}"#;
-        assert_eq!(String::from_utf8(value.data()).unwrap(), text);
-        assert_eq!(Value::read(text.as_bytes()), value);
-        let taken = value.taken("w", "c");
-        let text = concat!(
-            r#"{"dataset":"a:b","groupid":"18","state":3,"payload":{"x":[1,null]},"#,
-            r#""worker":"w","claim":"c","attempt":1}"#
-        );
-        assert_eq!(String::from_utf8(taken.data()).unwrap(), text);
-        assert_eq!((taken.attempt(), taken.claim(), taken.worker()), (1, Some("c"), Some("w")));
-        let back = taken.given_back(taken.attempt());
-        assert_eq!((back.attempt(), back.claim(), back.worker()), (1, None, None));
-        assert_eq!(back.payload(), value.payload());
-        let done = taken.updated(json!(2)).ended(Ok(json!("fine")));
-        assert_eq!((done.state(), done.result()), (Some(State::Successful), Some(&json!("fine"))));
-        assert_eq!(done.payload(), Some(&json!(2)));
-        let failed = taken.ended(Err("boom".into()));
-        assert_eq!((failed.state(), failed.error()), (Some(State::Failed), Some("boom")));
-    }
-
-    #[test]
-    fn a_value_of_the_original_is_its_own_payload_and_keeps_its_fields() {
-        let python = br#"{"groupid": 18, "state": 1, "dataset": "taxi", "extra": {"b": 1, "a": 2}}"#;
-        let value = Value::read(python);
-        let whole: Json = serde_json::from_slice(python).unwrap();
-        assert_eq!(value.payload(), Some(&whole));
-        let back = value.taken("w", "c").given_back(1);
-        let mut expected = whole;
-        expected["attempt"] = json!(1);
-        assert_eq!(serde_json::from_slice::<Json>(&back.data()).unwrap(), expected);
-    }
-
-    #[test]
-    fn data_that_is_not_an_object_is_wrapped_and_read_unchanged() {
-        for (bytes, payload) in [
-            (&b"[1, 2]"[..], Some(json!([1, 2]))),
-            (b"", None),
-            (b"not json", None),
-            (b"\xff\x00\x7f", None),
-            (b"\"text\"", Some(json!("text"))),
-            (b"NaN", None),
-        ] {
-            let value = Value::read(bytes);
-            assert_eq!((value.raw(), value.payload()), (bytes, payload.as_ref()), "{bytes:?}");
-            let taken = Value::read(&value.taken("w", "c").data());
-            assert_eq!((taken.raw(), taken.attempt(), taken.payload()), (bytes, 1, payload.as_ref()));
-            let again = Value::read(&taken.given_back(1).data());
-            assert_eq!((again.raw(), again.attempt()), (bytes, 1));
-        }
-    }
-
-    #[test]
-    fn fields_of_a_wrong_type_count_as_missing() {
-        let value = Value::read(
-            br#"{"attempt": -1, "claim": 7, "worker": null, "state": "x", "foreign": {"hex": "0"}}"#,
-        );
-        assert_eq!((value.attempt(), value.claim(), value.worker(), value.state()), (0, None, None, None));
-        assert_eq!(Value::read(br#"{"state": 9, "attempt": 99999999999}"#).attempt(), u32::MAX);
-    }
-}
+mod tests;

@@ -43,6 +43,8 @@ impl<T, K: RingKey, F: Fn(&T) -> K> KeyOf<T> for By<F> {
 /// Hashes keys, a block at a time.
 pub(crate) struct Hasher {
     kernel: Kernel,
+    /// The length of all keys so far.
+    bytes: usize,
     buffers: [KeyBuffer; BLOCK],
 }
 
@@ -51,7 +53,7 @@ impl Hasher {
     const FEW: usize = 4;
 
     fn new(kernel: Kernel) -> Hasher {
-        Hasher { kernel, buffers: array::from_fn(|_| KeyBuffer::new()) }
+        Hasher { kernel, bytes: 0, buffers: array::from_fn(|_| KeyBuffer::new()) }
     }
 
     /// The positions of up to a block of keys. The rest of the array is meaningless.
@@ -61,6 +63,7 @@ impl Hasher {
         let mut len = 0;
         for (key, buffer) in keys.into_iter().zip(&mut self.buffers) {
             texts[len] = key.ring_key_with(buffer);
+            self.bytes += texts[len].len();
             len += 1;
         }
         if len <= Self::FEW {
@@ -129,7 +132,20 @@ impl<I: Iterator, K: KeyOf<I::Item>> Iterator for Positioned<I, K> {
     }
 }
 
-/// Selects the items in ranges, a given number at a time.
+/// How much is hashed at a time: it ends with the block in which one of the two is reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) keys: usize,
+    /// The length of all keys.
+    pub(crate) bytes: usize,
+}
+
+impl Turn {
+    /// Without an end.
+    pub(super) const WHOLE: Turn = Turn { keys: usize::MAX, bytes: usize::MAX };
+}
+
+/// Selects the items in ranges, some at a time.
 pub(crate) struct Subset {
     wanted: RangeIndex,
     kernel: Kernel,
@@ -140,18 +156,18 @@ impl Subset {
         Subset { wanted: wanted.index(), kernel }
     }
 
-    /// Reads up to `at_most` more `items`, and appends to `found` those in the subset, in the order given. Returns
+    /// Reads more `items`, for one turn, and appends to `found` those in the subset, in the order given. Returns
     /// whether there may be more items.
     pub(crate) fn take_from<T>(
         &self,
         items: &mut impl Iterator<Item = T>,
-        at_most: usize,
+        turn: Turn,
         key: &impl KeyOf<T>,
         found: &mut Vec<T>,
     ) -> bool {
         let mut hasher = Hasher::new(self.kernel);
-        let mut left = at_most;
-        while left > 0 {
+        let mut left = turn.keys;
+        while left > 0 && hasher.bytes < turn.bytes {
             let (asked, first) = (BLOCK.min(left), found.len());
             // Appended first and removed if not wanted, because another block would need one more copy.
             found.extend(items.by_ref().take(asked));
@@ -190,7 +206,7 @@ impl HashRing {
         I: IntoIterator<Item: RingKey>,
     {
         let mut found = Vec::new();
-        self.subset(member).take_from(&mut items.into_iter(), usize::MAX, &Itself, &mut found);
+        self.subset(member).take_from(&mut items.into_iter(), Turn::WHOLE, &Itself, &mut found);
         found
     }
 

@@ -2,8 +2,6 @@
 
 //! [`HashRingBuilder`]: builds a [`HashRing`].
 
-use std::fmt::Write as _;
-
 use super::{
     HashRing, Label, Member, hash,
     kernel::{Kernel, Numbers},
@@ -207,8 +205,22 @@ pub(super) fn by_id(members: &[Member]) -> Vec<u32> {
 /// Hashes a text that is different for each ring. The lengths are for ids that contain the separators.
 pub(super) fn digest(label: Label, replicas: u32, members: &[Member]) -> u64 {
     let mut text = format!("ring 1 {label} {replicas}\n");
+    // Without `write!`, because it is slow, and every change of a large ring makes this text.
     for Member { id, weight } in members {
-        writeln!(text, "{weight} {} {id}", id.len()).expect("writing to a text cannot fail");
+        push_number(&mut text, *weight as usize);
+        text.push(' ');
+        push_number(&mut text, id.len());
+        text.push(' ');
+        text.push_str(id);
+        text.push('\n');
     }
     hash::fingerprint(text.as_bytes())
+}
+
+/// Appends a number in decimal digits.
+fn push_number(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
 }

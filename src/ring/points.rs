@@ -38,29 +38,16 @@ impl Points {
 
     pub(super) fn new(mut all: Vec<Point>) -> Points {
         all.sort_unstable();
-        Points::resolve(all)
-    }
-
-    /// Resolves collisions among sorted points: the later member wins.
-    fn resolve(mut sorted: Vec<Point>) -> Points {
         let mut shadowed = Vec::new();
-        sorted.dedup_by(|later, kept| {
+        // In a collision the later member wins.
+        all.dedup_by(|later, kept| {
             let collide = later.position() == kept.position();
             if collide {
                 shadowed.push(std::mem::replace(kept, *later));
             }
             collide
         });
-        let parts = (2 * sorted.len()).max(1);
-        let mut starts = vec![0; parts];
-        for point in &sorted {
-            starts[part(point.position(), parts)] += 1;
-        }
-        let mut sum = 0;
-        for start in &mut starts {
-            sum += std::mem::replace(start, sum);
-        }
-        Points { sorted, shadowed, starts }
+        Points { starts: starts(&all), sorted: all, shadowed }
     }
 
     /// The points with those of a new `member`. The numbers of later members grow by one.
@@ -68,28 +55,72 @@ impl Points {
         let moved = |point: &Point| Point(point.0 + u64::from(point.member() >= member));
         let mut new: Vec<Point> = positions.map(|position| Point::new(position, member)).collect();
         new.extend(self.shadowed.iter().map(moved));
-        new.sort_unstable();
-        let mut all = Vec::with_capacity(self.sorted.len() + new.len());
-        let mut old = &self.sorted[..];
-        for point in new {
-            let (before, after) = old.split_at(old.partition_point(|other| moved(other) < point));
-            all.extend(before.iter().map(moved));
-            all.push(point);
-            old = after;
-        }
-        all.extend(old.iter().map(moved));
-        Points::resolve(all)
+        self.changed(&[], moved, new)
     }
 
     /// The points without those of `member`. The numbers of later members decrease by one.
     pub(super) fn without(&self, member: u32) -> Points {
-        let mut all = Vec::with_capacity(self.sorted.len() + self.shadowed.len());
-        let others = self.sorted.iter().chain(&self.shadowed).filter(|point| point.member() != member);
-        all.extend(others.map(|point| Point(point.0 - u64::from(point.member() > member))));
-        if !self.shadowed.is_empty() {
-            all.sort();
+        let moved = |point: &Point| Point(point.0 - u64::from(point.member() > member));
+        let removed: Vec<usize> =
+            (0..).zip(&self.sorted).filter(|(_, point)| point.member() == member).map(|(at, _)| at).collect();
+        let again = self.shadowed.iter().filter(|point| point.member() != member).map(moved);
+        self.changed(&removed, moved, again.collect())
+    }
+
+    /// The points without those at the indices `removed`, with the numbers of their members changed, and with `new`
+    /// ones. It copies runs of points, which is much faster than to compare each.
+    fn changed(&self, removed: &[usize], moved: impl Fn(&Point) -> Point, mut new: Vec<Point>) -> Points {
+        new.sort_unstable();
+        let mut sorted = Vec::with_capacity(self.sorted.len() + new.len());
+        let mut shadowed = Vec::new();
+        let mut changes = Vec::with_capacity(removed.len() + new.len());
+        let (mut new, mut next) = (new.into_iter().peekable(), 0);
+        for end in removed.iter().copied().chain([self.sorted.len()]) {
+            // The run of old points before the next one that is removed.
+            let mut run = &self.sorted[next..end];
+            let limit = self.sorted.get(end);
+            while let Some(point) =
+                new.next_if(|point| limit.is_none_or(|limit| point.position() < limit.position()))
+            {
+                let (before, after) = run.split_at(run.partition_point(|old| moved(old) < point));
+                sorted.extend(before.iter().map(&moved));
+                run = after;
+                // In a collision the later member wins.
+                if run.first().is_some_and(|old| old.position() == point.position()) {
+                    shadowed.push(point);
+                    continue;
+                }
+                match sorted.last_mut().filter(|last: &&mut Point| last.position() == point.position()) {
+                    Some(last) => shadowed.push(std::mem::replace(last, point)),
+                    None => {
+                        sorted.push(point);
+                        changes.push((point.position(), 1));
+                    }
+                }
+            }
+            sorted.extend(run.iter().map(&moved));
+            if let Some(removed) = limit {
+                changes.push((removed.position(), u32::MAX));
+            }
+            next = end + 1;
         }
-        Points::resolve(all)
+        let fits = (sorted.len()..=4 * sorted.len()).contains(&self.starts.len());
+        let starts = if fits { self.moved_starts(&changes) } else { starts(&sorted) };
+        Points { sorted, shadowed, starts }
+    }
+
+    /// The starts of the same parts after points were added, each by 1, and removed, each by -1, in the order of their
+    /// positions.
+    fn moved_starts(&self, changes: &[(u32, u32)]) -> Vec<u32> {
+        let mut starts = Vec::with_capacity(self.starts.len());
+        let mut sum = 0_u32;
+        for (position, change) in changes {
+            let end = part(*position, self.starts.len()) + 1;
+            starts.extend(self.starts[starts.len()..end].iter().map(|start| start.wrapping_add(sum)));
+            sum = sum.wrapping_add(*change);
+        }
+        starts.extend(self.starts[starts.len()..].iter().map(|start| start.wrapping_add(sum)));
+        starts
     }
 
     /// How many points there are up to `position`, itself included: the index of the first one after it.
@@ -126,6 +157,20 @@ impl Points {
     pub(super) fn as_slice(&self) -> &[Point] {
         &self.sorted
     }
+}
+
+/// The index of the first of `sorted` in each of twice as many equal parts of the ring.
+fn starts(sorted: &[Point]) -> Vec<u32> {
+    let parts = (2 * sorted.len()).max(1);
+    let mut starts = vec![0; parts];
+    for point in sorted {
+        starts[part(point.position(), parts)] += 1;
+    }
+    let mut sum = 0;
+    for start in &mut starts {
+        sum += std::mem::replace(start, sum);
+    }
+    starts
 }
 
 /// The index of the part that has the position, among `parts` equal parts of the ring.

@@ -153,7 +153,7 @@ fn a_subset_that_is_taken_in_turns_is_the_same_for_turns_of_any_length() {
     for turn in [1, 4, 5, 31, 32, 33, 100, 999, 1000, 1001] {
         let (mut left, mut found, mut turns) = (items(), Vec::new(), 1);
         let key = By(|item: &(u32, String)| item.1.clone());
-        while ring.subset("b").take_from(&mut left, turn, &key, &mut found) {
+        while ring.subset("b").take_from(&mut left, Turn { keys: turn, ..Turn::WHOLE }, &key, &mut found) {
             turns += 1;
         }
         assert_eq!(found, mine, "{turn} at a time");

@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::TryFutureExt as _;
 use tokio::time::{sleep, timeout};
 
-use super::live::{Live, Status};
+use super::{
+    live::{Live, Status},
+    requests::Failure,
+};
 use crate::{
     backend::{self, MAX_REQUEST_BYTES, path::ZnodePath},
     backoff::Backoff,
@@ -90,10 +94,19 @@ impl Access {
     }
 
     /// Repeats `work`, such as a read, until the store answers, at most for the timeout. `path` is for the error.
-    pub(crate) async fn repeat<T>(
+    pub(crate) async fn repeat<T: 'static>(
         &self,
         path: &ZnodePath,
         work: impl for<'a> Fn(&'a Live) -> BoxFuture<'a, Result<T, backend::Error>>,
+    ) -> Result<T, Error> {
+        self.repeat_each(path, |live| Box::pin(work(live).map_err(Failure::from))).await
+    }
+
+    /// Like [`Access::repeat`], for work on several znodes, which says which one it could not access.
+    pub(crate) async fn repeat_each<T>(
+        &self,
+        path: &ZnodePath,
+        work: impl for<'a> Fn(&'a Live) -> BoxFuture<'a, Result<T, Failure>>,
     ) -> Result<T, Error> {
         let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         let mut last = None;
@@ -102,8 +115,8 @@ impl Access {
                 let live = self.live().await?;
                 match work(&live).await {
                     Ok(found) => return Ok(found),
-                    Err(error) if error.is_unknown() => last = Some(Error::from_backend(error, path)),
-                    Err(error) => return Err(Error::from_backend(error, path)),
+                    Err(failure) if failure.error.is_unknown() => last = Some(failure.into_error(path)),
+                    Err(failure) => return Err(failure.into_error(path)),
                 }
                 sleep(backoff.next_delay(self.random.unit())).await;
             }

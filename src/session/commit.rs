@@ -10,7 +10,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::{Live, read::Denied, requests::prepare_create};
+use super::{
+    Live,
+    read::Denied,
+    requests::{judged_at, prepare_create},
+};
 use crate::backend::{self, CommitError, Done, Op, Znode, path::ZnodePath};
 
 /// How often a request is sent if its reply is lost each time, and the first pause between two attempts, which doubles.
@@ -19,6 +23,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often [`prepare_create`] may help one transaction.
 const PREPARATIONS: u32 = 16;
+
+/// How many of them have no pause before the next attempt. More are necessary only if an operator removes the folder
+/// again and again.
+const QUICK_PREPARATIONS: u32 = 10;
 
 /// The znode that shows whether a transaction was applied, and the function that reads this from it.
 pub(crate) struct Evidence<'a> {
@@ -82,9 +90,9 @@ impl Applied {
 /// Why a transaction was not applied, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unapplied {
-    /// The store refused the operation with this index: nothing was applied.
+    /// The store refused the operation with this index, on the znode at `path`: nothing was applied.
     #[error("operation {index} was refused: {error}")]
-    Refused { index: usize, error: backend::Error },
+    Refused { index: usize, path: ZnodePath, error: backend::Error },
     /// The evidence shows that another process was faster: nothing was applied.
     #[error("another process was faster")]
     Overtaken,
@@ -105,6 +113,9 @@ impl Live {
     pub(crate) async fn commit_once(&self, ops: &[Op], evidence: Evidence<'_>) -> Result<Applied, Unapplied> {
         let (mut attempts, mut preparations) = (0, 0);
         loop {
+            if preparations > QUICK_PREPARATIONS {
+                sleep(PAUSE * (preparations - QUICK_PREPARATIONS)).await;
+            }
             let error = match self.session.commit(ops.to_vec()).await {
                 Ok(done) => return Ok(Applied::Replied(done)),
                 Err(CommitError { index: Some(index), error }) => {
@@ -114,7 +125,8 @@ impl Live {
                     {
                         continue;
                     }
-                    return Err(Unapplied::Refused { index, error });
+                    let path = judged_at(&ops[index], &error);
+                    return Err(Unapplied::Refused { index, path, error });
                 }
                 Err(CommitError { index: None, error }) => error,
             };

@@ -10,6 +10,10 @@
 //! ```text
 //! deadline = min(s + heartbeat_validity, b + T - margin)
 //! ```
+//!
+//! After an outage, `b` is old: with the first heartbeat after it, the deadline may lie a moment ahead, and would pass
+//! again before a newer heartbeat can take the place of `b`. So a deadline that has passed moves only if it will not
+//! pass again for that reason.
 
 use std::collections::VecDeque;
 
@@ -26,16 +30,24 @@ pub(crate) struct Deadline {
     newest: Moment,
     /// Confirmed heartbeats that are newer than the anchor and not one tick old yet, oldest first.
     young: VecDeque<Moment>,
+    /// The deadline that holds.
+    moment: Moment,
 }
 
 impl Deadline {
-    /// For a session that was asked for at `sent`.
-    pub(crate) fn new(timing: Timing, sent: Moment) -> Self {
-        Deadline { timing, anchor: sent, newest: sent, young: VecDeque::new() }
+    /// For a session that was asked for at `sent` and opened at `now`.
+    pub(crate) fn new(timing: Timing, sent: Moment, now: Moment) -> Self {
+        let mut deadline =
+            Deadline { timing, anchor: sent, newest: sent, young: VecDeque::new(), moment: sent };
+        // The first heartbeat is sent now, and is confirmed one interval later at the latest.
+        if deadline.outlasts_the_anchor(now) && deadline.computed() >= now + timing.heartbeat {
+            deadline.moment = deadline.computed();
+        }
+        deadline
     }
 
-    /// Notes that a heartbeat was sent at `sent` and confirmed, and returns the new deadline.
-    pub(crate) fn confirm(&mut self, sent: Moment) -> Moment {
+    /// Notes that a heartbeat was sent at `sent` and is confirmed `now`, and returns the deadline.
+    pub(crate) fn confirm(&mut self, sent: Moment, now: Moment) -> Moment {
         if sent > self.newest {
             self.newest = sent;
             self.young.push_back(sent);
@@ -43,14 +55,33 @@ impl Deadline {
                 self.anchor = self.young.pop_front().unwrap_or(self.anchor);
             }
         }
-        self.moment()
+        let oldest_young = self.young.front().copied().unwrap_or(sent);
+        if now < self.moment || self.outlasts_the_anchor(oldest_young) {
+            self.moment = self.computed();
+        }
+        self.moment
     }
 
     /// The current deadline.
     pub(crate) fn moment(&self) -> Moment {
-        let by_heartbeat = self.newest + self.timing.heartbeat_validity;
-        let by_server = self.anchor + self.timing.timeout.saturating_sub(self.timing.margin);
-        by_heartbeat.min(by_server)
+        self.moment
+    }
+
+    fn computed(&self) -> Moment {
+        (self.newest + self.timing.heartbeat_validity).min(self.by_server())
+    }
+
+    /// How long the server keeps the session at least, less the margin.
+    fn by_server(&self) -> Moment {
+        self.anchor + self.timing.timeout.saturating_sub(self.timing.margin)
+    }
+
+    /// Whether the anchor lasts until the heartbeat that is sent at `next` takes its place: that is when another one is
+    /// confirmed that is sent a tick later. One interval passes at most until that is sent, and another one until it is
+    /// confirmed.
+    fn outlasts_the_anchor(&self, next: Moment) -> bool {
+        let Timing { server_tick, heartbeat, .. } = self.timing;
+        self.by_server() >= next + server_tick + heartbeat + heartbeat
     }
 }
 
@@ -75,42 +106,85 @@ mod tests {
         }
     }
 
+    /// Each heartbeat is confirmed at once.
+    fn confirm(deadline: &mut Deadline, sent: f64) -> Moment {
+        deadline.confirm(at(sent), at(sent))
+    }
+
     #[test]
     fn a_new_session_is_valid_for_one_heartbeat_validity_from_the_moment_it_was_asked_for() {
-        assert_eq!(Deadline::new(defaults(), at(100.0)).moment(), at(105.0));
+        assert_eq!(Deadline::new(defaults(), at(100.0), at(100.1)).moment(), at(105.0));
     }
 
     #[test]
     fn each_confirmed_heartbeat_extends_it_from_its_sending() {
-        let mut deadline = Deadline::new(defaults(), at(100.0));
-        assert_eq!(deadline.confirm(at(101.0)), at(106.0));
-        assert_eq!(deadline.confirm(at(102.0)), at(107.0));
-        assert_eq!(deadline.confirm(at(101.5)), at(107.0), "an older confirmation does not move it back");
+        let mut deadline = Deadline::new(defaults(), at(100.0), at(100.0));
+        assert_eq!(confirm(&mut deadline, 101.0), at(106.0));
+        assert_eq!(confirm(&mut deadline, 102.0), at(107.0));
+        assert_eq!(
+            deadline.confirm(at(101.5), at(102.1)),
+            at(107.0),
+            "an older confirmation does not move it back"
+        );
     }
 
     #[test]
     fn the_anchor_is_the_newest_heartbeat_at_least_one_tick_older() {
         let long_validity = Timing { heartbeat_validity: Duration::from_secs(60), ..defaults() };
-        let mut deadline = Deadline::new(long_validity, at(100.0));
+        let mut deadline = Deadline::new(long_validity, at(100.0), at(100.0));
         assert_eq!(deadline.moment(), at(109.5), "anchored at the request for the session");
         assert_eq!(
-            deadline.confirm(at(101.0)),
+            confirm(&mut deadline, 101.0),
             at(109.5),
             "the first heartbeat may not have reached the leader"
         );
-        assert_eq!(deadline.confirm(at(102.9)), at(109.5), "101 is not yet a tick older than 102.9");
-        assert_eq!(deadline.confirm(at(103.0)), at(110.5), "anchored at 101");
-        assert_eq!(deadline.confirm(at(120.0)), at(112.5), "anchored at 103, the one before");
+        assert_eq!(confirm(&mut deadline, 102.9), at(109.5), "101 is not yet a tick older than 102.9");
+        assert_eq!(confirm(&mut deadline, 103.0), at(110.5), "anchored at 101");
+        assert_eq!(confirm(&mut deadline, 109.0), at(112.5), "anchored at 103, the one before");
     }
 
     #[test]
     fn the_deadline_comes_before_the_server_can_end_the_session() {
-        let mut deadline = Deadline::new(defaults(), at(0.0));
+        let mut deadline = Deadline::new(defaults(), at(0.0), at(0.0));
         for number in 1..100 {
             let sent = at(f64::from(number) * 1.3);
-            let moment = deadline.confirm(sent);
+            let moment = deadline.confirm(sent, sent);
             // In the worst case the leader started to measure the timeout one tick before the heartbeat was sent.
             assert!(moment <= (sent - Duration::from_secs(2)) + Duration::from_secs(10));
         }
+    }
+
+    #[test]
+    fn once_passed_it_moves_only_if_it_will_not_pass_again_before_the_next_heartbeat_counts() {
+        for outage in (10..95).map(|tenths| f64::from(tenths) / 10.0) {
+            let mut deadline = Deadline::new(defaults(), at(0.0), at(0.0));
+            for second in 1..=100 {
+                confirm(&mut deadline, f64::from(second));
+            }
+            let end = 100.0 + outage;
+            let mut was_valid = end < 105.0;
+            let mut revived = None;
+            for beat in 0..8 {
+                let sent = at(end + f64::from(beat));
+                assert!(!was_valid || sent < deadline.moment(), "{outage}: it has passed again");
+                let moment = deadline.confirm(sent, sent);
+                was_valid |= sent < moment;
+                revived = revived.or(was_valid.then_some(beat));
+            }
+            assert!(revived.is_some_and(|beat| beat <= 2), "{outage}: {revived:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_whose_opening_took_too_long_waits_for_a_heartbeat_that_counts() {
+        for (took, is_valid) in [(0.1, true), (3.9, true), (4.1, false), (9.0, false)] {
+            let opened = at(100.0 + took);
+            let deadline = Deadline::new(defaults(), at(100.0), opened);
+            assert_eq!(opened < deadline.moment(), is_valid, "{took} s");
+        }
+        let mut deadline = Deadline::new(defaults(), at(100.0), at(109.0));
+        assert!(confirm(&mut deadline, 109.0) < at(109.0), "the anchor would be over half a second later");
+        assert!(confirm(&mut deadline, 110.0) < at(110.0));
+        assert_eq!(confirm(&mut deadline, 111.0), at(116.0));
     }
 }

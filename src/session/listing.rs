@@ -14,7 +14,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Live, follow::Follower};
+use super::{Live, follow::Follower, requests::Failure};
 use crate::{
     backend::{self, Stat, path::ZnodePath},
     backoff::Backoff,
@@ -24,11 +24,11 @@ use crate::{
     watch,
 };
 
-/// The pause before the next listing, as a multiple of the time that the last one took: about a tenth of the time is
-/// spent on listing.
+/// The pause before the next listing, as a multiple of the time that the names of the last one took: about a tenth of
+/// the time is spent on them. What a listing reads beside the names does not count, because it is read once at any pace.
 const PAUSE_FACTOR: u32 = 10;
 /// The shortest and the longest such pause.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The first and the longest pause after a listing that failed.
 const RETRY: Duration = Duration::from_millis(50);
@@ -249,20 +249,19 @@ impl Listing {
     }
 
     fn begin(&self) -> Begun {
-        let began = self.now();
         let mut state = self.lock();
         state.begun += 1;
-        Begun { number: state.begun, local: state.local, is_wanted: state.wanted > state.listed, began }
+        Begun { number: state.begun, local: state.local, is_wanted: state.wanted > state.listed }
     }
 
-    fn end(&self, begun: &Begun) {
+    fn end(&self, begun: &Begun, took: Duration) {
         let now = self.now();
         let spread = 0.5 + 0.5 * self.settings.random.unit();
         let mut state = self.lock();
         state.listed = begun.number;
         state.stale_since = (state.local != begun.local).then_some(now);
         (state.error, state.retry) = (None, None);
-        state.took = now.saturating_since(begun.began);
+        state.took = took;
         let pause = state.took.saturating_mul(PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         // The watches of all processes fire at the same time; the jitter spreads their listings.
         state.next = now + pause.mul_f64(spread);
@@ -321,7 +320,6 @@ struct Begun {
     number: u64,
     local: u64,
     is_wanted: bool,
-    began: Moment,
 }
 
 /// Why one listing is made.
@@ -351,7 +349,7 @@ pub(crate) trait Contents: Send {
     fn give_up(&mut self) {}
 
     /// Creates the folder, which is gone, and what belongs to it.
-    fn make(&mut self, live: &Live) -> impl Future<Output = Result<(), backend::Error>> + Send;
+    fn make(&mut self, live: &Live) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// Lists a folder in each session.
@@ -361,16 +359,22 @@ pub(crate) struct Lister<C> {
 }
 
 impl<C: Contents> Lister<C> {
-    /// Lists the folder once. The watch fires when the folder changes.
-    async fn list(&mut self, live: &Live, occasion: Occasion) -> Result<backend::Watch, backend::Error> {
-        let folder = &self.listing.settings.folder;
+    /// Lists the folder once. Returns a watch, which fires when the folder changes, and how long the names took.
+    async fn list(
+        &mut self,
+        live: &Live,
+        occasion: Occasion,
+    ) -> Result<(backend::Watch, Duration), backend::Error> {
+        let Listing { settings: Settings { folder, clock, .. }, .. } = &*self.listing;
         // The server of this session may be behind that of the last one.
         if occasion.is_wanted || occasion.is_first {
             live.session.sync(folder).await?;
         }
+        let began = clock.now();
         let (names, stat, watch) = live.session.watch_children(folder).await?;
+        let took = clock.now().saturating_since(began);
         self.contents.adopt(live, &names, &stat, occasion).await?;
-        Ok(watch)
+        Ok((watch, took))
     }
 }
 
@@ -386,8 +390,8 @@ impl<C: Contents> Follower for Lister<C> {
             let begun = listing.begin();
             self.contents.begin();
             let error = match self.list(live, Occasion { is_first, is_wanted: begun.is_wanted }).await {
-                Ok(mut watch) => {
-                    listing.end(&begun);
+                Ok((mut watch, took)) => {
+                    listing.end(&begun, took);
                     backoff.reset();
                     is_first = false;
                     tokio::select! {
@@ -406,12 +410,12 @@ impl<C: Contents> Follower for Lister<C> {
                     debug!(%folder, "the folder is gone; creating it again");
                     self.contents.make(live).await.err()
                 }
-                error => Some(error),
+                error => Some(error.into()),
             };
-            if let Some(error) = error {
-                debug!(%folder, %error, "the folder could not be listed");
-                if !error.is_unknown() {
-                    listing.fail(Error::from_backend(error, folder));
+            if let Some(failure) = error {
+                debug!(%folder, error = %failure.error, "the folder could not be listed");
+                if !failure.error.is_unknown() {
+                    listing.fail(failure.into_error(folder));
                 }
             }
             listing.end_failed(backoff.next_delay(listing.settings.random.unit()));

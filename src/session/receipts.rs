@@ -20,7 +20,7 @@ use super::{
     Live,
     access::Access,
     commit::{Applied, Evidence, Unapplied, Verdict},
-    requests::delete_each,
+    requests::{delete_each, persist},
 };
 use crate::backend::{self, CreateMode, Done, Op, SessionId, Stat, path::ZnodePath};
 
@@ -97,7 +97,7 @@ impl Receipts {
                     self.clear_late(live).await;
                     return Ok(Receipted { applied, stat });
                 }
-                Err(Unapplied::Refused { index, error }) if index >= ops.len() && before.is_some() => {
+                Err(Unapplied::Refused { index, error, .. }) if index >= ops.len() && before.is_some() => {
                     debug!(receipt = %receipt.path, %error, "an operator has changed it");
                     receipt = self.fresh(live);
                 }
@@ -121,19 +121,26 @@ impl Receipts {
     pub(crate) async fn clear(&self, access: &Access) {
         self.is_cleared.store(true, Ordering::SeqCst);
         let Some(live) = access.present() else { return };
-        self.delete_free(&live).await;
+        let ours = self.take_free(&live);
+        let cleared = persist(&live, || delete_each(&*live.session, ours.clone())).await;
+        self.note_cleared(cleared);
     }
 
     async fn clear_late(&self, live: &Live) {
         if self.is_cleared.load(Ordering::SeqCst) {
-            self.delete_free(live).await;
+            // Once: a caller waits for the transaction.
+            self.note_cleared(delete_each(&*live.session, self.take_free(live)).await);
         }
     }
 
-    async fn delete_free(&self, live: &Live) {
+    fn take_free(&self, live: &Live) -> Vec<ZnodePath> {
         let free = std::mem::take(&mut *self.lock());
         let ours = free.into_iter().filter(|it| it.session == live.id() && it.version.is_some());
-        if let Err(error) = delete_each(&*live.session, ours.map(|it| it.path).collect()).await {
+        ours.map(|it| it.path).collect()
+    }
+
+    fn note_cleared(&self, cleared: Result<(), backend::Error>) {
+        if let Err(error) = cleared {
             debug!(folder = %self.folder, %error, "the receipts stay until the session ends");
         }
     }

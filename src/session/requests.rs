@@ -1,21 +1,79 @@
 //! Helpers that take more than one request of a session.
 
+use std::{future::Future, time::Duration};
+
+use tokio::time::timeout;
+use tracing::warn;
+
 use super::Live;
-use crate::backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath};
+use crate::{
+    backend::{self, CommitError, CreateMode, Op, Session, path::ZnodePath},
+    backoff::Backoff,
+    error::Error,
+};
+
+/// The error of a request, and the znode where it happened if that is not the one that the caller has named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) error: backend::Error,
+    at: Option<ZnodePath>,
+}
+
+impl Failure {
+    pub(crate) fn at(path: &ZnodePath) -> impl FnOnce(backend::Error) -> Failure + '_ {
+        move |error| Failure { error, at: Some(path.clone()) }
+    }
+
+    /// The error for the caller, who has named `path`.
+    pub(crate) fn into_error(self, path: &ZnodePath) -> Error {
+        Error::from_backend(self.error, self.at.as_ref().unwrap_or(path))
+    }
+}
+
+impl From<backend::Error> for Failure {
+    fn from(error: backend::Error) -> Self {
+        Failure { error, at: None }
+    }
+}
 
 /// Makes sure that the persistent znode `path` and its ancestors exist.
-pub(crate) async fn ensure(session: &dyn Session, path: &ZnodePath) -> Result<(), backend::Error> {
-    for path in path.with_ancestors() {
+pub(crate) async fn ensure(session: &dyn Session, path: &ZnodePath) -> Result<(), Failure> {
+    for at in path.with_ancestors() {
         // Read first: where it exists, no permission to create it is needed.
-        if session.get(&path).await?.is_some() {
+        if session.get(&at).await.map_err(Failure::at(&at))?.is_some() {
+            if at == *path {
+                warn_if_open(session, path).await;
+            }
             continue;
         }
-        match session.commit(vec![Op::create(&path, [], CreateMode::Persistent)]).await {
+        match session.commit(vec![Op::create(&at, [], CreateMode::Persistent)]).await {
             Ok(_) | Err(CommitError { error: backend::Error::NodeExists, .. }) => {}
-            Err(CommitError { error, .. }) => return Err(error),
+            Err(CommitError { error, .. }) => {
+                let create = Op::create(&at, [], CreateMode::Persistent);
+                return Err(Failure::at(&judged_at(&create, &error))(error));
+            }
         }
     }
     Ok(())
+}
+
+/// The znode that a refusal of `op` is about: to create and delete, permission is that of the parent.
+pub(crate) fn judged_at(op: &Op, error: &backend::Error) -> ZnodePath {
+    let parent = match (op, error) {
+        (Op::Create { .. } | Op::Delete { .. }, backend::Error::NotPermitted) => op.path().parent(),
+        _ => None,
+    };
+    parent.unwrap_or_else(|| op.path().clone())
+}
+
+/// Warns of a folder that other clients can change although this one has credentials: it was created without them.
+pub(crate) async fn warn_if_open(session: &dyn Session, folder: &ZnodePath) {
+    if session.is_open_to_others(folder).await == Ok(true) {
+        warn!(
+            znode = %folder,
+            "every client can change this znode, although this one has credentials: set its access control list"
+        );
+    }
 }
 
 /// How many sequence numbers are skipped at once, at most.
@@ -29,7 +87,7 @@ pub(super) async fn prepare_create(live: &Live, op: &Op, refusal: &backend::Erro
     let Op::Create { path, mode, .. } = op else { return false };
     let Some(folder) = path.parent() else { return false };
     let made = match refusal {
-        backend::Error::NoNode => ensure(&*live.session, &folder).await,
+        backend::Error::NoNode => ensure(&*live.session, &folder).await.map_err(|failure| failure.error),
         backend::Error::NodeExists if mode.is_sequential() => {
             let count = 2_u32.saturating_pow(attempt - 1).min(SKIPPED_AT_ONCE);
             skip_numbers(live, &folder, count).await
@@ -68,4 +126,29 @@ pub(crate) async fn delete_each(session: &dyn Session, paths: Vec<ZnodePath>) ->
         }
     }
     Ok(())
+}
+
+/// The first and the longest pause between two attempts of [`persist`].
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Repeats `work` while the store does not answer, until the session ends: for what has to be removed before a session
+/// that goes on.
+pub(crate) async fn persist<F>(live: &Live, mut work: impl FnMut() -> F) -> Result<(), backend::Error>
+where
+    F: Future<Output = Result<(), backend::Error>>,
+{
+    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
+    loop {
+        match work().await {
+            Err(error) if is_unanswered(&error) && !live.is_over() => {
+                let _ = timeout(backoff.next_delay(live.random.unit()), live.ended()).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_unanswered(error: &backend::Error) -> bool {
+    error.is_unknown() || matches!(error, backend::Error::Unreachable(_))
 }

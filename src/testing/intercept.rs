@@ -17,7 +17,7 @@ use crate::{
         BoxFuture, CommitError, Connector, Done, Error, Op, Session, SessionId, SessionState, Stat, Watch,
         Znode, path::ZnodePath,
     },
-    clock::Clock,
+    clock::{Clock, Moment},
 };
 
 /// A connector that opens sessions of another connector, and passes each call to a [`Hook`]. A hook can count calls,
@@ -67,8 +67,9 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::max_request_bytes`]
-/// and [`Session::state`] send no request to the store, so they are not calls. The drop of a session is not a call
+/// [`Session::is_open_to_others`] is passed on without the hook. Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::requested`],
+/// [`Session::give_up_after`], [`Session::max_request_bytes`] and [`Session::state`] send no request to the store, so they
+/// are not calls. The drop of a session is not a call
 /// either.
 #[derive(Clone)]
 pub struct Intercept {
@@ -178,6 +179,14 @@ impl Session for Intercepted {
         self.inner.timeout()
     }
 
+    fn requested(&self) -> Option<Moment> {
+        self.inner.requested()
+    }
+
+    fn give_up_after(&self, silence: Duration) {
+        self.inner.give_up_after(silence);
+    }
+
     fn max_request_bytes(&self) -> usize {
         self.inner.max_request_bytes()
     }
@@ -238,6 +247,10 @@ impl Session for Intercepted {
             let send = async move { Ok(Reply::Committed(self.inner.commit(ops).await?)) };
             Ok(expect!(Reply::Committed(done) => done, self.call(request, send).await?))
         })
+    }
+
+    fn is_open_to_others<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<bool, Error>> {
+        self.inner.is_open_to_others(path)
     }
 
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {

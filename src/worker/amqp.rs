@@ -14,17 +14,27 @@
 //! - TaskFlow also creates the queue of a topic when it sends to it, and a queue that never has a consumer stays for
 //!   ever. Here only consumers create queues. A message to a missing worker is dropped, and an executor that has ended
 //!   leaves no queue behind.
-//! - A message counts as sent when the broker has confirmed it.
+//! - A message counts as sent when the broker has confirmed it, and has not returned it. A message that was returned
+//!   although its queue exists is sent once more after the queue is bound: the exchange was deleted.
+//!
+//! # Durable queues
+//!
+//! From version 4.3 RabbitMQ refuses transient queues that are not exclusive, unless its configuration permits them. Then
+//! queues are declared durable, not deleted with their last consumer, and with `x-expires` of one minute. The option
+//! `queues=durable` of the URL chooses that from the beginning. All peers of an exchange have to declare the same:
+//! TaskFlow does so only if its own queues are configured like this.
 //!
 //! # When the connection breaks
 //!
 //! Consumers end, and the next call opens a new connection. If the broker does not answer for two heartbeats, the
 //! client closes the connection. An acknowledgement that is being sent at that moment is lost, and another consumer of
-//! the topic gets the message again: AMQP confirms messages, not acknowledgements.
+//! the topic gets the message again: AMQP confirms messages, not acknowledgements. No call waits for the client for more
+//! than 10 s, no acknowledgement for more than 3 s.
 
 mod connection;
 mod consumer;
 mod error;
+mod handshake;
 #[cfg(feature = "tls")]
 mod tls;
 mod url;
@@ -57,9 +67,10 @@ pub struct AmqpTransport(Arc<Broker>);
 impl AmqpTransport {
     /// Connects to the broker at `url`, for messages through `exchange` (TaskFlow's default is `default`).
     ///
-    /// The URL is read as kombu reads it: `amqp://[user:password@]host[:port][/vhost][?heartbeat=seconds]`, where
+    /// The URL is read as kombu reads it: `amqp://[user:password@]host[:port][/vhost][?options]`, where
     /// user, password and virtual host may have percent escapes. Without them it is `guest`, `guest` and `/`; the
-    /// heartbeat is 10 s, or that of the broker if it is less.
+    /// heartbeat is 10 s, or that of the broker if it is less. The options are `heartbeat=seconds`, and `queues=durable`
+    /// or `queues=transient` (see the [module](self)).
     ///
     /// With `amqps://` (feature `tls`) the connection is encrypted; the default port is 5671. The certificate of the broker
     /// has to be for the host of the URL and signed by an authority in the file `ssl_ca_certs`. The certificate of this

@@ -11,8 +11,14 @@
 //!   silent for too long. A worker of this crate repeats RUNNING, so its silence *about this request* counts. A worker
 //!   of TaskFlow does not repeat it, and does not answer while all its threads are busy. When it is silent altogether,
 //!   the broker is asked whether its topic still has a consumer.
+//! - A request that no worker has started on is sent again when it is lost: the broker returned it, or its worker does
+//!   not list it ([`Instances`]), or its topic has had no consumer for long enough. To a worker of TaskFlow it is never
+//!   sent again, because that does not drop copies.
 //!
 //! All collections are ordered, so that the same events give the same actions in the same order.
+
+mod entry;
+mod losses;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,10 +26,12 @@ use std::{
     time::Duration,
 };
 
+use self::entry::Entry;
+pub(super) use self::entry::New;
 use super::{
     error::RequestError,
     finder::Finder,
-    lifecycle::{Lifecycle, Transition},
+    instances::Instances,
     message::{InvalidResponse, NotifyReply, Response, event::Event},
     outcome::Outcome,
     state::RequestState,
@@ -34,21 +42,11 @@ use crate::clock::Moment;
 /// The end of a request.
 pub(super) type Ended = Result<Outcome, RequestError>;
 
-/// A request as it is submitted.
-#[derive(Debug)]
-pub(super) struct New {
-    pub(super) task: String,
-    pub(super) key: Option<String>,
-    pub(super) body: Vec<u8>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) run_timeout: Option<Duration>,
-}
-
 /// An action of the driver for a request.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
     /// Report to its handle that it is PENDING at this worker, and send it there. Report a failure to
-    /// [`Engine::on_not_sent`].
+    /// [`Engine::on_not_sent`], and that the topic has no consumer to [`Engine::on_returned`].
     Send { id: String, topic: Arc<str>, body: Vec<u8> },
     /// Report its state to its handle.
     Moved { id: String, state: RequestState },
@@ -76,44 +74,17 @@ pub(super) enum Handled {
 pub(super) struct Engine {
     expiry: Duration,
     finder: Finder,
+    instances: Instances,
+    /// Whether the executor can receive answers. Without them no worker counts as silent.
+    is_connected: bool,
     requests: BTreeMap<String, Entry>,
+    /// How many requests were submitted.
+    submitted: u64,
     /// The requests in WAITING, in the order in which they were submitted, and some that have ended since.
     waiting: VecDeque<String>,
     /// Topics that are being checked.
     checking: BTreeSet<Arc<str>>,
     actions: Vec<Action>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    life: Lifecycle,
-    task: String,
-    key: Option<String>,
-    /// Empty once it is sent.
-    body: Vec<u8>,
-    /// The topic of the worker that it was sent to.
-    topic: Option<Arc<str>>,
-    /// When the last response about it came.
-    last_response: Moment,
-    /// Whether its worker has promised to repeat RUNNING.
-    is_repeated: bool,
-    run_timeout: Option<Duration>,
-    started: Moment,
-}
-
-impl Entry {
-    /// Whether no response about it came for too long.
-    fn is_silent(&self, expiry: Duration, now: Moment) -> bool {
-        now.saturating_since(self.last_response) >= expiry
-    }
-
-    /// Whether it runs on a worker of TaskFlow that is silent: the worker is busy, or dead.
-    fn is_in_doubt(&self, finder: &Finder, expiry: Duration, now: Moment) -> bool {
-        self.life.state() == RequestState::Running
-            && !self.is_repeated
-            && self.is_silent(expiry, now)
-            && self.topic.as_ref().is_some_and(|topic| !finder.knows(topic))
-    }
 }
 
 impl Engine {
@@ -122,7 +93,10 @@ impl Engine {
         Engine {
             expiry,
             finder: Finder::new(expiry),
+            instances: Instances::default(),
+            is_connected: true,
             requests: BTreeMap::new(),
+            submitted: 0,
             waiting: VecDeque::new(),
             checking: BTreeSet::new(),
             actions: Vec::new(),
@@ -141,33 +115,38 @@ impl Engine {
 
     /// Adds a request. Its id is new.
     pub(super) fn submit(&mut self, id: String, new: New, now: Moment) {
-        let New { task, key, body, timeout, run_timeout } = new;
-        let life = Lifecycle::new(now, timeout);
-        let (topic, is_repeated) = (None, false);
-        let (last_response, started) = (now, now);
-        let entry = Entry { life, task, key, body, topic, last_response, is_repeated, run_timeout, started };
-        self.requests.insert(id.clone(), entry);
-        if let Some(id) = self.send(id) {
+        self.submitted += 1;
+        self.requests.insert(id.clone(), Entry::new(new, self.submitted, now));
+        if let Some(id) = self.send(id, now) {
             self.waiting.push_back(id);
         }
     }
 
-    /// A worker reports its tasks. Returns whether they are new.
-    pub(super) fn on_notify(&mut self, reply: &NotifyReply, now: Moment) -> bool {
+    /// Whether any known worker lists `task`.
+    pub(super) fn is_offered(&self, task: &str) -> bool {
+        self.finder.workers().any(|(_, tasks)| tasks.contains(task))
+    }
+
+    /// A worker reports its tasks; with `is_ours` it is one of this crate. Returns whether they are new.
+    pub(super) fn on_notify(&mut self, reply: &NotifyReply, is_ours: bool, now: Moment) -> bool {
+        if is_ours {
+            self.instances.meet(reply.topic());
+        }
         let is_back = self.finder.seen(reply.topic(), now);
         let is_new = self.finder.lists(reply.topic(), reply.tasks().iter().cloned(), now);
         if is_new || is_back {
-            self.send_waiting();
+            self.send_waiting(now);
         }
         is_new
     }
 
-    /// A response about the request `id`. With `is_repeated` its sender promises to repeat RUNNING while it runs.
+    /// A response about the request `id`. A worker of this crate has a name, and promises to repeat RUNNING while the
+    /// request runs.
     pub(super) fn on_response(
         &mut self,
         id: &str,
         response: Result<Response, InvalidResponse>,
-        is_repeated: bool,
+        name: Option<&str>,
         now: Moment,
     ) -> Handled {
         let Some(entry) = self.requests.get_mut(id) else {
@@ -176,9 +155,14 @@ impl Engine {
         let Some(topic) = &entry.topic else {
             return Handled::Ignored("the request was not sent yet".into());
         };
+        if name.is_some_and(|name| self.instances.is_elsewhere(topic, name)) {
+            return Handled::Ignored("the request was sent to another worker since".into());
+        }
         let is_back = self.finder.seen(topic, now);
-        entry.last_response = now;
-        entry.is_repeated |= is_repeated;
+        match name {
+            Some(name) => entry.reported(name, now),
+            None => entry.last_response = now,
+        }
         let mut handled = Handled::Applied;
         match response {
             Ok(Response::Running) => {
@@ -201,19 +185,22 @@ impl Engine {
             }
         }
         if is_back {
-            self.send_waiting();
+            self.send_waiting(now);
         }
         handled
     }
 
     /// The request `id` could not be sent, or it is unknown whether it was sent. Ignored if a worker has started on it,
-    /// because then it was sent.
+    /// because then it was sent. If it is unknown, and the worker is one of this crate, its inventories will tell.
     pub(super) fn on_not_sent(&mut self, id: &str, error: TransportError) {
-        if self.requests.get(id).is_some_and(|entry| entry.life.state() == RequestState::Pending) {
+        let Some(entry) = self.requests.get(id).filter(|entry| entry.is_pending()) else { return };
+        let is_ours = entry.topic.as_deref().is_some_and(|topic| self.instances.is_ours(topic));
+        if !(error.is_transient() && is_ours) {
             self.end(
                 id,
                 Err(match error {
                     TransportError::Unavailable { reason } => RequestError::OutcomeUnknown { reason },
+                    TransportError::NoConsumer { topic } => RequestError::WorkerVanished { topic },
                     TransportError::Refused { reason } => RequestError::Refused { reason },
                     TransportError::Closed => RequestError::Closed,
                 }),
@@ -229,6 +216,8 @@ impl Engine {
     /// Ends requests that have waited for too long. To be called periodically. Returns the workers that were removed.
     pub(super) fn tick(&mut self, now: Moment) -> Vec<Arc<str>> {
         let gone = self.finder.remove_silent(now);
+        self.instances.remove_silent(self.expiry, now);
+        self.mend(now);
         let over: Vec<_> = self
             .requests
             .iter()
@@ -238,7 +227,7 @@ impl Engine {
             self.end(&id, Err(error));
         }
         for entry in self.requests.values() {
-            if entry.is_in_doubt(&self.finder, self.expiry, now)
+            if entry.needs_check(&self.finder, self.expiry, now)
                 && let Some(topic) = &entry.topic
                 && self.checking.insert(topic.clone())
             {
@@ -257,7 +246,7 @@ impl Engine {
         let Some(is_consumed) = is_consumed else { return };
         let mut lost = Vec::new();
         for (id, entry) in &mut self.requests {
-            if entry.topic.as_ref() == Some(topic) && entry.is_in_doubt(&self.finder, self.expiry, now) {
+            if entry.topic.as_ref() == Some(topic) && entry.needs_check(&self.finder, self.expiry, now) {
                 if is_consumed {
                     entry.last_response = now;
                 } else {
@@ -282,37 +271,49 @@ impl Engine {
     /// Why this request ends at `now`, if it does.
     fn overdue(&self, entry: &Entry, now: Moment) -> Option<RequestError> {
         if entry.life.is_expired(now) {
-            let was_sent = entry.topic.is_some();
-            return Some(RequestError::Expired { timeout: entry.life.timeout()?, was_sent });
+            let timeout = entry.life.timeout()?;
+            if entry.topic.is_none()
+                && !self.is_offered(&entry.task)
+                && self.finder.workers().next().is_some()
+            {
+                let offered: BTreeSet<_> = self.finder.workers().flat_map(|(_, tasks)| tasks).collect();
+                let offered = offered.into_iter().cloned().collect();
+                return Some(RequestError::UnknownTask { task: entry.task.clone(), offered, timeout });
+            }
+            return Some(RequestError::Expired { timeout, was_sent: entry.was_sent });
         }
         if entry.life.state() != RequestState::Running {
             return None;
         }
-        if entry.is_repeated && entry.is_silent(self.expiry, now) {
-            return Some(RequestError::WorkerVanished { topic: entry.topic.as_ref()?.to_string() });
+        if entry.is_repeated && entry.is_silent(self.expiry, now) && self.is_connected {
+            let topic = entry.topic.as_ref()?;
+            let holder = entry.holder.as_deref();
+            if holder.is_some_and(|holder| self.instances.is_alive(topic, holder)) {
+                let reason = format!("the worker at {topic:?} does not report it any more");
+                return Some(RequestError::OutcomeUnknown { reason });
+            }
+            return Some(RequestError::WorkerVanished { topic: topic.to_string() });
         }
         let timeout = entry.run_timeout?;
         (now.saturating_since(entry.started) > timeout).then_some(RequestError::Overdue { timeout })
     }
 
     /// Sends the waiting requests that can be sent now.
-    fn send_waiting(&mut self) {
+    fn send_waiting(&mut self, now: Moment) {
         for id in std::mem::take(&mut self.waiting) {
-            if let Some(id) = self.send(id) {
+            if let Some(id) = self.send(id, now) {
                 self.waiting.push_back(id);
             }
         }
     }
 
     /// Sends the request `id` to a worker that can run it. Returns the id if there is no such worker.
-    fn send(&mut self, id: String) -> Option<String> {
+    fn send(&mut self, id: String, now: Moment) -> Option<String> {
         let entry = self.requests.get_mut(&id)?;
         let Some(topic) = self.finder.pick(&entry.task, entry.key.as_deref()) else {
             return Some(id);
         };
-        entry.life.step(RequestState::Pending).expect("only a waiting request is sent");
-        entry.topic = Some(topic.clone());
-        let body = std::mem::take(&mut entry.body);
+        let body = entry.send(topic.clone(), now);
         self.actions.push(Action::Send { id, topic, body });
         None
     }
@@ -320,8 +321,7 @@ impl Engine {
     /// A worker has started on the request `id`.
     fn run(&mut self, id: &str, now: Moment) {
         let Some(entry) = self.requests.get_mut(id) else { return };
-        if entry.life.step(RequestState::Running) == Ok(Transition::Moved) {
-            entry.started = now;
+        if entry.run(now) {
             self.actions.push(Action::Moved { id: id.to_owned(), state: RequestState::Running });
         }
     }

@@ -32,8 +32,19 @@ pub enum RequestError {
         /// Whether a worker was found and the request was sent to it, or may have been.
         was_sent: bool,
     },
-    /// A worker had started on the request and then was silent for too long. The task may have run, in part or in full.
-    #[error("the worker at {topic:?} has vanished while it ran the request")]
+    /// Workers are known, and none of them lists the task: its name is wrong, or its worker has not come in time. The
+    /// task has not run and will not.
+    #[error("no worker has the task {task:?} within {timeout:?}; the workers have {offered:?}")]
+    UnknownTask {
+        /// The task of the request.
+        task: String,
+        /// The tasks that the workers list, sorted.
+        offered: Vec<String>,
+        /// How long the executor waited.
+        timeout: Duration,
+    },
+    /// A worker had the request and is gone, or was silent for too long. The task may have run, in part or in full.
+    #[error("the worker at {topic:?} has vanished with the request")]
     WorkerVanished {
         /// The topic of the worker.
         topic: String,
@@ -54,10 +65,11 @@ pub enum RequestError {
         /// The reason that the broker gave.
         reason: String,
     },
-    /// The broker did not confirm the request, three times in a row: it was sent or not. The task may have run.
-    #[error("whether the request was sent is unknown: {reason}")]
+    /// The broker did not confirm the request, three times in a row: it was sent or not. Or its worker lives, and does
+    /// not report the request any more. The task may have run.
+    #[error("whether the request has run is unknown: {reason}")]
     OutcomeUnknown {
-        /// The error of the last attempt.
+        /// The error of the last attempt, or what the worker does not report.
         reason: String,
     },
     /// The worker reported the end of the request, and its result cannot be read. The task may have run.
@@ -74,7 +86,9 @@ impl RequestError {
     pub const fn may_have_run(&self) -> bool {
         match self {
             RequestError::Expired { was_sent, .. } => *was_sent,
-            RequestError::Argument(_) | RequestError::Refused { .. } => false,
+            RequestError::UnknownTask { .. } | RequestError::Argument(_) | RequestError::Refused { .. } => {
+                false
+            }
             RequestError::Failed(_)
             | RequestError::WorkerVanished { .. }
             | RequestError::Overdue { .. }
@@ -89,6 +103,7 @@ impl RequestError {
     pub const fn is_transient(&self) -> bool {
         match self {
             RequestError::Expired { .. }
+            | RequestError::UnknownTask { .. }
             | RequestError::WorkerVanished { .. }
             | RequestError::Overdue { .. }
             | RequestError::OutcomeUnknown { .. } => true,

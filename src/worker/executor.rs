@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::{
     command::Workers,
@@ -48,6 +48,10 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Requests to one worker are sent in the order in which they were submitted. A request that could not be sent is sent
 /// again a second later; later requests do not wait for it.
+///
+/// A request that a worker of this crate has lost before it started on it, for instance with its connection, is sent
+/// again. If the worker is gone, it is sent to another one that lists the task. That takes three reports of the worker
+/// (15 s) or three quarters of the [worker expiry](ExecutorBuilder::worker_expiry) (45 s).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -204,9 +208,10 @@ impl ExecutorBuilder {
     /// How long a request waits for a worker to start on it. Default: 60 s; `None` means for ever. It is checked once a
     /// second.
     ///
-    /// The time counts from [`submit`](Executor::submit) until the worker reports that the request is running. So a
-    /// request also expires while it waits at a worker that is busy with others. Submit no more requests at a time than
-    /// the workers can run, or set a timeout that is long enough for all waiting requests.
+    /// The time counts from [`submit`](Executor::submit) until the worker reports that the request is running. It does
+    /// not run out while a worker of this crate reports that the request waits there for its turn, or that it has as
+    /// many requests as it takes. A worker of TaskFlow does not report that: submit no more requests at a time than such
+    /// workers can run, or set a timeout that is long enough for all waiting requests.
     pub fn request_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.request_timeout = timeout.into();
         self
@@ -244,7 +249,7 @@ impl ExecutorBuilder {
             return Err(TransportError::Refused { reason });
         }
         let link = Link::new(transport, seed);
-        let (name, random) = (link.sender.clone(), link.random.clone());
+        let (name, random) = (link.name.clone(), link.random.clone());
         let consumer = link.transport.consume(&name, PREFETCH).await?;
         let tasks = Tasks::new();
         let (commands, commanded) = mpsc::unbounded_channel();
@@ -263,9 +268,19 @@ impl ExecutorBuilder {
         };
         let topics: Arc<[String]> = topics.into();
         tasks.spawn("executor", driver.run(tasks.cancelled()));
-        let receiving = driver::receive(link.clone(), consumer, topics.clone(), receiver, tasks.cancelled());
+        let at_once = Arc::new(Notify::new());
+        let receiving = driver::receive(
+            link.clone(),
+            consumer,
+            topics.clone(),
+            receiver,
+            at_once.clone(),
+            tasks.cancelled(),
+        );
         tasks.spawn("receive", receiving);
-        tasks.spawn("notify", driver::ask(link, topics, notify_period, tasks.cancelled()));
+        let asking =
+            driver::ask(link, topics, notify_period, at_once, commands.downgrade(), tasks.cancelled());
+        tasks.spawn("notify", asking);
         let shared = Shared { commands, workers, name, request_timeout, random, tasks };
         Ok(Executor { shared: Arc::new(shared) })
     }

@@ -87,6 +87,11 @@ impl Finder {
         is_back
     }
 
+    /// Whether the worker of `topic` has sent a message at `moment` or later.
+    pub(super) fn was_seen_since(&self, topic: &str, moment: Moment) -> bool {
+        self.workers.get(topic).is_some_and(|known| known.last_seen >= moment)
+    }
+
     /// A worker, if it is known, has lost a request: it is not picked until it sends a message.
     pub(super) fn suspect(&mut self, topic: &str) {
         if let Some(known) = self.workers.get_mut(topic) {

@@ -118,7 +118,7 @@ pub(super) struct ReplyAddress {
 
 impl ReplyAddress {
     fn message(&self, response: &Response) -> Message {
-        Message::new(Response::KIND, response.to_json()).correlation_id(&*self.correlation_id)
+        Message::new(Response::KIND, response.to_json()).correlation_id(&*self.correlation_id).mandatory()
     }
 
     pub(super) async fn send(&self, response: &Response) -> Result<(), TransportError> {

@@ -62,13 +62,15 @@ pub struct InvalidTransition {
 pub struct Lifecycle {
     state: RequestState,
     created: Moment,
+    /// When its clock began to run.
+    waits_since: Moment,
     timeout: Option<Duration>,
 }
 
 impl Lifecycle {
     /// A request that was created at `created` and is waiting. Without a `timeout` it never expires.
     pub const fn new(created: Moment, timeout: Option<Duration>) -> Self {
-        Lifecycle { state: RequestState::Waiting, created, timeout }
+        Lifecycle { state: RequestState::Waiting, created, waits_since: created, timeout }
     }
 
     /// The state of the request.
@@ -102,14 +104,29 @@ impl Lifecycle {
         Ok(Transition::Moved)
     }
 
+    /// Starts its clock again: a live worker has it, or has others before it, and it waits for its turn.
+    pub fn acknowledge(&mut self, now: Moment) {
+        self.waits_since = self.waits_since.max(now);
+    }
+
+    /// Makes a request that was sent wait again, because the worker does not have it. Its clock goes on. Returns false
+    /// if it was not sent, or a worker has started on it.
+    pub fn take_back(&mut self) -> bool {
+        let is_pending = self.state == RequestState::Pending;
+        if is_pending {
+            self.state = RequestState::Waiting;
+        }
+        is_pending
+    }
+
     /// Whether the request has waited for longer than its timeout, and no worker has started on it.
     pub fn is_expired(&self, now: Moment) -> bool {
         self.deadline().is_some_and(|deadline| now > deadline)
     }
 
-    /// The last moment at which the request is not expired; `None` if it does not expire, because it has no timeout or
-    /// a worker has started on it.
+    /// The last moment at which the request is not expired, if no worker [acknowledges](Self::acknowledge) it before;
+    /// `None` if it does not expire, because it has no timeout or a worker has started on it.
     pub fn deadline(&self) -> Option<Moment> {
-        self.timeout.filter(|_| self.state.is_waiting()).map(|timeout| self.created + timeout)
+        self.timeout.filter(|_| self.state.is_waiting()).map(|timeout| self.waits_since + timeout)
     }
 }

@@ -1,12 +1,21 @@
 //! [`Link`]: a transport as executors and workers use it. Failed calls are tried again, as often as the protocol
 //! demands.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::transport::{Consumer, Incoming, Message, Transport, TransportError};
+use super::{
+    sender::Sender,
+    transport::{Consumer, Incoming, Message, Transport, TransportError},
+};
 use crate::{backoff::Backoff, future::BoxFuture, random::Random};
 
 /// How often a message is tried, and the pause between two attempts. As in TaskFlow.
@@ -16,11 +25,12 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// The longest pause between attempts to consume again. What waits for this process meanwhile is lost.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
-/// The growing delay between attempts to consume again or to send a result.
-pub(super) fn backoff() -> Backoff {
-    Backoff::new(FIRST_DELAY, LONGEST_DELAY)
+/// The growing delay between attempts, `longest` at most.
+pub(super) fn backoff(longest: Duration) -> Backoff {
+    Backoff::new(FIRST_DELAY, longest)
 }
 
 async fn in_time<T>(attempt: BoxFuture<'_, Result<T, TransportError>>) -> Result<T, TransportError> {
@@ -33,8 +43,9 @@ async fn in_time<T>(attempt: BoxFuture<'_, Result<T, TransportError>>) -> Result
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) transport: Arc<dyn Transport>,
-    /// The sender of every message.
-    pub(super) sender: Arc<str>,
+    pub(super) name: Arc<str>,
+    /// How often the topic was consumed again.
+    connections: Arc<AtomicU64>,
     pub(super) random: Random,
 }
 
@@ -42,12 +53,17 @@ impl Link {
     /// A link with a new name. Its random numbers and ids are determined by `seed`, if there is one.
     pub(super) fn new(transport: Arc<dyn Transport>, seed: Option<u64>) -> Self {
         let random = Random::new(seed);
-        Link { transport, sender: random.uuid().to_string().into(), random }
+        Link { transport, name: random.uuid().to_string().into(), connections: Arc::default(), random }
+    }
+
+    /// The sender of every message.
+    fn sender(&self) -> Sender {
+        Sender { name: self.name.to_string(), connections: self.connections.load(Ordering::Relaxed) }
     }
 
     /// Sends `message`, or gives up after one attempt.
     pub(super) async fn send_once(&self, topic: &str, message: Message) -> Result<(), TransportError> {
-        in_time(self.transport.publish(topic, message.sender(&*self.sender))).await
+        in_time(self.transport.publish(topic, message.sender(self.sender().to_string()))).await
     }
 
     /// Whether `topic` has a consumer.
@@ -55,33 +71,43 @@ impl Link {
         in_time(self.transport.is_consumed(topic)).await
     }
 
-    /// Sends `message`, or gives up after three attempts. It may be sent more than once.
+    /// Sends `message`, or gives up after three attempts. It may be sent more than once. If the error is
+    /// [`TransportError::NoConsumer`], no attempt can have reached a consumer.
     pub(super) async fn send(&self, topic: &str, message: Message) -> Result<(), TransportError> {
+        let mut unknown = None;
         for _ in 1..TRIES {
             match self.send_once(topic, message.clone()).await {
                 Err(error @ TransportError::Unavailable { .. }) => {
                     tracing::debug!(topic, %error, "the message is sent again in a second");
+                    unknown = Some(error);
                     sleep(BETWEEN_TRIES).await;
                 }
+                Err(TransportError::NoConsumer { .. }) if unknown.is_some() => break,
                 end => return end,
             }
         }
-        self.send_once(topic, message).await
+        match self.send_once(topic, message).await {
+            Err(missing @ TransportError::NoConsumer { .. }) => Err(unknown.unwrap_or(missing)),
+            end => end,
+        }
     }
 
-    /// Consumes `topic` again, however long that takes. `None` if the transport is closed or `cancelled` is.
+    /// Consumes `topic` again, however long that takes. From then on the peers see that the connection broke. `None` if the transport is closed or `cancelled` is.
     pub(super) async fn consume_again(
         &self,
         topic: &str,
         prefetch: u16,
         cancelled: &CancellationToken,
     ) -> Option<Consumer> {
-        let mut backoff = backoff();
+        let mut backoff = backoff(LONGEST_DELAY);
         let again = async {
             loop {
                 sleep(backoff.next_delay(self.random.unit())).await;
                 match self.transport.consume(topic, prefetch).await {
-                    Ok(consumer) => return Some(consumer),
+                    Ok(consumer) => {
+                        self.connections.fetch_add(1, Ordering::Relaxed);
+                        return Some(consumer);
+                    }
                     Err(TransportError::Closed) => return None,
                     Err(error) => {
                         tracing::warn!(topic, %error, "could not consume; trying again");

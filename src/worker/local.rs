@@ -165,12 +165,14 @@ impl Exchange {
         self.last_id
     }
 
-    fn publish(&mut self, topic: &str, message: Message, limit: usize) -> Result<(), TransportError> {
+    fn publish(&mut self, topic: &str, mut message: Message, limit: usize) -> Result<(), TransportError> {
         if self.closed {
             return Err(TransportError::Closed);
         }
+        let is_mandatory = std::mem::take(&mut message.is_mandatory);
         let Some(queue) = self.queues.get_mut(topic) else {
-            return Ok(());
+            let missing = || Err(TransportError::NoConsumer { topic: topic.to_owned() });
+            return if is_mandatory { missing() } else { Ok(()) };
         };
         if queue.messages >= limit {
             let reason = format!("topic {topic:?} already has {} messages", queue.messages);

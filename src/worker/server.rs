@@ -4,6 +4,8 @@
 
 mod duplicates;
 mod intake;
+mod report;
+mod results;
 mod run;
 mod shared;
 
@@ -18,11 +20,12 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     duplicates::Duplicates,
+    results::Results,
     shared::{Executors, Shared},
 };
 use super::{
@@ -34,8 +37,9 @@ use super::{
 };
 use crate::task::Tasks;
 
-/// How many messages a worker takes beyond those that it runs, by default.
+/// How many messages a worker takes beyond those that it runs, by default, and how many bytes they may have.
 const PREFETCH: u16 = 1000;
+const PREFETCH_BYTES: usize = 64 << 20;
 
 /// How long a worker that ends tries to report the requests that it did not finish to their executors.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +52,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// - At most [`concurrency`](WorkerBuilder::concurrency) requests run at a time. The others wait at the broker or in
 ///   memory, unacknowledged: if the worker dies, the broker gives them to another one.
+/// - A worker whose connection broke tells the executors of this crate what it has: they send again what it has lost. It
+///   keeps its last results (1024 of them, 64 MiB) and sends them again to such an executor whose connection broke.
 /// - A request is acknowledged **before** it is run: if the worker dies while it runs, no other worker runs it again.
 /// - A copy of a request that comes while the first is at the worker is dropped. A later copy is dropped, too, if the
 ///   executor is one of this crate, which uses each id only once. TaskFlow uses an id again when it tries a task again.
@@ -71,6 +77,7 @@ impl Worker {
             handlers: BTreeMap::new(),
             concurrency: 1,
             prefetch: PREFETCH,
+            prefetch_bytes: PREFETCH_BYTES,
             heartbeat: lifecycle::NOTIFY_PERIOD,
             seed: None,
         }
@@ -104,8 +111,8 @@ impl Worker {
     /// Ends the worker. Returns whether every running task has finished.
     ///
     /// - The executors that have asked last get the message that this worker has no tasks any more.
-    /// - Requests that did not start are given back, to other workers at the topic. If there are none, the requests
-    ///   expire at their executors.
+    /// - Requests that did not start are given back, to other workers at the topic. If there are none, an executor of
+    ///   this crate sends them to a worker at another topic, and an executor of TaskFlow lets them expire.
     /// - Running tasks have at most `timeout` to finish. After that they are dropped, and their executors get a
     ///   FAILURE.
     ///
@@ -156,6 +163,7 @@ pub struct WorkerBuilder {
     handlers: BTreeMap<String, Arc<dyn Handler>>,
     concurrency: u32,
     prefetch: u16,
+    prefetch_bytes: usize,
     heartbeat: Duration,
     seed: Option<u64>,
 }
@@ -245,14 +253,26 @@ impl WorkerBuilder {
     }
 
     /// How many messages the worker takes from the broker beyond those that it runs. Default: 1000. With a small
-    /// number, workers that share a topic share its requests more evenly. But while this many requests wait at a
-    /// worker, it does not receive further messages, so executors that ask for its tasks get no answer.
+    /// number, workers that share a topic share its requests more evenly. But while this many requests wait at a worker,
+    /// it does not receive further messages, so executors of TaskFlow that ask for its tasks get no answer.
     pub fn prefetch(mut self, messages: u16) -> Self {
         self.prefetch = messages;
         self
     }
 
-    /// How often the worker reports to an executor that a request is still running. Default: every 5 s.
+    /// How many bytes the messages that wait at the worker may have all together. Default: 64 MiB. One message is always
+    /// taken, however large it is.
+    ///
+    /// A broker counts messages, not bytes. So the worker begins with at most 16 messages beyond those that it runs, takes
+    /// more while they are small, gives back those that are too many, and begins anew when it is idle. For a moment it may
+    /// have those 16 messages, or half of the limit more.
+    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
+        self.prefetch_bytes = bytes;
+        self
+    }
+
+    /// How often the worker reports to an executor that a request is still running, and to an executor of this crate
+    /// which of its requests wait. Default: every 5 s.
     ///
     /// An executor that receives no report for its [worker expiry](super::ExecutorBuilder::worker_expiry) ends the
     /// request, although it runs. So the heartbeat has to be several times shorter than the shortest expiry of all
@@ -270,7 +290,16 @@ impl WorkerBuilder {
     }
 
     async fn start(self) -> Result<Worker, TransportError> {
-        let WorkerBuilder { transport, topic, handlers, concurrency, prefetch, heartbeat, seed } = self;
+        let WorkerBuilder {
+            transport,
+            topic,
+            handlers,
+            concurrency,
+            prefetch,
+            prefetch_bytes,
+            heartbeat,
+            seed,
+        } = self;
         if topic.is_empty() {
             return Err(TransportError::Refused {
                 reason: "a worker needs a topic, where it takes requests".into(),
@@ -278,20 +307,27 @@ impl WorkerBuilder {
         }
         let concurrency = concurrency.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let prefetch = u16::try_from(concurrency).unwrap_or(u16::MAX).saturating_add(prefetch);
-        let consumer = transport.consume(&topic, prefetch).await?;
-        let shared = Arc::new(Shared {
+        let shared = Shared {
             link: Link::new(transport, seed),
             topic: topic.into(),
             handlers,
             concurrency,
             prefetch,
-            heartbeat,
+            prefetch_bytes,
+            heartbeat: heartbeat.max(Duration::from_millis(1)),
             slots: Arc::new(Semaphore::new(concurrency as usize)),
             duplicates: Duplicates::default(),
+            results: Results::default(),
             executors: Executors::default(),
+            is_full: false.into(),
+            was_full: false.into(),
+            changed: Notify::new(),
             draining: CancellationToken::new(),
             tasks: Tasks::new(),
-        });
+        };
+        let consumer = shared.link.transport.consume(&shared.topic, shared.first_prefetch()).await?;
+        let shared = Arc::new(shared);
+        shared.tasks.spawn("report", report::report(shared.clone()));
         shared.tasks.spawn("worker", intake::take_in(shared.clone(), consumer));
         Ok(Worker { shared })
     }

@@ -6,7 +6,8 @@
 //! A transport behaves as a direct exchange of AMQP whose queues are created by their consumers, as in TaskFlow's
 //! worker-based engine:
 //!
-//! - A message goes to the queue of its topic. If there is none, it is dropped.
+//! - A message goes to the queue of its topic. If there is none, it is dropped. The sender of a
+//!   [mandatory](Message::is_mandatory) message gets an error then.
 //! - Several consumers of one topic compete for its messages.
 //! - A queue ends with its last consumer, together with the messages in it.
 //! - A message is delivered at least once until it is acknowledged.
@@ -35,7 +36,7 @@ use crate::{
 /// Carries messages between executors and workers. Clones of one transport share its connection.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends `message` to `topic`, the routing key. If the topic has no consumer, the message is dropped, as by a
-    /// direct exchange; that is not an error.
+    /// direct exchange; that is an error only if the message is [mandatory](Message::is_mandatory).
     ///
     /// The first poll decides the place of the message among the others. The caller may do the first poll with another
     /// waker than the next ones.
@@ -43,7 +44,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`TransportError`]. The message may still have been sent, unless the error is
-    /// [`Refused`](TransportError::Refused).
+    /// [`Refused`](TransportError::Refused) or [`NoConsumer`](TransportError::NoConsumer).
     ///
     /// # Cancel safety
     ///
@@ -89,13 +90,16 @@ pub struct Message {
     pub reply_to: Option<String>,
     /// The id of the request that the message belongs to.
     pub correlation_id: Option<String>,
-    /// The name of the sender, a new one for each start of an executor or worker of this crate. The AMQP property
-    /// `app_id`. Python peers neither send nor read it. A message with a sender is from a peer that keeps two rules
-    /// that Python peers do not keep: an executor uses a correlation id only once, and a worker repeats that a request
-    /// is running.
+    /// The name of the sender, a new one for each start of an executor or worker of this crate, with a number behind it
+    /// once its connection has broken. The AMQP property `app_id`. Python peers neither send nor read it. A message with
+    /// a sender is from a peer that keeps rules that Python peers do not keep: an executor uses a correlation id only
+    /// once, and a worker repeats which requests it has.
     pub sender: Option<String>,
     /// The content, JSON as UTF-8.
     pub body: Vec<u8>,
+    /// Whether it is an error if the topic has no consumer, who would get the message. The flag `mandatory` of an AMQP
+    /// publish: it is for the broker and is not delivered, so it is false in a message that was received.
+    pub is_mandatory: bool,
 }
 
 impl Message {
@@ -115,6 +119,13 @@ impl Message {
     #[must_use]
     pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
         self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Makes it an error if the topic has no consumer.
+    #[must_use]
+    pub fn mandatory(mut self) -> Self {
+        self.is_mandatory = true;
         self
     }
 
@@ -222,6 +233,11 @@ impl Incoming {
         &self.message
     }
 
+    /// Takes the body out, so that a message that waits for its acknowledgement needs no room for it.
+    pub(super) fn take_body(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.message.body)
+    }
+
     /// Acknowledges the message and returns it.
     ///
     /// # Errors
@@ -282,6 +298,12 @@ pub enum TransportError {
         /// The reason.
         reason: String,
     },
+    /// The topic has no consumer, and the message was mandatory: it was dropped. A later attempt may succeed.
+    #[error("the topic {topic:?} has no consumer")]
+    NoConsumer {
+        /// The topic.
+        topic: String,
+    },
     /// The broker refuses it for good: it is too large, not permitted, or invalid.
     #[error("refused: {reason}")]
     Refused {
@@ -293,6 +315,6 @@ pub enum TransportError {
 impl TransportError {
     /// Whether trying again later may help, with nothing changed by an operator.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, TransportError::Unavailable { .. })
+        matches!(self, TransportError::Unavailable { .. } | TransportError::NoConsumer { .. })
     }
 }

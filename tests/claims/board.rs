@@ -5,6 +5,7 @@ mod broken_locks;
 mod choosing;
 mod entities;
 mod every_fault;
+mod failures;
 mod golden;
 mod jobs;
 mod late_replies;
@@ -35,7 +36,7 @@ fn place(store: &Store) -> String {
 }
 
 async fn board(store: &Store, agent: &Agent) -> JobBoard {
-    agent.coordinator.job_board(place(store)).await.unwrap()
+    agent.coordinator.job_board(place(store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
 }
 
 /// An agent and its board.
@@ -56,13 +57,13 @@ async fn unclaimed(board: &JobBoard) -> Vec<String> {
     jobs.iter().map(|job| job.name().into_owned()).collect()
 }
 
-/// The subtree at `root` without our markers: data, and whether it is ephemeral.
+/// The subtree at `root` without the folders that TaskFlow does not know: data, and whether it is ephemeral.
 async fn dump(session: &dyn Session, root: &ZnodePath) -> BTreeMap<String, (String, bool)> {
     let mut found = BTreeMap::new();
     let mut rest = vec![root.clone()];
     session.sync(root).await.unwrap();
     while let Some(path) = rest.pop() {
-        if path.name() == ".posting" {
+        if [".posting", ".attempts"].contains(&path.name()) {
             continue;
         }
         let Some((data, stat)) = session.get(&path).await.unwrap() else { continue };

@@ -53,7 +53,13 @@ impl Scene {
         let (board, queue) = (
             self.setup.board_of(&self.setup.other).await,
             // A delivery that is given back goes to the dead letters.
-            self.setup.other.queue("/queue").max_attempts(1).await.unwrap(),
+            self.setup
+                .other
+                .queue("/queue")
+                .max_attempts(1)
+                .pauses(Duration::ZERO, Duration::ZERO)
+                .await
+                .unwrap(),
         );
         for name in ["a", "b"] {
             post(&board, &self.ledger, name).await;
@@ -329,9 +335,9 @@ async fn opening_that_is_dropped_at_any_poll_leaves_nothing_running() {
             let tasks = alive_tasks();
             let call = Call::new(async move {
                 if is_board {
-                    drop(opener.job_board("/place/jb").await.unwrap());
+                    drop(opener.job_board("/place/jb").pauses(Duration::ZERO, Duration::ZERO).await.unwrap());
                 } else {
-                    drop(opener.queue("/queue").await.unwrap());
+                    drop(opener.queue("/queue").pauses(Duration::ZERO, Duration::ZERO).await.unwrap());
                 }
             });
             let is_ready = call.poll_at_most(polls, pace, Duration::ZERO).await;

@@ -40,9 +40,11 @@ impl<T> HasOutcome for Result<T, QueueError> {
     fn outcome(&self) -> Outcome {
         match self {
             Ok(_) => Outcome::Done,
-            Err(QueueError::OutcomeUnknown { .. } | QueueError::Service(Error::Closed { .. })) => {
-                Outcome::Unknown
-            }
+            Err(
+                QueueError::OutcomeUnknown { .. }
+                | QueueError::Closed { .. }
+                | QueueError::Service(Error::Closed { .. }),
+            ) => Outcome::Unknown,
             Err(_) => Outcome::NotDone,
         }
     }

@@ -2,8 +2,10 @@
 //! checked after each step.
 
 mod between_reads;
+mod by_id;
 mod entries;
 mod every_fault;
+mod failures;
 mod foreign_entries;
 mod golden;
 mod lost_replies;
@@ -31,7 +33,7 @@ use crate::support::{
 
 /// The queue of the scenario, as `agent` sees it.
 async fn open(store: &Store, agent: &Agent) -> WorkQueue {
-    agent.coordinator.queue(root(store)).await.unwrap()
+    agent.coordinator.queue(root(store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
 }
 
 fn root(store: &Store) -> String {
@@ -61,13 +63,18 @@ async fn names_in(session: &dyn Session, folder: &ZnodePath) -> Vec<String> {
     names
 }
 
-/// The names and values in one folder of the queue.
+/// The names and values in one folder of the queue, without the ids.
 async fn values(store: &Store, folder: &str) -> BTreeMap<String, Value> {
     let (session, folder) = (store.session().await, path(store, folder));
     let mut found = BTreeMap::new();
     for name in names_in(&*session, &folder).await {
         let (data, _) = session.get(&folder.join(&name).unwrap()).await.unwrap().unwrap();
-        found.insert(name, serde_json::from_slice(&data).unwrap());
+        let mut value: Value = serde_json::from_slice(&data).unwrap();
+        if let Some(fields) = value.as_object_mut() {
+            // It is random.
+            fields.remove("id");
+        }
+        found.insert(name, value);
     }
     found
 }

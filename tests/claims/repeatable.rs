@@ -48,13 +48,20 @@ async fn member(coordinator: PartitionCoordinator, id: usize) {
     let items: Vec<_> = (0..50).map(|number| format!("item-{number}")).collect();
     for round in 0..40 {
         let _ = coordinator.extract_my_subset("group", &items).await;
-        if let Ok(board) = coordinator.job_board("/jobs").await {
+        if let Ok(board) =
+            coordinator.job_board("/jobs").pauses(std::time::Duration::ZERO, std::time::Duration::ZERO).await
+        {
             let _ = board.post(format!("{id}-{round}")).await;
             if let Ok(Some(claim)) = board.try_claim_next().await {
                 let _ = if round % 3 == 0 { claim.abandon().await } else { claim.consume().await };
             }
         }
-        if let Ok(queue) = coordinator.queue("/reports").max_attempts(3).await {
+        if let Ok(queue) = coordinator
+            .queue("/reports")
+            .max_attempts(3)
+            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+            .await
+        {
             let _ = queue.put(round).unless_queued(format!("l:{}", round % 7)).await;
             if let Ok(Some(delivery)) = queue.try_take().await {
                 if round % 4 == 0 {

@@ -70,6 +70,8 @@ async fn each_operation_on_a_job_takes_one_write_or_two_readings() {
     assert_takes("state", count, (0, 2));
     let ((), count) = counted(&faults, async { claim.consume().await.unwrap() }).await;
     assert_takes("consume", count, (1, 0));
+    // The first one on a board creates the folder of the records.
+    board.claim_next().await.unwrap().abandon().await.unwrap();
     let claim = board.claim_next().await.unwrap();
     let ((), count) = counted(&faults, async { claim.abandon().await.unwrap() }).await;
     assert_takes("abandon", count, (1, 0));
@@ -104,7 +106,7 @@ async fn each_operation_on_a_queue_takes_one_write_and_a_reading_at_most() {
     let queue = agent.coordinator.queue("/reports").await.unwrap();
     let put = |number: usize| {
         let queue = queue.clone();
-        async move { queue.put(json!(number)).await.unwrap() }
+        async move { drop(queue.put(json!(number)).await.unwrap()) }
     };
     let ((), count) = counted(&faults, put(0)).await;
     assert_takes("the first put, which counts what waits before", count, (1, 1));
@@ -126,6 +128,33 @@ async fn each_operation_on_a_queue_takes_one_write_and_a_reading_at_most() {
     let (deliveries, count) = counted(&faults, async { queue.take_many(3).await.unwrap() }).await;
     assert_eq!(deliveries.len(), 3);
     assert_takes("take_many", count, (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_process_passes_over_many_paused_jobs_and_entries_with_few_requests() {
+    const PAUSED: usize = 500;
+    let store = Store::memory();
+    let (first, _) = agent(&store).await;
+    let board = first.coordinator.job_board("/jobs").await.unwrap();
+    let queue = first.coordinator.queue("/reports").await.unwrap();
+    let hour = 3600 * SECOND;
+    for number in 0..PAUSED {
+        board.post(format!("{number}")).priority(apportion::board::Priority::High).await.unwrap();
+        board.claim_next().await.unwrap().abandon_after(hour).await.unwrap();
+        queue.put(json!(number)).priority(900).delay(hour).await.unwrap();
+    }
+    board.post("good").await.unwrap();
+    queue.put("good").await.unwrap();
+    let late = store.agent("late").await;
+    let faults = late.faults().clone();
+    let board = late.coordinator.job_board("/jobs").await.unwrap();
+    let (claim, count) = counted(&faults, async { board.claim_next().await.unwrap() }).await;
+    assert_eq!(claim.job().name(), "good");
+    assert!(count.1 <= 3 * PAUSED as u64 / 100, "{count:?}");
+    let queue = late.coordinator.queue("/reports").await.unwrap();
+    let (delivery, count) = counted(&faults, async { queue.take().await.unwrap() }).await;
+    assert_eq!(delivery.payload(), Some(&json!("good")));
+    assert!(count.1 <= 4 * PAUSED as u64 / 100, "{count:?}");
 }
 
 #[tokio::test(start_paused = true)]

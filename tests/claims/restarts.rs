@@ -16,8 +16,18 @@ async fn claims_are_held_after_a_restart_of_the_server_and_end_once() {
     let store = Store { session_timeout: 30 * SECOND, ..Store::on(&server, "restart") };
     let agent = store.agent("a").await;
     let (board, queue) = (
-        agent.coordinator.job_board("/place/jb").await.unwrap(),
-        agent.coordinator.queue("/queue").await.unwrap(),
+        agent
+            .coordinator
+            .job_board("/place/jb")
+            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+            .await
+            .unwrap(),
+        agent
+            .coordinator
+            .queue("/queue")
+            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+            .await
+            .unwrap(),
     );
     for name in ["a", "b"] {
         board.post(name).await.unwrap();
@@ -51,8 +61,18 @@ async fn claims_of_a_session_that_a_long_restart_has_ended_go_to_another_worker(
     let store = Store::on(&server, "outage");
     let agent = store.agent("a").await;
     let (board, queue) = (
-        agent.coordinator.job_board("/place/jb").await.unwrap(),
-        agent.coordinator.queue("/queue").await.unwrap(),
+        agent
+            .coordinator
+            .job_board("/place/jb")
+            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+            .await
+            .unwrap(),
+        agent
+            .coordinator
+            .queue("/queue")
+            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+            .await
+            .unwrap(),
     );
     board.post("a").await.unwrap();
     queue.put("a").await.unwrap();

@@ -109,11 +109,11 @@ impl Setup {
     }
 
     pub(crate) async fn board_of(&self, whose: &PartitionCoordinator) -> JobBoard {
-        whose.job_board("/place/jb").await.unwrap()
+        whose.job_board("/place/jb").pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
     }
 
     pub(crate) async fn queue_of(&self, whose: &PartitionCoordinator) -> WorkQueue {
-        whose.queue("/queue").max_attempts(None).await.unwrap()
+        whose.queue("/queue").max_attempts(None).pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
     }
 
     /// The calls of the victim so far.

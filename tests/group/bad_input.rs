@@ -50,7 +50,7 @@ const UNUSUAL_NAMES: [&str; 10] =
 on_both_backends!(
     a_bad_group_name_is_refused_and_an_unusual_one_is_not,
     what_other_processes_write_does_no_harm,
-    a_ring_that_is_too_large_is_an_error_until_the_member_that_asks_for_it_leaves,
+    members_for_whose_points_the_ring_has_no_room_change_nothing_for_the_others,
     a_member_that_does_not_say_what_ring_it_uses_is_a_mismatch,
     a_group_that_can_have_no_members_is_an_error_until_it_can,
     a_name_that_exceeds_a_request_is_an_error,
@@ -289,21 +289,23 @@ async fn what_other_processes_write_does_no_harm(store: Store) {
     settles_within(2 * store.round() + SECOND, &[&in_a, &in_b]).await;
 }
 
-async fn a_ring_that_is_too_large_is_an_error_until_the_member_that_asks_for_it_leaves(store: Store) {
-    let agent = store.agent("a").await;
+async fn members_for_whose_points_the_ring_has_no_room_change_nothing_for_the_others(store: Store) {
+    let agent = store.agent_with("a", |config| config.replicas(200)).await;
     let group = agent.join("g").await;
-    let same_ring = [("v", 1.into()), ("label", "plain".into()), ("replicas", 100.into())];
+    let share = group.extract_my_subset(universe()).await.unwrap();
+    let same_ring = [("v", 1.into()), ("label", "plain".into()), ("replicas", 200.into())];
     let greedy = store.session().await;
-    // Each alone is allowed its ten million points.
-    let creates = ["x", "y"].map(|id| {
+    // Each asks for twenty million points.
+    let creates = ["_", "y"].map(|id| {
         Op::create(&store.path("g").join(id).unwrap(), ours(100_000, &same_ring), CreateMode::Ephemeral)
     });
     greedy.commit(creates.into()).await.unwrap();
-    until("refused", store.round() + SECOND, || group.view().standing() == Standing::Refused).await;
-    let outcome = group.extract_my_subset(universe()).await;
-    assert!(matches!(outcome, Err(Error::Ring { .. })), "{outcome:?}");
+    sees(&group, store.round() + SECOND, &["_", "a", "y"]).await;
+    assert!(share.is_valid() && group.view().ring().members().eq(["a"]));
+    settles_within(store.round(), &[&group]).await;
     greedy.close().await;
-    settles_within(2 * store.round(), &[&group]).await;
+    sees(&group, store.round() + SECOND, &["a"]).await;
+    settles_within(store.round(), &[&group]).await;
 }
 
 async fn a_member_that_does_not_say_what_ring_it_uses_is_a_mismatch(store: Store) {

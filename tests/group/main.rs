@@ -10,8 +10,10 @@ mod membership;
 mod outages;
 #[cfg(feature = "zookeeper")]
 mod processes;
+mod runtimes;
 mod shutdown;
 mod spawnable;
+mod turns;
 mod validity;
 mod values;
 #[cfg(feature = "zookeeper")]

@@ -1,9 +1,11 @@
 //! Membership on both backends: after any failure of a member, each key has exactly one owner again within a stated
 //! bound, and only members that may act have a share.
 
+mod lost_connections;
 mod many_members;
 mod other_processes;
 mod permissions;
+mod reading;
 mod settling;
 mod unanswered;
 

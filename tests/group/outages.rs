@@ -2,6 +2,7 @@
 //! control lists. After each, every key has exactly one owner again, and in between none has two.
 
 mod ensemble;
+mod links;
 
 use std::{
     sync::{Arc, Mutex},
@@ -15,9 +16,12 @@ use apportion::{
     group::Standing,
     testing::Faults,
 };
+use tracing::Level;
 
 use crate::support::{
-    MS, Mode, Proxy, RELEASES, SECOND, Server, eventually,
+    MS, Mode, Proxy, RELEASES, SECOND, Server,
+    events::Events,
+    eventually,
     fleet::{Store, next_change, owners, sees, settles_within, universe, znode},
     free_port, until, zookeeper,
 };
@@ -323,6 +327,54 @@ async fn a_wrong_password_is_not_permitted() {
     let Err(error) = outcome else { panic!("{outcome:?}") };
     assert!(matches!(&error, Error::NotPermitted { path } if path == "/of-one-user"), "{error}");
     assert!(!error.to_string().contains("wrong"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_that_every_client_can_change_is_a_warning_for_a_member_with_credentials() {
+    let store = Store::shared("open-to-all").await;
+    let hosts = crate::support::shared_server().await.connect_string();
+    let open = store.agent("maker").await;
+    let _made = open.join("g").await;
+    let _board = open.coordinator.job_board("/open-board/jobs").await.unwrap();
+    let warnings = Events::of("apportion::session::requests");
+    let _again = open.coordinator.job_board("/open-board/jobs").await.unwrap();
+    assert_eq!(warnings.take(Level::WARN), [""; 0], "without credentials there is nothing to protect");
+
+    let connector = zookeeper(&hosts).digest("user", "secret");
+    let owner = PartitionCoordinator::connect(store.config_via(connector, "owner")).await.unwrap();
+    let said = warnings.take(Level::WARN);
+    assert!(matches!(&said[..], [one] if one.contains("znode=/open-to-all ")), "{said:?}");
+    let _board = owner.job_board("/open-board/jobs").await.unwrap();
+    let said = warnings.take(Level::WARN);
+    for folder in ["/open-board/jobs", "/open-board/.trash", "/open-board/.posting"] {
+        assert!(said.iter().any(|one| one.contains(&format!("znode={folder} "))), "{folder}: {said:?}");
+    }
+    let _group = owner.join("g").await.unwrap();
+    let mut said = Vec::new();
+    until("a warning of the group", 5 * SECOND, || {
+        said.extend(warnings.take(Level::WARN));
+        said.iter().any(|one: &String| one.contains("znode=/open-to-all/g "))
+    })
+    .await;
+    // What it has created itself is its own.
+    let _private = owner.join("private").await.unwrap();
+    let _private = owner.job_board("/closed-board/jobs").await.unwrap();
+    tokio::time::sleep(SECOND / 5).await;
+    assert_eq!(warnings.take(Level::WARN), [""; 0]);
+}
+
+#[tokio::test]
+async fn another_session_timeout_than_the_one_of_the_configuration_is_a_warning() {
+    let warnings = Events::of("apportion::session");
+    let hosts = crate::support::shared_server().await.connect_string();
+    let coordinator =
+        PartitionCoordinator::connect(format!("zookeeper://{hosts}?timeout=10000")).await.unwrap();
+    let said = warnings.take(Level::WARN);
+    assert!(matches!(&said[..], [one] if one.contains("wanted=10000s granted=60s")), "{said:?}");
+    coordinator.shutdown().await.unwrap();
+    let coordinator = PartitionCoordinator::connect(format!("zookeeper://{hosts}?timeout=10")).await.unwrap();
+    assert_eq!(warnings.take(Level::WARN), [""; 0]);
+    coordinator.shutdown().await.unwrap();
 }
 
 #[tokio::test]

@@ -32,6 +32,9 @@ pub enum Mode {
     BlackHole,
     /// Passes everything on, this much later.
     Delay(Duration),
+    /// Passes everything on, but new connections are for a new session: the id in the first request is removed. This is
+    /// what a server does that does not keep sessions.
+    Forget,
 }
 
 /// A TCP proxy on a free port of 127.0.0.1. It belongs to the runtime that started it; dropping it closes all
@@ -63,7 +66,7 @@ enum Direction {
 impl Link {
     fn passes(self, direction: Direction) -> bool {
         match self.mode {
-            Mode::Pass | Mode::Delay(_) => true,
+            Mode::Pass | Mode::Delay(_) | Mode::Forget => true,
             Mode::Cut | Mode::BlackHole => false,
             Mode::SwallowToServer => matches!(direction, Direction::ToClient),
             Mode::SwallowToClient => matches!(direction, Direction::ToServer),
@@ -107,7 +110,7 @@ impl Proxy {
         self.address.to_string()
     }
 
-    /// How many connections it has accepted so far.
+    /// On how many connections a client has sent something so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -136,13 +139,18 @@ async fn accept(
 ) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        accepted.fetch_add(1, Ordering::SeqCst);
-        connections.spawn(connection(client, port, wait, link.clone()));
+        connections.spawn(connection(client, port, wait, link.clone(), accepted.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connection(mut client: TcpStream, port: u16, wait: Duration, mut link: watch::Receiver<Link>) {
+async fn connection(
+    mut client: TcpStream,
+    port: u16,
+    wait: Duration,
+    mut link: watch::Receiver<Link>,
+    used: Arc<AtomicUsize>,
+) {
     let Link { mode, cuts } = *link.borrow_and_update();
     if mode == Mode::Cut {
         let _ = client.set_zero_linger();
@@ -157,14 +165,16 @@ async fn connection(mut client: TcpStream, port: u16, wait: Duration, mut link: 
     let (from_server, to_server) = server.split();
     let pumps = async {
         tokio::join!(
-            pump(from_client, to_server, Direction::ToServer, link.clone()),
-            pump(from_server, to_client, Direction::ToClient, link.clone()),
+            pump(from_client, to_server, Direction::ToServer, link.clone(), Some((used, mode))),
+            pump(from_server, to_client, Direction::ToClient, link.clone(), None),
         )
     };
     let mut cut = link.clone();
     tokio::select! {
-        _ = pumps => return,
+        biased;
+        // First: what was kept back until the cut is not passed on.
         _ = cut.wait_for(|link| link.cuts != cuts) => {}
+        _ = pumps => return,
     }
     // Without lingering, dropping a socket resets its connection.
     let _ = (client.set_zero_linger(), server.set_zero_linger());
@@ -189,6 +199,7 @@ async fn pump(
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
     mut link: watch::Receiver<Link>,
+    mut first: Option<(Arc<AtomicUsize>, Mode)>,
 ) {
     let (queue, mut queued) = mpsc::unbounded_channel();
     let delay = link.clone();
@@ -197,6 +208,12 @@ async fn pump(
             let mut chunk = vec![0; 16 * 1024];
             let length = from.read(&mut chunk).await.unwrap_or(0);
             chunk.truncate(length);
+            if let Some((used, mode)) = first.take().filter(|_| length > 0) {
+                used.fetch_add(1, Ordering::SeqCst);
+                if mode == Mode::Forget {
+                    forget_session(&mut chunk);
+                }
+            }
             #[allow(clippy::disallowed_methods, reason = "the proxy delays real connections")]
             let due = Instant::now() + delay.borrow().delay();
             if queue.send((due, chunk)).is_err() || length == 0 {
@@ -220,4 +237,16 @@ async fn pump(
         }
     };
     tokio::join!(read, write);
+}
+
+/// Removes the session from a request to connect: its length, the protocol version, the last transaction that was seen,
+/// the timeout, and then the id of the session and its password.
+fn forget_session(request: &mut [u8]) {
+    const ID: std::ops::Range<usize> = 20..28;
+    const PASSWORD: std::ops::Range<usize> = 32..48;
+    for part in [ID, PASSWORD] {
+        if let Some(part) = request.get_mut(part) {
+            part.fill(0);
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! The AMQP transport against a real RabbitMQ broker.
 
+mod brokers;
+mod chaos;
 mod connections;
+mod tampering;
 #[cfg(feature = "tls")]
 mod tls;
 

@@ -99,6 +99,7 @@ fn unavailable() -> TransportError {
 impl Transport for Faulty {
     fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<(), TransportError>> {
         let mut copies = Vec::new();
+        let id = (topic.to_owned(), message.correlation_id.clone());
         let lag;
         let result = {
             let mut state = self.state.lock().unwrap();
@@ -133,8 +134,16 @@ impl Transport for Faulty {
             }
         };
         Box::pin(async move {
+            let mut result = result;
             for (topic, message) in copies {
-                self.inner.publish(&topic, message).await?;
+                let is_own = (&topic, &message.correlation_id) == (&id.0, &id.1);
+                // What was held back was accepted before.
+                if let Err(error) = self.inner.publish(&topic, message).await
+                    && is_own
+                    && result.is_ok()
+                {
+                    result = Err(error);
+                }
             }
             if !lag.is_zero() {
                 sleep(lag).await;

@@ -11,8 +11,10 @@ mod faulty;
 mod interop;
 mod local;
 mod messages;
+mod outages;
 mod peer;
 mod server;
+mod severable;
 mod values;
 
 #[path = "../support/mod.rs"]

@@ -179,7 +179,10 @@ async fn an_addressed_request_that_cannot_be_run_is_answered_with_a_failure_and_
         request
     };
     for (request, reason) in [
-        (with("task_cls", json!("missing")), "this worker has no task \"missing\""),
+        (
+            with("task_cls", json!("missing")),
+            "this worker has no task \"missing\"; it has echo, fail, panic, progress, revert, sleep",
+        ),
         (with("action", json!("dance")), "`action` of the request is neither `execute` nor `revert`"),
         (with("arguments", json!([])), "`arguments` of the request is not an object"),
         (json!({"task_cls": "echo"}), "`task_name` of the request is missing"),

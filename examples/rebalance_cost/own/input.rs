@@ -21,6 +21,8 @@ pub enum InputError {
     Unreadable { file: PathBuf, source: io::Error },
     #[error("{}, line {line}: not UTF-8", file.display())]
     NotUtf8 { file: PathBuf, line: usize },
+    #[error("{}: the text is UTF-16; save it as UTF-8", file.display())]
+    Utf16 { file: PathBuf },
     #[error("{}: there is no {what} in it; each has a line of its own", file.display())]
     Empty { file: PathBuf, what: &'static str },
     #[error("{}, line {line}: {source}", file.display())]
@@ -84,7 +86,7 @@ pub struct Keys {
 impl Keys {
     pub fn read(file: &Path) -> Result<Keys, InputError> {
         let text = read(file)?;
-        let all: Vec<String> = text.lines().filter(|line| !line.is_empty()).map(Into::into).collect();
+        let all: Vec<String> = lines(&text).filter(|line| !line.is_empty()).map(Into::into).collect();
         if all.is_empty() {
             return Err(InputError::Empty { file: file.into(), what: "key" });
         }
@@ -105,7 +107,7 @@ pub struct Members {
 impl Members {
     pub fn read(file: &Path) -> Result<Members, InputError> {
         let mut all = Vec::new();
-        for (number, line) in (1..).zip(read(file)?.lines()) {
+        for (number, line) in (1..).zip(lines(&read(file)?)) {
             if !line.trim().is_empty() {
                 let bad = |source| InputError::BadMember { file: file.into(), line: number, source };
                 all.push(line.parse::<Entry>().map_err(bad)?);
@@ -143,9 +145,17 @@ impl Members {
     }
 }
 
+/// The lines. Files that were put together from others can have a byte order mark at any of them.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(without_mark)
+}
+
 fn read(file: &Path) -> Result<String, InputError> {
     let bytes = fs::read(file).map_err(|source| InputError::Unreadable { file: file.into(), source })?;
-    String::from_utf8(bytes).map(|text| without_mark(&text).into()).map_err(|error| {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(InputError::Utf16 { file: file.into() });
+    }
+    String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
         InputError::NotUtf8 { file: file.into(), line }

@@ -113,11 +113,12 @@ fn repeated_keys_count_and_empty_lines_do_not() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_the_first_key_or_member() {
-    let file = Temporary::new("mark", "\u{feff}x\r\ny\r\n");
+fn a_byte_order_mark_is_no_part_of_a_key_or_member_at_any_line() {
+    let file = Temporary::new("mark", "\u{feff}x\r\n\u{feff}y\r\n");
     assert_eq!(Keys::read(&file.0).unwrap().all, ["x", "y"]);
-    let members = members("marked", "\u{feff}a 2\nb\n");
-    assert_eq!(members.ring(args(&[]).empty_ring()).unwrap().weight("a"), Some(2));
+    let members = members("marked", "\u{feff}a 2\n\u{feff}b 3\n");
+    let ring = members.ring(args(&[]).empty_ring()).unwrap();
+    assert_eq!((ring.weight("a"), ring.weight("b")), (Some(2), Some(3)));
 }
 
 #[test]
@@ -146,6 +147,7 @@ fn what_is_wrong_in_a_file_is_said_with_its_line() {
     assert_eq!(says("1", b"\n\n", true), ": there is no key in it; each has a line of its own");
     assert_eq!(says("2", b"", false), ": there is no member in it; each has a line of its own");
     assert_eq!(says("3", b"x\ny\n\xff\n", true), ", line 3: not UTF-8");
+    assert_eq!(says("3", b"\xff\xfea\0\n\0", true), ": the text is UTF-16; save it as UTF-8");
     let weight = |text| format!("the weight of `a` has to be a whole number above zero, `{text}` is not");
     assert_eq!(says("4", b"b\na 0\n", false), format!(", line 2: {}", weight("0")));
     assert_eq!(says("5", b"a -1\n", false), format!(", line 1: {}", weight("-1")));

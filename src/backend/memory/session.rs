@@ -17,12 +17,14 @@ use crate::backend::{
     BoxFuture, CommitError, Done, Error, Fired, Loss, MAX_REQUEST_BYTES, Op, Session, SessionId,
     SessionState, Stat, Watch, path::ZnodePath,
 };
+use crate::clock::{Clock as _, Moment};
 
 pub(super) struct MemorySession {
     ensemble: Arc<Ensemble>,
     id: SessionId,
     timeout: Duration,
     user: User,
+    requested: Moment,
     /// Written only under the lock of the ensemble.
     state: Arc<watch::Sender<SessionState>>,
 }
@@ -30,7 +32,8 @@ pub(super) struct MemorySession {
 impl MemorySession {
     pub(super) fn open(ensemble: &Arc<Ensemble>, timeout: Duration, user: User) -> Self {
         let (id, state) = ensemble.lock().open(timeout, user.clone());
-        MemorySession { ensemble: Arc::clone(ensemble), id, timeout, user, state }
+        let requested = ensemble.clock.now();
+        MemorySession { ensemble: Arc::clone(ensemble), id, timeout, user, requested, state }
     }
 
     /// To be called under the lock of the ensemble.
@@ -89,6 +92,10 @@ impl Session for MemorySession {
 
     fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    fn requested(&self) -> Option<Moment> {
+        Some(self.requested)
     }
 
     fn state(&self) -> watch::Receiver<SessionState> {

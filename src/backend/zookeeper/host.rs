@@ -2,7 +2,7 @@
 
 //! [`Hosts`] and [`HostPort`], the validated addresses of an ensemble.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr, time::Duration};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 /// The address of one server: a host name, an IPv4 or an IPv6 address, and a port.
 ///
@@ -133,22 +133,6 @@ impl Hosts {
     pub fn iter(&self) -> impl Iterator<Item = &HostPort> {
         self.0.iter()
     }
-
-    /// The connection string for the client crate, with each address listed several times.
-    ///
-    /// After a full round of failures the crate waits for 0.1 s times the length of its list, at most 1 s, and doubles
-    /// that in each round (D5). With one address the pauses soon become long: the end of an outage of 7 s was noticed 6
-    /// s late, so that a session of 10 s was lost. With a longer list a round takes longer, so that the pauses grow
-    /// later. With one entry for each second of the timeout, the first pause is a tenth of the timeout. Of several
-    /// hosts each has at most three entries: a host that drops packets costs T/5 each time it is tried, and must not
-    /// use up the session.
-    pub(super) fn repeated_for(&self, timeout: Duration) -> String {
-        const LONGEST: u64 = 20;
-        let entries = usize::try_from(timeout.as_secs().min(LONGEST)).unwrap_or(1);
-        let most = if self.0.len() == 1 { entries } else { 3 };
-        let copies = (entries / self.0.len()).clamp(1, most.max(1));
-        vec![self.to_string(); copies].join(",")
-    }
 }
 
 impl FromStr for Hosts {
@@ -237,17 +221,5 @@ mod tests {
         assert_eq!(Hosts::new([]), Err(HostError::Missing));
         assert_eq!(HostPort::new("a", 0), Err(HostError::Port("0".into())));
         assert!(HostPort::new("[::1]", 1).is_err());
-    }
-
-    #[test]
-    fn one_address_is_listed_once_a_second_of_the_timeout_and_several_at_most_three_times_each() {
-        let entries = |hosts: &str, seconds: f64| {
-            let list = hosts.parse::<Hosts>().unwrap().repeated_for(Duration::from_secs_f64(seconds));
-            list.parse::<Hosts>().unwrap().0.len()
-        };
-        assert_eq!([entries("a", 0.2), entries("a", 2.0), entries("a", 10.0)], [1, 2, 10]);
-        assert_eq!(entries("a", 3600.0), 20);
-        assert_eq!([entries("a,b", 2.0), entries("a,b", 10.0), entries("a,b,c", 10.0)], [2, 6, 9]);
-        assert_eq!([entries("a,b,c,d,e", 10.0), entries("a,b,c", 0.5)], [10, 3]);
     }
 }

@@ -1,11 +1,6 @@
-//! One session to a ZooKeeper ensemble, which uses one client of the client crate.
+//! One session to a ZooKeeper ensemble, over one connection after another.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,55 +12,67 @@ use super::{
         path::ZnodePath,
     },
     convert,
+    dial::Dialer,
+    link::Link,
+    reconnect::{Contact, Links, Reconnector},
 };
-use crate::task::Tasks;
+use crate::{clock::Moment, task::Tasks};
 
 /// How many znodes one request reads, at most.
 const READ_AT_ONCE: usize = 256;
 
-/// How long [`Session::close`] waits for the forwarding task, which ends by itself then.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long [`Session::close`] waits for the tasks, which end by themselves then.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct ZooKeeperSession {
     id: SessionId,
     timeout: Duration,
+    requested: Moment,
+    /// Whether the access control list of new znodes excludes others.
+    is_private: bool,
     acls: zk::Acls<'static>,
     max_request_bytes: usize,
-    state: watch::Receiver<SessionState>,
-    /// `None` once closed: the drop of the last clone of the client ends the session at the server.
-    client: Mutex<Option<Arc<zk::Client>>>,
-    /// Ends the requests under way, so that they drop their clones of the client.
+    links: Links,
+    contact: Arc<Contact>,
+    /// Ends the requests under way and then the session.
     closing: CancellationToken,
-    tasks: Tasks,
+    tasks: Arc<Tasks>,
 }
 
 impl ZooKeeperSession {
-    pub(super) fn new(client: zk::Client, acls: zk::Acls<'static>, max_request_bytes: usize) -> Self {
-        let id = SessionId(client.session_id().0);
-        let mut changes = client.state_watcher();
-        let (publish, state) = watch::channel(SessionState::Suspended);
-        let mut publish = Publisher { session: id, state: publish, epoch: 0 };
-        publish.publish(changes.state());
-        let tasks = Tasks::new();
-        tasks.spawn("zookeeper session", forward(changes, publish, tasks.cancelled()));
+    /// The session of `link`, which was asked for at `requested`.
+    pub(super) fn new(
+        link: Link,
+        dialer: Dialer,
+        requested: Moment,
+        max_request_bytes: usize,
+        tasks: Arc<Tasks>,
+    ) -> Self {
+        let id = SessionId(link.client().session_id().0);
+        let timeout = link.client().session_timeout();
+        let contact = Arc::new(Contact::new(timeout));
+        let closing = CancellationToken::new();
+        let (acls, is_private) = (dialer.acls(), dialer.is_private());
+        let (links, reconnector) =
+            Reconnector::new(link, dialer, contact.clone(), closing.clone(), tasks.clone());
+        tasks.spawn("zookeeper session", reconnector.run());
         ZooKeeperSession {
             id,
-            timeout: client.session_timeout(),
+            timeout,
+            requested,
+            is_private,
             acls,
             max_request_bytes,
-            state,
-            client: Mutex::new(Some(Arc::new(client))),
-            closing: CancellationToken::new(),
+            links,
+            contact,
+            closing,
             tasks,
         }
     }
 
-    fn client(&self) -> Result<Arc<zk::Client>, Error> {
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        client.clone().ok_or_else(|| match *self.state.borrow() {
-            SessionState::Lost(loss) => Error::Lost(loss),
-            _ => Error::Lost(Loss::Closed),
-        })
+    /// The present connection. Waits for one while the session is suspended.
+    async fn link(&self) -> Result<Arc<Link>, Error> {
+        self.links.link().await.map_err(Error::Lost)
     }
 
     /// Refuses a request of so many bytes if the server would close the connection because of it.
@@ -84,82 +91,80 @@ impl ZooKeeperSession {
     async fn answer<T>(&self, answer: impl Future<Output = Result<T, zk::Error>>) -> Result<T, Error> {
         tokio::select! {
             biased;
-            answer = answer => answer.map_err(|error| convert::error(&error)),
+            answer = answer => {
+                let answer = answer.map_err(|error| convert::error(&error));
+                self.contact.note(&answer);
+                answer
+            }
             () = self.closing.cancelled() => Err(Error::Lost(Loss::Closed)),
         }
     }
 
-    fn watch(&self, watcher: zk::OneshotWatcher) -> Watch {
-        let mut state = self.state.clone();
+    fn watch(&self, link: &Link, watcher: zk::OneshotWatcher, watched: Watched) -> Watch {
+        let (links, mut armed) = (self.links.clone(), Some((link.serving().clone(), watcher)));
         Watch::new(async move {
-            tokio::select! {
-                biased;
-                // First, because the watcher panics when the runtime of the session has ended (D7).
-                loss = lost(&mut state) => Fired::Lost(loss),
-                event = watcher.changed() => match (event.event_type, event.session_state) {
-                    (zk::EventType::Session, zk::SessionState::Expired) => Fired::Lost(Loss::Expired),
-                    (zk::EventType::Session, zk::SessionState::AuthFailed) => Fired::Lost(Loss::AuthFailed),
-                    (zk::EventType::Session, zk::SessionState::Closed) => Fired::Lost(Loss::Closed),
-                    _ => Fired::Changed,
-                },
+            loop {
+                if let Some((serving, watcher)) = armed.take() {
+                    let event = tokio::select! {
+                        biased;
+                        loss = links.lost() => return Fired::Lost(loss),
+                        event = serving.event(watcher) => event,
+                    };
+                    match event.map(|event| (event.event_type, event.session_state)) {
+                        Some((zk::EventType::Session, zk::SessionState::Expired)) => {
+                            return Fired::Lost(Loss::Expired);
+                        }
+                        Some((zk::EventType::Session, zk::SessionState::AuthFailed)) => {
+                            return Fired::Lost(Loss::AuthFailed);
+                        }
+                        // The client was stopped.
+                        Some((zk::EventType::Session, _)) | None => {}
+                        Some(_) => return Fired::Changed,
+                    }
+                }
+                let link = match links.link().await {
+                    Ok(link) => link,
+                    Err(loss) => return Fired::Lost(loss),
+                };
+                match watched.arm_again(&link).await {
+                    Ok(Some(watcher)) => armed = Some((link.serving().clone(), watcher)),
+                    Err(error) if convert::error(&error).is_unknown() => link.serving().ended().await,
+                    Ok(None) | Err(_) => return Fired::Changed,
+                }
             }
         })
     }
 }
 
-/// Waits until the session has ended.
-async fn lost(state: &mut watch::Receiver<SessionState>) -> Loss {
-    match state.wait_for(|state| matches!(state, SessionState::Lost(_))).await.as_deref() {
-        Ok(SessionState::Lost(loss)) => *loss,
-        _ => Loss::Closed,
+/// What a watch waits for: a change since this was read. The watches of a connection end with it, so they are set again
+/// on the next one.
+enum Watched {
+    /// The creation of the parent, and the last creation or deletion of a child.
+    Children(ZnodePath, (i64, i64)),
+    /// The creation and the last change of the znode, if there is one.
+    Node(ZnodePath, Option<(i64, i64)>),
+}
+
+impl Watched {
+    fn children(path: &ZnodePath, stat: &zk::Stat) -> Self {
+        Watched::Children(path.clone(), (stat.czxid, stat.pzxid))
     }
-}
 
-/// Publishes the state of the session to its handles. Its drop publishes that the session is closed: after the end of
-/// the task, a panic in it, or the end of the runtime (D7).
-struct Publisher {
-    session: SessionId,
-    state: watch::Sender<SessionState>,
-    epoch: u64,
-}
+    fn node(path: &ZnodePath, stat: Option<&zk::Stat>) -> Self {
+        Watched::Node(path.clone(), stat.map(|stat| (stat.czxid, stat.mzxid)))
+    }
 
-impl Publisher {
-    fn publish(&mut self, state: zk::SessionState) {
-        let state = match state {
-            zk::SessionState::SyncConnected => {
-                // D7: after a quick loss of the connection there is only another `SyncConnected`.
-                self.epoch += 1;
-                SessionState::Connected { epoch: self.epoch }
+    /// Sets the watch on another connection; `None` if there was a change meanwhile.
+    async fn arm_again(&self, link: &Link) -> Result<Option<zk::OneshotWatcher>, zk::Error> {
+        match self {
+            Watched::Children(path, seen) => {
+                let (_, stat, watcher) = link.client().get_and_watch_children(path.as_str()).await?;
+                Ok((*seen == (stat.czxid, stat.pzxid)).then_some(watcher))
             }
-            zk::SessionState::Disconnected | zk::SessionState::ConnectedReadOnly => SessionState::Suspended,
-            zk::SessionState::AuthFailed => SessionState::Lost(Loss::AuthFailed),
-            zk::SessionState::Expired => SessionState::Lost(Loss::Expired),
-            zk::SessionState::Closed => SessionState::Lost(Loss::Closed),
-        };
-        tracing::debug!(session = %self.session, ?state, "the state of the session has changed");
-        self.state.send_replace(state);
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        if !matches!(*self.state.borrow(), SessionState::Lost(_)) {
-            self.publish(zk::SessionState::Closed);
-        }
-    }
-}
-
-async fn forward(mut changes: zk::StateWatcher, mut publish: Publisher, cancelled: CancellationToken) {
-    loop {
-        let state = tokio::select! {
-            biased;
-            state = changes.changed() => state,
-            () = cancelled.cancelled() => return,
-        };
-        publish.publish(state);
-        // D7: nothing follows the final state, not even the end of the stream.
-        if state.is_terminated() {
-            return;
+            Watched::Node(path, seen) => {
+                let (stat, watcher) = link.client().check_and_watch_stat(path.as_str()).await?;
+                Ok((*seen == stat.map(|stat| (stat.czxid, stat.mzxid))).then_some(watcher))
+            }
         }
     }
 }
@@ -173,17 +178,26 @@ impl Session for ZooKeeperSession {
         self.timeout
     }
 
+    fn requested(&self) -> Option<Moment> {
+        Some(self.requested)
+    }
+
+    fn give_up_after(&self, silence: Duration) {
+        self.contact.give_up_after(silence);
+    }
+
     fn max_request_bytes(&self) -> usize {
         self.max_request_bytes
     }
 
     fn state(&self) -> watch::Receiver<SessionState> {
-        self.state.clone()
+        self.links.state()
     }
 
     fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<(Vec<u8>, Stat)>, Error>> {
         Box::pin(async move {
-            let client = self.client()?;
+            let link = self.link().await?;
+            let client = link.client();
             match self.answer(client.get_data(self.path(path)?)).await {
                 Ok((data, stat)) => Ok(Some((data, convert::stat(&stat)))),
                 Err(Error::NoNode) => Ok(None),
@@ -197,7 +211,8 @@ impl Session for ZooKeeperSession {
         paths: &'a [ZnodePath],
     ) -> BoxFuture<'a, Result<Vec<Option<(Vec<u8>, Stat)>>, Error>> {
         Box::pin(async move {
-            let client = self.client()?;
+            let link = self.link().await?;
+            let client = link.client();
             let mut answers = Vec::new();
             let mut rest = paths;
             while !rest.is_empty() {
@@ -234,7 +249,8 @@ impl Session for ZooKeeperSession {
 
     fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat), Error>> {
         Box::pin(async move {
-            let client = self.client()?;
+            let link = self.link().await?;
+            let client = link.client();
             let (names, stat) = self.answer(client.get_children(self.path(path)?)).await?;
             Ok((names, convert::stat(&stat)))
         })
@@ -245,18 +261,22 @@ impl Session for ZooKeeperSession {
         path: &'a ZnodePath,
     ) -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch), Error>> {
         Box::pin(async move {
-            let client = self.client()?;
-            // D1, D9: one-shot, and few of them.
+            let link = self.link().await?;
+            let client = link.client();
+            // D1: one-shot.
             let (names, stat, watcher) = self.answer(client.get_and_watch_children(self.path(path)?)).await?;
-            Ok((names, convert::stat(&stat), self.watch(watcher)))
+            let watch = self.watch(&link, watcher, Watched::children(path, &stat));
+            Ok((names, convert::stat(&stat), watch))
         })
     }
 
     fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch), Error>> {
         Box::pin(async move {
-            let client = self.client()?;
+            let link = self.link().await?;
+            let client = link.client();
             let (stat, watcher) = self.answer(client.check_and_watch_stat(self.path(path)?)).await?;
-            Ok((stat.as_ref().map(convert::stat), self.watch(watcher)))
+            let watch = self.watch(&link, watcher, Watched::node(path, stat.as_ref()));
+            Ok((stat.as_ref().map(convert::stat), watch))
         })
     }
 
@@ -265,7 +285,8 @@ impl Session for ZooKeeperSession {
             if ops.is_empty() {
                 return Ok(Vec::new());
             }
-            let client = self.client()?;
+            let link = self.link().await?;
+            let client = link.client();
             self.fits(convert::commit_bytes(&ops, &self.acls))?;
             let mut writer = client.new_multi_writer();
             for (index, op) in ops.iter().enumerate() {
@@ -283,16 +304,34 @@ impl Session for ZooKeeperSession {
             }
             let results = tokio::select! {
                 biased;
-                answer = writer.commit() => answer.map_err(convert::commit_error)?,
+                answer = writer.commit() => {
+                    let answer = answer.map_err(convert::commit_error);
+                    self.contact.note(&answer.as_ref().map_err(|refused| refused.error.clone()));
+                    answer?
+                }
                 () = self.closing.cancelled() => return Err(Error::Lost(Loss::Closed).into()),
             };
             Ok(results.into_iter().map(convert::done).collect::<Result<_, _>>()?)
         })
     }
 
+    fn is_open_to_others<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            if !self.is_private {
+                return Ok(false);
+            }
+            let link = self.link().await?;
+            let (acls, _) = self.answer(link.client().get_acl(self.path(path)?)).await?;
+            // Reading is no harm.
+            let is_open = |acl: &zk::Acl| acl.scheme() == "world" && acl.permission() != zk::Permission::READ;
+            Ok(acls.iter().any(is_open))
+        })
+    }
+
     fn sync<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let client = self.client()?;
+            let link = self.link().await?;
+            let client = link.client();
             self.answer(client.sync(self.path(path)?)).await
         })
     }
@@ -300,12 +339,17 @@ impl Session for ZooKeeperSession {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.closing.cancel();
-            drop(self.client.lock().unwrap_or_else(PoisonError::into_inner).take());
-            // The runtime may end after this, so the request to end the session must have been sent by then. While the
-            // session is suspended it cannot be sent; after the timeout the server has ended the session by itself.
-            let _ = tokio::time::timeout(self.timeout, lost(&mut self.state.clone())).await;
-            self.tasks.shutdown(FORWARD_TIMEOUT).await;
+            // The runtime may end after this, so the request to end the session must have been sent by then. After the
+            // timeout the server has ended a suspended session by itself.
+            let _ = tokio::time::timeout(self.timeout, self.links.lost()).await;
+            self.tasks.shutdown(END_TIMEOUT).await;
         })
+    }
+}
+
+impl Drop for ZooKeeperSession {
+    fn drop(&mut self) {
+        self.closing.cancel();
     }
 }
 
@@ -313,7 +357,7 @@ impl fmt::Debug for ZooKeeperSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ZooKeeperSession")
             .field("id", &self.id)
-            .field("state", &*self.state.borrow())
+            .field("state", &*self.links.state().borrow())
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{group::member::Process, ring::Label};
+use crate::{
+    group::member::{Ours, Payload, Process},
+    ring::Label,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIFETIME: Duration = Duration::from_secs(14);
@@ -54,9 +57,15 @@ fn occupant(owner: i64, payload: Payload) -> Event {
         owner: Some(SessionId(owner)),
         czxid: 5,
         version: 1,
+        created_ms: 1_790_000_000_000,
         payload,
         dead: false,
     }))
+}
+
+/// The connection broke before the reply came.
+fn cut() -> Event {
+    Event::Failed(backend::Error::Unknown("cut".into()), Error::Unreachable { reason: "cut".into() })
 }
 
 fn plain() -> Payload {
@@ -133,12 +142,9 @@ fn a_group_that_is_deleted_again_and_again_is_not_created_without_a_pause() {
 fn our_own_znode_after_a_lost_reply_is_adopted() {
     let mut engine = engine();
     up(&mut engine, 0.0);
-    let lost =
-        Event::Failed(backend::Error::Unknown("cut".into()), Error::Unreachable { reason: "cut".into() });
-    assert_eq!(feed(&mut engine, 0.0, lost), None);
-    assert_eq!(engine.poll_action(at(1.1)), Some(Action::Join));
-    assert_eq!(feed(&mut engine, 1.1, Event::Occupied), Some(Action::Inspect));
-    assert_eq!(feed(&mut engine, 1.1, occupant(US.0, Payload::new(1, ours(1)))), Some(Action::List));
+    assert_eq!(feed(&mut engine, 0.0, cut()), Some(Action::Join));
+    assert_eq!(feed(&mut engine, 0.0, Event::Occupied), Some(Action::Inspect));
+    assert_eq!(feed(&mut engine, 0.0, occupant(US.0, Payload::new(1, ours(1)))), Some(Action::List));
     assert_eq!(engine.own(), Some(Own { czxid: 5, version: 1 }));
 }
 
@@ -158,7 +164,8 @@ fn a_dead_process_of_this_host_is_taken_over() {
     up(&mut engine, 0.0);
     feed(&mut engine, 0.0, Event::Occupied);
     let payload = Payload::new(1, ours(2));
-    let dead = Occupant { owner: Some(SessionId(6)), czxid: 5, version: 4, payload, dead: true };
+    let dead =
+        Occupant { owner: Some(SessionId(6)), czxid: 5, version: 4, created_ms: 0, payload, dead: true };
     assert_eq!(feed(&mut engine, 0.0, Event::Occupant(Some(dead))), Some(Action::TakeOver { version: 4 }));
     assert_eq!(
         feed(&mut engine, 0.0, Event::Occupied),
@@ -194,7 +201,7 @@ fn a_persistent_znode_with_our_name_is_waited_for() {
     let mut engine = engine();
     up(&mut engine, 0.0);
     feed(&mut engine, 0.0, Event::Occupied);
-    let node = Occupant { owner: None, czxid: 5, version: 0, payload: plain(), dead: false };
+    let node = Occupant { owner: None, czxid: 5, version: 0, created_ms: 0, payload: plain(), dead: false };
     assert_eq!(feed(&mut engine, 0.0, Event::Occupant(Some(node))), None);
     assert_eq!(engine.poll_timeout(), Some(at(1.0)));
 }
@@ -376,8 +383,8 @@ fn leaving_stops_first_and_then_deletes() {
 fn leaving_is_tried_again_until_the_znode_or_the_session_is_gone() {
     let mut engine = inside(Duration::ZERO);
     feed(&mut engine, 101.0, Event::Leave);
-    let unknown = backend::Error::Unknown("cut".into());
-    feed(&mut engine, 101.0, Event::Failed(unknown, Error::AuthFailed));
+    assert_eq!(feed(&mut engine, 101.0, cut()), Some(Action::Leave));
+    feed(&mut engine, 101.0, Event::Failed(backend::Error::Other("no".into()), Error::AuthFailed));
     assert_eq!(engine.poll_action(at(102.1)), Some(Action::Leave));
     assert_eq!(feed(&mut engine, 102.1, Event::SessionLost), None);
     assert_eq!(up(&mut engine, 103.0), None);
@@ -425,4 +432,112 @@ fn a_refusal_ends_with_the_join_even_if_the_membership_has_not_settled_yet() {
     feed(&mut engine, 110.0, Event::Joined { czxid: 10, version: 1 });
     feed(&mut engine, 110.0, listed(10, &[("a", 10)]));
     assert!(engine.picture().refusal.is_none() && engine.picture().own.is_none());
+}
+
+#[test]
+fn a_request_whose_connection_breaks_is_sent_again_at_once_and_paused_only_if_that_repeats() {
+    for is_inside in [false, true] {
+        let mut engine = if is_inside { inside(Duration::ZERO) } else { engine() };
+        let action = if is_inside { Action::List } else { Action::Join };
+        if is_inside {
+            feed(&mut engine, 101.0, Event::WatchFired);
+            assert_eq!(engine.poll_action(at(101.1)), Some(Action::List));
+        } else {
+            up(&mut engine, 101.1);
+        }
+        for attempt in 1..=8 {
+            assert_eq!(feed(&mut engine, 101.1, cut()), Some(action.clone()), "attempt {attempt}");
+        }
+        assert_eq!(feed(&mut engine, 101.1, cut()), None, "perhaps the request itself breaks it");
+        // The pause ends soon after the connection is back, however long it has grown.
+        assert!(engine.poll_timeout().unwrap() >= at(102.1));
+        feed(&mut engine, 101.2, Event::Connected);
+        assert!(engine.poll_timeout().unwrap() <= at(102.2));
+        assert_eq!(engine.poll_action(at(102.3)), Some(action.clone()));
+        for _ in 0..20 {
+            assert_eq!(feed(&mut engine, 102.3, cut()), None);
+            feed(&mut engine, 102.3, Event::Connected);
+            assert_eq!(engine.poll_action(at(103.4)), Some(action.clone()), "it never grows beyond a second");
+        }
+    }
+}
+
+#[test]
+fn a_pause_after_a_refusal_is_not_cut_short_by_a_new_connection() {
+    let mut engine = engine();
+    up(&mut engine, 0.0);
+    feed(&mut engine, 0.0, denied());
+    let due = engine.poll_timeout();
+    feed(&mut engine, 0.1, Event::Connected);
+    assert_eq!(engine.poll_timeout(), due);
+}
+
+#[test]
+fn another_process_with_our_id_is_known_at_once_and_replaced_as_soon_as_it_is_gone() {
+    let mut engine = engine();
+    up(&mut engine, 0.0);
+    let mut now = 0.0;
+    let mut first = None;
+    while engine.picture().refusal.is_none() {
+        feed(&mut engine, now, Event::Occupied);
+        feed(&mut engine, now, occupant(6, Payload::new(1, ours(2))));
+        first.get_or_insert_with(|| engine.picture().blocked.clone());
+        now = engine.poll_timeout().unwrap().since_origin().as_secs_f64();
+        engine.poll_action(at(now));
+    }
+    let text = first.flatten().expect("known at once").to_string();
+    assert_eq!(
+        text,
+        "member id `a` is already in use in group `g` by process 1 on host `h` since 2026-09-21 14:13:20 UTC, \
+         session 0x6; it is tried again"
+    );
+    assert!(engine.picture().blocked.is_none(), "the refusal says it");
+    // Refused for long, so the pauses are long. The watch on its znode fires.
+    for _ in 0..5 {
+        feed(&mut engine, now, Event::Occupied);
+        feed(&mut engine, now, occupant(6, plain()));
+        now = engine.poll_timeout().unwrap().since_origin().as_secs_f64();
+        engine.poll_action(at(now));
+    }
+    feed(&mut engine, now, Event::Occupied);
+    feed(&mut engine, now, occupant(6, plain()));
+    assert!(engine.poll_timeout().unwrap() >= at(now + 20.0));
+    feed(&mut engine, now + 5.0, Event::WatchFired);
+    assert_eq!(engine.poll_action(at(now + 5.1)), Some(Action::Join));
+}
+
+#[test]
+fn a_check_that_finds_no_change_is_followed_by_the_next_one() {
+    let mut engine = inside(Duration::ZERO);
+    let before = engine.picture().revision;
+    assert_eq!(engine.poll_action(at(113.0)), Some(Action::Check));
+    assert_eq!(feed(&mut engine, 113.0, Event::Unchanged), None);
+    assert_eq!((engine.poll_timeout(), engine.picture().revision), (Some(at(125.0)), before));
+    feed(&mut engine, 114.0, Event::WatchFired);
+    assert_eq!(engine.poll_action(at(114.1)), Some(Action::List), "only a list sets the watch again");
+}
+
+#[test]
+fn lists_that_take_long_are_spaced_out_until_the_group_is_quiet() {
+    let mut engine = inside(Duration::ZERO);
+    let (mut now, mut lists) = (101.0, 0);
+    // The watch that each list sets fires while it is under way, and a list takes two seconds.
+    feed(&mut engine, now, Event::WatchFired);
+    while now < 161.0 {
+        now = engine.poll_timeout().unwrap().since_origin().as_secs_f64();
+        assert_eq!(engine.poll_action(at(now)), Some(Action::List));
+        now += 2.0;
+        feed(&mut engine, now, listed(10 + lists, &[("a", 10), ("b", 20 + lists)]));
+        feed(&mut engine, now, Event::WatchFired);
+        lists += 1;
+    }
+    assert!((9..=12).contains(&lists), "a third of the time: {lists}");
+    now = engine.poll_timeout().unwrap().since_origin().as_secs_f64();
+    engine.poll_action(at(now));
+    feed(&mut engine, now, listed(1000, &[("a", 10)]));
+    feed(&mut engine, now + 9.0, Event::WatchFired);
+    assert!(
+        engine.poll_timeout().unwrap() <= at(now + 30.1),
+        "a change after a quiet time is listed at once"
+    );
 }

@@ -76,6 +76,10 @@ fn take(moves: &Moves, store: &mut Store) -> Owned {
     Owned { entry, path, version: 0, value }
 }
 
+fn back(attempt: u32) -> Back {
+    Back { attempt, ..Back::default() }
+}
+
 fn counts(moves: &Moves, store: &Store) -> [usize; 4] {
     let Layout { unowned, owned, done, dead, .. } = &moves.layout;
     [unowned, owned, done, dead].map(|folder| store.entries(folder).len())
@@ -89,12 +93,12 @@ fn an_entry_goes_from_put_to_done_in_three_moves() {
     assert_eq!(counts(&moves, &store), [1, 0, 0, 0]);
     let owned = take(&moves, &mut store);
     assert_eq!(counts(&moves, &store), [0, 1, 0, 0]);
-    assert_eq!((owned.value.attempt(), owned.value.worker()), (1, Some("w")));
+    assert_eq!((owned.value.attempt(), owned.value.worker()), (1, Some("w".into())));
     let ended = owned.value.ended(Ok(json!(2)));
     store.commit(moves.end(&owned, ended.data())).unwrap();
     assert_eq!(counts(&moves, &store), [0, 0, 1, 0]);
     let (entry, value, version) = store.entries(&moves.layout.done).remove(0);
-    assert_eq!((entry.label(), entry.priority(), value.result()), ("a:1", 100, Some(&json!(2))));
+    assert_eq!((entry.label(), entry.priority(), value.result()), ("a:1", 100, Some(json!(2))));
     store.commit(vec![moves.remove(&moves.layout.done, &entry, version)]).unwrap();
     assert_eq!(counts(&moves, &store), [0; 4]);
 }
@@ -106,11 +110,11 @@ fn an_entry_that_is_given_back_too_often_is_dead_until_it_is_revived() {
     put(&moves, &mut store, "a");
     for folder in [[1, 0, 0, 0], [0, 0, 0, 1]] {
         let owned = take(&moves, &mut store);
-        store.commit(moves.give_back(&owned, owned.value.attempt())).unwrap();
+        store.commit(moves.give_back(&owned, &back(owned.value.attempt()))).unwrap();
         assert_eq!(counts(&moves, &store), folder);
     }
     let (letter, value, version) = store.entries(&moves.layout.dead).remove(0);
-    assert_eq!((value.attempt(), value.worker(), value.claim()), (2, None, None));
+    assert_eq!((value.attempt(), value.worker(), value.claim()), (2, Some("w".into()), None));
     store.commit(moves.revive(&letter, version, &value)).unwrap();
     assert_eq!(counts(&moves, &store), [1, 0, 0, 0]);
     assert_eq!(take(&moves, &mut store).value.attempt(), 1);
@@ -125,7 +129,7 @@ fn a_move_of_an_entry_that_another_process_has_moved_is_refused_at_the_delete() 
     let owned = take(&moves, &mut store);
     assert_eq!(store.commit(moves.take(&stale.0, stale.2, &stale.1)), Err(DELETED));
     store.commit(vec![moves.update(&owned, owned.value.updated(json!(3)).data())]).unwrap();
-    assert_eq!(store.commit(moves.give_back(&owned, 1)), Err(DELETED), "it has another version now");
+    assert_eq!(store.commit(moves.give_back(&owned, &back(1))), Err(DELETED), "it has another version now");
 }
 
 #[test]
@@ -140,7 +144,7 @@ fn a_put_unless_queued_is_refused_when_an_entry_of_its_label_was_added() {
     assert_eq!(puts_again(&mut store), Err(PUT_BUCKET));
     let owned = take(&moves, &mut store);
     assert_eq!(store.znodes[&bucket].1, seen + 1, "none was added");
-    store.commit(moves.give_back(&owned, 1)).unwrap();
+    store.commit(moves.give_back(&owned, &back(1))).unwrap();
     assert_eq!(store.znodes[&bucket].1, seen + 2);
     assert!(moves.layout.bucket("").is_none());
 }
@@ -166,7 +170,7 @@ proptest! {
                 }
                 3 if !held.is_empty() => {
                     let owned = held.remove(0);
-                    store.commit(moves.give_back(&owned, owned.value.attempt())).unwrap();
+                    store.commit(moves.give_back(&owned, &back(owned.value.attempt()))).unwrap();
                 }
                 4 => {
                     if let Some(owned) = held.first_mut() {

@@ -1,7 +1,18 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use super::*;
 use crate::{
-    backend::{CreateMode, memory::LostReply},
-    session::tests::{Bench, create, path},
+    backend::{BoxFuture, CreateMode, memory::LostReply},
+    config::Config,
+    random::Random,
+    session::{
+        Keeper,
+        tests::{Bench, T, create, path},
+    },
+    testing::{Call, Hook, Intercept, Outcome},
 };
 
 fn is_there(found: Option<&Znode>) -> Verdict {
@@ -61,7 +72,10 @@ async fn a_refusal_names_the_operation_and_the_end_of_the_session_leaves_the_out
     let bench = Bench::new().await;
     commit(&bench, create("/ns/x")).await.unwrap();
     let refused = commit(&bench, create("/ns/x")).await.unwrap_err();
-    assert_eq!(refused, Unapplied::Refused { index: 0, error: backend::Error::NodeExists });
+    assert_eq!(
+        refused,
+        Unapplied::Refused { index: 0, path: path("/ns/x"), error: backend::Error::NodeExists }
+    );
     let live = bench.live().await;
     bench.memory.suspend(live.id());
     let at = path("/ns/y");
@@ -84,4 +98,35 @@ async fn a_missing_folder_is_created_and_numbers_that_are_taken_are_skipped() {
     let applied = commit(&bench, taken).await.unwrap();
     let created = applied.created(0).expect("the store has replied");
     assert!(created.name() > "c-0000003000", "{created}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_is_removed_again_and_again_is_not_created_without_a_pause() {
+    let memory = crate::backend::Memory::new();
+    let hook = Arc::new(Vanishing(AtomicUsize::new(0)));
+    let connector = Arc::new(Intercept::new(Arc::new(memory.clone()), hook.clone()));
+    let keeper = Keeper::start(connector, Config::default(), path("/ns"), Random::new(Some(7)));
+    let live = keeper.access(T).live().await.unwrap();
+    let clock = memory.clock();
+    let began = crate::clock::Clock::now(&*clock);
+    let at = path("/ns/x");
+    let refused = live.commit_once(&[create("/ns/x")], Evidence::new(&at, &is_there)).await.unwrap_err();
+    assert!(matches!(refused, Unapplied::Refused { error: backend::Error::NoNode, .. }), "{refused:?}");
+    let tries = hook.0.load(Ordering::SeqCst);
+    let took = crate::clock::Clock::now(&*clock).saturating_since(began);
+    assert!(tries <= 17 && took >= PAUSE * 20, "{tries} tries in {took:?}");
+}
+
+/// Refuses to create `/ns/x`, as if its folder was gone each time.
+struct Vanishing(AtomicUsize);
+
+impl Hook for Vanishing {
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+        if call.request().is_write() && call.request().paths() == [&path("/ns/x")] {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let error = backend::Error::NoNode;
+            return Box::pin(async { Err(CommitError { index: Some(0), error }) });
+        }
+        call.send()
+    }
 }

@@ -67,7 +67,10 @@ async fn a_refusal_is_passed_on_and_leaves_nothing() {
     let receipts = Receipts::new(path("/receipts"));
     let live = bench.live().await;
     let refused = receipts.commit(&live, vec![create("/ns/a"), create("/ns/a")]).await.unwrap_err();
-    assert_eq!(refused, Unapplied::Refused { index: 1, error: backend::Error::NodeExists });
+    assert_eq!(
+        refused,
+        Unapplied::Refused { index: 1, path: path("/ns/a"), error: backend::Error::NodeExists }
+    );
     assert!(bench.names("/ns").await.is_empty());
 }
 

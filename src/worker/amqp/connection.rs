@@ -3,7 +3,10 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -14,13 +17,14 @@ use lapin::{
         BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
         ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::sync::Mutex;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
-    error::{NOT_FOUND, failed, protocol_error, short},
+    error::{INTERNAL_ERROR, NOT_FOUND, failed, protocol_error, queue_refused, short},
+    handshake,
     url::Address,
 };
 use crate::{
@@ -37,6 +41,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// answers it or its TCP connection breaks, so attempts must not pile up.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a durable queue stays without a consumer, in milliseconds. Less than the time after which an executor gives
+/// the requests in it to another worker.
+const QUEUE_EXPIRES_MS: i32 = 60_000;
+
 /// How long closing waits for acknowledgements that are being sent, and for the answer of the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -44,6 +52,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Broker {
     pub(super) address: Address,
     pub(super) exchange: String,
+    /// Whether queues are durable: the URL says so, or the broker refuses others.
+    has_durable_queues: AtomicBool,
     state: Mutex<State>,
     /// Held while a message is handed to the client. It is fair, which keeps the messages in order.
     publishing: Mutex<()>,
@@ -74,6 +84,7 @@ impl Broker {
     /// Opens the first connection.
     pub(super) async fn connect(address: Address, exchange: &str) -> Result<Self, TransportError> {
         let broker = Broker {
+            has_durable_queues: address.has_durable_queues().into(),
             address,
             exchange: exchange.to_owned(),
             state: Mutex::default(),
@@ -124,7 +135,7 @@ impl Broker {
     }
 
     pub(super) async fn publish(&self, topic: &str, message: Message) -> Result<(), TransportError> {
-        let Message { kind, reply_to, correlation_id, sender, body } = message;
+        let Message { kind, reply_to, correlation_id, sender, body, is_mandatory } = message;
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_content_encoding("utf-8".into())
@@ -143,13 +154,33 @@ impl Broker {
         if let Some(sender) = sender {
             properties = properties.with_app_id(short("the name of the sender", sender)?);
         }
-        let topic = short("the topic", topic)?;
+        let name = short("the topic", topic)?;
+        if self.publish_to(&name, &body, &properties, is_mandatory).await? {
+            return Ok(());
+        }
+        // The queue may be there and not be bound, because the exchange was deleted. Its consumer does not notice.
+        let is_bound = self.bind_again(topic).await?;
+        match is_bound && self.publish_to(&name, &body, &properties, is_mandatory).await? {
+            true => Ok(()),
+            false => Err(TransportError::NoConsumer { topic: topic.to_owned() }),
+        }
+    }
+
+    /// Returns false if the broker returned the message, because there is no queue for it.
+    async fn publish_to(
+        &self,
+        topic: &ShortString,
+        body: &[u8],
+        properties: &BasicProperties,
+        is_mandatory: bool,
+    ) -> Result<bool, TransportError> {
         let publishing = self.publishing.lock().await;
         let channel = self.open().await?.publisher().await?;
         // The broker deletes the exchange with its last queue, and a message to a missing one closes the channel.
         self.declare(&channel, true).await?;
         let exchange = self.exchange.as_str().into();
-        let sent = channel.basic_publish(exchange, topic, BasicPublishOptions::default(), &body, properties);
+        let options = BasicPublishOptions { mandatory: is_mandatory, ..Default::default() };
+        let sent = channel.basic_publish(exchange, topic.clone(), options, body, properties.clone());
         let mut sent = pin!(sent);
         // The client takes the message at the first poll. The wait for its confirmation does not block other messages.
         let handed_over = poll_fn(|cx| Poll::Ready(sent.as_mut().poll(cx))).await;
@@ -159,11 +190,32 @@ impl Broker {
             Poll::Pending => sent.await,
         };
         match sent.map_err(failed)?.await.map_err(failed)? {
-            Confirmation::Ack(_) | Confirmation::NotRequested => Ok(()),
+            Confirmation::Ack(returned) => Ok(returned.is_none()),
+            Confirmation::NotRequested => Ok(true),
             Confirmation::Nack(_) => {
                 Err(TransportError::Unavailable { reason: "it did not confirm the message".into() })
             }
         }
+    }
+
+    /// Binds the queue of `topic`. Returns false if there is none.
+    async fn bind_again(&self, topic: &str) -> Result<bool, TransportError> {
+        let queue = self.queue(topic)?;
+        // A channel of its own, because binding a queue that is not there closes it.
+        let channel = self.open().await?.connection.create_channel().await.map_err(failed)?;
+        self.declare(&channel, false).await?;
+        match self.bind(&channel, queue, topic).await {
+            Ok(()) => Ok(true),
+            Err(error) if protocol_error(&error) == Some(NOT_FOUND) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn bind(&self, channel: &Channel, queue: ShortString, topic: &str) -> Result<(), lapin::Error> {
+        let exchange = self.exchange.as_str().into();
+        channel
+            .queue_bind(queue, exchange, topic.into(), QueueBindOptions::default(), FieldTable::default())
+            .await
     }
 
     async fn declare(&self, channel: &Channel, nowait: bool) -> Result<(), TransportError> {
@@ -181,19 +233,39 @@ impl Broker {
         prefetch: u16,
     ) -> Result<(Channel, lapin::Consumer), TransportError> {
         let queue = self.queue(topic)?;
-        let none = FieldTable::default;
+        let channel = match self.declare_queue(&queue, prefetch).await {
+            Err(DeclareError::Queue(error))
+                if protocol_error(&error) == Some(INTERNAL_ERROR)
+                    && !self.has_durable_queues.swap(true, Ordering::Relaxed) =>
+            {
+                info!(broker = ?self.address, %error, "the broker refuses transient queues; trying durable ones");
+                self.declare_queue(&queue, prefetch).await
+            }
+            end => end,
+        };
+        let channel = channel.map_err(DeclareError::into_transport_error)?;
+        self.bind(&channel, queue.clone(), topic).await.map_err(failed)?;
+        let options = BasicConsumeOptions::default();
+        let consume = channel.basic_consume(queue, "".into(), options, FieldTable::default());
+        let consumer = consume.await.map_err(failed)?;
+        Ok((channel, consumer))
+    }
+
+    /// Opens a channel and declares exchange and queue on it.
+    async fn declare_queue(&self, queue: &ShortString, prefetch: u16) -> Result<Channel, DeclareError> {
         let channel = self.open().await?.connection.create_channel().await.map_err(failed)?;
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await.map_err(failed)?;
         self.declare(&channel, false).await?;
-        let options = QueueDeclareOptions { auto_delete: true, ..Default::default() };
-        channel.queue_declare(queue.clone(), options, none()).await.map_err(failed)?;
-        let exchange = self.exchange.as_str().into();
-        let bind =
-            channel.queue_bind(queue.clone(), exchange, topic.into(), QueueBindOptions::default(), none());
-        bind.await.map_err(failed)?;
-        let consume = channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), none());
-        let consumer = consume.await.map_err(failed)?;
-        Ok((channel, consumer))
+        let durable = self.has_durable_queues.load(Ordering::Relaxed);
+        let options = QueueDeclareOptions { durable, auto_delete: !durable, ..Default::default() };
+        let mut arguments = FieldTable::default();
+        if durable {
+            arguments.insert("x-expires".into(), AMQPValue::LongInt(QUEUE_EXPIRES_MS));
+        }
+        match channel.queue_declare(queue.clone(), options, arguments).await {
+            Ok(_) => Ok(channel),
+            Err(error) => Err(DeclareError::Queue(error)),
+        }
     }
 
     pub(super) async fn is_consumed(&self, topic: &str) -> Result<bool, TransportError> {
@@ -223,15 +295,32 @@ impl Broker {
     }
 }
 
+/// Why a queue could not be declared.
+enum DeclareError {
+    /// The broker does not accept the queue.
+    Queue(lapin::Error),
+    Other(TransportError),
+}
+
+impl DeclareError {
+    fn into_transport_error(self) -> TransportError {
+        match self {
+            DeclareError::Queue(error) => queue_refused(error),
+            DeclareError::Other(error) => error,
+        }
+    }
+}
+
+impl From<TransportError> for DeclareError {
+    fn from(error: TransportError) -> Self {
+        DeclareError::Other(error)
+    }
+}
+
 impl Open {
     async fn new(address: Address) -> Result<Open, TransportError> {
         let properties = ConnectionProperties::default().with_connection_name("apportion".into());
-        #[cfg(feature = "tls")]
-        if let Some(files) = address.files() {
-            let connection = super::tls::connect(address.uri(), files, properties).await?;
-            return Ok(Open { connection, publisher: Mutex::default() });
-        }
-        let connection = Connection::connect_uri(address.uri(), properties).await.map_err(failed)?;
+        let connection = handshake::connect(&address, properties).await?;
         Ok(Open { connection, publisher: Mutex::default() })
     }
 

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures_core::Stream;
@@ -14,7 +15,7 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions},
     types::ShortString,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 use tracing::debug;
 
 use super::{connection::Broker, error::failed};
@@ -22,6 +23,10 @@ use crate::{
     future::BoxFuture,
     worker::transport::{Acker, Acknowledgement, Incoming, Message, TransportError},
 };
+
+/// How long an acknowledgement or a cancellation may take. The client may not complete one that is under way when the
+/// connection breaks.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A consumer on a channel of its own.
 pub(super) struct Subscription {
@@ -59,6 +64,7 @@ impl Stream for Subscription {
                     correlation_id: text(properties.correlation_id()),
                     sender: text(properties.app_id()),
                     body: data,
+                    is_mandatory: false,
                 };
                 let unacknowledged = Unacknowledged { acker, line: self.line.clone() };
                 Some(Incoming::new(message, Delivered(Some(unacknowledged))))
@@ -87,9 +93,12 @@ impl Drop for Subscription {
         let spawner = line.clone();
         spawner.broker.tasks.spawn("cancel", async move {
             // An error means that the channel is gone, and so are the messages.
-            let _ = line.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
-            while let Some(Ok(delivery)) = poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx)).await {
-                let _ = delivery.acker.nack(requeue()).await;
+            let cancel = line.channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            let _ = timeout(TIMEOUT, cancel).await;
+            let next =
+                |consumer: &mut lapin::Consumer, cx: &mut Context<'_>| Pin::new(consumer).poll_next(cx);
+            while let Ok(Some(Ok(delivery))) = timeout(TIMEOUT, poll_fn(|cx| next(&mut consumer, cx))).await {
+                let _ = timeout(TIMEOUT, delivery.acker.nack(requeue())).await;
             }
         });
     }
@@ -110,14 +119,22 @@ impl Unacknowledged {
         let (done, answer) = oneshot::channel();
         let spawner = line.clone();
         spawner.broker.tasks.spawn("acknowledge", async move {
-            let sent = match how {
-                Acknowledgement::Ack => acker.ack(BasicAckOptions::default()).await,
-                Acknowledgement::Reject => acker.reject(BasicRejectOptions::default()).await,
-                Acknowledgement::Requeue => acker.nack(requeue()).await,
+            let sending = async {
+                match how {
+                    Acknowledgement::Ack => acker.ack(BasicAckOptions::default()).await,
+                    Acknowledgement::Reject => acker.reject(BasicRejectOptions::default()).await,
+                    Acknowledgement::Requeue => acker.nack(requeue()).await,
+                }
             };
+            let sent = timeout(TIMEOUT, sending).await;
             drop(line);
-            let gone = || TransportError::Unavailable { reason: "the connection is gone".into() };
-            let _ = done.send(sent.map_err(failed).and_then(|sent| sent.then_some(()).ok_or_else(gone)));
+            let unavailable = |reason: &str| Err(TransportError::Unavailable { reason: reason.into() });
+            let _ = done.send(match sent {
+                Ok(Ok(true)) => Ok(()),
+                Ok(Ok(false)) => unavailable("the connection is gone"),
+                Ok(Err(error)) => Err(failed(error)),
+                Err(_) => unavailable("the acknowledgement was not sent in time"),
+            });
         });
         answer
     }

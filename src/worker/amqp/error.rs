@@ -43,6 +43,8 @@ pub(super) fn short(what: &str, text: impl Into<String>) -> Result<ShortString, 
 }
 
 pub(super) const NOT_FOUND: u16 = 404;
+/// The answer of RabbitMQ to a deprecated feature that its configuration does not permit, among others.
+pub(super) const INTERNAL_ERROR: u16 = 541;
 
 /// The reply code of the broker, if the error came from the broker.
 pub(super) fn protocol_error(error: &lapin::Error) -> Option<u16> {
@@ -61,4 +63,18 @@ pub(super) fn failed(error: lapin::Error) -> TransportError {
         || matches!(error.kind(), ErrorKind::SerialisationError(_));
     let reason = error.to_string();
     if for_good { TransportError::Refused { reason } } else { TransportError::Unavailable { reason } }
+}
+
+/// Converts the error of declaring a queue. The code 541 is final here only: the broker closes the whole connection with
+/// it, and other calls on that get the same error.
+#[allow(clippy::needless_pass_by_value, reason = "as above")]
+pub(super) fn queue_refused(error: lapin::Error) -> TransportError {
+    if protocol_error(&error) != Some(INTERNAL_ERROR) {
+        return failed(error);
+    }
+    let reason = format!(
+        "{error}; if the broker does not permit such queues, permit them in its configuration \
+         (`deprecated_features.permit.transient_nonexcl_queues = true`), or use `queues=durable` in the URL"
+    );
+    TransportError::Refused { reason }
 }

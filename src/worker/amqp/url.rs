@@ -2,8 +2,8 @@
 
 //! Reads `amqp://` URLs as kombu does, and never shows the password.
 //!
-//! kombu accepts some URLs that are errors here: options other than `heartbeat` and the files for TLS, several brokers, an
-//! empty host, and a user without a password.
+//! kombu accepts some URLs that are errors here: options other than `heartbeat`, `queues` and the files for TLS, several
+//! brokers, an empty host, and a user without a password.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
@@ -22,6 +22,7 @@ pub(super) struct Address {
     port: u16,
     vhost: String,
     heartbeat_seconds: u16,
+    has_durable_queues: bool,
     /// The files for TLS, if connections are encrypted.
     files: Option<Files>,
 }
@@ -79,8 +80,14 @@ impl Address {
             // As in kombu. For AMQP clients that follow the specification, `host/` is the virtual host without a name.
             vhost: if vhost.is_empty() { "/".to_owned() } else { vhost },
             heartbeat_seconds: options.heartbeat_seconds,
+            has_durable_queues: options.has_durable_queues,
             files: options.files(is_encrypted)?,
         })
+    }
+
+    /// Whether the URL asks for durable queues.
+    pub(super) fn has_durable_queues(&self) -> bool {
+        self.has_durable_queues
     }
 
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there are none then"))]
@@ -153,6 +160,7 @@ fn host_and_port(text: &str, default: u16) -> Result<(String, u16), ConnectError
 /// The options of a URL.
 struct Options {
     heartbeat_seconds: u16,
+    has_durable_queues: bool,
     ca_certs: Option<String>,
     certfile: Option<String>,
     keyfile: Option<String>,
@@ -162,22 +170,27 @@ impl Options {
     fn parse(query: &str) -> Result<Options, ConnectError> {
         let mut options = Options {
             heartbeat_seconds: DEFAULT_HEARTBEAT_SECONDS,
+            has_durable_queues: false,
             ca_certs: None,
             certfile: None,
             keyfile: None,
         };
         for option in query.split('&').filter(|option| !option.is_empty()) {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            match name {
-                "heartbeat" => {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("heartbeat", value) => {
                     let value = value.parse().ok().filter(|value| *value > 0);
                     options.heartbeat_seconds =
                         value.ok_or_else(|| bad("options", "`heartbeat` is from 1 to 65535 seconds"))?;
                 }
-                "ssl_ca_certs" => options.ca_certs = Some(decode("options", value)?),
-                "ssl_certfile" => options.certfile = Some(decode("options", value)?),
-                "ssl_keyfile" => options.keyfile = Some(decode("options", value)?),
-                name => return Err(bad("options", format!("`{}` is unknown", name.escape_debug()))),
+                ("queues", "durable") => options.has_durable_queues = true,
+                ("queues", "transient") => options.has_durable_queues = false,
+                ("queues", _) => return Err(bad("options", "`queues` is `durable` or `transient`")),
+                ("ssl_ca_certs", value) => options.ca_certs = Some(decode("options", value)?),
+                ("ssl_certfile", value) => options.certfile = Some(decode("options", value)?),
+                ("ssl_keyfile", value) => options.keyfile = Some(decode("options", value)?),
+                (name, _) => {
+                    return Err(bad("options", format!("`{}` is unknown", name.escape_debug())));
+                }
             }
         }
         Ok(options)
@@ -293,6 +306,8 @@ mod tests {
             ("amqp://h?heartbeat=1.5", "options"),
             ("amqp://h?heartbeat=65536", "options"),
             ("amqp://h?heartbaet=3", "options"),
+            ("amqp://h?queues=", "options"),
+            ("amqp://h?queues=quorum", "options"),
         ] {
             match Address::parse(url) {
                 Err(error @ ConnectError::Url { part, .. }) => {
@@ -301,6 +316,17 @@ mod tests {
                 }
                 other => panic!("{url}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn queues_are_transient_unless_the_url_says_otherwise() {
+        for (url, durable) in [
+            ("amqp://h", false),
+            ("amqp://h?queues=transient", false),
+            ("amqp://h?heartbeat=3&queues=durable", true),
+        ] {
+            assert_eq!(Address::parse(url).unwrap().has_durable_queues(), durable, "{url}");
         }
     }
 

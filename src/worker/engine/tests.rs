@@ -18,7 +18,7 @@ fn new(task: &str) -> New {
 }
 
 fn lists(engine: &mut Engine, topic: &str, now: Moment) -> bool {
-    engine.on_notify(&NotifyReply::new(topic, ["t"]), now)
+    engine.on_notify(&NotifyReply::new(topic, ["t"]), false, now)
 }
 
 /// An engine with a request that was sent to a worker at topic `w`.
@@ -50,7 +50,7 @@ fn ends(engine: &mut Engine) -> Vec<Ended> {
 fn a_request_waits_until_a_worker_lists_its_task_and_is_sent_once() {
     let mut engine = Engine::new(MINUTE);
     engine.submit("r".into(), new("t"), at(0));
-    assert!(engine.on_notify(&NotifyReply::new("other", ["u"]), at(1)));
+    assert!(engine.on_notify(&NotifyReply::new("other", ["u"]), false, at(1)));
     assert_eq!(engine.take_actions(), []);
     assert!(lists(&mut engine, "w", at(2)));
     let sent = Action::Send { id: "r".into(), topic: "w".into(), body: b"{}".to_vec() };
@@ -71,7 +71,7 @@ fn a_request_expires_strictly_after_its_timeout_and_not_once_it_runs() {
         assert_eq!(ends(&mut engine), [Err(RequestError::Expired { timeout: MINUTE, was_sent })]);
     }
     let mut engine = with_pending(None);
-    engine.on_response("r", Ok(Response::Running), false, at(59));
+    engine.on_response("r", Ok(Response::Running), None, at(59));
     for now in 60..600 {
         lists(&mut engine, "w", at(now));
         engine.tick(at(now));
@@ -82,8 +82,8 @@ fn a_request_expires_strictly_after_its_timeout_and_not_once_it_runs() {
 #[test]
 fn a_request_on_a_worker_of_this_crate_is_lost_when_no_response_comes_although_the_topic_answers() {
     let mut engine = with_pending(None);
-    engine.on_response("r", Ok(Response::Running), true, at(10));
-    engine.on_response("r", Ok(Response::Running), true, at(15));
+    engine.on_response("r", Ok(Response::Running), Some("n"), at(10));
+    engine.on_response("r", Ok(Response::Running), Some("n"), at(15));
     lists(&mut engine, "w", at(70));
     engine.tick(at(74));
     assert_eq!(ends(&mut engine), []);
@@ -102,7 +102,7 @@ fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_unti
     };
     let lost = |others: &[&str]| {
         let mut engine = with_pending(None);
-        engine.on_response("r", Ok(Response::Running), true, at(0));
+        engine.on_response("r", Ok(Response::Running), Some("n"), at(0));
         // The answer to a question comes later than the last response about the request: the topic is still listed.
         for topic in ["w"].iter().chain(others) {
             lists(&mut engine, topic, at(4));
@@ -126,19 +126,19 @@ fn a_request_that_is_submitted_again_does_not_go_to_the_worker_that_lost_it_unti
 
     let mut engine = with_pending(None);
     engine.submit("other".into(), new("t"), at(30));
-    engine.on_response("r", Ok(Response::Running), true, at(0));
+    engine.on_response("r", Ok(Response::Running), Some("n"), at(0));
     lists(&mut engine, "w", at(4));
     engine.tick(at(60));
     engine.submit("again".into(), new("t"), at(60));
     engine.take_actions();
-    engine.on_response("other", Ok(Response::Running), true, at(61));
+    engine.on_response("other", Ok(Response::Running), Some("n"), at(61));
     assert_eq!(sent(&mut engine).as_deref(), Some("w"));
 }
 
 #[test]
 fn a_request_on_a_worker_of_taskflow_is_lost_when_its_topic_is_silent_and_has_no_consumer() {
     let mut engine = with_pending(None);
-    engine.on_response("r", Ok(Response::Running), false, at(10));
+    engine.on_response("r", Ok(Response::Running), None, at(10));
     lists(&mut engine, "w", at(65));
     engine.tick(at(124));
     assert_eq!(ends(&mut engine), []);
@@ -154,7 +154,7 @@ fn a_worker_that_was_removed_and_still_starts_on_a_request_is_not_taken_for_lost
     lists(&mut engine, "w", at(0));
     engine.submit("r".into(), New { timeout: None, ..new("t") }, at(0));
     assert_eq!(engine.tick(at(60)), ["w".into()]);
-    engine.on_response("r", Ok(Response::Running), false, at(70));
+    engine.on_response("r", Ok(Response::Running), None, at(70));
     engine.tick(at(129));
     assert_eq!(
         engine.take_actions().last(),
@@ -167,7 +167,7 @@ fn a_worker_that_was_removed_and_still_starts_on_a_request_is_not_taken_for_lost
 #[test]
 fn a_topic_that_is_silent_is_checked_once_at_a_time_and_again_after_the_expiry() {
     let mut engine = with_pending(None);
-    engine.on_response("r", Ok(Response::Running), false, at(0));
+    engine.on_response("r", Ok(Response::Running), None, at(0));
     engine.take_actions();
     let (topic, check) = ("w".into(), [Action::Check { topic: "w".into() }]);
     engine.tick(at(60));
@@ -193,7 +193,7 @@ fn a_topic_that_is_silent_is_checked_once_at_a_time_and_again_after_the_expiry()
 fn a_request_may_run_for_its_run_timeout_and_no_longer() {
     let timeout = Duration::from_secs(20);
     let mut engine = with_pending(Some(timeout));
-    engine.on_response("r", Ok(Response::Running), false, at(10));
+    engine.on_response("r", Ok(Response::Running), None, at(10));
     engine.tick(at(30));
     assert_eq!(ends(&mut engine), []);
     engine.tick(at(31));
@@ -213,7 +213,7 @@ fn a_failed_send_ends_a_request_that_no_worker_has_started_on() {
         assert_eq!(ends(&mut engine), [Err(ended)]);
 
         let mut engine = with_pending(None);
-        engine.on_response("r", Ok(Response::Running), true, at(1));
+        engine.on_response("r", Ok(Response::Running), Some("n"), at(1));
         engine.on_not_sent("r", error);
         assert_eq!(ends(&mut engine), []);
     }
@@ -247,7 +247,7 @@ fn an_error_tells_whether_to_try_again() {
 fn a_report_that_only_a_running_task_sends_means_that_it_runs() {
     for response in [progress(0.5), Response::Success(1.into())] {
         let mut engine = with_pending(None);
-        assert_eq!(engine.on_response("r", Ok(response), true, at(1)), Handled::Applied);
+        assert_eq!(engine.on_response("r", Ok(response), Some("n"), at(1)), Handled::Applied);
         let running = Action::Moved { id: "r".into(), state: RequestState::Running };
         assert_eq!(engine.take_actions().first(), Some(&running));
     }
@@ -258,14 +258,14 @@ fn responses_about_a_request_that_was_not_sent_or_has_ended_are_ignored() {
     let mut engine = Engine::new(MINUTE);
     engine.submit("r".into(), new("t"), at(0));
     assert!(matches!(
-        engine.on_response("r", Ok(Response::Success(1.into())), true, at(0)),
+        engine.on_response("r", Ok(Response::Success(1.into())), Some("n"), at(0)),
         Handled::Ignored(_)
     ));
     lists(&mut engine, "w", at(0));
-    engine.on_response("r", Ok(Response::Failure(failure())), true, at(0));
+    engine.on_response("r", Ok(Response::Failure(failure())), Some("n"), at(0));
     assert_eq!(ends(&mut engine), [Err(RequestError::Failed(failure()))]);
     for late in [Response::Success(1.into()), Response::Running, progress(1.0)] {
-        assert_eq!(engine.on_response("r", Ok(late), true, at(0)), Handled::UnknownRequest);
+        assert_eq!(engine.on_response("r", Ok(late), Some("n"), at(0)), Handled::UnknownRequest);
     }
     assert_eq!(engine.take_actions(), []);
 }
@@ -353,7 +353,7 @@ proptest! {
                     lists(&mut engine, &topic.to_string(), now);
                 }
                 Some(Input::Responds { id, what, is_repeated }) => {
-                    engine.on_response(&pick(id, made), response(what), is_repeated, now);
+                    engine.on_response(&pick(id, made), response(what), is_repeated.then_some("n"), now);
                 }
                 Some(Input::NotSent(id)) => engine.on_not_sent(&pick(id, made), TransportError::Closed),
                 Some(Input::Forget(id)) => {

@@ -8,6 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
+    clock::Moment,
     watch,
     worker::{
         engine::{Ended, New},
@@ -39,6 +40,16 @@ pub(super) enum Command {
     NotSent {
         id: String,
         error: TransportError,
+    },
+    /// The request was not delivered, because the topic has no consumer.
+    Returned {
+        id: String,
+        topic: Arc<str>,
+    },
+    /// A question at the moment `asked` was not delivered, because the topic has no consumer.
+    Absent {
+        topic: String,
+        asked: Moment,
     },
     /// Whether the topic has a consumer; `None` if the broker did not answer.
     Checked {

@@ -24,7 +24,10 @@ use crate::{
     worker::{
         engine::{Action, Ended, Engine, Handled},
         link::{self, Link},
-        message::{InvalidResponse, Notify, NotifyReply, Response, WireResponse, request::Request},
+        message::{
+            InvalidResponse, Inventory, Notify, NotifyReply, Response, WireResponse, request::Request,
+        },
+        sender::Sender,
         state::RequestState,
         transport::{Consumer, Message, TransportError},
     },
@@ -39,8 +42,25 @@ const TICK: Duration = Duration::from_secs(1);
 /// A message that was received.
 #[derive(Debug)]
 pub(super) enum Received {
-    Notify(NotifyReply),
-    Response { id: String, response: Result<Response, InvalidResponse>, is_repeated: bool },
+    Notify {
+        reply: NotifyReply,
+        /// Whether the worker is one of this crate.
+        is_ours: bool,
+    },
+    Response {
+        id: String,
+        response: Result<Response, InvalidResponse>,
+        /// The name of the worker, if it is one of this crate.
+        name: Option<String>,
+    },
+    Inventory {
+        inventory: Inventory,
+        sender: Sender,
+    },
+    /// The consumer has ended: nothing comes until [`Received::Connected`].
+    Disconnected,
+    /// The topic is consumed again.
+    Connected,
 }
 
 /// The task that owns the requests.
@@ -96,6 +116,13 @@ impl Driver {
     fn execute(&mut self, command: Command) {
         match command {
             Command::Submit { id, new, ended, status } => {
+                if !self.engine.is_offered(&new.task) {
+                    tracing::debug!(
+                        id,
+                        task = new.task,
+                        "no worker lists the task yet, so the request waits"
+                    );
+                }
                 self.handles.insert(id.clone(), (ended, status));
                 self.engine.submit(id, new, self.clock.now());
             }
@@ -107,6 +134,17 @@ impl Driver {
                 tracing::warn!(id, %error, "the request could not be sent");
                 self.engine.on_not_sent(&id, error);
             }
+            Command::Returned { id, topic } => {
+                tracing::debug!(
+                    id,
+                    topic = &*topic,
+                    "the request was returned, because the topic has no consumer"
+                );
+                self.engine.on_returned(&id, &topic, self.clock.now());
+            }
+            Command::Absent { topic, asked } => {
+                self.engine.on_absent(&topic, asked, self.clock.now());
+            }
             Command::Checked { topic, is_consumed } => {
                 self.engine.on_checked(&topic, is_consumed, self.clock.now());
             }
@@ -116,14 +154,19 @@ impl Driver {
     fn handle(&mut self, received: Received) {
         let now = self.clock.now();
         match received {
-            Received::Notify(reply) => {
-                if self.engine.on_notify(&reply, now) {
+            Received::Notify { reply, is_ours } => {
+                if self.engine.on_notify(&reply, is_ours, now) {
                     tracing::info!(topic = reply.topic(), tasks = ?reply.tasks(), "a worker lists its tasks");
                     self.publish_workers();
                 }
             }
-            Received::Response { id, response, is_repeated } => {
-                match self.engine.on_response(&id, response, is_repeated, now) {
+            Received::Inventory { inventory, sender } => {
+                self.engine.on_inventory(&inventory, &sender, now);
+            }
+            Received::Disconnected => self.engine.on_disconnected(),
+            Received::Connected => self.engine.on_connected(now),
+            Received::Response { id, response, name } => {
+                match self.engine.on_response(&id, response, name.as_deref(), now) {
                     Handled::Applied => {}
                     Handled::UnknownRequest => {
                         tracing::debug!(id, "a response to an unknown request is ignored");
@@ -182,9 +225,11 @@ impl Driver {
     fn send(&self, id: String, topic: Arc<str>, body: Vec<u8>) {
         let link = self.link.clone();
         let mut sending = Box::pin(async move {
-            let message = Message::new(Request::KIND, body).reply_to(&*link.sender).correlation_id(&*id);
-            let error = link.send(&topic, message).await.err()?;
-            Some(Command::NotSent { id, error })
+            let message = Message::new(Request::KIND, body).reply_to(&*link.name).correlation_id(&*id);
+            Some(match link.send(&topic, message.mandatory()).await.err()? {
+                TransportError::NoConsumer { .. } => Command::Returned { id, topic },
+                error => Command::NotSent { id, error },
+            })
         });
         // The first poll decides the order of messages, so it is done here, where the requests are in order. It is
         // unconstrained, because a poll that fails for lack of tokio's budget would change the order.
@@ -221,18 +266,37 @@ impl Driver {
     }
 }
 
-/// Asks the worker of every topic periodically for its tasks.
-pub(super) async fn ask(link: Link, topics: Arc<[String]>, period: Duration, cancelled: CancellationToken) {
+/// Asks the worker of every topic for its tasks, periodically and whenever `at_once` says so.
+pub(super) async fn ask(
+    link: Link,
+    topics: Arc<[String]>,
+    period: Duration,
+    at_once: Arc<tokio::sync::Notify>,
+    commands: mpsc::WeakUnboundedSender<Command>,
+    cancelled: CancellationToken,
+) {
+    let clock = link.transport.clock();
     let asking = async {
         let mut rounds = interval(period.max(Duration::from_millis(1)));
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            rounds.tick().await;
+            tokio::select! {
+                biased;
+                _ = rounds.tick() => {}
+                () = at_once.notified() => {}
+            }
             for topic in &*topics {
-                let message = Message::new(Notify::KIND, Notify {}.to_json()).reply_to(&*link.sender);
-                match link.send_once(topic, message).await {
+                let message = Message::new(Notify::KIND, Notify {}.to_json()).reply_to(&*link.name);
+                let asked = clock.now();
+                match link.send_once(topic, message.mandatory()).await {
                     Ok(()) => {}
                     Err(TransportError::Closed) => return,
+                    Err(TransportError::NoConsumer { topic }) => {
+                        if let Some(commands) = commands.upgrade() {
+                            // An error means that the executor is gone.
+                            let _ = commands.send(Command::Absent { topic, asked });
+                        }
+                    }
                     Err(error) => tracing::warn!(topic, %error, "the worker could not be asked"),
                 }
             }
@@ -241,25 +305,34 @@ pub(super) async fn ask(link: Link, topics: Arc<[String]>, period: Duration, can
     cancelled.run_until_cancelled(asking).await;
 }
 
-/// Receives the answers of workers.
+/// Receives the answers of workers. When it can receive again after an interruption, the workers are asked `at_once`:
+/// so they learn that answers are lost.
 pub(super) async fn receive(
     link: Link,
     mut consumer: Consumer,
     topics: Arc<[String]>,
     received: mpsc::Sender<Received>,
+    at_once: Arc<tokio::sync::Notify>,
     cancelled: CancellationToken,
 ) {
-    let name = link.sender.clone();
+    let name = link.name.clone();
     loop {
         let Some(next) = cancelled.run_until_cancelled(consumer.next()).await else {
             return;
         };
         let Some(incoming) = next else {
             tracing::warn!(topic = &*name, "the connection is gone");
+            if received.send(Received::Disconnected).await.is_err() {
+                return;
+            }
             match link.consume_again(&name, PREFETCH, &cancelled).await {
                 Some(again) => consumer = again,
                 None => return,
             }
+            if received.send(Received::Connected).await.is_err() {
+                return;
+            }
+            at_once.notify_one();
             continue;
         };
         let decoded = match decode(incoming.message(), &topics) {
@@ -269,31 +342,41 @@ pub(super) async fn receive(
                 continue;
             }
         };
-        if link::acknowledge(incoming).await.is_none() {
-            continue;
-        }
+        // Before the acknowledgement: the message is for this process only, and a second copy does no harm, but if the
+        // connection breaks now, the broker drops it together with the queue.
         if received.send(decoded).await.is_err() {
             return;
+        }
+        if let Err(error) = incoming.ack().await {
+            tracing::debug!(%error, "a message could not be acknowledged");
         }
     }
 }
 
 /// The content of a message, or why it is rejected.
 fn decode(message: &Message, topics: &[String]) -> Result<Received, String> {
+    let known = |topic: &str| match topics.iter().any(|known| known == topic) {
+        true => Ok(()),
+        false => Err(format!("topic {topic:?} is not one of the executor's topics")),
+    };
+    let sender = message.sender.as_deref().map(Sender::parse);
     match message.kind.as_deref() {
         Some(NotifyReply::KIND) => {
             let reply = NotifyReply::from_json(&message.body).map_err(|error| error.to_string())?;
-            if topics.iter().any(|topic| topic == reply.topic()) {
-                Ok(Received::Notify(reply))
-            } else {
-                Err(format!("topic {:?} is not one of the executor's topics", reply.topic()))
-            }
+            known(reply.topic())?;
+            Ok(Received::Notify { reply, is_ours: sender.is_some() })
         }
         Some(Response::KIND) => {
             let id = message.correlation_id.clone().ok_or("it has no correlation id")?;
             let response =
                 WireResponse::from_json(&message.body).map_err(|error| error.to_string())?.decode();
-            Ok(Received::Response { id, response, is_repeated: message.sender.is_some() })
+            Ok(Received::Response { id, response, name: sender.map(|sender| sender.name) })
+        }
+        Some(Inventory::KIND) => {
+            let sender = sender.ok_or("it has no sender")?;
+            let inventory = Inventory::from_json(&message.body).map_err(|error| error.to_string())?;
+            known(inventory.topic())?;
+            Ok(Received::Inventory { inventory, sender })
         }
         _ => Err("an executor does not accept messages of this kind".into()),
     }

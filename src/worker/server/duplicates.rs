@@ -1,7 +1,8 @@
-//! [`Duplicates`]: the requests that a worker has or had, so that it does not run a copy of one.
+//! [`Duplicates`]: the requests that a worker has or had, so that it does not run a copy of one, and can say what it
+//! has.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,9 +17,17 @@ pub(super) struct Duplicates(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    known: BTreeSet<Arc<RequestKey>>,
+    known: BTreeMap<Arc<RequestKey>, Stage>,
     /// The known requests that have run, the oldest first.
     done: VecDeque<Arc<RequestKey>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    /// It runs, or its end is being reported.
+    Running,
+    Done,
 }
 
 /// Identifies a request.
@@ -30,11 +39,26 @@ pub(super) struct RequestKey {
 }
 
 impl Duplicates {
-    /// Enters a request; `None` if it is known already. With `is_unique`, its executor uses the id only once.
+    /// Enters a request that waits; `None` if it is known already. With `is_unique`, its executor uses the id only once.
     pub(super) fn enter(&self, key: RequestKey, is_unique: bool) -> Option<Present> {
         let key = Arc::new(key);
-        let is_new = self.table().known.insert(key.clone());
-        is_new.then(|| Present { duplicates: self.clone(), key, is_unique, has_run: false })
+        let mut table = self.table();
+        if table.known.contains_key(&key) {
+            return None;
+        }
+        table.known.insert(key.clone(), Stage::Waiting);
+        Some(Present { duplicates: self.clone(), key, is_unique, has_run: false })
+    }
+
+    /// The ids of the requests of the executor at `reply_to`: those that wait, and those that run.
+    pub(super) fn of(&self, reply_to: &str) -> (Vec<String>, Vec<String>) {
+        let table = self.table();
+        let ids = |wanted: Stage| {
+            let of_executor =
+                table.known.iter().filter(|(key, stage)| **stage == wanted && key.reply_to == reply_to);
+            of_executor.map(|(key, _)| key.correlation_id.clone()).collect()
+        };
+        (ids(Stage::Waiting), ids(Stage::Running))
     }
 
     /// No code panics under the lock, so a poisoned lock has a valid table.
@@ -48,8 +72,17 @@ impl Duplicates {
 pub(super) struct Present {
     duplicates: Duplicates,
     key: Arc<RequestKey>,
-    is_unique: bool,
-    pub(super) has_run: bool,
+    pub(super) is_unique: bool,
+    has_run: bool,
+}
+
+impl Present {
+    /// It is about to be run, and its executor was told so. Not before that: what is listed as running has run, in part
+    /// or in full, for the executor.
+    pub(super) fn begin(&mut self) {
+        self.has_run = true;
+        self.duplicates.table().known.insert(self.key.clone(), Stage::Running);
+    }
 }
 
 impl Drop for Present {
@@ -64,6 +97,7 @@ impl Drop for Present {
         {
             table.known.remove(&oldest);
         }
+        table.known.insert(self.key.clone(), Stage::Done);
         table.done.push_back(self.key.clone());
     }
 }

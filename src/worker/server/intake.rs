@@ -1,56 +1,177 @@
 //! Takes messages from the topic of a worker: answers executors, refuses requests that cannot be run, and runs the
 //! others as soon as there is room. No message ends it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use super::{duplicates::RequestKey, run::Job, shared::Shared};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    duplicates::RequestKey,
+    report::{send_inventory, send_results_again},
+    run::Job,
+    shared::{Acquaintance, Shared},
+};
 use crate::worker::{
     handler::ReplyAddress,
     link::{acknowledge, reject},
     message::{Notify, NotifyReply, Response, failure::Failure, request::Request},
+    sender::Sender,
     transport::{Consumer, Incoming, Message},
 };
+
+/// How long a request waits here at most before it is given back to the broker. It comes again. RabbitMQ closes the
+/// channel of a consumer that has had a message for half an hour.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// How often that is checked.
+const WAIT_CHECK: Duration = Duration::from_secs(60);
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("this worker has no task {0:?}")]
-    UnknownTask(String),
+    #[error("this worker has no task {task:?}; it has {}", .offered.join(", "))]
+    UnknownTask { task: String, offered: Vec<String> },
 }
 
-pub(super) async fn take_in(shared: Arc<Shared>, mut consumer: Consumer) {
+/// The consumer of a worker, and the requests that wait for a free slot.
+struct Intake {
+    shared: Arc<Shared>,
+    consumer: Consumer,
+    /// That of the consumer. It begins small and grows while the messages are small.
+    prefetch: u16,
+    waiting: VecDeque<Job>,
+    /// Of all waiting requests.
+    bytes: usize,
+}
+
+pub(super) async fn take_in(shared: Arc<Shared>, consumer: Consumer) {
     // At any end of this task, also by a panic, `Worker::closed` returns.
     let _end = shared.draining.clone().drop_guard();
-    let mut waiting: VecDeque<Job> = VecDeque::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = shared.draining.cancelled() => break,
-            // Before the messages, which may come without a pause. It does not delay them for long: it is ready only
-            // while there are free slots.
-            Ok(slot) = shared.slots.clone().acquire_owned(), if !waiting.is_empty() => {
-                if let Some(job) = waiting.pop_front() {
-                    shared.tasks.spawn("request", job.run(shared.clone(), slot));
-                }
-            }
-            incoming = consumer.next() => match incoming {
-                Some(incoming) => waiting.extend(dispatch(&shared, incoming).await),
-                None => {
-                    // The broker has taken back the unacknowledged messages.
-                    waiting.clear();
-                    tracing::warn!(topic = &*shared.topic, "the connection is gone");
-                    let again = shared.link.consume_again(&shared.topic, shared.prefetch, &shared.draining).await;
-                    match again {
-                        Some(again) => consumer = again,
-                        None => break,
+    let prefetch = shared.first_prefetch();
+    let mut intake =
+        Intake { shared: shared.clone(), consumer, prefetch, waiting: VecDeque::new(), bytes: 0 };
+    intake.run().await;
+    drop(intake);
+    withdraw(&shared).await;
+}
+
+impl Intake {
+    async fn run(&mut self) {
+        let shared = self.shared.clone();
+        let mut checks = interval(WAIT_CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shared.draining.cancelled() => return,
+                // Before the messages, which may come without a pause. It does not delay them for long: it is ready only
+                // while there are free slots.
+                Ok(slot) = shared.slots.clone().acquire_owned(), if !self.waiting.is_empty() => {
+                    if let Some(job) = self.waiting.pop_front() {
+                        self.bytes -= job.bytes;
+                        shared.tasks.spawn("request", job.run(shared.clone(), slot));
                     }
                 }
-            },
+                _ = checks.tick() => self.give_back_old().await,
+                incoming = self.consumer.next() => match incoming {
+                    Some(incoming) => {
+                        if let Some(job) = dispatch(&shared, incoming).await {
+                            self.bytes += job.bytes;
+                            self.waiting.push_back(job);
+                        }
+                    }
+                    None => if !self.consume_again().await {
+                        return;
+                    }
+                },
+            }
+            self.fit().await;
+            let is_full = self.waiting.len() >= usize::from(self.prefetch);
+            shared.is_full.store(is_full, Ordering::Relaxed);
+            shared.was_full.fetch_or(is_full, Ordering::Relaxed);
         }
     }
-    drop(waiting);
-    drop(consumer);
-    withdraw(&shared).await;
+
+    /// Returns false at the end of the worker.
+    async fn consume_again(&mut self) -> bool {
+        // The broker has taken back the unacknowledged messages.
+        self.waiting.clear();
+        self.bytes = 0;
+        let shared = &self.shared;
+        tracing::warn!(topic = &*shared.topic, "the connection is gone");
+        let prefetch = shared.first_prefetch();
+        let again = shared.link.consume_again(&shared.topic, prefetch, &shared.draining).await;
+        let Some(again) = again else { return false };
+        self.consumer = again;
+        self.prefetch = prefetch;
+        shared.changed.notify_one();
+        true
+    }
+
+    /// Gives back the requests that have waited for too long.
+    async fn give_back_old(&mut self) {
+        let now = self.shared.link.transport.clock().now();
+        let is_old = |job: &Job| now.saturating_since(job.since) >= LONGEST_WAIT;
+        let count = self.waiting.iter().take_while(|job| is_old(job)).count();
+        // The first one last, so that it is at the front again.
+        let old: Vec<Job> = self.waiting.drain(..count).collect();
+        for job in old.into_iter().rev() {
+            self.bytes -= job.bytes;
+            job.give_back().await;
+        }
+    }
+
+    /// The prefetch that keeps the bytes of the waiting requests near the limit: smaller if they are too many, larger if it
+    /// is used up by small messages. A worker that is idle begins anew.
+    fn wanted_prefetch(&self) -> u16 {
+        let (shared, limit) = (&self.shared, self.shared.prefetch_bytes);
+        let average = self.bytes / self.waiting.len().max(1);
+        // The requests that wait come on top of it until they are acknowledged.
+        let fitting = u16::try_from(limit / 2 / average.max(1)).unwrap_or(u16::MAX).clamp(1, shared.prefetch);
+        let is_idle = shared.slots.available_permits() == shared.concurrency as usize;
+        if self.is_too_much() {
+            fitting.min(self.prefetch)
+        } else if self.waiting.len() >= usize::from(self.prefetch) && self.bytes < limit / 2 {
+            fitting.min(self.prefetch.saturating_mul(4)).max(self.prefetch)
+        } else if self.waiting.is_empty() && is_idle {
+            shared.first_prefetch()
+        } else {
+            self.prefetch
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.bytes > self.shared.prefetch_bytes && self.waiting.len() > 1
+    }
+
+    /// Consumes with another prefetch, if the requests that wait are too large or much smaller than the limit.
+    async fn fit(&mut self) {
+        let wanted = self.wanted_prefetch();
+        if wanted == self.prefetch {
+            return;
+        }
+        // The new one before the old one goes: a queue ends with its last consumer.
+        match self.shared.link.transport.consume(&self.shared.topic, wanted).await {
+            Ok(consumer) => {
+                self.consumer = consumer;
+                self.prefetch = wanted;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the prefetch could not be changed");
+                return;
+            }
+        }
+        // Only together with a smaller prefetch: otherwise they come again at once.
+        while self.is_too_much() {
+            if let Some(job) = self.waiting.pop_back() {
+                self.bytes -= job.bytes;
+                job.give_back().await;
+            }
+        }
+    }
 }
 
 /// Reports to the executors that this worker has no tasks any more, so that they choose others.
@@ -87,15 +208,20 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) {
     let Some(executor) = incoming.message().reply_to.clone() else {
         return reject(incoming, "it has no topic for the answer").await;
     };
-    if acknowledge(incoming).await.is_none() {
-        return;
-    }
-    shared.executors.add(&executor);
+    let Some(message) = acknowledge(incoming).await else { return };
+    let acquaintance = shared.executors.add(&executor, message.sender.as_deref().map(Sender::parse));
     let to_answer = shared.clone();
     shared.tasks.spawn("notify", async move {
         let shared = to_answer;
         if shared.draining.is_cancelled() {
             return;
+        }
+        // Before the answer, upon which the executor sends requests.
+        if acquaintance == Acquaintance::Back {
+            send_results_again(&shared, &executor).await;
+        }
+        if acquaintance != Acquaintance::Known {
+            send_inventory(&shared, &executor).await;
         }
         let reply = shared.reply_listing(shared.handlers.keys().cloned().collect());
         let message = Message::new(NotifyReply::KIND, reply.to_json());
@@ -106,7 +232,7 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) {
     });
 }
 
-async fn prepare(shared: &Arc<Shared>, incoming: Incoming) -> Option<Job> {
+async fn prepare(shared: &Arc<Shared>, mut incoming: Incoming) -> Option<Job> {
     let message = incoming.message();
     let (Some(reply_to), Some(correlation_id)) = (message.reply_to.clone(), message.correlation_id.clone())
     else {
@@ -122,7 +248,8 @@ async fn prepare(shared: &Arc<Shared>, incoming: Incoming) -> Option<Job> {
         }
     };
     let Some(handler) = shared.handlers.get(request.task_cls()).cloned() else {
-        let refusal = Refusal::UnknownTask(request.task_cls().to_owned());
+        let offered = shared.handlers.keys().cloned().collect();
+        let refusal = Refusal::UnknownTask { task: request.task_cls().to_owned(), offered };
         refuse(shared, incoming, address, Failure::of(&refusal));
         return None;
     };
@@ -136,7 +263,9 @@ async fn prepare(shared: &Arc<Shared>, incoming: Incoming) -> Option<Job> {
         acknowledge(incoming).await;
         return None;
     };
-    Some(Job { incoming, address, request, handler, present })
+    let since = shared.link.transport.clock().now();
+    let bytes = incoming.take_body().len();
+    Some(Job { incoming, address, request, handler, present, since, bytes })
 }
 
 /// Answers a request that cannot be run with a FAILURE, and acknowledges it.

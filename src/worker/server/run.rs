@@ -7,18 +7,33 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use serde_json::Value;
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 
-use super::{duplicates::Present, shared::Shared};
-use crate::worker::{
-    handler::{Context, Handler, ReplyAddress, Undo},
-    link,
-    message::{Action, Response, failure::Failure, request::Request},
-    transport::{Incoming, TransportError},
+use super::{duplicates::Present, results::Kept, shared::Shared};
+use crate::{
+    clock::Moment,
+    worker::{
+        handler::{Context, Handler, ReplyAddress, Undo},
+        link,
+        message::{Action, Response, failure::Failure, request::Request},
+        transport::{Incoming, TransportError},
+    },
 };
+
+/// How often the start of a request is tried to be reported to an executor that is away. With growing pauses, two
+/// seconds all together.
+const START_TRIES: u32 = 5;
+/// How many heartbeats after its acknowledgement a request may still be started. An executor that hears nothing about
+/// it for longer gives it to another worker.
+const START_HEARTBEATS: u32 = 8;
+/// The longest pause between attempts to send a result.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// How long a result is sent again while its executor is away.
+const AWAY: Duration = Duration::from_secs(600);
 
 /// A request that can be run.
 pub(super) struct Job {
@@ -27,6 +42,10 @@ pub(super) struct Job {
     pub(super) request: Request,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) present: Present,
+    /// When it came.
+    pub(super) since: Moment,
+    /// How large its message is.
+    pub(super) bytes: usize,
 }
 
 /// The error of a task that has not returned one itself.
@@ -36,23 +55,44 @@ enum Abnormal {
     Panicked(String),
     #[error("the worker was shut down before the task was done")]
     ShutDown,
+    #[error("the start of the request could not be reported in time, so it was not run")]
+    NotStarted,
     #[error("the result of the task could not be sent: {0}")]
     Unsendable(TransportError),
 }
 
 impl Job {
     pub(super) async fn run(self, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
-        let Job { incoming, address, request, handler, mut present } = self;
+        let Job { incoming, address, request, handler, mut present, .. } = self;
         let id = address.correlation_id.clone();
+        let clock = shared.link.transport.clock();
         // Acknowledged first, so that it runs at most once: if this worker dies, no other worker gets it.
         if link::acknowledge(incoming).await.is_none() {
             return;
         }
-        present.has_run = true;
-        if let Err(error) = address.send(&Response::Running).await {
-            tracing::error!(id, %error, "the start of a request could not be reported, so it is not run");
-            return;
+        let acknowledged = clock.now();
+        let reported = report_start(&address, present.is_unique).await;
+        let is_in_time = clock.now().saturating_since(acknowledged) <= START_HEARTBEATS * shared.heartbeat
+            || !present.is_unique;
+        match reported {
+            Ok(()) if is_in_time => {}
+            Err(error) if !(present.is_unique && matches!(error, TransportError::Unavailable { .. })) => {
+                tracing::error!(id, %error, "the start of a request could not be reported, so it is not run");
+                return;
+            }
+            // The executor may have been told that it runs.
+            reported => {
+                tracing::error!(
+                    id,
+                    ?reported,
+                    "the start of a request was reported too late, so it is not run"
+                );
+                present.begin();
+                let response = Response::Failure(Failure::of(&Abnormal::NotStarted));
+                return conclude(&shared, &address, response, slot, Some(present)).await;
+            }
         }
+        present.begin();
         let aborted = shared.tasks.cancelled();
         let result = tokio::select! {
             biased;
@@ -69,12 +109,35 @@ impl Job {
                 Response::Failure(failure)
             }
         };
-        // Before the result is sent: an executor of TaskFlow may try again with the same id at once, and that is not a
-        // copy.
-        drop(present);
-        conclude(&shared, &address, response).await;
-        drop(slot);
+        // For an executor of TaskFlow, the request ends before the result is sent: it may try again with the same id at
+        // once, and that is not a copy.
+        let present = present.is_unique.then_some(present);
+        conclude(&shared, &address, response, slot, present).await;
     }
+
+    /// Gives it back to the broker. It comes again.
+    pub(super) async fn give_back(self) {
+        let Job { incoming, present, .. } = self;
+        drop(present);
+        if let Err(error) = incoming.requeue().await {
+            tracing::debug!(%error, "a request could not be given back");
+        }
+    }
+}
+
+/// Reports RUNNING. An executor of TaskFlow that is away gets no report, as from TaskFlow's worker.
+async fn report_start(address: &ReplyAddress, is_ours: bool) -> Result<(), TransportError> {
+    let mut backoff = link::backoff(Duration::from_secs(1));
+    for _ in 1..START_TRIES {
+        match address.send(&Response::Running).await {
+            Err(TransportError::NoConsumer { .. }) if !is_ours => return Ok(()),
+            Err(TransportError::NoConsumer { .. }) => {
+                sleep(backoff.next_delay(address.link.random.unit())).await;
+            }
+            end => return end,
+        }
+    }
+    address.send(&Response::Running).await
 }
 
 async fn perform(
@@ -126,24 +189,42 @@ async fn repeat_running(shared: &Shared, address: &ReplyAddress) -> std::convert
 }
 
 /// Reports the end of the request to the executor. It tries again as long as this worker lives, because no other
-/// process has the result.
-async fn conclude(shared: &Shared, address: &ReplyAddress, mut response: Response) {
+/// process has the result. Other requests need not wait for that, so the slot is free after the first attempt.
+async fn conclude(
+    shared: &Shared,
+    address: &ReplyAddress,
+    mut response: Response,
+    slot: OwnedSemaphorePermit,
+    present: Option<Present>,
+) {
     let (id, aborted) = (&address.correlation_id, shared.tasks.cancelled());
-    let mut backoff = link::backoff();
+    let clock = shared.link.transport.clock();
+    let began = clock.now();
+    // Until the end, for an executor of this crate: the request counts as one that runs.
+    let _present = present;
+    let keep = |response: &Response| {
+        let (reply_to, correlation_id) = (address.reply_to.clone(), id.clone());
+        shared.results.keep(Kept { reply_to, correlation_id, body: response.to_json() })
+    };
+    let (mut kept, mut slot) = (keep(&response), Some(slot));
+    let mut backoff = link::backoff(LONGEST_DELAY);
     let mut is_replaced = false;
     loop {
-        let error = match address.send(&response).await {
-            Ok(()) => return,
-            Err(error) => error,
-        };
+        let sent = address.send(&response).await;
+        drop(slot.take());
+        let Err(error) = sent else { return };
+        let is_forgotten = !shared.results.has(kept);
+        let is_too_late = clock.now().saturating_since(began) > AWAY || is_forgotten;
         match error {
             TransportError::Refused { .. } if !is_replaced => {
                 tracing::error!(id, %error, "the broker refuses the result");
                 response = Response::Failure(Failure::of(&Abnormal::Unsendable(error)));
+                kept = keep(&response);
                 is_replaced = true;
                 continue;
             }
             TransportError::Unavailable { .. } if !aborted.is_cancelled() => {}
+            TransportError::NoConsumer { .. } if !aborted.is_cancelled() && !is_too_late => {}
             _ => {
                 tracing::error!(id, %error, "the result is lost");
                 return;

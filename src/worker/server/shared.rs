@@ -2,20 +2,31 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::duplicates::Duplicates;
+use super::{duplicates::Duplicates, results::Results};
 use crate::{
     task::Tasks,
-    worker::{handler::Handler, link::Link, message::NotifyReply},
+    worker::{
+        handler::Handler,
+        link::Link,
+        message::{Inventory, NotifyReply},
+        sender::Sender,
+    },
 };
 
-/// How many executors get a report when a worker ends.
+/// How many messages a worker takes beyond those that it runs, before it knows how large they are.
+const FIRST_PREFETCH: u16 = 16;
+
+/// How many executors are remembered.
 const EXECUTORS: usize = 64;
 
 pub(super) struct Shared {
@@ -23,12 +34,19 @@ pub(super) struct Shared {
     pub(super) topic: Arc<str>,
     pub(super) handlers: BTreeMap<String, Arc<dyn Handler>>,
     pub(super) concurrency: u32,
-    /// The largest number of unacknowledged messages at a time.
+    /// The largest number of unacknowledged messages at a time, and of their bytes.
     pub(super) prefetch: u16,
+    pub(super) prefetch_bytes: usize,
     pub(super) heartbeat: Duration,
     pub(super) slots: Arc<Semaphore>,
     pub(super) duplicates: Duplicates,
+    pub(super) results: Results,
     pub(super) executors: Executors,
+    /// Whether as many requests wait as the worker takes, and whether that was so at any time since the last inventory.
+    pub(super) is_full: AtomicBool,
+    pub(super) was_full: AtomicBool,
+    /// Asks for an inventory at once.
+    pub(super) changed: Notify,
     /// When it is cancelled, no new requests are taken. When `tasks` is cancelled, the running ones are dropped, too.
     pub(super) draining: CancellationToken,
     pub(super) tasks: Tasks,
@@ -38,23 +56,71 @@ impl Shared {
     pub(super) fn reply_listing(&self, tasks: Vec<String>) -> NotifyReply {
         NotifyReply::new(&*self.topic, tasks)
     }
+
+    /// The prefetch before the size of the messages is known.
+    pub(super) fn first_prefetch(&self) -> u16 {
+        let running = u16::try_from(self.concurrency).unwrap_or(u16::MAX);
+        self.prefetch.min(running.saturating_add(FIRST_PREFETCH))
+    }
+
+    /// What this worker has of the requests of the executor at `reply_to`.
+    pub(super) fn inventory(&self, reply_to: &str) -> Inventory {
+        let (waiting, running) = self.duplicates.of(reply_to);
+        let has_room = !self.is_full.load(Ordering::Relaxed) && !self.was_full.load(Ordering::Relaxed);
+        Inventory::new(&*self.topic, has_room, self.heartbeat).with_waiting(waiting).with_running(running)
+    }
 }
 
-/// The topics for answers of the executors that have asked last.
+/// The executors that have asked last, by their topics for answers. An executor of TaskFlow has no sender.
 #[derive(Debug, Default)]
-pub(super) struct Executors(Mutex<VecDeque<String>>);
+pub(super) struct Executors(Mutex<VecDeque<(String, Option<Sender>)>>);
+
+/// What a question of an executor says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acquaintance {
+    /// It is one of TaskFlow, or known.
+    Known,
+    /// It is one of this crate, and new.
+    New,
+    /// It is one of this crate, and its connection broke. What was sent to it may be lost.
+    Back,
+}
 
 impl Executors {
-    pub(super) fn add(&self, executor: &str) {
-        let mut executors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        executors.retain(|known| known != executor);
+    pub(super) fn add(&self, executor: &str, sender: Option<Sender>) -> Acquaintance {
+        let mut executors = self.lock();
+        let known = executors.iter().position(|(known, _)| known == executor);
+        let before = known.and_then(|index| executors.remove(index)).map(|(_, sender)| sender);
         if executors.len() == EXECUTORS {
             executors.pop_front();
         }
-        executors.push_back(executor.to_owned());
+        executors.push_back((executor.to_owned(), sender.clone()));
+        match (before, sender) {
+            (_, None) => Acquaintance::Known,
+            (Some(before), sender) if before == sender => Acquaintance::Known,
+            (Some(Some(_)), Some(_)) => Acquaintance::Back,
+            // What was sent to it before it was known may be lost as well.
+            (_, Some(sender)) if sender.connections > 0 => Acquaintance::Back,
+            _ => Acquaintance::New,
+        }
     }
 
-    pub(super) fn take(&self) -> VecDeque<String> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The topics of the executors of this crate.
+    pub(super) fn of_this_crate(&self) -> Vec<String> {
+        self.lock().iter().filter(|(_, sender)| sender.is_some()).map(|(topic, _)| topic.clone()).collect()
+    }
+
+    /// Forgets an executor that is gone. When it asks again, it is new.
+    pub(super) fn forget(&self, executor: &str) {
+        self.lock().retain(|(known, _)| known != executor);
+    }
+
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lock()).into_iter().map(|(topic, _)| topic).collect()
+    }
+
+    /// No code panics under the lock, so a poisoned lock has a valid table.
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(String, Option<Sender>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

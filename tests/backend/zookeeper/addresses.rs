@@ -82,11 +82,14 @@ async fn a_session_through_one_of_several_addresses_reconnects_through_it() {
 /// Answers each connection as a web server answers a line that is no request.
 async fn web_server(listener: tokio::net::TcpListener) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut connections = tokio::task::JoinSet::new();
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") && stream.read_buf(&mut line).await.unwrap_or(0) > 0 {}
-        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        connections.spawn(async move {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") && stream.read_buf(&mut line).await.unwrap_or(0) > 0 {}
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use apportion::backend::{CommitError, Connector, CreateMode, Error, Fired, Loss, Op, Session, SessionState};
 
 use super::{create, open, proxied};
-use crate::support::{Ensemble, Mode, Proxy, SECOND, Server, path, shared_server, zookeeper};
+use crate::support::{Ensemble, MS, Mode, Proxy, SECOND, Server, path, shared_server, zookeeper};
 
 async fn reaches(session: &Arc<dyn Session>, bound: Duration, wanted: impl Fn(SessionState) -> bool) {
     let mut state = session.state();
@@ -177,4 +177,54 @@ async fn behind_a_cut_follower_reads_still_answer_but_a_transaction_of_checks_do
 
     ensemble.heal();
     reaches(&session, 10 * SECOND, |state| state == SessionState::Lost(Loss::Expired)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_opens_another_session_at_a_reconnect_has_ended_this_one() {
+    let (proxy, session, other) = proxied(5 * SECOND).await;
+    let node = path("/forgotten");
+    create(&session, &node, CreateMode::Ephemeral).await;
+    let (_, mut watch) = session.watch_node(&node).await.unwrap();
+    proxy.set(Mode::Cut);
+    proxy.set(Mode::Forget);
+    reaches(&session, 3 * SECOND, |state| state == SessionState::Lost(Loss::Expired)).await;
+    assert_eq!(tokio::time::timeout(SECOND, watch.fired()).await, Ok(Fired::Lost(Loss::Expired)));
+    let write = session.commit(vec![Op::exists(&node)]).await;
+    assert_eq!(write, Err(Error::Lost(Loss::Expired).into()), "it would be a write of the other session");
+    let (_, stat) = other.get(&node).await.unwrap().expect("its session lives for a while");
+    assert_eq!(stat.ephemeral_owner, Some(session.id()));
+}
+
+#[tokio::test]
+async fn a_session_whose_server_does_not_reply_is_given_up_early_and_goes_on_if_it_is_refused() {
+    for (mode, is_given_up) in [(Mode::SwallowToClient, true), (Mode::BlackHole, true), (Mode::Cut, false)] {
+        let (proxy, session, _) = proxied(4 * SECOND).await;
+        session.give_up_after(2 * SECOND);
+        let mut state = session.state();
+        let before = proxy.accepted();
+        proxy.set(mode);
+        let lost = state.wait_for(|state| matches!(state, SessionState::Lost(_)));
+        let lost = tokio::time::timeout(3900 * MS, lost).await;
+        assert_eq!(lost.is_ok(), is_given_up, "{mode:?}");
+        let expected = if is_given_up { SessionState::Lost(Loss::Closed) } else { SessionState::Suspended };
+        assert_eq!(*session.state().borrow(), expected, "{mode:?}");
+        if is_given_up {
+            assert_eq!(proxy.accepted() - before, 1, "{mode:?}: one attempt that may reach a server");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_was_stopped_for_longer_than_the_validity_still_has_the_session() {
+    let server = Server::start().await;
+    let session = open(&server.connect_string(), 4 * SECOND).await;
+    session.give_up_after(2 * SECOND);
+    let node = path("/paused");
+    create(&session, &node, CreateMode::Ephemeral).await;
+    server.pause();
+    tokio::time::sleep(3000 * MS).await;
+    server.resume();
+    reaches(&session, 2 * SECOND, reconnected).await;
+    let (_, stat) = session.get(&node).await.unwrap().expect("its znode is alive");
+    assert_eq!(stat.ephemeral_owner, Some(session.id()));
 }

@@ -15,7 +15,9 @@ use crate::support::{
 
 #[tokio::test]
 async fn without_a_backend_the_error_says_what_to_do() {
-    let error = refused(PartitionCoordinator::standalone().job_board("/jobs").await);
+    let error = refused(
+        PartitionCoordinator::standalone().job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await,
+    );
     assert!(matches!(error, BoardError::NoBackend));
     assert!(error.to_string().contains("backend::Memory"), "{error}");
 }
@@ -24,7 +26,7 @@ async fn without_a_backend_the_error_says_what_to_do() {
 async fn a_path_that_cannot_be_that_of_a_board_is_refused() {
     let agent = Store::memory().agent("a").await;
     for bad in ["", "jobs", "/", "/a/jobs/", "/jobs/jobs", "/aa/a", "/a//b", "/a\u{0}"] {
-        let error = refused(agent.coordinator.job_board(bad).await);
+        let error = refused(agent.coordinator.job_board(bad).pauses(Duration::ZERO, Duration::ZERO).await);
         let BoardError::Path { path, reason } = &error else { panic!("{bad:?}: {error}") };
         assert_eq!(path, bad);
         if ["/jobs/jobs", "/aa/a"].contains(&bad) {
@@ -158,15 +160,16 @@ async fn an_end_that_is_blocked_names_the_cause_and_nothing_is_lost(store: Store
     offers(&board, &["x"]).await;
     observer.commit(vec![Op::delete(&trash, None)]).await.unwrap();
 
-    create(&*observer, &below, "").await;
     for ends_in_the_trash in [false, true] {
         let claim = claim(&board).await;
+        create(&*observer, &below, "").await;
         let ended = if ends_in_the_trash { claim.trash().await } else { claim.consume().await };
         assert!(matches!(refused(ended), BoardError::Changed { .. }));
-        offers(&board, &["x"]).await;
+        assert_eq!(names(&board).await, [""; 0], "it is set aside");
+        assert_eq!(board.state(&job).await.unwrap(), JobState::Unclaimed);
+        observer.commit(vec![Op::delete(&below, None)]).await.unwrap();
+        assert_eq!(names(&board).await, ["x"]);
     }
-    assert_eq!(board.state(&job).await.unwrap(), JobState::Unclaimed);
-    observer.commit(vec![Op::delete(&below, None)]).await.unwrap();
 
     let claimed = claim(&board).await;
     let data = znode(&*observer, job.path()).await.0;
@@ -229,7 +232,52 @@ async fn a_board_that_is_removed_is_made_again(store: Store) {
     claim(&board).await.trash().await.unwrap();
 }
 
+async fn what_is_posted_every_process_can_read(store: Store) {
+    let ((_a, ours), (_b, theirs)) = (worker(&store, "a").await, worker(&store, "b").await);
+    let nested = |depth| (0..depth).fold(json!(7), |inner, _| json!({ "x": inner }));
+    for depth in [101, 126, 200] {
+        let error = refused(ours.post("x").details(nested(depth)).await);
+        assert!(matches!(error, BoardError::Details { .. }), "{depth}: {error}");
+    }
+    ours.post("deep").details(nested(100)).await.unwrap();
+    assert_eq!(names(&theirs).await, ["deep"]);
+    assert_eq!(claim(&theirs).await.job().details(), &nested(100));
+}
+
+async fn falsy_fields_of_another_program_are_read_as_python_reads_them(store: Store) {
+    let observer = store.session().await;
+    let (_a, board) = worker(&store, "a").await;
+    let empty = json!({});
+    for (number, (written, details)) in [
+        (r#""""#, &empty),
+        ("0", &empty),
+        ("-0.0", &empty),
+        ("false", &empty),
+        ("[]", &empty),
+        ("null", &empty),
+        // Python takes it for true, and JSON does not have it.
+        ("NaN", &json!(null)),
+        ("[NaN]", &json!([null])),
+        ("7", &json!(7)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let job = board.path().join(&format!("job{number:010}")).unwrap();
+        let posting =
+            format!(r#"{{"uuid": "", "name": "{number}", "details": {written}, "book": {written}}}"#);
+        create(&*observer, &job, posting).await;
+        let jobs = board.jobs().ensure_fresh().await.unwrap();
+        let job = jobs.iter().find(|job| job.name() == number.to_string()).expect("it is a job");
+        assert_eq!(job.details(), details, "{written}");
+        assert_eq!(job.posting().book(), Some(details).filter(|it| **it != empty), "{written}");
+        assert_eq!((job.uuid(), job.posting().uuid()), (None, &json!(null)));
+    }
+}
+
 on_both_backends!(
+    what_is_posted_every_process_can_read,
+    falsy_fields_of_another_program_are_read_as_python_reads_them,
     an_invalid_job_is_refused_before_anything_is_sent,
     the_largest_posting_can_be_posted_claimed_and_trashed,
     foreign_children_are_set_aside_and_reported_once,

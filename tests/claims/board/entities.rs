@@ -21,7 +21,7 @@ async fn a_name_that_a_session_has_which_denies_it_to_others_is_taken() {
     theirs.register_entity("conductor", "me", json!({})).await.unwrap();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let ours = coordinator.job_board(place(&store)).await.unwrap();
+    let ours = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
     fates.decide(|request| match request {
         apportion::testing::Request::Get(at) if **at == entity("me") => {
             Fate::Refuse(BackendError::NotPermitted)
@@ -38,7 +38,7 @@ async fn what_is_being_registered_again_goes_with_the_board() {
     let store = Store::memory();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).await.unwrap();
+    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
     board.register_entity("conductor", "me", json!({})).await.unwrap();
     let session = store.session().await;
     fates.decide(|request| match request {
@@ -59,7 +59,7 @@ async fn what_is_registered_while_the_board_is_closed_does_not_stay() {
     let store = Store::memory();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).await.unwrap();
+    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
     fates.decide(|request| match request {
         request if request.is_write() && request.paths().contains(&&entity("me")) => Fate::Late(5 * SECOND),
         _ => Fate::Pass,
@@ -73,4 +73,60 @@ async fn what_is_registered_while_the_board_is_closed_does_not_stay() {
     assert!(matches!(registered, Err(BoardError::Closed { .. })), "{registered:?}");
     let gone = || async { (!exists(&*session, &entity("me")).await).then_some(()) };
     eventually("gone", TIMEOUT, gone).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_registered_while_the_session_ends_is_registered_in_the_next_one() {
+    let store = Store::memory();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    // So that the folder exists.
+    board.register_entity("conductor", "other", json!({})).await.unwrap();
+    let session = store.session().await;
+    let mut is_late = false;
+    fates.decide(move |request| match request {
+        request if request.is_write() && *request.paths()[0] == entity("me") && !is_late => {
+            is_late = true;
+            Fate::Late(5 * SECOND)
+        }
+        _ => Fate::Pass,
+    });
+    let (registered, ()) = tokio::join!(board.register_entity("conductor", "me", json!({})), async {
+        tokio::time::sleep(SECOND).await;
+        store.ensemble().expire(coordinator.session_id().unwrap());
+    });
+    registered.unwrap();
+    let back = || async { exists(&*session, &entity("me")).await.then_some(()) };
+    eventually("registered in the next session", TIMEOUT, back).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_a_board_unregisters_its_entities_although_the_connection_breaks_at_that_moment() {
+    for reply_is_lost in [false, true] {
+        let store = Store::memory();
+        let (connector, fates) = Fates::on(store.ensemble());
+        let coordinator = store.connect(connector, "a").await;
+        let board = coordinator.job_board(place(&store)).await.unwrap();
+        board.register_entity("conductor", "me", json!({})).await.unwrap();
+        board.post("x").await.unwrap();
+        let mut broken = 0;
+        fates.decide(move |request| {
+            let is_theirs = request.paths().iter().any(|path| path.as_str().contains("/."));
+            if !is_theirs || broken == 6 {
+                return Fate::Pass;
+            }
+            broken += 1;
+            let error = BackendError::Unknown("the connection broke".into());
+            if reply_is_lost { Fate::LoseReply } else { Fate::Refuse(error) }
+        });
+        soon(board.close()).await;
+        let observer = store.session().await;
+        assert!(!exists(&*observer, &entity("me")).await);
+        let receipts = path("/board-fleet/.posting");
+        let gone = || async { children(&*observer, &receipts).await.is_empty().then_some(()) };
+        eventually("the receipts are gone, too", TIMEOUT, gone).await;
+        // The session is still the same one.
+        assert!(coordinator.extract_my_subset("group", ["a"]).await.is_ok());
+    }
 }

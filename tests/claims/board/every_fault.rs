@@ -41,7 +41,9 @@ async fn consume(claim: Claim, ledger: &Ledger) {
 /// Opens the board, again if the session was lost meanwhile.
 async fn open(whose: &PartitionCoordinator) -> JobBoard {
     for _ in 0..3 {
-        match soon(whose.job_board("/place/jb")).await {
+        match soon(whose.job_board("/place/jb").pauses(std::time::Duration::ZERO, std::time::Duration::ZERO))
+            .await
+        {
             Ok(board) => return board,
             Err(BoardError::Service(error)) if error.is_transient() => {}
             Err(error) => panic!("{error}"),

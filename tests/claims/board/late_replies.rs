@@ -17,7 +17,7 @@ use crate::support::{
 async fn late_and_quick(store: &Store) -> (apportion::PartitionCoordinator, JobBoard, Agent, JobBoard) {
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "late").await;
-    let late = coordinator.job_board(place(store)).await.unwrap();
+    let late = coordinator.job_board(place(store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
     let (agent, quick) = worker(store, "quick").await;
     let jobs = late.path().to_string() + "/job";
     fates.decide(move |request| match request {
@@ -62,7 +62,7 @@ async fn a_job_whose_reply_was_lost_is_found_on_a_large_board_without_reading_al
     let store = Store::memory();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).await.unwrap();
+    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
     for number in 0..1_000 {
         board.post(format!("{number}")).await.unwrap();
     }

@@ -85,7 +85,7 @@ async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
     let (_b, theirs) = worker(&store, "b").await;
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).await.unwrap();
+    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
     let job = board.post("x").await.unwrap();
     let _claim = claim(&theirs).await;
     let lock = path(&format!("{}.lock", job.path()));
@@ -108,4 +108,61 @@ async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
     }
     assert_eq!(board.state(&job).await.unwrap(), JobState::Claimed);
     assert_eq!(board.find_owner(&job).await.unwrap(), None);
+}
+
+/// The znode of the error, if permission was denied.
+fn denied_at<T: std::fmt::Debug>(outcome: Result<T, BoardError>) -> String {
+    match outcome {
+        Err(BoardError::Service(apportion::Error::NotPermitted { path })) => path,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_names_the_znode_to_which_permission_is_denied_and_not_the_board() {
+    let store = Store::memory();
+    let (agent, board) = worker(&store, "a").await;
+    let root = format!("/board-{}", store.namespace);
+    for beside in [".posting", ".trash"] {
+        let beside = path(&format!("{root}/{beside}"));
+        agent.faults().deny(&beside);
+        let outcome = agent.coordinator.job_board(format!("{root}/second")).await;
+        assert_eq!(denied_at(outcome), beside.as_str());
+        agent.faults().allow();
+    }
+    drop(board);
+}
+
+#[cfg(feature = "zookeeper")]
+#[tokio::test]
+async fn the_board_of_a_second_user_at_the_root_fails_with_the_znode_of_the_first() {
+    let server = crate::support::Server::start().await;
+    let user = async |name: &str| {
+        let url = format!(
+            "zookeeper://{name}:secret@{}?timeout=4&server_tick=0.1&namespace=of-{name}",
+            server.connect_string()
+        );
+        apportion::PartitionCoordinator::connect(url).await.unwrap()
+    };
+    let (alice, bob) = (user("alice").await, user("bob").await);
+    alice.job_board("/alices").await.unwrap();
+    assert_eq!(denied_at(bob.job_board("/bobs").await), "/.trash");
+
+    // Readable by others, but not writable.
+    let admin = zookeeper_client::Client::connector()
+        .with_auth("digest", b"alice:secret")
+        .connect(&server.connect_string())
+        .await
+        .unwrap();
+    for beside in ["/.trash", "/.posting"] {
+        let read = zookeeper_client::Acl::new(
+            zookeeper_client::Permission::READ,
+            zookeeper_client::AuthId::anyone(),
+        );
+        let own =
+            zookeeper_client::Acl::new(zookeeper_client::Permission::ALL, zookeeper_client::AuthId::authed());
+        admin.set_acl(beside, &[read, own], None).await.unwrap();
+    }
+    let board = bob.job_board("/bobs").await.unwrap();
+    assert_eq!(denied_at(board.post("x").await), "/.posting");
 }

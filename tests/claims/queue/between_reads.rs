@@ -15,7 +15,11 @@ use crate::support::{SECOND, eventually, fleet::Store, hold::Hold, path, soon};
 async fn slow(store: &Store) -> (PartitionCoordinator, WorkQueue, Arc<Hold>) {
     let (connector, hold) = Hold::on(store.ensemble());
     let coordinator = PartitionCoordinator::connect(store.config_via(connector, "slow")).await.unwrap();
-    let queue = coordinator.queue(root(store)).await.unwrap();
+    let queue = coordinator
+        .queue(root(store))
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     (coordinator, queue, hold)
 }
 
@@ -86,9 +90,15 @@ async fn an_entry_that_is_taken_and_abandoned_during_a_check_is_given_back() {
         let store = Store::memory();
         let (connector, hold) = Hold::on(store.ensemble());
         let heir = PartitionCoordinator::connect(store.config_via(connector, "heir")).await.unwrap();
-        let _heirs = heir.queue("/queue").await.unwrap();
+        let _heirs =
+            heir.queue("/queue").pauses(std::time::Duration::ZERO, std::time::Duration::ZERO).await.unwrap();
         let doomed = store.agent("doomed").await;
-        let queue = doomed.coordinator.queue("/queue").await.unwrap();
+        let queue = doomed
+            .coordinator
+            .queue("/queue")
+            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+            .await
+            .unwrap();
         for name in ["x", "y"] {
             queue.put(name).await.unwrap();
         }

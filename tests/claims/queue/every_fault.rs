@@ -80,7 +80,13 @@ impl Script {
         let mut queue = None;
         if self != Script::Open {
             // Dropped before the fault, so that no other process helps the victim.
-            let theirs = setup.other.queue("/queue").max_attempts(1).await.unwrap();
+            let theirs = setup
+                .other
+                .queue("/queue")
+                .max_attempts(1)
+                .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+                .await
+                .unwrap();
             for name in self.entries() {
                 put(&theirs, ledger, name).await;
             }
@@ -217,7 +223,16 @@ impl Script {
 
 /// Opens the queue, again if the session was lost meanwhile.
 async fn open(setup: &Setup) -> WorkQueue {
-    let open = || async { soon(setup.victim.queue("/queue").max_attempts(None)).await };
+    let open = || async {
+        soon(
+            setup
+                .victim
+                .queue("/queue")
+                .max_attempts(None)
+                .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO),
+        )
+        .await
+    };
     let first = open().await;
     assert_ne!(first.outcome(), Outcome::Unknown);
     match first {

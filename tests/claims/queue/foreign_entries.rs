@@ -23,6 +23,7 @@ on_both_backends!(
     an_entry_with_a_child_is_set_aside,
     an_entry_to_which_permission_is_denied_does_not_affect_the_others,
     an_entry_that_python_takes_meanwhile_is_not_taken_again,
+    what_another_program_put_goes_out_as_it_came_in,
 );
 
 /// Puts as the dispatcher of the original does.
@@ -49,7 +50,7 @@ async fn an_entry_of_the_original_is_taken_and_ended_so_that_the_original_can_re
     assert_eq!((&value["state"], &value["worker"], &value["groupid"]), (&json!(3), &json!("w"), &json!(42)));
     delivery.release().await.unwrap();
     let back = values(&store, "unowned").await;
-    let expected = json!({ "groupid": 42, "state": 1, "dataset": "taxi", "more": [1.5, "é"], "attempt": 1 });
+    let expected = json!({ "groupid": 42, "state": 1, "dataset": "taxi", "more": [1.5, "é"], "foreign": 4, "attempt": 1 });
     assert_eq!(back.values().collect::<Vec<_>>(), [&expected]);
     soon(queue.take()).await.unwrap().done("r").await.unwrap();
     let done = values(&store, "done").await;
@@ -58,6 +59,30 @@ async fn an_entry_of_the_original_is_taken_and_ended_so_that_the_original_can_re
         (&value["state"], &value["dataset"], &value["more"][1]),
         (&json!(4), &json!("taxi"), &json!("é"))
     );
+}
+
+async fn what_another_program_put_goes_out_as_it_came_in(store: Store) {
+    let (_agent, queue) = worker(&store, "w").await;
+    for written in [
+        r#"{"groupid": 18, "state": 1, "dataset": "taxi"}"#,
+        r#" { "n": 123456789012345678901234567890, "x" :12345678901234567.89, "n": 7, "x": 1e400 } "#,
+        r#"{"attempt": 1, "error": "theirs", "state": 2, "worker": null}"#,
+        r#"[123456789012345678901234567890]"#,
+        "no JSON",
+    ] {
+        python_puts(&store, "unowned", "entry-100-taxi:42-", written).await;
+        for _ in 0..2 {
+            let delivery = soon(queue.take()).await.unwrap();
+            assert_eq!(std::str::from_utf8(delivery.raw()), Ok(written));
+            delivery.release().because("for a test").await.unwrap();
+        }
+        let delivery = soon(queue.take()).await.unwrap();
+        assert_eq!(std::str::from_utf8(delivery.raw()), Ok(written));
+        delivery.done("fine").await.unwrap();
+        let results = soon(queue.collect(1)).await.unwrap().confirm().await.unwrap();
+        assert_eq!(std::str::from_utf8(results[0].raw()), Ok(written));
+        assert_eq!((results[0].result(), results[0].error()), (Some(&json!("fine")), None));
+    }
 }
 
 async fn an_entry_that_a_worker_of_the_original_has_taken_is_not_given_back(store: Store) {

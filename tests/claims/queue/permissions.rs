@@ -90,7 +90,11 @@ async fn an_end_whose_reply_is_lost_is_unknown_where_results_cannot_be_listed() 
     let store = Store::memory();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator.queue(root(&store)).await.unwrap();
+    let queue = coordinator
+        .queue(root(&store))
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     queue.put("x").await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
     let done = path(&store, "done");
@@ -111,7 +115,11 @@ async fn what_was_taken_is_given_back_if_its_reply_is_lost_and_it_cannot_be_foun
     let store = Store::memory();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator.queue(root(&store)).await.unwrap();
+    let queue = coordinator
+        .queue(root(&store))
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     let (_heir, _heirs) = worker(&store, "heir").await;
     queue.put("x").await.unwrap();
     let (owned, mut is_lost) = (path(&store, "owned"), false);
@@ -132,7 +140,11 @@ async fn a_coordinator_ends_at_once_although_a_claim_cannot_be_given_back() {
     let store = Store::memory();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator.queue(root(&store)).await.unwrap();
+    let queue = coordinator
+        .queue(root(&store))
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     queue.put("x").await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
     fates.decide(|request| match request {

@@ -20,12 +20,22 @@ on_both_backends!(
     an_entry_with_a_label_is_put_once_while_it_is_queued,
     of_many_puts_of_the_same_label_at_once_one_succeeds,
     an_invalid_entry_is_refused_before_it_is_sent,
+    the_largest_entry_can_be_put_taken_given_back_updated_and_ended,
+    a_result_that_is_too_large_leaves_the_delivery_in_hand,
+    what_is_put_every_process_can_read,
+    many_puts_at_once_do_not_exceed_the_limit,
     payloads_of_all_kinds_arrive_as_they_were_put,
 );
 
 async fn a_full_queue_refuses_a_put_until_an_entry_was_taken(store: Store) {
     let agent = store.agent("a").await;
-    let queue = agent.coordinator.queue(root(&store)).max_len(3).await.unwrap();
+    let queue = agent
+        .coordinator
+        .queue(root(&store))
+        .max_len(3)
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     for number in 0..3 {
         queue.put(number).await.unwrap();
     }
@@ -33,12 +43,24 @@ async fn a_full_queue_refuses_a_put_until_an_entry_was_taken(store: Store) {
     assert!(matches!(full, Err(QueueError::Full { len: 3, max_len: 3 })), "{full:?}");
     // Another process that has not put anything yet counts first.
     let other = store.agent("b").await;
-    let others = other.coordinator.queue(root(&store)).max_len(3).await.unwrap();
+    let others = other
+        .coordinator
+        .queue(root(&store))
+        .max_len(3)
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     assert!(matches!(others.put(3).await, Err(QueueError::Full { .. })));
     let _taken = soon(others.take()).await.unwrap();
     queue.put(3).await.unwrap();
     assert!(matches!(queue.put(4).await, Err(QueueError::Full { .. })));
-    let none = agent.coordinator.queue(root(&store)).max_len(0).await.unwrap();
+    let none = agent
+        .coordinator
+        .queue(root(&store))
+        .max_len(0)
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     assert!(matches!(none.put(4).await, Err(QueueError::Full { max_len: 0, .. })));
     assert_eq!(counts(&store).await[..2], [3, 1]);
 }
@@ -99,7 +121,7 @@ async fn of_many_puts_of_the_same_label_at_once_one_succeeds(store: Store) {
         let mut through = 0;
         for put in soon(puts.join_all()).await {
             match put {
-                Ok(()) => through += 1,
+                Ok(_) => through += 1,
                 Err(QueueError::AlreadyQueued { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -127,18 +149,87 @@ async fn an_invalid_entry_is_refused_before_it_is_sent(store: Store) {
     assert!(matches!(queue.put(unwritable).await, Err(QueueError::Payload { .. })));
     assert_eq!(agent.faults().calls().writes, writes);
     assert_eq!(counts(&store).await, [0; 5]);
+}
 
-    // The largest value can be put and taken. A result that is too large is refused, and the entry is given back.
-    let rest = r#"{"dataset":"","groupid":"","state":1,"payload":""}"#.len();
-    queue.put("x".repeat(MAX_VALUE_BYTES - rest)).await.unwrap();
+async fn what_is_put_every_process_can_read(store: Store) {
+    let ((_a, ours), (_b, theirs)) = (worker(&store, "a").await, worker(&store, "b").await);
+    let nested = |depth| (0..depth).fold(json!(7), |inner, _| json!([inner]));
+    for depth in [101, 126, 200] {
+        let refused = ours.put(nested(depth)).await;
+        assert!(matches!(refused, Err(QueueError::Payload { .. })), "{depth}: {refused:?}");
+    }
+    ours.put(nested(100)).await.unwrap();
+    let delivery = soon(theirs.take()).await.unwrap();
+    assert_eq!(delivery.payload(), Some(&nested(100)));
+    delivery.done(nested(100)).await.unwrap();
+    assert_eq!(ours.collect(1).await.unwrap()[0].result(), Some(&nested(100)));
+}
+
+async fn many_puts_at_once_do_not_exceed_the_limit(store: Store) {
+    let agents = [store.agent("a").await, store.agent("b").await, store.agent("c").await];
+    let mut queues = Vec::new();
+    for agent in &agents {
+        queues.push(agent.coordinator.queue(root(&store)).max_len(100).await.unwrap());
+    }
+    let put_all = async |queues: &[apportion::queue::WorkQueue]| {
+        let mut puts = JoinSet::new();
+        for number in 0..300 {
+            puts.spawn(queues[number % queues.len()].put(number).into_future());
+        }
+        let outcomes = soon(puts.join_all()).await;
+        let is_full = |put: &Result<_, QueueError>| matches!(put, Err(QueueError::Full { .. }));
+        assert!(outcomes.iter().all(|put| put.is_ok() || is_full(put)), "{outcomes:?}");
+        outcomes.iter().filter(|put| put.is_ok()).count()
+    };
+    assert_eq!(put_all(&queues[..1]).await, 100, "one process is exact");
+    while let Some(delivery) = soon(queues[0].try_take()).await.unwrap() {
+        delivery.done(()).await.unwrap();
+    }
+    let put = put_all(&queues).await;
+    assert!((100..=102).contains(&put), "{put} by three processes");
+    assert_eq!(counts(&store).await[0], put);
+}
+
+/// The largest payload that can be put.
+fn largest() -> String {
+    let id = "0".repeat(32);
+    let rest = format!(r#"{{"dataset":"","groupid":"","state":1,"payload":"","id":"{id}"}}"#).len();
+    "x".repeat(MAX_VALUE_BYTES - rest)
+}
+
+async fn the_largest_entry_can_be_put_taken_given_back_updated_and_ended(store: Store) {
+    let (_agent, queue) = worker(&store, "a").await;
+    let larger = queue.put(largest() + "x").await;
+    assert!(matches!(larger, Err(QueueError::TooLarge { .. })), "{larger:?}");
+    queue.put(largest()).await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
-    assert!(matches!(delivery.done("y".repeat(1000)).await, Err(QueueError::TooLarge { .. })));
-    let mut again = soon(queue.take()).await.unwrap();
-    assert_eq!(again.attempt(), 2);
-    let large = again.update("x".repeat(MAX_VALUE_BYTES)).await;
-    assert!(matches!(large, Err(QueueError::TooLarge { .. })));
-    again.update("small").await.unwrap();
-    again.done("y".repeat(1000)).await.unwrap();
+    // The longest reason that is kept: each of its characters takes six bytes.
+    delivery.release().because("\u{1}".repeat(2000)).await.unwrap();
+    let mut delivery = soon(queue.take()).await.unwrap();
+    assert_eq!(delivery.last_error().map(str::len), Some(1000));
+    delivery.update(largest()).await.unwrap();
+    delivery.done("a result").await.unwrap();
+    assert_eq!(counts(&store).await, [0, 0, 1, 0, 0]);
+}
+
+async fn a_result_that_is_too_large_leaves_the_delivery_in_hand(store: Store) {
+    let (_agent, queue) = worker(&store, "a").await;
+    queue.put("x").await.unwrap();
+    let mut delivery = soon(queue.take()).await.unwrap();
+    for _ in 0..2 {
+        let large = delivery.done("y".repeat(MAX_VALUE_BYTES + 16 * 1024)).await;
+        assert!(matches!(large, Err(QueueError::TooLarge { .. })), "{large:?}");
+        let deep = (0..200).fold(json!(null), |inner, _| json!([inner]));
+        assert!(matches!(delivery.done(deep).await, Err(QueueError::Payload { .. })));
+        let large = delivery.update("x".repeat(MAX_VALUE_BYTES + 8 * 1024)).await;
+        assert!(matches!(large, Err(QueueError::TooLarge { .. })), "{large:?}");
+    }
+    delivery.fail("the result is too large").await.unwrap();
+    assert!(matches!(delivery.done("y").await, Err(QueueError::Lost(_))), "it ends once");
+    drop(delivery);
+    let results = queue.collect(10).await.unwrap();
+    assert_eq!((results.len(), results[0].attempts()), (1, 1));
+    assert_eq!(results[0].error(), Some("the result is too large"));
     assert_eq!(counts(&store).await, [0, 0, 1, 0, 0]);
 }
 
@@ -177,7 +268,7 @@ async fn a_put_whose_caller_no_longer_waits_is_done_once() {
         tokio::select! {
             biased;
             () = moment.as_mut() => {}
-            done = put.as_mut() => done.unwrap(),
+            done = put.as_mut() => drop(done.unwrap()),
         }
         drop(put);
     }
@@ -293,7 +384,11 @@ async fn however_many_entries_have_the_label_it_counts_as_queued_and_few_are_rea
     let store = Store::memory();
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator.queue(root(&store)).await.unwrap();
+    let queue = coordinator
+        .queue(root(&store))
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     let label = "x".repeat(200);
     for number in 0..5_000 {
         queue.put(format!("{number:0200}")).label(&*label).await.unwrap();
@@ -312,7 +407,7 @@ async fn however_many_entries_have_the_label_it_counts_as_queued_and_few_are_rea
         .await
         .unwrap()
         .into_iter()
-        .map(|it| it.done(()))
+        .map(|it| async move { it.done(()).await })
         .collect::<JoinSet<_>>()
         .join_all()
         .await

@@ -155,7 +155,13 @@ async fn a_caller_that_stops_waiting_holds_nothing(store: Store) {
 
 async fn an_entry_of_a_dead_worker_becomes_a_dead_letter_after_the_last_attempt(store: Store) {
     let agent = store.agent("a").await;
-    let queue = agent.coordinator.queue(super::root(&store)).max_attempts(1).await.unwrap();
+    let queue = agent
+        .coordinator
+        .queue(super::root(&store))
+        .max_attempts(1)
+        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+        .await
+        .unwrap();
     queue.put("poison").label("l").await.unwrap();
     let _delivery = soon(queue.take()).await.unwrap();
     agent.expire(&store).await;
@@ -176,7 +182,7 @@ async fn the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it(store: Sto
     for number in 0..4 {
         puts.spawn(queue.put(number).into_future());
     }
-    puts.join_all().await.into_iter().for_each(Result::unwrap);
+    puts.join_all().await.into_iter().for_each(|put| drop(put.unwrap()));
     let receipts = names(&store, "receipts").await.len();
     assert!((1..=4).contains(&receipts), "{receipts}");
     let other = queue.clone();
@@ -185,6 +191,7 @@ async fn the_receipts_and_tasks_of_a_queue_that_is_dropped_go_with_it(store: Sto
     drop(other);
     // The delivery keeps what it needs.
     delivery.done(()).await.unwrap();
+    drop(delivery);
     // On a server, the sessions of the observers have tasks as well.
     let has_ended = || !store.is_memory() || alive_tasks() <= tasks;
     let gone = || async { (names(&store, "receipts").await.is_empty() && has_ended()).then_some(()) };
@@ -253,7 +260,13 @@ async fn a_folder_that_was_removed_costs_no_work() {
     for folder in ["done", "dead", "unowned", "labels"] {
         let store = Store::memory();
         let agent = store.agent("a").await;
-        let queue = agent.coordinator.queue(super::root(&store)).max_attempts(2).await.unwrap();
+        let queue = agent
+            .coordinator
+            .queue(super::root(&store))
+            .max_attempts(2)
+            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
+            .await
+            .unwrap();
         let session = store.session().await;
         let mut waiting = Box::pin(queue.collect(1));
         assert!(tokio::time::timeout(SECOND, waiting.as_mut()).await.is_err());

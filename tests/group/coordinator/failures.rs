@@ -3,12 +3,14 @@
 use apportion::{
     Error, Label, PartitionCoordinator,
     backend::{Memory, Op},
+    testing::Request,
 };
 
 use super::keys;
 use crate::support::{
     MS, SECOND,
     fleet::{Store, delete_recursively, exists, ids, is_settled, owners, settles_within},
+    hold::Hold,
 };
 
 #[tokio::test(start_paused = true)]
@@ -69,6 +71,29 @@ async fn row_second_process_with_my_id_is_an_error_for_the_second_and_nothing_fo
     first.coordinator.shutdown().await.unwrap();
     let group = second.join("g").await;
     assert_eq!(group.extract_my_subset(keys(10)).await.unwrap().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_gives_up_after_two_session_timeouts_without_an_answer() {
+    let store = Store { session_timeout: 3 * SECOND, server_tick: SECOND / 2, ..Store::memory() };
+    let (connector, hold) = Hold::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let is_check = |op: &Op| matches!(op, Op::Check { .. });
+    hold.each(move |request| matches!(request, Request::Commit(ops) if !ops.iter().all(is_check)));
+    let clock = store.connector().clock();
+    let begin = clock.now();
+    let outcome = coordinator.join("g").await;
+    let waited = clock.now().saturating_since(begin);
+    assert!(matches!(outcome, Err(Error::Unreachable { .. })), "{outcome:?}");
+    assert!(waited >= 6 * SECOND && waited <= 6 * SECOND + 10 * MS, "{waited:?}");
+    // Another process with this id is an answer, and it is named in that time as well.
+    hold.nothing();
+    let _other = store.plain("h", "a", b"\xc0").await;
+    let begin = clock.now();
+    let outcome = coordinator.join("h").await;
+    let waited = clock.now().saturating_since(begin);
+    assert!(matches!(outcome, Err(Error::MemberIdTaken { .. })), "{outcome:?}");
+    assert!(waited >= store.lifetime() && waited <= 6 * SECOND, "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

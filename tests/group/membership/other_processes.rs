@@ -8,9 +8,12 @@ use apportion::{
     group::Standing,
 };
 use rmpv::Value;
+use tracing::Level;
 
 use crate::support::{
-    MS, SECOND, eventually,
+    MS, SECOND,
+    events::Events,
+    eventually,
     fleet::{Store, exists, ids, on_both_backends, sees, settles_within, universe, znode},
     until,
 };
@@ -19,6 +22,7 @@ on_both_backends!(
     the_znode_of_a_dead_process_of_this_host_is_taken_over_at_once,
     the_znode_of_a_process_that_may_live_is_not_taken_over,
     a_second_member_with_the_same_id_is_refused_and_the_first_is_undisturbed,
+    a_second_member_with_the_same_id_learns_at_once_who_has_it,
     a_started_member_joins_by_itself_when_the_other_process_with_its_id_leaves,
     a_member_whose_znode_another_process_has_replaced_has_no_share,
     members_with_different_rings_share_nothing_until_one_of_them_leaves,
@@ -116,8 +120,11 @@ async fn a_second_member_with_the_same_id_is_refused_and_the_first_is_undisturbe
 
 async fn a_started_member_joins_by_itself_when_the_other_process_with_its_id_leaves(store: Store) {
     let python = store.plain("g", "me", b"\xc0").await;
-    let me = store.started("me").await;
-    let group = me.join("g").await;
+    let (config, _line) = store.prepare("me").await;
+    // The pauses of production, on a real server as well.
+    let config = config.retry_backoff(SECOND).max_retry_interval(30 * SECOND);
+    let me = PartitionCoordinator::start(config).unwrap();
+    let group = me.join("g").await.unwrap();
     let refused = || async {
         match group.extract_my_subset(universe()).await {
             Ok(share) => assert_eq!(share.len(), 0, "shared with another process of the same id"),
@@ -129,9 +136,41 @@ async fn a_started_member_joins_by_itself_when_the_other_process_with_its_id_lea
     };
     // The five tries of an extraction that began just before take up to ten seconds.
     eventually("refused", store.lifetime() + 11 * SECOND + store.slack(), refused).await;
-    assert_eq!(group.view().standing(), Standing::Refused);
+    until("refused", store.lifetime() + SECOND + store.slack(), || {
+        group.view().standing() == Standing::Refused
+    })
+    .await;
+    // The pauses between two tries have grown. The watch on its znode ends them.
+    tokio::time::sleep(if store.is_memory() { 120 * SECOND } else { 6 * SECOND }).await;
     python.close().await;
-    settles_within(30 * SECOND + store.round(), &[&group]).await;
+    settles_within(store.round(), &[&group]).await;
+}
+
+async fn a_second_member_with_the_same_id_learns_at_once_who_has_it(store: Store) {
+    let first = store.agent("same-id").await;
+    let _in_first = first.join("g").await;
+    let events = Events::of("apportion::group::driver");
+    let second = store.started("same-id").await;
+    let group = second.join("g").await;
+    let logged =
+        || async { events.take(Level::WARN).into_iter().find(|text| text.contains("already in use")) };
+    let logged = eventually("logged", store.round(), logged).await;
+    let (_, stat) = znode(&*store.session().await, &store.path("g/same-id")).await;
+    let (pid, session) = (std::process::id(), first.coordinator.session_id().unwrap());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    for part in [format!("session {session}"), "it is tried again".into()] {
+        assert!(logged.contains(&part), "{part} in {logged}");
+    }
+    if cfg!(target_os = "linux") {
+        assert!(logged.contains(&format!("process {pid} on host `{}`", host.trim())), "{logged}");
+    }
+    tokio::time::sleep(store.lifetime() + 2 * SECOND).await;
+    assert_eq!(group.view().standing(), Standing::Refused);
+    let outcome = group.extract_my_subset(universe()).await;
+    let Err(Error::MemberIdTaken { holder, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((holder.session, holder.since_ms), (Some(session), stat.created_ms));
+    let again = events.take(Level::WARN);
+    assert!(again.iter().all(|text| !text.contains("already in use")), "once: {again:?}");
 }
 
 async fn a_member_whose_znode_another_process_has_replaced_has_no_share(store: Store) {
@@ -159,7 +198,7 @@ async fn a_member_whose_znode_another_process_has_replaced_has_no_share(store: S
     assert_eq!(stat.ephemeral_owner, Some(other.id()), "the other znode is not taken over");
 
     other.close().await;
-    settles_within(30 * SECOND + store.round(), &[&in_a, &in_b]).await;
+    settles_within(store.round(), &[&in_a, &in_b]).await;
 }
 
 async fn members_with_different_rings_share_nothing_until_one_of_them_leaves(store: Store) {

@@ -1,0 +1,173 @@
+//! Claims one job: one transaction sets its posting and creates its lock.
+
+use std::sync::Arc;
+
+use super::{
+    attempts::{Record, attempt as attempt_number},
+    cache::{Known, Mark, SetAside},
+    claim::Claim,
+    error::BoardError,
+    held::{GivenBack, Held, claimed},
+    job::Job,
+    posting::{self, PostingError},
+    shared::{Handle, Shared},
+};
+use crate::{
+    backend::{self, Op, Znode},
+    error::Error,
+    lease::{Around, LOCK_OPS, Request},
+    session::{
+        Live,
+        commit::Unapplied,
+        read::{Denied, read_each},
+    },
+};
+
+/// Why a job could not be claimed.
+pub(super) enum NotClaimed {
+    Taken,
+    Gone,
+    SetAside(PostingError),
+    /// It is not to be claimed before a moment.
+    Later,
+}
+
+/// Tries to claim a job. This takes one request if `known` is up to date, and a read before it if the job was claimed
+/// before. If not `at_once`, a job that is to be claimed later is passed over.
+pub(super) async fn attempt(
+    handle: &Arc<Handle>,
+    known: Arc<Known>,
+    at_once: bool,
+) -> Result<Result<Claim, NotClaimed>, BoardError> {
+    let taken = handle.shared.run("claim", take(handle.clone(), known, at_once)).await??;
+    Ok(taken.map(Claim::new))
+}
+
+async fn take(
+    handle: Arc<Handle>,
+    mut known: Arc<Known>,
+    at_once: bool,
+) -> Result<Result<Held, NotClaimed>, BoardError> {
+    let shared = &handle.shared;
+    let live = shared.live().await?;
+    let mut is_fresh = false;
+    loop {
+        // The lock comes first in the transaction, so that a claim of another process is not taken for a changed
+        // posting.
+        let version = known.stat.version;
+        let record = match version {
+            // It was never claimed.
+            0 => None,
+            _ => read_record(shared, &live, &known).await?,
+        };
+        let not_before = record.as_ref().and_then(|record| record.not_before).max(known.not_before);
+        if let Some(until) =
+            not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)).filter(|_| !at_once)
+        {
+            shared.pass_over(known, until);
+            return Ok(Err(NotClaimed::Later));
+        }
+        let after = vec![Op::set(&known.path, known.data.to_vec(), Some(version))];
+        let request = Request {
+            lock: known.lock.clone(),
+            data: posting::lock_data(shared.leases.me().as_str()),
+            with: Around { before: Vec::new(), after },
+            subject: Some((known.path.clone(), version.wrapping_add(1))),
+        };
+        let (is_job, error) = match shared.leases.acquire(&live, request).await {
+            Ok((guard, applied)) => {
+                let known = Arc::new(claimed(&known, applied));
+                shared.mark(Mark::Claimed(known.clone()));
+                let attempt = attempt_number(record.as_ref(), known.stat.version);
+                let job = Job::new(known.clone(), true, handle.clone());
+                let held = Held::new(job, guard, attempt, record);
+                if known.stat.num_children == 0 {
+                    return Ok(Ok(held));
+                }
+                // It could not be taken off the board in the end, so it is not begun. If it cannot be given back either,
+                // that goes on in the background. Boxed, because it is seldom polled and large.
+                let how = GivenBack { is_uncounted: true, ..GivenBack::default() };
+                let _ = Box::pin(held.abandon(how)).await;
+                return Ok(Err(shared.set_aside(&known, PostingError::HasChild)));
+            }
+            Err(Unapplied::Overtaken) => {
+                shared.mark(Mark::Claimed(known));
+                // That process may have given it back since.
+                shared.invalidate();
+                return Ok(Err(NotClaimed::Taken));
+            }
+            Err(Unapplied::Refused { index, error, .. }) => (index == LOCK_OPS, error),
+            Err(Unapplied::Failed(error)) => (true, error),
+            Err(Unapplied::Unknown(error)) => (false, error),
+        };
+        match error {
+            backend::Error::NoNode => {
+                shared.mark(Mark::Removed(known));
+                return Ok(Err(NotClaimed::Gone));
+            }
+            backend::Error::BadVersion if !is_fresh => {}
+            backend::Error::BadVersion => return Ok(Err(NotClaimed::Taken)),
+            // Otherwise the lock may not be created, so no job on this board can be claimed.
+            backend::Error::NotPermitted if is_job => {
+                return Ok(Err(shared.set_aside(&known, PostingError::NotPermitted)));
+            }
+            error @ (backend::Error::TooLarge { .. } | backend::Error::Dropped { .. }) => {
+                let found = SetAside {
+                    path: known.path.clone(),
+                    reason: PostingError::Unchangeable(error.to_string()),
+                };
+                let reason = found.reason.clone();
+                shared.mark(Mark::Unchangeable(found, known.stat.mzxid));
+                return Ok(Err(NotClaimed::SetAside(reason)));
+            }
+            error => return Err(Error::from_backend(error, &known.path).into()),
+        }
+        is_fresh = true;
+        let found = live.session.get(&known.path).await;
+        let found = found.map_err(|error| Error::from_backend(error, &known.path))?;
+        match Known::read(&known.path, Ok(found), live.session.max_request_bytes()) {
+            None => {
+                shared.mark(Mark::Removed(known));
+                return Ok(Err(NotClaimed::Gone));
+            }
+            Some(Err(reason)) => return Ok(Err(shared.set_aside(&known, reason))),
+            Some(Ok(now)) => known = Arc::new(now),
+        }
+    }
+}
+
+/// Reads the record of the attempts at a job, if there is one.
+async fn read_record(shared: &Shared, live: &Live, known: &Known) -> Result<Option<Record>, BoardError> {
+    let Some(path) = shared.record_of(known) else { return Ok(None) };
+    match live.session.get(&path).await {
+        Ok(found) => Ok(found.and_then(|(data, _)| Record::read(&data))),
+        Err(backend::Error::NotPermitted) => Ok(None),
+        Err(error) => Err(Error::from_backend(error, &path).into()),
+    }
+}
+
+/// Reads the records of the attempts at several jobs.
+pub(super) async fn read_records(
+    shared: &Arc<Shared>,
+    jobs: &[Arc<Known>],
+) -> Result<Vec<Option<Record>>, BoardError> {
+    let folder = &shared.layout.attempts;
+    let path = |known: &Arc<Known>| shared.record_of(known).unwrap_or_else(|| folder.clone());
+    let paths: Vec<_> = jobs.iter().map(path).collect();
+    let found = shared.read(folder, {
+        let shared = shared.clone();
+        move |live| {
+            let (shared, paths) = (shared.clone(), paths.clone());
+            Box::pin(async move { read_each(&*live.session, &paths, &shared.record_sizes).await })
+        }
+    });
+    let read = |found: Result<Option<Znode>, Denied>| Record::read(&found.ok()??.0);
+    Ok(found.await?.into_iter().map(read).collect())
+}
+
+impl Shared {
+    fn set_aside(&self, known: &Known, reason: PostingError) -> NotClaimed {
+        self.mark(Mark::SetAside(SetAside { path: known.path.clone(), reason: reason.clone() }));
+        NotClaimed::SetAside(reason)
+    }
+}

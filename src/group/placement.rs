@@ -1,0 +1,134 @@
+// Pure: no runtime, no clock, no socket, no random numbers.
+
+//! The ring of a membership: which members are in it, with which weights, and how it follows from the ring before.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use super::member::Member;
+use crate::{
+    member::MemberId,
+    ring::{HashRing, HashRingBuilder, Label, RingError},
+};
+
+/// The parameters of the rings of one group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rings {
+    pub(crate) label: Label,
+    pub(crate) replicas: u32,
+}
+
+/// How the ring of a membership is made.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    rings: Rings,
+    before: Arc<HashRing>,
+    /// The members of the ring with their weights, sorted by id.
+    members: Vec<(MemberId, u32)>,
+    changes: Vec<Change>,
+    /// The members for whose points there is no room, with the number of points that the ring would have.
+    pub(crate) left_out: Vec<(MemberId, RingError)>,
+}
+
+/// One change of a ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    With(MemberId, u32),
+    Without(String),
+}
+
+/// Up to so many changes, it is faster to change a ring than to build it anew: each change copies all points.
+const FEW_CHANGES: usize = 2;
+
+impl Rings {
+    /// Plans the ring of `members`, which are sorted by id. `before` is any ring with the same parameters.
+    ///
+    /// Two rules decide, and all members of the group follow them, so that they have one ring:
+    ///
+    /// - A plain Python peer cannot read weights and gives every member the weight 1. While there is one, all members
+    ///   do the same. Otherwise a key would have two owners for as long as that peer stays.
+    /// - A ring has room for so many points. The members take their place in the order in which they joined. One for
+    ///   which there is no room is left out until there is; the others are not affected.
+    pub(crate) fn plan(&self, members: &[Member], before: &Arc<HashRing>) -> Plan {
+        let any_plain = members.iter().any(Member::is_plain);
+        let weight = |member: &Member| if any_plain { 1 } else { member.weight() };
+        let points = |member: &Member| u64::from(self.replicas) * u64::from(weight(member));
+        let mut left_out = Vec::new();
+        if members.iter().map(points).sum::<u64>() > HashRingBuilder::MAX_POINTS {
+            let mut by_age: Vec<&Member> = members.iter().collect();
+            by_age.sort_by_key(|member| (member.incarnation(), member.id()));
+            let mut taken = 0;
+            for member in by_age {
+                let wanted = taken + points(member);
+                if wanted > HashRingBuilder::MAX_POINTS {
+                    left_out.push((member.id().clone(), RingError::TooManyPoints { points: wanted }));
+                } else {
+                    taken = wanted;
+                }
+            }
+        }
+        let has_place = |member: &&Member| !left_out.iter().any(|(id, _)| id == member.id());
+        let placed = members.iter().filter(has_place).map(|member| (member.id().clone(), weight(member)));
+        let members: Vec<_> = placed.collect();
+        let changes = changes(before, &members);
+        Plan { rings: *self, before: before.clone(), members, changes, left_out }
+    }
+}
+
+impl Plan {
+    /// How many points are hashed, sorted or copied: a measure of the time that [`Plan::ring`] takes.
+    pub(crate) fn work(&self) -> u64 {
+        let weights: u64 = self.members.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        u64::from(self.rings.replicas) * weights * u64::from(!self.changes.is_empty())
+    }
+
+    /// Makes the ring.
+    pub(crate) fn ring(&self) -> Result<Arc<HashRing>, RingError> {
+        if self.before.is_empty() || self.changes.len() > FEW_CHANGES {
+            return self.built();
+        }
+        // A weight that grows may have room only after another one has become smaller.
+        self.changed().or_else(|_| self.built())
+    }
+
+    fn built(&self) -> Result<Arc<HashRing>, RingError> {
+        let Rings { label, replicas } = self.rings;
+        let mut builder = HashRing::builder().replicas(replicas).label(label);
+        for (id, weight) in &self.members {
+            builder = builder.weighted_member(id.as_str(), *weight);
+        }
+        builder.build().map(Arc::new)
+    }
+
+    fn changed(&self) -> Result<Arc<HashRing>, RingError> {
+        let mut ring = self.before.clone();
+        for change in &self.changes {
+            ring = Arc::new(match change {
+                Change::With(id, weight) => ring.with_member(id.as_str(), *weight)?,
+                Change::Without(id) => ring.without_member(id),
+            });
+        }
+        Ok(ring)
+    }
+}
+
+/// What to change in the ring `before`, so that it has these members, which are sorted by id.
+fn changes(before: &HashRing, members: &[(MemberId, u32)]) -> Vec<Change> {
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let mut old = before.weights().peekable();
+    for (id, weight) in members {
+        while let Some((gone, _)) = old.next_if(|(other, _)| (*other).cmp(id.as_str()) == Ordering::Less) {
+            without.push(Change::Without(gone.to_owned()));
+        }
+        let same = old.next_if(|(other, _)| *other == id.as_str());
+        if same.is_none_or(|(_, before)| before != *weight) {
+            with.push(Change::With(id.clone(), *weight));
+        }
+    }
+    without.extend(old.map(|(gone, _)| Change::Without(gone.to_owned())));
+    // Members that are gone make room first.
+    without.append(&mut with);
+    without
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! [`OwnedEntry`]: an entry that this process has taken, until it is ended or given back once.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    error::{QueueError, Room},
+    moves::{CREATED, DELETED, Owned},
+    shared::{Shared, unapplied},
+    value::{Back, Value},
+};
+use crate::{
+    backend::{self, Znode, path::ZnodePath},
+    lease::{Around, Lease, LeaseGuard, LeaseLost},
+    session::commit::{Applied, Evidence, Unapplied, Verdict},
+};
+
+/// An entry that this process has taken: as its last write left it, with the guard of its claim. Dropped, it is given
+/// back.
+pub(super) struct OwnedEntry {
+    /// `None` once it has ended.
+    guard: Option<LeaseGuard>,
+    lease: Lease,
+    shared: Arc<Shared>,
+    pub(super) owned: Owned,
+    /// Whether a caller has got it: from then on it counts as an attempt.
+    is_delivered: bool,
+}
+
+/// How the caller gives an entry back.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GivenBack {
+    /// The pause; `None`: the usual one, which grows with each attempt.
+    pub(super) after: Option<Duration>,
+    pub(super) reason: Option<String>,
+    /// Whether this delivery does not count as an attempt.
+    pub(super) is_uncounted: bool,
+}
+
+/// The reason of a delivery that was dropped.
+const DROPPED: &str = "its worker dropped the delivery without ending it";
+
+impl OwnedEntry {
+    /// An entry that was just taken. It does not count as an attempt until a caller gets it.
+    pub(super) fn new(shared: Arc<Shared>, guard: LeaseGuard, owned: Owned) -> Self {
+        let lease = guard.lease().clone();
+        OwnedEntry { guard: Some(guard), lease, shared, owned, is_delivered: false }
+    }
+
+    /// From here on it counts as an attempt.
+    pub(super) fn deliver(&mut self) {
+        self.is_delivered = true;
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    fn lost(&self) -> QueueError {
+        LeaseLost { lock: self.lease.path().to_string() }.into()
+    }
+
+    /// How it is given back now, and the pause.
+    fn back(&self, how: GivenBack) -> (Back, Duration) {
+        let (attempts, shared) = (self.owned.value.attempt(), &self.shared);
+        let attempt = if how.is_uncounted { attempts.saturating_sub(1) } else { attempts };
+        let pause = how.after.unwrap_or_else(|| match how.is_uncounted {
+            true => Duration::ZERO,
+            false => shared.pauses.after(attempt, shared.leases.random().unit()),
+        });
+        let not_before = (!pause.is_zero()).then(|| shared.clock.unix_ms_in(pause));
+        (Back { attempt, reason: how.reason, not_before }, pause)
+    }
+
+    /// For when it is dropped, or when its end fails.
+    fn set_back(&mut self) {
+        let how = match self.is_delivered {
+            true => GivenBack { reason: Some(DROPPED.into()), ..GivenBack::default() },
+            false => GivenBack { is_uncounted: true, ..GivenBack::default() },
+        };
+        let back = self.around(&self.back(how).0);
+        if let Some(guard) = &mut self.guard {
+            guard.set_back(back);
+        }
+    }
+
+    fn around(&self, back: &Back) -> Around {
+        Around { before: self.shared.moves.give_back(&self.owned, back), after: Vec::new() }
+    }
+
+    /// Replaces the payload.
+    pub(super) async fn update(&mut self, value: Value) -> Result<(), QueueError> {
+        if self.guard.is_none() {
+            return Err(self.lost());
+        }
+        let data = self.shared.checked(&value, Room::Update)?;
+        let (before, after) = (self.owned.version, self.owned.version.wrapping_add(1));
+        let mut ops = vec![self.shared.moves.update(&self.owned, data)];
+        ops.extend(self.lease.checks());
+        let judge = |found: Option<&Znode>| match found.map(|(_, stat)| stat.version) {
+            Some(version) if version == before => Verdict::NotApplied,
+            Some(version) if version == after => Verdict::Applied,
+            _ => Verdict::Overtaken,
+        };
+        match self.lease.live().commit_once(&ops, Evidence::new(&self.owned.path, &judge)).await {
+            Ok(_) => {}
+            Err(Unapplied::Overtaken | Unapplied::Refused { error: backend::Error::NoNode, .. }) => {
+                return Err(self.lost());
+            }
+            // The claim is not ours any more: the first operation is that on the entry.
+            Err(Unapplied::Refused { index: 1.., error: backend::Error::BadVersion, .. }) => {
+                return Err(self.lost());
+            }
+            Err(error) => return Err(unapplied(&self.owned.path, error)),
+        }
+        (self.owned.version, self.owned.value) = (after, value);
+        Ok(())
+    }
+
+    /// Ends it with `value`. If the value is too large, nothing is done.
+    pub(super) async fn end(&mut self, value: &Value) -> Result<(), QueueError> {
+        let data = self.shared.checked(value, Room::End)?;
+        let before = self.shared.moves.end(&self.owned, data);
+        let (shared, entry, path) = (self.shared.clone(), self.owned.entry.clone(), self.owned.path.clone());
+        let live = self.lease.live().clone();
+        let applied = self.finish(Around { before, after: Vec::new() }, Some(path.clone())).await?;
+        // The reply was lost. Claim and entry are gone, but that does not prove that it has ended: an operator may have
+        // deleted the claim, and another process may have given the entry back.
+        if let Applied::Seen(_) = applied {
+            let claim = value.claim().unwrap_or_default();
+            if shared.find(&live, &shared.layout().done, &shared.sizes.done, &entry, &claim).await.is_none() {
+                return Err(QueueError::OutcomeUnknown { path: path.to_string() });
+            }
+        }
+        shared.ended.notify_one();
+        Ok(())
+    }
+
+    /// Gives it back for another attempt.
+    pub(super) async fn release(&mut self, how: GivenBack) -> Result<(), QueueError> {
+        let (back, pause) = self.back(how);
+        let created = self.finish(self.around(&back), None).await?.created(CREATED);
+        match created {
+            Some(_) if self.shared.moves.is_dead_after(back.attempt) => {}
+            path => self.shared.added(path.as_ref(), pause),
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, ops: Around, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
+        self.set_back();
+        let guard = self.guard.take().ok_or_else(|| self.lost())?;
+        match guard.finish(ops, evidence).await.map_err(|error| self.shared.service(error))? {
+            Ok(applied) => Ok(applied),
+            Err(
+                Unapplied::Overtaken
+                | Unapplied::Refused { index: DELETED, error: backend::Error::NoNode, .. },
+            ) => Err(self.lost()),
+            Err(error) => Err(unapplied(&self.owned.path, error)),
+        }
+    }
+}
+
+impl Drop for OwnedEntry {
+    fn drop(&mut self) {
+        if self.guard.is_some() {
+            self.set_back();
+        }
+    }
+}
