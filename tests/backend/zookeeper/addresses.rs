@@ -79,6 +79,38 @@ async fn a_session_through_one_of_several_addresses_reconnects_through_it() {
     session.close().await;
 }
 
+#[tokio::test]
+async fn a_slow_server_is_not_cut_off_by_the_shares_of_the_addresses_after_it() {
+    let timeout = 5 * SECOND;
+    let proxy = Proxy::start(shared_server_of(RELEASES[0]).await.port()).await;
+    // The round trip takes a seventh of the timeout, and each of seven addresses has an eighth.
+    proxy.set(Mode::Delay(timeout / 14));
+    let silent: Vec<_> = (0..6).map(|_| silent("127.0.0.2:0".parse().unwrap())).collect();
+    let mut hosts: Vec<_> = silent.iter().map(|it| it.local_addr().unwrap().to_string()).collect();
+    hosts.push(proxy.connect_string());
+    for _ in 0..3 {
+        zookeeper(&hosts.join(",")).open(timeout).await.unwrap().close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_silent_is_tried_after_the_others() {
+    let port = shared_server_of(RELEASES[0]).await.port();
+    for _ in 0..5 {
+        let proxies = [Proxy::start(port).await, Proxy::start(port).await];
+        let hosts = proxies.each_ref().map(Proxy::connect_string).join(",");
+        let session = zookeeper(&hosts).open(4 * SECOND).await.unwrap();
+        let used = usize::from(proxies[0].accepted() == 0);
+        proxies[used].set(Mode::BlackHole);
+        let before = proxies[used].accepted();
+        let mut state = session.state();
+        let connected = state.wait_for(|state| matches!(state, SessionState::Connected { epoch: 2.. }));
+        tokio::time::timeout(4 * SECOND, connected).await.unwrap().unwrap();
+        assert_eq!(proxies[used].accepted(), before, "the silent server was tried first");
+        session.close().await;
+    }
+}
+
 /// Answers each connection as a web server answers a line that is no request.
 async fn web_server(listener: tokio::net::TcpListener) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
