@@ -18,8 +18,8 @@ use pkcs8::{EncryptedPrivateKeyInfo, LineEnding, SecretDocument, der::pem::PemLa
 /// The certificate of a server has to be valid at this time, to be for the host name of the URL (or the address, if the
 /// URL has that), and to be signed by one of the given authorities. Kazoo does not check the name.
 ///
-/// The files are read before each session and each connection to a broker, so that certificates can be renewed while the
-/// process runs.
+/// The files are read before each session, when it has to connect again, and before each connection to a broker, so that
+/// certificates can be renewed while the process runs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tls {
     ca: PathBuf,

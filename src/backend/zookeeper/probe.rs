@@ -43,7 +43,8 @@ impl fmt::Display for Problem {
 #[cfg(feature = "tls")]
 pub(super) type Encryption = futures_rustls::TlsConnector;
 #[cfg(not(feature = "tls"))]
-pub(super) type Encryption = std::convert::Infallible;
+#[derive(Clone)]
+pub(super) enum Encryption {}
 
 /// Connects to `address`, and asks what is there. Takes at most `limit`. If connections are encrypted, the certificate
 /// has to be for `name`.
