@@ -119,6 +119,7 @@ impl Meter {
 }
 
 /// The beginning of a measurement.
+#[derive(Clone, Copy)]
 struct Since {
     reading: Reading,
     begin: Instant,

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apportion::{Config, Group, PartitionCoordinator, backend::Memory, group::Rebalance};
+use apportion::{Config, Group, Held, PartitionCoordinator, backend::Memory, group::Rebalance, ring::Ranges};
 use clap::Parser;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -35,7 +35,7 @@ async fn follow(group: Group, shards: &[String], workers: &mut Workers, mut repo
             workers.stop(shard).await;
         }
         for shard in change.gained(shards) {
-            workers.start(shard);
+            workers.start(shard.map(String::clone));
         }
         report(&change);
     }
@@ -53,10 +53,11 @@ impl Workers {
         Workers { name: name.into(), tasks: HashMap::new(), board: board.clone() }
     }
 
-    fn start(&mut self, shard: &str) {
-        let mut task = JoinSet::new();
-        task.spawn(work(self.board.enter(shard.into(), self.name.clone())));
-        self.tasks.insert(shard.into(), task);
+    /// The task has the guard of its shard: when the task has ended, so has the work on the shard.
+    fn start(&mut self, shard: Held<String>) {
+        let (name, mut task) = (shard.to_string(), JoinSet::new());
+        task.spawn(work(shard, self.board.enter(name.clone(), self.name.clone())));
+        self.tasks.insert(name, task);
     }
 
     /// Returns when the work has stopped, not only when the stop was requested.
@@ -68,8 +69,11 @@ impl Workers {
 }
 
 /// What is done for a shard, for as long as it is ours: follow a log, hold a connection, consume a stream...
-async fn work(_entry: Entry) {
+async fn work(shard: Held<String>, _entry: Entry) {
     loop {
+        if shard.is_valid() {
+            // One step of the work, which ends well before `shard.remaining()` has passed.
+        }
         sleep(Duration::from_millis(100)).await;
     }
 }
@@ -124,9 +128,9 @@ async fn one_of_a_fleet(config: Config, args: &Args, shards: &[String]) -> Resul
 
     let mut workers = Workers::new(&me, &Board::default());
     let report = |change: &Rebalance| {
-        for (word, some) in
-            [("lost  ", change.lost(shards).collect::<Vec<_>>()), ("gained", change.gained(shards).collect())]
-        {
+        let (lost, gained) = (change.lost_ranges(), change.gained_ranges());
+        for (word, ranges) in [("lost  ", lost), ("gained", gained)] {
+            let some: Vec<_> = ranges.select(shards).collect();
             if !some.is_empty() {
                 say!("{}  {word} {:>3}: {}", time_of_day(), some.len(), dim(some_of(&some, 58)));
             }
@@ -226,7 +230,8 @@ impl Demo {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let report = |change: &Rebalance| {
-                let (lost, gained) = (change.lost(&*shards).count(), change.gained(&*shards).count());
+                let number = |ranges: Ranges| ranges.select(&*shards).count();
+                let (lost, gained) = (number(change.lost_ranges()), number(change.gained_ranges()));
                 let words = match (lost, gained) {
                     (0, gained) => format!("gained {gained}"),
                     (lost, 0) => format!("lost {lost}"),

@@ -7,11 +7,13 @@
 pub(crate) mod behind;
 pub(crate) mod driver;
 pub(crate) mod engine;
+pub(crate) mod held;
 pub(crate) mod member;
 pub(crate) mod placement;
 pub(crate) mod process;
 pub(crate) mod rebalance;
 pub(crate) mod rebalances;
+pub(crate) mod register;
 pub(crate) mod roster;
 pub(crate) mod view;
 
@@ -25,6 +27,7 @@ use tracing::debug;
 
 use self::{behind::Behind, driver::Command};
 pub use self::{
+    held::{Held, ItemLost},
     member::Member,
     rebalance::Rebalance,
     rebalances::Rebalances,
@@ -32,9 +35,9 @@ pub use self::{
 };
 use crate::{
     error::Error,
-    ring::{By, HashRing, Itself, KeyOf, KeySet, RingKey, Turn},
+    ring::{By, HashRing, Itself, KeyOf, KeySet, Ranges, RingKey, Turn},
     session::{Status, validity::Validity},
-    share::{Guard, Share},
+    share::Share,
     watch,
 };
 pub use crate::{
@@ -143,15 +146,16 @@ impl Group {
         key: impl KeyOf<I::Item>,
     ) -> Result<Share<I::Item>, Error> {
         let (view, has_share) = self.settled_view().await?;
-        let mut mine = Vec::new();
+        let (mut mine, mut positions) = (Vec::new(), Vec::new());
         if has_share {
             let subset = view.ring.subset(view.me.as_str());
             let mut items = items.into_iter();
-            while subset.take_from(&mut items, A_TURN, &key, &mut mine) {
+            let mut note = |position| positions.push(position);
+            while subset.take_from(&mut items, A_TURN, &key, &mut mine, &mut note) {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(Share::new(mine, Self::guard(&view, has_share)))
+        Ok(Share::new(mine, positions, view.grant(has_share)))
     }
 
     /// Returns those of `keys` that belong to this member now, in the order of insertion.
@@ -185,14 +189,9 @@ impl Group {
     /// Safe: re-joining goes on in the background.
     pub async fn share<'a, T>(&self, keys: &'a KeySet<T>) -> Result<Share<&'a T>, Error> {
         let (view, has_share) = self.settled_view().await?;
-        let mine = if has_share { keys.owned_by(&view.ring, view.me.as_str()) } else { Vec::new() };
-        Ok(Share::new(mine, Self::guard(&view, has_share)))
-    }
-
-    fn guard(view: &View, has_share: bool) -> Guard {
-        // A share that is empty because of the deadline must not become valid with a later heartbeat.
-        let validity = view.validity.clone().filter(|_| has_share);
-        Guard { group: view.group.clone(), epoch: view.epoch, validity }
+        let ranges = if has_share { view.ring.ranges(view.me.as_str()) } else { Ranges::default() };
+        let (mine, positions) = keys.select_with_positions(&ranges);
+        Ok(Share::new(mine, positions, view.grant(has_share)))
     }
 
     /// The view for an answer, and whether this member has a share by it.

@@ -17,14 +17,7 @@ mod acquire;
 mod guard;
 mod registry;
 
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 pub(crate) use self::{
     acquire::{LOCK_OPS, Request},
@@ -34,7 +27,10 @@ pub(crate) use self::{
 pub use crate::token::FencingToken;
 use crate::{
     backend::{self, CommitError, Done, Op, SessionId, path::ZnodePath},
-    session::{Live, validity::Validity},
+    session::{
+        Live,
+        validity::{Validity, while_valid},
+    },
 };
 
 /// The lease has lapsed or was lost: another process may hold it now.
@@ -148,19 +144,8 @@ impl Lease {
     ///
     /// As that of `work`.
     pub async fn while_held<F: Future>(&self, work: F) -> Result<F::Output, LeaseLost> {
-        let mut work = pin!(work);
-        let mut lost = pin!(self.lost());
-        poll_fn(|context| {
-            // After a suspension of the host, the work may be woken before the timer of the deadline.
-            if let Poll::Ready(lost) = lost.as_mut().poll(context) {
-                return Poll::Ready(Err(lost));
-            }
-            if !self.is_held() {
-                return Poll::Ready(Err(self.loss()));
-            }
-            work.as_mut().poll(context).map(Ok)
-        })
-        .await
+        let check = || if self.is_held() { Ok(()) } else { Err(self.loss()) };
+        while_valid(work, self.lost(), check).await
     }
 
     /// Writes to the same store under this lease, all of `ops` or none. The store applies them only if this lease is

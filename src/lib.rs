@@ -7,7 +7,7 @@
 //! ```
 //! # use apportion::{Config, PartitionCoordinator, backend};
 //! # struct Db; impl Db { async fn alarms(&self) -> Vec<String> { vec!["cpu".into(), "disk".into()] } }
-//! # async fn evaluate(_: String) {}
+//! # async fn evaluate(_: &str) {}
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! # let db = Db;
 //! # let url = Config::for_backend(backend::Memory::new());
@@ -17,7 +17,7 @@
 //! # for _ in 0..1 {
 //! // Each cycle:
 //! for alarm in group.extract_my_subset(db.alarms().await).await? {
-//!     evaluate(alarm).await;
+//!     evaluate(&alarm).await;
 //! }
 //! # }
 //! // The other members see at once that this one has left, not a session timeout later.
@@ -39,8 +39,8 @@
 //! - [`Group`] is a membership in a group. A background task keeps it up. [`Group::extract_my_subset`] answers the
 //!   question; [`Group::view`] shows who is in the group, without I/O; [`Group::rebalances`] reports to long-running
 //!   work what was lost and gained.
-//! - [`Share`] is the answer: items, and until when this member may act on them. Iteration ends early when the items
-//!   may belong to another member.
+//! - [`Share`] is the answer: items, and until when this member may act on them. Iteration gives a guard for each item,
+//!   [`Held`], skips what was lost, and ends early when all items may belong to another member.
 //! - [`KeySet`] is a large set of items that seldom changes. Each item is hashed once. [`Group::share`] and each
 //!   rebalance then take time in proportion to their answer, not to the set.
 //! - [`HashRing`] is the consistent-hash ring that decides who owns what, equal to aodh's to the bit. It needs no
@@ -70,7 +70,7 @@
 //! # let coordinator = PartitionCoordinator::standalone();
 //! # let group = coordinator.join("shards").await?;
 //! # let shards = vec!["shard-1".to_string(), "shard-2".to_string()];
-//! # let mut running = std::collections::BTreeSet::new();
+//! # let mut running = std::collections::BTreeMap::new();
 //! let mut rebalances = group.rebalances();
 //! while let Some(change) = rebalances.next().await {
 //!     // Stop what was lost before starting what was gained.
@@ -78,7 +78,7 @@
 //!         running.remove(shard);
 //!     }
 //!     for shard in change.gained(&shards) {
-//!         running.insert(shard);
+//!         running.insert(*shard, shard); // its guard, until the work on it ends
 //!     }
 //! #   break;
 //! }
@@ -188,7 +188,7 @@ pub use config::{Config, ConfigError};
 pub use coordinator::{Join, PartitionCoordinator};
 pub use error::Error;
 pub use future::BoxFuture;
-pub use group::Group;
+pub use group::{Group, Held};
 pub use lease::{FencingToken, Lease, LeaseLost};
 pub use member::MemberId;
 pub use queue::WorkQueue;

@@ -49,10 +49,13 @@ mod tests;
 
 use std::{fmt, iter::FusedIterator, sync::Arc};
 
-pub(crate) use self::batch::{By, Itself, KeyOf, Turn};
 #[doc(hidden)]
 pub use self::kernel::Kernel;
 use self::points::Points;
+pub(crate) use self::{
+    batch::{By, Itself, KeyOf, Turn},
+    ranges::RangeIndex,
+};
 pub use self::{
     builder::{HashRingBuilder, RingError},
     change::Move,
@@ -61,6 +64,9 @@ pub use self::{
     label::{Label, LabelError},
     ranges::Ranges,
 };
+
+/// A place on the ring. Only this module computes with it; others compare it and look it up in ranges.
+pub(crate) type Position = u32;
 
 /// The number of positions on the ring.
 const POSITIONS: u64 = 1 << 32;
@@ -204,7 +210,7 @@ impl HashRing {
     }
 
     /// Whether `member` owns `position`.
-    pub(crate) fn is_owner_at(&self, member: &str, position: u32) -> bool {
+    pub(crate) fn is_owner_at(&self, member: &str, position: Position) -> bool {
         // One comparison of two ids costs less than a lookup of the number of `member` for each key.
         self.points.owner(position).is_some_and(|owner| self.id(owner) == member)
     }
@@ -220,7 +226,7 @@ impl HashRing {
 }
 
 /// The position of `key` on every ring.
-pub(crate) fn position<K: RingKey + ?Sized>(key: &K) -> u32 {
+pub(crate) fn position<K: RingKey + ?Sized>(key: &K) -> Position {
     kernel::position(key.ring_key_with(&mut KeyBuffer::new()))
 }
 

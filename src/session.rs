@@ -244,10 +244,9 @@ impl KeeperTask {
         session.give_up_after(timing.heartbeat_validity);
         let opened = self.clock.now();
         let deadline = Deadline::new(timing, requested, opened);
-        let (moves, moment) = watch::channel(deadline.moment());
-        let validity = SessionValidity::new(self.clock.clone(), moment);
-        let live = Arc::new(Live::new(session, timing, validity, self.random.clone()));
-        Ok(Heart::new(live, self.namespace.clone(), self.clock.clone(), deadline, moves))
+        let validity = SessionValidity::new(self.clock.clone(), deadline.moment());
+        let live = Arc::new(Live::new(session, timing, validity.clone(), self.random.clone()));
+        Ok(Heart::new(live, self.namespace.clone(), self.clock.clone(), deadline, validity))
     }
 }
 

@@ -1,62 +1,82 @@
 //! [`Share`]: the items that belong to this member, and for how long.
 
-use std::{fmt, ops::Deref, slice, sync::Arc, time::Duration, vec};
+use std::{fmt, iter, ops::Deref, slice, sync::Arc, time::Duration, vec};
 
 use tracing::warn;
 
-use crate::{clock::Moment, session::validity::Validity, token::FencingToken};
+use crate::{
+    clock::Moment,
+    group::{held::Held, register::Register},
+    ring::Position,
+    session::validity::Validity,
+    token::FencingToken,
+};
 
 /// What `extract_my_subset` returns: items that belong to this member, and until when it may act on them.
 ///
-/// It dereferences to a slice of all its items, which never changes. Iteration compares the deadline with the clock
-/// before each item. It ends early, with one warning, when the items may belong to another member. This also works for
-/// a `for` loop that takes the share by value:
+/// Iterate over it to act on its items: each is a guard, [`Held`], and dropping it says that the work on the item has
+/// ended. The slice that the share dereferences to, and [`Share::into_vec`], are for looking only.
+///
+/// The slice has all the items and never changes. Iteration compares the deadline with the clock before each item, and
+/// ends early when all items may belong to another member. It skips an item that another member owns by the time its
+/// turn has come. Either way there is one warning. A `for` loop that takes the share by value works as well:
 ///
 /// ```
-/// # async fn evaluate(_: String) {}
+/// # async fn evaluate(_: &str) {}
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// let coordinator = apportion::PartitionCoordinator::standalone();
 /// let group = coordinator.join("alarm-evaluator").await?;
 /// for alarm in group.extract_my_subset(vec!["cpu".to_string(), "disk".to_string()]).await? {
-///     evaluate(alarm).await;
+///     evaluate(&alarm).await;
 /// }
 /// # Ok::<(), apportion::Error>(()) }).unwrap();
 /// ```
 ///
-/// A share says when to stop *starting* work. If an action may take longer than the [remaining](Share::remaining) time,
-/// pass [`Share::token`] to the resource that it writes to, and let that resource refuse lower tokens.
+/// A share says when to stop *starting* work, and each guard when to stop the work on its item. If one action may take
+/// longer than the [remaining](Held::remaining) time, pass [`Held::token`] to the resource that it writes to, and let
+/// that resource refuse lower tokens.
 #[must_use = "the share says which items to act on"]
 pub struct Share<T> {
     items: Vec<T>,
-    guard: Guard,
+    /// The position of each item.
+    positions: Vec<Position>,
+    grant: Grant,
 }
 
-/// What a share was computed from, and its validity.
+/// What a share was computed from, and where its work is registered.
 #[derive(Clone)]
-pub(crate) struct Guard {
+pub(crate) struct Grant {
     pub(crate) group: Arc<str>,
     pub(crate) epoch: i64,
     /// `None`: the member had no share.
-    pub(crate) validity: Option<Validity>,
+    pub(crate) register: Option<Arc<Register>>,
 }
 
-impl Guard {
+impl Grant {
+    fn validity(&self) -> Option<&Validity> {
+        self.register.as_ref().map(|register| register.validity())
+    }
+
     fn is_valid(&self) -> bool {
-        self.validity.as_ref().is_some_and(Validity::is_valid)
+        self.validity().is_some_and(Validity::is_valid)
+    }
+
+    fn token(&self) -> FencingToken {
+        FencingToken::new(self.epoch)
     }
 }
 
 impl<T> Share<T> {
-    pub(crate) fn new(items: Vec<T>, guard: Guard) -> Self {
-        Share { items, guard }
+    pub(crate) fn new(items: Vec<T>, positions: Vec<Position>, grant: Grant) -> Self {
+        Share { items, positions, grant }
     }
 
-    /// Iterates over the items for as long as the share is valid.
+    /// Iterates over the items for as long as the share is valid: a guard for each when its turn comes.
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter(WhileValid { items: self.items.iter(), guard: self.guard.clone(), has_warned: false })
+        Iter(Turns::new(iter::zip(&self.items, self.positions.iter().copied()), self.grant.clone()))
     }
 
-    /// All items, without the deadline: from now on nothing stops an action that comes too late.
+    /// All items, for looking only. Nothing stops an action on them that comes too late.
     pub fn into_vec(self) -> Vec<T> {
         self.items
     }
@@ -64,30 +84,30 @@ impl<T> Share<T> {
     /// Whether this member may act on the items at this moment. Once the session or the membership of the share has
     /// ended, it stays false. No I/O.
     pub fn is_valid(&self) -> bool {
-        self.guard.is_valid()
+        self.grant.is_valid()
     }
 
     /// Until when the share is valid if no further heartbeat is confirmed. Each confirmed heartbeat moves it. The
     /// moment is one of the backend's clock ([`Connector::clock`](crate::backend::Connector::clock)).
     pub fn deadline(&self) -> Moment {
-        self.guard.validity.as_ref().map_or(Moment::default(), Validity::deadline)
+        self.grant.validity().map_or(Moment::default(), Validity::deadline)
     }
 
     /// The time until the current deadline: zero once the share is invalid, [`Duration::MAX`] without a backend.
     pub fn remaining(&self) -> Duration {
-        self.guard.validity.as_ref().map_or(Duration::ZERO, Validity::remaining)
+        self.grant.validity().map_or(Duration::ZERO, Validity::remaining)
     }
 
     /// The generation of the membership that the share was computed from:
     /// [`View::epoch`](crate::group::View::epoch).
     pub fn epoch(&self) -> i64 {
-        self.guard.epoch
+        self.grant.epoch
     }
 
     /// A token for stores that must refuse stale writers: from one owner of a key to the next it never decreases. It is
     /// currently the same number as [`Share::epoch`].
     pub fn token(&self) -> FencingToken {
-        FencingToken::new(self.guard.epoch)
+        self.grant.token()
     }
 
     /// Whether no other member can own any of these items at the same time. Currently always false: a change of the
@@ -108,8 +128,8 @@ impl<T> Deref for Share<T> {
 impl<T: fmt::Debug> fmt::Debug for Share<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Share")
-            .field("group", &self.guard.group)
-            .field("epoch", &self.guard.epoch)
+            .field("group", &self.grant.group)
+            .field("epoch", &self.grant.epoch)
             .field("is_valid", &self.is_valid())
             .field("items", &self.items)
             .finish()
@@ -117,16 +137,16 @@ impl<T: fmt::Debug> fmt::Debug for Share<T> {
 }
 
 impl<T> IntoIterator for Share<T> {
-    type Item = T;
+    type Item = Held<T>;
     type IntoIter = IntoIter<T>;
 
     fn into_iter(self) -> IntoIter<T> {
-        IntoIter(WhileValid { items: self.items.into_iter(), guard: self.guard, has_warned: false })
+        IntoIter(Turns::new(iter::zip(self.items, self.positions), self.grant))
     }
 }
 
 impl<'a, T> IntoIterator for &'a Share<T> {
-    type Item = &'a T;
+    type Item = Held<&'a T>;
     type IntoIter = Iter<'a, T>;
 
     fn into_iter(self) -> Iter<'a, T> {
@@ -135,53 +155,108 @@ impl<'a, T> IntoIterator for &'a Share<T> {
 }
 
 /// The iterator of [`Share::iter`]. It ends early when the share is no longer valid.
-pub struct Iter<'a, T>(WhileValid<slice::Iter<'a, T>>);
+pub struct Iter<'a, T>(Turns<iter::Zip<slice::Iter<'a, T>, iter::Copied<slice::Iter<'a, Position>>>>);
 
 /// The iterator of a share that was passed by value. It ends early when the share is no longer valid.
-pub struct IntoIter<T>(WhileValid<vec::IntoIter<T>>);
+pub struct IntoIter<T>(Turns<iter::Zip<vec::IntoIter<T>, vec::IntoIter<Position>>>);
 
-struct WhileValid<I> {
+/// Gives a guard for each item whose turn has come, if this member may act on it.
+pub(crate) struct Turns<I> {
     items: I,
-    guard: Guard,
+    grant: Grant,
+    /// Counts the turns.
+    turn: usize,
+    skipped: usize,
     has_warned: bool,
 }
 
-impl<I: ExactSizeIterator> Iterator for WhileValid<I> {
-    type Item = I::Item;
+impl<T, I: Iterator<Item = (T, Position)>> Turns<I> {
+    pub(crate) fn new(items: I, grant: Grant) -> Self {
+        Turns { items, grant, turn: 0, skipped: 0, has_warned: false }
+    }
 
-    fn next(&mut self) -> Option<I::Item> {
-        if self.guard.is_valid() {
-            return self.items.next();
+    /// Warns once that the rest is skipped.
+    #[cold]
+    fn end(&mut self) {
+        let left = self.items.size_hint().1;
+        if left != Some(0) && !std::mem::replace(&mut self.has_warned, true) {
+            let (group, skipped) = (&self.grant.group, self.skipped);
+            warn!(%group, left, skipped, "the share is no longer valid; skipping the rest of its items");
         }
-        let left = self.items.len();
-        if left > 0 && !std::mem::replace(&mut self.has_warned, true) {
-            warn!(group = %self.guard.group, left, "the share is no longer valid; skipping the rest of its items");
+    }
+}
+
+impl<T, I: Iterator<Item = (T, Position)>> Iterator for Turns<I> {
+    type Item = Held<T>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Held<T>> {
+        let register = self.grant.register.as_ref().filter(|register| register.validity().is_valid());
+        let Some(register) = register else {
+            self.end();
+            return None;
+        };
+        loop {
+            let (item, position) = self.items.next()?;
+            self.turn = self.turn.wrapping_add(1);
+            if let Some(in_flight) = register.start(position, self.turn) {
+                return Some(Held::new(item, in_flight, self.grant.token()));
+            }
+            self.skipped += 1;
         }
-        None
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.items.size_hint().1)
+    }
+}
+
+impl<I> Drop for Turns<I> {
+    fn drop(&mut self) {
+        if self.skipped > 0 && !self.has_warned {
+            let (group, skipped) = (&self.grant.group, self.skipped);
+            warn!(%group, skipped, "items of the share now belong to another member; they were skipped");
+        }
+    }
+}
+
+impl<T> Iter<'_, T> {
+    /// How many items were skipped so far because another member owned them when their turn came.
+    pub fn skipped(&self) -> usize {
+        self.0.skipped
+    }
+}
+
+impl<T> IntoIter<T> {
+    /// How many items were skipped so far because another member owned them when their turn came.
+    pub fn skipped(&self) -> usize {
+        self.0.skipped
     }
 }
 
 impl<'a, T> Iterator for Iter<'a, T> {
-    type Item = &'a T;
+    type Item = Held<&'a T>;
 
-    fn next(&mut self) -> Option<&'a T> {
+    #[inline]
+    fn next(&mut self) -> Option<Held<&'a T>> {
         self.0.next()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.0.items.len()))
+        self.0.size_hint()
     }
 }
 
 impl<T> Iterator for IntoIter<T> {
-    type Item = T;
+    type Item = Held<T>;
 
-    fn next(&mut self) -> Option<T> {
+    #[inline]
+    fn next(&mut self) -> Option<Held<T>> {
         self.0.next()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.0.items.len()))
+        self.0.size_hint()
     }
 }
 

@@ -94,7 +94,8 @@ pub async fn run(config: Config, args: &Args, alarms: Vec<Alarm>) -> Result<(), 
 /// Prints which alarms this evaluator gained and lost.
 fn report(change: &Rebalance, alarms: &[Alarm], group: &Group) {
     let ids = |some: Vec<&Alarm>| some.iter().map(|alarm| alarm.id.clone()).collect::<Vec<_>>();
-    let (lost, gained) = (ids(change.lost(alarms).collect()), ids(change.gained(alarms).collect()));
+    let (lost, gained) = (change.lost_ranges(), change.gained_ranges());
+    let (lost, gained) = (ids(lost.select(alarms).collect()), ids(gained.select(alarms).collect()));
     let why = match (change.is_total_loss(), group.view().standing()) {
         (true, Standing::Lapsed) => "no connection to the servers".into(),
         (true, _) => "not in the group any more".into(),

@@ -39,7 +39,7 @@ async fn evaluate_my_alarms(
     // The loop ends early if another evaluator may have taken over meanwhile.
     for alarm in &mine {
         let state = alarm.evaluate(metrics);
-        record(alarm, state, mine.epoch());
+        record(&alarm, state, mine.epoch());
         turn.evaluated += 1;
         turn.firing += usize::from(matches!(state, State::Alarm(_)));
     }

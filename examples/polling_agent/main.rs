@@ -43,7 +43,9 @@ async fn poll_my_targets(group: &Group, targets: &[Target], limits: Limits) -> R
         let slot = slots.clone().acquire_owned().await.expect("it is never closed");
         let Some(target) = mine.next() else { break };
         polls.spawn(async move {
-            let poll = target.poll(limits.timeout).await;
+            let poll = target.clone().poll(limits.timeout).await;
+            // The guard: the work on this target has ended.
+            drop(target);
             drop(slot);
             poll
         });

@@ -11,13 +11,12 @@ use super::{
     member::Payload,
     placement::{Plan, Rings},
     process,
+    register::Register,
     roster::Roster,
     view::{self, View},
 };
 use crate::{
-    backend::{
-        self, CommitError, CreateMode, Done, Fired, Op, Session, SessionState, Watch, path::ZnodePath,
-    },
+    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
@@ -67,8 +66,10 @@ pub(crate) struct Places {
 struct Present {
     live: Arc<Live>,
     validity: Option<Validity>,
+    /// The work in progress of our znode's incarnation, beside its validity.
+    register: Option<Arc<Register>>,
     watch: Option<Watch>,
-    connection: tokio::sync::watch::Receiver<SessionState>,
+    connection: watch::Receiver<bool>,
     /// What was read in this session. The next one begins anew: its servers may have other data.
     roster: Roster,
 }
@@ -88,11 +89,13 @@ impl Driver {
             let action = self.engine.poll_action(self.clock.now());
             self.follow_own_znode(&mut present);
             if std::mem::replace(&mut revision, self.engine.picture().revision) != revision {
-                let validity = present.as_ref().and_then(|present| present.validity.clone());
+                let present = present.as_ref();
+                let validity = present.and_then(|present| present.validity.clone());
+                let register = present.and_then(|present| present.register.clone());
                 tokio::select! {
                     biased;
                     () = cancelled.cancelled() => return,
-                    () = self.publish(validity) => {}
+                    () = self.publish(validity, register) => {}
                 }
             }
             if self.engine.picture().has_left && self.engine.poll_timeout().is_none() && action.is_none() {
@@ -125,7 +128,7 @@ impl Driver {
                 () = sleep_until(now, due) => return None,
             }
         };
-        let Present { live, validity, watch, connection, roster } = present;
+        let Present { live, validity, watch, connection, roster, .. } = present;
         let outcome = tokio::select! {
             biased;
             () = self.sessions.changed() => return None,
@@ -150,26 +153,27 @@ impl Driver {
 
     /// Passes the engine the start and the end of a session.
     fn follow_session(&mut self, present: &mut Option<Present>) {
+        let Some(change) = self.sessions.poll() else { return };
         let (now, random) = (self.clock.now(), self.random.unit());
-        match self.sessions.poll() {
-            Some(Change::Live(live)) => {
+        match change {
+            Change::Live(live) => {
                 let timing = live.timing;
                 let lifetime = timing.timeout + 2 * timing.server_tick;
                 self.engine.handle(now, random, Event::SessionUp { session: live.id(), lifetime });
-                let connection = live.session.state();
-                let roster = Roster::default();
-                *present = Some(Present { live, validity: None, watch: None, connection, roster });
+                let connection = live.connection();
+                let (validity, register, watch, roster) = (None, None, None, Roster::default());
+                *present = Some(Present { live, validity, register, watch, connection, roster });
             }
-            Some(Change::Lost) => {
+            Change::Lost => {
                 self.engine.handle(now, random, Event::SessionLost);
                 *present = None;
             }
-            Some(Change::Closed) => {
+            Change::Closed => {
                 *present = None;
                 self.engine.handle(now, random, Event::SessionLost);
                 self.engine.handle(now, random, Event::Leave);
             }
-            Some(Change::Refused(_)) | None => {}
+            Change::Refused(_) => {}
         }
     }
 
@@ -178,18 +182,23 @@ impl Driver {
         let Some(present) = present else { return };
         match (self.engine.own(), &present.validity) {
             (Some(own), None) => {
-                present.validity = Some(present.live.validity_of(&self.places.own, own.version));
+                let validity = present.live.validity_of(&self.places.own, own.version);
+                let group = self.views.borrow().group.clone();
+                present.register = Some(Register::new(group, validity.clone()));
+                present.validity = Some(validity);
             }
             (None, Some(validity)) => {
+                // All its guards end with it, before another znode of ours can be created.
                 validity.end();
                 present.validity = None;
+                present.register = None;
                 present.watch = None;
             }
             (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
-    async fn publish(&self, validity: Option<Validity>) {
+    async fn publish(&self, validity: Option<Validity>, register: Option<Arc<Register>>) {
         let picture = self.engine.picture();
         let previous = self.views.borrow().clone();
         let mut refusal = picture.refusal.clone();
@@ -217,12 +226,15 @@ impl Driver {
             left_out,
             is_read: picture.is_read,
             validity: validity.filter(|_| picture.own.is_some()),
+            register: register.filter(|_| picture.own.is_some()),
             is_settling: picture.is_settling,
             blocked: picture.blocked.clone(),
             refusal,
             has_left: picture.has_left,
         };
         report(&view, &previous);
+        // Before the view is seen: what its shares give out may start.
+        view.register.iter().for_each(|register| register.admit_only(&view.admission()));
         self.views.send_replace(Arc::new(view));
     }
 }
@@ -252,9 +264,9 @@ async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
 }
 
 /// Waits until the state of the connection changes; returns whether it is up then.
-async fn connected(connection: &mut tokio::sync::watch::Receiver<SessionState>) -> bool {
+async fn connected(connection: &mut watch::Receiver<bool>) -> bool {
     match connection.changed().await {
-        Ok(()) => matches!(*connection.borrow_and_update(), SessionState::Connected { .. }),
+        Ok(()) => *connection.borrow_and_update(),
         // The keeper announces the end of the session.
         Err(_) => std::future::pending().await,
     }

@@ -4,9 +4,11 @@
 
 use std::{fmt, sync::Arc};
 
+use super::held::Held;
 use crate::{
     member::MemberId,
     ring::{self, HashRing, KeySet, Ranges, RingKey},
+    share::{Grant, Share, Turns},
 };
 
 /// A change of this member's share. Stop what was [`lost`](Rebalance::lost) before starting what was
@@ -17,7 +19,7 @@ pub struct Rebalance {
     /// The ring by which this member had a share; `None` if it had none.
     pub(crate) before: Option<Arc<HashRing>>,
     pub(crate) after: Option<Arc<HashRing>>,
-    pub(crate) epoch: i64,
+    pub(crate) grant: Grant,
 }
 
 impl Rebalance {
@@ -31,14 +33,18 @@ impl Rebalance {
         self.lost_ranges().select(items)
     }
 
-    /// Those of `items` that this member owns now and did not own before, in the order given. The iterator takes some
-    /// items in advance and hashes all of them; for a [`KeySet`] see [`gained_of`](Rebalance::gained_of).
-    pub fn gained<I>(&self, items: I) -> impl Iterator<Item = I::Item>
+    /// Those of `items` that this member owns now and did not own before, in the order given: a guard for each, to act
+    /// on it. An item that another member owns by the time its turn has come is skipped. To look only, use
+    /// [`gained_ranges`](Rebalance::gained_ranges)`().select(items)`.
+    ///
+    /// The iterator takes some items in advance and hashes all of them; for a [`KeySet`] see
+    /// [`gained_of`](Rebalance::gained_of).
+    pub fn gained<I>(&self, items: I) -> impl Iterator<Item = Held<I::Item>>
     where
         I: IntoIterator,
         I::Item: RingKey,
     {
-        self.gained_ranges().select(items)
+        Turns::new(self.gained_ranges().select_with_positions(items), self.grant.clone())
     }
 
     /// Those of `keys` that this member owned before and no longer owns, in the order of insertion. Takes time in
@@ -47,10 +53,11 @@ impl Rebalance {
         keys.select(&self.lost_ranges())
     }
 
-    /// Those of `keys` that this member owns now and did not own before, in the order of insertion. Takes time in
-    /// proportion to the answer, not to the set.
-    pub fn gained_of<'a, T>(&self, keys: &'a KeySet<T>) -> Vec<&'a T> {
-        keys.select(&self.gained_ranges())
+    /// Those of `keys` that this member owns now and did not own before, in the order of insertion, as a share: iterate
+    /// over it to act on them. Takes time in proportion to the answer, not to the set.
+    pub fn gained_of<'a, T>(&self, keys: &'a KeySet<T>) -> Share<&'a T> {
+        let (gained, positions) = keys.select_with_positions(&self.gained_ranges());
+        Share::new(gained, positions, self.grant.clone())
     }
 
     /// The parts of the ring that this member owned before and no longer owns.
@@ -80,7 +87,7 @@ impl Rebalance {
 
     /// The generation of the membership after the change; see [`View::epoch`](super::View::epoch).
     pub fn epoch(&self) -> i64 {
-        self.epoch
+        self.grant.epoch
     }
 
     /// How many members there were before, and how many there are after the change. Zero where this member has no
@@ -117,7 +124,7 @@ impl fmt::Display for Rebalance {
         write!(
             f,
             "epoch {}: {before} -> {after} members, share {:.1} % -> {:.1} %",
-            self.epoch,
+            self.grant.epoch,
             part(&self.before),
             part(&self.after)
         )

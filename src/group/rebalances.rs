@@ -93,10 +93,10 @@ impl Reader {
             let has_share = is_member && !seen_validity.is_some_and(Validity::has_ended);
             let ring = has_share.then(|| view.ring.clone());
             if ring.as_ref().map(|it| it.digest()) != self.seen.as_ref().map(|it| it.ring.digest()) {
-                let after = ring.clone();
+                let (after, grant) = (ring.clone(), view.grant(ring.is_some()));
                 let seen = ring.map(|ring| Seen { ring, validity: view.validity.clone() });
                 let before = std::mem::replace(&mut self.seen, seen).map(|seen| seen.ring);
-                return Some(Rebalance { me: view.me.clone(), before, after, epoch: view.epoch });
+                return Some(Rebalance { me: view.me.clone(), before, after, grant });
             }
             if view.has_left {
                 break;
@@ -108,7 +108,8 @@ impl Reader {
                     // No view can follow, but the caller still has to stop its work.
                     self.is_over = true;
                     let before = Some(self.seen.take()?.ring);
-                    return Some(Rebalance { me: view.me.clone(), before, after: None, epoch: view.epoch });
+                    let grant = view.grant(false);
+                    return Some(Rebalance { me: view.me.clone(), before, after: None, grant });
                 },
                 () = async { validity.expect("guarded").changed(is_member).await }, if validity.is_some_and(|it| !it.has_ended()) => {}
             }

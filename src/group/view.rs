@@ -4,12 +4,16 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::member::Member;
+use super::{
+    member::Member,
+    register::{Admission, Register},
+};
 use crate::{
     error::Error,
     member::MemberId,
     ring::{HashRing, RingError, RingKey},
     session::validity::Validity,
+    share::Grant,
 };
 
 /// An immutable snapshot of a group: its members, their ring, and the standing of this member. Its methods do no I/O.
@@ -28,6 +32,8 @@ pub struct View {
     pub(crate) is_read: bool,
     /// The validity of our share; `None` while our znode is not in the group.
     pub(crate) validity: Option<Validity>,
+    /// Our work in progress; `None` while our znode is not in the group.
+    pub(crate) register: Option<Arc<Register>>,
     /// Our znode is in the group, and the first membership with it has not settled yet.
     pub(crate) is_settling: bool,
     /// Another process has our member id. It is waited for, because it may be dead.
@@ -70,20 +76,24 @@ impl fmt::Display for Standing {
 impl View {
     /// The view before the group was read.
     pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
-        View { validity: None, members: [].into(), is_read: false, ..View::of_one(group, me, empty_ring()) }
+        let of_one = View::of_one(group, me, empty_ring());
+        View { validity: None, register: None, members: [].into(), is_read: false, ..of_one }
     }
 
     /// A group with this member alone, which no other member can join.
     pub(crate) fn of_one(group: &str, me: &MemberId, ring: HashRing) -> View {
+        let (group, validity) = (Arc::<str>::from(group), Validity::unlimited());
+        let register = Register::alone(group.clone(), validity.clone());
         View {
-            group: group.into(),
+            group,
             me: me.clone(),
             epoch: 0,
             members: [Member::alone(me)].into(),
             ring: Arc::new(ring),
             left_out: [].into(),
             is_read: true,
-            validity: Some(Validity::unlimited()),
+            validity: Some(validity),
+            register: Some(register),
             is_settling: false,
             blocked: None,
             refusal: None,
@@ -142,6 +152,21 @@ impl View {
     /// The validity under which this member has a share.
     pub(crate) fn acting(&self) -> Option<&Validity> {
         self.validity.as_ref().filter(|_| !self.has_left && self.refusal.is_none())
+    }
+
+    /// What this member may start in an immediate group: all that it owns.
+    pub(crate) fn admission(&self) -> Admission {
+        match self.acting() {
+            Some(_) => Admission::within(self.ring.ranges(self.me.as_str())),
+            None => Admission::none(),
+        }
+    }
+
+    /// What a share of this view rests on.
+    pub(crate) fn grant(&self, has_share: bool) -> Grant {
+        // A share that is empty because of the deadline must not become valid with a later heartbeat.
+        let register = self.register.clone().filter(|_| has_share);
+        Grant { group: self.group.clone(), epoch: self.epoch, register }
     }
 }
 

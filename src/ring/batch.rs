@@ -5,7 +5,7 @@
 use std::array;
 
 use super::{
-    HashRing, Ranges, RingKey,
+    HashRing, Position, Ranges, RingKey,
     kernel::{self, BLOCK, Kernel},
     key::KeyBuffer,
     ranges::RangeIndex,
@@ -156,14 +156,15 @@ impl Subset {
         Subset { wanted: wanted.index(), kernel }
     }
 
-    /// Reads more `items`, for one turn, and appends to `found` those in the subset, in the order given. Returns
-    /// whether there may be more items.
+    /// Reads more `items`, for one turn, and appends to `found` those in the subset, in the order given. `note` gets the
+    /// position of each. Returns whether there may be more items.
     pub(crate) fn take_from<T>(
         &self,
         items: &mut impl Iterator<Item = T>,
         turn: Turn,
         key: &impl KeyOf<T>,
         found: &mut Vec<T>,
+        mut note: impl FnMut(Position),
     ) -> bool {
         let mut hasher = Hasher::new(self.kernel);
         let mut left = turn.keys;
@@ -176,6 +177,7 @@ impl Subset {
             let mut kept = first;
             for lane in self.wanted.lanes(&positions).take_while(|lane| *lane < len) {
                 found.swap(kept, first + lane);
+                note(positions[lane]);
                 kept += 1;
             }
             found.truncate(kept);
@@ -206,7 +208,7 @@ impl HashRing {
         I: IntoIterator<Item: RingKey>,
     {
         let mut found = Vec::new();
-        self.subset(member).take_from(&mut items.into_iter(), Turn::WHOLE, &Itself, &mut found);
+        self.subset(member).take_from(&mut items.into_iter(), Turn::WHOLE, &Itself, &mut found, drop);
         found
     }
 
@@ -236,9 +238,16 @@ impl Ranges {
     where
         I: IntoIterator<Item: RingKey>,
     {
+        self.select_with_positions(items).map(|(item, _)| item)
+    }
+
+    /// The same, each item with its position.
+    pub(crate) fn select_with_positions<I>(self, items: I) -> impl Iterator<Item = (I::Item, Position)>
+    where
+        I: IntoIterator<Item: RingKey>,
+    {
         let index = self.index();
         Positioned::new(Kernel::best(), items.into_iter(), Itself)
             .filter(move |(_, position)| index.contains(*position))
-            .map(|(item, _)| item)
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::{
-    HashRing, Ranges, RingKey,
+    HashRing, Position, Ranges, RingKey,
     batch::{Itself, Positioned},
     index::{Entry, Index},
     kernel::Kernel,
@@ -98,18 +98,60 @@ impl<T> KeySet<T> {
     /// The items whose positions are in `ranges`, in the order of insertion.
     pub fn select(&self, ranges: &Ranges) -> Vec<&T> {
         let runs: Vec<&[Entry]> = self.runs(ranges).collect();
-        let len = runs.iter().map(|run| run.len()).sum();
-        let slots = runs.iter().copied().flatten().map(|entry| entry.slot());
-        if len < self.slots.len() / Self::FEW {
-            let mut slots: Vec<usize> = slots.collect();
-            slots.sort_unstable();
-            return slots.into_iter().map(|slot| self.at(slot)).collect();
+        if self.are_few(&runs) {
+            return self.sorted(&runs).into_iter().map(|entry| self.at(entry.slot())).collect();
         }
-        // For many items, marking each in a bit set of all slots is faster than sorting.
+        self.at_marks(&self.marks(&runs))
+    }
+
+    /// The same, and the position of each.
+    pub(crate) fn select_with_positions(&self, ranges: &Ranges) -> (Vec<&T>, Vec<Position>) {
+        let runs: Vec<&[Entry]> = self.runs(ranges).collect();
+        if self.are_few(&runs) {
+            let sorted = self.sorted(&runs).into_iter();
+            return sorted.map(|entry| (self.at(entry.slot()), entry.position())).unzip();
+        }
+        let marks = self.marks(&runs);
+        let found = self.at_marks(&marks);
+        // The place of an item in the answer is the number of marks before its own.
+        let mut before = Vec::with_capacity(marks.len());
+        let mut sum = 0;
+        for word in &marks {
+            before.push(sum);
+            sum += word.count_ones() as usize;
+        }
+        let mut positions = vec![Position::default(); found.len()];
+        for entry in runs.iter().copied().flatten() {
+            let (word, bit) = (entry.slot() / 64, entry.slot() % 64);
+            let earlier = (marks[word] & ((1 << bit) - 1)).count_ones() as usize;
+            positions[before[word] + earlier] = entry.position();
+        }
+        (found, positions)
+    }
+
+    fn are_few(&self, runs: &[&[Entry]]) -> bool {
+        runs.iter().map(|run| run.len()).sum::<usize>() < self.slots.len() / Self::FEW
+    }
+
+    /// In the order of insertion.
+    fn sorted(&self, runs: &[&[Entry]]) -> Vec<Entry> {
+        let mut entries = runs.concat();
+        entries.sort_unstable_by_key(|entry| entry.slot());
+        entries
+    }
+
+    /// A bit set of all slots: for many items it is faster than sorting.
+    fn marks(&self, runs: &[&[Entry]]) -> Vec<u64> {
         let mut marks = vec![0u64; self.slots.len().div_ceil(64)];
+        let slots = runs.iter().copied().flatten().map(|entry| entry.slot());
         slots.for_each(|slot| marks[slot / 64] |= 1 << (slot % 64));
-        let mut found = Vec::with_capacity(len);
-        for (word, mut marks) in marks.into_iter().enumerate() {
+        marks
+    }
+
+    fn at_marks(&self, marks: &[u64]) -> Vec<&T> {
+        let mut found = Vec::with_capacity(marks.iter().map(|word| word.count_ones() as usize).sum());
+        for (word, &marks) in marks.iter().enumerate() {
+            let mut marks = marks;
             while marks != 0 {
                 found.push(self.at(64 * word + marks.trailing_zeros() as usize));
                 marks &= marks - 1;

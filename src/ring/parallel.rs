@@ -28,7 +28,7 @@ impl HashRing {
 
 fn extract<'a, T: RingKey>(subset: &Subset, items: &'a [T]) -> Vec<&'a T> {
     let mut found = Vec::new();
-    subset.take_from(&mut items.iter(), Turn::WHOLE, &Itself, &mut found);
+    subset.take_from(&mut items.iter(), Turn::WHOLE, &Itself, &mut found, drop);
     found
 }
 

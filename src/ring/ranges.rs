@@ -102,7 +102,7 @@ impl Ranges {
     }
 
     /// Builds an index for many positions.
-    pub(super) fn index(self) -> RangeIndex {
+    pub(crate) fn index(self) -> RangeIndex {
         RangeIndex::new(self)
     }
 }
@@ -190,7 +190,7 @@ impl RangeIndex {
     }
 
     #[inline]
-    pub(super) fn contains(&self, position: u32) -> bool {
+    pub(crate) fn contains(&self, position: u32) -> bool {
         match self.class(position) {
             Class::Outside => false,
             Class::Inside => true,

@@ -151,11 +151,13 @@ fn a_subset_that_is_taken_in_turns_is_the_same_for_turns_of_any_length() {
     let items = || (0..1000).map(|number| (number, format!("alarm-{number}")));
     let mine: Vec<_> = items().filter(|item| ring.is_owner("b", &item.1)).collect();
     for turn in [1, 4, 5, 31, 32, 33, 100, 999, 1000, 1001] {
-        let (mut left, mut found, mut turns) = (items(), Vec::new(), 1);
+        let (mut left, mut found, mut positions, mut turns) = (items(), Vec::new(), Vec::new(), 1);
         let key = By(|item: &(u32, String)| item.1.clone());
-        while ring.subset("b").take_from(&mut left, Turn { keys: turn, ..Turn::WHOLE }, &key, &mut found) {
+        let turns_of = Turn { keys: turn, ..Turn::WHOLE };
+        while ring.subset("b").take_from(&mut left, turns_of, &key, &mut found, |it| positions.push(it)) {
             turns += 1;
         }
+        assert!(mine.iter().map(|item| position(&item.1)).eq(positions), "{turn} at a time");
         assert_eq!(found, mine, "{turn} at a time");
         assert_eq!(turns, 1000 / turn + 1, "{turn} at a time");
     }

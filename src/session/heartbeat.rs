@@ -6,13 +6,17 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::{deadline::Deadline, live::Live, requests::ensure, validity::Validity};
+use super::{
+    deadline::Deadline,
+    live::Live,
+    requests::ensure,
+    validity::{SessionValidity, Validity},
+};
 use crate::{
     backend::{self, CommitError, Loss, Op, Session, SessionState, path::ZnodePath},
     backoff::Backoff,
     clock::{Clock, Moment},
     error::Error,
-    watch,
 };
 
 /// How many checks are sent one by one at the same time, to find those that fail.
@@ -35,7 +39,7 @@ pub(super) struct Heart {
     namespace: ZnodePath,
     clock: Arc<dyn Clock>,
     deadline: Deadline,
-    moves: watch::Sender<Moment>,
+    validity: SessionValidity,
     /// When the last request was sent that shows that the session lived.
     confirmed: Moment,
     was_confirmed: bool,
@@ -49,11 +53,11 @@ impl Heart {
         namespace: ZnodePath,
         clock: Arc<dyn Clock>,
         deadline: Deadline,
-        moves: watch::Sender<Moment>,
+        validity: SessionValidity,
     ) -> Self {
         let confirmed = clock.now();
         let is_lapsed = confirmed >= deadline.moment();
-        Heart { live, namespace, clock, deadline, moves, confirmed, was_confirmed: false, is_lapsed }
+        Heart { live, namespace, clock, deadline, validity, confirmed, was_confirmed: false, is_lapsed }
     }
 
     pub(super) fn live(&self) -> &Arc<Live> {
@@ -125,7 +129,7 @@ impl Heart {
         // The timer may be late, after a suspension of the host for instance.
         self.note_lapse(now);
         let moment = self.deadline.confirm(sent, now);
-        self.moves.send_replace(moment);
+        self.validity.move_to(moment);
         if self.is_lapsed && now < moment {
             self.is_lapsed = false;
             info!(session = %self.live.id(), valid_for = ?moment.saturating_since(now), "heartbeats are confirmed again: shares and leases are valid");
@@ -157,7 +161,7 @@ impl Heart {
             let pause = if self.is_lapsed { remaining } else { remaining.min(lapse) };
             tokio::select! {
                 biased;
-                loss = lost(&mut state) => return Err(End::Lost(loss)),
+                loss = lost(&self.live, &mut state) => return Err(End::Lost(loss)),
                 done = &mut work => return Ok(done),
                 () = sleep(pause) => {}
             }
@@ -222,9 +226,12 @@ async fn failing(session: &dyn Session, checks: &[Op]) -> Vec<usize> {
     failing
 }
 
-async fn lost(state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
+/// Waits until the session is lost, and notes meanwhile whether its connection is up.
+async fn lost(live: &Live, state: &mut tokio::sync::watch::Receiver<SessionState>) -> Loss {
     loop {
-        if let SessionState::Lost(loss) = *state.borrow_and_update() {
+        let now = *state.borrow_and_update();
+        live.note_connection(matches!(now, SessionState::Connected { .. }));
+        if let SessionState::Lost(loss) = now {
             return loss;
         }
         if state.changed().await.is_err() {

@@ -17,6 +17,7 @@ use crate::{
     backend::{self, CommitError, Loss, Op, Session, SessionId, SessionState, Znode, path::ZnodePath},
     error::Error,
     random::Random,
+    watch,
 };
 
 /// The state of the keeper.
@@ -37,6 +38,8 @@ pub(crate) struct Live {
     pub(crate) random: Random,
     validity: SessionValidity,
     checked: Mutex<Vec<Checked>>,
+    /// Whether the connection is up, as the keeper has noticed it.
+    connection: watch::Sender<bool>,
 }
 
 /// A znode that each heartbeat checks.
@@ -53,7 +56,8 @@ impl Live {
         validity: SessionValidity,
         random: Random,
     ) -> Self {
-        Live { session, timing, random, validity, checked: Mutex::default() }
+        let connection = watch::Sender::new(true);
+        Live { session, timing, random, validity, checked: Mutex::default(), connection }
     }
 
     /// The validity of the znode at `path`, which this session owns: each heartbeat checks it from now on.
@@ -75,6 +79,18 @@ impl Live {
     /// Whether the connection is up at this moment.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(*self.session.state().borrow(), SessionState::Connected { .. })
+    }
+
+    /// Whether the connection is up, for tasks that wait for a change. Several tasks may wait for it, so it is a channel
+    /// that wakes them in a fixed order. That of the session is for the keeper alone.
+    pub(crate) fn connection(&self) -> watch::Receiver<bool> {
+        self.connection.subscribe()
+    }
+
+    pub(super) fn note_connection(&self, is_up: bool) {
+        if *self.connection.borrow() != is_up {
+            self.connection.send_replace(is_up);
+        }
     }
 
     /// Waits until the session has ended.

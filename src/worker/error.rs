@@ -29,7 +29,7 @@ pub enum RequestError {
     Expired {
         /// How long the executor waited.
         timeout: Duration,
-        /// Whether a worker was found and the request was sent to it, or may have been.
+        /// Whether a worker was found, and may have got the request. False if it is certain that it has lost it.
         was_sent: bool,
     },
     /// Workers are known, and none of them lists the task: its name is wrong, or its worker has not come in time. The

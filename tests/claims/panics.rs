@@ -35,8 +35,12 @@ impl Hook for PanicAt {
 
 /// A coordinator whose tasks panic when they list this folder, as soon as the switch is on.
 async fn coordinator(folder: &'static str) -> (PartitionCoordinator, Arc<PanicAt>) {
+    coordinator_on(Memory::new(), folder).await
+}
+
+async fn coordinator_on(memory: Memory, folder: &'static str) -> (PartitionCoordinator, Arc<PanicAt>) {
     let hook = Arc::new(PanicAt { folder, is_on: AtomicBool::new(false) });
-    let backend = Intercept::new(Arc::new(Memory::new()), hook.clone());
+    let backend = Intercept::new(Arc::new(memory), hook.clone());
     (PartitionCoordinator::connect(Config::for_backend(backend)).await.unwrap(), hook)
 }
 
@@ -93,10 +97,14 @@ async fn a_panic_in_a_task_of_a_queue_closes_it_for_callers_that_wait_for_an_ent
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_task_of_a_group_closes_it() {
-    let (coordinator, hook) = coordinator("/group").await;
+    let memory = Memory::new();
+    let (coordinator, hook) = coordinator_on(memory.clone(), "/group").await;
     let group = coordinator.join("group").await.unwrap();
     assert_eq!(group.extract_my_subset(["a"]).await.unwrap().len(), 1);
     hook.is_on.store(true, Ordering::SeqCst);
+    // The task lists the group because there is another member.
+    let other = PartitionCoordinator::connect(Config::for_backend(memory)).await.unwrap();
+    let _member = other.join("group").await.unwrap();
     let closed = async {
         loop {
             match group.extract_my_subset(["a"]).await {

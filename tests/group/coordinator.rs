@@ -8,7 +8,7 @@ mod standalone;
 use std::{collections::BTreeSet, time::Duration};
 
 use apportion::{
-    Config, Error, HashRing, MemberId, PartitionCoordinator,
+    Config, Error, HashRing, Held, MemberId, PartitionCoordinator,
     backend::{Memory, Op, path::ZnodePath},
     group::Standing,
 };
@@ -46,7 +46,7 @@ async fn ten_members_share_a_thousand_keys_as_a_ring_over_all_ids_says_in_the_or
         assert_eq!(group.extract_my_subset(keys(1000)).await.unwrap().into_vec(), expected);
         let borrowed = keys(1000);
         let share = agent.coordinator.extract_my_subset("g", &borrowed).await.unwrap();
-        assert!(share.iter().copied().eq(expected.iter()));
+        assert!(share.iter().map(|key| *key.into_inner()).eq(&expected));
         let by = group.extract_my_subset_by(0..1000, |number| format!("resource-{number}")).await.unwrap();
         let named: Vec<_> = by.iter().map(|number| format!("resource-{number}")).collect();
         assert_eq!(named, expected);
@@ -91,7 +91,7 @@ async fn an_empty_group_means_that_everything_is_mine_and_touches_nothing() {
     let mine = agent.coordinator.extract_my_subset("", keys(50)).await.unwrap();
     assert_eq!(mine.to_vec(), keys(50));
     let by = agent.coordinator.extract_my_subset_by("", 0..50, i32::to_string).await.unwrap();
-    assert_eq!(by.into_iter().collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+    assert_eq!(by.into_iter().map(Held::into_inner).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
     assert!(mine.is_valid());
     tokio::time::sleep(100 * SECOND).await;
     assert!(mine.is_valid());

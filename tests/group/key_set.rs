@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use apportion::{Error, KeySet, PartitionCoordinator};
+use apportion::{Error, Held, KeySet, PartitionCoordinator};
 
 use crate::support::{
     MS,
@@ -61,7 +61,10 @@ async fn what_a_change_moves_of_a_set_is_what_it_moves_of_its_items() {
     assert_eq!(in_b.share(&set).await.unwrap().into_vec(), lost);
 
     in_b.leave().await.unwrap();
-    assert_eq!(rebalances.next().await.unwrap().gained_of(&set), lost);
+    let back = rebalances.next().await.unwrap().gained_of(&set);
+    assert!(back.is_valid() && back.epoch() == in_a.view().epoch());
+    assert_eq!(back.to_vec(), lost);
+    assert!(back.into_iter().map(Held::into_inner).eq(lost), "each may start");
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,8 +95,10 @@ async fn a_coordinator_shares_a_set_as_it_shares_items() {
     let b = store.agent("b").await;
     let in_b = b.join("g").await;
     sees(&joined, store.round() + MS, &["a", "b"]).await;
-    let by_a: BTreeSet<u32> = a.coordinator.share("g", &set).await.unwrap().into_iter().copied().collect();
-    let by_b: BTreeSet<u32> = b.coordinator.share("g", &set).await.unwrap().into_iter().copied().collect();
+    let by_a: BTreeSet<u32> =
+        a.coordinator.share("g", &set).await.unwrap().iter().map(|key| **key.into_inner()).collect();
+    let by_b: BTreeSet<u32> =
+        b.coordinator.share("g", &set).await.unwrap().iter().map(|key| **key.into_inner()).collect();
     assert!(by_a.is_disjoint(&by_b) && by_a.len() + by_b.len() == 200);
     drop(in_b);
 

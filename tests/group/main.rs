@@ -4,6 +4,7 @@ mod bad_input;
 mod config;
 mod coordinator;
 mod handles;
+mod held;
 mod key_set;
 mod membership;
 #[cfg(feature = "zookeeper")]

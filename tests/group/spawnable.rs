@@ -3,13 +3,19 @@
 use std::{
     fmt,
     future::{Future, IntoFuture},
+    sync::LazyLock,
     time::Duration,
 };
 
-use apportion::{Config, Group, PartitionCoordinator, Share, group::Rebalance};
+use apportion::{
+    Config, Error, Group, Held, KeySet, PartitionCoordinator, Share,
+    group::{ItemLost, Rebalance},
+};
 use tokio::time::sleep;
 
 use crate::support::SECOND;
+
+static KEYS: LazyLock<KeySet<String>> = LazyLock::new(KeySet::default);
 
 const _: fn(&PartitionCoordinator, &Group, &[(String, u64)]) = futures_can_be_spawned;
 
@@ -38,9 +44,20 @@ fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, row
             }
         }
     });
+    let mine = group.share(&*KEYS);
+    spawnable(async move {
+        for shard in mine.await? {
+            shard.while_held(sleep(SECOND)).await.ok();
+        }
+        Ok::<(), Error>(())
+    });
+    fn movable<T: Send + 'static>(_: Option<T>) {}
+    movable::<Held<Vec<String>>>(None);
     fn shareable<T: Send + Sync + fmt::Debug>() {}
     shareable::<PartitionCoordinator>();
     shareable::<Group>();
     shareable::<Share<String>>();
     shareable::<Rebalance>();
+    shareable::<Held<String>>();
+    shareable::<ItemLost>();
 }

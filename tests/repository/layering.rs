@@ -46,6 +46,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "group",
         &[
             "share",
+            "group::held",
+            "group::register",
             "session",
             "error",
             "member",
@@ -74,7 +76,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "token",
         ],
     ),
-    ("share", &["session", "clock", "token"]),
+    ("share", &["group::held", "group::register", "session", "clock", "ring", "token"]),
+    ("group::held", &["group::register", "session", "clock", "token"]),
+    ("group::register", &["session", "clock", "ring"]),
     (
         "session",
         &[

@@ -7,7 +7,7 @@ mod znodes;
 use std::{collections::BTreeMap, time::Duration};
 
 use apportion::{
-    Group, PartitionCoordinator,
+    Group, Held, PartitionCoordinator,
     backend::Memory,
     group::{Rebalance, Rebalances},
     testing::Faults,
@@ -134,7 +134,7 @@ pub async fn settles_within(bound: Duration, groups: &[&Group]) {
     for group in groups {
         let share = group.extract_my_subset(universe()).await.expect("a settled member has a share");
         assert!(share.is_valid());
-        extracted.extend(share);
+        extracted.extend(share.into_iter().map(Held::into_inner));
     }
     extracted.sort_unstable();
     let mut all = universe();

@@ -62,19 +62,13 @@ struct Site {
     worker: Option<Worker>,
 }
 
-async fn connect(proxy: &Proxy, options: &str) -> AmqpTransport {
-    let url = format!("amqp://{}/?heartbeat=2{options}", proxy.connect_string());
+async fn connect(proxy: &Proxy) -> AmqpTransport {
+    let url = format!("amqp://{}/?heartbeat=2", proxy.connect_string());
     eventually("connected", 20 * SECOND, || async { AmqpTransport::connect(&url, "chaos").await.ok() }).await
 }
 
 impl Site {
-    async fn start(
-        topic: &'static str,
-        number: u64,
-        broker: u16,
-        options: &str,
-        ledger: &Arc<Ledger>,
-    ) -> Site {
+    async fn start(topic: &'static str, number: u64, broker: u16, ledger: &Arc<Ledger>) -> Site {
         let proxy = Proxy::start(broker).await;
         let ledger = ledger.clone();
         let work = move |_, arguments: Arguments| {
@@ -88,8 +82,7 @@ impl Site {
             }
         };
         let worker = loop {
-            let builder =
-                Worker::builder(connect(&proxy, options).await).topic(topic).task("work", work.clone());
+            let builder = Worker::builder(connect(&proxy).await).topic(topic).task("work", work.clone());
             if let Ok(worker) = builder.concurrency(4).heartbeat(SECOND / 2).await {
                 break Some(worker);
             }
@@ -107,7 +100,6 @@ impl Site {
 /// Everything that is broken.
 struct Fleet {
     broker: Broker,
-    options: &'static str,
     ledger: Arc<Ledger>,
     executor_proxy: Proxy,
     sites: Vec<Site>,
@@ -118,13 +110,23 @@ struct Fleet {
 impl Fleet {
     async fn start_site(&mut self, topic: &'static str) {
         self.started += 1;
-        let site = Site::start(topic, self.started, self.broker.port(), self.options, &self.ledger).await;
+        let site = Site::start(topic, self.started, self.broker.port(), &self.ledger).await;
         self.sites.push(site);
+    }
+
+    /// Starts a worker at each topic that has none.
+    async fn start_missing(&mut self) {
+        for topic in TOPICS {
+            if self.sites.iter().all(|site| site.topic != topic) {
+                self.start_site(topic).await;
+            }
+        }
     }
 
     async fn break_something(&mut self, number: u32, rng: &mut fastrand::Rng) {
         let chosen = rng.usize(..self.sites.len());
         match number % 30 {
+            15 if number % 60 == 45 => self.start_missing().await,
             // A node that dies and comes back.
             29 if number % 60 == 29 => self.broker.restart().await,
             // The memory alarm: the broker confirms nothing, and reads nothing from those that send.
@@ -170,26 +172,23 @@ fn variable(name: &str, default: u32) -> u32 {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-async fn every_request_ends_once_with_the_truth(breaks: u32, options: &'static str) {
+async fn every_request_ends_once_with_the_truth(breaks: u32) {
     let seed = variable("APPORTION_CHAOS_SEED", 7);
     println!("seed {seed}, {breaks} breaks");
     let mut rng = fastrand::Rng::with_seed(seed.into());
     let broker = Broker::start().await;
     let executor_proxy = Proxy::start(broker.port()).await;
     let ledger = Arc::<Ledger>::default();
-    let executor = Executor::builder(connect(&executor_proxy, options).await)
+    let executor = Executor::builder(connect(&executor_proxy).await)
         .topics(TOPICS)
         .notify_period(SECOND / 2)
-        .worker_expiry(20 * SECOND)
+        .worker_expiry(12 * SECOND)
         .request_timeout(None)
         .await
         .unwrap();
     let (sites, killed) = (Vec::new(), BTreeSet::new());
-    let mut fleet =
-        Fleet { broker, options, ledger: ledger.clone(), executor_proxy, sites, killed, started: 0 };
-    for topic in TOPICS {
-        fleet.start_site(topic).await;
-    }
+    let mut fleet = Fleet { broker, ledger: ledger.clone(), executor_proxy, sites, killed, started: 0 };
+    fleet.start_missing().await;
     assert!(timeout(20 * SECOND, executor.wait_for_workers("work", 3)).await.unwrap());
 
     let (stop, next) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
@@ -248,11 +247,7 @@ async fn every_request_ends_once_with_the_truth(breaks: u32, options: &'static s
     println!("{summary:#?}");
     assert!(summary["success"] > breaks, "{summary:?}");
     // After all this, everybody still works.
-    for topic in TOPICS {
-        if fleet.sites.iter().all(|site| site.topic != topic) {
-            fleet.start_site(topic).await;
-        }
-    }
+    fleet.start_missing().await;
     assert!(timeout(30 * SECOND, executor.wait_for_workers("work", 3)).await.unwrap());
     let last: Vec<_> =
         (0..30_u64).map(|_| executor.submit(Request::execute("work").argument("number", 1))).collect();
@@ -263,5 +258,5 @@ async fn every_request_ends_once_with_the_truth(breaks: u32, options: &'static s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_ends_every_request_once_with_the_truth() {
-    every_request_ends_once_with_the_truth(variable("APPORTION_CHAOS_BREAKS", 60), "").await;
+    every_request_ends_once_with_the_truth(variable("APPORTION_CHAOS_BREAKS", 60)).await;
 }
