@@ -96,7 +96,7 @@ impl Meter {
         }
     }
 
-    fn report(&self, what: &str, since: &Since) {
+    fn report(&self, what: &str, since: Since) {
         let (now, took) = (self.read(), since.begin.elapsed());
         let slowest = Duration::from_micros(self.slowest.swap(0, Relaxed));
         let kilobytes = |now: u64, since: u64| (now - since) as f64 / 1000.0;
@@ -186,7 +186,7 @@ impl Fleet {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.meter.report(what, &since);
+        self.meter.report(what, since);
         tokio::time::sleep(QUIET).await;
     }
 }
@@ -220,7 +220,7 @@ async fn measure(count: usize, replicas: u32) {
 
     let since = fleet.meter.now();
     tokio::time::sleep(REST).await;
-    fleet.meter.report("at rest", &since);
+    fleet.meter.report("at rest", since);
 
     let (last, group) = members.pop().expect("there is one");
     let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
