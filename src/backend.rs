@@ -126,6 +126,9 @@ pub trait Session: fmt::Debug + Send + Sync + 'static {
 
     /// Reads the stat of a znode, `None` if there is none, with a watch that fires when it is created or deleted, or
     /// when its data is set.
+    ///
+    /// ZooKeeper from 3.8.4 and 3.9.2 on asks for the permission to read the znode, as for its data, and does not report
+    /// the creation of a znode that this client may not read. Older servers give the stat to every client.
     fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch)>>;
 
     /// Applies all of `ops` or none, in order, and returns one [`Done`] for each.

@@ -29,20 +29,27 @@
 //! | `label` | [`Config::label`] | `plain` or `python-bytes` |
 //! | `replicas`, `max_request_bytes` | the field of that name | a number |
 //! | `randomize_hosts` | nothing | `true`: the hosts are always tried in random order |
-//! | `use_ssl` | nothing | `false`: TLS is not supported yet |
+//! | `use_ssl` | encrypts the connections (feature `tls`) | `true` or `false` |
+//! | `ca` | the certificates of the authorities of the servers | the path of a PEM file; needed for TLS |
+//! | `certfile`, `keyfile` | the certificate of this client, and its key | the paths of PEM files |
+//! | `keyfile_password` | the password of the key | text |
+//! | `verify_certs` | nothing | `true`: the certificates of servers are always checked |
 //!
 //! If an option comes twice, its last value counts. Python ignores most of the following; here they are errors: unknown
 //! options, an option without a value, half a credential (`user@`, `user:@`, `:password@`: the session would be
-//! anonymous), a path, `zk://`, `randomize_hosts=false`, `use_ssl=true`, and a URL that names neither a host nor an option.
+//! anonymous), a path, `zk://`, `randomize_hosts=false`, `verify_certs=false`, a file for TLS without `use_ssl=true`, and a
+//! URL that names neither a host nor an option.
 
 mod error;
 mod file;
 mod option;
+mod tls;
 mod url;
 
 use std::{sync::Arc, time::Duration};
 
 pub use self::error::ConfigError;
+use self::tls::TlsOptions;
 pub(crate) use self::url::Servers;
 #[cfg(feature = "zookeeper")]
 use crate::backend::zookeeper::{HostError, ZooKeeper};
@@ -132,6 +139,7 @@ pub struct Config {
     /// different ones in each run. Never give two members of a fleet the same seed: their ids would be equal.
     pub seed: Option<u64>,
     backend: Backend,
+    tls: TlsOptions,
 }
 
 /// Where the znodes are.
@@ -163,6 +171,7 @@ impl Default for Config {
             max_request_bytes: MAX_REQUEST_BYTES,
             seed: None,
             backend: Backend::Unset,
+            tls: TlsOptions::default(),
         }
     }
 }
@@ -304,6 +313,7 @@ impl Config {
                 "Python peers can read ASCII only, and the label is `python-bytes`",
             ));
         }
+        self.tls.files()?;
         Timing::fit(&self.timing(), self.session_timeout)?;
         Ok(())
     }
@@ -312,7 +322,7 @@ impl Config {
     pub(crate) fn connector(&self) -> Result<Arc<dyn Connector>, ConfigError> {
         match &self.backend {
             Backend::Unset => Err(ConfigError::NoBackend),
-            Backend::Servers(servers) => connector(servers, self.max_request_bytes),
+            Backend::Servers(servers) => connector(servers, &self.tls, self.max_request_bytes),
             Backend::Custom(connector) => Ok(connector.clone()),
         }
     }
@@ -374,10 +384,21 @@ impl Config {
 }
 
 #[cfg(feature = "zookeeper")]
-fn connector(servers: &Servers, max_request_bytes: usize) -> Result<Arc<dyn Connector>, ConfigError> {
+fn connector(
+    servers: &Servers,
+    tls: &TlsOptions,
+    max_request_bytes: usize,
+) -> Result<Arc<dyn Connector>, ConfigError> {
     let bad = |error: HostError| ConfigError::Url { part: "hosts", problem: error.to_string() };
     let connector =
         ZooKeeper::new(servers.hosts.join(",").parse().map_err(bad)?).max_request_bytes(max_request_bytes);
+    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "there are none then"))]
+    let files = tls.files()?;
+    #[cfg(feature = "tls")]
+    let connector = match files {
+        Some(files) => connector.tls(files.checked()?),
+        None => connector,
+    };
     Ok(match &servers.auth {
         Some(auth) => Arc::new(connector.digest(&auth.user, &auth.password)),
         None => Arc::new(connector),
@@ -385,7 +406,7 @@ fn connector(servers: &Servers, max_request_bytes: usize) -> Result<Arc<dyn Conn
 }
 
 #[cfg(not(feature = "zookeeper"))]
-fn connector(_: &Servers, _: usize) -> Result<Arc<dyn Connector>, ConfigError> {
+fn connector(_: &Servers, _: &TlsOptions, _: usize) -> Result<Arc<dyn Connector>, ConfigError> {
     Err(ConfigError::NotBuiltIn)
 }
 

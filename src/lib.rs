@@ -145,6 +145,8 @@
 //! - `zookeeper` (default): the ZooKeeper backend. Without it there are the ring and the in-memory backend.
 //! - `amqp`: the [`worker`] protocol over an AMQP broker such as RabbitMQ, with exchanges and queues as kombu declares
 //!   them.
+//! - `tls`: encrypted connections to ZooKeeper servers and AMQP brokers. It needs a C compiler.
+//! - `sasl`: SASL with DIGEST-MD5 to ZooKeeper servers.
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
 //!   `rayon` pool. Results and order are the same.
 //! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.
@@ -175,6 +177,8 @@ mod task;
 // The unit tests use it, too, also where the feature is not on: in the published package.
 #[cfg(any(feature = "testing", test))]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod token;
 mod watch;
 pub mod worker;

@@ -100,7 +100,8 @@ async fn create_with_ancestors(session: &dyn Session, path: &ZnodePath) {
     }
 }
 
-/// All znodes from `path` down, parents before their children, siblings by name. Empty if there is none.
+/// All znodes from `path` down, parents before their children, siblings by name. Empty if there is none. What is below
+/// a znode that may not be read is left out.
 async fn subtree(session: &dyn Session, path: &ZnodePath) -> Vec<ZnodePath> {
     let mut found = Vec::new();
     let mut rest = vec![path.clone()];
@@ -108,6 +109,7 @@ async fn subtree(session: &dyn Session, path: &ZnodePath) -> Vec<ZnodePath> {
         let mut names = match session.children(&path).await {
             Ok((names, _)) => names,
             Err(Error::NoNode) => continue,
+            Err(Error::NotPermitted) => Vec::new(),
             Err(error) => panic!("{path} cannot be listed: {error}"),
         };
         names.sort_unstable_by(|a, b| b.cmp(a));
@@ -115,6 +117,17 @@ async fn subtree(session: &dyn Session, path: &ZnodePath) -> Vec<ZnodePath> {
         found.push(path);
     }
     found
+}
+
+/// Deletes what is below `path`, but for what the user of `session` may not delete, and for `path` itself.
+async fn delete_what_it_may(session: &dyn Session, path: &ZnodePath) {
+    for path in subtree(session, path).await[1..].iter().rev() {
+        match session.commit(vec![Op::delete(path, None)]).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.error, Error::NoNode | Error::NotEmpty | Error::NotPermitted) => {}
+            Err(error) => panic!("{path} cannot be deleted: {error}"),
+        }
+    }
 }
 
 /// Deletes `path` and everything below it.

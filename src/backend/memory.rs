@@ -1,6 +1,6 @@
 //! An ensemble in the process: [`Memory`], for tests, demonstrations and services without a server.
 //!
-//! It behaves as ZooKeeper 3.8 does; the differential test in the module `testing` compares the two. It uses tokio's
+//! It behaves as ZooKeeper 3.9 does; the differential test in the module `testing` compares the two. It uses tokio's
 //! clock, so that a test with paused time need not wait. A test can make it fail: [`Memory::expire`],
 //! [`Memory::suspend`], [`Memory::lose_reply`], [`Memory::refuse_connections`]. To simulate a member that crashes,
 //! suspend its session and drop it: then nothing reaches the ensemble any more, and the session expires after its
@@ -21,7 +21,7 @@ use std::{
 };
 
 pub use self::state::LostReply;
-use self::{ensemble::Ensemble, session::MemorySession};
+use self::{ensemble::Ensemble, session::MemorySession, tree::User};
 use crate::{
     backend::{BoxFuture, Connector, Error, Loss, Session, SessionId},
     clock::{Clock, TokioClock},
@@ -31,12 +31,21 @@ use crate::{
 #[derive(Clone)]
 pub struct Memory {
     ensemble: Arc<Ensemble>,
+    user: User,
 }
 
 impl Memory {
     /// An ensemble without znodes.
     pub fn new() -> Self {
-        Memory { ensemble: Arc::new(Ensemble::new()) }
+        Memory { ensemble: Arc::new(Ensemble::new()), user: None }
+    }
+
+    /// The same ensemble, for sessions of `user`. Only sessions of this user can access the znodes that these sessions
+    /// create, as with credentials of the scheme `digest` on a server. Every client may still read their names in the
+    /// list of an open parent, and delete them there.
+    #[must_use]
+    pub fn as_user(&self, user: &str) -> Self {
+        Memory { ensemble: Arc::clone(&self.ensemble), user: Some(user.into()) }
     }
 
     /// The sessions that have not ended, oldest first. Suspended and abandoned ones count until they expire.
@@ -122,7 +131,8 @@ impl Connector for Memory {
             if !matches!(answered, Ok(Ok(_))) {
                 return Err(Error::Unreachable("the in-memory ensemble refuses connections".into()));
             }
-            let session: Arc<dyn Session> = Arc::new(MemorySession::open(&self.ensemble, timeout));
+            let session: Arc<dyn Session> =
+                Arc::new(MemorySession::open(&self.ensemble, timeout, self.user.clone()));
             Ok(session)
         })
     }

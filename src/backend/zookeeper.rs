@@ -17,6 +17,8 @@
 //! | D9 | more than 128 KiB of watched paths are set again wrongly after a reconnect | it never reconnects; each watch is set again by itself |
 //! | D11 | after a reconnect it does not say that the server has opened another session | the ids are compared |
 //! | D10 | sessions to read-only servers fail | such sessions are never requested: a coordinator cannot use stale reads |
+//! | D12 | it connects to a name through the first of its addresses, even if that is dead, and says only that it has timed out | `resolve.rs` looks names up, and the crate gets single addresses; `survey.rs` finds out what is wrong with each host |
+//! | D13 | with several providers of cryptography in the process it panics | `tls::Tls` chooses one before |
 //!
 //! A connection that is silent for a quarter of the session timeout is closed, and so is an attempt to connect that is not
 //! answered for as long. So a server that replies within less than that can be used.
@@ -28,17 +30,24 @@ mod convert;
 mod dial;
 mod host;
 mod link;
+mod probe;
 mod reconnect;
+mod resolve;
 mod session;
+mod survey;
 
+#[cfg(feature = "testing")]
+use std::net::IpAddr;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::host::{HostError, HostPort, Hosts};
 use self::{
-    dial::{Dialer, Digest},
+    dial::{Dialer, Login, Scheme},
     session::ZooKeeperSession,
 };
 use super::{BoxFuture, Connector, Error, MAX_REQUEST_BYTES, Session};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::{
     clock::{BootClock, Clock},
     task::Tasks,
@@ -83,7 +92,38 @@ impl ZooKeeper {
     /// The name of the user cannot contain `:`.
     #[must_use]
     pub fn digest(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.dialer.digest = Some(Digest { user: user.into(), password: password.into() });
+        self.dialer.login =
+            Some(Login { scheme: Scheme::Digest, user: user.into(), password: password.into() });
+        self
+    }
+
+    /// Authenticates each session as `user` over SASL with the mechanism DIGEST-MD5, as servers with
+    /// `authProvider.sasl` know it. Only this user can access the znodes that these sessions create: their access control
+    /// lists have the scheme `sasl`. It replaces [`ZooKeeper::digest`].
+    #[cfg(feature = "sasl")]
+    #[must_use]
+    pub fn sasl_digest_md5(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        let (user, password) = (user.into(), password.into());
+        self.dialer.login = Some(Login { scheme: Scheme::SaslDigestMd5, user, password });
+        self
+    }
+
+    /// Encrypts the connections. All servers must accept TLS at their addresses (`secureClientPort`).
+    ///
+    /// If a name has several addresses, the first that accepts connections is used, because the certificate belongs to
+    /// the name: one that drops packets or is silent keeps sessions from being opened.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.dialer.tls = Some(tls);
+        self
+    }
+
+    /// Uses these addresses instead of those that a name server gives for `host`: for tests.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn resolve_as(mut self, host: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.dialer.addresses.give(host, addresses);
         self
     }
 }
@@ -96,8 +136,8 @@ impl Connector for ZooKeeper {
     fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>> {
         Box::pin(async move {
             let tasks = Arc::new(Tasks::new());
-            let (link, requested) = self.dialer.connect(timeout, &tasks).await?;
-            let dialer = self.dialer.clone();
+            let mut dialer = self.dialer.clone();
+            let (link, requested) = dialer.connect(timeout, &tasks).await?;
             let session: Arc<dyn Session> =
                 Arc::new(ZooKeeperSession::new(link, dialer, requested, self.max_request_bytes, tasks));
             Ok(session)
@@ -111,10 +151,7 @@ impl Connector for ZooKeeper {
 
 impl fmt::Debug for ZooKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ZooKeeper")
-            .field("hosts", &format_args!("{}", self.dialer.hosts))
-            .field("user", &self.dialer.digest.as_ref().map(|digest| &digest.user))
-            .finish_non_exhaustive()
+        f.debug_struct("ZooKeeper").field("dialer", &self.dialer).finish_non_exhaustive()
     }
 }
 

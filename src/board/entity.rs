@@ -140,14 +140,14 @@ async fn register(live: &Live, path: &ZnodePath, data: &[u8]) -> Result<(), Unap
         Some(found) if !is_ours(found) => Verdict::Overtaken,
         Some(_) | None => Verdict::NotApplied,
     };
-    let evidence = || Evidence::new(path, &judge);
+    let evidence = || Evidence::new(path, &judge).if_denied(Verdict::Overtaken);
     let create = [Op::create(path, data, CreateMode::Ephemeral)];
     match live.commit_once(&create, evidence()).await {
         Err(Unapplied::Refused { error: backend::Error::NodeExists, .. }) => {}
         outcome => return outcome.map(drop),
     }
     let found = live.read_back(path).await.map_err(Unapplied::Unknown)?;
-    match judge(found.as_ref()) {
+    match found.map_or(Verdict::Overtaken, |found| judge(found.as_ref())) {
         Verdict::Applied => Ok(()),
         Verdict::Overtaken => Err(Unapplied::Overtaken),
         Verdict::NotApplied => live.commit_once(&[Op::set(path, data, None)], evidence()).await.map(drop),

@@ -86,14 +86,21 @@ pub(super) fn apply(config: &mut Config, name: &str, value: Option<&String>) -> 
         "retry_backoff" => Target::Duration("retry_backoff", &mut config.retry_backoff),
         "max_retry_interval" => Target::Duration("max_retry_interval", &mut config.max_retry_interval),
         "namespace" => Target::Text(&mut config.namespace),
-        "member_id" => Target::MaybeText(&mut config.member_id),
+        "member_id" => Target::MaybeText("member_id", &mut config.member_id),
         "label" => Target::Label(&mut config.label),
         "replicas" => Target::Number(&mut config.replicas),
         "max_request_bytes" => Target::Bytes(&mut config.max_request_bytes),
         "randomize_hosts" => {
             Target::Only("randomize_hosts", true, "true: the hosts are always tried in random order")
         }
-        "use_ssl" => Target::Only("use_ssl", false, "false: TLS is not supported yet"),
+        "use_ssl" => Target::Switch("use_ssl", &mut config.tls.use_ssl),
+        "verify_certs" => {
+            Target::Only("verify_certs", true, "true: the certificates of servers are always checked")
+        }
+        "ca" => Target::MaybeText("ca", &mut config.tls.ca),
+        "certfile" => Target::MaybeText("certfile", &mut config.tls.certfile),
+        "keyfile" => Target::MaybeText("keyfile", &mut config.tls.keyfile),
+        "keyfile_password" => Target::MaybeText("keyfile_password", &mut config.tls.keyfile_password),
         _ => return Err(ConfigError::UnknownOption(name.into())),
     };
     match value {
@@ -112,10 +119,11 @@ enum Target<'a> {
     Duration(&'static str, &'a mut Duration),
     Derived(&'static str, &'a mut Option<Duration>),
     Text(&'a mut String),
-    MaybeText(&'a mut Option<String>),
+    MaybeText(&'static str, &'a mut Option<String>),
     Label(&'a mut Label),
     Number(&'a mut u32),
     Bytes(&'a mut usize),
+    Switch(&'static str, &'a mut bool),
     /// Only one value is allowed: its name, the value, and why.
     Only(&'static str, bool, &'static str),
 }
@@ -124,9 +132,12 @@ impl Target<'_> {
     /// The name of the option.
     fn name(&self) -> &'static str {
         match self {
-            Target::Duration(name, _) | Target::Derived(name, _) | Target::Only(name, ..) => name,
+            Target::Duration(name, _)
+            | Target::Derived(name, _)
+            | Target::MaybeText(name, _)
+            | Target::Switch(name, _)
+            | Target::Only(name, ..) => name,
             Target::Text(_) => "namespace",
-            Target::MaybeText(_) => "member_id",
             Target::Label(_) => "label",
             Target::Number(_) => "replicas",
             Target::Bytes(_) => "max_request_bytes",
@@ -138,7 +149,7 @@ impl Target<'_> {
             Target::Duration(name, target) => *target = duration(name, value)?,
             Target::Derived(name, target) => *target = Some(duration(name, value)?),
             Target::Text(target) => *target = value.into(),
-            Target::MaybeText(target) => *target = Some(value.into()),
+            Target::MaybeText(_, target) => *target = Some(value.into()),
             Target::Label(target) => {
                 *target = value.parse().map_err(|_| bad("label", value, "`plain` or `python-bytes`"))?;
             }
@@ -147,6 +158,9 @@ impl Target<'_> {
             }
             Target::Bytes(target) => {
                 *target = value.parse().map_err(|_| bad("max_request_bytes", value, "a whole number"))?;
+            }
+            Target::Switch(name, target) => {
+                *target = truth(value).ok_or_else(|| bad(name, value, "`true` or `false`"))?;
             }
             Target::Only(name, allowed, expected) => {
                 if truth(value) != Some(allowed) {

@@ -16,7 +16,7 @@ use super::{
     view::{self, View},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, Znode, path::ZnodePath},
+    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
@@ -25,7 +25,7 @@ use crate::{
     session::{
         Live,
         follow::{Change, Sessions},
-        read::{Denied, Sizes, read_each},
+        read::{Sizes, read_each},
         requests::ensure,
         validity::Validity,
     },
@@ -411,7 +411,7 @@ async fn list(
             }
             let path = |id: &MemberId| places.group.join(id.as_str()).expect("a member id is a name");
             let paths: Vec<_> = due.iter().map(path).collect();
-            let found = read_members(session, &paths, &places.sizes).await?;
+            let found = read_each(session, &paths, &places.sizes).await?;
             roster.note(due.into_iter().zip(found));
             // Decoding many payloads takes long.
             tokio::task::yield_now().await;
@@ -422,24 +422,6 @@ async fn list(
             return Ok(Outcome { event, watch: Some(watch) });
         }
     }
-}
-
-/// Reads members. An access control list may deny the data of some of them. Such a member must not keep all others from
-/// their shares. Python peers count it as a member, so it is a plain one here.
-async fn read_members(
-    session: &dyn Session,
-    paths: &[ZnodePath],
-    sizes: &Sizes,
-) -> Result<Vec<Option<Znode>>, backend::Error> {
-    let mut found = Vec::with_capacity(paths.len());
-    for (path, data) in paths.iter().zip(read_each(session, paths, sizes).await?) {
-        found.push(match data {
-            Ok(data) => data,
-            // Every client may read the stat.
-            Err(Denied) => session.watch_node(path).await?.0.map(|stat| (Vec::new(), stat)),
-        });
-    }
-    Ok(found)
 }
 
 async fn leave(session: &dyn Session, places: &Places) -> Result<(), backend::Error> {

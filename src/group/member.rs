@@ -89,6 +89,11 @@ impl Member {
         Some(Member { id: MemberId::new(name).ok()?, weight: payload.weight, czxid, ring })
     }
 
+    /// The member whose znode has the name `name` and cannot be read: a plain one. `None` as for [`Member::read`].
+    pub(crate) fn denied(name: &str) -> Option<Member> {
+        Member::read(name, &[], 0)
+    }
+
     /// The only member of a group without a backend.
     pub(crate) fn alone(id: &MemberId) -> Member {
         Member { id: id.clone(), weight: 1, czxid: 0, ring: None }
@@ -104,7 +109,8 @@ impl Member {
         self.weight
     }
 
-    /// The transaction that created the znode of the member. It is different each time a member with this id joins.
+    /// The transaction that created the znode of the member. It is different each time a member with this id joins. 0 if
+    /// an access control list denies reading the znode; then it stays 0 when another member with this id joins.
     pub fn incarnation(&self) -> i64 {
         self.czxid
     }

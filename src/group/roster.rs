@@ -7,11 +7,15 @@
 //! were read before, so only the new names are read. If they do not, some names came and went unseen, or some znodes
 //! were replaced by others of the same name, two changes each. Then known names are read again, in parts, until as many
 //! replaced znodes were found as the growth allows. A znode was replaced if its `czxid` is later than the last list.
+//!
+//! Of a znode to which permission is denied nothing is known but the name, so a replacement of it is not noticed: its
+//! member is the same before and after. The search for what is unexplained then reads all others.
 
 use super::member::Member;
 use crate::{
     backend::{Stat, Znode},
     member::MemberId,
+    session::read::Denied,
 };
 
 /// See the module documentation.
@@ -132,11 +136,13 @@ impl Roster {
         suspects.filter_map(Child::id).take(SEARCHED_AT_ONCE).collect()
     }
 
-    /// Takes what was read at names that were due: each with its znode, or that there is none any more.
-    pub(crate) fn note(&mut self, read: impl IntoIterator<Item = (MemberId, Option<Znode>)>) {
+    /// Takes what was read at names that were due: each with its znode, that there is none any more, or that permission
+    /// is denied.
+    pub(crate) fn note(&mut self, read: impl IntoIterator<Item = (MemberId, Result<Option<Znode>, Denied>)>) {
         let Some(list) = self.list else { return };
         for (id, found) in read {
-            self.note_one(id.as_str(), found.filter(|(_, stat)| stat.czxid <= list.pzxid));
+            let found = found.map(|found| found.filter(|(_, stat)| stat.czxid <= list.pzxid));
+            self.note_one(id.as_str(), found);
         }
         if self.unexplained == Unexplained::None {
             return;
@@ -152,12 +158,21 @@ impl Roster {
         }
     }
 
-    fn note_one(&mut self, name: &str, found: Option<Znode>) {
+    fn note_one(&mut self, name: &str, found: Result<Option<Znode>, Denied>) {
         let Ok(at) = self.children.binary_search_by(|child| child.name.as_str().cmp(name)) else { return };
         let child = &mut self.children[at];
-        let Some((data, stat)) = found else {
-            child.state = State::Outdated;
-            return;
+        let (data, stat) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                child.state = State::Outdated;
+                return;
+            }
+            // It must not keep all others from their shares. Python peers count each name as a member, so it is a plain
+            // member here. Servers from 3.8.4 on do not give its stat, either: whether it is ephemeral is not known.
+            Err(Denied) => {
+                child.state = State::Known(Member::denied(name));
+                return;
+            }
         };
         // Only ephemeral children are members: an election under the group leaves a persistent child.
         let is_member = stat.ephemeral_owner.is_some();

@@ -52,7 +52,8 @@ impl Leases {
             Some(_) => Verdict::Overtaken,
             None => Verdict::NotApplied,
         };
-        let applied = match live.commit_once(&ops, Evidence::new(&lock, &judge)).await {
+        let evidence = Evidence::new(&lock, &judge).if_denied(Verdict::Overtaken);
+        let applied = match live.commit_once(&ops, evidence).await {
             Err(Unapplied::Refused { index, error: backend::Error::NodeExists, .. }) if index == at => {
                 return Err(Unapplied::Overtaken);
             }

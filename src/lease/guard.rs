@@ -10,7 +10,10 @@ use crate::{
     backend::{self, Op, Znode, path::ZnodePath},
     backoff::Backoff,
     error::Error,
-    session::commit::{Applied, Evidence, Unapplied, Verdict},
+    session::{
+        commit::{Applied, Evidence, Unapplied, Verdict},
+        read::Denied,
+    },
     token::FencingToken,
 };
 
@@ -136,12 +139,17 @@ impl Lease {
         if self.is_ours(found) { Verdict::NotApplied } else { Verdict::Applied }
     }
 
+    /// The evidence for a transaction that deletes the lock. A lock that is denied is that of another process.
+    fn deletion<'a>(&'a self, judge: &'a (dyn Fn(Option<&Znode>) -> Verdict + Sync)) -> Evidence<'a> {
+        Evidence::new(self.path(), judge).if_denied(Verdict::Applied)
+    }
+
     /// Deletes the lock between `ops.before` and `ops.after`, all or nothing.
     async fn give_up(&self, ops: &Around, evidence: Option<&ZnodePath>) -> Result<Applied, Unapplied> {
         let live = self.live();
         let judge = |found: Option<&Znode>| self.judge_deletion(found);
         let all = ops.with([Op::delete(self.path(), Some(LOCK_VERSION))]);
-        match live.commit_once(&all, Evidence::new(self.path(), &judge)).await {
+        match live.commit_once(&all, self.deletion(&judge)).await {
             Err(Unapplied::Refused { index, error, .. }) if index == ops.before.len() => {
                 debug!(lock = %self.path(), %error, "the lock is gone");
                 Err(Unapplied::Overtaken)
@@ -151,8 +159,8 @@ impl Lease {
             Ok(Applied::Seen(found)) => match evidence {
                 None => Ok(Applied::Seen(found)),
                 Some(path) => match live.read_back(path).await.map_err(Unapplied::Unknown)? {
-                    None => Ok(Applied::Seen(None)),
-                    Some(_) => Err(Unapplied::Overtaken),
+                    Ok(None) => Ok(Applied::Seen(None)),
+                    Ok(Some(_)) | Err(Denied) => Err(Unapplied::Overtaken),
                 },
             },
             outcome => outcome,
@@ -183,11 +191,12 @@ impl Lease {
     async fn delete_lock(&self) -> Result<(), Unapplied> {
         let live = self.live();
         let found = live.read_back(self.path()).await.map_err(Unapplied::Unknown)?;
+        let Ok(found) = found else { return Ok(()) };
         let Some((_, stat)) = found.as_ref().filter(|_| self.is_ours(found.as_ref())) else { return Ok(()) };
         warn!(lock = %self.path(), "another process has changed the leased thing: only its lock is deleted");
         let judge = |found: Option<&Znode>| self.judge_deletion(found);
         let delete = [Op::delete(self.path(), Some(stat.version))];
-        live.commit_once(&delete, Evidence::new(self.path(), &judge)).await.map(drop)
+        live.commit_once(&delete, self.deletion(&judge)).await.map(drop)
     }
 }
 

@@ -227,7 +227,9 @@ impl Recovery {
             _ => Verdict::Applied,
         };
         let Owned { entry, path, .. } = &owned;
-        match live.commit_once(&ops, Evidence::new(path, &judge)).await {
+        // Another user has it now. It is set aside, as one that is denied from the beginning.
+        let evidence = Evidence::new(path, &judge).if_denied(Verdict::Overtaken);
+        match live.commit_once(&ops, evidence).await {
             Ok(applied) => {
                 if !shared.moves.is_dead_after(attempt) {
                     shared.added(applied.created(CREATED).as_ref(), Duration::ZERO);

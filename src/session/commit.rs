@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::{
     Live,
+    read::Denied,
     requests::{judged_at, prepare_create},
 };
 use crate::backend::{self, CommitError, Done, Op, Znode, path::ZnodePath};
@@ -31,6 +32,8 @@ const QUICK_PREPARATIONS: u32 = 10;
 pub(crate) struct Evidence<'a> {
     path: &'a ZnodePath,
     judge: &'a (dyn Fn(Option<&Znode>) -> Verdict + Sync),
+    /// What it shows if permission to the znode is denied; `None` if that shows nothing.
+    denied: Option<Verdict>,
 }
 
 /// What the evidence shows of a transaction whose reply was lost.
@@ -46,7 +49,13 @@ pub(crate) enum Verdict {
 impl<'a> Evidence<'a> {
     /// `judge` gets the znode at `path`, as it is read after the reply was lost.
     pub(crate) fn new(path: &'a ZnodePath, judge: &'a (dyn Fn(Option<&Znode>) -> Verdict + Sync)) -> Self {
-        Evidence { path, judge }
+        Evidence { path, judge, denied: None }
+    }
+
+    /// What it shows if permission to the znode is denied. Every session may read what it has created, so another
+    /// process has created that znode. Without this, the outcome is unknown then.
+    pub(crate) fn if_denied(self, verdict: Verdict) -> Self {
+        Evidence { denied: Some(verdict), ..self }
     }
 }
 
@@ -55,7 +64,8 @@ impl<'a> Evidence<'a> {
 pub(crate) enum Applied {
     /// The store has replied.
     Replied(Vec<Done>),
-    /// The reply was lost. This is the evidence as it was read afterwards.
+    /// The reply was lost. This is the evidence as it was read afterwards; `None` if there is none, or if permission to
+    /// it is denied.
     Seen(Option<Znode>),
 }
 
@@ -124,7 +134,14 @@ impl Live {
                 return Err(Unapplied::Failed(error));
             }
             let found = self.read_back(evidence.path).await.map_err(Unapplied::Unknown)?;
-            match (evidence.judge)(found.as_ref()) {
+            let (verdict, found) = match found {
+                Ok(found) => ((evidence.judge)(found.as_ref()), found),
+                Err(Denied) => match evidence.denied {
+                    Some(verdict) => (verdict, None),
+                    None => return Err(Unapplied::Unknown(backend::Error::NotPermitted)),
+                },
+            };
+            match verdict {
                 Verdict::Applied => return Ok(Applied::Seen(found)),
                 Verdict::Overtaken => return Err(Unapplied::Overtaken),
                 Verdict::NotApplied => {}

@@ -9,6 +9,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
+    read::Denied,
     timing::Timing,
     validity::{SessionValidity, Validity},
 };
@@ -134,9 +135,14 @@ impl Live {
     }
 
     /// Reads `path` as the leader has it, after all requests of this session so far. This shows the outcome of a write
-    /// whose reply was lost. Waits until the store answers or the session has ended. A znode that may not be read has
-    /// its stat and no data.
-    pub(crate) async fn read_back(&self, path: &ZnodePath) -> Result<Option<Znode>, backend::Error> {
+    /// whose reply was lost. Waits until the store answers or the session has ended.
+    ///
+    /// A znode to which permission is denied exists, and that is all that is known of it: servers from 3.8.4 on do not
+    /// give its stat, either. It is not one that this session has created.
+    pub(crate) async fn read_back(
+        &self,
+        path: &ZnodePath,
+    ) -> Result<Result<Option<Znode>, Denied>, backend::Error> {
         let mut state = self.session.state();
         loop {
             if let SessionState::Lost(loss) = *state.borrow_and_update() {
@@ -145,11 +151,8 @@ impl Live {
             let read = async {
                 self.session.sync(path).await?;
                 match self.session.get(path).await {
-                    Err(backend::Error::NotPermitted) => {
-                        let (stat, _) = self.session.watch_node(path).await?;
-                        Ok(stat.map(|stat| (Vec::new(), stat)))
-                    }
-                    found => found,
+                    Err(backend::Error::NotPermitted) => Ok(Err(Denied)),
+                    found => found.map(Ok),
                 }
             };
             match read.await {

@@ -3,6 +3,7 @@
 //! The name of each case is a sentence about behaviour. The suite needs a [`Connector`] only, so it cannot cut
 //! connections or let a session expire: the tests of the backend itself have to cover these cases.
 
+mod permissions;
 mod place;
 mod sessions;
 mod transactions;
@@ -11,6 +12,7 @@ mod znodes;
 
 use std::sync::Arc;
 
+pub use self::permissions::permissions;
 use self::place::Suite;
 use super::{create_with_ancestors, delete_subtree};
 use crate::backend::{Connector, path::ZnodePath};

@@ -16,8 +16,8 @@ use std::{
 };
 
 use super::{
-    SESSION_TIMEOUT, create_with_ancestors, delete_subtree, fence, fired_by_now, in_time, subtree,
-    with_context,
+    SESSION_TIMEOUT, create_with_ancestors, delete_subtree, delete_what_it_may, fence, fired_by_now, in_time,
+    subtree, with_context,
 };
 use crate::backend::{
     CommitError, Connector, CreateMode, Done, Error, Fired, Op, Session, SessionId, Stat, Watch,
@@ -32,9 +32,23 @@ use crate::backend::{
 ///
 /// At the first difference, with the seed and the number of the step.
 pub async fn run(a: Arc<dyn Connector>, b: Arc<dyn Connector>, root: &ZnodePath, seed: u64, steps: usize) {
+    run_as_users([&[a], &[b]], root, seed, steps).await;
+}
+
+/// Like [`run`], with sessions of several users. Both sides have the same users in the same order. The first is
+/// anonymous and creates `root`. The znodes that another user creates are accessible to this user only, so reads, watches
+/// and writes of the others are refused.
+///
+/// # Panics
+///
+/// As for [`run`], and if a side has no user or one more than the other.
+pub async fn run_as_users(users: [&[Arc<dyn Connector>]; 2], root: &ZnodePath, seed: u64, steps: usize) {
+    assert!(!users[0].is_empty() && users[0].len() == users[1].len(), "both sides have the same users");
+    let connectors: Vec<_> =
+        users[0].iter().zip(users[1]).map(|(a, b)| [Arc::clone(a), Arc::clone(b)]).collect();
     let step = AtomicUsize::new(0);
     let work = async {
-        let mut pair = Pair::new([a, b], root, seed).await;
+        let mut pair = Pair::new(connectors, root, seed).await;
         for n in 0..steps {
             step.store(n, Relaxed);
             pair.step().await;
@@ -54,9 +68,10 @@ type Both<T> = [T; 2];
 struct Pair {
     rng: fastrand::Rng,
     root: ZnodePath,
-    connectors: Both<Arc<dyn Connector>>,
-    /// Sessions that only read.
-    observers: Both<Arc<dyn Session>>,
+    /// One for each user.
+    connectors: Vec<Both<Arc<dyn Connector>>>,
+    /// Sessions that only read, of each user.
+    observers: Vec<Both<Arc<dyn Session>>>,
     slots: Vec<Option<Both<Arc<dyn Session>>>>,
     watches: Vec<Armed>,
     /// The paths to choose from. Not all of them exist.
@@ -84,7 +99,7 @@ struct Shape {
 }
 
 impl Pair {
-    async fn new(connectors: Both<Arc<dyn Connector>>, root: &ZnodePath, seed: u64) -> Self {
+    async fn new(connectors: Vec<Both<Arc<dyn Connector>>>, root: &ZnodePath, seed: u64) -> Self {
         let mut paths = Vec::new();
         for name in ["a", "b", "c"] {
             let child = join(root, name);
@@ -93,8 +108,11 @@ impl Pair {
             paths.push(child);
         }
         paths.push(root.clone());
-        let observers = open(&connectors).await;
-        for observer in &observers {
+        let mut observers = Vec::new();
+        for connectors in &connectors {
+            observers.push(open(connectors).await);
+        }
+        for observer in &observers[0] {
             create_with_ancestors(&**observer, root).await;
         }
         Pair {
@@ -113,7 +131,8 @@ impl Pair {
     async fn step(&mut self) {
         let slot = self.rng.usize(..SLOTS);
         let Some(sessions) = self.slots[slot].clone() else {
-            let opened = open(&self.connectors).await;
+            let user = self.rng.usize(..self.connectors.len());
+            let opened = open(&self.connectors[user]).await;
             for (ordinals, session) in self.ordinals.iter_mut().zip(&opened) {
                 let known = ordinals.insert(session.id(), ordinals.len());
                 assert_eq!(known, None, "{session:?} has the id of an earlier one");
@@ -139,8 +158,16 @@ impl Pair {
             self.compare_watches().await;
         }
         self.compare_trees().await;
-        for observer in self.observers {
-            delete_subtree(&*observer, &self.root).await;
+        // What is below a znode of another user can be deleted only by that user, and before that znode.
+        for _ in 1..self.observers.len() {
+            for observer in self.observers.iter().flatten() {
+                delete_what_it_may(&**observer, &self.root).await;
+            }
+        }
+        for observer in &self.observers[0] {
+            delete_subtree(&**observer, &self.root).await;
+        }
+        for observer in self.observers.into_iter().flatten() {
             observer.close().await;
         }
     }
@@ -213,16 +240,18 @@ impl Pair {
         }
         if self.rng.bool() {
             let paths = [path, self.path(), self.path()];
-            let (found_a, found_b) = (a.get_many(&paths).await, b.get_many(&paths).await);
-            let (found_a, found_b) = (found_a.expect("a reads"), found_b.expect("b reads"));
-            assert_eq!(found_a.len(), found_b.len(), "{what}");
-            for (a, b) in found_a.iter().zip(&found_b) {
-                self.same_znode(&what, a.as_ref(), b.as_ref());
+            match (a.get_many(&paths).await, b.get_many(&paths).await) {
+                (Ok(found_a), Ok(found_b)) => {
+                    assert_eq!(found_a.len(), found_b.len(), "{what}");
+                    for (a, b) in found_a.iter().zip(&found_b) {
+                        self.same_znode(&what, a.as_ref(), b.as_ref());
+                    }
+                }
+                (a, b) => assert_eq!(a.err(), b.err(), "{what}"),
             }
         } else {
             self.same_children(&what, a.children(&path).await, b.children(&path).await);
-            let (a, b) = (a.get(&path).await.expect("a reads"), b.get(&path).await.expect("b reads"));
-            self.same_znode(&what, a.as_ref(), b.as_ref());
+            self.same_read(&what, a.get(&path).await, b.get(&path).await);
         }
     }
 
@@ -233,13 +262,16 @@ impl Pair {
         }
         if self.rng.bool() {
             let what = format!("{} watches {path}", self.name(a));
-            let (a, b) = (a.watch_node(&path).await, b.watch_node(&path).await);
-            let ((stat_a, watch_a), (stat_b, watch_b)) = (a.expect("a watches"), b.expect("b watches"));
-            match (stat_a, stat_b) {
-                (Some(a), Some(b)) => self.same_stat(&what, &a, &b),
-                (a, b) => assert_eq!(a, b, "{what}"),
+            match (a.watch_node(&path).await, b.watch_node(&path).await) {
+                (Ok((stat_a, watch_a)), Ok((stat_b, watch_b))) => {
+                    match (stat_a, stat_b) {
+                        (Some(a), Some(b)) => self.same_stat(&what, &a, &b),
+                        (a, b) => assert_eq!(a, b, "{what}"),
+                    }
+                    self.watches.push(Armed { what, slot, watches: [watch_a, watch_b] });
+                }
+                (a, b) => assert_eq!(a.err(), b.err(), "{what}"),
             }
-            self.watches.push(Armed { what, slot, watches: [watch_a, watch_b] });
         } else {
             let what = format!("{} watches the children of {path}", self.name(a));
             let (list_a, watch_a) = split(a.watch_children(&path).await);
@@ -285,16 +317,27 @@ impl Pair {
     }
 
     async fn compare_trees(&mut self) {
-        let [a, b] = self.observers.clone();
-        for session in [&a, &b] {
-            in_time("a sync", session.sync(&self.root)).await.expect("a connected session syncs");
+        for [a, b] in self.observers.clone() {
+            for session in [&a, &b] {
+                in_time("a sync", session.sync(&self.root)).await.expect("a connected session syncs");
+            }
+            let (paths, others) = (subtree(&*a, &self.root).await, subtree(&*b, &self.root).await);
+            assert_eq!(paths, others, "the two trees");
+            for path in &paths {
+                self.same_read(path.as_str(), a.get(path).await, b.get(path).await);
+            }
         }
-        let (paths, others) = (subtree(&*a, &self.root).await, subtree(&*b, &self.root).await);
-        assert_eq!(paths, others, "the two trees");
-        let (found_a, found_b) = (a.get_many(&paths).await, b.get_many(&paths).await);
-        let (found_a, found_b) = (found_a.expect("a reads"), found_b.expect("b reads"));
-        for ((path, a), b) in paths.iter().zip(&found_a).zip(&found_b) {
-            self.same_znode(path.as_str(), a.as_ref(), b.as_ref());
+    }
+
+    fn same_read(
+        &mut self,
+        what: &str,
+        a: Result<Option<(Vec<u8>, Stat)>, Error>,
+        b: Result<Option<(Vec<u8>, Stat)>, Error>,
+    ) {
+        match (a, b) {
+            (Ok(a), Ok(b)) => self.same_znode(what, a.as_ref(), b.as_ref()),
+            (a, b) => assert_eq!(a.err(), b.err(), "{what}"),
         }
     }
 

@@ -35,6 +35,8 @@ mod connection;
 mod consumer;
 mod error;
 mod handshake;
+#[cfg(feature = "tls")]
+mod tls;
 mod url;
 
 use std::{fmt, sync::Arc};
@@ -69,6 +71,11 @@ impl AmqpTransport {
     /// user, password and virtual host may have percent escapes. Without them it is `guest`, `guest` and `/`; the
     /// heartbeat is 10 s, or that of the broker if it is less. The options are `heartbeat=seconds`, and `queues=durable`
     /// or `queues=transient` (see the [module](self)).
+    ///
+    /// With `amqps://` (feature `tls`) the connection is encrypted; the default port is 5671. The certificate of the broker
+    /// has to be for the host of the URL and signed by an authority in the file `ssl_ca_certs`. The certificate of this
+    /// client, if the broker asks for one, and its key are in the files `ssl_certfile` and `ssl_keyfile`. The files are
+    /// PEM. kombu has the same options, and does not check the host by default.
     ///
     /// # Errors
     ///

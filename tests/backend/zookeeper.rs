@@ -1,6 +1,11 @@
 //! The ZooKeeper backend against real servers: what sessions, watches and writes do when connections break.
 
+mod addresses;
 mod connections;
+#[cfg(feature = "sasl")]
+mod sasl;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 

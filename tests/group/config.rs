@@ -138,7 +138,7 @@ fn refusals_say_what_to_write_instead() {
         ("zookeeper://h/tooz", "?namespace="),
         ("zookeeper://h?chek_watchers=3", "`chek_watchers`"),
         ("zookeeper://h?randomize_hosts=false", "random order"),
-        ("zookeeper://h?use_ssl=true", "TLS"),
+        ("zookeeper://h?verify_certs=false", "always checked"),
         ("zookeeper://h?timeout=1.5", "1500ms"),
         ("zookeeper://h?label=bytes", "`plain` or `python-bytes`"),
         ("zookeeper://h?namespace=/a", "without a slash in front"),

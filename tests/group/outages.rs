@@ -19,7 +19,7 @@ use apportion::{
 use tracing::Level;
 
 use crate::support::{
-    MS, Mode, Proxy, SECOND, Server,
+    MS, Mode, Proxy, RELEASES, SECOND, Server,
     events::Events,
     eventually,
     fleet::{Store, next_change, owners, sees, settles_within, universe, znode},
@@ -378,11 +378,21 @@ async fn another_session_timeout_than_the_one_of_the_configuration_is_a_warning(
 }
 
 #[tokio::test]
-async fn a_peer_whose_znode_cannot_be_read_is_a_plain_member() {
-    let store = Store::shared("private-peer").await;
-    let (a, in_a, _b, in_b) = two_members(&store).await;
-    let hosts = crate::support::shared_server().await.connect_string();
-    let peer = zookeeper(&hosts).digest("user", "secret").open(20 * SECOND).await.unwrap();
+async fn a_peer_whose_znode_cannot_be_read_is_a_plain_member_on_both_releases() {
+    let [system, current] = RELEASES.map(|release| async move {
+        a_peer_that_cannot_be_read_is_a_plain_member(&Store::shared_of(release, "private-peer").await).await;
+    });
+    tokio::join!(system, current);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_znode_cannot_be_read_is_a_plain_member_in_memory() {
+    a_peer_that_cannot_be_read_is_a_plain_member(&Store::memory()).await;
+}
+
+async fn a_peer_that_cannot_be_read_is_a_plain_member(store: &Store) {
+    let (a, in_a, _b, in_b) = two_members(store).await;
+    let peer = store.connector_of("user").open(20 * SECOND).await.unwrap();
     let own = store.path("g/python");
     peer.commit(vec![Op::create(&own, b"\xc0", CreateMode::Ephemeral)]).await.unwrap();
     let reader = store.session().await;

@@ -12,10 +12,10 @@ use serde_json::Value;
 use zookeeper_client as zk;
 
 use crate::support::{
-    SECOND, eventually,
+    Release, SECOND, eventually,
     fleet::{create_with_ancestors, delete_recursively, exists, sees, settles_within, universe, znode},
     golden::{golden, hex, text, texts},
-    shared_server, until, zookeeper,
+    on_both_releases, shared_server_of, until, zookeeper,
 };
 
 /// One znode as a dump shows it.
@@ -78,8 +78,8 @@ fn apart(payload: &[u8]) -> (Vec<u8>, Vec<(String, Msgpack)>) {
     (rest, ours.into_iter().map(|(key, value)| (key.as_str().unwrap().to_owned(), value)).collect())
 }
 
-async fn hosts() -> String {
-    shared_server().await.connect_string()
+async fn hosts(release: Release) -> String {
+    shared_server_of(release).await.connect_string()
 }
 
 fn config(hosts: &str, namespace: &str, id: &str) -> Config {
@@ -90,9 +90,8 @@ async fn connect(config: Config) -> PartitionCoordinator {
     PartitionCoordinator::connect(config).await.unwrap()
 }
 
-#[tokio::test]
-async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_the_payloads() {
-    let (golden, hosts) = (golden("group.json"), hosts().await);
+async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_the_payloads(release: Release) {
+    let (golden, hosts) = (golden("group.json"), hosts(release).await);
     let (namespace, group) = (text(&golden["namespace"]), text(&golden["group"]));
     let root = format!("/{namespace}");
     let observer = zk::Client::connect(&hosts).await.unwrap();
@@ -124,9 +123,8 @@ async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_th
     assert_eq!(dump(&observer, &root).await, golden_step(&golden, "create_group"));
 }
 
-#[tokio::test]
-async fn credentials_in_the_url_guard_every_znode_with_one_entry() {
-    let (golden, hosts) = (golden("group.json"), hosts().await);
+async fn credentials_in_the_url_guard_every_znode_with_one_entry(release: Release) {
+    let (golden, hosts) = (golden("group.json"), hosts(release).await);
     let digest = &golden["digest_acl"];
     let (user, password) = (text(&digest["user"]), text(&digest["password"]));
     let url = format!("zookeeper://{user}:{password}@{hosts}?namespace=guarded/deeply");
@@ -149,9 +147,8 @@ async fn credentials_in_the_url_guard_every_znode_with_one_entry() {
     assert!(matches!(anonymous.get_children("/guarded/deeply/g").await, Err(zk::Error::NoAuth)));
 }
 
-#[tokio::test]
-async fn heartbeats_and_reads_change_nothing_on_the_server() {
-    let hosts = hosts().await;
+async fn heartbeats_and_reads_change_nothing_on_the_server(release: Release) {
+    let hosts = hosts(release).await;
     let coordinator = connect(config(&hosts, "unchanged", "a").heartbeat(SECOND / 20)).await;
     let group = coordinator.join("g").await.unwrap();
     let observer = zk::Client::connect(&hosts).await.unwrap();
@@ -209,9 +206,8 @@ impl Peer {
     }
 }
 
-#[tokio::test]
-async fn a_python_peer_and_this_library_see_one_fleet_and_place_each_key_alike() {
-    let hosts = hosts().await;
+async fn a_python_peer_and_this_library_see_one_fleet_and_place_each_key_alike(release: Release) {
+    let hosts = hosts(release).await;
     let aodh = |id: &str| Config::aodh().url(format!("zookeeper://{hosts}")).unwrap().member_id(id);
     let (first, second) = (connect(aodh("agent-0")).await, connect(aodh("agent-1")).await);
     let group = |coordinator: &PartitionCoordinator| coordinator.join("alarm_evaluator").into_future();
@@ -256,9 +252,8 @@ async fn a_python_peer_and_this_library_see_one_fleet_and_place_each_key_alike()
     settles_within(5 * SECOND, &[&again]).await;
 }
 
-#[tokio::test]
-async fn a_python_peer_reads_our_weight_and_we_read_its() {
-    let hosts = hosts().await;
+async fn a_python_peer_reads_our_weight_and_we_read_its(release: Release) {
+    let hosts = hosts(release).await;
     let golden = golden("group.json");
     let coordinator = connect(config(&hosts, "weights", "ours")).await;
     let group = coordinator.join("g").weight(7).await.unwrap();
@@ -286,9 +281,8 @@ async fn a_python_peer_reads_our_weight_and_we_read_its() {
     assert!(group.view().ring().members().all(|id| group.view().ring().weight(id) == Some(1)));
 }
 
-#[tokio::test]
-async fn elections_and_locks_of_python_peers_do_not_disturb_a_group() {
-    let hosts = hosts().await;
+async fn elections_and_locks_of_python_peers_do_not_disturb_a_group(release: Release) {
+    let hosts = hosts(release).await;
     let coordinator = connect(config(&hosts, "elections", "a")).await;
     let group = coordinator.join("g").await.unwrap();
     let python = Peer::start(&hosts, "python").await;
@@ -307,9 +301,8 @@ async fn elections_and_locks_of_python_peers_do_not_disturb_a_group() {
     sees(&group, SECOND, &["a", "b"]).await;
 }
 
-#[tokio::test]
-async fn a_stopped_member_is_gone_for_its_peers_at_once() {
-    let hosts = hosts().await;
+async fn a_stopped_member_is_gone_for_its_peers_at_once(release: Release) {
+    let hosts = hosts(release).await;
     let python = Peer::start(&hosts, "python").await;
     let path = ZnodePath::parse("/stops/g").unwrap();
     for way in ["leave", "shutdown", "drop"] {
@@ -329,9 +322,8 @@ async fn a_stopped_member_is_gone_for_its_peers_at_once() {
     }
 }
 
-#[tokio::test]
-async fn nothing_but_members_is_ever_put_under_a_group() {
-    let hosts = hosts().await;
+async fn nothing_but_members_is_ever_put_under_a_group(release: Release) {
+    let hosts = hosts(release).await;
     let coordinator = connect(config(&hosts, "children", "a")).await;
     let group = coordinator.join("g").await.unwrap();
     let observer = Peer::start(&hosts, "observer").await;
@@ -346,3 +338,14 @@ async fn nothing_but_members_is_ever_put_under_a_group() {
     let gone = observer.session.commit(vec![Op::delete(&path, None)]).await;
     assert!(!matches!(gone, Err(CommitError { .. })), "{gone:?}");
 }
+
+on_both_releases!(
+    the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_the_payloads,
+    credentials_in_the_url_guard_every_znode_with_one_entry,
+    heartbeats_and_reads_change_nothing_on_the_server,
+    a_python_peer_and_this_library_see_one_fleet_and_place_each_key_alike,
+    a_python_peer_reads_our_weight_and_we_read_its,
+    elections_and_locks_of_python_peers_do_not_disturb_a_group,
+    a_stopped_member_is_gone_for_its_peers_at_once,
+    nothing_but_members_is_ever_put_under_a_group,
+);

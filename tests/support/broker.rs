@@ -59,10 +59,15 @@ pub async fn shared_broker() -> &'static Broker {
 impl Broker {
     /// A broker with ports of its own.
     pub async fn start() -> Broker {
+        Broker::start_with(&[]).await
+    }
+
+    /// A broker with further lines in its configuration.
+    pub async fn start_with(lines: &[String]) -> Broker {
         let mut last = String::new();
         // Another process may have been quicker to take one of the ports.
         for _ in 0..3 {
-            let mut broker = Broker::prepare();
+            let mut broker = Broker::prepare(lines);
             broker.spawn();
             match broker.ready().await {
                 Ok(()) => return broker,
@@ -72,11 +77,12 @@ impl Broker {
         panic!("{last}");
     }
 
-    fn prepare() -> Broker {
+    fn prepare(lines: &[String]) -> Broker {
         let folder = new_folder();
         let name = folder.file_name().expect("it has a name").display().to_string();
         let (port, epmd_port) = (free_port(), free_port());
-        let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n");
+        let mut config = format!("listeners.tcp.1 = 127.0.0.1:{port}\ndisk_free_limit.absolute = 1MB\n");
+        config.extend(lines.iter().flat_map(|line| [line, "\n"]));
         fs::write(folder.join("rabbitmq.conf"), config).expect("the temporary folder is writable");
         fs::write(folder.join("enabled_plugins"), "[].\n").expect("the temporary folder is writable");
         let inside = |name: &str| folder.join(name).display().to_string();

@@ -18,6 +18,7 @@ pub mod events;
 pub mod example;
 #[cfg(feature = "testing")]
 pub mod fate;
+pub mod files;
 #[cfg(feature = "testing")]
 pub mod fleet;
 pub mod golden;
@@ -43,7 +44,7 @@ pub use self::{
     ensemble::Ensemble,
     example::Example,
     proxy::{Mode, Proxy},
-    server::{Server, Settings},
+    server::{RELEASES, Release, Server, Settings},
 };
 
 /// A connector to the servers of `connect_string`, without credentials.
@@ -75,9 +76,35 @@ pub fn alive_tasks() -> usize {
 
 /// The server that the tests of one binary share. Each test works under a path of its own.
 pub async fn shared_server() -> &'static Server {
-    static SHARED: tokio::sync::OnceCell<Server> = tokio::sync::OnceCell::const_new();
-    SHARED.get_or_init(Server::start).await
+    shared_server_of(Release::System).await
 }
+
+/// The server of this release that the tests of one binary share.
+pub async fn shared_server_of(release: Release) -> &'static Server {
+    static SHARED: [tokio::sync::OnceCell<Server>; 2] = [const { tokio::sync::OnceCell::const_new() }; 2];
+    let server = || async { Server::start_with(&Settings { release, ..Settings::default() }).await };
+    SHARED[usize::from(release == Release::V39)].get_or_init(server).await
+}
+
+/// Has each scenario run twice: on a server of each release.
+macro_rules! on_both_releases {
+    ($($scenario:ident),+ $(,)?) => {
+        mod system {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario($crate::support::Release::System).await;
+            })+
+        }
+        mod v39 {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario($crate::support::Release::V39).await;
+            })+
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part of it")]
+pub(crate) use on_both_releases;
 
 /// Waits until `probe` gives a value. Calls it every few milliseconds.
 ///

@@ -1,7 +1,9 @@
 //! One ZooKeeper server as a child process.
 //!
-//! ZooKeeper is found through `ZOOKEEPER_CLASSPATH` (a Java class path), else in `ZOOKEEPER_HOME/lib`, else
-//! where Debian's `libzookeeper-java` puts it; Java through `JAVA_HOME`, else `PATH`.
+//! Tests run on two releases. The usual one is found through `ZOOKEEPER_CLASSPATH` (a Java class path), else in
+//! `ZOOKEEPER_HOME/lib`, else where Debian's `libzookeeper-java` puts it, which is 3.8.0. A current one, 3.9, is found in
+//! `ZOOKEEPER_39_HOME/lib`, else in `target/zookeeper-3.9/lib`, where `scripts/test` puts it. Java is found through
+//! `JAVA_HOME`, else `PATH`.
 
 use std::{
     env, fs,
@@ -26,6 +28,23 @@ const DEBIAN_LOGGERS: [&str; 2] = ["/usr/share/java/slf4j-simple.jar", "/usr/sha
 const HELP: &str = "These tests run against real ZooKeeper servers. Run scripts/test, which installs what is \
     missing, or `apt-get install libzookeeper-java default-jre-headless`. Elsewhere set ZOOKEEPER_HOME to an \
     unpacked ZooKeeper release, or ZOOKEEPER_CLASSPATH to its class path, and have java 11 or later in PATH.";
+const HELP_39: &str = "Some tests also run against ZooKeeper 3.9. Run scripts/test tests, which puts it into \
+    target/zookeeper-3.9 on Debian and Ubuntu. Elsewhere unpack a 3.9 release from \
+    https://zookeeper.apache.org/releases.html and set ZOOKEEPER_39_HOME to its folder.";
+
+/// Which ZooKeeper a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Release {
+    /// That of the system, 3.8.0 on Debian 12: `exists` needs no permission, and the stats of creates in transactions
+    /// are invalid.
+    #[default]
+    System,
+    /// 3.9.2 or later: `exists` needs the permission to read.
+    V39,
+}
+
+/// For tests on both releases.
+pub const RELEASES: [Release; 2] = [Release::System, Release::V39];
 
 /// Guards a server, "$@"; see [`Guarded`].
 const GUARD: &str = r#"
@@ -46,6 +65,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The settings of a server that differ between tests.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Which ZooKeeper it runs.
+    pub release: Release,
     /// The `tickTime`: the server checks for expired sessions once a tick.
     pub tick: Duration,
     /// The shortest session timeout that the server grants.
@@ -61,6 +82,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            release: Release::System,
             tick: Duration::from_millis(100),
             min_session_timeout: Duration::from_millis(200),
             max_session_timeout: Duration::from_secs(60),
@@ -75,6 +97,7 @@ impl Default for Settings {
 pub struct Server {
     port: u16,
     folder: PathBuf,
+    release: Release,
     arguments: Vec<String>,
     java: Option<Guarded>,
 }
@@ -119,13 +142,13 @@ impl Server {
         if let Some(id) = id {
             fs::write(folder.join("data/myid"), id.to_string()).expect("the temporary folder is writable");
         }
-        Server { port, folder, arguments: settings.java.clone(), java: None }
+        Server { port, folder, release: settings.release, arguments: settings.java.clone(), java: None }
     }
 
     /// Starts the process without waiting for it to serve.
     pub(super) fn spawn(&mut self) {
         assert!(self.java.is_none(), "the server on port {} runs already", self.port);
-        let (java, class_path) = installed();
+        let (java, class_path) = installed(self.release);
         self.java = Some(Guarded::spawn(GUARD, |shell| {
             shell
                 .arg(&self.folder)
@@ -256,16 +279,53 @@ impl Drop for Server {
 /// # Panics
 ///
 /// If one is missing, saying how to install it.
-fn installed() -> &'static (PathBuf, String) {
-    static INSTALLED: OnceLock<(PathBuf, String)> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
+fn installed(release: Release) -> (PathBuf, String) {
+    static JAVA: OnceLock<PathBuf> = OnceLock::new();
+    let java = JAVA.get_or_init(|| {
         let java = env::var_os("JAVA_HOME")
             .map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
         let found = Command::new(&java).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(found.is_ok_and(|status| status.success()), "there is no {}.\n{HELP}", java.display());
-        (java, class_path())
-    })
+        java
+    });
+    let class_path = match release {
+        Release::System => class_path(),
+        Release::V39 => {
+            let home = env::var_os("ZOOKEEPER_39_HOME").map_or_else(unpacked, PathBuf::from);
+            let jars = jars(&home.join("lib"));
+            assert!(!jars.is_empty(), "there is no ZooKeeper in {}.\n{HELP_39}", home.display());
+            jars
+        }
+    };
+    (java.clone(), class_path)
 }
+
+/// Where `scripts/test` puts the current release: in the folder of the build, which this binary is in, too.
+fn unpacked() -> PathBuf {
+    let exe = env::current_exe().expect("a test knows where it is");
+    let folders = exe.ancestors().map(|folder| folder.join("zookeeper-3.9"));
+    folders.into_iter().find(|folder| folder.is_dir()).unwrap_or_else(|| "target/zookeeper-3.9".into())
+}
+
+/// The class path of all jars in a folder. That of ZooKeeper is the last: its manifest names jars of the system, which
+/// may be those of another release.
+fn jars(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut jars: Vec<_> = entries.filter(|path| path.extension().is_some_and(|it| it == "jar")).collect();
+    let is_last = |path: &PathBuf| {
+        let rest = path.file_name().and_then(|name| name.to_str()?.strip_prefix("zookeeper"));
+        rest.is_some_and(|rest| rest.starts_with(['.', '-']) && !rest.starts_with("-jute"))
+    };
+    jars.sort_by_key(|path| (is_last(path), path.clone()));
+    jars.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>().join(":")
+}
+
+/// What Debian's jar does not name in its manifest, and TLS needs.
+const DEBIAN_TLS: [&str; 3] = [
+    "/usr/share/java/netty-codec.jar",
+    "/usr/share/java/netty-resolver.jar",
+    "/usr/share/java/netty-transport-native-unix-common.jar",
+];
 
 fn class_path() -> String {
     if let Ok(given) = env::var("ZOOKEEPER_CLASSPATH") {
@@ -274,9 +334,10 @@ fn class_path() -> String {
     if let Some(home) = env::var_os("ZOOKEEPER_HOME") {
         // The configuration folder says how to log.
         let home = PathBuf::from(home);
-        return format!("{}:{}", home.join("conf").display(), home.join("lib/*").display());
+        return format!("{}:{}", home.join("conf").display(), jars(&home.join("lib")));
     }
     assert!(Path::new(DEBIAN_JAR).exists(), "there is no ZooKeeper: no {DEBIAN_JAR}.\n{HELP}");
     let logger = DEBIAN_LOGGERS.iter().find(|jar| Path::new(jar).exists());
-    logger.map_or_else(|| DEBIAN_JAR.to_owned(), |logger| format!("{DEBIAN_JAR}:{logger}"))
+    let jars: Vec<_> = [DEBIAN_JAR].iter().chain(logger).chain(&DEBIAN_TLS).copied().collect();
+    jars.join(":")
 }

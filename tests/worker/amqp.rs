@@ -4,6 +4,8 @@ mod brokers;
 mod chaos;
 mod connections;
 mod tampering;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::{
     future::poll_fn,

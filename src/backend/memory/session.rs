@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     ensemble::Ensemble,
     state::{Kind, State, WatchId},
+    tree::User,
 };
 use crate::backend::{
     BoxFuture, CommitError, Done, Error, Fired, Loss, MAX_REQUEST_BYTES, Op, Session, SessionId,
@@ -22,16 +23,17 @@ pub(super) struct MemorySession {
     ensemble: Arc<Ensemble>,
     id: SessionId,
     timeout: Duration,
+    user: User,
     requested: Moment,
     /// Written only under the lock of the ensemble.
     state: Arc<watch::Sender<SessionState>>,
 }
 
 impl MemorySession {
-    pub(super) fn open(ensemble: &Arc<Ensemble>, timeout: Duration) -> Self {
-        let (id, state) = ensemble.lock().open(timeout);
+    pub(super) fn open(ensemble: &Arc<Ensemble>, timeout: Duration, user: User) -> Self {
+        let (id, state) = ensemble.lock().open(timeout, user.clone());
         let requested = ensemble.clock.now();
-        MemorySession { ensemble: Arc::clone(ensemble), id, timeout, requested, state }
+        MemorySession { ensemble: Arc::clone(ensemble), id, timeout, user, requested, state }
     }
 
     /// To be called under the lock of the ensemble.
@@ -101,18 +103,20 @@ impl Session for MemorySession {
     }
 
     fn get<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<Option<(Vec<u8>, Stat)>, Error>> {
-        Box::pin(self.connected(move |state| state.get(path)))
+        Box::pin(async move { self.connected(|state| state.get(path, &self.user)).await? })
     }
 
     fn get_many<'a>(
         &'a self,
         paths: &'a [ZnodePath],
     ) -> BoxFuture<'a, Result<Vec<Option<(Vec<u8>, Stat)>>, Error>> {
-        Box::pin(self.connected(move |state| paths.iter().map(|path| state.get(path)).collect()))
+        Box::pin(async move {
+            self.connected(|state| paths.iter().map(|path| state.get(path, &self.user)).collect()).await?
+        })
     }
 
     fn children<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Vec<String>, Stat), Error>> {
-        Box::pin(async move { self.connected(|state| state.tree.children(path)).await? })
+        Box::pin(async move { self.connected(|state| state.tree.children(path, &self.user)).await? })
     }
 
     fn watch_children<'a>(
@@ -121,7 +125,7 @@ impl Session for MemorySession {
     ) -> BoxFuture<'a, Result<(Vec<String>, Stat, Watch), Error>> {
         Box::pin(async move {
             let read = |state: &mut State| {
-                let (names, stat) = state.tree.children(path)?;
+                let (names, stat) = state.tree.children(path, &self.user)?;
                 Ok((names, stat, state.watches.arm(self.id, Kind::Children, path)))
             };
             let (names, stat, (id, fired)) = self.connected(read).await??;
@@ -132,10 +136,10 @@ impl Session for MemorySession {
     fn watch_node<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<(Option<Stat>, Watch), Error>> {
         Box::pin(async move {
             let read = |state: &mut State| {
-                let stat = state.tree.get(path).map(|(_, stat)| stat);
-                (stat, state.watches.arm(self.id, Kind::Node, path))
+                let stat = state.tree.get(path, &self.user)?.map(|(_, stat)| stat);
+                Ok((stat, state.watches.arm(self.id, Kind::Node, path)))
             };
-            let (stat, (id, fired)) = self.connected(read).await?;
+            let (stat, (id, fired)) = self.connected(read).await??;
             Ok((stat, self.watch(id, fired)))
         })
     }
@@ -169,8 +173,8 @@ impl Session for MemorySession {
 }
 
 impl State {
-    fn get(&self, path: &ZnodePath) -> Option<(Vec<u8>, Stat)> {
-        self.tree.get(path).map(|(data, stat)| (data.to_vec(), stat))
+    fn get(&self, path: &ZnodePath, user: &User) -> Result<Option<(Vec<u8>, Stat)>, Error> {
+        Ok(self.tree.get(path, user)?.map(|(data, stat)| (data.to_vec(), stat)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::tree::{Change, Tree};
+use super::tree::{Change, Tree, User};
 use crate::backend::{CommitError, Done, Error, Fired, Loss, Op, SessionId, SessionState, path::ZnodePath};
 
 /// When the reply to a write gets lost; see [`Memory::lose_reply`](super::Memory::lose_reply).
@@ -33,6 +33,7 @@ pub(super) struct State {
 #[derive(Debug)]
 struct Record {
     timeout: Duration,
+    user: User,
     epoch: u64,
     state: Arc<watch::Sender<SessionState>>,
     /// Cancelled on resume. `None` while connected.
@@ -74,7 +75,11 @@ impl State {
         self.sessions.keys().copied().collect()
     }
 
-    pub(super) fn open(&mut self, timeout: Duration) -> (SessionId, Arc<watch::Sender<SessionState>>) {
+    pub(super) fn open(
+        &mut self,
+        timeout: Duration,
+        user: User,
+    ) -> (SessionId, Arc<watch::Sender<SessionState>>) {
         self.opened += 1;
         self.tree.tick();
         let id = SessionId(self.opened);
@@ -82,6 +87,7 @@ impl State {
         let state = Arc::new(watch::Sender::new(SessionState::Connected { epoch }));
         let record = Record {
             timeout,
+            user,
             epoch,
             state: Arc::clone(&state),
             suspended: None,
@@ -172,7 +178,8 @@ impl State {
 
     fn apply(&mut self, id: SessionId, ops: Vec<Op>, now_ms: i64) -> Outcome {
         let refused = |(index, error)| CommitError { index: Some(index), error };
-        let (done, changes) = self.tree.commit(id, ops, now_ms).map_err(refused)?;
+        let user = self.sessions.get(&id).and_then(|record| record.user.clone());
+        let (done, changes) = self.tree.commit(id, user, ops, now_ms).map_err(refused)?;
         self.announce(&changes);
         Ok(done)
     }
@@ -181,8 +188,16 @@ impl State {
         let sessions = &self.sessions;
         // A session that has ended has no record any more. Its own watches fire later, with the loss.
         let is_suspended = |id: SessionId| sessions.get(&id).is_none_or(|record| record.suspended.is_some());
+        let tree = &self.tree;
+        let is_denied = |path: &ZnodePath, id: SessionId| {
+            sessions.get(&id).is_some_and(|record| tree.denies(path, &record.user))
+        };
         for change in changes {
             let (Change::Created(path) | Change::Set(path) | Change::Deleted(path)) = change;
+            if let Change::Created(_) = change {
+                // A server sends no event about a znode that the client may not read, and forgets the watch.
+                self.watches.silence(path, |id| is_denied(path, id));
+            }
             self.watches.fire(Kind::Node, path, is_suspended);
             if let Change::Deleted(_) = change {
                 self.watches.fire(Kind::Children, path, is_suspended);
@@ -255,6 +270,16 @@ impl Watches {
             } else {
                 self.send(id, Fired::Changed);
             }
+        }
+    }
+
+    /// Makes sure that the watches of these sessions on a znode do not fire before the end of the session.
+    fn silence(&mut self, path: &ZnodePath, is_denied: impl Fn(SessionId) -> bool) {
+        let znode = (Kind::Node, path.clone());
+        let ids = self.by_znode.get(&znode).into_iter().flatten().copied();
+        let denied: Vec<_> = ids.filter(|id| is_denied(self.armed[id].session)).collect();
+        for id in denied {
+            remove_from(&mut self.by_znode, &znode, id);
         }
     }
 

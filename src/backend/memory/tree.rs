@@ -2,13 +2,19 @@
 
 //! The tree of znodes. A transaction on it is undone when one of its operations fails.
 //!
-//! It does what ZooKeeper 3.8 does, and in the same order of checks; the differential test compares the two. A failed
+//! It does what ZooKeeper does, and in the same order of checks; the differential test compares the two. A failed
 //! transaction is rolled back from a log of the values that it replaced, so that the time of a commit does not depend
 //! on the number of znodes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use crate::backend::{CreateMode, Done, Error, Op, SessionId, Stat, path::ZnodePath};
+
+/// The user of a session; `None` if it is anonymous.
+pub(super) type User = Option<Arc<str>>;
 
 /// All znodes, and which of them belong to which session.
 #[derive(Debug)]
@@ -26,9 +32,15 @@ struct Node {
     /// How many children were ever created: the next sequence number.
     creates: i32,
     children: BTreeSet<Box<str>>,
+    /// The only user with permission to it. `None`: every client has it.
+    owner: User,
 }
 
 impl Node {
+    fn permit(&self, user: &User) -> Result<(), Error> {
+        if self.owner.is_none() || self.owner == *user { Ok(()) } else { Err(Error::NotPermitted) }
+    }
+
     fn stat(&self) -> Stat {
         let num_children = i32::try_from(self.children.len()).unwrap_or(i32::MAX);
         Stat {
@@ -59,6 +71,7 @@ enum Undo {
 /// The transaction that is being applied.
 struct Txn {
     session: SessionId,
+    user: User,
     zxid: i64,
     now_ms: i64,
     changes: Vec<Change>,
@@ -81,13 +94,21 @@ impl Tree {
     }
 
     /// The data and stat of a znode.
-    pub(super) fn get(&self, path: &ZnodePath) -> Option<(&[u8], Stat)> {
-        self.nodes.get(path).map(|node| (node.data.as_slice(), node.stat()))
+    pub(super) fn get(&self, path: &ZnodePath, user: &User) -> Result<Option<(&[u8], Stat)>, Error> {
+        let Some(node) = self.nodes.get(path) else { return Ok(None) };
+        node.permit(user)?;
+        Ok(Some((node.data.as_slice(), node.stat())))
+    }
+
+    /// Whether there is a znode to which this user has no permission.
+    pub(super) fn denies(&self, path: &ZnodePath, user: &User) -> bool {
+        self.nodes.get(path).is_some_and(|node| node.permit(user).is_err())
     }
 
     /// The names of the children and the stat of the parent.
-    pub(super) fn children(&self, path: &ZnodePath) -> Result<(Vec<String>, Stat), Error> {
-        let node = self.nodes.get(path).ok_or(Error::NoNode)?;
+    pub(super) fn children(&self, path: &ZnodePath, user: &User) -> Result<(Vec<String>, Stat), Error> {
+        let node = self.node(path)?;
+        node.permit(user)?;
         Ok((node.children.iter().map(ToString::to_string).collect(), node.stat()))
     }
 
@@ -95,11 +116,13 @@ impl Tree {
     pub(super) fn commit(
         &mut self,
         session: SessionId,
+        user: User,
         ops: Vec<Op>,
         now_ms: i64,
     ) -> Result<(Vec<Done>, Vec<Change>), (usize, Error)> {
         let mut txn = Txn {
             session,
+            user,
             zxid: self.zxid + 1,
             now_ms,
             changes: Vec::new(),
@@ -135,7 +158,9 @@ impl Tree {
     fn apply(&mut self, txn: &mut Txn, op: Op) -> Result<Done, Error> {
         match op {
             Op::Check { path, version } => {
-                expect_version(self.node(&path)?, version)?;
+                let node = self.node(&path)?;
+                node.permit(&txn.user)?;
+                expect_version(node, version)?;
                 Ok(Done::Checked)
             }
             Op::Create { path, data, mode } => self.create(txn, &path, data, mode).map(Done::Created),
@@ -158,6 +183,7 @@ impl Tree {
             return Err(Error::Other("the root cannot be created".into()));
         };
         let parent = self.nodes.get_mut(&parent_path).ok_or(Error::NoNode)?;
+        parent.permit(&txn.user)?;
         let path = if mode.is_sequential() { numbered(path, parent.creates) } else { path.clone() };
         if parent.children.contains(path.name()) {
             return Err(Error::NodeExists);
@@ -177,7 +203,7 @@ impl Tree {
             modified_ms: txn.now_ms,
             ..Stat::default()
         };
-        self.link(path.clone(), Node { data, stat, ..Node::default() });
+        self.link(path.clone(), Node { data, stat, owner: txn.user.clone(), ..Node::default() });
         txn.changes.push(Change::Created(path.clone()));
         Ok(path)
     }
@@ -190,6 +216,7 @@ impl Tree {
         version: Option<i32>,
     ) -> Result<Stat, Error> {
         let node = self.nodes.get_mut(&path).ok_or(Error::NoNode)?;
+        node.permit(&txn.user)?;
         expect_version(node, version)?;
         let before = node.stat;
         let replaced = std::mem::replace(&mut node.data, data);
@@ -206,6 +233,9 @@ impl Tree {
         if path.is_root() {
             return Err(Error::Other("the root cannot be deleted".into()));
         }
+        // The permission to delete is that of the parent.
+        let parent = path.parent().expect("it is not the root");
+        self.node(&parent)?.permit(&txn.user)?;
         let node = self.node(&path)?;
         expect_version(node, version)?;
         if !node.children.is_empty() {
@@ -303,7 +333,7 @@ mod tests {
     }
 
     fn commit(tree: &mut Tree, ops: Vec<Op>) -> Result<(Vec<Done>, Vec<Change>), (usize, Error)> {
-        tree.commit(ME, ops, 0)
+        tree.commit(ME, None, ops, 0)
     }
 
     fn persistent(text: &str) -> Op {
@@ -360,7 +390,7 @@ mod tests {
         let changes = tree.end_session(ME);
         let gone = ["/a/x", "/a/y", "/z"].map(|text| Change::Deleted(path(text)));
         assert_eq!(changes, gone);
-        let (_, a) = tree.get(&path("/a")).unwrap();
+        let (_, a) = tree.get(&path("/a"), &None).unwrap().unwrap();
         assert_eq!((a.pzxid, a.num_children, a.cversion), (2, 0, 4));
     }
 }

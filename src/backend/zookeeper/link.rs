@@ -19,27 +19,34 @@ use crate::task::Tasks;
 
 /// A client of the crate, and the task that serves it.
 pub(super) struct Link {
+    target: String,
     client: zk::Client,
     serving: Serving,
 }
 
 impl Link {
-    /// Opens a connection to one of `hosts`, each of which is tried once. The task that serves it is one of `tasks`.
+    /// Tries once to open a connection to the server with this connection string. The task that serves it is one of
+    /// `tasks`.
     pub(super) async fn open(
         connector: zk::Connector,
-        hosts: &str,
+        target: &str,
         tasks: &Arc<Tasks>,
     ) -> Result<Link, zk::Error> {
         let serving = Serving::new();
         let spawner = Spawner { tasks: tasks.clone(), serving: serving.clone() };
-        let mut connecting = pin!(connector.with_fail_eagerly().connect(hosts));
+        let mut connecting = pin!(connector.with_fail_eagerly().connect(target));
         let connected = poll_fn(|context| {
             let _scope = spawns_core::enter(&spawner);
             connecting.as_mut().poll(context)
         });
         let client = connected.await?;
         let _ = serving.state.set(client.state_watcher());
-        Ok(Link { client, serving })
+        Ok(Link { target: target.to_owned(), client, serving })
+    }
+
+    /// The connection string of the server.
+    pub(super) fn target(&self) -> &str {
+        &self.target
     }
 
     pub(super) fn client(&self) -> &zk::Client {

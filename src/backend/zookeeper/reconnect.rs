@@ -208,6 +208,7 @@ impl Reconnector {
     /// Waits until the present connection breaks; returns how the session has ended, if it has.
     async fn serve(&mut self) -> Option<Loss> {
         let link = self.publisher.link.borrow().clone()?;
+        let target = link.target().to_owned();
         let (mut changes, serving) = (link.client().state_watcher(), link.serving().clone());
         let first = link.client().state();
         drop(link);
@@ -235,6 +236,7 @@ impl Reconnector {
             Some(first)
         };
         serving.stop();
+        self.dialer.note(&target, self.is_silent());
         match state {
             Some(zk::SessionState::Expired) => Some(Loss::Expired),
             Some(zk::SessionState::AuthFailed) => Some(Loss::AuthFailed),
@@ -247,26 +249,33 @@ impl Reconnector {
     ///
     /// An attempt that a server refuses does no harm. But an attempt that is not answered may have reached a server, and
     /// the server keeps the session for one more timeout then, although this client knows nothing of it. So once the
-    /// session is of no more use when the next attempt ends, and each host was tried, one attempt waits long, and is the
+    /// session is of no more use when the next attempt ends, and each server was tried, one attempt waits long, and is the
     /// last: a server that was stopped for a while answers it when it goes on.
-    async fn reconnect(&self) -> Result<Link, Loss> {
+    async fn reconnect(&mut self) -> Result<Link, Loss> {
         let id = SessionId(self.session.id().0);
+        // Certificates may have been renewed. If they cannot be read at this moment, those from before may still do.
+        if let Err(error) = self.dialer.prepare(self.session_timeout) {
+            warn!(session = %id, %error, "reconnecting with the certificates that were read before");
+        }
         let (wait, longest) = (silence(self.session_timeout), longest_silence(self.session_timeout));
         let (mut attempts, mut answers, mut was_probed) = (0, false, false);
         loop {
-            let hosts = self.dialer.hosts_in_random_order(&self.random);
-            for host in &hosts {
+            let targets = self.dialer.targets(self.session_timeout, &self.random).await;
+            for target in &targets {
                 let silent_for = self.contact.silent_for();
                 if silent_for > self.session_timeout * 7 / 5 {
                     return Err(Loss::Expired);
                 }
                 attempts += 1;
                 // After a reset, most servers answer the first attempt at once.
-                let is_silent = silent_for >= wait / 2 && !answers;
+                let is_silent = self.is_silent() && !answers;
                 let is_last =
-                    is_silent && attempts >= hosts.len() && silent_for + wait + wait > self.contact.limit();
+                    is_silent && attempts >= targets.len() && silent_for + wait + wait > self.contact.limit();
                 let began = BootClock.now();
-                match self.attempt(host, is_last).await? {
+                let attempt = self.attempt(target, is_last).await?;
+                let took = BootClock.now().saturating_since(began);
+                self.dialer.note(target, attempt.is_none() && took >= wait / 2);
+                match attempt {
                     Some(link) if !is_last || was_probed => return Ok(link),
                     Some(link) => {
                         // It would be closed only after as long a silence as it could wait for the server. That is right
@@ -274,7 +283,7 @@ impl Reconnector {
                         link.serving().stop();
                         (attempts, answers, was_probed) = (0, true, true);
                     }
-                    None if is_last && BootClock.now().saturating_since(began) >= longest / 2 => {
+                    None if is_last && took >= longest / 2 => {
                         warn!(session = %id, ?silent_for, "no server replies; giving the session up, so that it can end there");
                         return Err(Loss::Closed);
                     }
@@ -285,14 +294,19 @@ impl Reconnector {
         }
     }
 
-    /// Tries one host; `None` if it does not answer.
-    async fn attempt(&self, host: &str, waits_long: bool) -> Result<Option<Link>, Loss> {
+    /// Whether no server has replied for so long that the cause is silence, and not a reset.
+    fn is_silent(&self) -> bool {
+        self.contact.silent_for() >= silence(self.session_timeout) / 2
+    }
+
+    /// Tries one server; `None` if it does not answer.
+    async fn attempt(&self, target: &str, waits_long: bool) -> Result<Option<Link>, Loss> {
         let id = SessionId(self.session.id().0);
-        let mut connector = self.dialer.connector(self.session_timeout).with_session(self.session.clone());
+        let mut connector = self.dialer.connector().with_session(self.session.clone());
         if waits_long {
             connector = connector.with_connection_timeout(longest_silence(self.session_timeout));
         }
-        match Link::open(connector, host, &self.tasks).await {
+        match Link::open(connector, target, &self.tasks).await {
             Ok(link) if link.client().session_id() == self.session.id() => {
                 self.contact.hear();
                 // Reads of this session must not go back to before the break, and this server may be behind the last
@@ -302,13 +316,13 @@ impl Reconnector {
             }
             Ok(link) => {
                 let given = SessionId(link.client().session_id().0);
-                warn!(session = %id, %given, %host, "the server has opened another session instead of this one");
+                warn!(session = %id, %given, %target, "the server has opened another session instead of this one");
                 Err(Loss::Expired)
             }
             Err(zk::Error::SessionExpired) => Err(Loss::Expired),
             Err(zk::Error::AuthFailed) => Err(Loss::AuthFailed),
             Err(error) => {
-                debug!(session = %id, %host, %error, "could not connect");
+                debug!(session = %id, %target, %error, "could not connect");
                 Ok(None)
             }
         }

@@ -11,6 +11,7 @@ struct Group {
     changes: i32,
     pzxid: i64,
     members: Vec<(String, i64, u32)>,
+    denied: Vec<String>,
 }
 
 impl Group {
@@ -56,10 +57,14 @@ impl Group {
         (self.members.iter().rev().map(|(name, ..)| name.clone()).collect(), self.stat())
     }
 
-    fn read(&self, id: &MemberId) -> Option<Znode> {
-        let (_, czxid, weight) = self.members.iter().find(|(name, ..)| id == name.as_str())?;
+    fn read(&self, id: &MemberId) -> Result<Option<Znode>, Denied> {
+        let found = self.members.iter().find(|(name, ..)| id == name.as_str());
+        let Some((name, czxid, weight)) = found else { return Ok(None) };
+        if self.denied.contains(name) {
+            return Err(Denied);
+        }
         let stat = Stat { czxid: *czxid, ephemeral_owner: Some(SessionId(1)), ..Stat::default() };
-        Some((Payload { weight: *weight, ours: None }.encode(), stat))
+        Ok(Some((Payload { weight: *weight, ours: None }.encode(), stat)))
     }
 
     fn all(&self) -> Vec<(String, i64, u32)> {
@@ -178,9 +183,30 @@ fn children_that_are_no_members_are_read_once() {
     assert_eq!(due, ["a", "election"], "no member can have the third name");
     let persistent = (Vec::new(), Stat { czxid: 1, ..Stat::default() });
     let found = [("a".parse().unwrap(), group.read(&"a".parse().unwrap()))];
-    roster.note(found.into_iter().chain([("election".parse().unwrap(), Some(persistent))]));
+    roster.note(found.into_iter().chain([("election".parse().unwrap(), Ok(Some(persistent)))]));
     assert!(roster.is_complete());
     assert_eq!(seen(&roster), group.all());
+}
+
+#[test]
+fn a_member_that_is_denied_is_read_once_and_hides_no_change_of_another_one() {
+    let (mut group, mut roster) = (thousand(), Roster::default());
+    group.denied = vec!["m0500".into()];
+    assert_eq!(follow(&mut roster, &group), 1000);
+    let denied = |roster: &Roster| roster.members()[500].clone();
+    let before = denied(&roster);
+    assert!(before.is_plain() && before.incarnation() == 0, "{before:?}");
+    group.join("n", 1);
+    assert_eq!(follow(&mut roster, &group), 1, "only the new one");
+    // Nothing shows that the denied one was replaced, so the search reads all.
+    group.replace("m0500", 1);
+    assert_eq!(follow(&mut roster, &group), 1001);
+    assert_eq!(denied(&roster), before);
+    group.replace("m0500", 1);
+    group.replace("m0900", 3);
+    follow(&mut roster, &group);
+    assert_eq!((denied(&roster), roster.members()[900].weight()), (before, 3));
+    assert_eq!(follow(&mut roster, &group), 0);
 }
 
 #[derive(Debug, Clone)]

@@ -18,7 +18,6 @@ use lapin::{
         ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable, ShortString},
-    uri::AMQPUri,
 };
 use tokio::sync::Mutex;
 use tracing::{debug, info};
@@ -72,7 +71,7 @@ struct State {
 
 struct Opening {
     since: Moment,
-    attempt: BoxFuture<'static, Result<Open, lapin::Error>>,
+    attempt: BoxFuture<'static, Result<Open, TransportError>>,
 }
 
 struct Open {
@@ -126,11 +125,11 @@ impl Broker {
         }
         let opening = state.opening.get_or_insert_with(|| {
             debug!(broker = ?self.address, "connecting");
-            Opening { since: now, attempt: Box::pin(Open::new(self.address.uri())) }
+            Opening { since: now, attempt: Box::pin(Open::new(self.address.clone())) }
         });
         let opened = opening.attempt.as_mut().await;
         state.opening = None;
-        let open = Arc::new(opened.map_err(failed)?);
+        let open = Arc::new(opened?);
         state.open = Some(open.clone());
         Ok(open)
     }
@@ -319,9 +318,9 @@ impl From<TransportError> for DeclareError {
 }
 
 impl Open {
-    async fn new(uri: AMQPUri) -> Result<Open, lapin::Error> {
+    async fn new(address: Address) -> Result<Open, TransportError> {
         let properties = ConnectionProperties::default().with_connection_name("apportion".into());
-        let connection = handshake::connect(uri, properties).await?;
+        let connection = handshake::connect(&address, properties).await?;
         Ok(Open { connection, publisher: Mutex::default() })
     }
 

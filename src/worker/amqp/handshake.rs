@@ -18,6 +18,9 @@ use lapin::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::{error::failed, url::Address};
+use crate::worker::transport::TransportError;
+
 /// How long the client may take to report an error of its thread.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -33,10 +36,13 @@ impl Drop for Thread {
     }
 }
 
+/// Connects to the broker at `address`. If the connection is encrypted, its certificate has to be for the host of that.
 pub(super) async fn connect(
-    uri: AMQPUri,
+    address: &Address,
     properties: ConnectionProperties,
-) -> Result<Connection, lapin::Error> {
+) -> Result<Connection, TransportError> {
+    #[cfg(feature = "tls")]
+    let encryption = address.files().map(super::tls::connector).transpose()?;
     let ended = CancellationToken::new();
     let thread = Thread { has_connected: AtomicBool::new(false), ended: ended.clone() };
     let open = async move |uri: AMQPUri, runtime| {
@@ -45,18 +51,23 @@ pub(super) async fn connect(
             return Err(lapin::Error::from(aborted()));
         }
         let config = OwnedTLSConfig::default();
-        let stream = uri.connect_with_config_async(config.as_ref(), &runtime).await;
-        stream.map_err(lapin::Error::from)
+        let stream = uri.connect_with_config_async(config.as_ref(), &runtime).await?;
+        #[cfg(feature = "tls")]
+        if let Some(encryption) = &encryption {
+            return Ok(stream.into_rustls(encryption, &uri.authority.host).await?);
+        }
+        Ok(stream)
     };
-    let connecting = Connection::connector(uri, default_runtime()?, open, properties);
+    let runtime = default_runtime().map_err(failed)?;
+    let connecting = Connection::connector(address.uri(), runtime, open, properties);
     let broken = async {
         ended.cancelled().await;
         sleep(REPORT_TIMEOUT).await;
     };
     tokio::select! {
         biased;
-        connected = connecting => connected,
-        () = broken => Err(aborted().into()),
+        connected = connecting => connected.map_err(failed),
+        () = broken => Err(failed(aborted().into())),
     }
 }
 

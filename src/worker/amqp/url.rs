@@ -2,8 +2,8 @@
 
 //! Reads `amqp://` URLs as kombu does, and never shows the password.
 //!
-//! kombu accepts some URLs that are errors here: options other than `heartbeat` and `queues`, several brokers, `amqps://`, an empty
-//! host, and a user without a password.
+//! kombu accepts some URLs that are errors here: options other than `heartbeat`, `queues` and the files for TLS, several
+//! brokers, an empty host, and a user without a password.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
@@ -23,21 +23,36 @@ pub(super) struct Address {
     vhost: String,
     heartbeat_seconds: u16,
     has_durable_queues: bool,
+    /// The files for TLS, if connections are encrypted.
+    files: Option<Files>,
+}
+
+/// The files for TLS.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Files {
+    pub(super) ca_certs: String,
+    /// The certificate of this client and its key.
+    pub(super) identity: Option<(String, String)>,
 }
 
 const DEFAULT_PORT: u16 = 5672;
+const DEFAULT_TLS_PORT: u16 = 5671;
 const DEFAULT_HEARTBEAT_SECONDS: u16 = 10;
 
 impl Address {
     pub(super) fn parse(url: &str) -> Result<Address, ConnectError> {
         let missing = || bad("scheme", "it is missing: a URL starts with `amqp://`");
         let (scheme, rest) = url.split_once("://").ok_or_else(missing)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "amqp" | "pyamqp" => {}
-            "amqps" => return Err(bad("scheme", "`amqps` is not supported: this build has no TLS")),
+        let is_encrypted = match scheme.to_ascii_lowercase().as_str() {
+            "amqp" | "pyamqp" => false,
+            "amqps" if cfg!(feature = "tls") => true,
+            "amqps" => {
+                let problem = "this build has no TLS for `amqps`: enable the feature `tls` of apportion";
+                return Err(bad("scheme", problem));
+            }
             // Not shown, because it may be the beginning of credentials.
-            _ => return Err(bad("scheme", "a URL starts with `amqp://`")),
-        }
+            _ => return Err(bad("scheme", "a URL starts with `amqp://` or `amqps://`")),
+        };
         let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if rest.contains('#') {
             return Err(bad("fragment", "`#` means nothing here: write `%23`"));
@@ -54,8 +69,8 @@ impl Address {
             .split_once(':')
             .filter(|(user, _)| !user.is_empty())
             .ok_or_else(|| bad("credentials", "they are `user:password`"))?;
-        let (host, port) = host_and_port(netloc)?;
-        let Options { heartbeat_seconds, has_durable_queues } = Options::parse(query)?;
+        let (host, port) = host_and_port(netloc, if is_encrypted { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
+        let options = Options::parse(query)?;
         let vhost = decode("path", path.strip_prefix('/').unwrap_or(path))?;
         Ok(Address {
             user: decode("credentials", user)?,
@@ -64,8 +79,9 @@ impl Address {
             port,
             // As in kombu. For AMQP clients that follow the specification, `host/` is the virtual host without a name.
             vhost: if vhost.is_empty() { "/".to_owned() } else { vhost },
-            heartbeat_seconds,
-            has_durable_queues,
+            heartbeat_seconds: options.heartbeat_seconds,
+            has_durable_queues: options.has_durable_queues,
+            files: options.files(is_encrypted)?,
         })
     }
 
@@ -74,7 +90,12 @@ impl Address {
         self.has_durable_queues
     }
 
-    /// The URL for the client.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there are none then"))]
+    pub(super) fn files(&self) -> Option<&Files> {
+        self.files.as_ref()
+    }
+
+    /// The URL for the client. Its scheme is that without TLS: the encryption is added to the connection.
     pub(super) fn uri(&self) -> AMQPUri {
         AMQPUri {
             scheme: AMQPScheme::AMQP,
@@ -94,7 +115,8 @@ impl fmt::Debug for Address {
         let brackets = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         write!(
             f,
-            "amqp://{}:(hidden)@{}{}{}:{}/{}",
+            "{}://{}:(hidden)@{}{}{}:{}/{}",
+            if self.files.is_some() { "amqps" } else { "amqp" },
             self.user.escape_debug(),
             brackets.0,
             self.host,
@@ -107,7 +129,7 @@ impl fmt::Debug for Address {
 
 /// Splits host and port. Errors show the host only: if the host is missing, the password stands in the place of the
 /// port.
-fn host_and_port(text: &str) -> Result<(String, u16), ConnectError> {
+fn host_and_port(text: &str, default: u16) -> Result<(String, u16), ConnectError> {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => (address, port),
         Some(_) => return Err(bad("host", "an address in brackets has to be an IPv6 address")),
@@ -125,7 +147,7 @@ fn host_and_port(text: &str) -> Result<(String, u16), ConnectError> {
         }
     };
     let port = match port.strip_prefix(':') {
-        None if port.is_empty() => Some(DEFAULT_PORT),
+        None if port.is_empty() => Some(default),
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|p| *p > 0),
         _ => None,
     };
@@ -135,14 +157,24 @@ fn host_and_port(text: &str) -> Result<(String, u16), ConnectError> {
     Ok((host.to_owned(), port))
 }
 
+/// The options of a URL.
 struct Options {
     heartbeat_seconds: u16,
     has_durable_queues: bool,
+    ca_certs: Option<String>,
+    certfile: Option<String>,
+    keyfile: Option<String>,
 }
 
 impl Options {
     fn parse(query: &str) -> Result<Options, ConnectError> {
-        let mut options = Options { heartbeat_seconds: DEFAULT_HEARTBEAT_SECONDS, has_durable_queues: false };
+        let mut options = Options {
+            heartbeat_seconds: DEFAULT_HEARTBEAT_SECONDS,
+            has_durable_queues: false,
+            ca_certs: None,
+            certfile: None,
+            keyfile: None,
+        };
         for option in query.split('&').filter(|option| !option.is_empty()) {
             match option.split_once('=').unwrap_or((option, "")) {
                 ("heartbeat", value) => {
@@ -153,12 +185,32 @@ impl Options {
                 ("queues", "durable") => options.has_durable_queues = true,
                 ("queues", "transient") => options.has_durable_queues = false,
                 ("queues", _) => return Err(bad("options", "`queues` is `durable` or `transient`")),
+                ("ssl_ca_certs", value) => options.ca_certs = Some(decode("options", value)?),
+                ("ssl_certfile", value) => options.certfile = Some(decode("options", value)?),
+                ("ssl_keyfile", value) => options.keyfile = Some(decode("options", value)?),
                 (name, _) => {
                     return Err(bad("options", format!("`{}` is unknown", name.escape_debug())));
                 }
             }
         }
         Ok(options)
+    }
+
+    fn files(self, is_encrypted: bool) -> Result<Option<Files>, ConnectError> {
+        let Options { ca_certs, certfile, keyfile, .. } = self;
+        if !is_encrypted {
+            let is_plain = ca_certs.is_none() && certfile.is_none() && keyfile.is_none();
+            return if is_plain { Ok(None) } else { Err(bad("scheme", "files for TLS need `amqps://`")) };
+        }
+        let ca_certs = ca_certs.ok_or_else(|| {
+            bad("options", "`ssl_ca_certs` is missing: the certificates that the broker is checked with")
+        })?;
+        let identity = match (certfile, keyfile) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(bad("options", "`ssl_certfile` and `ssl_keyfile` belong together")),
+        };
+        Ok(Some(Files { ca_certs, identity }))
     }
 }
 
@@ -194,6 +246,17 @@ mod tests {
         assert_eq!((uri.authority.userinfo.password.as_str(), uri.query.heartbeat), ("guest", Some(10)));
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn an_encrypted_connection_names_its_files_as_kombu_does() {
+        let url = "amqps://h?ssl_ca_certs=%2Fca.pem&ssl_certfile=c.pem&ssl_keyfile=k.pem";
+        let address = Address::parse(url).unwrap();
+        assert_eq!(format!("{address:?}"), "amqps://guest:(hidden)@h:5671//");
+        let files = address.files().unwrap();
+        assert_eq!(files.ca_certs, "/ca.pem");
+        assert_eq!(files.identity, Some(("c.pem".into(), "k.pem".into())));
+    }
+
     #[test]
     fn user_password_and_virtual_host_are_decoded() {
         let uri = Address::parse("amqp://a%40b:p%2F%3a%25@h/%2Fv%C3%A9?heartbeat=3").unwrap().uri();
@@ -211,7 +274,13 @@ mod tests {
             ("", "scheme"),
             ("h:5672", "scheme"),
             ("user:hunter2@h", "scheme"),
+            #[cfg(not(feature = "tls"))]
             ("amqps://u:hunter2@h", "scheme"),
+            #[cfg(feature = "tls")]
+            ("amqps://u:hunter2@h", "options"),
+            #[cfg(feature = "tls")]
+            ("amqps://u:hunter2@h?ssl_ca_certs=ca&ssl_certfile=c", "options"),
+            ("amqp://u:hunter2@h?ssl_ca_certs=ca", "scheme"),
             ("redis://u:hunter2@h", "scheme"),
             ("user:hunter2@h://x", "scheme"),
             ("amqp://", "host"),

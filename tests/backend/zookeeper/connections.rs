@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use apportion::backend::{CommitError, Connector, CreateMode, Error, Fired, Loss, Op, Session, SessionState};
 
 use super::{create, open, proxied};
-use crate::support::{Ensemble, MS, Mode, Proxy, SECOND, Server, path, shared_server, zookeeper};
+use crate::support::{Ensemble, MS, Mode, Proxy, SECOND, Server, eventually, path, shared_server, zookeeper};
 
 async fn reaches(session: &Arc<dyn Session>, bound: Duration, wanted: impl Fn(SessionState) -> bool) {
     let mut state = session.state();
@@ -160,7 +160,10 @@ async fn a_session_and_its_znodes_survive_a_server_that_is_killed_and_started_ag
 async fn behind_a_cut_follower_reads_still_answer_but_a_transaction_of_checks_does_not() {
     let ensemble = Ensemble::start(Duration::from_millis(100)).await;
     let (leader, follower) = (ensemble.leader().await, ensemble.followers().await[0]);
-    let session = open(&ensemble.server(follower).connect_string(), SECOND).await;
+    let connector = zookeeper(&ensemble.server(follower).connect_string());
+    // So short a time to open may be too short for servers that have just started.
+    let opened = eventually("a session", 20 * SECOND, || async { connector.open(SECOND).await.ok() });
+    let session = opened.await;
     let witness = open(&ensemble.server(leader).connect_string(), 10 * SECOND).await;
     let node = path("/cut");
     create(&session, &node, CreateMode::Ephemeral).await;

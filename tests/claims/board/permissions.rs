@@ -7,10 +7,13 @@ use apportion::{
 };
 
 use super::*;
+#[cfg(feature = "zookeeper")]
+use crate::support::Release;
 use crate::support::{
+    EITHER,
     fate::{Fate, Fates},
-    fleet::on_both_backends,
-    path,
+    fleet::{Via, on_both_backends},
+    path, soon,
 };
 
 async fn a_worker_that_waits_gets_an_error_if_permission_to_the_board_is_denied(store: Store) {
@@ -49,7 +52,29 @@ async fn a_job_to_which_permission_is_denied_does_not_affect_the_others(store: S
     claim(&late).await.consume().await.unwrap();
 }
 
+/// Credentials of another user on the lock: then its stat is denied, too, on a current server.
+async fn a_claim_whose_reply_is_lost_fails_if_the_lock_is_that_of_another_user(store: Store) {
+    let (agent, board) = worker(&store, "a").await;
+    let job = board.post("x").await.unwrap();
+    let them = store.connect(Via(store.connector_of("ember")), "b").await;
+    let theirs = them.job_board(place(&store)).await.unwrap();
+    let _claim = claim(&theirs).await;
+    for lost in EITHER {
+        agent.faults().lose_nth_write(agent.faults().calls().writes + 1, lost);
+        let claimed = soon(board.claim(&job)).await;
+        assert!(matches!(claimed, Err(BoardError::Unclaimable { owner: None, .. })), "{claimed:?}");
+    }
+}
+
+#[cfg(feature = "zookeeper")]
+#[tokio::test]
+async fn a_claim_whose_reply_is_lost_fails_if_the_lock_is_that_of_another_user_on_3_9() {
+    let store = Store::shared_of(Release::V39, "lock-of-another-user").await;
+    a_claim_whose_reply_is_lost_fails_if_the_lock_is_that_of_another_user(store).await;
+}
+
 on_both_backends!(
+    a_claim_whose_reply_is_lost_fails_if_the_lock_is_that_of_another_user,
     a_job_to_which_permission_is_denied_does_not_affect_the_others,
     a_worker_that_waits_gets_an_error_if_permission_to_the_board_is_denied,
 );
@@ -71,7 +96,7 @@ async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
             request if request.is_write() && concerns_lock && !std::mem::replace(&mut is_lost, true) => {
                 Fate::Refuse(BackendError::Unknown("lost on purpose".into()))
             }
-            Request::Get(_) | Request::GetMany(_) if concerns_lock => {
+            Request::Get(_) | Request::GetMany(_) | Request::WatchNode(_) if concerns_lock => {
                 Fate::Refuse(BackendError::NotPermitted)
             }
             _ => Fate::Pass,

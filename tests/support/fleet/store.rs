@@ -12,7 +12,7 @@ use apportion::{
 use super::{Agent, Line, Way, create_with_ancestors};
 use crate::support::{MS, SECOND, path};
 #[cfg(feature = "zookeeper")]
-use crate::support::{Proxy, Server, shared_server, zookeeper};
+use crate::support::{Proxy, Release, Server, shared_server, shared_server_of, zookeeper};
 
 /// A connector behind a pointer, for functions that take one by value.
 #[derive(Debug, Clone)]
@@ -62,6 +62,12 @@ impl Store {
         Store::on(shared_server().await, namespace)
     }
 
+    /// The shared server of another release.
+    #[cfg(feature = "zookeeper")]
+    pub async fn shared_of(release: Release, namespace: &str) -> Store {
+        Store::on(shared_server_of(release).await, namespace)
+    }
+
     /// A server of the test alone, with a short session timeout.
     #[cfg(feature = "zookeeper")]
     pub fn on(server: &Server, namespace: &str) -> Store {
@@ -107,6 +113,15 @@ impl Store {
             Reach::Memory(memory) => Arc::new(memory.clone()),
             #[cfg(feature = "zookeeper")]
             Reach::Server(port) => Arc::new(zookeeper(&format!("127.0.0.1:{port}"))),
+        }
+    }
+
+    /// A connector of this user.
+    pub fn connector_of(&self, user: &str) -> Arc<dyn Connector> {
+        match &self.reach {
+            Reach::Memory(memory) => Arc::new(memory.as_user(user)),
+            #[cfg(feature = "zookeeper")]
+            Reach::Server(port) => Arc::new(zookeeper(&format!("127.0.0.1:{port}")).digest(user, "secret")),
         }
     }
 
