@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use apportion::worker::{Arguments, Context, Executor, Failure, LocalBroker, Request, RequestError, Worker};
+use apportion::worker::{
+    Arguments, Context, Executor, Failure, LocalBroker, Request, RequestError, Worker,
+    transport::{Message, Transport, TransportError},
+};
 use tokio::time::{sleep, timeout};
 
 use crate::faulty::{Faults, Faulty};
@@ -18,7 +21,7 @@ const SEEDS: u64 = 20;
 /// How often each request has run.
 type Runs = Arc<Mutex<BTreeMap<u64, u32>>>;
 
-async fn worker(transport: &Faulty, topic: &str, runs: &Runs) -> Worker {
+async fn worker(transport: &Faulty, topic: &str, seed: u64, runs: &Runs) -> Worker {
     let runs = runs.clone();
     let task = move |context: Context, arguments: Arguments| {
         let runs = runs.clone();
@@ -36,7 +39,8 @@ async fn worker(transport: &Faulty, topic: &str, runs: &Runs) -> Worker {
             }
         }
     };
-    Worker::builder(transport.clone()).topic(topic).task("double", task).concurrency(8).await.unwrap()
+    let worker = Worker::builder(transport.clone()).topic(topic).task("double", task).concurrency(8);
+    worker.seed(seed).await.unwrap()
 }
 
 async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static str, u32> {
@@ -44,8 +48,11 @@ async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static 
     let broker = LocalBroker::new();
     let transport = Faulty::new(&broker, seed, faults);
     let runs = Runs::default();
-    let _workers = [worker(&transport, "a", &runs).await, worker(&transport, "b", &runs).await];
-    let executor = Executor::builder(transport.clone()).topics(["a", "b"]).await.unwrap();
+    // Each has a seed of its own, so that a run can be repeated.
+    let [first, second, third] = [1, 2, 3].map(|number| 3 * seed + number);
+    let _workers =
+        [worker(&transport, "a", first, &runs).await, worker(&transport, "b", second, &runs).await];
+    let executor = Executor::builder(transport.clone()).topics(["a", "b"]).seed(third).await.unwrap();
     let mut requests = Vec::new();
     for number in 0..REQUESTS {
         requests.push((number, executor.submit(Request::execute("double").argument("number", number))));
@@ -97,6 +104,27 @@ async fn a_task_that_takes_an_hour_is_not_taken_for_lost() {
     let _worker = Worker::builder(broker.clone()).topic("a").task("nap", nap).await.unwrap();
     let executor = Executor::builder(broker).topics(["a"]).await.unwrap();
     assert_eq!(executor.submit(Request::execute("nap")).await, Ok("rested".into()));
+}
+
+/// The faults keep to what a transport promises, or they would find faults that no broker has.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_sender_got_back_never_comes() {
+    let faulty = Faulty::new(&LocalBroker::new(), 0, Faults { twice: 100, ..Faults::default() });
+    let message = |kind: &str| Message::new(kind, "{}").mandatory();
+    for _ in 0..100 {
+        let sent = faulty.publish("w", message("RETURNED")).await;
+        assert_eq!(sent, Err(TransportError::NoConsumer { topic: "w".into() }));
+    }
+    let mut consumer = faulty.consume("w", u16::MAX).await.unwrap();
+    for _ in 0..100 {
+        faulty.publish("w", message("SENT")).await.unwrap();
+    }
+    let mut received = 0;
+    while let Ok(Some(incoming)) = timeout(Duration::from_secs(1), consumer.next()).await {
+        assert_eq!(incoming.ack().await.unwrap().kind.as_deref(), Some("SENT"));
+        received += 1;
+    }
+    assert!(received > 100, "no message came twice: {received}");
 }
 
 #[tokio::test(start_paused = true)]
