@@ -44,15 +44,26 @@ async fn worker(transport: &Faulty, topic: &str, seed: u64, runs: &Runs) -> Work
 }
 
 async fn each_request_ends_once(seed: u64, faults: Faults) -> BTreeMap<&'static str, u32> {
+    each_request_ends_once_at(["a", "b"], seed, faults).await
+}
+
+/// With a worker at each of the topics.
+async fn each_request_ends_once_at(
+    topics: [&str; 2],
+    seed: u64,
+    faults: Faults,
+) -> BTreeMap<&'static str, u32> {
     println!("seed {seed}, {faults:?}");
     let broker = LocalBroker::new();
     let transport = Faulty::new(&broker, seed, faults);
     let runs = Runs::default();
     // Each has a seed of its own, so that a run can be repeated.
     let [first, second, third] = [1, 2, 3].map(|number| 3 * seed + number);
-    let _workers =
-        [worker(&transport, "a", first, &runs).await, worker(&transport, "b", second, &runs).await];
-    let executor = Executor::builder(transport.clone()).topics(["a", "b"]).seed(third).await.unwrap();
+    let _workers = [
+        worker(&transport, topics[0], first, &runs).await,
+        worker(&transport, topics[1], second, &runs).await,
+    ];
+    let executor = Executor::builder(transport.clone()).topics(topics).seed(third).await.unwrap();
     let mut requests = Vec::new();
     for number in 0..REQUESTS {
         requests.push((number, executor.submit(Request::execute("double").argument("number", number))));
@@ -152,6 +163,17 @@ async fn under_duplicated_messages_alone_every_request_ends_as_its_task_does() {
         let ends = each_request_ends_once(seed, Faults { twice: 50, ..Faults::default() }).await;
         assert_eq!(ends, BTreeMap::from([("success", 36), ("failure", 24)]), "seed {seed}");
     }
+}
+
+/// What is sent again to a topic that workers share may reach another worker than the first copy.
+#[tokio::test(start_paused = true)]
+async fn a_request_to_a_shared_topic_that_may_have_been_sent_runs_once() {
+    let mut all = BTreeMap::new();
+    for seed in 0..SEEDS {
+        let faults = Faults { refused: 10, broken: 2, unacknowledged: 5, ..Faults::default() };
+        all.append(&mut each_request_ends_once_at(["a", "a"], seed, faults).await);
+    }
+    assert!(all.contains_key("success") && all.len() > 2, "{all:?}");
 }
 
 #[tokio::test(start_paused = true)]
