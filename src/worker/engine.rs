@@ -78,6 +78,8 @@ pub(super) struct Engine {
     instances: Instances,
     /// Whether the executor can receive answers. Without them no worker counts as silent.
     is_connected: bool,
+    /// When it could receive answers again last.
+    connected: Moment,
     /// When the last message of a worker came.
     last_message: Moment,
     requests: BTreeMap<String, Entry>,
@@ -98,6 +100,7 @@ impl Engine {
             finder: Finder::new(expiry),
             instances: Instances::default(),
             is_connected: true,
+            connected: Moment::default(),
             last_message: Moment::default(),
             requests: BTreeMap::new(),
             submitted: 0,

@@ -8,13 +8,20 @@ use super::{Action, Engine, entry::Entry};
 use crate::{
     clock::Moment,
     worker::{
-        error::RequestError, instances::Listed, lifecycle::ATTEMPT_TIMEOUT, message::Inventory,
-        sender::Sender, state::RequestState,
+        error::RequestError,
+        instances::Listed,
+        lifecycle::{ATTEMPT_TIMEOUT, NOTIFY_PERIOD},
+        message::Inventory,
+        sender::Sender,
+        state::RequestState,
     },
 };
 
 /// For how long after it was sent a copy may be on its way: an attempt, and what its end needs to be reported.
 const ON_ITS_WAY: Duration = ATTEMPT_TIMEOUT.saturating_add(Duration::from_secs(5));
+
+/// How long workers may need to repeat their results to an executor that is back. It asks them at once and in each period.
+const REPEATING: Duration = NOTIFY_PERIOD.saturating_mul(2);
 
 /// What to do about a request that is lost before a worker has started on it.
 enum Loss {
@@ -95,6 +102,7 @@ impl Engine {
     /// them.
     pub(in crate::worker) fn on_connected(&mut self, now: Moment) {
         self.is_connected = true;
+        self.connected = now;
         for entry in self.requests.values_mut() {
             let Some(topic) = &entry.topic else { continue };
             entry.last_response = now;
@@ -140,7 +148,11 @@ impl Engine {
             // That drops a copy.
             return (is_lost || entry.has_failed).then(|| Loss::SendAgain(Some(only.to_owned())));
         }
-        if is_lost && entry.is_in_doubt {
+        if entry.is_in_doubt {
+            let is_back = now.saturating_since(self.connected) >= REPEATING;
+            if !(is_lost && is_settled && is_back) {
+                return None;
+            }
             let reason = format!("no worker at {topic:?} has it any more, and one may have run it");
             return Some(Loss::End(RequestError::OutcomeUnknown { reason }));
         }
@@ -257,6 +269,23 @@ mod tests {
             }
             engine.tick(at(seconds));
         }
+        let ended = ended(&mut engine);
+        assert!(matches!(ended[..], [RequestError::OutcomeUnknown { .. }]), "{ended:?}");
+    }
+
+    #[test]
+    fn a_request_whose_result_may_be_lost_is_not_given_up_before_its_worker_can_repeat_it() {
+        let mut engine = with_sent(&["one", "other"]);
+        engine.on_disconnected();
+        engine.on_connected(at(45));
+        for seconds in 21..55 {
+            for worker in ["one", "other"] {
+                reports(&mut engine, worker, at(seconds));
+            }
+            engine.tick(at(seconds));
+            assert_eq!(ended(&mut engine), [], "at {seconds} s");
+        }
+        engine.tick(at(55));
         let ended = ended(&mut engine);
         assert!(matches!(ended[..], [RequestError::OutcomeUnknown { .. }]), "{ended:?}");
     }
