@@ -46,8 +46,9 @@ pub(super) type Ended = Result<Outcome, RequestError>;
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
     /// Report to its handle that it is PENDING at this worker, and send it there. Report a failure to
-    /// [`Engine::on_not_sent`], and that the topic has no consumer to [`Engine::on_returned`].
-    Send { id: String, topic: Arc<str>, body: Vec<u8> },
+    /// [`Engine::on_not_sent`], and that the topic has no consumer to [`Engine::on_returned`]. If the worker `is_ours`,
+    /// try it once: another worker may get a second copy. A copy may be `only_for` the worker that may have the first.
+    Send { id: String, topic: Arc<str>, body: Vec<u8>, is_ours: bool, only_for: Option<String> },
     /// Report its state to its handle.
     Moved { id: String, state: RequestState },
     /// Report an event to its handle.
@@ -77,6 +78,10 @@ pub(super) struct Engine {
     instances: Instances,
     /// Whether the executor can receive answers. Without them no worker counts as silent.
     is_connected: bool,
+    /// When it could receive answers again last.
+    connected: Moment,
+    /// When the last message of a worker came.
+    last_message: Moment,
     requests: BTreeMap<String, Entry>,
     /// How many requests were submitted.
     submitted: u64,
@@ -95,6 +100,8 @@ impl Engine {
             finder: Finder::new(expiry),
             instances: Instances::default(),
             is_connected: true,
+            connected: Moment::default(),
+            last_message: Moment::default(),
             requests: BTreeMap::new(),
             submitted: 0,
             waiting: VecDeque::new(),
@@ -129,6 +136,7 @@ impl Engine {
 
     /// A worker reports its tasks; with `is_ours` it is one of this crate. Returns whether they are new.
     pub(super) fn on_notify(&mut self, reply: &NotifyReply, is_ours: bool, now: Moment) -> bool {
+        self.last_message = now;
         if is_ours {
             self.instances.meet(reply.topic());
         }
@@ -149,6 +157,7 @@ impl Engine {
         name: Option<&str>,
         now: Moment,
     ) -> Handled {
+        self.last_message = now;
         let Some(entry) = self.requests.get_mut(id) else {
             return Handled::UnknownRequest;
         };
@@ -191,11 +200,14 @@ impl Engine {
     }
 
     /// The request `id` could not be sent, or it is unknown whether it was sent. Ignored if a worker has started on it,
-    /// because then it was sent. If it is unknown, and the worker is one of this crate, its inventories will tell.
+    /// because then it was sent. If it is unknown, and the worker is one of this crate, it is sent again to a worker that
+    /// drops a copy, or its inventories will tell.
     pub(super) fn on_not_sent(&mut self, id: &str, error: TransportError) {
-        let Some(entry) = self.requests.get(id).filter(|entry| entry.is_pending()) else { return };
+        let Some(entry) = self.requests.get_mut(id).filter(|entry| entry.is_pending()) else { return };
         let is_ours = entry.topic.as_deref().is_some_and(|topic| self.instances.is_ours(topic));
-        if !(error.is_transient() && is_ours) {
+        if error.is_transient() && is_ours {
+            entry.may_be_sent();
+        } else {
             self.end(
                 id,
                 Err(match error {
@@ -314,7 +326,8 @@ impl Engine {
             return Some(id);
         };
         let body = entry.send(topic.clone(), now);
-        self.actions.push(Action::Send { id, topic, body });
+        let is_ours = self.instances.is_ours(&topic);
+        self.actions.push(Action::Send { id, topic, body, is_ours, only_for: None });
         None
     }
 

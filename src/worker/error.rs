@@ -65,8 +65,8 @@ pub enum RequestError {
         /// The reason that the broker gave.
         reason: String,
     },
-    /// The broker did not confirm the request, three times in a row: it was sent or not. Or its worker lives, and does
-    /// not report the request any more. The task may have run.
+    /// The broker did not confirm the request: it was sent or not. Or its worker lives, and does not report the request
+    /// any more. The task may have run.
     #[error("whether the request has run is unknown: {reason}")]
     OutcomeUnknown {
         /// The error of the last attempt, or what the worker does not report.

@@ -6,16 +6,18 @@
 //! topic is at one of them, at the broker, or lost. It is lost if none of them lists it, although each lists what it
 //! has, and no request waits at the broker. Then it can be sent again. Two things limit that:
 //!
-//! - A worker lists a request only after it has received it. So the executor waits for three inventories.
-//! - A worker that lists no request may have run it, if its report was lost. So a request whose reports may be lost is
-//!   sent again only to the very worker that it was sent to: that drops a copy of what it has run.
+//! - A worker lists a request only after it has received it. So the executor waits for three inventories of each worker.
+//!   A worker that sends none may be about to start on it, and has a limited time to do so ([`START_HEARTBEATS`]).
+//! - A worker that lists no request may have run it, if its report was lost, or may still get it. So a request whose
+//!   reports may be lost, or that may have been sent, is sent again only to the very worker that has the first copy if one
+//!   has it: that drops a copy of what it has run. The copy is for that worker only, and others drop it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use super::{message::Inventory, sender::Sender};
+use super::{lifecycle::START_HEARTBEATS, message::Inventory, sender::Sender};
 use crate::clock::Moment;
 
 /// How many inventories have to come without a request before it counts as lost.
@@ -31,6 +33,8 @@ struct Topic {
     /// Whether a worker of this crate has answered there.
     is_ours: bool,
     instances: BTreeMap<String, Instance>,
+    /// How often its workers send inventories: the longest.
+    every: Option<Duration>,
     /// When an inventory said last that the worker had room.
     last_room: Option<Moment>,
     /// Since when the topic has had no consumer.
@@ -71,6 +75,7 @@ impl Instances {
         }
         let connections = sender.connections;
         let every = inventory.every();
+        topic.every = topic.every.max(Some(every));
         let new = Instance { first_seen: now, last_seen: now, connections, connected: now, every };
         let instance = topic.instances.entry(sender.name.clone()).or_insert(new);
         instance.last_seen = now;
@@ -91,6 +96,15 @@ impl Instances {
         Some(now.saturating_since(self.topics.get(topic)?.absent_since?))
     }
 
+    /// Whether at `now` the topic had had no consumer for so long that its workers had started on all that they would
+    /// start on.
+    pub(super) fn is_over(&self, topic: &str, now: Moment) -> bool {
+        let Some(Topic { every: Some(every), absent_since: Some(since), .. }) = self.topics.get(topic) else {
+            return false;
+        };
+        now.saturating_since(*since) >= (START_HEARTBEATS + 1) * *every
+    }
+
     /// Removes the workers that have been silent for `expiry`.
     pub(super) fn remove_silent(&mut self, expiry: Duration, now: Moment) {
         for topic in self.topics.values_mut() {
@@ -109,33 +123,40 @@ impl Instances {
         known.clone().next().is_some() && known.all(|(found, _)| found != topic)
     }
 
-    /// Whether a request that was last sent or listed at `since` is lost: inventories have come for long enough, without
-    /// it, and a worker had room for it.
-    pub(super) fn is_lost(&self, topic: &str, since: Moment) -> bool {
+    /// Whether a request that was sent at `first_sent`, and was last sent or listed at `since`, is lost: inventories of
+    /// each worker have come for long enough, without it, and a worker had room for it.
+    pub(super) fn is_lost(&self, topic: &str, first_sent: Moment, since: Moment, now: Moment) -> bool {
         let Some(topic) = self.topics.get(topic) else { return false };
         let every = topic.instances.values().map(|instance| instance.every).max();
         let (Some(every), Some(room)) = (every, topic.last_room) else { return false };
         room >= since + INVENTORIES * every
+            && topic.instances.values().all(|instance| instance.does_not_have(first_sent, since, now))
     }
 
-    /// Whether `name` has been the only worker of the topic for long enough to know that, and has consumed the topic
-    /// again after `sent`. Then what was sent and is not in its inventory is lost.
-    pub(super) fn has_come_back(&self, topic: &str, name: &str, sent: Moment, now: Moment) -> bool {
+    /// Whether `name` is the only worker of the topic, and has consumed the topic again after `sent`. Then what was sent
+    /// and is not in its inventory is lost.
+    pub(super) fn has_come_back(&self, topic: &str, name: &str, sent: Moment) -> bool {
         self.only(topic).is_some_and(|(only, instance)| {
-            only == name
-                && instance.connections > 0
-                && instance.connected >= sent
-                && now.saturating_since(instance.first_seen) >= INVENTORIES * instance.every
+            only == name && instance.connections > 0 && instance.connected >= sent
         })
     }
 
-    /// Whether a request that was sent at `sent`, and listed last by `holder`, can only be at the one worker that the
-    /// topic has.
-    pub(super) fn is_at_only_worker(&self, topic: &str, holder: Option<&str>, sent: Moment) -> bool {
-        self.only(topic).is_some_and(|(only, instance)| match holder {
+    /// The one worker that the topic has, if a request that was sent at `sent`, and listed last by `holder`, can only be
+    /// there. It has been known for long enough that another worker would be known as well.
+    pub(super) fn only_holder(
+        &self,
+        topic: &str,
+        holder: Option<&str>,
+        sent: Moment,
+        now: Moment,
+    ) -> Option<&str> {
+        let (only, instance) = self.only(topic)?;
+        let is_known = now >= instance.first_seen + INVENTORIES * instance.every;
+        let is_there = match holder {
             Some(holder) => holder == only,
             None => instance.first_seen <= sent,
-        })
+        };
+        (is_known && is_there).then_some(only)
     }
 
     /// The worker of the topic, if it has one only.
@@ -143,6 +164,18 @@ impl Instances {
         let mut instances = self.topics.get(topic)?.instances.iter();
         let (name, instance) = instances.next()?;
         instances.next().is_none().then_some((name, *instance))
+    }
+}
+
+impl Instance {
+    /// Whether it has not got, and will not start, a request that was sent at `first_sent`, and was last sent or listed
+    /// at `since`. No inventory since then lists it.
+    fn does_not_have(&self, first_sent: Moment, since: Moment, now: Moment) -> bool {
+        let Instance { last_seen, every, .. } = *self;
+        let was_gone = first_sent > last_seen + 2 * every;
+        // It may have acknowledged the request until its next inventory was due.
+        let is_too_late = now.saturating_since(last_seen) >= (START_HEARTBEATS + 2) * every;
+        was_gone || is_too_late || last_seen >= since + INVENTORIES * every
     }
 }
 

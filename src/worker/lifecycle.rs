@@ -23,6 +23,13 @@ pub const NOTIFY_PERIOD: Duration = Duration::from_secs(5);
 /// silent. When it has been silent for exactly this long, it is removed.
 pub const WORKER_EXPIRY: Duration = Duration::from_secs(60);
 
+/// How many heartbeats after its acknowledgement a worker may still start a request. An executor that receives nothing
+/// about it for longer sends it again.
+pub(super) const START_HEARTBEATS: u32 = 8;
+
+/// How long one attempt to send a message may take. A connection that hangs must not delay a request beyond its timeout.
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The effect of [`Lifecycle::step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transition {

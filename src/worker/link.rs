@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    lifecycle::ATTEMPT_TIMEOUT,
     sender::Sender,
     transport::{Consumer, Incoming, Message, Transport, TransportError},
 };
@@ -21,8 +22,6 @@ use crate::{backoff::Backoff, future::BoxFuture, random::Random};
 /// How often a message is tried, and the pause between two attempts. As in TaskFlow.
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
-/// How long one attempt may take. A connection that hangs must not delay a request beyond its timeout.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The longest pause between attempts to consume again. What waits for this process meanwhile is lost.

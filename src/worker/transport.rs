@@ -95,6 +95,10 @@ pub struct Message {
     /// a sender is from a peer that keeps rules that Python peers do not keep: an executor uses a correlation id only
     /// once, and a worker repeats which requests it has.
     pub sender: Option<String>,
+    /// The [`sender`](Self::sender) name of the only worker that may run the request: several may share a topic, and this
+    /// is a copy of a request that may have arrived. Another worker of this crate drops it. The AMQP header `only_for`.
+    /// Python peers neither send nor read it.
+    pub only_for: Option<String>,
     /// The content, JSON as UTF-8.
     pub body: Vec<u8>,
     /// Whether it is an error if the topic has no consumer, who would get the message. The flag `mandatory` of an AMQP
@@ -129,6 +133,13 @@ impl Message {
         self
     }
 
+    /// Names the only worker that may run the request.
+    #[must_use]
+    pub fn only_for(mut self, worker: impl Into<String>) -> Self {
+        self.only_for = Some(worker.into());
+        self
+    }
+
     /// Sets the name of the sender.
     #[must_use]
     pub fn sender(mut self, name: impl Into<String>) -> Self {
@@ -147,6 +158,7 @@ impl fmt::Debug for Message {
             .field("reply_to", &self.reply_to)
             .field("correlation_id", &self.correlation_id)
             .field("sender", &self.sender)
+            .field("only_for", &self.only_for)
             .field("body", &String::from_utf8_lossy(shown))
             .field("bytes", &self.body.len())
             .finish()

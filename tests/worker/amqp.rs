@@ -68,14 +68,18 @@ async fn a_message_with_any_body_arrives_as_it_was_sent() {
     let mut consumer = transport.consume("workers", 10).await.unwrap();
     let big = vec![b'x'; 1 << 20];
     for body in [&b"{}"[..], b"", b"\x00\xff no JSON", &big] {
-        let mut message =
-            Message::new("REQUEST", body).reply_to("executor").correlation_id("42").sender("me");
+        let mut message = Message::new("REQUEST", body)
+            .reply_to("executor")
+            .correlation_id("42")
+            .sender("me")
+            .only_for("you");
         transport.publish("workers", message.clone()).await.unwrap();
         assert_eq!(next(&mut consumer).await.ack().await.unwrap(), message);
         message.kind = None;
         message.reply_to = None;
         message.correlation_id = None;
         message.sender = None;
+        message.only_for = None;
         transport.publish("workers", message.clone()).await.unwrap();
         assert_eq!(next(&mut consumer).await.ack().await.unwrap(), message);
     }

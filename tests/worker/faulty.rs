@@ -99,6 +99,8 @@ fn unavailable() -> TransportError {
 impl Transport for Faulty {
     fn publish<'a>(&'a self, topic: &'a str, message: Message) -> BoxFuture<'a, Result<(), TransportError>> {
         let mut copies = Vec::new();
+        // A second copy that comes later.
+        let mut second = None;
         let id = (topic.to_owned(), message.correlation_id.clone());
         let lag;
         let result = {
@@ -123,7 +125,7 @@ impl Transport for Faulty {
                 } else if !state.happens(faults.lost) {
                     if state.happens(faults.twice) {
                         let copy = (topic.to_owned(), message.clone());
-                        if state.rng.bool() { copies.push(copy) } else { state.held_back.push(copy) }
+                        if state.rng.bool() { copies.push(copy) } else { second = Some(copy) }
                     }
                     copies.push((topic.to_owned(), message));
                     if state.happens(10) {
@@ -144,6 +146,10 @@ impl Transport for Faulty {
                 {
                     result = Err(error);
                 }
+            }
+            // What the sender gets back with an error that says so is nowhere.
+            if result.is_ok() {
+                self.state.lock().unwrap().held_back.extend(second);
             }
             if !lag.is_zero() {
                 sleep(lag).await;

@@ -319,6 +319,21 @@ async fn a_late_copy_of_a_request_from_an_executor_of_ours_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_of_a_request_that_is_for_another_worker_of_the_topic_is_dropped() {
+    let broker = LocalBroker::new();
+    let (_worker, mut peer) = start(&broker).await;
+    let request = Message::new("REQUEST", execute("echo").to_string());
+    let request = request.reply_to("executor").correlation_id("1").sender("executor");
+    peer.send("w", request.clone().only_for("another")).await;
+    assert!(peer.receives_nothing_for(LONG).await);
+    assert_eq!(broker.message_count("w"), 0);
+    // It was not run, so this is not taken for a copy.
+    peer.send("w", request).await;
+    assert_eq!(peer.next_state("1").await, "RUNNING");
+    assert_eq!(peer.next_state("1").await, "SUCCESS");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_needs_a_topic() {
     let refused = Worker::builder(LocalBroker::new()).await;
     assert_eq!(refused.unwrap_err().to_string(), "refused: a worker needs a topic, where it takes requests");

@@ -34,6 +34,9 @@ use crate::{
     worker::transport::{Message, TransportError},
 };
 
+/// The header that names the only worker that may run a request.
+pub(super) const ONLY_FOR: &str = "only_for";
+
 /// How long a call waits for the broker.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -135,11 +138,15 @@ impl Broker {
     }
 
     pub(super) async fn publish(&self, topic: &str, message: Message) -> Result<(), TransportError> {
-        let Message { kind, reply_to, correlation_id, sender, body, is_mandatory } = message;
+        let Message { kind, reply_to, correlation_id, sender, only_for, body, is_mandatory } = message;
+        let mut headers = FieldTable::default();
+        if let Some(only_for) = only_for {
+            headers.insert(ONLY_FOR.into(), AMQPValue::LongString(only_for.into()));
+        }
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_content_encoding("utf-8".into())
-            .with_headers(FieldTable::default())
+            .with_headers(headers)
             .with_delivery_mode(2)
             .with_priority(0);
         if let Some(kind) = kind {

@@ -13,12 +13,15 @@ use lapin::{
     Acker as LapinAcker, Channel,
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions},
-    types::ShortString,
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use tokio::{sync::oneshot, time::timeout};
 use tracing::debug;
 
-use super::{connection::Broker, error::failed};
+use super::{
+    connection::{Broker, ONLY_FOR},
+    error::failed,
+};
 use crate::{
     future::BoxFuture,
     worker::transport::{Acker, Acknowledgement, Incoming, Message, TransportError},
@@ -48,6 +51,13 @@ impl Subscription {
     }
 }
 
+fn only_for(headers: &FieldTable) -> Option<String> {
+    match headers.inner().get(ONLY_FOR)? {
+        AMQPValue::LongString(name) => Some(name.to_string()),
+        _ => None,
+    }
+}
+
 impl Stream for Subscription {
     type Item = Incoming;
 
@@ -63,6 +73,7 @@ impl Stream for Subscription {
                     reply_to: text(properties.reply_to()),
                     correlation_id: text(properties.correlation_id()),
                     sender: text(properties.app_id()),
+                    only_for: properties.headers().as_ref().and_then(only_for),
                     body: data,
                     is_mandatory: false,
                 };

@@ -45,8 +45,10 @@ pub(super) struct Entry {
     listed: Option<Moment>,
     /// The name of the worker of this crate that has reported it last.
     pub(super) holder: Option<Arc<str>>,
-    /// Whether reports about it may have been lost since it was listed last.
+    /// Whether reports about it may have been lost since it was listed last, or a copy may have been sent or not.
     pub(super) is_in_doubt: bool,
+    /// Whether the last attempt to send it failed, and it may have been sent.
+    pub(super) has_failed: bool,
     /// When the last response about it came.
     pub(super) last_response: Moment,
     /// Whether its worker has promised to repeat RUNNING.
@@ -72,6 +74,7 @@ impl Entry {
             listed: None,
             holder: None,
             is_in_doubt: false,
+            has_failed: false,
             last_response: now,
             is_repeated: false,
             run_timeout,
@@ -103,7 +106,16 @@ impl Entry {
         self.copies += 1;
         self.was_sent = true;
         self.sent = now;
+        self.has_failed = false;
         self.body.clone()
+    }
+
+    /// It is unknown whether the last copy was sent.
+    pub(super) fn may_be_sent(&mut self) {
+        // What is listed has arrived.
+        if self.listed.is_none_or(|listed| listed < self.sent) {
+            (self.is_in_doubt, self.has_failed) = (true, true);
+        }
     }
 
     /// Its worker does not have it. Returns the topic of that worker; `None` if a worker has started on it.
@@ -128,7 +140,7 @@ impl Entry {
     /// An inventory lists it as waiting.
     pub(super) fn listed(&mut self, now: Moment) {
         self.listed = Some(now);
-        self.is_in_doubt = false;
+        (self.is_in_doubt, self.has_failed) = (false, false);
         self.life.acknowledge(now);
     }
 

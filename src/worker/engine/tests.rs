@@ -53,7 +53,13 @@ fn a_request_waits_until_a_worker_lists_its_task_and_is_sent_once() {
     assert!(engine.on_notify(&NotifyReply::new("other", ["u"]), false, at(1)));
     assert_eq!(engine.take_actions(), []);
     assert!(lists(&mut engine, "w", at(2)));
-    let sent = Action::Send { id: "r".into(), topic: "w".into(), body: b"{}".to_vec() };
+    let sent = Action::Send {
+        id: "r".into(),
+        topic: "w".into(),
+        body: b"{}".to_vec(),
+        is_ours: false,
+        only_for: None,
+    };
     assert_eq!(engine.take_actions(), [sent]);
     assert!(!lists(&mut engine, "w", at(3)));
     assert!(lists(&mut engine, "w2", at(3)));

@@ -194,12 +194,13 @@ impl Driver {
     fn act(&mut self) {
         for action in self.engine.take_actions() {
             match action {
-                Action::Send { id, topic, body } => {
+                Action::Send { id, topic, body, is_ours, only_for } => {
                     self.set_status(&id, |status| {
                         status.state = RequestState::Pending;
                         status.topic = Some(topic.clone());
                     });
-                    self.send(id, topic, body);
+                    let message = Message { only_for, ..Message::new(Request::KIND, body) };
+                    self.send(id, topic, message, is_ours);
                 }
                 Action::Check { topic } => self.check(topic),
                 Action::Moved { id, state } => self.set_status(&id, |status| status.state = state),
@@ -222,11 +223,15 @@ impl Driver {
         }
     }
 
-    fn send(&self, id: String, topic: Arc<str>, body: Vec<u8>) {
+    fn send(&self, id: String, topic: Arc<str>, message: Message, is_ours: bool) {
         let link = self.link.clone();
         let mut sending = Box::pin(async move {
-            let message = Message::new(Request::KIND, body).reply_to(&*link.name).correlation_id(&*id);
-            Some(match link.send(&topic, message.mandatory()).await.err()? {
+            let message = message.reply_to(&*link.name).correlation_id(&*id).mandatory();
+            let sent = match is_ours {
+                true => link.send_once(&topic, message).await,
+                false => link.send(&topic, message).await,
+            };
+            Some(match sent.err()? {
                 TransportError::NoConsumer { .. } => Command::Returned { id, topic },
                 error => Command::NotSent { id, error },
             })

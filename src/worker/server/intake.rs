@@ -240,6 +240,11 @@ async fn prepare(shared: &Arc<Shared>, mut incoming: Incoming) -> Option<Job> {
         return None;
     };
     let address = ReplyAddress { link: shared.link.clone(), reply_to, correlation_id };
+    if message.only_for.as_deref().is_some_and(|name| name != &*shared.link.name) {
+        tracing::debug!(id = address.correlation_id, "a copy of a request for another worker is dropped");
+        acknowledge(incoming).await;
+        return None;
+    }
     let request = match Request::from_json(&message.body) {
         Ok(request) => request,
         Err(error) => {

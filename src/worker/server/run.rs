@@ -18,6 +18,7 @@ use crate::{
     clock::Moment,
     worker::{
         handler::{Context, Handler, ReplyAddress, Undo},
+        lifecycle::START_HEARTBEATS,
         link,
         message::{Action, Response, failure::Failure, request::Request},
         transport::{Incoming, TransportError},
@@ -27,9 +28,6 @@ use crate::{
 /// How often the start of a request is tried to be reported to an executor that is away. With growing pauses, two
 /// seconds all together.
 const START_TRIES: u32 = 5;
-/// How many heartbeats after its acknowledgement a request may still be started. An executor that hears nothing about
-/// it for longer gives it to another worker.
-const START_HEARTBEATS: u32 = 8;
 /// The longest pause between attempts to send a result.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// How long a result is sent again while its executor is away.
@@ -66,14 +64,14 @@ impl Job {
         let Job { incoming, address, request, handler, mut present, .. } = self;
         let id = address.correlation_id.clone();
         let clock = shared.link.transport.clock();
+        let before = clock.now();
         // Acknowledged first, so that it runs at most once: if this worker dies, no other worker gets it.
         if link::acknowledge(incoming).await.is_none() {
             return;
         }
-        let acknowledged = clock.now();
         let reported = report_start(&address, present.is_unique).await;
-        let is_in_time = clock.now().saturating_since(acknowledged) <= START_HEARTBEATS * shared.heartbeat
-            || !present.is_unique;
+        let is_in_time =
+            clock.now().saturating_since(before) <= START_HEARTBEATS * shared.heartbeat || !present.is_unique;
         match reported {
             Ok(()) if is_in_time => {}
             Err(error) if !(present.is_unique && matches!(error, TransportError::Unavailable { .. })) => {
