@@ -155,21 +155,29 @@ fn add_hosts(list: &str, hosts: &mut Vec<String>) -> Result<(), ConfigError> {
 
 /// Errors show the host only: in a URL without hosts, the password stands where the port would be.
 fn host_and_port(text: &str) -> Result<String, ConfigError> {
+    let shown = text.escape_debug();
+    let bad_host = |problem: &str| bad("hosts", format!("`{shown}`: {problem}"));
+    if text.is_empty() {
+        return Err(bad("hosts", "one of them is empty"));
+    }
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => (format!("[{address}]"), port),
-        Some(_) => return Err(bad("hosts", "brackets hold an IPv6 address")),
+        Some(_) => return Err(bad_host("there is no IPv6 address in the brackets")),
+        None if text.starts_with('[') => return Err(bad_host("a bracket is not closed")),
+        None if text.matches(':').count() > 1 => {
+            return Err(bad_host("an IPv6 address goes into brackets, as in `[::1]:2181`"));
+        }
         None => {
             let colon = text.find(':').unwrap_or(text.len());
             (text[..colon].to_owned(), &text[colon..])
         }
     };
     if host.is_empty() {
-        return Err(bad("hosts", "one of them is empty"));
+        return Err(bad_host("there is no host before the port"));
     }
     let is_name = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     if !is_name && !host.starts_with('[') {
-        let host = host.escape_debug();
-        return Err(bad("hosts", format!("`{host}` is no host name: it has letters, digits and `-._` only")));
+        return Err(bad_host("a host name has letters, digits and `-._` only"));
     }
     let port = match port.strip_prefix(':') {
         None if port.is_empty() => Some(DEFAULT_PORT),
@@ -178,12 +186,7 @@ fn host_and_port(text: &str) -> Result<String, ConfigError> {
     };
     match port {
         Some(port) => Ok(format!("{host}:{port}")),
-        None => Err(bad(
-            "hosts",
-            format!(
-                "`{host}` has a port that is not between 1 and 65535 (an IPv6 address goes into brackets)"
-            ),
-        )),
+        None => Err(bad_host("the port is not a number from 1 to 65535")),
     }
 }
 
@@ -230,6 +233,27 @@ mod tests {
             hosts("ZooKeeper://[::1],[fe80::2]:99,127.0.0.1"),
             ["[::1]:2181", "[fe80::2]:99", "127.0.0.1:2181"]
         );
+    }
+
+    #[test]
+    fn an_error_shows_the_host_as_it_was_written() {
+        let said = |hosts: &str| match parse(&format!("zookeeper://{hosts}")) {
+            Err(ConfigError::Url { part: "hosts", problem }) => problem,
+            other => panic!("{hosts}: {other:?}"),
+        };
+        for (host, problem) in [
+            ("h:abc", "the port is not a number from 1 to 65535"),
+            ("h:0", "the port is not a number from 1 to 65535"),
+            ("h:", "the port is not a number from 1 to 65535"),
+            ("::1:23181", "an IPv6 address goes into brackets, as in `[::1]:2181`"),
+            ("[::1:2", "a bracket is not closed"),
+            ("[x]:2", "there is no IPv6 address in the brackets"),
+            (":2181", "there is no host before the port"),
+            ("h x", "a host name has letters, digits and `-._` only"),
+        ] {
+            assert_eq!(said(&format!("a,{host},b:1")), format!("`{host}`: {problem}"));
+        }
+        assert_eq!(said("a,,b"), "one of them is empty");
     }
 
     #[test]

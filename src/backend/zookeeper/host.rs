@@ -30,8 +30,8 @@ pub enum HostError {
         "`{0}` is neither a host name nor an IP address (an IPv6 address needs brackets, and a scheme or path is not allowed)"
     )]
     Host(String),
-    /// The port is invalid.
-    #[error("`{0}` is not a port from 1 to 65535")]
+    /// The port is invalid. This is the whole address.
+    #[error("`{}`: the port is not a number from 1 to 65535", .0.escape_debug())]
     Port(String),
 }
 
@@ -58,7 +58,7 @@ impl HostPort {
             return Err(HostError::Host(host.into()));
         }
         if port == 0 {
-            return Err(HostError::Port("0".into()));
+            return Err(HostError::Port(format!("{host}:0")));
         }
         Ok(HostPort { host: host.into(), port })
     }
@@ -98,7 +98,7 @@ impl FromStr for HostPort {
             // `parse` would accept a sign.
             Some(digits) => match digits.parse() {
                 Ok(port) if digits.bytes().all(|digit| digit.is_ascii_digit()) => port,
-                _ => return Err(HostError::Port(digits.into())),
+                _ => return Err(HostError::Port(text.into())),
             },
         };
         HostPort::new(host, port)
@@ -219,7 +219,7 @@ mod tests {
             assert!(bad.parse::<Hosts>().is_err(), "{bad:?} was accepted");
         }
         assert_eq!(Hosts::new([]), Err(HostError::Missing));
-        assert_eq!(HostPort::new("a", 0), Err(HostError::Port("0".into())));
+        assert_eq!(HostPort::new("a", 0), Err(HostError::Port("a:0".into())));
         assert!(HostPort::new("[::1]", 1).is_err());
     }
 }
