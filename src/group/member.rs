@@ -40,6 +40,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Whether the pids of both can be compared: one host, not rebooted in between, and one pid namespace.
+    #[cfg(any(test, target_os = "linux"))]
     pub(crate) fn same_host(&self, other: &Process) -> bool {
         let place = |p: &Process| [p.host.clone(), p.boot_id.clone(), p.pid_namespace.clone()];
         place(self) == place(other) && !place(self).iter().any(String::is_empty)
