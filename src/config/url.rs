@@ -155,7 +155,10 @@ fn add_hosts(list: &str, hosts: &mut Vec<String>) -> Result<(), ConfigError> {
 
 /// Errors show the host only: in a URL without hosts, the password stands where the port would be.
 fn host_and_port(text: &str) -> Result<String, ConfigError> {
-    let shown = text.escape_debug();
+    // What follows a colon can be a password whose `@` is missing, so it is shown only if it is clear that it is none.
+    let is_address = text.bytes().all(|b| b.is_ascii_hexdigit() || b":.[]".contains(&b));
+    let end = if is_address { text.len() } else { text.find(':').unwrap_or(text.len()) };
+    let shown = text[..end].escape_debug();
     let bad_host = |problem: &str| bad("hosts", format!("`{shown}`: {problem}"));
     if text.is_empty() {
         return Err(bad("hosts", "one of them is empty"));
@@ -165,7 +168,9 @@ fn host_and_port(text: &str) -> Result<String, ConfigError> {
         Some(_) => return Err(bad_host("there is no IPv6 address in the brackets")),
         None if text.starts_with('[') => return Err(bad_host("a bracket is not closed")),
         None if text.matches(':').count() > 1 => {
-            return Err(bad_host("an IPv6 address goes into brackets, as in `[::1]:2181`"));
+            return Err(bad_host(
+                "one colon at most stands before a port; an IPv6 address goes into brackets, as in `[::1]:2181`",
+            ));
         }
         None => {
             let colon = text.find(':').unwrap_or(text.len());
@@ -236,22 +241,26 @@ mod tests {
     }
 
     #[test]
-    fn an_error_shows_the_host_as_it_was_written() {
+    fn an_error_shows_the_host_as_it_was_written_without_what_may_be_a_password() {
+        const COLONS: &str =
+            "one colon at most stands before a port; an IPv6 address goes into brackets, as in `[::1]:2181`";
         let said = |hosts: &str| match parse(&format!("zookeeper://{hosts}")) {
             Err(ConfigError::Url { part: "hosts", problem }) => problem,
             other => panic!("{hosts}: {other:?}"),
         };
-        for (host, problem) in [
-            ("h:abc", "the port is not a number from 1 to 65535"),
-            ("h:0", "the port is not a number from 1 to 65535"),
-            ("h:", "the port is not a number from 1 to 65535"),
-            ("::1:23181", "an IPv6 address goes into brackets, as in `[::1]:2181`"),
-            ("[::1:2", "a bracket is not closed"),
-            ("[x]:2", "there is no IPv6 address in the brackets"),
-            (":2181", "there is no host before the port"),
-            ("h x", "a host name has letters, digits and `-._` only"),
+        for (shown, hidden, problem) in [
+            ("h", ":abc", "the port is not a number from 1 to 65535"),
+            ("h", ":0", "the port is not a number from 1 to 65535"),
+            ("10.0.0.1:99999", "", "the port is not a number from 1 to 65535"),
+            ("h", ":", "the port is not a number from 1 to 65535"),
+            ("::1:23181", "", COLONS),
+            ("u", ":secret:1", COLONS),
+            ("[::1:2", "", "a bracket is not closed"),
+            ("[x]", ":2", "there is no IPv6 address in the brackets"),
+            (":2181", "", "there is no host before the port"),
+            ("h x", "", "a host name has letters, digits and `-._` only"),
         ] {
-            assert_eq!(said(&format!("a,{host},b:1")), format!("`{host}`: {problem}"));
+            assert_eq!(said(&format!("a,{shown}{hidden},b:1")), format!("`{shown}`: {problem}"));
         }
         assert_eq!(said("a,,b"), "one of them is empty");
     }
