@@ -102,6 +102,18 @@ pub enum Error {
         /// Why there is no place.
         reason: RingError,
     },
+    /// The head of the group, a znode beside it with its published membership, cannot be used. So no member of this
+    /// version has a share. [`guide::handover`](crate::guide::handover) has the recovery for each reason; to delete that
+    /// znode is safe, and its members make a new one.
+    #[error("the membership of group `{group}` in znode `{path}` cannot be used: {reason}")]
+    Head {
+        /// The group.
+        group: String,
+        /// The znode.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The group was left, or the coordinator is shut down.
     #[error("{}the coordinator is shut down", left(group))]
     Closed {

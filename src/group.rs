@@ -7,9 +7,10 @@
 pub(crate) mod behind;
 pub(crate) mod driver;
 pub(crate) mod engine;
-#[allow(dead_code, reason = "the driver is moved onto it in a later step")]
+pub(crate) mod exclusive;
 pub(crate) mod handover;
 pub(crate) mod held;
+pub(crate) mod joining;
 pub(crate) mod member;
 pub(crate) mod placement;
 pub(crate) mod process;
@@ -61,6 +62,8 @@ pub struct Group {
 const TRIES: u32 = 5;
 /// The longest pause between two tries. Each pause is a random part of it.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long a leave waits for work in progress.
+const DRAIN: Duration = Duration::from_secs(30);
 /// How many keys are placed before the task yields to the runtime, and how many bytes of keys: a heartbeat must not wait
 /// for a large set of items.
 const A_TURN: Turn = Turn { keys: 1024, bytes: 256 * 1024 };
@@ -150,7 +153,7 @@ impl Group {
         let (view, has_share) = self.settled_view().await?;
         let (mut mine, mut positions) = (Vec::new(), Vec::new());
         if has_share {
-            let subset = view.ring.subset(view.me.as_str());
+            let subset = Ranges::clone(&view.mine).subset();
             let mut items = items.into_iter();
             let mut note = |position| positions.push(position);
             while subset.take_from(&mut items, A_TURN, &key, &mut mine, &mut note) {
@@ -191,8 +194,9 @@ impl Group {
     /// Safe: re-joining goes on in the background.
     pub async fn share<'a, T>(&self, keys: &'a KeySet<T>) -> Result<Share<&'a T>, Error> {
         let (view, has_share) = self.settled_view().await?;
-        let ranges = if has_share { view.ring.ranges(view.me.as_str()) } else { Ranges::default() };
-        let (mine, positions) = keys.select_with_positions(&ranges);
+        let nothing = Ranges::none();
+        let ranges = if has_share { &*view.mine } else { &nothing };
+        let (mine, positions) = keys.select_with_positions(ranges);
         Ok(Share::new(mine, positions, view.grant(has_share)))
     }
 
@@ -319,7 +323,7 @@ impl Group {
             Behind::Driver { commands, is_leaving, .. } => {
                 if !is_leaving.swap(true, Ordering::SeqCst) {
                     // There is room: this is the only command, and it is sent once.
-                    let _ = commands.try_send(Command::Leave);
+                    let _ = commands.try_send(Command::Leave { drain: DRAIN });
                 }
             }
         }

@@ -27,6 +27,11 @@ impl Random {
         self.lock().f64()
     }
 
+    /// 64 random bits.
+    pub(crate) fn bits(&self) -> u64 {
+        self.lock().u64(..)
+    }
+
     /// A uniform number below `limit`, which is at least 1.
     pub(crate) fn below(&self, limit: usize) -> usize {
         self.lock().usize(..limit)

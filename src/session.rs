@@ -245,7 +245,7 @@ impl KeeperTask {
         let opened = self.clock.now();
         let deadline = Deadline::new(timing, requested, opened);
         let validity = SessionValidity::new(self.clock.clone(), deadline.moment());
-        let live = Arc::new(Live::new(session, timing, validity.clone(), self.random.clone()));
+        let live = Arc::new(Live::new(session, timing, validity.clone(), self.random.clone(), requested));
         Ok(Heart::new(live, self.namespace.clone(), self.clock.clone(), deadline, validity))
     }
 }

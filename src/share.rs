@@ -48,6 +48,7 @@ pub struct Share<T> {
 pub(crate) struct Grant {
     pub(crate) group: Arc<str>,
     pub(crate) epoch: i64,
+    pub(crate) is_exclusive: bool,
     /// `None`: the member had no share.
     pub(crate) register: Option<Arc<Register>>,
 }
@@ -110,10 +111,11 @@ impl<T> Share<T> {
         self.grant.token()
     }
 
-    /// Whether no other member can own any of these items at the same time. Currently always false: a change of the
-    /// membership reaches members one after another, so two of them may own a key for a moment.
+    /// Whether no other member can act on any of these items while the share is valid:
+    /// [`View::is_exclusive`](crate::group::View::is_exclusive). Otherwise a change of the membership reaches members
+    /// one after another, so two of them may own a key for a moment.
     pub fn is_exclusive(&self) -> bool {
-        false
+        self.grant.is_exclusive
     }
 }
 

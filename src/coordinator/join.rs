@@ -12,13 +12,15 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::shared::{Backing, Entry, Options, Shared};
 use crate::{
-    backend::path::PathError,
+    backend::{BoxFuture, path::PathError},
     error::Error,
     group::{
         Group, View,
         behind::Behind,
         driver::{Driver, Places},
         engine::{Engine, Settings},
+        exclusive::Exclusive,
+        handover::{self, Handover},
         member::{Ours, Payload, Process},
         placement::Rings,
     },
@@ -53,6 +55,47 @@ impl Join {
     /// that is gone have no owner. Default: zero. All members of a group should use the same value.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.options.settle = settle;
+        self
+    }
+
+    /// Joins without the handover of keys: a change of the membership takes effect at each member as soon as it has read
+    /// it, so two members may act on one key for a moment. The default is exclusive: no two members act on one key, and
+    /// a key waits for those who had it.
+    ///
+    /// While an immediate member is in a group, the shares of the other members are not exclusive, either.
+    pub fn immediate(mut self) -> Self {
+        self.options.is_immediate = true;
+        self
+    }
+
+    /// For how long work may go on after its key was lost. Default: 5 minutes. Until the work on it ends, no other
+    /// member starts on that key. Then the guard of the work ends. Nothing in an immediate group.
+    pub fn max_drain(mut self, max_drain: Duration) -> Self {
+        self.options.max_drain = max_drain;
+        self
+    }
+
+    /// For how long keys of a member that does not hand keys over, as a Python peer, have no owner when they become this
+    /// member's. Default: a minute. Such a peer says nothing of the work that it still does, so set it to the longest
+    /// time for which one works on what it was given. Nothing in an immediate group.
+    pub fn plain_grace(mut self, grace: Duration) -> Self {
+        self.options.plain_grace = grace;
+        self
+    }
+
+    /// Waits for the lease of a member whose znode is gone. Default: not, because only the end of a session or the
+    /// member itself deletes the znode. Use it where operators delete znodes of members that may still run: then keys of
+    /// a member that crashed wait about a heartbeat validity longer. All members of a group should use it, and no two
+    /// live processes may have one id. Nothing in an immediate group.
+    pub fn strict(mut self) -> Self {
+        self.options.is_strict = true;
+        self
+    }
+
+    /// If more than half of the members are gone at once, their keys wait this long for them to come back. Default: no
+    /// time. Only in groups of at least four members. Nothing in an immediate group.
+    pub fn mass_loss_wait(mut self, wait: Duration) -> Self {
+        self.options.mass_loss = Some(wait);
         self
     }
 
@@ -203,35 +246,37 @@ impl Shared {
             group: name.into(),
             me: self.me.clone(),
             ours: ours.clone(),
+            lists: options.is_immediate,
             retry: config.retry_backoff,
             max_retry: config.max_retry_interval,
             check: config.membership_check,
             settle: options.settle,
         };
-        let payload = Payload::new(options.weight, ours).encode();
+        let (me, engine) = (self.me.clone(), Engine::new(settings));
+        let payload = Payload::new(options.weight, ours);
         let (views, view) = watch::channel(Arc::new(View::before_joining(name, &self.me)));
         let (commands, inbox) = mpsc::channel(4);
         let access = backing.keeper.access(config.session_timeout);
-        let driver = Driver {
-            engine: Engine::new(settings),
-            clock: backing.clock.clone(),
-            sessions: Sessions::new(&access),
-            commands: inbox,
-            places: Places {
-                me: self.me.clone(),
-                group,
-                own,
-                payload,
-                rings: Rings { label: config.label, replicas: config.replicas },
-                sizes: Sizes::default(),
-            },
-            views,
-            random: backing.random.clone(),
-        };
+        let (clock, random) = (backing.clock.clone(), backing.random.clone());
+        let sessions = Sessions::new(&access);
         let (shared, over) = (Arc::downgrade(self), view.clone());
         let (joining, cancelled) = (name.to_owned(), self.tasks.cancelled());
+        let running: BoxFuture<'static, ()> = if options.is_immediate {
+            let rings = Rings { label: config.label, replicas: config.replicas };
+            let (payload, sizes) = (payload.encode(), Sizes::default());
+            let places = Places { me, group, own, payload, rings, sizes };
+            let driver = Driver { engine, clock, sessions, commands: inbox, places, views, random };
+            Box::pin(driver.run(cancelled))
+        } else {
+            let places = handover::Places::new(&backing.namespace, name, &me, payload).map_err(bad_name)?;
+            let core = Handover::new(options.handover(config, &me));
+            let places = Arc::new(places);
+            let exclusive =
+                Exclusive { me, engine, core, places, clock, sessions, commands: inbox, views, random };
+            Box::pin(exclusive.run(cancelled))
+        };
         self.tasks.spawn("group", async move {
-            driver.run(cancelled).await;
+            running.await;
             if let Some(shared) = shared.upgrade() {
                 shared.forget(&joining, &over);
             }

@@ -10,8 +10,15 @@ use tokio::time::timeout;
 use tracing::info;
 
 use crate::{
-    backend::path::ZnodePath, clock::Clock, config::Config, group::Group, lease::Leases, member::MemberId,
-    random::Random, session::Keeper, task::Tasks,
+    backend::path::ZnodePath,
+    clock::Clock,
+    config::Config,
+    group::{Group, handover},
+    lease::Leases,
+    member::MemberId,
+    random::Random,
+    session::Keeper,
+    task::Tasks,
 };
 
 /// See the module documentation.
@@ -53,11 +60,46 @@ pub(super) struct Entry {
 pub(super) struct Options {
     pub(super) weight: u32,
     pub(super) settle: Duration,
+    /// Whether another member may own a key for a moment while this one acts on it.
+    pub(super) is_immediate: bool,
+    pub(super) is_strict: bool,
+    pub(super) max_drain: Duration,
+    pub(super) plain_grace: Duration,
+    pub(super) mass_loss: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { weight: 1, settle: Duration::ZERO }
+        Options {
+            weight: 1,
+            settle: Duration::ZERO,
+            is_immediate: false,
+            is_strict: false,
+            max_drain: Duration::from_secs(300),
+            plain_grace: Duration::from_secs(60),
+            mass_loss: None,
+        }
+    }
+}
+
+impl Options {
+    /// The settings of the handover of keys.
+    pub(super) fn handover(&self, config: &Config, me: &MemberId) -> handover::Settings {
+        let defaults = handover::Settings::new(me.clone(), config.label, config.replicas);
+        let (settle, max_settle) = match self.settle {
+            Duration::ZERO => (defaults.settle, defaults.max_settle),
+            settle => (settle, settle.saturating_mul(5)),
+        };
+        handover::Settings {
+            is_strict: self.is_strict,
+            max_drain: self.max_drain,
+            plain_grace: self.plain_grace,
+            settle,
+            max_settle,
+            recheck: config.membership_check,
+            mass_loss: self.mass_loss,
+            ..defaults
+        }
     }
 }
 

@@ -1,32 +1,30 @@
 //! Runs the membership engine over a session: does its actions and passes it their outcomes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
-    engine::{Action, Engine, Event, Occupant},
-    member::Payload,
+    engine::{Action, Engine, Event},
+    joining::{Outcome, Znode, failed},
     placement::{Plan, Rings},
-    process,
     register::{Admission, Register},
     roster::Roster,
     view::{self, View},
 };
 use crate::{
-    backend::{self, CommitError, CreateMode, Done, Fired, Op, Session, Watch, path::ZnodePath},
+    backend::{self, Fired, Session, Watch, path::ZnodePath},
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
     random::Random,
-    ring::{HashRing, RingError},
+    ring::{HashRing, Ranges, RingError},
     session::{
         Live,
         follow::{Change, Sessions},
         read::{Sizes, read_each},
-        requests::ensure,
         validity::Validity,
     },
     task, watch,
@@ -47,7 +45,8 @@ pub(crate) struct Driver {
 /// What a handle asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Leave,
+    /// Leave when the work in progress has ended, at the latest after `drain`. In an immediate group it ends at once.
+    Leave { drain: Duration },
 }
 
 /// The znodes and the ring of one member in one group.
@@ -124,7 +123,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = self.sessions.changed() => return None,
-                Some(Command::Leave) = self.commands.recv() => return Some(Event::Leave),
+                Some(Command::Leave { .. }) = self.commands.recv() => return Some(Event::Leave),
                 () = sleep_until(now, due) => return None,
             }
         };
@@ -132,7 +131,7 @@ impl Driver {
         let outcome = tokio::select! {
             biased;
             () = self.sessions.changed() => return None,
-            Some(Command::Leave) = self.commands.recv() => return Some(Event::Leave),
+            Some(Command::Leave { .. }) = self.commands.recv() => return Some(Event::Leave),
             () = async { validity.as_ref().expect("guarded").ended().await }, if validity.is_some() => {
                 return Some(Event::Gone);
             }
@@ -217,12 +216,14 @@ impl Driver {
         if let Some((_, reason)) = left_out.iter().find(|(id, _)| *id == self.places.me) {
             refusal = Some(Error::Ring { group: previous.group.to_string(), reason: reason.clone() });
         }
-        let view = Arc::new(View {
+        let mut view = View {
             group: previous.group.clone(),
             me: previous.me.clone(),
             epoch: picture.epoch,
             members,
             ring,
+            mine: Arc::default(),
+            is_exclusive: false,
             left_out,
             is_read: picture.is_read,
             validity: validity.filter(|_| picture.own.is_some()),
@@ -231,30 +232,15 @@ impl Driver {
             blocked: picture.blocked.clone(),
             refusal,
             has_left: picture.has_left,
-        });
-        report(&view, &previous);
+        };
+        let (mine, admission) = owned(&view).await;
+        view.mine = Arc::new(mine);
+        view::report(&view, &previous);
         // Before the view is seen: what its shares give out may start.
         if let Some(register) = &view.register {
-            register.admit_only(&admission(&view).await);
+            register.admit_only(&admission);
         }
-        self.views.send_replace(view);
-    }
-}
-
-/// Logs what has changed, each problem once.
-fn report(view: &View, previous: &View) {
-    let View { group, me, epoch, .. } = view;
-    let problem = |view: &View| view.refusal.as_ref().or(view.blocked.as_ref()).map(ToString::to_string);
-    match problem(view) {
-        Some(error) if problem(previous).as_ref() == Some(&error) => {}
-        Some(error) => warn!(%group, member = %me, %error, "without a share"),
-        None => {
-            let (standing, members) = (view.standing(), view.members.len());
-            info!(%group, member = %me, %standing, epoch, members, "membership");
-        }
-    }
-    if !view.left_out.is_empty() && view.left_out != previous.left_out {
-        warn!(%group, left_out = ?view.left_out, "there is no room in the ring for members of so large a weight");
+        self.views.send_replace(Arc::new(view));
     }
 }
 
@@ -265,17 +251,21 @@ async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
     if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }
 }
 
-async fn admission(view: &Arc<View>) -> Admission {
-    if view.ring.points() as u64 > LARGE {
-        let view = view.clone();
-        task::off_runtime(move || view.admission()).await
-    } else {
-        view.admission()
+/// What this member owns, and may start: in an immediate group that is the same.
+async fn owned(view: &View) -> (Ranges, Admission) {
+    if view.acting().is_none() {
+        return (Ranges::none(), Admission::none());
     }
+    let (ring, me) = (view.ring.clone(), view.me.clone());
+    let owned = move || {
+        let ranges = ring.ranges(me.as_str());
+        (ranges.clone(), Admission::within(ranges))
+    };
+    if view.ring.points() as u64 > LARGE { task::off_runtime(owned).await } else { owned() }
 }
 
 /// Waits until the state of the connection changes; returns whether it is up then.
-async fn connected(connection: &mut watch::Receiver<bool>) -> bool {
+pub(super) async fn connected(connection: &mut watch::Receiver<bool>) -> bool {
     match connection.changed().await {
         Ok(()) => *connection.borrow_and_update(),
         // The keeper announces the end of the session.
@@ -283,98 +273,29 @@ async fn connected(connection: &mut watch::Receiver<bool>) -> bool {
     }
 }
 
-async fn sleep_until(now: Moment, due: Option<Moment>) {
+pub(super) async fn sleep_until(now: Moment, due: Option<Moment>) {
     match due {
         Some(due) => tokio::time::sleep(due.saturating_since(now)).await,
         None => std::future::pending().await,
     }
 }
 
-struct Outcome {
-    event: Event,
-    watch: Option<Watch>,
-}
-
-impl From<Event> for Outcome {
-    fn from(event: Event) -> Self {
-        Outcome { event, watch: None }
-    }
-}
-
 async fn perform(live: &Live, places: &Places, roster: &mut Roster, action: Option<Action>) -> Outcome {
-    let Some(action) = action else { return std::future::pending().await };
     let session = &*live.session;
-    let failed = |error: backend::Error| {
-        let shown = Error::from_backend(error.clone(), &places.own);
-        Outcome::from(Event::Failed(error, shown))
+    let listed = match action {
+        None => std::future::pending().await,
+        Some(Action::List) => list(session, places, roster).await,
+        Some(Action::Check) => check(session, places, roster).await,
+        Some(action) => {
+            let Places { group, own, payload, .. } = places;
+            return Znode { group, own, payload: payload.clone() }.perform(session, action).await;
+        }
     };
-    match action {
-        Action::CreateGroup => match ensure(session, &places.group).await {
-            Ok(()) => Event::GroupReady.into(),
-            Err(failure) => {
-                let shown = failure.clone().into_error(&places.group);
-                Outcome::from(Event::Failed(failure.error, shown))
-            }
-        },
-        Action::Join => join(session, places, None).await.unwrap_or_else(failed),
-        Action::TakeOver { version } => join(session, places, Some(version)).await.unwrap_or_else(failed),
-        Action::Inspect => inspect(session, places).await.unwrap_or_else(failed),
-        Action::List => match list(session, places, roster).await {
-            Ok(outcome) => outcome,
-            Err(backend::Error::NoNode) => Event::GroupMissing.into(),
-            Err(error) => failed(error),
-        },
-        Action::Check => match check(session, places, roster).await {
-            Ok(outcome) => outcome,
-            Err(backend::Error::NoNode) => Event::GroupMissing.into(),
-            Err(error) => failed(error),
-        },
-        Action::Leave => match leave(session, places).await {
-            Ok(()) => Event::HasLeft.into(),
-            Err(error) => failed(error),
-        },
+    match listed {
+        Ok(outcome) => outcome,
+        Err(backend::Error::NoNode) => Event::GroupMissing.into(),
+        Err(error) => failed(error, &places.own),
     }
-}
-
-/// Creates and sets our znode in one transaction: the stat of the set has the right creation zxid and owner.
-async fn join(session: &dyn Session, places: &Places, over: Option<i32>) -> Result<Outcome, backend::Error> {
-    let takes_over = over.map(|version| Op::delete(&places.own, Some(version)));
-    let mut ops: Vec<Op> = takes_over.into_iter().collect();
-    ops.push(Op::create(&places.own, [], CreateMode::Ephemeral));
-    ops.push(Op::set(&places.own, places.payload.clone(), None));
-    match session.commit(ops).await {
-        Ok(done) => match done.last() {
-            Some(Done::Set(stat)) => Ok(Event::Joined { czxid: stat.czxid, version: stat.version }.into()),
-            other => Err(backend::Error::Other(format!("a join ended with {other:?}"))),
-        },
-        Err(CommitError { error: backend::Error::NodeExists | backend::Error::BadVersion, .. }) => {
-            Ok(Event::Occupied.into())
-        }
-        // The znode to take over is gone already: the next attempt can create ours.
-        Err(CommitError { index: Some(0), error: backend::Error::NoNode }) if over.is_some() => {
-            Ok(Event::Occupied.into())
-        }
-        Err(CommitError { error: backend::Error::NoNode, .. }) => Ok(Event::GroupMissing.into()),
-        Err(CommitError { error, .. }) => Err(error),
-    }
-}
-
-/// Reads the znode that has the path of ours. Its watch fires when it is gone.
-async fn inspect(session: &dyn Session, places: &Places) -> Result<Outcome, backend::Error> {
-    // The watch first, so that no change after the read is missed.
-    let (_, watch) = session.watch_node(&places.own).await?;
-    let occupant = session.get(&places.own).await?.map(|(data, stat)| {
-        let payload = Payload::decode(&data);
-        Occupant {
-            owner: stat.ephemeral_owner,
-            czxid: stat.czxid,
-            version: stat.version,
-            created_ms: stat.created_ms,
-            dead: payload.process().is_some_and(process::is_dead),
-            payload,
-        }
-    });
-    Ok(Outcome { event: Event::Occupant(occupant), watch: Some(watch) })
 }
 
 /// Lists the group, unless nothing has changed since the last list. Compares the stat of the group: it changes whenever
@@ -421,16 +342,5 @@ async fn list(
             let event = Event::Listed { epoch: stat.pzxid, members: roster.members() };
             return Ok(Outcome { event, watch: Some(watch) });
         }
-    }
-}
-
-async fn leave(session: &dyn Session, places: &Places) -> Result<(), backend::Error> {
-    let Some((_, stat)) = session.get(&places.own).await? else { return Ok(()) };
-    if stat.ephemeral_owner != Some(session.id()) {
-        return Ok(());
-    }
-    match session.commit(vec![Op::delete(&places.own, Some(stat.version))]).await {
-        Ok(_) | Err(CommitError { error: backend::Error::NoNode, .. }) => Ok(()),
-        Err(CommitError { error, .. }) => Err(error),
     }
 }

@@ -92,6 +92,9 @@ const REFUSED_RETRY: Duration = Duration::from_secs(1);
 const MAX_CUTS: u32 = 8;
 /// The longest such pause after the connection is up again.
 const CUT_RETRY: Duration = Duration::from_secs(1);
+/// A znode of a higher data version is not replaced but waited for: the new one has to have a higher version still, one
+/// operation each.
+const MAX_REPLACED: i32 = 4000;
 
 impl Engine {
     pub(crate) fn new(settings: Settings) -> Self {
@@ -169,6 +172,7 @@ impl Engine {
             }
             Event::SessionLost => self.lose_session(),
             Event::Gone => self.rejoin(now, random),
+            Event::Settled => self.settled(),
             Event::Connected => {
                 if self.cuts > 0 {
                     self.hurry(now + CUT_RETRY.mul_f64(random));
@@ -176,8 +180,10 @@ impl Engine {
             }
             Event::WatchFired => {
                 let due = now + self.watch.delay(now, random);
-                if let Phase::Inside { step, .. } = &mut self.phase {
-                    *step = Action::List;
+                match &mut self.phase {
+                    Phase::Inside { .. } if !self.settings.lists => return,
+                    Phase::Inside { step, .. } => *step = Action::List,
+                    _ => {}
                 }
                 self.hurry(due);
             }
@@ -218,7 +224,8 @@ impl Engine {
                 if self.picture.refusal.take().is_some() {
                     self.picture.revision += 1;
                 }
-                self.phase = Phase::Inside { own: Own { czxid, version }, step: Action::List, at: now };
+                let at = if self.settings.lists { now } else { Moment::NEVER };
+                self.phase = Phase::Inside { own: Own { czxid, version }, step: Action::List, at };
             }
             (_, Event::Occupied) => self.hop(Action::Inspect, now, random),
             (_, Event::Occupant(None)) => self.hop(Action::Join, now, random),
@@ -242,7 +249,7 @@ impl Engine {
             return self.handle_outcome(now, random, Event::Joined { czxid, version });
         }
         let is_from_old_session = occupant.payload.is_by(&self.settings.ours);
-        if is_from_old_session || occupant.dead {
+        if (is_from_old_session || occupant.dead) && version <= MAX_REPLACED {
             // It is ours from an earlier session, or that of a dead process: no process acts on it any more.
             return self.hop(Action::TakeOver { version }, now, random);
         }
@@ -301,11 +308,15 @@ impl Engine {
 
     /// Waits for the watch, or for the next check, after all that is known was confirmed.
     fn wait_for_change(&mut self, now: Moment, random: f64, own: Own) {
-        (self.hops, self.cuts) = (0, 0);
-        self.backoff.reset();
+        self.settled();
         let spread = 0.8 + 0.4 * random;
         let at = now + self.settings.check.mul_f64(spread);
         self.phase = Phase::Inside { own, step: Action::Check, at };
+    }
+
+    fn settled(&mut self) {
+        (self.hops, self.cuts) = (0, 0);
+        self.backoff.reset();
     }
 
     fn adopt(&mut self, epoch: i64, members: Vec<Member>) {

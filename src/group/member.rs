@@ -95,6 +95,11 @@ impl Member {
         Member::read(name, &[], 0)
     }
 
+    /// A member of a published membership. `ours` has its ring parameters; `None` for a plain member.
+    pub(crate) fn published(id: &MemberId, weight: u32, czxid: i64, ours: Option<&Ours>) -> Member {
+        Member { id: id.clone(), weight, czxid, ring: ours.map(|ours| (ours.label, ours.replicas)) }
+    }
+
     /// The only member of a group without a backend.
     pub(crate) fn alone(id: &MemberId) -> Member {
         Member { id: id.clone(), weight: 1, czxid: 0, ring: None }

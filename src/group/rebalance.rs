@@ -6,8 +6,7 @@ use std::{fmt, sync::Arc};
 
 use super::held::Held;
 use crate::{
-    member::MemberId,
-    ring::{self, HashRing, KeySet, Ranges, RingKey},
+    ring::{KeySet, Ranges, RingKey},
     share::{Grant, Share, Turns},
 };
 
@@ -15,11 +14,19 @@ use crate::{
 /// [`gained`](Rebalance::gained).
 #[derive(Clone)]
 pub struct Rebalance {
-    pub(crate) me: MemberId,
-    /// The ring by which this member had a share; `None` if it had none.
-    pub(crate) before: Option<Arc<HashRing>>,
-    pub(crate) after: Option<Arc<HashRing>>,
+    /// `None` if this member had no share.
+    pub(crate) before: Option<Part>,
+    pub(crate) after: Option<Part>,
     pub(crate) grant: Grant,
+}
+
+/// What a member may act on.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) ranges: Arc<Ranges>,
+    /// The digest of the ring, and the number of its members.
+    pub(crate) ring: u64,
+    pub(crate) members: usize,
 }
 
 impl Rebalance {
@@ -62,22 +69,22 @@ impl Rebalance {
 
     /// The parts of the ring that this member owned before and no longer owns.
     pub fn lost_ranges(&self) -> Ranges {
-        self.ranges(&self.before).difference(&self.ranges(&self.after))
+        ranges(&self.before).difference(ranges(&self.after))
     }
 
     /// The parts of the ring that this member owns now and did not own before.
     pub fn gained_ranges(&self) -> Ranges {
-        self.ranges(&self.after).difference(&self.ranges(&self.before))
+        ranges(&self.after).difference(ranges(&self.before))
     }
 
     /// Whether this member owned `key` before and no longer owns it.
     pub fn is_lost<K: RingKey + ?Sized>(&self, key: &K) -> bool {
-        self.is_moved(key, &self.before, &self.after)
+        ranges(&self.before).contains(key) && !ranges(&self.after).contains(key)
     }
 
     /// Whether this member owns `key` now and did not own it before.
     pub fn is_gained<K: RingKey + ?Sized>(&self, key: &K) -> bool {
-        self.is_moved(key, &self.after, &self.before)
+        ranges(&self.after).contains(key) && !ranges(&self.before).contains(key)
     }
 
     /// Whether everything is lost: this member has left, was without contact for too long, or was refused.
@@ -93,33 +100,19 @@ impl Rebalance {
     /// How many members there were before, and how many there are after the change. Zero where this member has no
     /// share.
     pub fn members(&self) -> (usize, usize) {
-        let count = |ring: &Option<Arc<HashRing>>| ring.as_ref().map_or(0, |ring| ring.len());
+        let count = |part: &Option<Part>| part.as_ref().map_or(0, |part| part.members);
         (count(&self.before), count(&self.after))
     }
+}
 
-    fn is_moved<K: RingKey + ?Sized>(
-        &self,
-        key: &K,
-        owned_by: &Option<Arc<HashRing>>,
-        and_not_by: &Option<Arc<HashRing>>,
-    ) -> bool {
-        let position = ring::position(key);
-        let owns = |ring: &Option<Arc<HashRing>>| {
-            ring.as_ref().is_some_and(|ring| ring.is_owner_at(self.me.as_str(), position))
-        };
-        owns(owned_by) && !owns(and_not_by)
-    }
-
-    fn ranges(&self, ring: &Option<Arc<HashRing>>) -> Ranges {
-        ring.as_ref().map_or_else(Ranges::default, |ring| ring.ranges(self.me.as_str()))
-    }
+fn ranges(part: &Option<Part>) -> &Ranges {
+    const NONE: &Ranges = &Ranges::none();
+    part.as_ref().map_or(NONE, |part| &part.ranges)
 }
 
 impl fmt::Display for Rebalance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = |ring: &Option<Arc<HashRing>>| {
-            100.0 * ring.as_ref().map_or(0.0, |ring| ring.fraction(self.me.as_str()))
-        };
+        let part = |part: &Option<Part>| 100.0 * ranges(part).fraction();
         let (before, after) = self.members();
         write!(
             f,

@@ -15,10 +15,10 @@ use futures_util::{
 
 use super::{
     behind::Behind,
-    rebalance::Rebalance,
+    rebalance::{Part, Rebalance},
     view::{Standing, View},
 };
-use crate::{ring::HashRing, session::validity::Validity, watch};
+use crate::{session::validity::Validity, watch};
 
 /// The changes of the share of one member, one after another, also as a [`Stream`]. From
 /// [`Group::rebalances`](super::Group::rebalances).
@@ -80,7 +80,7 @@ struct Reader {
 }
 
 struct Seen {
-    ring: Arc<HashRing>,
+    part: Part,
     validity: Option<Validity>,
 }
 
@@ -91,12 +91,12 @@ impl Reader {
             let is_member = view.standing() == Standing::Member;
             let seen_validity = self.seen.as_ref().and_then(|seen| seen.validity.as_ref());
             let has_share = is_member && !seen_validity.is_some_and(Validity::has_ended);
-            let ring = has_share.then(|| view.ring.clone());
-            if ring.as_ref().map(|it| it.digest()) != self.seen.as_ref().map(|it| it.ring.digest()) {
-                let (after, grant) = (ring.clone(), view.grant(ring.is_some()));
-                let seen = ring.map(|ring| Seen { ring, validity: view.validity.clone() });
-                let before = std::mem::replace(&mut self.seen, seen).map(|seen| seen.ring);
-                return Some(Rebalance { me: view.me.clone(), before, after, grant });
+            let part = has_share.then(|| view.part());
+            if part.as_ref() != self.seen.as_ref().map(|seen| &seen.part) {
+                let (after, grant) = (part.clone(), view.grant(part.is_some()));
+                let seen = part.map(|part| Seen { part, validity: view.validity.clone() });
+                let before = std::mem::replace(&mut self.seen, seen).map(|seen| seen.part);
+                return Some(Rebalance { before, after, grant });
             }
             if view.has_left {
                 break;
@@ -107,9 +107,9 @@ impl Reader {
                 changed = self.views.changed() => if changed.is_err() {
                     // No view can follow, but the caller still has to stop its work.
                     self.is_over = true;
-                    let before = Some(self.seen.take()?.ring);
+                    let before = Some(self.seen.take()?.part);
                     let grant = view.grant(false);
-                    return Some(Rebalance { me: view.me.clone(), before, after: None, grant });
+                    return Some(Rebalance { before, after: None, grant });
                 },
                 () = async { validity.expect("guarded").changed(is_member).await }, if validity.is_some_and(|it| !it.has_ended()) => {}
             }

@@ -4,25 +4,24 @@
 //! whether an item may start and its registration are one step: once [`Register::admit`] has returned, no item starts
 //! by an older snapshot, and each one that did is found.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "for exclusive shares; the driver of immediate groups does not need it")
-)]
-mod loss;
+pub(crate) mod loss;
 mod marks;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use self::marks::{Mark, Marking};
+use self::marks::{Mark, NO_NUMBER};
 use crate::{
     clock::Moment,
     ring::{Position, RangeIndex, Ranges},
@@ -43,7 +42,11 @@ pub(crate) struct Register {
     validity: Validity,
     /// None without a backend: no other member can join, so nothing is ever lost.
     shards: Box<[Shard]>,
-    marking: Marking,
+    /// The marked guards that were dropped and that the driver does not know of.
+    ended: Mutex<VecDeque<(u64, Position)>>,
+    /// Whether the driver waits for the end of all guards.
+    watches_idle: AtomicBool,
+    has_ended: Notify,
     /// Wakes the tasks that wait for the end of their guards: some were frozen or have ended.
     frozen: Notify,
 }
@@ -111,7 +114,15 @@ impl Register {
 
     fn with_shards(group: Arc<str>, validity: Validity, shards: usize) -> Self {
         let shards = std::iter::repeat_with(Shard::new).take(shards).collect();
-        Register { group, validity, shards, marking: Marking::default(), frozen: Notify::new() }
+        Register {
+            group,
+            validity,
+            shards,
+            ended: Mutex::default(),
+            watches_idle: AtomicBool::new(false),
+            has_ended: Notify::new(),
+            frozen: Notify::new(),
+        }
     }
 
     pub(crate) fn group(&self) -> &Arc<str> {
@@ -140,23 +151,18 @@ impl Register {
         }
     }
 
-    /// A marked guard was dropped.
-    fn marked_has_ended(&self) {
-        self.marking.first_end().get_or_insert_with(|| self.validity.now());
-        self.marking.has_ended.notify_waiters();
-    }
-
     /// Replaces what may start, and ends the guards of all else for good: in an immediate group another member may act
     /// on those items from now on.
     pub(crate) fn admit_only(&self, admission: &Admission) {
         self.admit(admission);
-        let number = self.marking.next();
         for shard in &self.shards {
-            let mut slots = shard.lock();
-            slots.mark(|position| (!admission.may_start(position)).then(|| Mark::ended(position, number)));
-            slots.marks.values_mut().filter(|mark| !admission.may_start(mark.position)).for_each(Mark::end);
+            shard.lock().mark(|position| (!admission.may_start(position)).then(|| Mark::ended(position)));
         }
         self.frozen.notify_waiters();
+    }
+
+    fn ended(&self) -> MutexGuard<'_, VecDeque<(u64, Position)>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,7 +208,7 @@ impl InFlight {
 
     /// The deadline that a heartbeat does not move any more, if it has one.
     fn frozen_until(&self) -> Option<Moment> {
-        self.register.shards.get(self.shard as usize)?.lock().marks.get(&self.slot)?.frozen_until()
+        self.register.shards.get(self.shard as usize)?.lock().marks.get(&self.slot)?.until
     }
 }
 
@@ -210,9 +216,13 @@ impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
         let Some(shard) = self.register.shards.get(self.shard as usize) else { return };
-        let was_marked = shard.lock().end(self.slot);
-        if was_marked {
-            self.register.marked_has_ended();
+        let (mark, is_last) = shard.lock().end(self.slot);
+        let register = &self.register;
+        if let Some(mark) = mark.filter(|mark| mark.number != NO_NUMBER) {
+            register.ended().push_back((mark.number, mark.position));
+            register.has_ended.notify_one();
+        } else if is_last && register.watches_idle.load(Ordering::SeqCst) {
+            register.has_ended.notify_one();
         }
     }
 }
@@ -252,28 +262,30 @@ impl Slots {
         Some(place)
     }
 
-    /// Returns whether the guard was marked.
+    /// Returns the mark of the guard, and whether it was the last guard here.
     #[inline]
-    fn end(&mut self, place: u32) -> bool {
+    fn end(&mut self, place: u32) -> (Option<Mark>, bool) {
         let ended = mem::replace(&mut self.slots[place as usize], Slot::Free { next: self.free });
         self.free = place;
         self.len -= 1;
         if self.len == 0 && self.slots.capacity() > ROOM {
             (self.slots, self.free) = (Vec::new(), NONE);
         }
-        matches!(ended, Slot::Marked) && self.marks.remove(&place).is_some()
+        let mark = matches!(ended, Slot::Marked).then(|| self.marks.remove(&place)).flatten();
+        (mark, self.len == 0)
     }
 
-    /// Marks the guards without a mark for which there is one, and returns how many these are.
-    fn mark(&mut self, mark: impl Fn(Position) -> Option<Mark>) -> usize {
-        let before = self.marks.len();
+    /// Marks the guards without a mark for which there is one, and returns their positions.
+    fn mark(&mut self, mark: impl Fn(Position) -> Option<Mark>) -> Vec<Position> {
+        let mut marked = Vec::new();
         for (place, slot) in (0..).zip(&mut self.slots) {
             let Slot::InFlight(position) = *slot else { continue };
             if let Some(mark) = mark(position) {
                 *slot = Slot::Marked;
                 self.marks.insert(place, mark);
+                marked.push(position);
             }
         }
-        self.marks.len() - before
+        marked
     }
 }

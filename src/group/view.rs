@@ -3,15 +3,17 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
 
 use super::{
     member::Member,
+    rebalance::Part,
     register::{Admission, Register},
 };
 use crate::{
     error::Error,
     member::MemberId,
-    ring::{HashRing, RingError, RingKey},
+    ring::{HashRing, Ranges, RingError, RingKey},
     session::validity::Validity,
     share::Grant,
 };
@@ -26,6 +28,10 @@ pub struct View {
     pub(crate) epoch: i64,
     pub(crate) members: Arc<[Member]>,
     pub(crate) ring: Arc<HashRing>,
+    /// What this member owns and may start.
+    pub(crate) mine: Arc<Ranges>,
+    /// Whether no other member can act on that.
+    pub(crate) is_exclusive: bool,
     /// The members that have no place in the ring, and why.
     pub(crate) left_out: Arc<[(MemberId, RingError)]>,
     /// Whether the group was read at all.
@@ -77,7 +83,7 @@ impl View {
     /// The view before the group was read.
     pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
         let of_one = View::of_one(group, me, empty_ring());
-        View { validity: None, register: None, members: [].into(), is_read: false, ..of_one }
+        View { validity: None, register: None, members: [].into(), is_read: false, is_exclusive: false, ..of_one }
     }
 
     /// A group with this member alone, which no other member can join.
@@ -89,7 +95,9 @@ impl View {
             me: me.clone(),
             epoch: 0,
             members: [Member::alone(me)].into(),
+            mine: Arc::new(ring.ranges(me.as_str())),
             ring: Arc::new(ring),
+            is_exclusive: true,
             left_out: [].into(),
             is_read: true,
             validity: Some(validity),
@@ -146,7 +154,16 @@ impl View {
 
     /// Whether this member owns `key` and may act on it at this moment.
     pub fn owns<K: RingKey + ?Sized>(&self, key: &K) -> bool {
-        self.standing() == Standing::Member && self.ring.is_owner(self.me.as_str(), key)
+        self.standing() == Standing::Member && self.mine.contains(key)
+    }
+
+    /// Whether no other member can act on what this one [owns](View::owns) while its share is valid.
+    ///
+    /// True in a group whose members all hand keys over, and without a backend. False for a member that joined with
+    /// [`Join::immediate`](crate::Join::immediate), and while a member is there that does not hand keys over, as a
+    /// Python peer.
+    pub fn is_exclusive(&self) -> bool {
+        self.is_exclusive
     }
 
     /// The validity under which this member has a share.
@@ -154,19 +171,41 @@ impl View {
         self.validity.as_ref().filter(|_| !self.has_left && self.refusal.is_none())
     }
 
-    /// What this member may start in an immediate group: all that it owns.
+    /// What this member may start.
     pub(crate) fn admission(&self) -> Admission {
         match self.acting() {
-            Some(_) => Admission::within(self.ring.ranges(self.me.as_str())),
+            Some(_) => Admission::within(Ranges::clone(&self.mine)),
             None => Admission::none(),
         }
+    }
+
+    /// What this member may act on, for a comparison with another view.
+    pub(crate) fn part(&self) -> Part {
+        Part { ranges: self.mine.clone(), ring: self.ring.digest(), members: self.ring.len() }
     }
 
     /// What a share of this view rests on.
     pub(crate) fn grant(&self, has_share: bool) -> Grant {
         // A share that is empty because of the deadline must not become valid with a later heartbeat.
         let register = self.register.clone().filter(|_| has_share);
-        Grant { group: self.group.clone(), epoch: self.epoch, register }
+        Grant { group: self.group.clone(), epoch: self.epoch, is_exclusive: self.is_exclusive, register }
+    }
+}
+
+/// Logs what has changed, each problem once.
+pub(crate) fn report(view: &View, previous: &View) {
+    let View { group, me, epoch, .. } = view;
+    let problem = |view: &View| view.refusal.as_ref().or(view.blocked.as_ref()).map(ToString::to_string);
+    match problem(view) {
+        Some(error) if problem(previous).as_ref() == Some(&error) => {}
+        Some(error) => warn!(%group, member = %me, %error, "without a share"),
+        None => {
+            let (standing, members) = (view.standing(), view.members.len());
+            info!(%group, member = %me, %standing, epoch, members, "membership");
+        }
+    }
+    if !view.left_out.is_empty() && view.left_out != previous.left_out {
+        warn!(%group, left_out = ?view.left_out, "there is no room in the ring for members of so large a weight");
     }
 }
 

@@ -213,7 +213,7 @@ impl HashRing {
     }
 
     /// Selects the items that `member` owns.
-    pub(crate) fn subset(&self, member: &str) -> Subset {
+    pub(super) fn subset(&self, member: &str) -> Subset {
         Subset::new(self.ranges(member), self.kernel)
     }
 
@@ -230,6 +230,11 @@ impl HashRing {
 }
 
 impl Ranges {
+    /// Selects the items in these ranges, some at a time.
+    pub(crate) fn subset(self) -> Subset {
+        Subset::new(self, Kernel::best())
+    }
+
     /// Those of `items` whose keys are in these ranges, in the order given. Reads up to 256 items before it returns the
     /// first.
     ///

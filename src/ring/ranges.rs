@@ -32,6 +32,10 @@ pub(super) struct Part {
 }
 
 impl Ranges {
+    pub(crate) const fn none() -> Ranges {
+        Ranges { parts: Vec::new() }
+    }
+
     /// Joins adjacent parts. They have to be in ascending order.
     pub(super) fn of(parts: impl IntoIterator<Item = Part>) -> Ranges {
         let mut joined: Vec<Part> = Vec::new();

@@ -69,6 +69,11 @@ impl Deadline {
         self.computed()
     }
 
+    /// A moment of which the leader certainly knows that the session lived.
+    pub(crate) fn reported(&self) -> Moment {
+        self.anchor
+    }
+
     /// The current deadline.
     pub(crate) fn moment(&self) -> Moment {
         self.moment

@@ -129,6 +129,7 @@ impl Heart {
         // The timer may be late, after a suspension of the host for instance.
         self.note_lapse(now);
         let moment = self.deadline.confirm(sent, now);
+        self.live.note_reported(self.deadline.reported());
         self.validity.move_to(moment);
         if self.is_lapsed && now < moment {
             self.is_lapsed = false;

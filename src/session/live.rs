@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     backend::{self, CommitError, Loss, Op, Session, SessionId, SessionState, Znode, path::ZnodePath},
+    clock::Moment,
     error::Error,
     random::Random,
     watch,
@@ -40,6 +41,7 @@ pub(crate) struct Live {
     checked: Mutex<Vec<Checked>>,
     /// Whether the connection is up, as the keeper has noticed it.
     connection: watch::Sender<bool>,
+    reported: Mutex<Moment>,
 }
 
 /// A znode that each heartbeat checks.
@@ -55,9 +57,21 @@ impl Live {
         timing: Timing,
         validity: SessionValidity,
         random: Random,
+        reported: Moment,
     ) -> Self {
         let connection = watch::Sender::new(true);
-        Live { session, timing, random, validity, checked: Mutex::default(), connection }
+        let (checked, reported) = (Mutex::default(), Mutex::new(reported));
+        Live { session, timing, random, validity, checked, connection, reported }
+    }
+
+    /// A moment of which the leader certainly knows that the session lived: it has begun to measure the timeout then, or
+    /// later. The session was asked for at that moment, or a heartbeat was sent.
+    pub(crate) fn reported(&self) -> Moment {
+        *self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_reported(&self, moment: Moment) {
+        *self.reported.lock().unwrap_or_else(PoisonError::into_inner) = moment;
     }
 
     /// The validity of the znode at `path`, which this session owns: each heartbeat checks it from now on.

@@ -18,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) me: MemberId,
     /// What we write into our znode.
     pub(crate) ours: Ours,
+    /// Whether this engine lists the group. Otherwise it only joins and leaves, and who runs it knows the members.
+    pub(crate) lists: bool,
     pub(crate) retry: Duration,
     pub(crate) max_retry: Duration,
     /// How often the group is checked for a change that no watch has reported.
@@ -62,6 +64,8 @@ pub(crate) enum Event {
     Connected,
     /// A heartbeat has found that our znode is gone.
     Gone,
+    /// This member is in the group for good, as its heartbeats show. Only without lists, which show it otherwise.
+    Settled,
     /// The group has changed, or the znode that has the path of ours.
     WatchFired,
     /// A caller wants to leave.

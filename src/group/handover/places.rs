@@ -57,6 +57,11 @@ impl Places {
         self.head.join(&format!("{name:016x}")).expect("hexadecimal digits are a valid name")
     }
 
+    /// The znode of a member.
+    pub(crate) fn member(&self, id: &MemberId) -> ZnodePath {
+        self.group.join(id.as_str()).expect("a member id is a name")
+    }
+
     /// The operations for `writes`, in the same order.
     ///
     /// # Errors
@@ -71,7 +76,7 @@ impl Places {
                 Write::CheckHead { version } => check(&self.head, Some(*version)),
                 Write::CheckSnapshot { name } => check(&self.snapshot(*name), None),
                 Write::CheckMember { id, version } => {
-                    check(&self.group.join(id.as_str()).expect("it was a name before"), Some(*version))
+                    check(&self.member(id), Some(*version))
                 }
                 Write::SetOwn { part, version } => {
                     Op::Set { path: self.own.clone(), data: self.own_data(part), version: Some(*version) }

@@ -103,6 +103,10 @@ impl Handover {
         let Some((at, ids)) = self.donors.under_way.take() else { return };
         match read {
             Ok(read) => {
+                if ids.iter().any(|id| !read.contains_key(id)) {
+                    // Permission is denied: an operator may change that.
+                    self.donors.not_before = self.now + self.settings.retry;
+                }
                 let read = read.into_iter().filter(|(id, _)| ids.contains(id));
                 self.donors.read.extend(read.map(|(id, read)| (id, DonorRead { at, read })));
             }

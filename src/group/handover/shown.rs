@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{
     settings::Problem,
-    types::{Epoch, Incarnation},
+    types::{Epoch, Incarnation, Members},
 };
 use crate::{
     clock::Moment,
@@ -20,6 +20,8 @@ pub(crate) struct Startable {
     pub(crate) epoch: Option<Epoch>,
     /// The fencing token of the epoch: the transaction that wrote it. From one owner of a key to the next it grows.
     pub(crate) token: i64,
+    /// The members of the epoch.
+    pub(crate) members: Option<Arc<Members>>,
     /// The ring of the epoch.
     pub(crate) ring: Option<Arc<HashRing>>,
     /// What this member owns in it.

@@ -18,6 +18,7 @@ impl Handover {
         Startable {
             epoch: self.followed,
             token: history.map_or(0, |history| history.token),
+            members: history.map(|history| history.members().clone()),
             ring: history.map(|history| history.ring.clone()),
             owned: self.owned(),
             ranges: self.donors.startable.clone(),

@@ -165,6 +165,13 @@ pub(crate) struct MemberRead {
     pub(crate) fits: bool,
 }
 
+impl MemberRead {
+    /// A member to which permission is denied: a plain one, because nothing is known of it but the name.
+    pub(crate) fn denied() -> MemberRead {
+        MemberRead { czxid: 0, version: 0, weight: 1, part: None, fits: true }
+    }
+}
+
 /// All ephemeral children of the group: the list was read first, then the data and stat of each.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Listing {

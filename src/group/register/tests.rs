@@ -5,7 +5,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{loss::BUNDLE, *};
+use super::{loss::End, *};
 use crate::{
     clock::{Clock as _, TokioClock},
     group::held::Held,
@@ -61,9 +61,9 @@ impl Member {
     }
 
     /// `b` joins a group with exclusive shares: what is in flight of its part is marked and frozen.
-    fn mark(&self) -> usize {
+    fn freeze(&self, mark: u64) -> Vec<Position> {
         self.register.admit(&Admission::within(self.with_b.ranges("a")));
-        self.register.mark(&self.lost(), self.clock.now(), self.deadline())
+        self.register.freeze(mark, &self.lost(), self.deadline())
     }
 
     fn heartbeat(&self) {
@@ -201,13 +201,12 @@ async fn in_an_immediate_group_the_guards_of_what_is_lost_end_at_once_and_for_go
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frozen_guard_keeps_its_deadline_and_ends_there_for_good() {
+async fn a_frozen_guard_keeps_its_deadline_and_ends_there() {
     let mut member = Member::new();
     let guards = member.start_all();
     let deadline = member.deadline();
-    let marked = member.mark();
-    assert_eq!(marked, (0..KEYS as usize).filter(|key| member.is_lost(*key)).count());
-    let (_, written) = member.register.marked(member.now());
+    let marked = member.freeze(1);
+    assert_eq!(marked, positions((0..KEYS).filter(|key| member.is_lost(*key as usize))));
     tokio::time::sleep(SECOND).await;
     member.heartbeat();
     for (key, guard) in guards.iter().enumerate() {
@@ -219,167 +218,104 @@ async fn a_frozen_guard_keeps_its_deadline_and_ends_there_for_good() {
     let lost = guards.iter().enumerate().find(|(key, _)| member.is_lost(*key)).unwrap().1;
     assert!(timeout(4 * SECOND + Duration::from_millis(5), lost.lost()).await.is_ok(), "at its own deadline");
     assert!(member.now() >= deadline);
-    assert!(guards.iter().enumerate().all(|(key, guard)| guard.is_valid() != member.is_lost(key)));
-    // Too late: another member may act on these items.
-    member.register.unfreeze(written, member.now());
     member.heartbeat();
     assert!(guards.iter().enumerate().all(|(key, guard)| guard.is_valid() != member.is_lost(key)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmed_write_unfreezes_the_guards_that_were_marked_when_it_was_made_and_no_others() {
+async fn a_thaw_lets_the_guards_of_one_mark_live_as_long_as_the_lease_and_no_others() {
     let mut member = Member::new();
-    let first = member.start_all();
-    member.mark();
-    let lost: Vec<u32> = (0..KEYS).filter(|key| member.is_lost(*key as usize)).collect();
-    let (kept, written) = member.register.marked(member.now());
-    assert_eq!(kept, positions(lost.clone()));
-    // All else is lost, too, while the write is under way.
+    let guards = member.start_all();
+    let first = member.freeze(1);
     member.register.admit(&Admission::none());
     let everything = member.alone.ranges("a");
-    let rest = member.register.mark(&everything, member.now(), member.deadline());
-    assert_eq!(rest, KEYS as usize - lost.len(), "a marked guard is not marked again");
-    assert_eq!(member.register.marked(member.now()).0, positions(0..KEYS));
+    let second = member.register.freeze(2, &everything, member.deadline());
+    assert_eq!(first.len() + second.len(), KEYS as usize, "a marked guard is not marked again");
 
     tokio::time::sleep(2 * SECOND).await;
-    member.register.unfreeze(written, member.now());
+    member.register.thaw(1);
     member.heartbeat();
-    for (key, guard) in first.iter().enumerate() {
+    for (key, guard) in guards.iter().enumerate() {
         let remaining = if member.is_lost(key) { LEASE } else { LEASE - 2 * SECOND };
         assert_eq!((guard.is_valid(), guard.remaining()), (true, remaining));
     }
     tokio::time::sleep(3 * SECOND).await;
-    assert!(first.iter().enumerate().all(|(key, guard)| guard.is_valid() == member.is_lost(key)));
+    assert!(guards.iter().enumerate().all(|(key, guard)| guard.is_valid() == member.is_lost(key)));
     member.heartbeat();
-    assert!(first.iter().enumerate().all(|(key, guard)| guard.is_valid() == member.is_lost(key)));
-    tokio::time::sleep(LEASE).await;
-    assert!(!first.iter().any(InFlight::is_valid), "they live as long as the session");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_marked_guard_stays_marked_until_it_is_dropped_also_if_its_key_is_regained() {
-    let mut member = Member::new();
-    let mut guards = member.start_all();
-    member.mark();
-    let (lost, everything) = (member.lost(), member.alone.ranges("a"));
-    let (_, written) = member.register.marked(member.now());
-    member.register.unfreeze(written, member.now());
-    member.register.admit(&Admission::within(everything.clone()));
-    let kept = everything.difference(&lost);
-    assert!(member.register.has_marked(&lost, member.now()));
-    assert!(!member.register.has_marked(&kept, member.now()));
-    // New guards of the regained keys have no mark.
-    let again = member.start_all();
-    let lost_keys = (0..KEYS).filter(|key| lost.contains(key));
-    assert_eq!(member.register.marked(member.now()).0, positions(lost_keys));
-    guards.clear();
-    assert!(member.register.marked(member.now()).0.is_empty());
-    assert!(!member.register.has_marked(&everything, member.now()));
-    assert_eq!(member.register.in_flight(&everything).len(), again.len());
-}
-
-#[tokio::test(start_paused = true)]
-async fn guards_that_are_frozen_for_good_are_never_unfrozen() {
-    let mut member = Member::new();
-    let guards = member.start_all();
-    member.mark();
-    let (_, early) = member.register.marked(member.now());
-    member.register.unfreeze(early, member.now());
-    let deadline = member.deadline();
-    member.register.freeze_all_for_good(member.now(), deadline);
-    let (all, written) = member.register.marked(member.now());
-    assert_eq!(all.len(), KEYS as usize, "they may act until the deadline");
+    let end = member.now() + SECOND;
+    member.register.freeze_again(1, end);
+    member.register.freeze_again(1, end + SECOND);
+    assert!(
+        guards.iter().enumerate().all(|(key, guard)| !member.is_lost(key) || guard.deadline() == end),
+        "a deadline that it has already is not extended"
+    );
     tokio::time::sleep(SECOND).await;
-    member.register.unfreeze(written, member.now());
     member.heartbeat();
-    assert!(guards.iter().all(|guard| guard.is_valid() && guard.deadline() == deadline));
-    tokio::time::sleep(4 * SECOND).await;
     assert!(!guards.iter().any(InFlight::is_valid));
-    assert!(member.register.marked(member.now()).0.is_empty(), "no other member need wait for them");
-    assert!(!member.register.has_marked(&member.alone.ranges("a"), member.now()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_takes_longer_than_max_drain_is_frozen_for_good_and_says_when_the_next_is_due() {
+async fn a_guard_of_a_key_that_was_lost_and_regained_has_no_mark_and_the_old_one_keeps_its_own() {
     let mut member = Member::new();
     let guards = member.start_all();
-    let (begin, drain) = (member.now(), 60 * SECOND);
-    let overdue = |member: &Member| {
-        let until = member.deadline();
-        member.register.freeze_overdue(drain, member.now(), until)
-    };
-    assert_eq!(overdue(&member), None);
-    member.mark();
-    let (_, written) = member.register.marked(member.now());
-    member.register.unfreeze(written, member.now());
-    tokio::time::sleep(SECOND).await;
-    member.heartbeat();
-    let rest = member.alone.ranges("a");
-    member.register.mark(&rest, member.now(), member.deadline());
-    let (_, written) = member.register.marked(member.now());
-    member.register.unfreeze(written, member.now());
-    assert_eq!(overdue(&member), Some(begin + drain));
-
-    for _ in 0..59 {
-        tokio::time::sleep(SECOND).await;
-        member.heartbeat();
+    let marked = member.freeze(1);
+    let everything = member.alone.ranges("a");
+    member.register.admit(&Admission::within(everything.clone()));
+    let again = member.start_all();
+    assert_eq!(member.register.freeze(2, &member.lost(), member.deadline()), marked);
+    drop(guards);
+    let mut ends = Vec::new();
+    for _ in &marked {
+        ends.push(member.register.next_end().await);
     }
-    assert!(guards.iter().all(InFlight::is_valid));
-    let end = member.deadline();
-    assert_eq!(overdue(&member), Some(begin + SECOND + drain));
-    tokio::time::sleep(SECOND / 2).await;
-    member.heartbeat();
-    member.register.unfreeze(written, member.now());
-    for (key, guard) in guards.iter().enumerate() {
-        let expected = if member.is_lost(key) { end } else { member.deadline() };
-        assert_eq!(guard.deadline(), expected);
-    }
-    assert_eq!(overdue(&member), Some(begin + SECOND + drain), "it is not due twice");
+    assert!(ends.iter().all(|end| matches!(end, End::Marked { mark: 1, .. })), "{ends:?}");
+    drop(again);
+    assert!(matches!(member.register.next_end().await, End::Marked { mark: 2, .. }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_driver_is_woken_when_marked_guards_end_at_once_for_the_last_and_else_bundled() {
+async fn each_end_of_a_marked_guard_is_reported_and_that_of_the_last_guard_when_asked_for() {
     let mut member = Member::new();
-    let mut guards = member.start_all();
+    let guards = member.start_all();
     let register = member.register.clone();
-    guards.truncate(100);
-    assert!(timeout(SECOND, register.marked_ended()).await.is_err(), "none of these was marked");
-    member.mark();
-    register.marked(member.now());
-    let lost = |key: &usize| member.is_lost(*key);
-    let mut marked: Vec<_> = guards.drain(..).enumerate().filter(|(key, _)| lost(key)).collect();
-    assert!(timeout(SECOND, register.marked_ended()).await.is_err(), "none of these was marked either");
+    let soon = || timeout(SECOND, register.next_end());
+    let (lost, mut kept): (Vec<_>, Vec<_>) =
+        guards.into_iter().enumerate().partition(|(key, _)| member.is_lost(*key));
+    let marked = member.freeze(7);
+    kept.pop();
+    assert!(soon().await.is_err(), "it had no mark");
+    drop(lost);
+    let mut ended = Vec::new();
+    while ended.len() < marked.len() {
+        match register.next_end().await {
+            End::Marked { mark: 7, position } => ended.push(position),
+            other => panic!("{other:?}"),
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, marked);
+    assert!(soon().await.is_err());
 
-    let begin = member.now();
-    let end_two = async {
-        drop(marked.pop());
-        tokio::time::sleep(BUNDLE / 2).await;
-        drop(marked.pop());
-        // Not lost if the wait is cancelled, and not later because of it.
-        timeout(BUNDLE / 4, register.marked_ended()).await.unwrap_err();
-    };
-    tokio::join!(end_two, register.marked_ended());
-    let took = member.now().saturating_since(begin);
-    assert!(took >= BUNDLE && took <= BUNDLE + Duration::from_millis(2), "{took:?}");
-    assert_eq!(register.marked(member.now()).0.len(), marked.len());
-    assert!(timeout(SECOND, register.marked_ended()).await.is_err(), "the driver knows of them");
-
-    let begin = member.now();
-    drop(marked);
-    register.marked_ended().await;
-    assert_eq!(member.now(), begin, "no other member has to wait longer");
+    register.admit(&Admission::none());
+    register.watch_idle();
+    kept.truncate(1);
+    assert!(soon().await.is_err(), "one is left");
+    let (end, ()) = tokio::join!(register.next_end(), async { drop(kept.pop()) });
+    assert_eq!(end, End::Last);
+    assert!(soon().await.is_err(), "once");
+    register.watch_idle();
+    assert_eq!(register.next_end().await, End::Last, "also if none was there");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_guards_of_an_incarnation_end_with_it_and_not_those_of_the_next() {
     let mut member = Member::new();
     let guards = member.start_all();
-    member.mark();
-    let (_, written) = member.register.marked(member.now());
+    member.freeze(1);
     let next = Register::new("g".into(), Validity::new(&member.session));
     next.admit(&Admission::within(member.alone.ranges("a")));
     member.register.validity().end();
-    member.register.unfreeze(written, member.now());
+    member.register.thaw(1);
     member.heartbeat();
     assert!(guards.iter().all(|guard| !guard.is_valid() && guard.remaining().is_zero()));
     let later = next.start(0, 0).unwrap();

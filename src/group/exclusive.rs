@@ -1,0 +1,481 @@
+//! Runs the handover of keys over a session: does its actions, and passes it what happens.
+//!
+//! The [`Engine`] creates the znode of this member, as in an immediate group; it does not list the group. All else is
+//! decided by the [`Handover`]. Requests are sent one after another, so they are answered in their order.
+
+mod requests;
+mod watches;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::{
+    requests::{Answer, Store},
+    watches::Watches,
+};
+use super::{
+    driver::{Command, connected, sleep_until},
+    engine::{self, Engine},
+    handover::{Action, Event, Handover, Incarnation, Places, Problem},
+    joining::Znode,
+    member::Member,
+    register::{Admission, Register, loss::End},
+    view::{self, View},
+};
+use crate::{
+    backend::{BoxFuture, Watch},
+    clock::Clock,
+    error::Error,
+    member::MemberId,
+    random::Random,
+    session::{
+        Live,
+        follow::{Change, Sessions},
+        read::Sizes,
+        validity::{SessionValidity, Validity},
+    },
+    watch,
+};
+
+/// A membership with exclusive shares, and what is needed to run it.
+#[derive(Debug)]
+pub(crate) struct Exclusive {
+    pub(crate) me: MemberId,
+    pub(crate) engine: Engine,
+    pub(crate) core: Handover,
+    pub(crate) places: Arc<Places>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) sessions: Sessions,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) views: watch::Sender<Arc<View>>,
+    pub(crate) random: Random,
+}
+
+/// The membership while it runs.
+struct Running {
+    it: Exclusive,
+    present: Option<Present>,
+    is_leaving: bool,
+    /// A caller may see something new.
+    is_news: bool,
+    /// That of the picture of the engine which callers have seen.
+    revision: u64,
+}
+
+/// The current session as the driver uses it.
+struct Present {
+    store: Store,
+    connection: watch::Receiver<bool>,
+    watches: Watches,
+    /// The watch of the znode that another process has at our path.
+    occupied: Option<Watch>,
+    /// What is still to be asked, in this order.
+    requests: VecDeque<Request>,
+    under_way: Option<BoxFuture<'static, Reply>>,
+    /// The creation of the znode of ours that the handover knows of.
+    announced: Option<i64>,
+    /// Whether the engine knows of the session: the head has to exist before our znode.
+    is_joining: bool,
+    own: Option<Own>,
+}
+
+/// Our znode, and the work in progress of its incarnation.
+struct Own {
+    incarnation: Incarnation,
+    lease: SessionValidity,
+    register: Arc<Register>,
+    /// A lease was granted. Before that there is nothing to lapse.
+    is_granted: bool,
+}
+
+enum Request {
+    Join(engine::Action),
+    Core(Action),
+}
+
+enum Reply {
+    Join(super::joining::Outcome),
+    Core(Answer),
+}
+
+/// What the driver waits for.
+enum Happened {
+    Session,
+    Command(Command),
+    Reply(Reply),
+    Event(Event),
+    Connected,
+    Occupied,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.own.iter().for_each(|own| own.lease.end());
+    }
+}
+
+impl Exclusive {
+    pub(crate) async fn run(self, cancelled: CancellationToken) {
+        let mut running = Running { it: self, present: None, is_leaving: false, is_news: false, revision: 0 };
+        loop {
+            running.follow_session();
+            running.drive_engine();
+            running.publish_news();
+            if running.is_over() {
+                info!(group = %running.it.places.group, member = %running.it.me, "left");
+                return;
+            }
+            let happened = tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return,
+                happened = running.next() => happened,
+            };
+            running.handle(happened);
+        }
+    }
+}
+
+impl Running {
+    /// Waits for what happens next.
+    async fn next(&mut self) -> Happened {
+        let now = self.it.clock.now();
+        let due = [self.it.engine.poll_timeout(), Some(self.it.core.wakeup())].into_iter().flatten().min();
+        let due = due.filter(|due| *due < crate::clock::Moment::NEVER);
+        let Exclusive { sessions, commands, core, .. } = &mut self.it;
+        let Some(present) = &mut self.present else {
+            return tokio::select! {
+                biased;
+                () = sessions.changed() => Happened::Session,
+                Some(command) = commands.recv() => Happened::Command(command),
+                () = sleep_until(now, due) => Happened::Event(Event::Tick),
+            };
+        };
+        present.ask_next(core);
+        let Present { under_way, watches, occupied, connection, own, is_joining, .. } = present;
+        let register = own.as_ref().map(|own| own.register.clone());
+        tokio::select! {
+            biased;
+            () = sessions.changed() => Happened::Session,
+            Some(command) = commands.recv() => Happened::Command(command),
+            reply = async { under_way.as_mut().expect("guarded").await }, if under_way.is_some() => {
+                *under_way = None;
+                Happened::Reply(reply)
+            }
+            end = async { register.expect("guarded").next_end().await }, if own.is_some() => {
+                Happened::Event(match end {
+                    End::Marked { mark, position } => Event::Dropped { mark, position },
+                    End::Last => Event::Idle,
+                })
+            }
+            event = watches.fired() => Happened::Event(event),
+            _ = async { occupied.as_mut().expect("guarded").fired().await }, if occupied.is_some() => {
+                *occupied = None;
+                Happened::Occupied
+            }
+            is_up = connected(connection), if own.is_none() && *is_joining => {
+                if is_up { Happened::Connected } else { Happened::Session }
+            }
+            () = sleep_until(now, due) => Happened::Event(Event::Tick),
+        }
+    }
+
+    fn handle(&mut self, happened: Happened) {
+        match happened {
+            Happened::Session => {}
+            Happened::Command(command) => self.command(command),
+            Happened::Event(event) => self.feed(event),
+            Happened::Connected => self.tell_engine(engine::Event::Connected),
+            Happened::Occupied => self.tell_engine(engine::Event::WatchFired),
+            Happened::Reply(Reply::Join(outcome)) => {
+                if let (Some(watch), Some(present)) = (outcome.watch, &mut self.present) {
+                    present.occupied = Some(watch);
+                }
+                self.tell_engine(outcome.event);
+            }
+            Happened::Reply(Reply::Core(Answer { event, watches })) => {
+                if let Some(present) = &mut self.present {
+                    present.watches.extend(watches);
+                }
+                self.feed(event);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Leave { drain } => {
+                self.is_leaving = true;
+                self.is_news = true;
+                let is_idle = self.register().is_none_or(|register| register.is_idle());
+                self.feed(Event::Leave { is_idle, drain });
+            }
+        }
+    }
+
+    fn tell_engine(&mut self, event: engine::Event) {
+        let (now, random) = (self.it.clock.now(), self.it.random.unit());
+        debug!(group = %self.it.places.group, ?event);
+        self.it.engine.handle(now, random, event);
+    }
+
+    /// Passes an event to the handover, and does what it says.
+    fn feed(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let (now, random) = (self.it.clock.now(), self.it.random.bits());
+            if event != Event::Tick {
+                debug!(group = %self.it.places.group, ?event);
+            }
+            for action in self.it.core.step(now, random, event) {
+                // It has to come before any other event.
+                next = self.perform(action).or(next);
+            }
+        }
+    }
+
+    fn register(&self) -> Option<&Arc<Register>> {
+        Some(&self.present.as_ref()?.own.as_ref()?.register)
+    }
+
+    /// Does an action; returns the event that has to follow at once.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Update => self.update(),
+            Action::Status => self.is_news = true,
+            Action::Rejoin => self.rejoin(),
+            Action::HasLeft => self.tell_engine(engine::Event::Leave),
+            Action::Lease(deadline) => {
+                if let Some(own) = self.present.as_mut().and_then(|present| present.own.as_mut()) {
+                    own.lease.move_to(deadline);
+                    if !std::mem::replace(&mut own.is_granted, true) {
+                        self.is_news = true;
+                        self.tell_engine(engine::Event::Settled);
+                    }
+                }
+            }
+            Action::Freeze { mark, lost, deadline } => {
+                let frozen = self.register().map(|register| register.freeze(mark, &lost, deadline));
+                return Some(Event::Marked { mark, positions: frozen.unwrap_or_default() });
+            }
+            Action::Thaw { mark } => self.register().into_iter().for_each(|register| register.thaw(mark)),
+            Action::FreezeAgain { mark, deadline } => {
+                self.register().into_iter().for_each(|register| register.freeze_again(mark, deadline));
+            }
+            Action::EndAll => {
+                if let Some(present) = &mut self.present
+                    && let Some(own) = present.own.take()
+                {
+                    own.lease.end();
+                }
+                self.is_news = true;
+            }
+            Action::WatchIdle => match self.register() {
+                Some(register) => register.watch_idle(),
+                None => return Some(Event::Idle),
+            },
+            request => {
+                if let Some(present) = &mut self.present {
+                    present.requests.push_back(Request::Core(request));
+                }
+            }
+        }
+        None
+    }
+
+    /// What may be started has changed.
+    fn update(&mut self) {
+        let startable = self.it.core.startable();
+        if let Some(register) = self.register() {
+            register.admit(&Admission::within(startable.ranges));
+        }
+        self.is_news = true;
+    }
+
+    /// Lets the engine create our znode.
+    fn rejoin(&mut self) {
+        let Some(present) = &mut self.present else { return };
+        let event = if std::mem::replace(&mut present.is_joining, true) {
+            engine::Event::Gone
+        } else {
+            let timing = present.store.live.timing;
+            let lifetime = timing.timeout + 2 * timing.server_tick;
+            engine::Event::SessionUp { session: present.store.live.id(), lifetime }
+        };
+        self.tell_engine(event);
+    }
+
+    /// Follows the start and the end of a session.
+    fn follow_session(&mut self) {
+        let Some(change) = self.it.sessions.poll() else { return };
+        match change {
+            Change::Live(live) => {
+                let (asked, timing) = (live.reported(), live.timing);
+                self.present = Some(Present::new(live, self.it.places.clone()));
+                self.feed(Event::SessionBegan { asked, timing });
+            }
+            Change::Lost | Change::Closed => {
+                self.present = None;
+                self.is_news = true;
+                self.tell_engine(engine::Event::SessionLost);
+                self.feed(Event::SessionEnded);
+                if matches!(change, Change::Closed) {
+                    self.is_leaving = true;
+                    self.feed(Event::Leave { is_idle: true, drain: Duration::ZERO });
+                }
+            }
+            Change::Refused(_) => {}
+        }
+    }
+
+    /// Takes the actions of the engine, and tells the handover of our znode.
+    fn drive_engine(&mut self) {
+        if let Some(action) = self.it.engine.poll_action(self.it.clock.now())
+            && let Some(present) = &mut self.present
+        {
+            present.requests.push_back(Request::Join(action));
+        }
+        let Some(znode) = self.it.engine.own() else { return };
+        let Some(present) = self.present.as_mut() else { return };
+        if present.announced.replace(znode.czxid) == Some(znode.czxid) {
+            return;
+        }
+        let lease = SessionValidity::new(self.it.clock.clone(), crate::clock::Moment::default());
+        let group = self.it.views.borrow().group.clone();
+        let register = Register::new(group, Validity::new(&lease));
+        let incarnation = Incarnation { id: self.it.me.clone(), czxid: znode.czxid };
+        present.own = Some(Own { incarnation, lease, register, is_granted: false });
+        self.feed(Event::Joined { czxid: znode.czxid, version: znode.version });
+    }
+
+    fn is_over(&self) -> bool {
+        let is_idle = self
+            .present
+            .as_ref()
+            .is_none_or(|present| present.under_way.is_none() && present.requests.is_empty());
+        self.it.engine.picture().has_left && self.it.engine.poll_timeout().is_none() && is_idle
+    }
+
+    /// Shows callers what is new.
+    fn publish_news(&mut self) {
+        let revision = self.it.engine.picture().revision;
+        let has_changed = std::mem::replace(&mut self.revision, revision) != revision;
+        if !(std::mem::take(&mut self.is_news) | has_changed) {
+            return;
+        }
+        let previous = self.it.views.borrow().clone();
+        let view = self.view(&previous);
+        report(&view, &previous);
+        self.it.views.send_replace(Arc::new(view));
+    }
+
+    fn view(&self, previous: &View) -> View {
+        let (startable, status) = (self.it.core.startable(), self.it.core.status());
+        let picture = self.it.engine.picture();
+        let own = self.present.as_ref().and_then(|present| present.own.as_ref());
+        let is_member = |own: &&Own| {
+            let entry = startable.members.as_ref().and_then(|members| members.get(&self.it.me));
+            own.is_granted && entry.is_some_and(|entry| entry.czxid == own.incarnation.czxid)
+        };
+        let own = own.filter(is_member);
+        let token = startable.token;
+        let (members, ring) = match (startable.members, startable.ring) {
+            _ if token == previous.epoch && startable.epoch.is_some() => {
+                (previous.members.clone(), previous.ring.clone())
+            }
+            (Some(members), Some(ring)) => {
+                let ours = self.it.places.payload.ours.as_ref();
+                let members = members.iter().map(|(id, entry)| {
+                    Member::published(id, entry.weight, entry.czxid, ours.filter(|_| !entry.is_plain))
+                });
+                (members.collect(), ring)
+            }
+            // Nothing is followed in this session yet; what was known last may still interest an operator.
+            _ => (previous.members.clone(), previous.ring.clone()),
+        };
+        let problem = status.problem.clone().map(|problem| self.error(problem));
+        let is_acting = own.is_some_and(|own| own.register.validity().is_valid());
+        View {
+            group: previous.group.clone(),
+            me: previous.me.clone(),
+            epoch: if startable.epoch.is_some() { token } else { previous.epoch },
+            is_read: startable.epoch.is_some() || previous.is_read,
+            mine: Arc::new(startable.ranges),
+            is_exclusive: startable.is_exclusive,
+            left_out: [].into(),
+            validity: own.map(|own| own.register.validity().clone()),
+            register: own.map(|own| own.register.clone()),
+            is_settling: false,
+            blocked: picture.blocked.clone(),
+            refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)),
+            has_left: self.is_leaving || picture.has_left,
+            members,
+            ring,
+        }
+    }
+
+    fn error(&self, problem: Problem) -> Error {
+        let path = self.it.places.head.to_string();
+        match problem {
+            Problem::NotPermitted => Error::NotPermitted { path },
+            other => {
+                let group = self.it.places.group.name().to_owned();
+                Error::Head { group, path, reason: other.to_string() }
+            }
+        }
+    }
+}
+
+impl Present {
+    fn new(live: Arc<Live>, places: Arc<Places>) -> Present {
+        Present {
+            connection: live.connection(),
+            store: Store { live, places, sizes: Arc::new(Sizes::default()) },
+            watches: Watches::default(),
+            occupied: None,
+            requests: VecDeque::new(),
+            under_way: None,
+            announced: None,
+            is_joining: false,
+            own: None,
+        }
+    }
+
+    /// Sends the next request, if none is under way.
+    fn ask_next(&mut self, core: &Handover) {
+        if self.under_way.is_some() {
+            return;
+        }
+        let Some(request) = self.requests.pop_front() else { return };
+        let store = self.store.clone();
+        self.under_way = Some(match request {
+            Request::Core(action) => {
+                let watched = self.watches.keys();
+                Box::pin(async move { Reply::Core(store.ask(action, watched).await) })
+            }
+            Request::Join(action) => {
+                let payload = store.places.own_data(&core.part());
+                Box::pin(async move {
+                    let Places { group, own, .. } = &*store.places;
+                    let znode = Znode { group, own, payload };
+                    Reply::Join(znode.perform(&*store.live.session, action).await)
+                })
+            }
+        });
+    }
+}
+
+/// Logs what has changed, each problem once.
+fn report(view: &View, previous: &View) {
+    view::report(view, previous);
+    let View { group, me, .. } = view;
+    if view.acting().is_some() && previous.is_exclusive != view.is_exclusive {
+        if view.is_exclusive {
+            info!(%group, member = %me, "shares are exclusive");
+        } else {
+            warn!(%group, member = %me, "a member is in the group that hands no keys over, as a Python peer: shares are not exclusive while it is there");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What the handover asks of the store.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::watches::Watched;
+use crate::{
+    backend::{self, CommitError, Stat, Watch},
+    group::handover::{
+        Action, Event, HeadRead, Listing, MemberRead, Outcome, Places, Purpose, ReadError, Refusal, Write,
+    },
+    member::MemberId,
+    session::{
+        Live,
+        read::{Denied, Sizes, read_each},
+        requests::ensure,
+    },
+};
+
+/// How many watches are set at the same time.
+const WATCHED_AT_ONCE: usize = 64;
+
+/// The store, as one session of one member uses it.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    pub(super) live: Arc<Live>,
+    pub(super) places: Arc<Places>,
+    pub(super) sizes: Arc<Sizes>,
+}
+
+/// The answer to a request, and the watches that were set with it.
+pub(super) struct Answer {
+    pub(super) event: Event,
+    pub(super) watches: Vec<(Watched, Watch)>,
+}
+
+impl From<Event> for Answer {
+    fn from(event: Event) -> Self {
+        Answer { event, watches: Vec::new() }
+    }
+}
+
+impl Store {
+    /// Does `action`, which is one of those that have an answer. What is in `watched` has a watch that has not fired.
+    ///
+    /// Does not end if the session has ended: then there is no answer.
+    pub(super) async fn ask(self, action: Action, watched: Vec<Watched>) -> Answer {
+        let has = |one: &Watched| watched.contains(one);
+        match action {
+            Action::ReadHead => self.read_head(!has(&Watched::Head)).await,
+            Action::ReadSnapshot { name } => {
+                let path = self.places.snapshot(name);
+                let read = self.live.session.get(&path).await;
+                let snapshot = match self.answered(read).await {
+                    Ok(Some(found)) => Places::read_snapshot(&found).map(Some).map_err(ReadError::Format),
+                    other => other.map(|_| None),
+                };
+                Event::Snapshot(snapshot).into()
+            }
+            Action::ReadMembers { ids } => {
+                let new = ids.iter().filter(|id| !has(&Watched::Member((*id).clone()))).cloned().collect();
+                self.read_members(ids, new).await
+            }
+            Action::ListMembers { watch } => {
+                let mut watches = Vec::new();
+                let listed = self.list(watch, &mut watches).await;
+                Answer { event: Event::Listed(self.answered(listed).await), watches }
+            }
+            Action::StatGroup { watch } => {
+                let mut watches = Vec::new();
+                let stat = self.stat(watch, &mut watches).await;
+                let pzxid = self.answered(stat).await.map(|stat| stat.pzxid);
+                Answer { event: Event::GroupStat(pzxid), watches }
+            }
+            Action::ReadOwn => {
+                let read = self.live.read_back(&self.places.own).await;
+                let own = match self.answered(read).await {
+                    Ok(Ok(found)) => Ok(found.and_then(|found| self.places.read_member(&found))),
+                    Ok(Err(Denied)) => Err(ReadError::NotPermitted),
+                    Err(error) => Err(error),
+                };
+                Event::Own(own).into()
+            }
+            Action::Commit { purpose, writes } => {
+                let outcome = self.commit(purpose, &writes).await;
+                Event::Committed { purpose, outcome }.into()
+            }
+            other => unreachable!("{other:?} is no request"),
+        }
+    }
+
+    /// What a read has led to. After the end of the session there is no answer.
+    async fn answered<T>(&self, read: Result<T, backend::Error>) -> Result<T, ReadError> {
+        match read {
+            Ok(found) => Ok(found),
+            Err(backend::Error::NotPermitted) => Err(ReadError::NotPermitted),
+            Err(backend::Error::Lost(_)) => std::future::pending().await,
+            Err(_) => Err(ReadError::Failed),
+        }
+    }
+
+    async fn read_head(&self, watches: bool) -> Answer {
+        let path = &self.places.head;
+        let mut set = Vec::new();
+        let read = async {
+            // The watch first, so that no change after the read is missed.
+            if watches {
+                let (_, watch) = self.live.session.watch_node(path).await?;
+                set.push((Watched::Head, watch));
+            }
+            self.live.session.get(path).await
+        };
+        let read = read.await;
+        let head: Result<Option<HeadRead>, _> = match self.answered(read).await {
+            Ok(Some(found)) => Places::read_head(&found).map(Some).map_err(ReadError::Format),
+            other => other.map(|_| None),
+        };
+        Answer { event: Event::Head(head), watches: set }
+    }
+
+    /// Reads `ids`, and sets a watch on those that are `new`.
+    async fn read_members(&self, ids: Vec<MemberId>, new: Vec<MemberId>) -> Answer {
+        let mut watches = Vec::new();
+        let session = &*self.live.session;
+        let read = async {
+            for some in new.chunks(WATCHED_AT_ONCE) {
+                let paths: Vec<_> = some.iter().map(|id| self.places.member(id)).collect();
+                let set = join_all(paths.iter().map(|path| session.watch_node(path))).await;
+                for (id, set) in some.iter().zip(set) {
+                    match set {
+                        Ok((_, watch)) => watches.push((Watched::Member(id.clone()), watch)),
+                        Err(backend::Error::NotPermitted) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            let paths: Vec<_> = ids.iter().map(|id| self.places.member(id)).collect();
+            read_each(session, &paths, &self.sizes).await
+        };
+        let read = read.await;
+        let members = self.answered(read).await.map(|found| {
+            let known = ids.into_iter().zip(found).filter_map(|(id, found)| {
+                // Of one to which permission is denied nothing is known, not even whether it is gone.
+                Some((id, found.ok()?.and_then(|found| self.places.read_member(&found))))
+            });
+            known.collect()
+        });
+        Answer { event: Event::Members(members), watches }
+    }
+
+    async fn list(
+        &self,
+        watch: bool,
+        watches: &mut Vec<(Watched, Watch)>,
+    ) -> Result<Listing, backend::Error> {
+        let session = &*self.live.session;
+        let (names, stat) = if watch {
+            let (names, stat, watch) = session.watch_children(&self.places.group).await?;
+            watches.push((Watched::Children, watch));
+            (names, stat)
+        } else {
+            session.children(&self.places.group).await?
+        };
+        let ids: Vec<_> = names.iter().filter_map(|name| MemberId::new(name).ok()).collect();
+        let paths: Vec<_> = ids.iter().map(|id| self.places.member(id)).collect();
+        let found = read_each(session, &paths, &self.sizes).await?;
+        let members = ids.into_iter().zip(found).filter_map(|(id, found)| match found {
+            Ok(found) => Some((id, self.places.read_member(&found?)?)),
+            Err(Denied) => Some((id, MemberRead::denied())),
+        });
+        Ok(Listing { pzxid: stat.pzxid, members: members.collect() })
+    }
+
+    async fn stat(&self, watch: bool, watches: &mut Vec<(Watched, Watch)>) -> Result<Stat, backend::Error> {
+        let session = &*self.live.session;
+        if watch {
+            let (_, stat, watch) = session.watch_children(&self.places.group).await?;
+            watches.push((Watched::Children, watch));
+            return Ok(stat);
+        }
+        session.get(&self.places.group).await?.map(|(_, stat)| stat).ok_or(backend::Error::NoNode)
+    }
+
+    async fn commit(&self, purpose: Purpose, writes: &[Write]) -> Outcome {
+        let Ok(ops) = self.places.ops(writes) else {
+            return Outcome::Refused { index: 0, why: Refusal::TooLarge };
+        };
+        let session = &*self.live.session;
+        let mut done = session.commit(ops.clone()).await;
+        let is_missing = matches!(done, Err(CommitError { index: Some(0), error: backend::Error::NoNode }));
+        if purpose == Purpose::CreateHead
+            && is_missing
+            && let Some(folder) = self.places.head.parent()
+        {
+            if let Err(failure) = ensure(session, &folder).await {
+                return refused(0, failure.error).await;
+            }
+            done = session.commit(ops).await;
+        }
+        match done {
+            Ok(_) => Outcome::Applied,
+            Err(CommitError { index, error }) => match index {
+                Some(index) => refused(index, error).await,
+                None if matches!(error, backend::Error::Unknown(_)) => Outcome::Unknown,
+                None => refused(0, error).await,
+            },
+        }
+    }
+}
+
+async fn refused(index: usize, error: backend::Error) -> Outcome {
+    let why = match error {
+        backend::Error::Lost(_) => std::future::pending().await,
+        backend::Error::NoNode => Refusal::NoNode,
+        backend::Error::BadVersion => Refusal::BadVersion,
+        backend::Error::NodeExists => Refusal::NodeExists,
+        backend::Error::NotPermitted => Refusal::NotPermitted,
+        backend::Error::TooLarge { .. } => Refusal::TooLarge,
+        backend::Error::Unreachable(_) | backend::Error::Unknown(_) => return Outcome::Failed,
+        _ => Refusal::Other,
+    };
+    Outcome::Refused { index, why }
+}
