@@ -286,7 +286,7 @@ impl Group {
         if self.is_leaving() {
             return Err(self.closed(&self.view()));
         }
-        self.start_leaving();
+        self.start_leaving(DRAIN);
         self.has_left().await;
         Ok(())
     }
@@ -314,7 +314,8 @@ impl Group {
         }
     }
 
-    pub(crate) fn start_leaving(&self) {
+    /// `drain`: how long work in progress may take.
+    pub(crate) fn start_leaving(&self, drain: Duration) {
         match &self.behind {
             Behind::Alone(keep) => keep.send_modify(|view| {
                 view.validity.iter().for_each(Validity::end);
@@ -323,7 +324,7 @@ impl Group {
             Behind::Driver { commands, is_leaving, .. } => {
                 if !is_leaving.swap(true, Ordering::SeqCst) {
                     // There is room: this is the only command, and it is sent once.
-                    let _ = commands.try_send(Command::Leave { drain: DRAIN });
+                    let _ = commands.try_send(Command::Leave { drain });
                 }
             }
         }

@@ -151,7 +151,7 @@ impl Drop for JoinClaim<'_> {
         entry.waiting -= 1;
         entry.is_wanted |= self.is_kept;
         if entry.waiting == 0 && !entry.is_wanted {
-            entry.group.start_leaving();
+            entry.group.start_leaving(Duration::ZERO);
         }
     }
 }

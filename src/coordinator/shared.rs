@@ -118,7 +118,7 @@ impl Shared {
     pub(super) async fn shut_down(&self) -> bool {
         let groups = self.take_groups();
         let Some(backing) = &self.backing else {
-            groups.iter().for_each(Group::start_leaving);
+            groups.iter().for_each(|group| group.start_leaving(Duration::ZERO));
             self.tasks.cancel();
             return true;
         };
@@ -127,7 +127,8 @@ impl Shared {
             // Without a session there is nothing to end.
             let Some(live) = backing.keeper.live() else { return true };
             if live.is_connected() {
-                groups.iter().for_each(Group::start_leaving);
+                // Half of the time is for the work in progress, the rest for the end of it all.
+                groups.iter().for_each(|group| group.start_leaving(limit / 2));
                 for group in groups {
                     group.has_left().await;
                 }
@@ -149,7 +150,7 @@ impl Drop for Shared {
         match &self.backing {
             Some(backing) => backing.keeper.cancel(),
             // No task ends these groups.
-            None => groups.iter().for_each(Group::start_leaving),
+            None => groups.iter().for_each(|group| group.start_leaving(Duration::ZERO)),
         }
     }
 }

@@ -19,9 +19,10 @@ use self::{
 use super::{
     driver::{Command, connected, sleep_until},
     engine::{self, Engine},
-    handover::{Action, Event, Handover, Incarnation, Places, Problem},
+    handover::{self, Action, Event, Handover, Incarnation, Places, Problem},
     joining::Znode,
     member::Member,
+    placement,
     register::{Admission, Register, loss::End},
     view::{self, View},
 };
@@ -226,10 +227,12 @@ impl Running {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let (now, random) = (self.it.clock.now(), self.it.random.bits());
+            if std::env::var_os("XDBG").is_some() { eprintln!("{:?} {} <- {event:?}", now, self.it.me); }
             if event != Event::Tick {
                 debug!(group = %self.it.places.group, ?event);
             }
             for action in self.it.core.step(now, random, event) {
+                if std::env::var_os("XDBG").is_some() { eprintln!("   {} -> {action:?}", self.it.me); }
                 // It has to come before any other event.
                 next = self.perform(action).or(next);
             }
@@ -379,7 +382,10 @@ impl Running {
             let entry = startable.members.as_ref().and_then(|members| members.get(&self.it.me));
             own.is_granted && entry.is_some_and(|entry| entry.czxid == own.incarnation.czxid)
         };
+        let has_znode = own.is_some();
         let own = own.filter(is_member);
+        let no_place = startable.members.as_ref().filter(|_| has_znode && own.is_none());
+        let no_place = no_place.and_then(|members| self.no_place(members));
         let token = startable.token;
         let (members, ring) = match (startable.members, startable.ring) {
             _ if token == previous.epoch && startable.epoch.is_some() => {
@@ -409,11 +415,25 @@ impl Running {
             register: own.map(|own| own.register.clone()),
             is_settling: false,
             blocked: picture.blocked.clone(),
-            refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)),
+            refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)).or(no_place),
             has_left: self.is_leaving || picture.has_left,
             members,
             ring,
         }
+    }
+
+    /// Why this member gets no place among `members`, if their points leave no room for its own.
+    fn no_place(&self, members: &handover::Members) -> Option<Error> {
+        let payload = &self.it.places.payload;
+        let has_plain = members.values().any(|entry| entry.is_plain);
+        let weight = |weight| if has_plain { 1 } else { weight };
+        let others = members.iter().filter(|(id, _)| **id != self.it.me);
+        let others = others.map(|(id, entry)| (entry.czxid, id, weight(entry.weight)));
+        let me = (i64::MAX, &self.it.me, weight(payload.weight));
+        let replicas = payload.ours.as_ref()?.replicas?;
+        let left_out = placement::left_out(replicas, others.chain([me]));
+        let (_, reason) = left_out.into_iter().find(|(id, _)| *id == self.it.me)?;
+        Some(Error::Ring { group: self.it.places.group.name().to_owned(), reason })
     }
 
     fn error(&self, problem: Problem) -> Error {

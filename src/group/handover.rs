@@ -47,14 +47,13 @@ mod status;
 mod tests;
 mod types;
 
-#[allow(unused_imports, reason = "for the driver")]
 pub(crate) use self::{
     places::Places,
     settings::{Problem, Settings},
-    shown::{Startable, Status, Waiting, Why},
+    shown::{Waiting, Why},
     state::Handover,
     types::{
-        Action, Epoch, Event, FormatError, Head, HeadRead, Incarnation, Listing, MemberRead, Outcome, Part,
-        Presence, Purpose, ReadError, Refusal, Snapshot, Write,
+        Action, Event, HeadRead, Incarnation, Listing, MemberRead, Members, Outcome, Part, Purpose,
+        ReadError, Refusal, Write,
     },
 };

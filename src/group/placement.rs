@@ -51,27 +51,38 @@ impl Rings {
     pub(crate) fn plan(&self, members: &[Member], before: &Arc<HashRing>) -> Plan {
         let any_plain = members.iter().any(Member::is_plain);
         let weight = |member: &Member| if any_plain { 1 } else { member.weight() };
-        let points = |member: &Member| u64::from(self.replicas) * u64::from(weight(member));
-        let mut left_out = Vec::new();
-        if members.iter().map(points).sum::<u64>() > HashRingBuilder::MAX_POINTS {
-            let mut by_age: Vec<&Member> = members.iter().collect();
-            by_age.sort_by_key(|member| (member.incarnation(), member.id()));
-            let mut taken = 0;
-            for member in by_age {
-                let wanted = taken + points(member);
-                if wanted > HashRingBuilder::MAX_POINTS {
-                    left_out.push((member.id().clone(), RingError::TooManyPoints { points: wanted }));
-                } else {
-                    taken = wanted;
-                }
-            }
-        }
+        let wanted = members.iter().map(|member| (member.incarnation(), member.id(), weight(member)));
+        let left_out = left_out(self.replicas, wanted);
         let has_place = |member: &&Member| !left_out.iter().any(|(id, _)| id == member.id());
         let placed = members.iter().filter(has_place).map(|member| (member.id().clone(), weight(member)));
         let members: Vec<_> = placed.collect();
         let changes = changes(before, &members);
         Plan { rings: *self, before: before.clone(), members, changes, left_out }
     }
+}
+
+/// The members for whose points there is no room, sorted by age, with the number of points that the ring would have.
+/// Each of `members` has its age, its id and its weight.
+pub(crate) fn left_out<'a>(
+    replicas: u32,
+    members: impl Iterator<Item = (i64, &'a MemberId, u32)>,
+) -> Vec<(MemberId, RingError)> {
+    let points = |weight: u32| u64::from(replicas) * u64::from(weight);
+    let mut by_age: Vec<_> = members.collect();
+    if by_age.iter().map(|(_, _, weight)| points(*weight)).sum::<u64>() <= HashRingBuilder::MAX_POINTS {
+        return Vec::new();
+    }
+    by_age.sort_by_key(|(age, id, _)| (*age, *id));
+    let (mut taken, mut left_out) = (0, Vec::new());
+    for (_, id, weight) in by_age {
+        let wanted = taken + points(weight);
+        if wanted > HashRingBuilder::MAX_POINTS {
+            left_out.push((id.clone(), RingError::TooManyPoints { points: wanted }));
+        } else {
+            taken = wanted;
+        }
+    }
+    left_out
 }
 
 impl Plan {

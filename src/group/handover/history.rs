@@ -120,6 +120,11 @@ impl History {
         self.members.last_key_value().map(|(_, members)| members).expect("there is at least one epoch")
     }
 
+    /// The members of the newest epoch that can publish the next one, in the order of their ranks.
+    pub(crate) fn publishers(&self) -> impl Iterator<Item = &MemberId> {
+        self.members().iter().filter(|(_, entry)| !entry.is_plain).map(|(id, _)| id)
+    }
+
     /// The members of an epoch from the floor on.
     pub(crate) fn members_at(&self, version: i32) -> Option<&Arc<Members>> {
         self.members.get(&version)

@@ -254,6 +254,8 @@ pub(crate) struct Publisher {
     pub(super) compare: Moment,
     pub(super) is_comparing: bool,
     pub(super) is_watching: bool,
+    /// The group is not read again before this moment.
+    pub(super) not_before: Moment,
     /// An operator wants this.
     pub(super) pause: Option<bool>,
     /// Since when most members are missing.

@@ -19,7 +19,7 @@ use super::{
         Purpose, ReadError, Refusal, Snapshot, Write,
     },
 };
-use crate::{clock::Moment, member::MemberId};
+use crate::{clock::Moment, group::placement, member::MemberId};
 
 /// How many members watch the group.
 const WATCHERS: usize = 3;
@@ -30,6 +30,7 @@ impl Handover {
         self.followed?;
         let due = self.publisher.due.filter(|_| self.publisher.stage == Stage::Idle);
         let compare = (!self.publisher.is_comparing).then_some(self.publisher.compare);
+        let compare = compare.into_iter().chain([self.publisher.not_before]);
         due.into_iter().chain(compare).filter(|due| *due > self.now).min()
     }
 
@@ -56,21 +57,24 @@ impl Handover {
     /// Our place among the members that can publish; `None` if we are not in the epoch.
     fn rank(&self) -> Option<usize> {
         let (history, me) = (self.history.as_ref()?, self.me()?);
-        let publishers = history.members().iter().filter(|(_, entry)| !entry.is_plain);
-        publishers.map(|(id, _)| id).position(|id| *id == me.id).filter(|_| history.has(me))
+        history.publishers().position(|id| *id == me.id).filter(|_| history.has(me))
     }
 
     pub(super) fn publisher_adopts(&mut self) {
         if self.rank().is_some() || self.settings.presence != Presence::Ready {
             return;
         }
-        // A joiner leaves it to the members, if there are any.
-        let has_publishers =
-            self.history.as_ref().is_some_and(|it| it.members().values().any(|entry| !entry.is_plain));
-        let pause = if has_publishers {
-            self.settings.joiner_delay + self.jitter(self.settings.joiner_delay)
-        } else {
-            self.jitter(self.settings.settle)
+        let publishers: Vec<_> = self.history.iter().flat_map(History::publishers).collect();
+        let pause = match publishers.iter().position(|id| **id == self.settings.me) {
+            // It is the member of this id that was restarted.
+            Some(rank) => {
+                self.settings.settle + self.settings.rank_delay * u32::try_from(rank).unwrap_or(100).min(100)
+            }
+            // A joiner leaves it to the members, if there are any.
+            None if !publishers.is_empty() => {
+                self.settings.joiner_delay + self.jitter(self.settings.joiner_delay)
+            }
+            None => self.jitter(self.settings.settle),
         };
         self.publish_at(self.now + pause);
     }
@@ -79,7 +83,8 @@ impl Handover {
         let (Some(followed), Some(_)) = (self.followed, &self.own) else { return };
         let watches = self.rank().is_some_and(|rank| rank < WATCHERS);
         let compares = self.now >= self.publisher.compare;
-        if !self.publisher.is_comparing && (compares || watches && !self.publisher.is_watching) {
+        let may_read = self.now >= self.publisher.not_before;
+        if may_read && !self.publisher.is_comparing && (compares || watches && !self.publisher.is_watching) {
             let watch = watches && !self.publisher.is_watching;
             self.publisher.is_watching |= watch;
             self.publisher.is_comparing = true;
@@ -109,7 +114,8 @@ impl Handover {
             Ok(_) => {}
             Err(_) => {
                 self.publisher.is_watching = false;
-                self.publisher.compare = self.publisher.compare.min(self.now + self.settings.retry);
+                self.publisher.not_before = self.now + self.settings.retry;
+                self.publisher.compare = self.publisher.compare.min(self.publisher.not_before);
             }
         }
     }
@@ -120,7 +126,8 @@ impl Handover {
         let Stage::Listing(base) = std::mem::take(&mut self.publisher.stage) else { return };
         let Ok(listing) = read else {
             self.publisher.is_watching = false;
-            self.publish_at(self.now + self.settings.retry);
+            self.publisher.not_before = self.now + self.settings.retry;
+            self.publish_at(self.publisher.not_before);
             return;
         };
         if self.followed != Some(base) {
@@ -248,6 +255,12 @@ impl Handover {
                 zone: read.part.as_ref().and_then(|part| part.zone.clone()),
             };
             members.insert(id.clone(), entry);
+        }
+        let has_plain = members.values().any(|entry| entry.is_plain);
+        let wanted =
+            members.iter().map(|(id, entry)| (entry.czxid, id, if has_plain { 1 } else { entry.weight }));
+        for (id, _) in placement::left_out(history.head.common.replicas, wanted) {
+            members.remove(&id);
         }
         members
     }
