@@ -75,17 +75,15 @@ pub(super) fn parse(url: &str) -> Result<Parsed, ConfigError> {
         return Err(bad("path", "the root of the znodes is chosen with `?namespace=`, not with a path"));
     }
 
-    let netloc = authority.rsplit_once('@').map_or(authority, |(_, netloc)| netloc);
+    let (user_info, netloc) =
+        authority.rsplit_once('@').map_or((None, authority), |(user_info, netloc)| (Some(user_info), netloc));
     if netloc.is_empty() && query.is_empty() {
         return Err(bad(
             "hosts",
             "there is none: write `zookeeper://localhost:2181` for a server on this host",
         ));
     }
-    let auth = match authority.rsplit_once('@') {
-        None => None,
-        Some((user_info, _)) => Some(auth(user_info)?),
-    };
+    let auth = user_info.map(auth).transpose()?;
 
     let mut hosts = Vec::new();
     if !netloc.is_empty() {
