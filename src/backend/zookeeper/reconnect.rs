@@ -19,7 +19,7 @@ use zookeeper_client as zk;
 use super::{
     super::{Error, Loss, SessionId, SessionState},
     dial::{Dialer, pause},
-    link::{Link, longest_silence, silence},
+    link::{Link, counts_as_silent, longest_silence, silence},
 };
 use crate::{
     clock::{BootClock, Clock, Moment},
@@ -274,7 +274,7 @@ impl Reconnector {
                 let began = BootClock.now();
                 let attempt = self.attempt(target, is_last).await?;
                 let took = BootClock.now().saturating_since(began);
-                self.dialer.note(target, attempt.is_none() && took >= wait / 2);
+                self.dialer.note(target, attempt.is_none() && counts_as_silent(took, self.session_timeout));
                 match attempt {
                     Some(link) if !is_last || was_probed => return Ok(link),
                     Some(link) => {
@@ -296,7 +296,7 @@ impl Reconnector {
 
     /// Whether no server has replied for so long that the cause is silence, and not a reset.
     fn is_silent(&self) -> bool {
-        self.contact.silent_for() >= silence(self.session_timeout) / 2
+        counts_as_silent(self.contact.silent_for(), self.session_timeout)
     }
 
     /// Tries one server; `None` if it does not answer.
