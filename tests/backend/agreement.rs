@@ -19,6 +19,8 @@ async fn zookeeper_keeps_every_promise_of_a_backend(release: Release) {
         let owner = zookeeper(&server).digest("ember", "secret");
         conformance::permissions(Arc::new(owner), Arc::new(other), &path("/permissions")).await;
     }
+    let owner = zookeeper(&server).digest("ember", "secret");
+    tells_an_open_znode(&zookeeper(&server), &owner).await;
 }
 
 on_both_releases!(zookeeper_keeps_every_promise_of_a_backend);
@@ -30,7 +32,17 @@ async fn the_in_memory_ensemble_denies_other_users_what_a_server_denies() {
         create_open_root(&memory).await;
         let other = other.map_or_else(|| memory.clone(), |user| memory.as_user(user));
         let owner = Arc::new(memory.as_user("ember"));
-        conformance::permissions(owner, Arc::new(other), &path("/permissions")).await;
+        conformance::permissions(owner.clone(), Arc::new(other), &path("/permissions")).await;
+        tells_an_open_znode(&memory, &*owner).await;
+    }
+}
+
+/// The znodes of an anonymous session are open as well, so for it an open znode is nothing to warn of.
+async fn tells_an_open_znode(anonymous: &dyn Connector, owner: &dyn Connector) {
+    for (connector, is_open) in [(anonymous, false), (owner, true)] {
+        let session = connector.open(10 * SECOND).await.unwrap();
+        assert_eq!(session.is_open_to_others(&path("/permissions")).await, Ok(is_open));
+        session.close().await;
     }
 }
 
