@@ -165,6 +165,7 @@ mod error;
 mod future;
 pub mod group;
 pub mod guide;
+mod host;
 mod json;
 pub mod lease;
 mod member;

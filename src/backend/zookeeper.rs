@@ -15,8 +15,8 @@
 //! | D7 | state changes coalesce; watches panic once the task of their client has ended | any change of the state of a client is a break; watches are polled under a lock that says whether it exists; the end of the runtime is [`Loss::Closed`](super::Loss::Closed) |
 //! | D8 | without a spawner it panics on connect | `link.rs` is its spawner |
 //! | D9 | more than 128 KiB of watched paths are set again wrongly after a reconnect | it never reconnects; each watch is set again by itself |
-//! | D11 | after a reconnect it does not say that the server has opened another session | the ids are compared |
 //! | D10 | sessions to read-only servers fail | such sessions are never requested: a coordinator cannot use stale reads |
+//! | D11 | after a reconnect it does not say that the server has opened another session | the ids are compared |
 //! | D12 | it connects to a name through the first of its addresses, even if that is dead, and says only that it has timed out | `resolve.rs` looks names up, and the crate gets single addresses; `survey.rs` finds out what is wrong with each host |
 //! | D13 | with several providers of cryptography in the process it panics | `tls::Tls` chooses one before |
 //!

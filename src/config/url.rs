@@ -11,11 +11,12 @@
 //! the hosts. Such an `@` shows that the password contains one of `/?#`: the beginning of the password would be taken
 //! for a host.
 
-use std::{borrow::Cow, fmt, net::Ipv6Addr};
+use std::{borrow::Cow, fmt};
 
 use percent_encoding::percent_decode_str;
 
 use super::error::ConfigError;
+use crate::host::{self, HostProblem};
 
 /// The parts of a URL. The options are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,17 +75,15 @@ pub(super) fn parse(url: &str) -> Result<Parsed, ConfigError> {
         return Err(bad("path", "the root of the znodes is chosen with `?namespace=`, not with a path"));
     }
 
-    let netloc = authority.rsplit_once('@').map_or(authority, |(_, netloc)| netloc);
+    let (user_info, netloc) =
+        authority.rsplit_once('@').map_or((None, authority), |(user_info, netloc)| (Some(user_info), netloc));
     if netloc.is_empty() && query.is_empty() {
         return Err(bad(
             "hosts",
             "there is none: write `zookeeper://localhost:2181` for a server on this host",
         ));
     }
-    let auth = match authority.rsplit_once('@') {
-        None => None,
-        Some((user_info, _)) => Some(auth(user_info)?),
-    };
+    let auth = user_info.map(auth).transpose()?;
 
     let mut hosts = Vec::new();
     if !netloc.is_empty() {
@@ -153,45 +152,11 @@ fn add_hosts(list: &str, hosts: &mut Vec<String>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Errors show the host only: in a URL without hosts, the password stands where the port would be.
 fn host_and_port(text: &str) -> Result<String, ConfigError> {
-    // What follows a colon can be a password whose `@` is missing, so it is shown only if it is clear that it is none.
-    let is_address = text.bytes().all(|b| b.is_ascii_hexdigit() || b":.[]".contains(&b));
-    let end = if is_address { text.len() } else { text.find(':').unwrap_or(text.len()) };
-    let shown = text[..end].escape_debug();
-    let bad_host = |problem: &str| bad("hosts", format!("`{shown}`: {problem}"));
-    if text.is_empty() {
-        return Err(bad("hosts", "one of them is empty"));
-    }
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => (format!("[{address}]"), port),
-        Some(_) => return Err(bad_host("there is no IPv6 address in the brackets")),
-        None if text.starts_with('[') => return Err(bad_host("a bracket is not closed")),
-        None if text.matches(':').count() > 1 => {
-            return Err(bad_host(
-                "one colon at most stands before a port; an IPv6 address goes into brackets, as in `[::1]:2181`",
-            ));
-        }
-        None => {
-            let colon = text.find(':').unwrap_or(text.len());
-            (text[..colon].to_owned(), &text[colon..])
-        }
-    };
-    if host.is_empty() {
-        return Err(bad_host("there is no host before the port"));
-    }
-    let is_name = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    if !is_name && !host.starts_with('[') {
-        return Err(bad_host("a host name has letters, digits and `-._` only"));
-    }
-    let port = match port.strip_prefix(':') {
-        None if port.is_empty() => Some(DEFAULT_PORT),
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|p| *p > 0),
-        _ => None,
-    };
-    match port {
-        Some(port) => Ok(format!("{host}:{port}")),
-        None => Err(bad_host("the port is not a number from 1 to 65535")),
+    match host::split(text) {
+        Ok((host, port)) => Ok(host::join(host, port.unwrap_or(DEFAULT_PORT))),
+        Err(HostProblem::Empty) => Err(bad("hosts", "one of them is empty")),
+        Err(problem) => Err(bad("hosts", format!("`{}`: {problem}", host::shown(text)))),
     }
 }
 
@@ -255,6 +220,8 @@ mod tests {
             ("h", ":", "the port is not a number from 1 to 65535"),
             ("::1:23181", "", COLONS),
             ("u", ":secret:1", COLONS),
+            ("abe", ":cafe", "the port is not a number from 1 to 65535"),
+            ("-h", ":1", "no part of a host name is empty or begins with `-`"),
             ("[::1:2", "", "a bracket is not closed"),
             ("[x]", ":2", "there is no IPv6 address in the brackets"),
             (":2181", "", "there is no host before the port"),
@@ -337,6 +304,7 @@ mod tests {
             ("zookeeper://[localhost]", "hosts"),
             ("zookeeper://héron", "hosts"),
             ("zookeeper://a b", "hosts"),
+            ("zookeeper://a..b", "hosts"),
             ("zookeeper://h?hosts=tcp%2Btls://x:1", "hosts"),
             ("zookeeper://h?hosts=x/chroot", "hosts"),
             ("zookeeper://h?hosts=,", "hosts"),

@@ -7,20 +7,15 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     live::{Live, Status},
-    requests::Failure,
+    requests::{Failure, pauses},
 };
 use crate::{
     backend::{self, MAX_REQUEST_BYTES, path::ZnodePath},
-    backoff::Backoff,
     error::Error,
     future::BoxFuture,
     random::Random,
     watch,
 };
-
-/// The first and the longest pause between two attempts of a request that the store does not answer.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Gives the current session to callers that do not keep it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -108,7 +103,7 @@ impl Access {
         path: &ZnodePath,
         work: impl for<'a> Fn(&'a Live) -> BoxFuture<'a, Result<T, Failure>>,
     ) -> Result<T, Error> {
-        let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
+        let mut backoff = pauses();
         let mut last = None;
         let trying = async {
             loop {

@@ -128,9 +128,10 @@ pub(crate) async fn delete_each(session: &dyn Session, paths: Vec<ZnodePath>) ->
     Ok(())
 }
 
-/// The first and the longest pause between two attempts of [`persist`].
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// The pauses between the attempts of a request that the store does not answer.
+pub(super) fn pauses() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_millis(500))
+}
 
 /// Repeats `work` while the store does not answer, until the session ends: for what has to be removed before a session
 /// that goes on.
@@ -138,7 +139,7 @@ pub(crate) async fn persist<F>(live: &Live, mut work: impl FnMut() -> F) -> Resu
 where
     F: Future<Output = Result<(), backend::Error>>,
 {
-    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
+    let mut backoff = pauses();
     loop {
         match work().await {
             Err(error) if is_unanswered(&error) && !live.is_over() => {

@@ -67,10 +67,9 @@ use crate::{
 /// # }
 /// ```
 ///
-/// [`Session::is_open_to_others`] is passed on without the hook. Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::requested`],
+/// Clones share the hook and the count of calls. [`Session::id`], [`Session::timeout`], [`Session::requested`],
 /// [`Session::give_up_after`], [`Session::max_request_bytes`] and [`Session::state`] send no request to the store, so they
-/// are not calls. The drop of a session is not a call
-/// either.
+/// are not calls. The drop of a session and [`Session::is_open_to_others`] are not calls either.
 #[derive(Clone)]
 pub struct Intercept {
     inner: Arc<dyn Connector>,

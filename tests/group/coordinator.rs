@@ -122,6 +122,23 @@ async fn each_failure_to_reach_the_backend_is_logged_and_so_is_the_success() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_with_credentials_warns_of_folders_that_were_created_without() {
+    let store = Store::memory();
+    let anonymous = store.agent("anonymous").await;
+    let _open = anonymous.join("open").await;
+    let events = Events::of("apportion::session::requests");
+    let config = store.config_via(store.ensemble().as_user("ember"), "ember");
+    let member = PartitionCoordinator::connect(config).await.unwrap();
+    let _groups = [member.join("open").await.unwrap(), member.join("private").await.unwrap()];
+    tokio::time::sleep(SECOND).await;
+    let warnings = events.take(Level::WARN);
+    for (folder, is_open) in [("/fleet", true), ("/fleet/open", true), ("/fleet/private", false)] {
+        let is_said = warnings.iter().any(|text| text.contains(&format!("znode={folder} ")));
+        assert_eq!(is_said, is_open, "{folder}: {warnings:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_coordinator_that_was_shut_down_can_be_followed_by_another_of_the_same_id_at_once() {
     let store = Store::memory();
     let clock = store.connector().clock();

@@ -163,6 +163,15 @@ impl Session for MemorySession {
         })
     }
 
+    fn is_open_to_others<'a>(&'a self, path: &'a ZnodePath) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            if self.user.is_none() {
+                return Ok(false);
+            }
+            self.connected(|state| state.tree.is_open(path)).await?
+        })
+    }
+
     fn sync<'a>(&'a self, _path: &'a ZnodePath) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.connected(|_| ()))
     }

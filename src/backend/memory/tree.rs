@@ -100,6 +100,11 @@ impl Tree {
         Ok(Some((node.data.as_slice(), node.stat())))
     }
 
+    /// Whether every client has permission to a znode.
+    pub(super) fn is_open(&self, path: &ZnodePath) -> Result<bool, Error> {
+        Ok(self.node(path)?.owner.is_none())
+    }
+
     /// Whether there is a znode to which this user has no permission.
     pub(super) fn denies(&self, path: &ZnodePath, user: &User) -> bool {
         self.nodes.get(path).is_some_and(|node| node.permit(user).is_err())

@@ -9,7 +9,7 @@ use zookeeper_client as zk;
 use super::{
     super::{Error, Loss},
     host::Hosts,
-    link::{Link, silence},
+    link::{Link, counts_as_silent, silence},
     probe::Encryption,
     resolve::Addresses,
     survey::Survey,
@@ -200,9 +200,9 @@ impl Dialer {
         loop {
             tokio::select! {
                 biased;
-                Some((target, opened)) = attempts.next() => {
+                Some((target, is_silent, opened)) = attempts.next() => {
                     under_way.retain(|other| *other != target);
-                    self.note(target, false);
+                    self.note(target, is_silent);
                     match opened {
                         Ok(connected) => {
                             under_way.into_iter().for_each(|silent| self.note(silent, true));
@@ -219,7 +219,9 @@ impl Dialer {
                     attempts.push(async move {
                         let requested = BootClock.now();
                         let opened = Link::open(connector, target, tasks).await;
-                        (target, opened.map(|link| (link, requested)))
+                        let took = BootClock.now().saturating_since(requested);
+                        let is_silent = opened.is_err() && counts_as_silent(took, timeout);
+                        (target, is_silent, opened.map(|link| (link, requested)))
                     });
                     next.set(sleep(share));
                 }
@@ -235,5 +237,32 @@ impl fmt::Debug for Dialer {
             .field("hosts", &format_args!("{}", self.addresses.hosts()))
             .field("user", &self.login.as_ref().map(|login| &login.user))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_at_which_the_first_connection_timed_out_is_tried_last() {
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let targets = [&silent, &closing].map(|listener| listener.local_addr().unwrap().to_string());
+        let mut dialer = Dialer::new(targets.join(",").parse().unwrap());
+        dialer.prepare(TIMEOUT).unwrap();
+        let tasks = Arc::new(Tasks::new());
+        let close_each = async {
+            while let Ok((connection, _)) = closing.accept().await {
+                drop(connection);
+            }
+        };
+        tokio::select! {
+            biased;
+            () = close_each => panic!("the listener has ended"),
+            opened = dialer.connect_to_one(&targets, TIMEOUT, &tasks) => assert!(matches!(opened, Ok(None))),
+        }
+        assert_eq!(dialer.silent, [targets[0].clone()]);
     }
 }

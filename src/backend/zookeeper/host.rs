@@ -4,6 +4,8 @@
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
+use crate::host::{self, HostProblem};
+
 /// The address of one server: a host name, an IPv4 or an IPv6 address, and a port.
 ///
 /// As text: `host`, `host:port`, `[::1]` or `[::1]:port`; the default port is 2181. There is no scheme: the client
@@ -25,14 +27,25 @@ pub enum HostError {
     /// There is no address, or nothing between two commas.
     #[error("a host is missing")]
     Missing,
-    /// It is neither a host name nor an IP address.
+    /// It is neither a host name nor an IP address. This is the text, without what may be a password.
     #[error(
         "`{0}` is neither a host name nor an IP address (an IPv6 address needs brackets, and a scheme or path is not allowed)"
     )]
     Host(String),
-    /// The port is invalid. This is the whole address.
-    #[error("`{}`: the port is not a number from 1 to 65535", .0.escape_debug())]
+    /// The port is invalid. This is the text, without what may be a password.
+    #[error("`{0}`: {problem}", problem = HostProblem::Port)]
     Port(String),
+}
+
+impl HostError {
+    fn new(text: &str, problem: HostProblem) -> Self {
+        let shown = || host::shown(text).to_string();
+        match problem {
+            HostProblem::Empty | HostProblem::NoHost => HostError::Missing,
+            HostProblem::Port => HostError::Port(shown()),
+            _ => HostError::Host(shown()),
+        }
+    }
 }
 
 impl HostPort {
@@ -45,20 +58,11 @@ impl HostPort {
     ///
     /// [`HostError`] if `host` is neither, or `port` is 0.
     pub fn new(host: &str, port: u16) -> Result<Self, HostError> {
-        if host.is_empty() {
-            return Err(HostError::Missing);
-        }
-        let is_label = |label: &str| {
-            !label.is_empty()
-                && !label.starts_with('-')
-                && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-        };
-        let name = host.strip_suffix('.').unwrap_or(host);
-        if host.parse::<Ipv6Addr>().is_err() && !name.split('.').all(is_label) {
-            return Err(HostError::Host(host.into()));
+        if host.parse::<Ipv6Addr>().is_err() {
+            host::check(host).map_err(|problem| HostError::new(host, problem))?;
         }
         if port == 0 {
-            return Err(HostError::Port(format!("{host}:0")));
+            return Err(HostError::new(&host::join(host, port), HostProblem::Port));
         }
         Ok(HostPort { host: host.into(), port })
     }
@@ -78,37 +82,14 @@ impl FromStr for HostPort {
     type Err = HostError;
 
     fn from_str(text: &str) -> Result<Self, HostError> {
-        let no_host = || HostError::Host(text.into());
-        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, rest) = rest.split_once(']').ok_or_else(no_host)?;
-            host.parse::<Ipv6Addr>().map_err(|_| no_host())?;
-            match rest {
-                "" => (host, None),
-                _ => (host, Some(rest.strip_prefix(':').ok_or_else(no_host)?)),
-            }
-        } else {
-            match text.split_once(':') {
-                Some((_, port)) if port.contains(':') => return Err(no_host()),
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            }
-        };
-        let port = match port {
-            None => HostPort::DEFAULT_PORT,
-            // `parse` would accept a sign.
-            Some(digits) => match digits.parse() {
-                Ok(port) if digits.bytes().all(|digit| digit.is_ascii_digit()) => port,
-                _ => return Err(HostError::Port(text.into())),
-            },
-        };
-        HostPort::new(host, port)
+        let (host, port) = host::split(text).map_err(|problem| HostError::new(text, problem))?;
+        Ok(HostPort { host: host.into(), port: port.unwrap_or(HostPort::DEFAULT_PORT) })
     }
 }
 
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = (&self.host, self.port);
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+        f.write_str(&host::join(&self.host, self.port))
     }
 }
 
@@ -219,7 +200,17 @@ mod tests {
             assert!(bad.parse::<Hosts>().is_err(), "{bad:?} was accepted");
         }
         assert_eq!(Hosts::new([]), Err(HostError::Missing));
-        assert_eq!(HostPort::new("a", 0), Err(HostError::Port("a:0".into())));
+        assert_eq!(HostPort::new("a", 0), Err(HostError::Port("a".into())));
+        assert_eq!(HostPort::new("::1", 0), Err(HostError::Port("[::1]:0".into())));
         assert!(HostPort::new("[::1]", 1).is_err());
+    }
+
+    #[test]
+    fn neither_form_of_an_error_shows_what_may_be_a_password() {
+        for text in ["u:hunter2@h", "u:hunter2", "u:hunter2:1", "zookeeper://u:hunter2@h"] {
+            let error = text.parse::<Hosts>().unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
     }
 }

@@ -159,6 +159,11 @@ pub(super) fn silence(timeout: Duration) -> Duration {
     timeout / 4
 }
 
+/// Whether a server that has not replied for this long is silent. A reset comes earlier.
+pub(super) fn counts_as_silent(waited: Duration, timeout: Duration) -> bool {
+    waited >= silence(timeout) / 2
+}
+
 /// The longest silence that the crate accepts.
 pub(super) fn longest_silence(timeout: Duration) -> Duration {
     timeout * 3 / 5

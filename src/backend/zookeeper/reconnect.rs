@@ -1,10 +1,7 @@
 //! [`Reconnector`]: opens one connection of a session after another, as long as that can help.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use zookeeper_client as zk;
 use super::{
     super::{Error, Loss, SessionId, SessionState},
     dial::{Dialer, pause},
-    link::{Link, longest_silence, silence},
+    link::{Link, counts_as_silent, longest_silence, silence},
 };
 use crate::{
     clock::{BootClock, Clock, Moment},
@@ -28,49 +25,49 @@ use crate::{
 };
 
 /// When a server has replied the last time, and for how long without a reply the session is worth a further attempt.
-pub(super) struct Contact {
-    heard_nanos: AtomicU64,
-    give_up_nanos: AtomicU64,
+pub(super) struct Contact(Mutex<Known>);
+
+struct Known {
+    replied: Moment,
+    give_up_after: Duration,
 }
 
 impl Contact {
     /// A server has just replied.
     pub(super) fn new(session_timeout: Duration) -> Self {
-        let contact = Contact { heard_nanos: AtomicU64::new(0), give_up_nanos: AtomicU64::new(0) };
-        contact.hear();
-        contact.give_up_after(session_timeout / 2);
-        contact
+        Contact(Mutex::new(Known { replied: BootClock.now(), give_up_after: session_timeout / 2 }))
     }
 
-    fn hear(&self) {
-        let now = nanos(BootClock.now().saturating_since(Moment::default()));
-        self.heard_nanos.fetch_max(now, Ordering::Relaxed);
+    /// Notes a reply.
+    fn note_reply(&self) {
+        let mut known = self.lock();
+        known.replied = BootClock.now();
     }
 
-    /// Notes the outcome of a request.
-    pub(super) fn note<T>(&self, outcome: &Result<T, Error>) {
-        if !matches!(outcome, Err(error) if error.is_unknown()) {
-            self.hear();
+    /// Notes the outcome of a request, by its error.
+    pub(super) fn note(&self, error: Option<&Error>) {
+        if !error.is_some_and(Error::is_unknown) {
+            self.note_reply();
         }
     }
 
     pub(super) fn give_up_after(&self, silence: Duration) {
-        self.give_up_nanos.store(nanos(silence), Ordering::Relaxed);
+        self.lock().give_up_after = silence;
     }
 
     /// For how long no server has replied.
     fn silent_for(&self) -> Duration {
-        let heard = Moment::from_origin(Duration::from_nanos(self.heard_nanos.load(Ordering::Relaxed)));
-        BootClock.now().saturating_since(heard)
+        BootClock.now().saturating_since(self.lock().replied)
     }
 
+    /// For how long no server may reply before the session is given up.
     fn limit(&self) -> Duration {
-        Duration::from_nanos(self.give_up_nanos.load(Ordering::Relaxed))
+        self.lock().give_up_after
     }
-}
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The present connection and the state of the session, for its handles.
@@ -274,7 +271,7 @@ impl Reconnector {
                 let began = BootClock.now();
                 let attempt = self.attempt(target, is_last).await?;
                 let took = BootClock.now().saturating_since(began);
-                self.dialer.note(target, attempt.is_none() && took >= wait / 2);
+                self.dialer.note(target, attempt.is_none() && counts_as_silent(took, self.session_timeout));
                 match attempt {
                     Some(link) if !is_last || was_probed => return Ok(link),
                     Some(link) => {
@@ -296,7 +293,7 @@ impl Reconnector {
 
     /// Whether no server has replied for so long that the cause is silence, and not a reset.
     fn is_silent(&self) -> bool {
-        self.contact.silent_for() >= silence(self.session_timeout) / 2
+        counts_as_silent(self.contact.silent_for(), self.session_timeout)
     }
 
     /// Tries one server; `None` if it does not answer.
@@ -308,7 +305,7 @@ impl Reconnector {
         }
         match Link::open(connector, target, &self.tasks).await {
             Ok(link) if link.client().session_id() == self.session.id() => {
-                self.contact.hear();
+                self.contact.note_reply();
                 // Reads of this session must not go back to before the break, and this server may be behind the last
                 // one. Requests are processed in order, so this one need not be waited for.
                 drop(link.client().sync("/"));

@@ -93,7 +93,7 @@ impl ZooKeeperSession {
             biased;
             answer = answer => {
                 let answer = answer.map_err(|error| convert::error(&error));
-                self.contact.note(&answer);
+                self.contact.note(answer.as_ref().err());
                 answer
             }
             () = self.closing.cancelled() => Err(Error::Lost(Loss::Closed)),
@@ -306,7 +306,7 @@ impl Session for ZooKeeperSession {
                 biased;
                 answer = writer.commit() => {
                     let answer = answer.map_err(convert::commit_error);
-                    self.contact.note(&answer.as_ref().map_err(|refused| refused.error.clone()));
+                    self.contact.note(answer.as_ref().err().map(|refused| &refused.error));
                     answer?
                 }
                 () = self.closing.cancelled() => return Err(Error::Lost(Loss::Closed).into()),

@@ -24,6 +24,7 @@ pub async fn permissions(owner: Arc<dyn Connector>, other: Arc<dyn Connector>, r
     let (owner, other) = (&*owner, &*other);
     with_context(|| "conformance: a denied znode".into(), reads(owner, other, root)).await;
     with_context(|| "conformance: writes to a denied znode".into(), writes(owner, other, root)).await;
+    with_context(|| "conformance: a private znode".into(), privacy(owner, root)).await;
     delete_what_it_may(other, root).await;
     owner.close().await;
     other.close().await;
@@ -82,6 +83,14 @@ async fn writes(owner: &dyn Session, other: &dyn Session, root: &ZnodePath) {
     commit(owner, vec![Op::delete(&inside, None)]).await;
     // The permission to delete is that of the parent.
     commit(other, vec![Op::delete(&folder, None)]).await;
+}
+
+/// A backend need not know which znodes are open, but must not take a private one for open.
+async fn privacy(owner: &dyn Session, root: &ZnodePath) {
+    let private = child(root, "private");
+    commit(owner, vec![Op::create(&private, "", CreateMode::Ephemeral)]).await;
+    assert_eq!(in_time("a read", owner.is_open_to_others(&private)).await, Ok(false));
+    commit(owner, vec![Op::delete(&private, None)]).await;
 }
 
 fn child(parent: &ZnodePath, name: &str) -> ZnodePath {

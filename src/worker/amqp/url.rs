@@ -5,12 +5,13 @@
 //! kombu accepts some URLs that are errors here: options other than `heartbeat`, `queues` and the files for TLS, several
 //! brokers, an empty host, and a user without a password.
 
-use std::{borrow::Cow, fmt, net::Ipv6Addr};
+use std::{borrow::Cow, fmt};
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use percent_encoding::percent_decode_str;
 
 use super::error::ConnectError;
+use crate::host::{self, HostProblem};
 
 /// The address of a broker and the credentials. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -112,49 +113,25 @@ impl Address {
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let brackets = if self.host.contains(':') { ("[", "]") } else { ("", "") };
         write!(
             f,
-            "{}://{}:(hidden)@{}{}{}:{}/{}",
+            "{}://{}:(hidden)@{}/{}",
             if self.files.is_some() { "amqps" } else { "amqp" },
             self.user.escape_debug(),
-            brackets.0,
-            self.host,
-            brackets.1,
-            self.port,
+            host::join(&self.host, self.port),
             self.vhost.escape_debug()
         )
     }
 }
 
-/// Splits host and port. Errors show the host only: if the host is missing, the password stands in the place of the
-/// port.
 fn host_and_port(text: &str, default: u16) -> Result<(String, u16), ConnectError> {
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => (address, port),
-        Some(_) => return Err(bad("host", "an address in brackets has to be an IPv6 address")),
-        None => {
-            let host = text.split(':').next().unwrap_or(text);
-            let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-            if host.is_empty() {
-                return Err(bad("host", "it is empty: write `amqp://localhost` for a broker on this host"));
-            }
-            if !host.bytes().all(is_name) {
-                let problem = format!("`{}` has more than letters, digits and `-._`", host.escape_debug());
-                return Err(bad("host", problem));
-            }
-            (host, &text[host.len()..])
+    match host::split(text) {
+        Ok((host, port)) => Ok((host.to_owned(), port.unwrap_or(default))),
+        Err(HostProblem::Empty | HostProblem::NoHost) => {
+            Err(bad("host", "it is empty: write `amqp://localhost` for a broker on this host"))
         }
-    };
-    let port = match port.strip_prefix(':') {
-        None if port.is_empty() => Some(default),
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|p| *p > 0),
-        _ => None,
-    };
-    let port = port.ok_or_else(|| {
-        bad("host", format!("`{host}` has a port that is not between 1 and 65535 (IPv6 goes into brackets)"))
-    })?;
-    Ok((host.to_owned(), port))
+        Err(problem) => Err(bad("host", format!("`{}`: {problem}", host::shown(text)))),
+    }
 }
 
 /// The options of a URL.
@@ -295,6 +272,8 @@ mod tests {
             ("amqp://[::1]1", "host"),
             ("amqp://a,b", "host"),
             ("amqp://a;amqp://b", "host"),
+            ("amqp://a..b", "host"),
+            ("amqp://-a", "host"),
             ("amqp://u@h", "credentials"),
             ("amqp://:hunter2@h", "credentials"),
             ("amqp://u:hun/ter2@h", "credentials"),
