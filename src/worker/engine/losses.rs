@@ -115,10 +115,10 @@ impl Engine {
         let mut lost: Vec<_> = self
             .requests
             .iter()
-            .filter_map(|(id, entry)| Some((entry.number, id.clone(), self.loss(entry, now)?)))
+            .filter_map(|(id, entry)| Some((self.loss(entry, now)?, entry.number, id.clone())))
             .collect();
-        lost.sort_unstable_by_key(|(number, ..)| *number);
-        for (_, id, loss) in lost {
+        lost.sort_unstable_by_key(|(_, number, _)| *number);
+        for (loss, _, id) in lost {
             match loss {
                 Loss::SendAgain(only_for) => self.send_again(&id, only_for, now),
                 Loss::TakeBack => self.take_back(&id, now),
@@ -174,9 +174,7 @@ impl Engine {
         let Some(topic) = entry.take_back() else { return };
         self.finder.release(&topic);
         self.actions.push(Action::Moved { id: id.to_owned(), state: RequestState::Waiting });
-        if let Some(id) = self.send(id.to_owned(), now) {
-            self.waiting.push_back(id);
-        }
+        self.send(id.to_owned(), now);
     }
 }
 
