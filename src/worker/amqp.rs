@@ -26,7 +26,7 @@
 //!
 //! # When the connection breaks
 //!
-//! Consumers end, and the next call opens a new connection. If the broker does not answer for two heartbeats, the
+//! Consumers end, and the next call opens a new connection. Executors and workers call again after a second at most. If the broker does not answer for two heartbeats, the
 //! client closes the connection. An acknowledgement that is being sent at that moment is lost, and another consumer of
 //! the topic gets the message again: AMQP confirms messages, not acknowledgements. No call waits for the client for more
 //! than 10 s, no acknowledgement for more than 3 s.

@@ -325,7 +325,7 @@ impl WorkerBuilder {
             draining: CancellationToken::new(),
             tasks: Tasks::new(),
         };
-        let consumer = shared.link.transport.consume(&shared.topic, shared.first_prefetch()).await?;
+        let consumer = shared.link.consume(&shared.topic, shared.first_prefetch()).await?;
         let shared = Arc::new(shared);
         shared.tasks.spawn("report", report::report(shared.clone()));
         shared.tasks.spawn("worker", intake::take_in(shared.clone(), consumer));

@@ -154,7 +154,7 @@ impl Intake {
             return;
         }
         // The new one before the old one goes: a queue ends with its last consumer.
-        match self.shared.link.transport.consume(&self.shared.topic, wanted).await {
+        match self.shared.link.consume(&self.shared.topic, wanted).await {
             Ok(consumer) => {
                 self.consumer = consumer;
                 self.prefetch = wanted;
