@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     duplicates::Duplicates,
     results::Results,
-    shared::{Executors, Shared},
+    shared::{Executors, Fullness, Shared},
 };
 use super::{
     arguments::Arguments,
@@ -319,8 +319,7 @@ impl WorkerBuilder {
             duplicates: Duplicates::default(),
             results: Results::default(),
             executors: Executors::default(),
-            is_full: false.into(),
-            was_full: false.into(),
+            fullness: Fullness::default(),
             changed: Notify::new(),
             draining: CancellationToken::new(),
             tasks: Tasks::new(),
