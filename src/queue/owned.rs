@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     backend::{self, Znode, path::ZnodePath},
-    lease::{Around, Lease, LeaseGuard, LeaseLost},
+    lease::{Around, GivenBack, Lease, LeaseGuard, LeaseLost},
     session::commit::{Applied, Evidence, Unapplied, Verdict},
 };
 
@@ -24,16 +24,6 @@ pub(super) struct OwnedEntry {
     pub(super) owned: Owned,
     /// Whether a caller has got it: from then on it counts as an attempt.
     is_delivered: bool,
-}
-
-/// How the caller gives an entry back.
-#[derive(Debug, Clone, Default)]
-pub(super) struct GivenBack {
-    /// The pause; `None`: the usual one, which grows with each attempt.
-    pub(super) after: Option<Duration>,
-    pub(super) reason: Option<String>,
-    /// Whether this delivery does not count as an attempt.
-    pub(super) is_uncounted: bool,
 }
 
 /// The reason of a delivery that was dropped.
@@ -61,22 +51,16 @@ impl OwnedEntry {
 
     /// How it is given back now, and the pause.
     fn back(&self, how: GivenBack) -> (Back, Duration) {
-        let (attempts, shared) = (self.owned.value.attempt(), &self.shared);
-        let attempt = if how.is_uncounted { attempts.saturating_sub(1) } else { attempts };
-        let pause = how.after.unwrap_or_else(|| match how.is_uncounted {
-            true => Duration::ZERO,
-            false => shared.pauses.after(attempt, shared.leases.random().unit()),
-        });
+        let shared = &self.shared;
+        let random = shared.leases.random().unit();
+        let (attempt, pause) = how.attempts_and_pause(self.owned.value.attempt(), shared.pauses, random);
         let not_before = (!pause.is_zero()).then(|| shared.clock.unix_ms_in(pause));
         (Back { attempt, reason: how.reason, not_before }, pause)
     }
 
     /// For when it is dropped, or when its end fails.
     fn set_back(&mut self) {
-        let how = match self.is_delivered {
-            true => GivenBack { reason: Some(DROPPED.into()), ..GivenBack::default() },
-            false => GivenBack { is_uncounted: true, ..GivenBack::default() },
-        };
+        let how = GivenBack::dropped(self.is_delivered, DROPPED);
         let back = self.around(&self.back(how).0);
         if let Some(guard) = &mut self.guard {
             guard.set_back(back);
