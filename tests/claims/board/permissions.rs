@@ -11,7 +11,7 @@ use super::*;
 use crate::support::Release;
 use crate::support::{
     EITHER,
-    fate::{Fate, Fates},
+    fate::Fate,
     fleet::{Via, on_both_backends},
     path, soon,
 };
@@ -83,9 +83,7 @@ on_both_backends!(
 async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
     let store = Store::memory();
     let (_b, theirs) = worker(&store, "b").await;
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let (_coordinator, board, fates) = fated(&store).await;
     let job = board.post("x").await.unwrap();
     let _claim = claim(&theirs).await;
     let lock = path(&format!("{}.lock", job.path()));
