@@ -32,8 +32,8 @@ pub(super) struct ClaimedJob {
     /// The number of this attempt.
     attempt: u32,
     record: Option<Record>,
-    /// Whether a caller has got the claim: from then on it counts as an attempt.
-    is_delivered: bool,
+    /// How it is given back if it is dropped or its end fails. The claim counts once a caller has got it.
+    if_dropped: GivenBack,
 }
 
 /// The reason of a claim that was dropped.
@@ -43,12 +43,12 @@ impl ClaimedJob {
     pub(super) fn new(job: Job, guard: LeaseGuard, attempt: u32, record: Option<Record>) -> Self {
         guard.check_subject();
         let lease = guard.lease().clone();
-        ClaimedJob { guard: Some(guard), lease, job, attempt, record, is_delivered: false }
+        ClaimedJob { guard: Some(guard), lease, job, attempt, record, if_dropped: GivenBack::uncounted() }
     }
 
     /// From here on it counts as an attempt.
     pub(super) fn deliver(&mut self) {
-        self.is_delivered = true;
+        self.if_dropped = GivenBack::because(DROPPED);
     }
 
     pub(super) fn job(&self) -> &Job {
@@ -99,8 +99,9 @@ impl ClaimedJob {
         let known = self.job.known().clone();
         let create = Op::create(&place, known.data.to_vec(), CreateMode::Persistent);
         let mut after = vec![delete(&self.job)];
-        if reason.is_some() {
-            let mut record = Record::new(self.attempt, known.stat.version, reason);
+        if let Some(reason) = reason {
+            self.if_dropped = GivenBack::because(reason);
+            let mut record = Record::new(self.attempt, known.stat.version, Some(reason));
             record.is_trashed = true;
             after.push(self.write(&record));
         }
@@ -141,6 +142,7 @@ impl ClaimedJob {
             let given_up = shared.leases.run("give up", async move { self.give_up(&reason).await }).await;
             return given_up.map_err(|error| shared.service(error))?;
         }
+        self.if_dropped = how.clone();
         let (ops, pause) = self.back(how);
         let until = (!pause.is_zero()).then(|| self.shared().clock.now() + pause);
         self.finish(ops, false, Mark::Released(self.job.known().clone(), until)).await
@@ -169,8 +171,7 @@ impl ClaimedJob {
 
     /// For when it is dropped, or when its end fails.
     fn set_back(&mut self) {
-        let how = GivenBack::dropped(self.is_delivered, DROPPED);
-        let (back, _) = self.back(how);
+        let (back, _) = self.back(self.if_dropped.clone());
         if let Some(guard) = &mut self.guard {
             guard.set_back(back);
         }

@@ -71,6 +71,8 @@ impl OpenBoard {
     ///
     /// A job that is [abandoned](super::Claim::abandon) for the last time goes there at once. If its worker has died with it
     /// or dropped the claim, the next process that would claim it moves it. [`JobBoard::claim`] still claims it.
+    ///
+    /// A change of the posting by an operator or another program counts as an attempt: the version of its znode counts them.
     pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
         self.options.max_attempts = max_attempts.into().map(|most| most.max(1));
         self

@@ -23,12 +23,9 @@ impl GivenBack {
         GivenBack { is_uncounted: true, ..GivenBack::default() }
     }
 
-    /// By a guard that is dropped: it counts if a caller has got it.
-    pub(crate) fn dropped(is_delivered: bool, reason: &str) -> Self {
-        match is_delivered {
-            true => GivenBack { reason: Some(reason.into()), ..GivenBack::default() },
-            false => GivenBack::uncounted(),
-        }
+    /// After the usual pause, with this reason.
+    pub(crate) fn because(reason: &str) -> Self {
+        GivenBack { reason: Some(reason.into()), ..GivenBack::default() }
     }
 
     /// How many attempts count then, of so many with this one, and the pause. `random` is a uniform number in `[0, 1]`.
@@ -51,8 +48,7 @@ mod tests {
         let back = |how: GivenBack| how.attempts_and_pause(3, pauses, 1.0);
         assert_eq!(back(GivenBack::default()), (3, 4 * SECOND));
         assert_eq!(back(GivenBack::uncounted()), (2, Duration::ZERO));
-        assert_eq!(back(GivenBack::dropped(true, "x")), (3, 4 * SECOND));
-        assert_eq!(GivenBack::dropped(false, "x"), GivenBack::uncounted());
+        assert_eq!(back(GivenBack::because("x")), (3, 4 * SECOND));
         let after = Some(9 * SECOND);
         assert_eq!(back(GivenBack { after, ..GivenBack::default() }), (3, 9 * SECOND));
         assert_eq!(back(GivenBack { after, ..GivenBack::uncounted() }), (2, 9 * SECOND));

@@ -22,8 +22,8 @@ pub(super) struct OwnedEntry {
     lease: Lease,
     shared: Arc<Shared>,
     pub(super) owned: Owned,
-    /// Whether a caller has got it: from then on it counts as an attempt.
-    is_delivered: bool,
+    /// How it is given back if it is dropped or its end fails. The attempt counts once a caller has got it.
+    if_dropped: GivenBack,
 }
 
 /// The reason of a delivery that was dropped.
@@ -33,12 +33,12 @@ impl OwnedEntry {
     /// An entry that was just taken. It does not count as an attempt until a caller gets it.
     pub(super) fn new(shared: Arc<Shared>, guard: LeaseGuard, owned: Owned) -> Self {
         let lease = guard.lease().clone();
-        OwnedEntry { guard: Some(guard), lease, shared, owned, is_delivered: false }
+        OwnedEntry { guard: Some(guard), lease, shared, owned, if_dropped: GivenBack::uncounted() }
     }
 
     /// From here on it counts as an attempt.
     pub(super) fn deliver(&mut self) {
-        self.is_delivered = true;
+        self.if_dropped = GivenBack::because(DROPPED);
     }
 
     pub(super) fn lease(&self) -> &Lease {
@@ -60,8 +60,7 @@ impl OwnedEntry {
 
     /// For when it is dropped, or when its end fails.
     fn set_back(&mut self) {
-        let how = GivenBack::dropped(self.is_delivered, DROPPED);
-        let back = self.around(&self.back(how).0);
+        let back = self.around(&self.back(self.if_dropped.clone()).0);
         if let Some(guard) = &mut self.guard {
             guard.set_back(back);
         }
@@ -121,6 +120,7 @@ impl OwnedEntry {
 
     /// Gives it back for another attempt.
     pub(super) async fn release(&mut self, how: GivenBack) -> Result<(), QueueError> {
+        self.if_dropped = how.clone();
         let (back, pause) = self.back(how);
         let created = self.finish(self.around(&back), None).await?.created(CREATED);
         match created {

@@ -6,7 +6,8 @@ use apportion::{
 };
 use serde_json::json;
 
-use super::{fated, names, path, payload, worker};
+use super::{fated, names, path, payload, root, worker};
+use crate::setup::AtOnce as _;
 use crate::support::{SECOND, eventually, fate::Fate, fleet::Store, soon};
 
 #[tokio::test(start_paused = true)]
@@ -144,4 +145,24 @@ async fn an_update_under_a_claim_that_an_operator_has_changed_is_lost() {
     store.session().await.commit(change).await.unwrap();
     let updated = delivery.update("y").await;
     assert!(matches!(updated, Err(QueueError::Lost(_))), "{updated:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_whose_release_is_refused_once_keeps_the_reason() {
+    let store = Store::memory();
+    let (coordinator, _, fates) = fated(&store).await;
+    let queue = coordinator.queue(root(&store)).max_attempts(1).at_once().await.unwrap();
+    let (dead, mut is_refused) = (path(&store, "dead"), false);
+    fates.decide(move |request| {
+        let is_dead = request.paths().iter().any(|path| path.parent().as_ref() == Some(&dead));
+        match request.is_write() && is_dead && !std::mem::replace(&mut is_refused, true) {
+            true => Fate::Refuse(BackendError::NotPermitted),
+            false => Fate::Pass,
+        }
+    });
+    queue.put("x").await.unwrap();
+    soon(queue.take()).await.unwrap().release().because("no space left").await.unwrap_err();
+    let letter = || async { queue.dead_letters().await.unwrap().pop() };
+    let letter = eventually("a dead letter", 60 * SECOND, letter).await;
+    assert_eq!(letter.error(), Some("no space left"));
 }
