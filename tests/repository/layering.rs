@@ -136,6 +136,7 @@ const PURE: &[&str] = &[
     "src/group/roster.rs",
     "src/queue/entry.rs",
     "src/json.rs",
+    "src/lease/given_back.rs",
     "src/member.rs",
     "src/queue/fill.rs",
     "src/queue/id.rs",
