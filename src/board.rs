@@ -34,7 +34,7 @@
 //! |---|---|
 //! | `<board>/job0000000042` | a posting, JSON |
 //! | `<board>/job0000000042.lock` | ephemeral: the claim, with its owner |
-//! | `.trash/job0000000042` beside the board | a job that a worker has [moved to the trash](Claim::trash) |
+//! | `.trash/job0000000042` beside the board | a job that a worker has [moved to the trash](Claim::trash), or that has had its [last attempt](OpenBoard::max_attempts) |
 //! | `.entities/conductor/<name>` beside the board | ephemeral: a process that serves the board |
 //! | `.attempts/<board>.<job>.<czxid>` beside the board | a job whose claim ended without it being done: the attempts so far, the pause, the reason. Not known to TaskFlow |
 //! | `.posting/<uuid>` beside the board | ephemeral, not known to TaskFlow: shows for a moment that a post was applied |
@@ -46,7 +46,7 @@
 //!
 //! A worker gives a job [back](Claim::abandon) with the reason. No worker of this crate claims it during a pause, which grows
 //! with each attempt, and the other jobs are claimed meanwhile. After [some attempts](OpenBoard::max_attempts) it goes to
-//! the [trash](JobBoard::trashed) with the reason.
+//! the [trash](JobBoard::trashed) with the reason, also if its workers have died with it.
 //!
 //! # Memory
 //!
@@ -68,14 +68,15 @@ mod attempts;
 mod cache;
 mod choose;
 mod claim;
+mod claimed;
 mod claims;
 mod driver;
 mod entity;
 mod error;
 mod events;
-mod held;
 mod job;
 mod jobs;
+mod known;
 mod layout;
 mod open;
 mod post;

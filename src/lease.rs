@@ -14,6 +14,7 @@
 //! - It checks that the thing has the version that the claim gave it.
 
 mod acquire;
+mod given_back;
 mod guard;
 mod registry;
 
@@ -21,6 +22,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 pub(crate) use self::{
     acquire::{LOCK_OPS, Request},
+    given_back::GivenBack,
     guard::{Around, LeaseGuard},
     registry::Leases,
 };

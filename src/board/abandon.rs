@@ -7,21 +7,19 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    error::BoardError,
-    held::{GivenBack, Held},
-};
+use super::{claimed::ClaimedJob, error::BoardError};
+use crate::lease::GivenBack;
 
 /// Gives a job back when it is awaited. From [`Claim::abandon`](super::Claim::abandon).
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Abandon {
-    held: Held,
+    claimed: ClaimedJob,
     how: GivenBack,
 }
 
 impl Abandon {
-    pub(super) fn new(held: Held) -> Self {
-        Abandon { held, how: GivenBack::default() }
+    pub(super) fn new(claimed: ClaimedJob) -> Self {
+        Abandon { claimed, how: GivenBack::default() }
     }
 
     /// The pause instead of the growing one. Zero: the job can be claimed again at once.
@@ -45,7 +43,7 @@ impl Abandon {
     }
 
     async fn run(self) -> Result<(), BoardError> {
-        self.held.abandon(self.how).await
+        self.claimed.abandon(self.how).await
     }
 }
 
@@ -60,6 +58,6 @@ impl IntoFuture for Abandon {
 
 impl fmt::Debug for Abandon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Abandon").field("job", self.held.job()).field("how", &self.how).finish()
+        f.debug_struct("Abandon").field("job", self.claimed.job()).field("how", &self.how).finish()
     }
 }

@@ -7,12 +7,13 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{
-    cache::{Known, Mark},
+    cache::Mark,
     claim::Claim,
     error::BoardError,
     job::Job,
+    known::Known,
     shared::{Handle, Shared},
-    take::{NotClaimed, attempt, read_records},
+    take::{NotClaimed, attempt},
 };
 
 /// The pause after an error that may pass, while a caller waits for a job.
@@ -81,9 +82,10 @@ async fn pass_over_more(shared: &Arc<Shared>) -> Result<(), BoardError> {
     if next.is_empty() {
         return Ok(());
     }
-    let paused = read_records(shared, &next).await?;
-    for (known, record) in next.into_iter().zip(paused) {
-        let not_before = record.and_then(|record| record.not_before);
+    let records = next.iter().map(|known| shared.record_of(known)).collect();
+    let records = shared.read_records(records).await?;
+    for (known, record) in next.into_iter().zip(records) {
+        let not_before = record.and_then(|(record, _)| record.not_before);
         if let Some(until) = not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)) {
             shared.cache().mark(Mark::PassedOver(known, until));
         }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{abandon::Abandon, error::BoardError, held::Held, job::Job};
+use super::{abandon::Abandon, claimed::ClaimedJob, error::BoardError, job::Job};
 use crate::lease::{FencingToken, Lease};
 
 /// A claimed job: no other worker has it while the [lease](Claim::lease) is held. From
@@ -16,24 +16,24 @@ use crate::lease::{FencingToken, Lease};
 /// not count.
 #[must_use = "a claim that is dropped is given back"]
 pub struct Claim {
-    held: Held,
+    claimed: ClaimedJob,
 }
 
 impl Claim {
     /// The claim for the caller that waits for it. From here on it counts as an attempt.
-    pub(super) fn new(mut held: Held) -> Self {
-        held.deliver();
-        Claim { held }
+    pub(super) fn new(mut claimed: ClaimedJob) -> Self {
+        claimed.deliver();
+        Claim { claimed }
     }
 
     /// The job.
     pub fn job(&self) -> &Job {
-        self.held.job()
+        self.claimed.job()
     }
 
     /// The lease of the claim: whether this process still has the job, and until when.
     pub fn lease(&self) -> &Lease {
-        self.held.lease()
+        self.claimed.lease()
     }
 
     /// The fencing token: it is higher for each later claim of the same job. A store that the work writes to can
@@ -44,12 +44,12 @@ impl Claim {
 
     /// How often the job was claimed so far, this claim included.
     pub fn attempt(&self) -> u32 {
-        self.held.attempt()
+        self.claimed.attempt()
     }
 
     /// Why the last attempt before this one has failed, if its worker said so.
     pub fn last_error(&self) -> Option<&str> {
-        self.held.last_error()
+        self.claimed.last_error()
     }
 
     /// Takes the job off the board: the work is done.
@@ -65,13 +65,14 @@ impl Claim {
     ///
     /// When cancelled, it goes on in the background.
     pub async fn consume(self) -> Result<(), BoardError> {
-        self.held.consume().await
+        self.claimed.consume().await
     }
 
     /// Gives the job back for another attempt. No worker of this crate claims it before a pause has passed, which grows with
     /// each attempt: see [`OpenBoard::pauses`](super::OpenBoard::pauses). TaskFlow's conductors do not know the pause. After
-    /// [`max_attempts`](super::OpenBoard::max_attempts) claims, the job goes to the trash instead. Await it, or set options
-    /// first:
+    /// [`max_attempts`](super::OpenBoard::max_attempts) claims, the job goes to the trash instead, under its own name as by
+    /// [`Claim::trash`]. If the trash has another job of that name, its creation follows the name, for instance
+    /// `job0000000042.1f`. Await it, or set options first:
     ///
     /// ```
     /// # use apportion::{Config, PartitionCoordinator, backend};
@@ -93,13 +94,13 @@ impl Claim {
     /// [`BoardError::Lost`] if the claim was lost before. [`BoardError::Changed`] if another process or an operator has
     /// changed the posting meanwhile or removed it; the claim is still given back. [`BoardError::OutcomeUnknown`] if
     /// the session ended before the reply came. [`BoardError::Service`] for errors of the backend. As [`Claim::trash`]
-    /// after the last attempt.
+    /// after the last attempt; [`BoardError::TrashTaken`] only if another job has got that name at the same moment.
     ///
     /// # Cancel safety
     ///
     /// When cancelled, it goes on in the background.
     pub fn abandon(self) -> Abandon {
-        Abandon::new(self.held)
+        Abandon::new(self.claimed)
     }
 
     /// As [`Claim::abandon`], with this pause instead of the growing one. Zero: it can be claimed again at once.
@@ -125,7 +126,7 @@ impl Claim {
     ///
     /// When cancelled, it goes on in the background, or the claim is given back.
     pub async fn trash(self) -> Result<(), BoardError> {
-        self.held.trash(None).await
+        self.claimed.trash(None).await
     }
 
     /// Moves the job to the trash with the reason, which [`JobBoard::trashed`](super::JobBoard::trashed) returns. At most
@@ -139,7 +140,7 @@ impl Claim {
     ///
     /// When cancelled, it goes on in the background, or the claim is given back.
     pub async fn trash_because(self, reason: impl fmt::Display) -> Result<(), BoardError> {
-        self.held.trash(Some(&reason.to_string())).await
+        self.claimed.trash(Some(&reason.to_string())).await
     }
 }
 

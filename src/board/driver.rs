@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    cache::{Known, Seen, SetAside},
+    cache::{Seen, SetAside},
+    known::Known,
     layout::Child,
     posting::PostingError,
     shared::{ASIDE, Shared},

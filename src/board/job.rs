@@ -13,8 +13,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    cache::{Known, Slot},
+    cache::Slot,
     error::BoardError,
+    known::Known,
     posting::{self, Posting, Priority, as_text},
     shared::{Handle, Shared},
 };

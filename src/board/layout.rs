@@ -61,20 +61,28 @@ impl Layout {
 impl Layout {
     /// The record of the attempts at a job. Its name has the creation of the job, because a name may belong to another job
     /// later, and the name of the board, because boards with the same parent share the folder.
-    pub(crate) fn record_of(&self, job: &str, czxid: i64) -> Option<ZnodePath> {
-        self.attempts.join(&format!("{}{czxid:x}", self.records_of(job))).ok()
+    pub(crate) fn record_of(&self, job: &str, czxid: i64) -> ZnodePath {
+        let record = format!("{}.{}", self.board.name(), with_creation(job, czxid));
+        self.attempts.join(&record).expect("it has the characters of two names")
     }
 
-    /// How the names of all records of jobs with this name begin.
-    pub(crate) fn records_of(&self, job: &str) -> String {
-        format!("{}.{job}.", self.board.name())
+    /// Where a job goes that is given up for good. TaskFlow uses its name. A name that is `taken` there is that of another
+    /// job, for instance of a board with the same parent: then its creation follows, as in the name of its record.
+    pub(crate) fn trash_of(&self, job: &str, czxid: i64, is_taken: bool) -> ZnodePath {
+        let name = if is_taken { with_creation(job, czxid) } else { job.into() };
+        self.trash.join(&name).expect("it has the characters of a name")
     }
 
     /// The name of the job and its creation, of a record of this board.
     pub(crate) fn recorded<'a>(&self, record: &'a str) -> Option<(&'a str, i64)> {
         let (job, czxid) = record.strip_prefix(self.board.name())?.strip_prefix('.')?.rsplit_once('.')?;
-        Some((job, i64::from_str_radix(czxid, 16).ok()?))
+        Some((job, i64::from_str_radix(czxid, 16).ok()?)).filter(|_| Child::of(job) == Child::Job)
     }
+}
+
+/// A name for a job that no other one has. No board creates a job with such a name: there is more than a number.
+fn with_creation(job: &str, czxid: i64) -> String {
+    format!("{job}.{czxid:x}")
 }
 
 /// The kind of a child of a board.
@@ -157,10 +165,10 @@ mod tests {
     #[test]
     fn the_record_of_a_job_is_found_by_its_name_and_creation() {
         let layout = Layout::new("/taskflow/jobs").unwrap();
-        let record = layout.record_of("job0000000042", 0x1f).unwrap();
+        let record = layout.record_of("job0000000042", 0x1f);
         assert_eq!(record.as_str(), "/taskflow/.attempts/jobs.job0000000042.1f");
         assert_eq!(layout.recorded(record.name()), Some(("job0000000042", 0x1f)));
-        for other in ["jobs2.job1.1f", "job1.1f", "jobs.job1", "jobs.job1.x"] {
+        for other in ["jobs2.job1.1f", "job1.1f", "jobs.job1", "jobs.job1.x", "jobs..1f", "jobs.jobx.1f"] {
             assert_eq!(layout.recorded(other), None, "{other}");
         }
     }

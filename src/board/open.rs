@@ -66,9 +66,13 @@ impl OpenBoard {
         OpenBoard { backing, path, options: Options::default() }
     }
 
-    /// After how many attempts a job that is [abandoned](super::Claim::abandon) goes to the trash instead, with the reason: a
-    /// number, at least 1, or `None` for never. Default: never. The process that gives the job back applies its own number,
-    /// so use the same one in all processes.
+    /// After how many attempts a job goes to the trash, with the reason: a number, at least 1, or `None` for never. Default:
+    /// never. Each process applies its own number, so use the same one in all processes.
+    ///
+    /// A job that is [abandoned](super::Claim::abandon) for the last time goes there at once. If its worker has died with it
+    /// or dropped the claim, the next process that would claim it moves it. [`JobBoard::claim`] still claims it.
+    ///
+    /// A change of the posting by an operator or another program counts as an attempt: the version of its znode counts them.
     pub fn max_attempts(mut self, max_attempts: impl Into<Option<u32>>) -> Self {
         self.options.max_attempts = max_attempts.into().map(|most| most.max(1));
         self

@@ -14,9 +14,10 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{
-    cache::{Known, Mark},
+    cache::Mark,
     error::BoardError,
     job::Job,
+    known::Known,
     layout::Child,
     posting::{Posting, PostingError, Priority, max_posting_bytes},
     shared::{Handle, Shared},
@@ -26,11 +27,7 @@ use crate::{
     clock::time_until,
     error::Error,
     json::check_depth,
-    session::{
-        commit::Unapplied,
-        read::{Denied, read_each},
-        receipts::Receipted,
-    },
+    session::{commit::Unapplied, read::find_first, receipts::Receipted},
 };
 
 /// Posts a job when it is awaited. From [`JobBoard::post`](super::JobBoard::post).
@@ -180,9 +177,6 @@ fn unknown(posting: &Posting) -> BoardError {
     BoardError::OutcomeUnknown { job: posting.name().into_owned(), uuid: posting.parsed_uuid() }
 }
 
-/// How many postings are read at once to find one.
-const FOUND_AT_ONCE: usize = 64;
-
 /// Reads the job that was created by this transaction, if it is still on the board; in any session.
 async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardError> {
     let job = shared.read(&shared.layout.board, {
@@ -197,17 +191,11 @@ async fn find(shared: &Arc<Shared>, czxid: i64) -> Result<Option<Known>, BoardEr
                 let mut paths: Vec<_> = jobs.filter_map(|name| board.join(name).ok()).collect();
                 // Most likely among the last.
                 paths.sort_unstable_by(|a, b| b.cmp(a));
-                let is_ours = |found: &Result<Option<Znode>, Denied>| {
-                    matches!(found, Ok(Some((_, stat))) if stat.czxid == czxid)
-                };
-                for some in paths.chunks(FOUND_AT_ONCE) {
-                    let found = read_each(&*live.session, some, &shared.sizes).await?;
-                    if let Some((path, found)) = some.iter().zip(found).find(|(_, found)| is_ours(found)) {
-                        let known = Known::read(path, found, live.session.max_request_bytes());
-                        return Ok(known.and_then(Result::ok));
-                    }
-                }
-                Ok(None)
+                let is_ours = |(_, stat): &Znode| stat.czxid == czxid;
+                let found = find_first(&*live.session, &paths, &shared.sizes, is_ours).await?;
+                let limit = live.session.max_request_bytes();
+                let known = found.and_then(|(at, znode)| Known::read(&paths[at], Ok(Some(znode)), limit));
+                Ok(known.and_then(Result::ok))
             })
         }
     });

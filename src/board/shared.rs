@@ -10,13 +10,15 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    cache::{Cache, Known, Mark},
+    attempts::Record,
+    cache::{Cache, Mark},
     entity::Entities,
     error::BoardError,
+    known::Known,
     layout::Layout,
 };
 use crate::{
-    backend::{self, BoxFuture, Op, path::ZnodePath},
+    backend::{self, BoxFuture, Op, Stat, Znode, path::ZnodePath},
     backoff::Pauses,
     clock::{Clock, Moment},
     error::Error,
@@ -25,7 +27,7 @@ use crate::{
         Live,
         due::until_due,
         listing::{Listing, Settings, Stopped},
-        read::Sizes,
+        read::{Denied, Found, Sizes, read_each},
         receipts::Receipts,
         requests::{Failure, ensure},
         rivals::Rivals,
@@ -174,6 +176,34 @@ impl Shared {
         self.leases.access().repeat(path, work).await.map_err(|error| self.service(error))
     }
 
+    /// Reads each of `paths`, which are in `folder`; the result has their order.
+    pub(super) async fn read_each(
+        self: &Arc<Self>,
+        folder: &ZnodePath,
+        paths: Vec<ZnodePath>,
+        sizes: fn(&Shared) -> &Sizes,
+    ) -> Result<Found, BoardError> {
+        let shared = self.clone();
+        let read = self.read(folder, move |live| {
+            let (shared, paths) = (shared.clone(), paths.clone());
+            Box::pin(async move { read_each(&*live.session, &paths, sizes(&shared)).await })
+        });
+        read.await
+    }
+
+    /// Reads the records of attempts at these paths, where there are any.
+    pub(super) async fn read_records(
+        self: &Arc<Self>,
+        paths: Vec<ZnodePath>,
+    ) -> Result<Vec<Option<(Record, Stat)>>, BoardError> {
+        let found = self.read_each(&self.layout.attempts, paths, |shared| &shared.record_sizes).await?;
+        let read = |found: Result<Option<Znode>, Denied>| {
+            let (data, stat) = found.ok()??;
+            Some((Record::read(&data)?, stat))
+        };
+        Ok(found.into_iter().map(read).collect())
+    }
+
     /// Checks that the server supports the two kinds of requests that old versions of ZooKeeper do not have, and
     /// creates the missing folders.
     pub(super) async fn prepare(self: &Arc<Self>) -> Result<(), BoardError> {
@@ -261,7 +291,7 @@ impl Shared {
     }
 
     /// The record of the attempts at a job.
-    pub(super) fn record_of(&self, known: &Known) -> Option<ZnodePath> {
+    pub(super) fn record_of(&self, known: &Known) -> ZnodePath {
         self.layout.record_of(known.path.name(), known.stat.czxid)
     }
 

@@ -4,23 +4,20 @@ use std::sync::Arc;
 
 use super::{
     attempts::{Record, attempt as attempt_number},
-    cache::{Known, Mark, SetAside},
+    cache::{Mark, SetAside},
     claim::Claim,
+    claimed::{ClaimedJob, after_claim},
     error::BoardError,
-    held::{GivenBack, Held, claimed},
     job::Job,
+    known::Known,
     posting::{self, PostingError},
     shared::{Handle, Shared},
 };
 use crate::{
-    backend::{self, Op, Znode},
+    backend::{self, Op},
     error::Error,
-    lease::{Around, LOCK_OPS, Request},
-    session::{
-        Live,
-        commit::Unapplied,
-        read::{Denied, read_each},
-    },
+    lease::{Around, GivenBack, LOCK_OPS, Request},
+    session::{Live, commit::Unapplied},
 };
 
 /// Why a job could not be claimed.
@@ -47,7 +44,7 @@ async fn take(
     handle: Arc<Handle>,
     mut known: Arc<Known>,
     at_once: bool,
-) -> Result<Result<Held, NotClaimed>, BoardError> {
+) -> Result<Result<ClaimedJob, NotClaimed>, BoardError> {
     let shared = &handle.shared;
     let live = shared.live().await?;
     let mut is_fresh = false;
@@ -76,19 +73,23 @@ async fn take(
         };
         let (is_job, error) = match shared.leases.acquire(&live, request).await {
             Ok((guard, applied)) => {
-                let known = Arc::new(claimed(&known, applied));
+                let known = Arc::new(after_claim(&known, applied));
                 shared.mark(Mark::Claimed(known.clone()));
                 let attempt = attempt_number(record.as_ref(), known.stat.version);
                 let job = Job::new(known.clone(), true, handle.clone());
-                let held = Held::new(job, guard, attempt, record);
-                if known.stat.num_children == 0 {
-                    return Ok(Ok(held));
+                let claimed = ClaimedJob::new(job, guard, attempt, record);
+                // Boxed, because both are seldom polled and large.
+                if known.stat.num_children > 0 {
+                    // It could not be taken off the board in the end, so it is not begun. If it cannot be given back
+                    // either, that goes on in the background.
+                    let _ = Box::pin(claimed.abandon(GivenBack::uncounted())).await;
+                    return Ok(Err(shared.set_aside(&known, PostingError::HasChild)));
                 }
-                // It could not be taken off the board in the end, so it is not begun. If it cannot be given back either,
-                // that goes on in the background. Boxed, because it is seldom polled and large.
-                let how = GivenBack { is_uncounted: true, ..GivenBack::default() };
-                let _ = Box::pin(held.abandon(how)).await;
-                return Ok(Err(shared.set_aside(&known, PostingError::HasChild)));
+                if !at_once && shared.max_attempts.is_some_and(|max| attempt > max) {
+                    Box::pin(claimed.give_up_unbegun()).await;
+                    return Ok(Err(NotClaimed::Gone));
+                }
+                return Ok(Ok(claimed));
             }
             Err(Unapplied::Overtaken) => {
                 shared.mark(Mark::Claimed(known));
@@ -138,31 +139,12 @@ async fn take(
 
 /// Reads the record of the attempts at a job, if there is one.
 async fn read_record(shared: &Shared, live: &Live, known: &Known) -> Result<Option<Record>, BoardError> {
-    let Some(path) = shared.record_of(known) else { return Ok(None) };
+    let path = shared.record_of(known);
     match live.session.get(&path).await {
         Ok(found) => Ok(found.and_then(|(data, _)| Record::read(&data))),
         Err(backend::Error::NotPermitted) => Ok(None),
         Err(error) => Err(Error::from_backend(error, &path).into()),
     }
-}
-
-/// Reads the records of the attempts at several jobs.
-pub(super) async fn read_records(
-    shared: &Arc<Shared>,
-    jobs: &[Arc<Known>],
-) -> Result<Vec<Option<Record>>, BoardError> {
-    let folder = &shared.layout.attempts;
-    let path = |known: &Arc<Known>| shared.record_of(known).unwrap_or_else(|| folder.clone());
-    let paths: Vec<_> = jobs.iter().map(path).collect();
-    let found = shared.read(folder, {
-        let shared = shared.clone();
-        move |live| {
-            let (shared, paths) = (shared.clone(), paths.clone());
-            Box::pin(async move { read_each(&*live.session, &paths, &shared.record_sizes).await })
-        }
-    });
-    let read = |found: Result<Option<Znode>, Denied>| Record::read(&found.ok()??.0);
-    Ok(found.await?.into_iter().map(read).collect())
 }
 
 impl Shared {

@@ -1,6 +1,9 @@
 //! [`Trashed`]: the jobs in the trash; and the records of attempts, which outlive their jobs.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     attempts::Record,
@@ -10,8 +13,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    backend::{self, path::ZnodePath},
-    session::{read::read_each, requests::delete_each},
+    backend::{self, Stat, path::ZnodePath},
+    session::requests::delete_each,
 };
 
 /// A job in the trash. From [`JobBoard::trashed`](super::JobBoard::trashed).
@@ -45,11 +48,17 @@ pub(super) async fn clean(shared: &Arc<Shared>, records: &[ZnodePath]) {
         return;
     }
     let Ok(trash) = children(shared, &shared.layout.trash).await else { return };
+    let trash: HashSet<_> = trash.into_iter().collect();
+    let is_in_trash = |job: &str, czxid: i64| {
+        [false, true]
+            .iter()
+            .any(|is_taken| trash.contains(shared.layout.trash_of(job, czxid, *is_taken).name()))
+    };
     let is_needed = |record: &&ZnodePath| {
         let Some((job, czxid)) = shared.layout.recorded(record.name()) else { return true };
         let cache = shared.cache();
         let is_listed = cache.slot(job).is_some_and(|slot| slot.known.stat.czxid == czxid);
-        is_listed || cache.aside(job).is_some() || trash.iter().any(|name| name == job)
+        is_listed || cache.aside(job).is_some() || is_in_trash(job, czxid)
     };
     let old: Vec<_> = records.iter().filter(|record| !is_needed(record)).cloned().collect();
     if let Some(live) = shared.leases.access().present() {
@@ -62,26 +71,25 @@ pub(super) async fn clean(shared: &Arc<Shared>, records: &[ZnodePath]) {
 pub(super) async fn trashed(shared: &Arc<Shared>) -> Result<Vec<Trashed>, BoardError> {
     let folder = &shared.layout.trash;
     let names = children(shared, folder).await?;
-    let records = records(shared).await?;
+    let mut records = records_by_place(shared).await?;
     let jobs: Vec<ZnodePath> = names.iter().filter_map(|name| folder.join(name).ok()).collect();
     let mut trashed = Vec::new();
-    for (path, found) in jobs.iter().zip(read(shared, folder, jobs.clone()).await?) {
+    for (path, found) in
+        jobs.iter().zip(shared.read_each(folder, jobs.clone(), |shared| &shared.sizes).await?)
+    {
         let (posting, stat) = match found {
             Ok(Some((data, stat))) => (Posting::decode(&data), stat),
             Ok(None) => continue,
-            Err(_) => (Err(PostingError::NotPermitted), backend::Stat::default()),
+            Err(_) => (Err(PostingError::NotPermitted), Stat::default()),
         };
-        let prefix = shared.layout.records_of(path.name());
-        let alike: Vec<_> = records.iter().filter(|it| it.name().starts_with(&prefix)).cloned().collect();
-        let found = if alike.is_empty() { Vec::new() } else { read(shared, folder, alike).await? };
-        let mut found: Vec<_> = found
-            .into_iter()
-            .filter_map(|found| found.ok()?)
-            .filter_map(|(data, stat)| Some((stat.mzxid, Record::read(&data)?)))
-            .collect();
-        // Written in the same transaction; without a reason, the last one.
-        found.sort_by_key(|(mzxid, record)| (*mzxid == stat.czxid, record.is_trashed, *mzxid));
-        let record = found.pop().map(|(_, record)| record);
+        let mut found = records.remove(path).unwrap_or_default();
+        // A reason is written in the transaction that moves the job. Another one is that of another job of this name.
+        let is_its_own = |(record, written): &(Record, Stat)| {
+            !record.is_trashed || written.mzxid == stat.czxid || posting == Err(PostingError::NotPermitted)
+        };
+        found.retain(is_its_own);
+        found.sort_by_key(|(record, written)| (record.is_trashed, written.mzxid));
+        let record = found.pop().map(|(record, _)| record);
         let attempts = record.as_ref().map(Record::attempts);
         let reason = record.and_then(|record| record.error);
         let trashed_on = wall_clock(stat.created_ms);
@@ -91,17 +99,24 @@ pub(super) async fn trashed(shared: &Arc<Shared>) -> Result<Vec<Trashed>, BoardE
     Ok(trashed.into_iter().map(|(_, trashed)| trashed).collect())
 }
 
-async fn read(
+/// The records of a board, by the places in the trash that their jobs may have: more than one for a name that several jobs
+/// have had.
+async fn records_by_place(
     shared: &Arc<Shared>,
-    folder: &ZnodePath,
-    paths: Vec<ZnodePath>,
-) -> Result<crate::session::read::Found, BoardError> {
-    let place = shared.clone();
-    let read = shared.read(folder, move |live| {
-        let (shared, paths) = (place.clone(), paths.clone());
-        Box::pin(async move { read_each(&*live.session, &paths, &shared.sizes).await })
-    });
-    read.await
+) -> Result<HashMap<ZnodePath, Vec<(Record, Stat)>>, BoardError> {
+    let records = records(shared).await?;
+    let found = shared.read_records(records.clone()).await?;
+    let mut by_place: HashMap<_, Vec<_>> = HashMap::new();
+    for (path, record) in records.iter().zip(found) {
+        let (Some((job, czxid)), Some(record)) = (shared.layout.recorded(path.name()), record) else {
+            continue;
+        };
+        for is_taken in [false, true] {
+            let place = shared.layout.trash_of(job, czxid, is_taken);
+            by_place.entry(place).or_default().push(record.clone());
+        }
+    }
+    Ok(by_place)
 }
 
 /// The names of the children of a folder; none if it does not exist.

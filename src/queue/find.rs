@@ -18,7 +18,7 @@ use crate::{
     session::{
         Live,
         commit::Unapplied,
-        read::{Sizes, read_each},
+        read::{Sizes, find_first},
         requests::ensure,
     },
 };
@@ -90,9 +90,6 @@ async fn search(
     Ok((found, watch))
 }
 
-/// How many values are read at once to find an id.
-const FOUND_AT_ONCE: usize = 64;
-
 /// Reads entries of a folder, the newest first, until one has this id.
 async fn find_id(
     live: &Live,
@@ -104,19 +101,10 @@ async fn find_id(
     let mut entries = entries.to_vec();
     entries.sort_unstable_by(|a, b| b.by_age(a));
     let field = id.field();
-    for some in entries.chunks(FOUND_AT_ONCE) {
-        let paths: Vec<_> = some.iter().map(|entry| path_of(folder, entry)).collect();
-        let found = read_each(&*live.session, &paths, sizes).await?;
-        for (entry, found) in some.iter().zip(found) {
-            match found {
-                Ok(Some(znode)) if Value::read(&znode.0).id().as_ref() == Some(&field) => {
-                    return Ok(Some((entry.clone(), znode)));
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(None)
+    let paths: Vec<_> = entries.iter().map(|entry| path_of(folder, entry)).collect();
+    let is_it = |(data, _): &Znode| Value::read(data).id().as_ref() == Some(&field);
+    let found = find_first(&*live.session, &paths, sizes, is_it).await?;
+    Ok(found.map(|(at, znode)| (entries[at].clone(), znode)))
 }
 
 /// Removes the entry with this id if it waits. Returns whether it did.

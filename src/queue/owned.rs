@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     backend::{self, Znode, path::ZnodePath},
-    lease::{Around, Lease, LeaseGuard, LeaseLost},
+    lease::{Around, GivenBack, Lease, LeaseGuard, LeaseLost},
     session::commit::{Applied, Evidence, Unapplied, Verdict},
 };
 
@@ -22,18 +22,8 @@ pub(super) struct OwnedEntry {
     lease: Lease,
     shared: Arc<Shared>,
     pub(super) owned: Owned,
-    /// Whether a caller has got it: from then on it counts as an attempt.
-    is_delivered: bool,
-}
-
-/// How the caller gives an entry back.
-#[derive(Debug, Clone, Default)]
-pub(super) struct GivenBack {
-    /// The pause; `None`: the usual one, which grows with each attempt.
-    pub(super) after: Option<Duration>,
-    pub(super) reason: Option<String>,
-    /// Whether this delivery does not count as an attempt.
-    pub(super) is_uncounted: bool,
+    /// How it is given back if it is dropped or its end fails. The attempt counts once a caller has got it.
+    if_dropped: GivenBack,
 }
 
 /// The reason of a delivery that was dropped.
@@ -43,12 +33,12 @@ impl OwnedEntry {
     /// An entry that was just taken. It does not count as an attempt until a caller gets it.
     pub(super) fn new(shared: Arc<Shared>, guard: LeaseGuard, owned: Owned) -> Self {
         let lease = guard.lease().clone();
-        OwnedEntry { guard: Some(guard), lease, shared, owned, is_delivered: false }
+        OwnedEntry { guard: Some(guard), lease, shared, owned, if_dropped: GivenBack::uncounted() }
     }
 
     /// From here on it counts as an attempt.
     pub(super) fn deliver(&mut self) {
-        self.is_delivered = true;
+        self.if_dropped = GivenBack::because(DROPPED);
     }
 
     pub(super) fn lease(&self) -> &Lease {
@@ -61,23 +51,16 @@ impl OwnedEntry {
 
     /// How it is given back now, and the pause.
     fn back(&self, how: GivenBack) -> (Back, Duration) {
-        let (attempts, shared) = (self.owned.value.attempt(), &self.shared);
-        let attempt = if how.is_uncounted { attempts.saturating_sub(1) } else { attempts };
-        let pause = how.after.unwrap_or_else(|| match how.is_uncounted {
-            true => Duration::ZERO,
-            false => shared.pauses.after(attempt, shared.leases.random().unit()),
-        });
+        let shared = &self.shared;
+        let random = shared.leases.random().unit();
+        let (attempt, pause) = how.attempts_and_pause(self.owned.value.attempt(), shared.pauses, random);
         let not_before = (!pause.is_zero()).then(|| shared.clock.unix_ms_in(pause));
         (Back { attempt, reason: how.reason, not_before }, pause)
     }
 
     /// For when it is dropped, or when its end fails.
     fn set_back(&mut self) {
-        let how = match self.is_delivered {
-            true => GivenBack { reason: Some(DROPPED.into()), ..GivenBack::default() },
-            false => GivenBack { is_uncounted: true, ..GivenBack::default() },
-        };
-        let back = self.around(&self.back(how).0);
+        let back = self.around(&self.back(self.if_dropped.clone()).0);
         if let Some(guard) = &mut self.guard {
             guard.set_back(back);
         }
@@ -137,6 +120,7 @@ impl OwnedEntry {
 
     /// Gives it back for another attempt.
     pub(super) async fn release(&mut self, how: GivenBack) -> Result<(), QueueError> {
+        self.if_dropped = how.clone();
         let (back, pause) = self.back(how);
         let created = self.finish(self.around(&back), None).await?.created(CREATED);
         match created {

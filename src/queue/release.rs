@@ -10,11 +10,8 @@ use std::{
 
 use tokio::sync::Mutex;
 
-use super::{
-    error::QueueError,
-    owned::{GivenBack, OwnedEntry},
-    shared::Handle,
-};
+use super::{error::QueueError, owned::OwnedEntry, shared::Handle};
+use crate::lease::GivenBack;
 
 /// Gives an entry back when it is awaited. From [`Delivery::release`](super::Delivery::release).
 #[must_use = "nothing is sent until it is awaited"]

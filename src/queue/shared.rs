@@ -32,7 +32,7 @@ use crate::{
         Live,
         commit::Unapplied,
         listing::{Contents, Listing, Occasion, Stopped},
-        read::{Denied, Sizes, read_each},
+        read::{Sizes, find_first},
         receipts::Receipts,
         requests::{Failure, ensure, judged_at},
     },
@@ -44,9 +44,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// After how long an entry is tried again that could not be taken or given back: an operator may have repaired it.
 pub(super) const ASIDE: Duration = Duration::from_secs(60);
-
-/// How many values are read at once to find it.
-const FOUND_AT_ONCE: usize = 64;
 
 /// The sizes of what lies in each folder: payloads may be small, and results large.
 #[derive(Debug, Default)]
@@ -181,15 +178,10 @@ impl Shared {
                 // Most likely among the last.
                 let mut alike: Vec<_> = alike.collect();
                 alike.sort_unstable_by(|a, b| b.by_age(a));
-                for some in alike.chunks(FOUND_AT_ONCE) {
-                    let paths: Vec<_> = some.iter().map(|found| path_of(folder, found)).collect();
-                    let found = read_each(&*live.session, &paths, sizes).await?;
-                    let is_ours = |found: &Result<Option<Znode>, Denied>| matches!(found, Ok(Some((data, _))) if Value::read(data).claim().as_deref() == Some(claim));
-                    if let Some((path, _)) = paths.into_iter().zip(found).find(|(_, found)| is_ours(found)) {
-                        return Ok(Some(path));
-                    }
-                }
-                Ok::<_, backend::Error>(None)
+                let paths: Vec<_> = alike.iter().map(|found| path_of(folder, found)).collect();
+                let is_ours = |(data, _): &Znode| Value::read(data).claim().as_deref() == Some(claim);
+                let found = find_first(&*live.session, &paths, sizes, is_ours).await?;
+                Ok::<_, backend::Error>(found.map(|(at, _)| paths[at].clone()))
             };
             match read.await {
                 Ok(found) => return found,

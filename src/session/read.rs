@@ -121,6 +121,28 @@ pub(crate) async fn read_each(
     Ok(found)
 }
 
+/// How many znodes are read at once to find one.
+const FOUND_AT_ONCE: usize = 64;
+
+/// Reads `paths` in their order, some at a time, until there is a znode that `is_wanted` accepts. Returns its index in
+/// `paths`, and the znode.
+pub(crate) async fn find_first(
+    session: &dyn Session,
+    paths: &[ZnodePath],
+    sizes: &Sizes,
+    is_wanted: impl Fn(&Znode) -> bool,
+) -> Result<Option<(usize, Znode)>, backend::Error> {
+    for (part, some) in paths.chunks(FOUND_AT_ONCE).enumerate() {
+        let found = read_each(session, some, sizes).await?.into_iter();
+        let there =
+            found.enumerate().filter_map(|(at, found)| Some((part * FOUND_AT_ONCE + at, found.ok()??)));
+        if let Some(found) = there.into_iter().find(|(_, znode)| is_wanted(znode)) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// The numbers below `count` in an order in which each part is spread evenly over all of them.
 fn spread(count: usize) -> impl Iterator<Item = usize> + Send {
     let gcd = |mut a: usize, mut b: usize| {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | exchange | the given name, type direct, not durable, deleted with its last queue |
 //! | queue | `<exchange>_<topic>`, bound by the topic, not durable, not exclusive, deleted with its last consumer |
-//! | properties | `type`, `reply_to`, `correlation_id`, `app_id` (this crate only), delivery mode 2, priority 0, `application/json`, `utf-8`, no headers |
+//! | properties | `type`, `reply_to`, `correlation_id`, `app_id` (this crate only), delivery mode 2, priority 0, `application/json`, `utf-8`, no header but `only_for` (this crate only) |
 //!
 //! Two things differ:
 //!
@@ -26,10 +26,11 @@
 //!
 //! # When the connection breaks
 //!
-//! Consumers end, and the next call opens a new connection. If the broker does not answer for two heartbeats, the
-//! client closes the connection. An acknowledgement that is being sent at that moment is lost, and another consumer of
-//! the topic gets the message again: AMQP confirms messages, not acknowledgements. No call waits for the client for more
-//! than 10 s, no acknowledgement for more than 3 s.
+//! Consumers end, and the next call opens a new connection. Executors and workers call again after a second at most, and
+//! after 5 s at most if the broker has refused. If the broker does not answer for two heartbeats, the client closes the
+//! connection. An acknowledgement that is being sent at that moment is lost, and another consumer of the topic gets the
+//! message again: AMQP confirms messages, not acknowledgements. No call waits for the client for more than 10 s, no
+//! acknowledgement for more than 3 s.
 
 mod connection;
 mod consumer;

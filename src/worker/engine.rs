@@ -21,7 +21,7 @@ mod entry;
 mod losses;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -85,8 +85,8 @@ pub(super) struct Engine {
     requests: BTreeMap<String, Entry>,
     /// How many requests were submitted.
     submitted: u64,
-    /// The requests in WAITING, in the order in which they were submitted, and some that have ended since.
-    waiting: VecDeque<String>,
+    /// The requests in WAITING, by their numbers: in the order in which they were submitted.
+    waiting: BTreeMap<u64, String>,
     /// Topics that are being checked.
     checking: BTreeSet<Arc<str>>,
     actions: Vec<Action>,
@@ -104,7 +104,7 @@ impl Engine {
             last_message: Moment::default(),
             requests: BTreeMap::new(),
             submitted: 0,
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
             checking: BTreeSet::new(),
             actions: Vec::new(),
         }
@@ -124,9 +124,7 @@ impl Engine {
     pub(super) fn submit(&mut self, id: String, new: New, now: Moment) {
         self.submitted += 1;
         self.requests.insert(id.clone(), Entry::new(new, self.submitted, now));
-        if let Some(id) = self.send(id, now) {
-            self.waiting.push_back(id);
-        }
+        self.send(id, now);
     }
 
     /// Whether any known worker lists `task`.
@@ -233,9 +231,9 @@ impl Engine {
         let over: Vec<_> = self
             .requests
             .iter()
-            .filter_map(|(id, entry)| Some((id.clone(), self.overdue(entry, now)?)))
+            .filter_map(|(id, entry)| Some((self.overdue(entry, now)?, id.clone())))
             .collect();
-        for (id, error) in over {
+        for (error, id) in over {
             self.end(&id, Err(error));
         }
         for entry in self.requests.values() {
@@ -245,9 +243,6 @@ impl Engine {
             {
                 self.actions.push(Action::Check { topic: topic.clone() });
             }
-        }
-        if self.waiting.len() > self.requests.len() {
-            self.waiting.retain(|id| self.requests.contains_key(id));
         }
         gone
     }
@@ -292,15 +287,16 @@ impl Engine {
                 let offered = offered.into_iter().cloned().collect();
                 return Some(RequestError::UnknownTask { task: entry.task.clone(), offered, timeout });
             }
-            return Some(RequestError::Expired { timeout, was_sent: entry.was_sent });
+            return Some(RequestError::Expired { timeout, was_sent: entry.topic.is_some() });
         }
         if entry.life.state() != RequestState::Running {
             return None;
         }
-        if entry.is_repeated && entry.is_silent(self.expiry, now) && self.is_connected {
-            let topic = entry.topic.as_ref()?;
-            let holder = entry.holder.as_deref();
-            if holder.is_some_and(|holder| self.instances.is_alive(topic, holder)) {
+        if let (Some(topic), Some(holder)) = (&entry.topic, &entry.holder)
+            && entry.is_silent(self.expiry, now)
+            && self.is_connected
+        {
+            if self.instances.is_alive(topic, holder) {
                 let reason = format!("the worker at {topic:?} does not report it any more");
                 return Some(RequestError::OutcomeUnknown { reason });
             }
@@ -312,23 +308,21 @@ impl Engine {
 
     /// Sends the waiting requests that can be sent now.
     fn send_waiting(&mut self, now: Moment) {
-        for id in std::mem::take(&mut self.waiting) {
-            if let Some(id) = self.send(id, now) {
-                self.waiting.push_back(id);
-            }
+        for id in std::mem::take(&mut self.waiting).into_values() {
+            self.send(id, now);
         }
     }
 
-    /// Sends the request `id` to a worker that can run it. Returns the id if there is no such worker.
-    fn send(&mut self, id: String, now: Moment) -> Option<String> {
-        let entry = self.requests.get_mut(&id)?;
+    /// Sends the request `id` to a worker that can run it. It waits if there is no such worker.
+    fn send(&mut self, id: String, now: Moment) {
+        let Some(entry) = self.requests.get_mut(&id) else { return };
         let Some(topic) = self.finder.pick(&entry.task, entry.key.as_deref()) else {
-            return Some(id);
+            self.waiting.insert(entry.number, id);
+            return;
         };
         let body = entry.send(topic.clone(), now);
         let is_ours = self.instances.is_ours(&topic);
         self.actions.push(Action::Send { id, topic, body, is_ours, only_for: None });
-        None
     }
 
     /// A worker has started on the request `id`.
@@ -350,6 +344,7 @@ impl Engine {
 
     fn remove(&mut self, id: &str) -> Option<(String, Entry)> {
         let (id, entry) = self.requests.remove_entry(id)?;
+        self.waiting.remove(&entry.number);
         if let Some(topic) = &entry.topic {
             self.finder.release(topic);
         }

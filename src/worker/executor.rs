@@ -250,7 +250,7 @@ impl ExecutorBuilder {
         }
         let link = Link::new(transport, seed);
         let (name, random) = (link.name.clone(), link.random.clone());
-        let consumer = link.transport.consume(&name, PREFETCH).await?;
+        let consumer = link.consume(&name, PREFETCH).await?;
         let tasks = Tasks::new();
         let (commands, commanded) = mpsc::unbounded_channel();
         let (receiver, received) = mpsc::channel(usize::from(PREFETCH));

@@ -24,8 +24,10 @@ const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
-/// The longest pause between attempts to consume again. What waits for this process meanwhile is lost.
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// The longest pause between attempts to consume again: while the broker cannot be reached, because it may be back at
+/// any moment, and what is sent to this process meanwhile is lost; and after it has refused.
+const LONGEST_WHILE_AWAY: Duration = Duration::from_secs(1);
+const LONGEST_AFTER_REFUSAL: Duration = Duration::from_secs(5);
 
 /// The growing delay between attempts, `longest` at most.
 pub(super) fn backoff(longest: Duration) -> Backoff {
@@ -70,6 +72,11 @@ impl Link {
         in_time(self.transport.is_consumed(topic)).await
     }
 
+    /// Consumes `topic`, or gives up after one attempt.
+    pub(super) async fn consume(&self, topic: &str, prefetch: u16) -> Result<Consumer, TransportError> {
+        in_time(self.transport.consume(topic, prefetch)).await
+    }
+
     /// Sends `message`, or gives up after three attempts. It may be sent more than once. If the error is
     /// [`TransportError::NoConsumer`], no attempt can have reached a consumer.
     pub(super) async fn send(&self, topic: &str, message: Message) -> Result<(), TransportError> {
@@ -91,18 +98,20 @@ impl Link {
         }
     }
 
-    /// Consumes `topic` again, however long that takes. From then on the peers see that the connection broke. `None` if the transport is closed or `cancelled` is.
+    /// Consumes `topic` again, however long that takes. From then on the peers see that the connection broke. `None` if
+    /// the transport is closed or `cancelled` is.
     pub(super) async fn consume_again(
         &self,
         topic: &str,
         prefetch: u16,
         cancelled: &CancellationToken,
     ) -> Option<Consumer> {
-        let mut backoff = backoff(LONGEST_DELAY);
+        let (mut away, mut refused) = (backoff(LONGEST_WHILE_AWAY), backoff(LONGEST_AFTER_REFUSAL));
+        let mut delay = away.next_delay(self.random.unit());
         let again = async {
             loop {
-                sleep(backoff.next_delay(self.random.unit())).await;
-                match self.transport.consume(topic, prefetch).await {
+                sleep(delay).await;
+                match self.consume(topic, prefetch).await {
                     Ok(consumer) => {
                         self.connections.fetch_add(1, Ordering::Relaxed);
                         return Some(consumer);
@@ -110,6 +119,8 @@ impl Link {
                     Err(TransportError::Closed) => return None,
                     Err(error) => {
                         tracing::warn!(topic, %error, "could not consume; trying again");
+                        let backoff = if error.is_transient() { &mut away } else { &mut refused };
+                        delay = backoff.next_delay(self.random.unit());
                     }
                 }
             }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     duplicates::Duplicates,
     results::Results,
-    shared::{Executors, Shared},
+    shared::{Executors, Fullness, Shared},
 };
 use super::{
     arguments::Arguments,
@@ -319,13 +319,12 @@ impl WorkerBuilder {
             duplicates: Duplicates::default(),
             results: Results::default(),
             executors: Executors::default(),
-            is_full: false.into(),
-            was_full: false.into(),
+            fullness: Fullness::default(),
             changed: Notify::new(),
             draining: CancellationToken::new(),
             tasks: Tasks::new(),
         };
-        let consumer = shared.link.transport.consume(&shared.topic, shared.first_prefetch()).await?;
+        let consumer = shared.link.consume(&shared.topic, shared.first_prefetch()).await?;
         let shared = Arc::new(shared);
         shared.tasks.spawn("report", report::report(shared.clone()));
         shared.tasks.spawn("worker", intake::take_in(shared.clone(), consumer));

@@ -84,7 +84,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Message {
-    /// The kind of the body: `NOTIFY`, `REQUEST` or `RESPONSE`. The AMQP property `type`.
+    /// The kind of the body: `NOTIFY`, `REQUEST` or `RESPONSE`, and among processes of this crate `INVENTORY`. The AMQP
+    /// property `type`.
     pub kind: Option<String>,
     /// The topic for an answer.
     pub reply_to: Option<String>,

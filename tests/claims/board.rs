@@ -14,17 +14,22 @@ mod lost_sessions;
 mod permissions;
 mod races;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use apportion::{
+    PartitionCoordinator,
     backend::{CreateMode, Op, Session, path::ZnodePath},
     board::{BoardError, Claim, Job, JobBoard},
 };
 
-use crate::support::{
-    SECOND, eventually,
-    fleet::{Agent, Store},
-    until,
+use crate::{
+    setup::AtOnce as _,
+    support::{
+        SECOND, eventually,
+        fate::Fates,
+        fleet::{Agent, Store},
+        until,
+    },
 };
 
 /// Longer than any expected event takes.
@@ -36,7 +41,7 @@ fn place(store: &Store) -> String {
 }
 
 async fn board(store: &Store, agent: &Agent) -> JobBoard {
-    agent.coordinator.job_board(place(store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
+    agent.coordinator.job_board(place(store)).at_once().await.unwrap()
 }
 
 /// An agent and its board.
@@ -44,6 +49,14 @@ async fn worker(store: &Store, id: &str) -> (Agent, JobBoard) {
     let agent = store.agent(id).await;
     let board = board(store, &agent).await;
     (agent, board)
+}
+
+/// A coordinator and its board, and what decides the fate of its requests.
+async fn fated(store: &Store) -> (PartitionCoordinator, JobBoard, Arc<Fates>) {
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(store)).at_once().await.unwrap();
+    (coordinator, board, fates)
 }
 
 /// The names of the jobs, in order, as the store has them.

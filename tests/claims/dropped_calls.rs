@@ -11,10 +11,10 @@ use apportion::{
 use serde_json::json;
 
 use self::call::{Call, Pace};
-use crate::support::{alive_tasks, until};
 use crate::{
     ledger::{Ledger, Outcome},
-    setup::{Context, Setup, TIMEOUT, done, name_of, post, put},
+    setup::{AtOnce as _, Context, Setup, TIMEOUT, done, name_of, post, put},
+    support::{alive_tasks, until},
 };
 
 /// More polls than any call takes that does not wait for time to pass.
@@ -53,13 +53,7 @@ impl Scene {
         let (board, queue) = (
             self.setup.board_of(&self.setup.other).await,
             // A delivery that is given back goes to the dead letters.
-            self.setup
-                .other
-                .queue("/queue")
-                .max_attempts(1)
-                .pauses(Duration::ZERO, Duration::ZERO)
-                .await
-                .unwrap(),
+            self.setup.other.queue("/queue").max_attempts(1).at_once().await.unwrap(),
         );
         for name in ["a", "b"] {
             post(&board, &self.ledger, name).await;
@@ -335,9 +329,9 @@ async fn opening_that_is_dropped_at_any_poll_leaves_nothing_running() {
             let tasks = alive_tasks();
             let call = Call::new(async move {
                 if is_board {
-                    drop(opener.job_board("/place/jb").pauses(Duration::ZERO, Duration::ZERO).await.unwrap());
+                    drop(opener.job_board("/place/jb").at_once().await.unwrap());
                 } else {
-                    drop(opener.queue("/queue").pauses(Duration::ZERO, Duration::ZERO).await.unwrap());
+                    drop(opener.queue("/queue").at_once().await.unwrap());
                 }
             });
             let is_ready = call.poll_at_most(polls, pace, Duration::ZERO).await;

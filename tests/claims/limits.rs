@@ -10,7 +10,10 @@ use apportion::{
 };
 use serde_json::json;
 
-use crate::support::{Proxy, Server, Settings, zookeeper};
+use crate::{
+    setup::AtOnce as _,
+    support::{Proxy, Server, Settings, zookeeper},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -48,7 +51,7 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 async fn a_post_at_which_the_server_closes_the_connection_is_a_typed_error_after_a_few_attempts() {
     let (_server, proxy) = small_server().await;
     let coordinator = member(&proxy).await;
-    let board = coordinator.job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let board = coordinator.job_board("/jobs").at_once().await.unwrap();
     let before = proxy.accepted();
     let large = json!({ "x": "x".repeat(300_000) });
     let error = in_time(async { board.post("large").details(large).await }).await.unwrap_err();
@@ -64,7 +67,7 @@ async fn a_post_at_which_the_server_closes_the_connection_is_a_typed_error_after
 async fn a_put_at_which_the_server_closes_the_connection_is_a_typed_error_after_a_few_attempts() {
     let (_server, proxy) = small_server().await;
     let coordinator = member(&proxy).await;
-    let queue = coordinator.queue("/reports").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let queue = coordinator.queue("/reports").at_once().await.unwrap();
     let before = proxy.accepted();
     let error = in_time(async { queue.put("x".repeat(300_000)).await }).await.unwrap_err();
     assert!(matches!(&error, QueueError::Service(error) if is_dropped(error)), "{error}");
@@ -85,8 +88,8 @@ async fn a_request_beyond_the_configured_limit_is_not_sent() {
     let (_server, proxy) = small_server().await;
     let url = format!("zookeeper://{}?max_request_bytes=199000&server_tick=100ms", proxy.connect_string());
     let coordinator = PartitionCoordinator::connect(url).await.unwrap();
-    let board = coordinator.job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
-    let queue = coordinator.queue("/reports").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let board = coordinator.job_board("/jobs").at_once().await.unwrap();
+    let queue = coordinator.queue("/reports").at_once().await.unwrap();
     let before = proxy.accepted();
     let posted = board.post("x".repeat(300_000)).await;
     assert!(matches!(posted, Err(BoardError::TooLarge { .. })), "{posted:?}");
@@ -99,7 +102,7 @@ async fn a_request_beyond_the_configured_limit_is_not_sent() {
 async fn a_job_that_no_claim_can_mark_is_set_aside_and_those_behind_it_are_claimed() {
     let (server, proxy) = small_server().await;
     let coordinator = member(&proxy).await;
-    let board = coordinator.job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let board = coordinator.job_board("/jobs").at_once().await.unwrap();
     let foreign = format!(r#"{{"uuid": "1", "name": "{}", "priority": "VERY_HIGH"}}"#, "x".repeat(199_700));
     create(&server, "/jobs/job", foreign.into()).await;
     board.post("behind").await.unwrap();
@@ -121,7 +124,7 @@ async fn a_job_that_no_claim_can_mark_is_set_aside_and_those_behind_it_are_claim
 async fn an_entry_that_cannot_be_taken_is_set_aside_and_those_behind_it_are_taken() {
     let (server, proxy) = small_server().await;
     let coordinator = member(&proxy).await;
-    let queue = coordinator.queue("/reports").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let queue = coordinator.queue("/reports").at_once().await.unwrap();
     let foreign = format!(r#"{{"groupid": 1, "dataset": "{}"}}"#, "x".repeat(199_700));
     create(&server, "/reports/unowned/entry-900-a-", foreign.into()).await;
     queue.put("behind").await.unwrap();
@@ -151,10 +154,7 @@ async fn a_board_of_large_postings_is_opened_without_asking_the_server_for_all_o
     let proxy = Proxy::start(server.port()).await;
     let coordinator = member(&proxy).await;
     let before = proxy.accepted();
-    let board =
-        in_time(async { coordinator.job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await })
-            .await
-            .unwrap();
+    let board = in_time(async { coordinator.job_board("/jobs").at_once().await }).await.unwrap();
     assert_eq!(board.jobs().await.unwrap().len(), 50);
     assert_eq!(proxy.accepted(), before, "the server has stayed");
 }

@@ -16,7 +16,7 @@ use apportion::{
 };
 use tokio::task::JoinSet;
 
-use crate::support::SECOND;
+use crate::{setup::AtOnce as _, support::SECOND};
 
 /// Panics when a folder with this end of its path is listed, once it is switched on.
 struct PanicAt {
@@ -51,7 +51,7 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_the_list_task_of_a_board_closes_it_for_callers_that_wait_for_a_job() {
     let (coordinator, hook) = coordinator("/jobs").await;
-    let board = coordinator.job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let board = coordinator.job_board("/jobs").at_once().await.unwrap();
     let mut waiting = JoinSet::new();
     waiting.spawn({
         let board = board.clone();
@@ -70,7 +70,7 @@ async fn a_panic_in_the_list_task_of_a_board_closes_it_for_callers_that_wait_for
 async fn a_panic_in_a_task_of_a_queue_closes_it_for_callers_that_wait_for_an_entry() {
     for folder in ["/unowned", "/owned"] {
         let (coordinator, hook) = coordinator(folder).await;
-        let queue = coordinator.queue("/reports").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+        let queue = coordinator.queue("/reports").at_once().await.unwrap();
         hook.is_on.store(true, Ordering::SeqCst);
         // Each entry that is taken changes what the tasks list.
         let closed = async {

@@ -16,6 +16,7 @@ mod recovery;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,14 +27,18 @@ use apportion::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{
-    SECOND, eventually,
-    fleet::{Agent, Store},
+use crate::{
+    setup::AtOnce as _,
+    support::{
+        SECOND, eventually,
+        fate::Fates,
+        fleet::{Agent, Store},
+    },
 };
 
 /// The queue of the scenario, as `agent` sees it.
 async fn open(store: &Store, agent: &Agent) -> WorkQueue {
-    agent.coordinator.queue(root(store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
+    agent.coordinator.queue(root(store)).at_once().await.unwrap()
 }
 
 fn root(store: &Store) -> String {
@@ -49,6 +54,14 @@ async fn worker(store: &Store, id: &str) -> (Agent, WorkQueue) {
     let agent = store.agent(id).await;
     let queue = open(store, &agent).await;
     (agent, queue)
+}
+
+/// A coordinator and its queue, and what decides the fate of its requests.
+async fn fated(store: &Store) -> (PartitionCoordinator, WorkQueue, Arc<Fates>) {
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let queue = coordinator.queue(root(store)).at_once().await.unwrap();
+    (coordinator, queue, fates)
 }
 
 /// The names in one folder of the queue, sorted.

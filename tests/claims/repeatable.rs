@@ -14,7 +14,10 @@ use apportion::{
 };
 use tokio::task::JoinSet;
 
-use crate::support::{MS, SECOND};
+use crate::{
+    setup::AtOnce as _,
+    support::{MS, SECOND},
+};
 
 /// Records each call and its outcome, and loses some replies.
 struct Record {
@@ -48,20 +51,13 @@ async fn member(coordinator: PartitionCoordinator, id: usize) {
     let items: Vec<_> = (0..50).map(|number| format!("item-{number}")).collect();
     for round in 0..40 {
         let _ = coordinator.extract_my_subset("group", &items).await;
-        if let Ok(board) =
-            coordinator.job_board("/jobs").pauses(std::time::Duration::ZERO, std::time::Duration::ZERO).await
-        {
+        if let Ok(board) = coordinator.job_board("/jobs").at_once().await {
             let _ = board.post(format!("{id}-{round}")).await;
             if let Ok(Some(claim)) = board.try_claim_next().await {
                 let _ = if round % 3 == 0 { claim.abandon().await } else { claim.consume().await };
             }
         }
-        if let Ok(queue) = coordinator
-            .queue("/reports")
-            .max_attempts(3)
-            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-            .await
-        {
+        if let Ok(queue) = coordinator.queue("/reports").max_attempts(3).at_once().await {
             let _ = queue.put(round).unless_queued(format!("l:{}", round % 7)).await;
             if let Ok(Some(delivery)) = queue.try_take().await {
                 if round % 4 == 0 {

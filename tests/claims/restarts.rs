@@ -2,8 +2,11 @@
 
 use apportion::{board::JobState, queue::QueueError};
 
-use crate::ledger::{HasOutcome, Outcome};
-use crate::support::{SECOND, Server, Settings, fleet::Store, soon};
+use crate::{
+    ledger::{HasOutcome, Outcome},
+    setup::AtOnce as _,
+    support::{SECOND, Server, Settings, fleet::Store, soon},
+};
 
 async fn server() -> Server {
     Server::start_with(&Settings { lines: vec!["forceSync=no".into()], ..Settings::default() }).await
@@ -16,18 +19,8 @@ async fn claims_are_held_after_a_restart_of_the_server_and_end_once() {
     let store = Store { session_timeout: 30 * SECOND, ..Store::on(&server, "restart") };
     let agent = store.agent("a").await;
     let (board, queue) = (
-        agent
-            .coordinator
-            .job_board("/place/jb")
-            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-            .await
-            .unwrap(),
-        agent
-            .coordinator
-            .queue("/queue")
-            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-            .await
-            .unwrap(),
+        agent.coordinator.job_board("/place/jb").at_once().await.unwrap(),
+        agent.coordinator.queue("/queue").at_once().await.unwrap(),
     );
     for name in ["a", "b"] {
         board.post(name).await.unwrap();
@@ -61,18 +54,8 @@ async fn claims_of_a_session_that_a_long_restart_has_ended_go_to_another_worker(
     let store = Store::on(&server, "outage");
     let agent = store.agent("a").await;
     let (board, queue) = (
-        agent
-            .coordinator
-            .job_board("/place/jb")
-            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-            .await
-            .unwrap(),
-        agent
-            .coordinator
-            .queue("/queue")
-            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-            .await
-            .unwrap(),
+        agent.coordinator.job_board("/place/jb").at_once().await.unwrap(),
+        agent.coordinator.queue("/queue").at_once().await.unwrap(),
     );
     board.post("a").await.unwrap();
     queue.put("a").await.unwrap();

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use apportion::{
     PartitionCoordinator,
     backend::{Connector, Memory, Session, memory::LostReply, path::ZnodePath},
-    board::JobBoard,
-    queue::{Delivery, WorkQueue},
+    board::{JobBoard, OpenBoard},
+    queue::{Delivery, OpenQueue, WorkQueue},
     testing::Faults,
 };
 
@@ -20,6 +20,23 @@ use crate::{
     ledger::Ledger,
     session_faults::{Fault, SessionFaults},
 };
+
+/// A board or queue without pauses: what is given back can be taken again at once.
+pub(crate) trait AtOnce {
+    fn at_once(self) -> Self;
+}
+
+impl AtOnce for OpenBoard {
+    fn at_once(self) -> Self {
+        self.pauses(Duration::ZERO, Duration::ZERO)
+    }
+}
+
+impl AtOnce for OpenQueue {
+    fn at_once(self) -> Self {
+        self.pauses(Duration::ZERO, Duration::ZERO)
+    }
+}
 
 /// How many writes are made, and how many calls at which each fault can happen.
 #[derive(Debug, Clone, Copy)]
@@ -109,11 +126,11 @@ impl Setup {
     }
 
     pub(crate) async fn board_of(&self, whose: &PartitionCoordinator) -> JobBoard {
-        whose.job_board("/place/jb").pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
+        whose.job_board("/place/jb").at_once().await.unwrap()
     }
 
     pub(crate) async fn queue_of(&self, whose: &PartitionCoordinator) -> WorkQueue {
-        whose.queue("/queue").max_attempts(None).pauses(Duration::ZERO, Duration::ZERO).await.unwrap()
+        whose.queue("/queue").max_attempts(None).at_once().await.unwrap()
     }
 
     /// The calls of the victim so far.

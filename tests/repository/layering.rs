@@ -138,6 +138,7 @@ const PURE: &[&str] = &[
     "src/queue/entry.rs",
     "src/host.rs",
     "src/json.rs",
+    "src/lease/given_back.rs",
     "src/member.rs",
     "src/queue/fill.rs",
     "src/queue/id.rs",

@@ -236,6 +236,17 @@ async fn a_request_is_sent_three_times_a_second_apart_before_that_has_failed() {
     assert_eq!(outcome, Err(RequestError::OutcomeUnknown { reason: "on purpose".into() }));
 }
 
+/// A first copy may have arrived before its worker went.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_have_been_sent_does_not_wait_for_another_worker_when_its_worker_is_gone() {
+    let (faulty, executor, peer) = meet_over_faulty().await;
+    faulty.refuse("w", 1, TransportError::Unavailable { reason: "on purpose".into() });
+    let request = executor.submit(t());
+    drop(peer);
+    let outcome = timeout(3 * SECOND, request).await.expect("it waits");
+    assert_eq!(outcome, Err(RequestError::OutcomeUnknown { reason: "on purpose".into() }));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_to_one_worker_leave_in_the_order_in_which_they_were_submitted() {
     let broker = LocalBroker::new();

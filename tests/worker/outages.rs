@@ -49,6 +49,14 @@ async fn end_of(request: Submitted, bound: Duration) -> Result<Outcome, RequestE
     timeout(bound, request).await.expect("it does not end in time")
 }
 
+/// Requests that take 1.5 s, all of which run.
+async fn eight_running(broker: &LocalBroker, executor: &Executor, runs: &Runs) -> (Worker, Vec<Submitted>) {
+    let worker = worker(broker.clone(), "a", runs).concurrency(8).await.unwrap();
+    let requests: Vec<_> = (0..8).map(|number| nap(executor, number, 1500)).collect();
+    running(&requests[7]).await;
+    (worker, requests)
+}
+
 async fn running(request: &Submitted) {
     let running = request.wait_for_state(|state| state == RequestState::Running);
     assert_eq!(timeout(LONG, running).await, Ok(RequestState::Running));
@@ -59,11 +67,8 @@ async fn a_result_is_sent_again_until_its_executor_is_back() {
     for away in [100, 5_000, 120_000, 400_000] {
         let broker = LocalBroker::new();
         let connection = Severable::new(&broker);
-        let runs = Runs::default();
-        let _worker = worker(broker.clone(), "a", &runs).concurrency(8).await.unwrap();
         let executor = executor(connection.clone()).await.unwrap();
-        let requests: Vec<_> = (0..8).map(|number| nap(&executor, number, 1500)).collect();
-        running(&requests[7]).await;
+        let (_worker, requests) = eight_running(&broker, &executor, &Runs::default()).await;
         sleep(MS * 1300).await;
         connection.cut();
         sleep(MS * away).await;
@@ -79,10 +84,8 @@ async fn a_result_that_is_lost_with_the_connection_of_its_executor_comes_again()
     let broker = LocalBroker::new();
     let connection = Severable::new(&broker);
     let runs = Runs::default();
-    let _worker = worker(broker.clone(), "a", &runs).concurrency(8).await.unwrap();
     let executor = executor(connection.clone()).await.unwrap();
-    let requests: Vec<_> = (0..8).map(|number| nap(&executor, number, 1500)).collect();
-    running(&requests[7]).await;
+    let (_worker, requests) = eight_running(&broker, &executor, &runs).await;
     // The broker has accepted the results for the executor, which does not read them any more.
     connection.freeze();
     sleep(3 * SECOND).await;
@@ -112,6 +115,35 @@ async fn a_worker_that_answers_has_not_vanished_however_long_the_executor_was_aw
         assert_eq!(executor.workers().len(), 1);
     }
     assert_eq!(end_of(request, 3600 * SECOND).await, Ok(1.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn executors_and_workers_are_back_within_a_second_of_their_broker_however_long_it_was_away() {
+    for (seed, away) in (0..).zip([300, 7_000, 20_000, 33_700, 61_300, 600_000]) {
+        let broker = LocalBroker::new();
+        let connection = Severable::new(&broker);
+        let _worker = worker(connection.clone(), "a", &Runs::default()).seed(2 * seed).await.unwrap();
+        let executor = executor(connection.clone()).seed(2 * seed + 1).await.unwrap();
+        connection.cut();
+        sleep(MS * away).await;
+        connection.mend();
+        sleep(SECOND + MS).await;
+        for topic in ["a", executor.name()] {
+            assert_eq!(broker.is_consumed(topic).await, Ok(true), "{topic} after {away} ms");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn executors_and_workers_receive_again_although_calls_to_consume_never_end() {
+    let broker = LocalBroker::new();
+    let connection = Severable::new(&broker);
+    let _worker = worker(connection.clone(), "a", &Runs::default()).await.unwrap();
+    let executor = executor(connection.clone()).await.unwrap();
+    connection.hang(2);
+    connection.cut();
+    connection.mend();
+    assert_eq!(end_of(nap(&executor, 1, 1), 30 * SECOND).await, Ok(1.into()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -364,3 +364,20 @@ async fn a_handler_has_state_and_reverts_by_itself() {
         assert_eq!(peer.next_response().await.1["data"]["result"], result);
     }
 }
+
+/// Or what waits at the broker would count as lost, and be sent a second time.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_was_full_since_its_last_report_does_not_report_room() {
+    let broker = LocalBroker::new();
+    let _worker = worker(&broker).prefetch(0).await.unwrap();
+    let mut peer = Peer::new(&broker, "executor").await;
+    peer.send("w", Message::new("NOTIFY", "{}").reply_to("executor").sender("executor")).await;
+    // The answer to the question.
+    assert_eq!(body(&peer.next_of("INVENTORY").await)["has_room"], true);
+    // The second waits until shortly before the third report, and runs then.
+    peer.request("w", "1", &sleep_for(14)).await;
+    peer.request("w", "2", &sleep_for(4)).await;
+    for has_room in [false, false, false, true] {
+        assert_eq!(body(&peer.next_of("INVENTORY").await)["has_room"], has_room);
+    }
+}

@@ -1,6 +1,7 @@
 //! A transport whose connection the test cuts, over a broker in the process.
 
 use std::{
+    future::pending,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
@@ -28,6 +29,8 @@ pub(crate) struct Severable {
 struct State {
     is_cut: bool,
     is_frozen: bool,
+    /// How many calls to consume a topic will never end.
+    hanging: u32,
     /// Consumers of earlier connections have ended.
     connection: u32,
     woken: Vec<Waker>,
@@ -55,6 +58,11 @@ impl Severable {
     /// Messages come to the process and are not read, until [`Severable::cut`].
     pub(crate) fn freeze(&self) {
         self.change(|state| state.is_frozen = true);
+    }
+
+    /// The next `calls` to consume a topic never end.
+    pub(crate) fn hang(&self, calls: u32) {
+        self.change(|state| state.hanging = calls);
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -87,6 +95,15 @@ impl Transport for Severable {
     ) -> BoxFuture<'a, Result<Consumer, TransportError>> {
         Box::pin(async move {
             let connection = self.check()?;
+            let is_hanging = {
+                let mut state = self.state.lock().unwrap();
+                let left = state.hanging.checked_sub(1);
+                state.hanging = left.unwrap_or(0);
+                left.is_some()
+            };
+            if is_hanging {
+                pending::<()>().await;
+            }
             let inner = Some(self.inner.consume(topic, prefetch).await?);
             Ok(Consumer::new(Deliveries { inner, connection, state: self.state.clone() }))
         })

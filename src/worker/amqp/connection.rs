@@ -294,11 +294,15 @@ impl Broker {
 
     pub(super) async fn close(&self) {
         self.tasks.shutdown(CLOSE_TIMEOUT).await;
-        let mut state = self.state.lock().await;
-        state.opening = None;
-        if let Some(open) = state.open.take() {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, open.connection.close(200, "OK".into())).await;
-        }
+        // A call that is not polled any more, and not dropped, may have the lock.
+        let closing = async {
+            let mut state = self.state.lock().await;
+            state.opening = None;
+            if let Some(open) = state.open.take() {
+                let _ = open.connection.close(200, "OK".into()).await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 }
 

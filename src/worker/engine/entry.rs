@@ -32,18 +32,16 @@ pub(super) struct Entry {
     pub(super) key: Option<String>,
     /// Empty once a worker has started on it.
     body: Vec<u8>,
-    /// The topic of the worker that it was sent to.
+    /// The topic of the worker that it was sent to, and that may have got it.
     pub(super) topic: Option<Arc<str>>,
     /// How often it was sent to that topic.
     pub(super) copies: u32,
-    /// Whether it was sent to a worker that may have got it.
-    pub(super) was_sent: bool,
     /// When it was sent to its topic for the first time, and for the last time.
     pub(super) first_sent: Moment,
     pub(super) sent: Moment,
     /// When an inventory listed it last as waiting.
     listed: Option<Moment>,
-    /// The name of the worker of this crate that has reported it last.
+    /// The name of the worker of this crate that has reported it last. That promises to repeat RUNNING.
     pub(super) holder: Option<Arc<str>>,
     /// Whether reports about it may have been lost since it was listed last, or a copy may have been sent or not.
     pub(super) is_in_doubt: bool,
@@ -51,8 +49,6 @@ pub(super) struct Entry {
     pub(super) has_failed: bool,
     /// When the last response about it came.
     pub(super) last_response: Moment,
-    /// Whether its worker has promised to repeat RUNNING.
-    pub(super) is_repeated: bool,
     pub(super) run_timeout: Option<Duration>,
     pub(super) started: Moment,
 }
@@ -68,7 +64,6 @@ impl Entry {
             body,
             topic: None,
             copies: 0,
-            was_sent: false,
             first_sent: now,
             sent: now,
             listed: None,
@@ -76,7 +71,6 @@ impl Entry {
             is_in_doubt: false,
             has_failed: false,
             last_response: now,
-            is_repeated: false,
             run_timeout,
             started: now,
         }
@@ -104,7 +98,6 @@ impl Entry {
     /// It is sent once more. Returns what to send.
     pub(super) fn send_again(&mut self, now: Moment) -> Vec<u8> {
         self.copies += 1;
-        self.was_sent = true;
         self.sent = now;
         self.has_failed = false;
         self.body.clone()
@@ -123,15 +116,13 @@ impl Entry {
         if !self.life.take_back() {
             return None;
         }
-        (self.listed, self.holder, self.is_repeated, self.is_in_doubt) = (None, None, false, false);
-        self.was_sent = false;
+        (self.listed, self.holder, self.is_in_doubt) = (None, None, false);
         self.topic.take()
     }
 
     /// The worker `name` of this crate has sent a report about it.
     pub(super) fn reported(&mut self, name: &str, now: Moment) {
         self.last_response = now;
-        self.is_repeated = true;
         if self.holder.as_deref() != Some(name) {
             self.holder = Some(name.into());
         }
@@ -162,7 +153,7 @@ impl Entry {
     /// Whether it runs on a worker of TaskFlow that is silent: the worker is busy, or dead.
     pub(super) fn needs_check(&self, finder: &Finder, expiry: Duration, now: Moment) -> bool {
         self.life.state() == RequestState::Running
-            && !self.is_repeated
+            && self.holder.is_none()
             && self.is_silent(expiry, now)
             && self.topic.as_ref().is_some_and(|topic| !finder.knows(topic))
     }

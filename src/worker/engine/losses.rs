@@ -115,10 +115,10 @@ impl Engine {
         let mut lost: Vec<_> = self
             .requests
             .iter()
-            .filter_map(|(id, entry)| Some((entry.number, id.clone(), self.loss(entry, now)?)))
+            .filter_map(|(id, entry)| Some((self.loss(entry, now)?, entry.number, id.clone())))
             .collect();
-        lost.sort_unstable_by_key(|(number, ..)| *number);
-        for (_, id, loss) in lost {
+        lost.sort_unstable_by_key(|(_, number, _)| *number);
+        for (loss, _, id) in lost {
             match loss {
                 Loss::SendAgain(only_for) => self.send_again(&id, only_for, now),
                 Loss::TakeBack => self.take_back(&id, now),
@@ -174,9 +174,7 @@ impl Engine {
         let Some(topic) = entry.take_back() else { return };
         self.finder.release(&topic);
         self.actions.push(Action::Moved { id: id.to_owned(), state: RequestState::Waiting });
-        if let Some(id) = self.send(id.to_owned(), now) {
-            self.waiting.push_back(id);
-        }
+        self.send(id.to_owned(), now);
     }
 }
 
@@ -191,6 +189,10 @@ mod tests {
 
     fn at(seconds: u64) -> Moment {
         Moment::from_origin(Duration::from_secs(seconds))
+    }
+
+    fn new() -> New {
+        New { task: "t".into(), key: None, body: b"{}".to_vec(), timeout: None, run_timeout: None }
     }
 
     fn lists(engine: &mut Engine, topic: &str, now: Moment) {
@@ -210,8 +212,7 @@ mod tests {
             lists(&mut engine, "a", at(seconds));
             workers.iter().for_each(|worker| reports(&mut engine, worker, at(seconds)));
         }
-        let new = New { task: "t".into(), key: None, body: b"{}".to_vec(), timeout: None, run_timeout: None };
-        engine.submit("r".into(), new, at(20));
+        engine.submit("r".into(), new(), at(20));
         engine.take_actions();
         engine
     }
@@ -257,6 +258,39 @@ mod tests {
         engine.on_not_sent("r", away());
         engine.tick(at(21));
         assert_eq!(sent(&mut engine), [("a".to_owned(), Some("one".to_owned()))]);
+    }
+
+    #[test]
+    fn a_request_that_may_have_been_sent_is_not_sent_again_while_other_workers_of_its_topic_may_be_unknown() {
+        let mut engine = Engine::new(Duration::from_secs(60));
+        lists(&mut engine, "a", at(0));
+        reports(&mut engine, "one", at(0));
+        engine.submit("r".into(), new(), at(1));
+        engine.on_not_sent("r", away());
+        engine.take_actions();
+        for seconds in 2..15 {
+            reports(&mut engine, "one", at(seconds));
+            engine.tick(at(seconds));
+            assert_eq!(sent(&mut engine), [], "at {seconds} s");
+        }
+        engine.tick(at(15));
+        assert_eq!(sent(&mut engine), [("a".to_owned(), Some("one".to_owned()))]);
+    }
+
+    #[test]
+    fn a_request_whose_second_copy_is_returned_stays_at_its_topic_because_the_first_may_have_arrived() {
+        let mut engine = with_sent(&["one"]);
+        engine.on_not_sent("r", away());
+        engine.tick(at(21));
+        assert_eq!(sent(&mut engine).len(), 1);
+        lists(&mut engine, "b", at(21));
+        engine.on_returned("r", "a", at(21));
+        assert_eq!(sent(&mut engine), []);
+        // The only copy of a request goes to another topic.
+        let mut engine = with_sent(&["one"]);
+        lists(&mut engine, "b", at(21));
+        engine.on_returned("r", "a", at(21));
+        assert_eq!(sent(&mut engine), [("b".to_owned(), None)]);
     }
 
     #[test]
@@ -316,8 +350,7 @@ mod tests {
         lists(&mut engine, "a", at(0));
         let inventory = Inventory::new("a", true, Duration::from_millis(500));
         engine.on_inventory(&inventory, &Sender { name: "one".into(), connections: 0 }, at(0));
-        let new = New { task: "t".into(), key: None, body: b"{}".to_vec(), timeout: None, run_timeout: None };
-        engine.submit("r".into(), new, at(1));
+        engine.submit("r".into(), new(), at(1));
         engine.on_absent("a", at(1), at(1));
         engine.take_actions();
         for seconds in 2..16 {

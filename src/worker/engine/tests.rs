@@ -1,6 +1,6 @@
 //! The table of requests, event by event, and a property over random events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -64,6 +64,25 @@ fn a_request_waits_until_a_worker_lists_its_task_and_is_sent_once() {
     assert!(!lists(&mut engine, "w", at(3)));
     assert!(lists(&mut engine, "w2", at(3)));
     assert_eq!(engine.take_actions(), []);
+}
+
+#[test]
+fn requests_that_wait_leave_in_the_order_in_which_they_were_submitted_also_those_that_came_back() {
+    let mut engine = Engine::new(MINUTE);
+    lists(&mut engine, "w", at(0));
+    for id in ["c", "b"] {
+        engine.submit(id.into(), new("t"), at(0));
+    }
+    engine.on_returned("b", "w", at(1));
+    engine.submit("a".into(), new("t"), at(1));
+    engine.on_returned("c", "w", at(1));
+    engine.take_actions();
+    lists(&mut engine, "w", at(2));
+    let sent = engine.take_actions().into_iter().map(|action| match action {
+        Action::Send { id, .. } => id,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(sent.collect::<Vec<_>>(), ["c", "b", "a"]);
 }
 
 #[test]

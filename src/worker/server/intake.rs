@@ -1,11 +1,7 @@
 //! Takes messages from the topic of a worker: answers executors, refuses requests that cannot be run, and runs the
 //! others as soon as there is room. No message ends it.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -89,9 +85,7 @@ impl Intake {
                 },
             }
             self.fit().await;
-            let is_full = self.waiting.len() >= usize::from(self.prefetch);
-            shared.is_full.store(is_full, Ordering::Relaxed);
-            shared.was_full.fetch_or(is_full, Ordering::Relaxed);
+            shared.fullness.set(self.waiting.len() >= usize::from(self.prefetch));
         }
     }
 
@@ -154,7 +148,7 @@ impl Intake {
             return;
         }
         // The new one before the old one goes: a queue ends with its last consumer.
-        match self.shared.link.transport.consume(&self.shared.topic, wanted).await {
+        match self.shared.link.consume(&self.shared.topic, wanted).await {
             Ok(consumer) => {
                 self.consumer = consumer;
                 self.prefetch = wanted;
@@ -221,7 +215,7 @@ async fn answer(shared: &Arc<Shared>, incoming: Incoming) {
             send_results_again(&shared, &executor).await;
         }
         if acquaintance != Acquaintance::Known {
-            send_inventory(&shared, &executor).await;
+            send_inventory(&shared, &executor, !shared.fullness.is_or_was()).await;
         }
         let reply = shared.reply_listing(shared.handlers.keys().cloned().collect());
         let message = Message::new(NotifyReply::KIND, reply.to_json());

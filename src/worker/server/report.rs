@@ -1,7 +1,7 @@
 //! Tells the executors of this crate periodically which of their requests the worker has, and sends the last results
 //! again to one whose connection broke.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use tokio::time::sleep;
 
@@ -19,18 +19,18 @@ pub(super) async fn report(shared: Arc<Shared>) {
                 () = shared.changed.notified() => {}
                 () = sleep(shared.heartbeat) => {}
             }
+            let was_full = shared.fullness.report();
             for executor in shared.executors.of_this_crate() {
-                send_inventory(&shared, &executor).await;
+                send_inventory(&shared, &executor, !(was_full || shared.fullness.is_or_was())).await;
             }
-            shared.was_full.store(false, Ordering::Relaxed);
         }
     };
     shared.draining.run_until_cancelled(reporting).await;
 }
 
 /// Tells one executor which of its requests the worker has.
-pub(super) async fn send_inventory(shared: &Shared, executor: &str) {
-    let inventory = shared.inventory(executor);
+pub(super) async fn send_inventory(shared: &Shared, executor: &str, has_room: bool) {
+    let inventory = shared.inventory(executor, has_room);
     let message = Message::new(Inventory::KIND, inventory.to_json());
     match shared.link.send_once(executor, message.mandatory()).await {
         Ok(()) => {}

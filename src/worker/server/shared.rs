@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -42,9 +42,7 @@ pub(super) struct Shared {
     pub(super) duplicates: Duplicates,
     pub(super) results: Results,
     pub(super) executors: Executors,
-    /// Whether as many requests wait as the worker takes, and whether that was so at any time since the last inventory.
-    pub(super) is_full: AtomicBool,
-    pub(super) was_full: AtomicBool,
+    pub(super) fullness: Fullness,
     /// Asks for an inventory at once.
     pub(super) changed: Notify,
     /// When it is cancelled, no new requests are taken. When `tasks` is cancelled, the running ones are dropped, too.
@@ -64,10 +62,36 @@ impl Shared {
     }
 
     /// What this worker has of the requests of the executor at `reply_to`.
-    pub(super) fn inventory(&self, reply_to: &str) -> Inventory {
+    pub(super) fn inventory(&self, reply_to: &str, has_room: bool) -> Inventory {
         let (waiting, running) = self.duplicates.of(reply_to);
-        let has_room = !self.is_full.load(Ordering::Relaxed) && !self.was_full.load(Ordering::Relaxed);
         Inventory::new(&*self.topic, has_room, self.heartbeat).with_waiting(waiting).with_running(running)
+    }
+}
+
+/// Whether as many requests wait as the worker takes, and whether that was so at any time since the last report.
+#[derive(Debug, Default)]
+pub(super) struct Fullness {
+    is: AtomicBool,
+    was: AtomicBool,
+}
+
+impl Fullness {
+    pub(super) fn set(&self, is_full: bool) {
+        // Also if it ends now, and first: what reads both finds one of them until then.
+        if is_full || self.is.load(SeqCst) {
+            self.was.store(true, SeqCst);
+        }
+        self.is.store(is_full, SeqCst);
+    }
+
+    /// Whether the worker is full, or was since the last report.
+    pub(super) fn is_or_was(&self) -> bool {
+        self.is.load(SeqCst) || self.was.load(SeqCst)
+    }
+
+    /// The same at the time of a report.
+    pub(super) fn report(&self) -> bool {
+        self.is.load(SeqCst) | self.was.swap(false, SeqCst)
     }
 }
 

@@ -15,9 +15,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn without_a_backend_the_error_says_what_to_do() {
-    let error = refused(
-        PartitionCoordinator::standalone().job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await,
-    );
+    let error = refused(PartitionCoordinator::standalone().job_board("/jobs").at_once().await);
     assert!(matches!(error, BoardError::NoBackend));
     assert!(error.to_string().contains("backend::Memory"), "{error}");
 }
@@ -26,7 +24,7 @@ async fn without_a_backend_the_error_says_what_to_do() {
 async fn a_path_that_cannot_be_that_of_a_board_is_refused() {
     let agent = Store::memory().agent("a").await;
     for bad in ["", "jobs", "/", "/a/jobs/", "/jobs/jobs", "/aa/a", "/a//b", "/a\u{0}"] {
-        let error = refused(agent.coordinator.job_board(bad).pauses(Duration::ZERO, Duration::ZERO).await);
+        let error = refused(agent.coordinator.job_board(bad).at_once().await);
         let BoardError::Path { path, reason } = &error else { panic!("{bad:?}: {error}") };
         assert_eq!(path, bad);
         if ["/jobs/jobs", "/aa/a"].contains(&bad) {

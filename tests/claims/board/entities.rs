@@ -19,9 +19,7 @@ async fn a_name_that_a_session_has_which_denies_it_to_others_is_taken() {
     let store = Store::memory();
     let (_other, theirs) = worker(&store, "b").await;
     theirs.register_entity("conductor", "me", json!({})).await.unwrap();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let ours = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let (_coordinator, ours, fates) = fated(&store).await;
     fates.decide(|request| match request {
         apportion::testing::Request::Get(at) if **at == entity("me") => {
             Fate::Refuse(BackendError::NotPermitted)
@@ -36,9 +34,7 @@ async fn a_name_that_a_session_has_which_denies_it_to_others_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn what_is_being_registered_again_goes_with_the_board() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let (coordinator, board, fates) = fated(&store).await;
     board.register_entity("conductor", "me", json!({})).await.unwrap();
     let session = store.session().await;
     fates.decide(|request| match request {
@@ -57,9 +53,7 @@ async fn what_is_being_registered_again_goes_with_the_board() {
 #[tokio::test(start_paused = true)]
 async fn what_is_registered_while_the_board_is_closed_does_not_stay() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let (_coordinator, board, fates) = fated(&store).await;
     fates.decide(|request| match request {
         request if request.is_write() && request.paths().contains(&&entity("me")) => Fate::Late(5 * SECOND),
         _ => Fate::Pass,

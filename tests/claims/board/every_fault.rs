@@ -7,10 +7,10 @@ use apportion::{
 };
 use serde_json::json;
 
-use crate::support::{SECOND, soon};
 use crate::{
     ledger::{HasOutcome, Ledger, Outcome},
-    setup::{Context, Counts, Setup, TIMEOUT, Trouble, all_troubles, post, troubles},
+    setup::{AtOnce as _, Context, Counts, Setup, TIMEOUT, Trouble, all_troubles, post, troubles},
+    support::{SECOND, soon},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +41,7 @@ async fn consume(claim: Claim, ledger: &Ledger) {
 /// Opens the board, again if the session was lost meanwhile.
 async fn open(whose: &PartitionCoordinator) -> JobBoard {
     for _ in 0..3 {
-        match soon(whose.job_board("/place/jb").pauses(std::time::Duration::ZERO, std::time::Duration::ZERO))
-            .await
-        {
+        match soon(whose.job_board("/place/jb").at_once()).await {
             Ok(board) => return board,
             Err(BoardError::Service(error)) if error.is_transient() => {}
             Err(error) => panic!("{error}"),

@@ -21,6 +21,8 @@ use crate::support::{
 on_both_backends!(
     a_job_that_fails_does_not_block_the_board,
     a_job_that_fails_too_often_is_in_the_trash_with_the_reason,
+    after_its_last_attempt_a_job_leaves_the_board_also_if_the_trash_has_its_name,
+    a_job_whose_workers_die_with_it_or_drop_it_is_in_the_trash_after_its_attempts,
     no_process_claims_a_job_during_its_pause,
     a_claim_counts_if_a_caller_had_it_also_if_its_process_has_died,
     a_delayed_job_is_claimed_when_it_is_time_and_taskflow_can_read_it,
@@ -93,6 +95,66 @@ async fn a_job_that_fails_too_often_is_in_the_trash_with_the_reason(store: Store
     let trashed = pausing(&store, &agent).await.trashed().await.unwrap();
     let reasons: Vec<_> = trashed.iter().map(|it| it.reason.as_deref()).collect();
     assert_eq!(reasons, [Some("no space left"), Some("not for us"), None]);
+}
+
+async fn after_its_last_attempt_a_job_leaves_the_board_also_if_the_trash_has_its_name(store: Store) {
+    let agent = store.agent("w").await;
+    let observer = store.session().await;
+    // Boards with the same parent share the trash, and number their jobs alike.
+    let beside = format!("{}-beside", place(&store));
+    let open = |place: String| agent.coordinator.job_board(place).max_attempts(1).into_future();
+    let boards = [open(place(&store)).await.unwrap(), open(beside.clone()).await.unwrap()];
+    let mut postings = Vec::new();
+    for (board, reason) in boards.iter().zip(["first", "second"]) {
+        let job = board.post(reason).await.unwrap();
+        assert_eq!(job.path().name(), "job0000000000");
+        postings.push(znode(&*observer, job.path()).await.0);
+        claim(board).await.abandon().because(reason).await.unwrap();
+        assert_eq!(board.state(&job).await.unwrap(), JobState::Complete);
+    }
+    // Opening a board removes the records that are not needed.
+    let boards = [open(place(&store)).await.unwrap(), open(beside).await.unwrap()];
+    for (board, known) in boards.iter().zip([[Some("first"), None], [None, Some("second")]]) {
+        let trashed = board.trashed().await.unwrap();
+        let reasons: Vec<_> = trashed.iter().map(|it| it.reason.as_deref()).collect();
+        assert_eq!(reasons, known);
+        assert_eq!(trashed[0].path.name(), "job0000000000", "as TaskFlow names it");
+        for (found, posting) in trashed.iter().zip(&postings) {
+            assert_eq!(&znode(&*observer, &found.path).await.0, posting, "to the byte");
+        }
+    }
+}
+
+async fn a_job_whose_workers_die_with_it_or_drop_it_is_in_the_trash_after_its_attempts(store: Store) {
+    let (agent, doomed) = (store.agent("w").await, store.agent("doomed").await);
+    let open =
+        |agent: &Agent| agent.coordinator.job_board(place(&store)).max_attempts(2).pauses(20 * MS, 20 * MS);
+    let (board, dooms) = (open(&agent).await.unwrap(), open(&doomed).await.unwrap());
+    let (dropped, killing) = (board.post("dropped").await.unwrap(), board.post("killing").await.unwrap());
+    for attempt in 1..=2 {
+        let claim = soon(board.claim_where(|job| job.name() == "dropped")).await.unwrap();
+        assert_eq!(claim.attempt(), attempt);
+    }
+    claim(&dooms).await.abandon_after(Duration::ZERO).because("hard").await.unwrap();
+    let lost = soon(dooms.claim_where(|job| job.name() == "killing")).await.unwrap();
+    assert_eq!(lost.attempt(), 2);
+    let _line = doomed.crash();
+    let gone = || async {
+        let claimed = board.try_claim_next().await.unwrap();
+        assert!(claimed.is_none(), "{claimed:?}");
+        board.is_empty().await.unwrap().then_some(())
+    };
+    eventually("both have left the board", store.expiry() + 30 * SECOND, gone).await;
+    let trashed = board.trashed().await.unwrap();
+    let found: Vec<_> = trashed
+        .iter()
+        .map(|it| (it.posting.as_ref().unwrap().name(), it.attempts, it.reason.as_deref().unwrap()))
+        .collect();
+    let reason = "its worker dropped the claim without ending it";
+    assert_eq!(found, [("dropped".into(), Some(2), reason), ("killing".into(), Some(2), "hard")]);
+    for job in [dropped, killing] {
+        assert_eq!(board.state(&job).await.unwrap(), JobState::Complete);
+    }
 }
 
 async fn no_process_claims_a_job_during_its_pause(store: Store) {

@@ -39,8 +39,7 @@ impl Actors<'_> {
     async fn board(&mut self, who: &str) -> JobBoard {
         if !self.boards.contains_key(who) {
             let agent = self.store.agent(who).await;
-            let board =
-                agent.coordinator.job_board(self.path).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+            let board = agent.coordinator.job_board(self.path).at_once().await.unwrap();
             self.boards.insert(who.to_owned(), (agent, board));
         }
         self.boards[who].1.clone()
@@ -189,7 +188,7 @@ async fn jobs_come_in_the_order_that_the_original_documents(store: Store) {
         let board = agent
             .coordinator
             .job_board(format!("/order-{}-{number}/jb", store.namespace))
-            .pauses(Duration::ZERO, Duration::ZERO)
+            .at_once()
             .await
             .unwrap();
         let priorities: Vec<Priority> = case["priorities_in_post_order"]

@@ -39,7 +39,7 @@ async fn a_board_is_connected_until_it_or_its_coordinator_is_closed(store: Store
     agent.coordinator.shutdown().await.unwrap();
     assert!(!second.is_connected());
     assert!(matches!(refused(second.claim_next().await), BoardError::Closed { .. }));
-    let late = agent.coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await;
+    let late = agent.coordinator.job_board(place(&store)).at_once().await;
     assert!(matches!(refused(late), BoardError::Closed { .. }));
 }
 
@@ -345,7 +345,7 @@ async fn a_board_in_one_process_is_closed_with_its_last_handle_and_leaves_no_tas
     let coordinator = apportion::PartitionCoordinator::connect(apportion::Config::for_backend(Memory::new()));
     let coordinator = coordinator.await.unwrap();
     let before = alive_tasks();
-    let board = coordinator.job_board("/jobs").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let board = coordinator.job_board("/jobs").at_once().await.unwrap();
     let job = board.post("x").await.unwrap();
     drop(board);
     assert!(timeout(MS, job.wait_for_end()).await.is_err(), "a job keeps its board");

@@ -17,7 +17,7 @@ use crate::support::{
 async fn late_and_quick(store: &Store) -> (apportion::PartitionCoordinator, JobBoard, Agent, JobBoard) {
     let (connector, fates) = Fates::on(store.ensemble());
     let coordinator = store.connect(connector, "late").await;
-    let late = coordinator.job_board(place(store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let late = coordinator.job_board(place(store)).at_once().await.unwrap();
     let (agent, quick) = worker(store, "quick").await;
     let jobs = late.path().to_string() + "/job";
     fates.decide(move |request| match request {
@@ -60,9 +60,7 @@ async fn a_job_that_was_done_before_its_last_holder_is_told_that_it_gave_it_back
 #[tokio::test(start_paused = true)]
 async fn a_job_whose_reply_was_lost_is_found_on_a_large_board_without_reading_all_of_it() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let (_coordinator, board, fates) = fated(&store).await;
     for number in 0..1_000 {
         board.post(format!("{number}")).await.unwrap();
     }

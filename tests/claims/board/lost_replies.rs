@@ -96,9 +96,7 @@ async fn a_board_is_opened_whatever_replies_are_lost() {
         for lost in EITHER {
             let setup = Setup::new().await;
             setup.plan(Trouble::Replies(n, lost, LostReply::BeforeApplying));
-            soon(setup.victim.job_board("/place/jb").pauses(Duration::ZERO, Duration::ZERO).into_future())
-                .await
-                .unwrap();
+            soon(setup.victim.job_board("/place/jb").at_once().into_future()).await.unwrap();
         }
     }
 }

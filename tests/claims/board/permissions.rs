@@ -1,5 +1,7 @@
 //! Jobs and boards to which an ACL denies permission.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use apportion::{
     backend::Error as BackendError,
     board::{JobState, PostingError},
@@ -11,7 +13,7 @@ use super::*;
 use crate::support::Release;
 use crate::support::{
     EITHER,
-    fate::{Fate, Fates},
+    fate::Fate,
     fleet::{Via, on_both_backends},
     path, soon,
 };
@@ -83,9 +85,7 @@ on_both_backends!(
 async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
     let store = Store::memory();
     let (_b, theirs) = worker(&store, "b").await;
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let board = coordinator.job_board(place(&store)).pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let (_coordinator, board, fates) = fated(&store).await;
     let job = board.post("x").await.unwrap();
     let _claim = claim(&theirs).await;
     let lock = path(&format!("{}.lock", job.path()));
@@ -108,6 +108,44 @@ async fn a_job_whose_lock_is_denied_is_claimed_by_another() {
     }
     assert_eq!(board.state(&job).await.unwrap(), JobState::Claimed);
     assert_eq!(board.find_owner(&job).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_cannot_be_moved_to_the_trash_keeps_the_reason_until_it_can() {
+    let store = Store::memory();
+    let (coordinator, _, fates) = fated(&store).await;
+    let board = coordinator.job_board(place(&store)).max_attempts(1).at_once().await.unwrap();
+    let trash = board.path().parent().unwrap().join(".trash").unwrap();
+    let refusals = Arc::new(AtomicUsize::new(0));
+    let counted = refusals.clone();
+    fates.decide(move |request| {
+        let is_moved = request.paths().iter().any(|path| path.parent().as_ref() == Some(&trash));
+        if !(request.is_write() && is_moved) {
+            return Fate::Pass;
+        }
+        counted.fetch_add(1, SeqCst);
+        Fate::Refuse(BackendError::NotPermitted)
+    });
+    let job = board.post("x").await.unwrap();
+    denied_at(claim(&board).await.abandon().because("no space left").await);
+    for refused in 2..4 {
+        let again = || async {
+            assert!(board.try_claim_next().await.unwrap().is_none(), "it had its last attempt");
+            (refusals.load(SeqCst) >= refused).then_some(())
+        };
+        eventually("another process would move it", TIMEOUT, again).await;
+    }
+    let claimed = soon(board.claim(&job)).await.unwrap();
+    assert_eq!((claimed.last_error(), claimed.attempt()), (Some("no space left"), 2));
+    claimed.abandon().uncounted().await.unwrap();
+    fates.pass();
+    let gone = || async {
+        assert!(board.try_claim_next().await.unwrap().is_none());
+        board.is_empty().await.unwrap().then_some(())
+    };
+    eventually("it is in the trash", TIMEOUT, gone).await;
+    let trashed = board.trashed().await.unwrap();
+    assert_eq!((trashed[0].reason.as_deref(), trashed[0].attempts), (Some("no space left"), Some(1)));
 }
 
 /// The znode of the error, if permission was denied.

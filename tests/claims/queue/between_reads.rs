@@ -9,17 +9,16 @@ use apportion::{
 };
 
 use super::{counts, root, worker};
-use crate::support::{SECOND, eventually, fleet::Store, hold::Hold, path, soon};
+use crate::{
+    setup::AtOnce as _,
+    support::{SECOND, eventually, fleet::Store, hold::Hold, path, soon},
+};
 
 /// A process whose listings can be held back.
 async fn slow(store: &Store) -> (PartitionCoordinator, WorkQueue, Arc<Hold>) {
     let (connector, hold) = Hold::on(store.ensemble());
     let coordinator = PartitionCoordinator::connect(store.config_via(connector, "slow")).await.unwrap();
-    let queue = coordinator
-        .queue(root(store))
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let queue = coordinator.queue(root(store)).at_once().await.unwrap();
     (coordinator, queue, hold)
 }
 
@@ -90,15 +89,9 @@ async fn an_entry_that_is_taken_and_abandoned_during_a_check_is_given_back() {
         let store = Store::memory();
         let (connector, hold) = Hold::on(store.ensemble());
         let heir = PartitionCoordinator::connect(store.config_via(connector, "heir")).await.unwrap();
-        let _heirs =
-            heir.queue("/queue").pauses(std::time::Duration::ZERO, std::time::Duration::ZERO).await.unwrap();
+        let _heirs = heir.queue("/queue").at_once().await.unwrap();
         let doomed = store.agent("doomed").await;
-        let queue = doomed
-            .coordinator
-            .queue("/queue")
-            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-            .await
-            .unwrap();
+        let queue = doomed.coordinator.queue("/queue").at_once().await.unwrap();
         for name in ["x", "y"] {
             queue.put(name).await.unwrap();
         }

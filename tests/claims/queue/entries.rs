@@ -170,13 +170,7 @@ async fn an_entry_that_is_delivered_too_often_is_a_dead_letter_that_can_be_reviv
     store: Store,
 ) {
     let agent = store.agent("w").await;
-    let queue = agent
-        .coordinator
-        .queue(root(&store))
-        .max_attempts(2)
-        .pauses(Duration::ZERO, Duration::ZERO)
-        .await
-        .unwrap();
+    let queue = agent.coordinator.queue(root(&store)).max_attempts(2).at_once().await.unwrap();
     for label in ["poison", "other"] {
         queue.put(label).label(label).await.unwrap();
     }
@@ -225,13 +219,7 @@ async fn each_result_is_confirmed_by_one_collector(store: Store) {
 
 async fn the_oldest_results_are_removed_if_they_are_not_collected(store: Store) {
     let agent = store.agent("w").await;
-    let queue = agent
-        .coordinator
-        .queue(root(&store))
-        .keep_results(3)
-        .pauses(Duration::ZERO, Duration::ZERO)
-        .await
-        .unwrap();
+    let queue = agent.coordinator.queue(root(&store)).keep_results(3).at_once().await.unwrap();
     for number in 0..8 {
         queue.put(number).priority(number * 10).await.unwrap();
         soon(queue.take()).await.unwrap().done(number).await.unwrap();
@@ -275,14 +263,14 @@ async fn each_of_many_entries_is_done_once_by_several_workers(store: Store) {
 #[tokio::test(start_paused = true)]
 async fn without_a_backend_there_is_no_queue_and_the_error_says_what_to_do() {
     let alone = PartitionCoordinator::standalone();
-    let error = alone.queue("/q").pauses(Duration::ZERO, Duration::ZERO).await.unwrap_err();
+    let error = alone.queue("/q").at_once().await.unwrap_err();
     assert!(
         matches!(error, QueueError::NoBackend) && error.to_string().contains("backend::Memory"),
         "{error}"
     );
     let coordinator = PartitionCoordinator::connect(Config::for_backend(Memory::new())).await.unwrap();
     for bad in ["", "q", "/q/", "/q//r", "/\u{0}"] {
-        let error = coordinator.queue(bad).pauses(Duration::ZERO, Duration::ZERO).await.unwrap_err();
+        let error = coordinator.queue(bad).at_once().await.unwrap_err();
         assert!(matches!(error, QueueError::Path { .. }), "{error}");
     }
 }
@@ -290,7 +278,7 @@ async fn without_a_backend_there_is_no_queue_and_the_error_says_what_to_do() {
 #[tokio::test(start_paused = true)]
 async fn after_the_shutdown_each_call_returns_an_error() {
     let coordinator = PartitionCoordinator::connect(Config::for_backend(Memory::new())).await.unwrap();
-    let queue = coordinator.queue("/q").pauses(Duration::ZERO, Duration::ZERO).await.unwrap();
+    let queue = coordinator.queue("/q").at_once().await.unwrap();
     queue.put(1).await.unwrap();
     let delivery = queue.take().await.unwrap();
     coordinator.shutdown().await.unwrap();
@@ -307,7 +295,7 @@ async fn after_the_shutdown_each_call_returns_an_error() {
         closed(queue.collect(1).await.map(drop));
         closed(queue.len().await.map(drop));
         closed(delivery.done(()).await);
-        closed(coordinator.queue("/q").pauses(Duration::ZERO, Duration::ZERO).await.map(drop));
+        closed(coordinator.queue("/q").at_once().await.map(drop));
     })
     .await
     .expect("it answers");

@@ -3,10 +3,10 @@
 
 use apportion::queue::{Delivery, QueueError, WorkQueue};
 
-use crate::support::{SECOND, soon};
 use crate::{
     ledger::{HasOutcome, Ledger, Outcome},
-    setup::{Context, Counts, Setup, Trouble, all_troubles, done, name_of, put, troubles},
+    setup::{AtOnce as _, Context, Counts, Setup, Trouble, all_troubles, done, name_of, put, troubles},
+    support::{SECOND, soon},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,13 +80,7 @@ impl Script {
         let mut queue = None;
         if self != Script::Open {
             // Dropped before the fault, so that no other process helps the victim.
-            let theirs = setup
-                .other
-                .queue("/queue")
-                .max_attempts(1)
-                .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-                .await
-                .unwrap();
+            let theirs = setup.other.queue("/queue").max_attempts(1).at_once().await.unwrap();
             for name in self.entries() {
                 put(&theirs, ledger, name).await;
             }
@@ -223,16 +217,7 @@ impl Script {
 
 /// Opens the queue, again if the session was lost meanwhile.
 async fn open(setup: &Setup) -> WorkQueue {
-    let open = || async {
-        soon(
-            setup
-                .victim
-                .queue("/queue")
-                .max_attempts(None)
-                .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO),
-        )
-        .await
-    };
+    let open = || async { soon(setup.victim.queue("/queue").max_attempts(None).at_once()).await };
     let first = open().await;
     assert_ne!(first.outcome(), Outcome::Unknown);
     match first {

@@ -6,13 +6,9 @@ use apportion::{
 };
 use serde_json::json;
 
-use super::{names, path, payload, root, worker};
-use crate::support::{
-    SECOND, eventually,
-    fate::{Fate, Fates},
-    fleet::Store,
-    soon,
-};
+use super::{fated, names, path, payload, root, worker};
+use crate::setup::AtOnce as _;
+use crate::support::{SECOND, eventually, fate::Fate, fleet::Store, soon};
 
 #[tokio::test(start_paused = true)]
 async fn a_result_that_is_denied_does_not_keep_later_ones_from_being_collected() {
@@ -88,13 +84,7 @@ async fn owned_entries_that_are_denied_cost_no_other_and_are_not_asked_for_again
 #[tokio::test(start_paused = true)]
 async fn an_end_whose_reply_is_lost_is_unknown_where_results_cannot_be_listed() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator
-        .queue(root(&store))
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let (_coordinator, queue, fates) = fated(&store).await;
     queue.put("x").await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
     let done = path(&store, "done");
@@ -113,13 +103,7 @@ async fn an_end_whose_reply_is_lost_is_unknown_where_results_cannot_be_listed() 
 #[tokio::test(start_paused = true)]
 async fn what_was_taken_is_given_back_if_its_reply_is_lost_and_it_cannot_be_found() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator
-        .queue(root(&store))
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let (_coordinator, queue, fates) = fated(&store).await;
     let (_heir, _heirs) = worker(&store, "heir").await;
     queue.put("x").await.unwrap();
     let (owned, mut is_lost) = (path(&store, "owned"), false);
@@ -138,13 +122,7 @@ async fn what_was_taken_is_given_back_if_its_reply_is_lost_and_it_cannot_be_foun
 #[tokio::test(start_paused = true)]
 async fn a_coordinator_ends_at_once_although_a_claim_cannot_be_given_back() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator
-        .queue(root(&store))
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let (coordinator, queue, fates) = fated(&store).await;
     queue.put("x").await.unwrap();
     let delivery = soon(queue.take()).await.unwrap();
     fates.decide(|request| match request {
@@ -167,4 +145,24 @@ async fn an_update_under_a_claim_that_an_operator_has_changed_is_lost() {
     store.session().await.commit(change).await.unwrap();
     let updated = delivery.update("y").await;
     assert!(matches!(updated, Err(QueueError::Lost(_))), "{updated:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_whose_release_is_refused_once_keeps_the_reason() {
+    let store = Store::memory();
+    let (coordinator, _, fates) = fated(&store).await;
+    let queue = coordinator.queue(root(&store)).max_attempts(1).at_once().await.unwrap();
+    let (dead, mut is_refused) = (path(&store, "dead"), false);
+    fates.decide(move |request| {
+        let is_dead = request.paths().iter().any(|path| path.parent().as_ref() == Some(&dead));
+        match request.is_write() && is_dead && !std::mem::replace(&mut is_refused, true) {
+            true => Fate::Refuse(BackendError::NotPermitted),
+            false => Fate::Pass,
+        }
+    });
+    queue.put("x").await.unwrap();
+    soon(queue.take()).await.unwrap().release().because("no space left").await.unwrap_err();
+    let letter = || async { queue.dead_letters().await.unwrap().pop() };
+    let letter = eventually("a dead letter", 60 * SECOND, letter).await;
+    assert_eq!(letter.error(), Some("no space left"));
 }

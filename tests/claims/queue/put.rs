@@ -7,12 +7,14 @@ use apportion::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{counts, names, open, path, payload, root, values, worker};
-use crate::support::{
-    EITHER, SECOND, eventually,
-    fate::Fates,
-    fleet::{Store, delete_recursively, on_both_backends},
-    soon,
+use super::{counts, fated, names, open, path, payload, root, values, worker};
+use crate::{
+    setup::AtOnce as _,
+    support::{
+        EITHER, SECOND, eventually,
+        fleet::{Store, delete_recursively, on_both_backends},
+        soon,
+    },
 };
 
 on_both_backends!(
@@ -29,13 +31,7 @@ on_both_backends!(
 
 async fn a_full_queue_refuses_a_put_until_an_entry_was_taken(store: Store) {
     let agent = store.agent("a").await;
-    let queue = agent
-        .coordinator
-        .queue(root(&store))
-        .max_len(3)
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let queue = agent.coordinator.queue(root(&store)).max_len(3).at_once().await.unwrap();
     for number in 0..3 {
         queue.put(number).await.unwrap();
     }
@@ -43,24 +39,12 @@ async fn a_full_queue_refuses_a_put_until_an_entry_was_taken(store: Store) {
     assert!(matches!(full, Err(QueueError::Full { len: 3, max_len: 3 })), "{full:?}");
     // Another process that has not put anything yet counts first.
     let other = store.agent("b").await;
-    let others = other
-        .coordinator
-        .queue(root(&store))
-        .max_len(3)
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let others = other.coordinator.queue(root(&store)).max_len(3).at_once().await.unwrap();
     assert!(matches!(others.put(3).await, Err(QueueError::Full { .. })));
     let _taken = soon(others.take()).await.unwrap();
     queue.put(3).await.unwrap();
     assert!(matches!(queue.put(4).await, Err(QueueError::Full { .. })));
-    let none = agent
-        .coordinator
-        .queue(root(&store))
-        .max_len(0)
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let none = agent.coordinator.queue(root(&store)).max_len(0).at_once().await.unwrap();
     assert!(matches!(none.put(4).await, Err(QueueError::Full { max_len: 0, .. })));
     assert_eq!(counts(&store).await[..2], [3, 1]);
 }
@@ -382,13 +366,7 @@ async fn a_put_costs_one_request_and_a_take_one_or_two() {
 #[tokio::test(start_paused = true)]
 async fn however_many_entries_have_the_label_it_counts_as_queued_and_few_are_read() {
     let store = Store::memory();
-    let (connector, fates) = Fates::on(store.ensemble());
-    let coordinator = store.connect(connector, "a").await;
-    let queue = coordinator
-        .queue(root(&store))
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let (_coordinator, queue, fates) = fated(&store).await;
     let label = "x".repeat(200);
     for number in 0..5_000 {
         queue.put(format!("{number:0200}")).label(&*label).await.unwrap();

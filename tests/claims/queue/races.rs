@@ -4,14 +4,14 @@ use apportion::queue::{QueueError, WorkQueue};
 use tokio::task::JoinSet;
 
 use super::root;
-use crate::support::{
-    MS, SECOND,
-    fleet::{Agent, Store, on_both_backends},
-    soon,
-};
 use crate::{
     ledger::{Ledger, Outcome},
-    setup::name_of,
+    setup::{AtOnce as _, name_of},
+    support::{
+        MS, SECOND,
+        fleet::{Agent, Store, on_both_backends},
+        soon,
+    },
 };
 
 const WORKERS: usize = 16;
@@ -20,13 +20,7 @@ const ENTRIES: usize = 200;
 /// An agent and the queue, from which nothing goes to the dead letters.
 async fn worker(store: &Store, id: &str) -> (Agent, WorkQueue) {
     let agent = store.agent(id).await;
-    let queue = agent
-        .coordinator
-        .queue(root(store))
-        .max_attempts(None)
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let queue = agent.coordinator.queue(root(store)).max_attempts(None).at_once().await.unwrap();
     (agent, queue)
 }
 

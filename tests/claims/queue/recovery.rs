@@ -9,10 +9,13 @@ use apportion::{
 use serde_json::json;
 
 use super::{counts, counts_become, names, open, path, payload, values, worker};
-use crate::support::{
-    MS, SECOND, alive_tasks, eventually,
-    fleet::{Store, delete_recursively, on_both_backends, znode},
-    soon,
+use crate::{
+    setup::AtOnce as _,
+    support::{
+        MS, SECOND, alive_tasks, eventually,
+        fleet::{Store, delete_recursively, on_both_backends, znode},
+        soon,
+    },
 };
 
 on_both_backends!(
@@ -155,13 +158,7 @@ async fn a_caller_that_stops_waiting_holds_nothing(store: Store) {
 
 async fn an_entry_of_a_dead_worker_becomes_a_dead_letter_after_the_last_attempt(store: Store) {
     let agent = store.agent("a").await;
-    let queue = agent
-        .coordinator
-        .queue(super::root(&store))
-        .max_attempts(1)
-        .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-        .await
-        .unwrap();
+    let queue = agent.coordinator.queue(super::root(&store)).max_attempts(1).at_once().await.unwrap();
     queue.put("poison").label("l").await.unwrap();
     let _delivery = soon(queue.take()).await.unwrap();
     agent.expire(&store).await;
@@ -260,13 +257,7 @@ async fn a_folder_that_was_removed_costs_no_work() {
     for folder in ["done", "dead", "unowned", "labels"] {
         let store = Store::memory();
         let agent = store.agent("a").await;
-        let queue = agent
-            .coordinator
-            .queue(super::root(&store))
-            .max_attempts(2)
-            .pauses(std::time::Duration::ZERO, std::time::Duration::ZERO)
-            .await
-            .unwrap();
+        let queue = agent.coordinator.queue(super::root(&store)).max_attempts(2).at_once().await.unwrap();
         let session = store.session().await;
         let mut waiting = Box::pin(queue.collect(1));
         assert!(tokio::time::timeout(SECOND, waiting.as_mut()).await.is_err());

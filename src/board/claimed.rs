@@ -1,19 +1,22 @@
-//! [`Held`]: a job that this process has claimed, until its claim ends once.
+//! [`ClaimedJob`]: a job that this process has claimed, until its claim ends once.
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::{info, warn};
+
 use super::{
     attempts::Record,
-    cache::{Known, Mark, SetAside},
+    cache::{Mark, SetAside},
     error::BoardError,
     job::Job,
+    known::Known,
     posting::PostingError,
     shared::Shared,
 };
 use crate::{
     backend::{self, CreateMode, Done, Op, Stat, path::ZnodePath},
     error::Error,
-    lease::{Around, Lease, LeaseGuard},
+    lease::{Around, GivenBack, Lease, LeaseGuard},
     session::{
         commit::{Applied, Unapplied},
         requests::delete_each,
@@ -21,7 +24,7 @@ use crate::{
 };
 
 /// A claimed job. Dropped, it is given back.
-pub(super) struct Held {
+pub(super) struct ClaimedJob {
     /// `None` once it has ended.
     guard: Option<LeaseGuard>,
     lease: Lease,
@@ -29,33 +32,23 @@ pub(super) struct Held {
     /// The number of this attempt.
     attempt: u32,
     record: Option<Record>,
-    /// Whether a caller has got the claim: from then on it counts as an attempt.
-    is_delivered: bool,
-}
-
-/// How the caller gives a job back.
-#[derive(Debug, Clone, Default)]
-pub(super) struct GivenBack {
-    /// The pause; `None`: the usual one, which grows with each attempt.
-    pub(super) after: Option<Duration>,
-    pub(super) reason: Option<String>,
-    /// Whether this claim does not count as an attempt.
-    pub(super) is_uncounted: bool,
+    /// How it is given back if it is dropped or its end fails. The claim counts once a caller has got it.
+    if_dropped: GivenBack,
 }
 
 /// The reason of a claim that was dropped.
 const DROPPED: &str = "its worker dropped the claim without ending it";
 
-impl Held {
+impl ClaimedJob {
     pub(super) fn new(job: Job, guard: LeaseGuard, attempt: u32, record: Option<Record>) -> Self {
         guard.check_subject();
         let lease = guard.lease().clone();
-        Held { guard: Some(guard), lease, job, attempt, record, is_delivered: false }
+        ClaimedJob { guard: Some(guard), lease, job, attempt, record, if_dropped: GivenBack::uncounted() }
     }
 
     /// From here on it counts as an attempt.
     pub(super) fn deliver(&mut self) {
-        self.is_delivered = true;
+        self.if_dropped = GivenBack::because(DROPPED);
     }
 
     pub(super) fn job(&self) -> &Job {
@@ -86,23 +79,56 @@ impl Held {
             // Afterwards, because an operator may have removed the record: that must not refuse the end. If it stays, it
             // is removed when a board is opened.
             let record = self.shared().record_of(self.job.known());
-            let _ = delete_each(&*self.lease.live().session, record.into_iter().collect()).await;
+            let _ = delete_each(&*self.lease.live().session, vec![record]).await;
         }
         Ok(())
     }
 
     /// Moves the job to the trash.
-    pub(super) async fn trash(mut self, reason: Option<&str>) -> Result<(), BoardError> {
+    pub(super) async fn trash(self, reason: Option<&str>) -> Result<(), BoardError> {
+        let place = self.place_in_trash(false);
+        self.move_to(place, reason).await
+    }
+
+    fn place_in_trash(&self, is_taken: bool) -> ZnodePath {
+        let known = self.job.known();
+        self.shared().layout.trash_of(known.path.name(), known.stat.czxid, is_taken)
+    }
+
+    async fn move_to(mut self, place: ZnodePath, reason: Option<&str>) -> Result<(), BoardError> {
         let known = self.job.known().clone();
-        let target = self.shared().layout.trash.join(known.path.name()).expect("the name is that of a znode");
-        let create = Op::create(&target, known.data.to_vec(), CreateMode::Persistent);
+        let create = Op::create(&place, known.data.to_vec(), CreateMode::Persistent);
         let mut after = vec![delete(&self.job)];
-        if reason.is_some() {
-            let mut record = Record::new(self.attempt, known.stat.version, reason);
+        if let Some(reason) = reason {
+            self.if_dropped = GivenBack::because(reason);
+            let mut record = Record::new(self.attempt, known.stat.version, Some(reason));
             record.is_trashed = true;
-            after.extend(self.write(&record));
+            after.push(self.write(&record));
         }
         self.finish(Around { before: vec![create], after }, true, Mark::Removed(known)).await
+    }
+
+    /// Moves the job to the trash after its last attempt, also if another job is there under its name: no caller is asked
+    /// what to do then, and the job would be tried again and again.
+    async fn give_up(self, reason: &str) -> Result<(), BoardError> {
+        let usual = self.place_in_trash(false);
+        let found = self.lease.live().session.get(&usual).await;
+        let is_taken = matches!(found, Ok(Some(_)) | Err(backend::Error::NotPermitted));
+        let place = self.place_in_trash(is_taken);
+        self.move_to(place, Some(reason)).await
+    }
+
+    /// Moves a job to the trash that has had its last attempt before this claim: its worker has died, or has dropped the
+    /// claim. If it cannot be moved, it is given back with a pause.
+    pub(super) async fn give_up_unbegun(mut self) {
+        self.attempt = self.attempt.saturating_sub(1);
+        self.deliver();
+        let job = self.job.path().clone();
+        let reason = self.last_error().unwrap_or("its worker was gone before it ended the job").to_owned();
+        match self.give_up(&reason).await {
+            Ok(()) => info!(%job, reason, "moved to the trash after its last attempt"),
+            Err(error) => warn!(%job, %error, "could not be moved to the trash after its last attempt"),
+        }
     }
 
     /// Gives the job back, or moves it to the trash after its last attempt.
@@ -111,9 +137,12 @@ impl Held {
         if !how.is_uncounted && max_attempts.is_some_and(|max| self.attempt >= max) {
             let reason = how.reason.or_else(|| self.last_error().map(str::to_owned));
             let reason = reason.unwrap_or_else(|| "no reason was given".into());
-            // Boxed, because it is seldom polled and large.
-            return Box::pin(self.trash(Some(&reason))).await;
+            // To its end, also if the caller is cancelled.
+            let shared = self.shared().clone();
+            let given_up = shared.leases.run("give up", async move { self.give_up(&reason).await }).await;
+            return given_up.map_err(|error| shared.service(error))?;
         }
+        self.if_dropped = how.clone();
         let (ops, pause) = self.back(how);
         let until = (!pause.is_zero()).then(|| self.shared().clock.now() + pause);
         self.finish(ops, false, Mark::Released(self.job.known().clone(), until)).await
@@ -122,34 +151,27 @@ impl Held {
     /// The operations that give it back now, and the pause.
     fn back(&self, how: GivenBack) -> (Around, Duration) {
         let shared = self.shared();
-        let attempts = if how.is_uncounted { self.attempt.saturating_sub(1) } else { self.attempt };
-        let pause = how.after.unwrap_or_else(|| match how.is_uncounted {
-            true => Duration::ZERO,
-            false => shared.pauses.after(attempts, shared.leases.random().unit()),
-        });
+        let random = shared.leases.random().unit();
+        let (attempts, pause) = how.attempts_and_pause(self.attempt, shared.pauses, random);
         let reason = how.reason.or_else(|| self.last_error().map(str::to_owned));
         let mut record = Record::new(attempts, self.job.known().stat.version, reason.as_deref());
         record.not_before = (!pause.is_zero()).then(|| shared.clock.unix_ms_in(pause));
-        let after = [check(&self.job)].into_iter().chain(self.write(&record)).collect();
+        let after = vec![check(&self.job), self.write(&record)];
         (Around { before: Vec::new(), after }, pause)
     }
 
     /// Writes the record.
-    fn write(&self, record: &Record) -> Option<Op> {
-        let path = self.shared().record_of(self.job.known())?;
-        Some(match self.record {
+    fn write(&self, record: &Record) -> Op {
+        let path = self.shared().record_of(self.job.known());
+        match self.record {
             Some(_) => Op::set(&path, record.data(), None),
             None => Op::create(&path, record.data(), CreateMode::Persistent),
-        })
+        }
     }
 
     /// For when it is dropped, or when its end fails.
     fn set_back(&mut self) {
-        let how = match self.is_delivered {
-            true => GivenBack { reason: Some(DROPPED.into()), ..GivenBack::default() },
-            false => GivenBack { is_uncounted: true, ..GivenBack::default() },
-        };
-        let (back, _) = self.back(how);
+        let (back, _) = self.back(self.if_dropped.clone());
         if let Some(guard) = &mut self.guard {
             guard.set_back(back);
         }
@@ -206,7 +228,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for ClaimedJob {
     fn drop(&mut self) {
         if self.guard.is_some() {
             self.set_back();
@@ -215,7 +237,7 @@ impl Drop for Held {
 }
 
 /// The job as its claim has left it.
-pub(super) fn claimed(known: &Known, applied: Applied) -> Known {
+pub(super) fn after_claim(known: &Known, applied: Applied) -> Known {
     let set = applied.done().and_then(|mut done| match done.pop() {
         Some(Done::Set(stat)) => Some(stat),
         _ => None,
