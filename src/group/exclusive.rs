@@ -19,11 +19,12 @@ use self::{
 use super::{
     driver::{Command, connected, sleep_until},
     engine::{self, Engine},
-    handover::{self, Action, Event, Handover, Incarnation, Places, Problem},
+    handover::{self, Action, Event, Handover, Incarnation, Places, Presence, Problem},
     joining::Znode,
     member::Member,
     placement,
     register::{Admission, Register, loss::End},
+    status::Shown,
     view::{self, View},
 };
 use crate::{
@@ -50,7 +51,7 @@ pub(crate) struct Exclusive {
     pub(crate) places: Arc<Places>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sessions: Sessions,
-    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) views: watch::Sender<Arc<View>>,
     pub(crate) random: Random,
 }
@@ -207,6 +208,8 @@ impl Running {
 
     fn command(&mut self, command: Command) {
         match command {
+            Command::Ready => self.feed(Event::Ready),
+            Command::Pause(pause) => self.feed(Event::Pause(pause)),
             Command::Leave { drain } => {
                 self.is_leaving = true;
                 self.is_news = true;
@@ -382,7 +385,7 @@ impl Running {
             let entry = startable.members.as_ref().and_then(|members| members.get(&self.it.me));
             own.is_granted && entry.is_some_and(|entry| entry.czxid == own.incarnation.czxid)
         };
-        let has_znode = own.is_some();
+        let (has_znode, has_lease) = (own.is_some(), own.is_some_and(|own| own.is_granted));
         let own = own.filter(is_member);
         let no_place = startable.members.as_ref().filter(|_| has_znode && own.is_none());
         let no_place = no_place.and_then(|members| self.no_place(members));
@@ -414,6 +417,8 @@ impl Running {
             validity: own.map(|own| own.register.validity().clone()),
             register: own.map(|own| own.register.clone()),
             is_settling: false,
+            is_warming: has_lease && self.it.core.presence() == Presence::Warming,
+            shown: Some(Shown { status, clock: self.it.clock.clone() }),
             blocked: picture.blocked.clone(),
             refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)).or(no_place),
             has_left: self.is_leaving || picture.has_left,

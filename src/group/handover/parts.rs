@@ -80,10 +80,6 @@ impl Lease {
         Lease { has_lapsed: true, counted: Some(Deadline::new(timing, asked, asked)), ..Lease::default() }
     }
 
-    pub(super) fn deadline(&self) -> Moment {
-        self.deadline
-    }
-
     /// Our znode is gone. The session may go on.
     pub(super) fn end(&mut self) {
         *self = Lease { has_lapsed: true, counted: self.counted.take(), ..Lease::default() };

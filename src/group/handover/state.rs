@@ -116,9 +116,15 @@ impl Handover {
         Part { presence: self.settings.presence, zone: self.settings.zone.clone(), ..Part::default() }
     }
 
+    /// Whether this member takes part in the ring, as far as it is concerned.
+    pub(crate) fn presence(&self) -> Presence {
+        self.settings.presence
+    }
+
     /// Whether work on `position` may start at `now`.
+    #[cfg(test)]
     pub(crate) fn may_start(&self, now: Moment, position: u32) -> bool {
-        now < self.lease.deadline() && self.donors.startable.contains_position(position)
+        now < self.lease.deadline && self.donors.startable.contains_position(position)
     }
 
     pub(super) fn handle(&mut self, event: Event) {
@@ -129,7 +135,6 @@ impl Handover {
                 self.session = None;
             }
             Event::Joined { czxid, version } => self.on_joined(czxid, version),
-            Event::Gone => self.on_gone(),
             Event::Head(read) => self.on_head(read),
             Event::Snapshot(read) => self.on_snapshot(read),
             Event::Members(read) => self.on_members(read),
