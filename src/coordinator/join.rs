@@ -131,6 +131,7 @@ impl Join {
                 // A session timeout has room for two ticks, so another process with this id is normally refused before.
                 Err(_) => match &group.view().blocked {
                     Some(error) => return Err(error.clone()),
+                    None if group.status().is_paused => return Err(Error::Paused { group: name.clone() }),
                     None => return Err(backing.keeper.access(limit).unreachable(None)),
                 },
             }

@@ -230,12 +230,10 @@ impl Running {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let (now, random) = (self.it.clock.now(), self.it.random.bits());
-            if std::env::var_os("XDBG").is_some() { eprintln!("{:?} {} <- {event:?}", now, self.it.me); }
             if event != Event::Tick {
                 debug!(group = %self.it.places.group, ?event);
             }
             for action in self.it.core.step(now, random, event) {
-                if std::env::var_os("XDBG").is_some() { eprintln!("   {} -> {action:?}", self.it.me); }
                 // It has to come before any other event.
                 next = self.perform(action).or(next);
             }
