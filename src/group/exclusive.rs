@@ -19,7 +19,7 @@ use self::{
 use super::{
     driver::{Command, connected, sleep_until},
     engine::{self, Engine},
-    handover::{self, Action, Event, Handover, Incarnation, Places, Presence, Problem},
+    handover::{self, Action, Event, Handover, Incarnation, Places, Presence, Problem, Purpose},
     joining::Znode,
     member::Member,
     placement,
@@ -29,14 +29,13 @@ use super::{
 };
 use crate::{
     backend::{BoxFuture, Watch},
-    clock::Clock,
+    clock::{Clock, Moment},
     error::Error,
     member::MemberId,
     random::Random,
     session::{
         Live,
         follow::{Change, Sessions},
-        read::Sizes,
         validity::{SessionValidity, Validity},
     },
     watch,
@@ -77,6 +76,8 @@ struct Present {
     /// What is still to be asked, in this order.
     requests: VecDeque<Request>,
     under_way: Option<BoxFuture<'static, Reply>>,
+    /// When that was sent.
+    sent: Moment,
     /// The creation of the znode of ours that the handover knows of.
     announced: Option<i64>,
     /// Whether the engine knows of the session: the head has to exist before our znode.
@@ -145,7 +146,7 @@ impl Running {
     async fn next(&mut self) -> Happened {
         let now = self.it.clock.now();
         let due = [self.it.engine.poll_timeout(), Some(self.it.core.wakeup())].into_iter().flatten().min();
-        let due = due.filter(|due| *due < crate::clock::Moment::NEVER);
+        let due = due.filter(|due| *due < Moment::NEVER);
         let Exclusive { sessions, commands, core, .. } = &mut self.it;
         let Some(present) = &mut self.present else {
             return tokio::select! {
@@ -155,7 +156,7 @@ impl Running {
                 () = sleep_until(now, due) => Happened::Event(Event::Tick),
             };
         };
-        present.ask_next(core);
+        present.ask_next(core, now);
         let Present { under_way, watches, occupied, connection, own, is_joining, .. } = present;
         let register = own.as_ref().map(|own| own.register.clone());
         tokio::select! {
@@ -201,7 +202,14 @@ impl Running {
                 if let Some(present) = &mut self.present {
                     present.watches.extend(watches);
                 }
+                let is_heartbeat = matches!(
+                    event,
+                    Event::Committed { purpose: Purpose::Heartbeat, outcome: handover::Outcome::Applied }
+                );
                 self.feed(event);
+                if let Some(present) = self.present.as_ref().filter(|_| is_heartbeat) {
+                    present.store.live.relay(present.sent, self.it.core.next_heartbeat());
+                }
             }
         }
     }
@@ -346,7 +354,7 @@ impl Running {
         if present.announced.replace(znode.czxid) == Some(znode.czxid) {
             return;
         }
-        let lease = SessionValidity::new(self.it.clock.clone(), crate::clock::Moment::default());
+        let lease = SessionValidity::new(self.it.clock.clone(), Moment::default());
         let group = self.it.views.borrow().group.clone();
         let register = Register::new(group, Validity::new(&lease));
         let incarnation = Incarnation { id: self.it.me.clone(), czxid: znode.czxid };
@@ -455,11 +463,12 @@ impl Present {
     fn new(live: Arc<Live>, places: Arc<Places>) -> Present {
         Present {
             connection: live.connection(),
-            store: Store { live, places, sizes: Arc::new(Sizes::default()) },
+            store: Store::new(live, places),
             watches: Watches::default(),
             occupied: None,
             requests: VecDeque::new(),
             under_way: None,
+            sent: Moment::default(),
             announced: None,
             is_joining: false,
             own: None,
@@ -467,12 +476,13 @@ impl Present {
     }
 
     /// Sends the next request, if none is under way.
-    fn ask_next(&mut self, core: &Handover) {
+    fn ask_next(&mut self, core: &Handover, now: Moment) {
         if self.under_way.is_some() {
             return;
         }
         let Some(request) = self.requests.pop_front() else { return };
         let store = self.store.clone();
+        self.sent = now;
         self.under_way = Some(match request {
             Request::Core(action) => {
                 let watched = self.watches.keys();

@@ -250,6 +250,8 @@ pub(crate) struct Publisher {
     pub(super) compare: Moment,
     pub(super) is_comparing: bool,
     pub(super) is_watching: bool,
+    /// An attempt is due in place of those who watch the group.
+    pub(super) helps: bool,
     /// The group is not read again before this moment.
     pub(super) not_before: Moment,
     /// An operator wants this.

@@ -23,6 +23,9 @@ use crate::{clock::Moment, group::placement, member::MemberId};
 
 /// How many members watch the group.
 const WATCHERS: usize = 3;
+/// A log that adds and deletes more members than this is shortened: all members read it at each epoch.
+const MOST_ENTRIES: usize = 64;
+
 impl Handover {
     // --- When -------------------------------------------------------------------------------------------------
 
@@ -38,6 +41,7 @@ impl Handover {
     pub(super) fn publish_at(&mut self, due: Moment) {
         let due = self.publisher.due.map_or(due, |known| known.min(due));
         self.publisher.due = Some(due);
+        self.publisher.helps = false;
     }
 
     pub(super) fn on_children_changed(&mut self) {
@@ -61,6 +65,10 @@ impl Handover {
     }
 
     pub(super) fn publisher_adopts(&mut self) {
+        if std::mem::take(&mut self.publisher.helps) {
+            // Another member has published. If that was not all, the next comparison shows it.
+            self.publisher.due = None;
+        }
         if self.rank().is_some() || self.settings.presence != Presence::Ready {
             return;
         }
@@ -106,10 +114,15 @@ impl Handover {
         self.publisher.is_comparing = false;
         match read {
             Ok(pzxid) if self.history.as_ref().is_some_and(|history| history.head.pzxid != *pzxid) => {
-                let rank = u32::try_from(self.rank().unwrap_or(WATCHERS)).unwrap_or(u32::MAX);
-                let pause =
-                    if rank < 3 { self.settings.settle } else { self.settings.rank_delay * rank.min(100) };
-                self.publish_at(self.now + pause);
+                let rank = self.rank().unwrap_or(WATCHERS);
+                if rank < WATCHERS {
+                    self.publish_at(self.now + self.settings.settle);
+                } else if self.publisher.due.is_none() {
+                    // Those who watch should do it. If they are gone, one of the others does, and not all.
+                    let pause = 3 * self.settings.rank_delay + self.jitter(3 * self.settings.rank_delay);
+                    self.publish_at(self.now + pause);
+                    self.publisher.helps = true;
+                }
             }
             Ok(_) => {}
             Err(_) => {
@@ -167,7 +180,7 @@ impl Handover {
             return None;
         }
         let plan = self.plan_floor(history, listing);
-        let Ok(ring) = history::ring(&history.head.common, &wanted) else {
+        let Ok(ring) = history::ring(&history.head.common, &wanted, Some(&history.ring)) else {
             self.problem = Some(Problem::TooManyPoints);
             return None;
         };
@@ -208,7 +221,9 @@ impl Handover {
     fn new_snapshot(&self, history: &History, head: &mut Head, wanted: &Members) -> Option<Snapshot> {
         let up_to_floor = self.settings.rules.hold(Rule::SnapshotUpToFloor);
         let epoch = if up_to_floor { head.floor } else { history.epoch.version + 1 };
-        if head.log.len() < self.settings.log_limit.max(1) || epoch <= head.base {
+        let entries = head.log.iter().map(|change| change.add.len() + change.del.len()).sum::<usize>();
+        let is_long = head.log.len() >= self.settings.log_limit.max(1) || entries > MOST_ENTRIES;
+        if !is_long || epoch <= head.base {
             return None;
         }
         let members = if epoch > history.epoch.version { wanted } else { &**history.members_at(epoch)? };
@@ -337,7 +352,7 @@ impl Handover {
             replicas: self.settings.replicas,
             lease: timing.heartbeat_validity,
         };
-        let Ok(ring) = history::ring(&common, &Members::new()) else {
+        let Ok(ring) = history::ring(&common, &Members::new(), None) else {
             self.problem = Some(Problem::TooManyPoints);
             return;
         };
