@@ -279,6 +279,9 @@ impl Publisher {
 
     pub(super) fn join(&mut self, now: Moment) {
         self.compare = now;
+        if self.pause.is_some() {
+            self.due = Some(now);
+        }
     }
 
     /// Notes who joined at the epochs of `next` that are new. `known`: the newest one before, under the same head.

@@ -146,7 +146,7 @@ impl Handover {
             Event::Tick => {}
             Event::Leave { is_idle, drain } => self.on_leave(is_idle, drain),
             Event::Ready => self.settings.presence = Presence::Ready,
-            Event::Pause(pause) => self.publisher.pause = Some(pause),
+            Event::Pause(pause) => self.on_pause(pause),
         }
     }
 

@@ -3,7 +3,6 @@
 //! In the first phase, faults come at random and an oracle checks that no two members act on one key. In the second
 //! phase everything heals, and the fleet has to come to one epoch in which every key can be worked on.
 
-mod ensemble;
 mod faults;
 mod member;
 mod network;

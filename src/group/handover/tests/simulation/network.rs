@@ -1,8 +1,10 @@
 //! Requests and answers on their way: they take time, and get lost when a connection breaks.
 
 use super::{
-    super::super::types::{Event, Outcome},
-    ensemble::LEADER,
+    super::{
+        super::types::{Event, Outcome},
+        ensemble::LEADER,
+    },
     parts::{Asked, MS, Queued, Ready, SECOND, Time},
     run::Simulation,
 };

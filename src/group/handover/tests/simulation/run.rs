@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     super::super::{rules::Rules, types::Event},
-    ensemble::Ensemble,
+    super::ensemble::Ensemble,
     parts::{
         FAULTS, Process, Profile, Queued, REST, Ready, SECOND, SERVER_TICK, Session, Time, Watched, process,
     },

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::super::super::types::Refusal;
+use super::super::types::Refusal;
 use crate::backend::{CreateMode, Op, SessionId, Stat, Znode, path::ZnodePath};
 
 /// All znodes after one transaction.
