@@ -245,7 +245,11 @@ impl Handover {
                 continue;
             }
             let is_known = history.members().get(id).is_some_and(|entry| entry.czxid == read.czxid);
-            if let Some(until) = self.publisher.held_until(id)
+            let mut until = self.publisher.held_until(id);
+            if self.me().is_some_and(|me| me.id == *id && me.czxid == read.czxid) {
+                until = until.max(self.publisher.is_held_until(&history.head, read.czxid));
+            }
+            if let Some(until) = until
                 && self.settings.hold_down
                 && !is_known
                 && self.now < until

@@ -191,7 +191,7 @@ impl Handover {
         self.own = Some(Own::new(me, version, self.part()));
         // A head that was asked for before does not count.
         self.head_reading.restart();
-        self.publisher.join(self.now);
+        self.publisher.join(self.now, self.settings.presence == Presence::Ready);
     }
 
     pub(super) fn on_gone(&mut self) {

@@ -50,6 +50,38 @@ fn a_member_that_joins_again_and_again_is_held_back() {
     assert!((5..12).contains(&held), "{held}");
 }
 
+/// A process that has just started does not know how often it has joined. It does not let itself in then.
+#[test]
+fn a_process_that_restarts_again_and_again_is_held_back() {
+    let mut fleet = fleet_of(&["a", "b", "c"]);
+    let mut times = 0;
+    for _ in 0..20 {
+        fleet.stop("c");
+        fleet.run(100 * MS);
+        fleet.start("c");
+        fleet.run(2900 * MS);
+        times += usize::from(fleet.ring("a").contains(&"c".to_owned()));
+    }
+    assert!((5..15).contains(&times), "{times}");
+    fleet.run(70 * SECOND);
+    assert_eq!(fleet.ring("a"), ["a", "b", "c"], "it is let in again once it stays");
+}
+
+/// The members that would let it in are gone.
+#[test]
+fn a_member_that_is_held_back_lets_itself_in_after_a_minute() {
+    let mut fleet = fleet_of(&["a", "b", "c"]);
+    for _ in 0..12 {
+        fleet.renew("c");
+        fleet.run(300 * MS);
+    }
+    assert_eq!(fleet.ring("a"), ["a", "b"]);
+    fleet.is_deaf("a", true);
+    fleet.is_deaf("b", true);
+    fleet.run(70 * SECOND);
+    assert_eq!(fleet.ring("c"), ["a", "b", "c"]);
+}
+
 #[test]
 fn a_member_that_joins_a_few_times_is_not_held_back() {
     let mut fleet = fleet_of(&["a", "b", "c"]);
