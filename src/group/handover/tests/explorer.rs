@@ -3,6 +3,7 @@
 
 mod canonical;
 mod moves;
+
 mod scope;
 mod scopes;
 mod search;

@@ -67,16 +67,24 @@ fn finds(rule: Rule, scope: Scope) {
 
 /// Both processes start once.
 const STARTS: Scope = Scope { faults: 2, ..Scope::TWO };
+/// They start, and stay.
+const STAY: Scope = Scope { may_crash: false, may_expire: false, ..STARTS };
 /// They start, crash and start again.
 const RESTARTS: Scope = Scope { faults: 4, may_expire: false, ..Scope::TWO };
-const EXPIRIES: Scope = Scope { faults: 4, ..Scope::TWO };
-/// They are held out of the ring while they live, and let in again.
-const HOLDS: Scope = Scope { faults: 4, may_hold: true, may_crash: false, may_expire: false, ..Scope::TWO };
+/// The second expires, and one of them publishes.
+const EXPIRY: Scope =
+    Scope { faults: 4, ticks: 1, publishers: 1, faulty_from: 1, window: 2, may_crash: false, ..Scope::TWO };
+/// They are held out of the ring while they live.
+const HOLDS: Scope = Scope { faults: 3, may_hold: true, may_crash: false, may_expire: false, ..Scope::TWO };
+/// Only the second is, and only the first publishes.
+const HOLD: Scope = Scope { publishers: 1, faulty_from: 1, ..HOLDS };
 /// Operators delete their znodes, in strict mode.
 const DELETIONS: Scope =
     Scope { faults: 5, is_strict: true, may_delete: true, may_crash: false, may_expire: false, ..Scope::TWO };
 /// An operator deletes the head.
 const RECREATED: Scope = Scope { recreations: 1, faults: 3, may_expire: false, ..Scope::TWO };
+/// The same, and both only start.
+const RECREATED_ONCE: Scope = Scope { faults: 2, window: 2, may_crash: false, ..RECREATED };
 
 macro_rules! without {
     ($($name:ident: $rule:ident in $scope:expr;)*) => { $(
@@ -90,21 +98,22 @@ macro_rules! without {
 without! {
     if_a_gainer_does_not_wait_two_act: GainerWaits in STARTS;
     if_an_ack_does_not_list_what_is_kept_two_act: AckListsKept in STARTS;
-    if_a_regained_key_loses_its_mark_two_act: MarkStays in Scope { ticks: 1, faulty_from: 1, ..RESTARTS };
-    if_a_lapse_is_not_checked_two_act: LapseIsChecked in STARTS;
+    if_a_regained_key_loses_its_mark_two_act: MarkStays in Scope { ticks: 0, ..HOLD };
+    if_only_the_difference_of_two_views_is_lost_two_act: LostIsUnion in Scope { faults: 4, ticks: 1, ..HOLD };
+    if_a_lapse_is_not_checked_two_act: LapseIsChecked in STAY;
     if_a_lapse_is_not_waited_for_two_act: LapseWaits in STARTS;
-    if_ended_guards_go_on_two_act: EndedStaysEnded in Scope { is_full: true, ..STARTS };
-    if_a_heartbeat_does_not_check_the_head_two_act: HeartbeatChecksHead in Scope { lease: 2, ..STARTS };
-    if_the_floor_does_not_wait_two_act: FloorWaits in RESTARTS;
-    if_no_member_is_carried_two_act: Carried in Scope { ticks: 2, faulty_from: 1, ..RESTARTS };
+    if_ended_guards_go_on_two_act: EndedStaysEnded in Scope { is_full: true, ..STAY };
+    if_a_heartbeat_does_not_check_the_head_two_act: HeartbeatChecksHead in Scope { lease: 2, ..STAY };
+    if_the_floor_does_not_wait_two_act: FloorWaits in Scope { ticks: 0, ..HOLDS };
+    if_no_member_is_carried_two_act: Carried in Scope { ticks: 1, faulty_from: 1, publishers: 1, ..RESTARTS };
     if_carried_members_are_forgotten_two_act: CarriedStays in Scope { faults: 6, ticks: 2, faulty_from: 1, publishers: 1, ..RESTARTS };
-    if_a_member_is_its_id_only_two_act: IdentityHasCreation in RESTARTS;
+    if_a_member_is_its_id_only_two_act: IdentityHasCreation in Scope { ticks: 0, faulty_from: 1, ..RESTARTS };
     if_strict_mode_does_not_wait_for_the_gone_two_act: StrictGoneWaits in Scope { faults: 3, ..DELETIONS };
     if_a_new_head_does_not_wait_two_act: NewHeadWaits in Scope { faults: 2, ..RECREATED };
     if_an_ack_does_not_name_the_head_two_act: AckNamesHead in RECREATED;
-    if_a_new_head_does_not_freeze_for_good_two_act: NewHeadFreezesForGood in RECREATED;
-    if_guards_outlive_their_znode_two_act: GuardsEndWithTheirZnode in EXPIRIES;
-    if_a_member_that_is_not_in_an_epoch_does_not_follow_two_act: AbsentFollows in HOLDS;
-    if_a_publisher_does_not_check_the_snapshot_two_act: PublishChecksSnapshot in RECREATED;
+    if_a_new_head_does_not_freeze_for_good_two_act: NewHeadFreezesForGood in Scope { ticks: 1, publishers: 1, ..RECREATED_ONCE };
+    if_guards_outlive_their_znode_two_act: GuardsEndWithTheirZnode in EXPIRY;
+    if_a_member_that_is_not_in_an_epoch_does_not_follow_two_act: AbsentFollows in Scope { ticks: 0, window: 2, ..HOLD };
+    if_a_publisher_does_not_check_the_snapshot_two_act: PublishChecksSnapshot in Scope { ticks: 0, ..RECREATED_ONCE };
     if_the_snapshot_is_newer_than_the_floor_two_act: SnapshotUpToFloor in RESTARTS;
 }
