@@ -94,7 +94,7 @@ impl Handover {
         }
         let is_paused = self.history.as_ref().is_some_and(|history| history.head.is_paused);
         if is_paused && self.publisher.pause.is_none() {
-            // Who ends the pause lists the members.
+            // The member that ends the pause lists all others.
             self.publisher.due = None;
         }
         let is_due = self.publisher.due.is_some_and(|due| self.now >= due);
