@@ -42,8 +42,8 @@ impl Handover {
         }
     }
 
-    /// The first head is made before our znode: then no znode of this group is older than its head, and nobody has to
-    /// be waited for.
+    /// The first head is made before our znode: then no znode of this group is older than its head, and no
+    /// member has to be waited for.
     fn pursue_join(&mut self) {
         if self.leaving.is_some() || self.head_reading.join_asked {
             return;

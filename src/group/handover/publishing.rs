@@ -49,6 +49,11 @@ impl Handover {
         self.bundle();
     }
 
+    pub(super) fn on_pause(&mut self, pause: bool) {
+        self.publisher.pause = Some(pause);
+        self.publish_at(self.now);
+    }
+
     /// A change was seen: publish when no more have come for a while.
     fn bundle(&mut self) {
         let quiet = self.now.saturating_since(self.publisher.last) >= 4 * self.publisher.settle;
@@ -100,7 +105,12 @@ impl Handover {
                 self.now + self.settings.recheck.mul_f64(0.5) + self.jitter(self.settings.recheck);
             self.actions.push(Action::StatGroup { watch });
         }
-        let is_due = self.publisher.due.is_some_and(|due| self.now >= due) || self.publisher.pause.is_some();
+        let is_paused = self.history.as_ref().is_some_and(|history| history.head.is_paused);
+        if is_paused && self.publisher.pause.is_none() {
+            // The member that ends the pause lists all others.
+            self.publisher.due = None;
+        }
+        let is_due = self.publisher.due.is_some_and(|due| self.now >= due);
         if is_due && self.publisher.stage == Stage::Idle {
             self.publisher.due = None;
             self.publisher.stage = Stage::Listing(followed);
@@ -152,6 +162,8 @@ impl Handover {
         if let Some(writes) = self.plan(&history, &listing) {
             self.publisher.stage = Stage::Committing;
             self.actions.push(Action::Commit { purpose: Purpose::Publish, writes });
+        } else if self.publisher.pause.is_some() && self.publisher.due.is_none() {
+            self.publish_at(self.now + self.settings.recheck);
         }
     }
 
@@ -255,7 +267,11 @@ impl Handover {
                 continue;
             }
             let is_known = history.members().get(id).is_some_and(|entry| entry.czxid == read.czxid);
-            if let Some(until) = self.publisher.held_until(id)
+            let mut until = self.publisher.held_until(id);
+            if self.me().is_some_and(|me| me.id == *id && me.czxid == read.czxid) {
+                until = until.max(self.publisher.is_held_until(&history.head, read.czxid));
+            }
+            if let Some(until) = until
                 && self.settings.hold_down
                 && !is_known
                 && self.now < until
@@ -326,7 +342,10 @@ impl Handover {
                 self.publisher.settle = (2 * self.publisher.settle).min(self.settings.max_settle);
                 self.head_reading.wanted = true;
             }
-            Outcome::Refused { why: Refusal::TooLarge, .. } => self.problem = Some(Problem::TooLarge),
+            Outcome::Refused { why: Refusal::TooLarge, .. } => {
+                self.problem = Some(Problem::TooLarge);
+                self.publish_at(self.now + self.settings.recheck);
+            }
             Outcome::Refused { why: Refusal::NotPermitted, .. } => {
                 self.problem = Some(Problem::NotPermitted);
                 self.publish_at(self.now + self.settings.recheck);

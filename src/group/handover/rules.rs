@@ -22,7 +22,7 @@ pub(crate) enum Rule {
     EndedStaysEnded,
     /// A heartbeat checks the head.
     HeartbeatChecksHead,
-    /// Everyone who lost the key since the floor is asked.
+    /// Every member that lost the key since the floor is asked.
     AllLosersAsked,
     /// The floor passes a loss that is not acknowledged only with a check of the loser's znode.
     FloorChecksUnacked,

@@ -151,7 +151,7 @@ impl Handover {
             Event::Tick => {}
             Event::Leave { is_idle, drain } => self.on_leave(is_idle, drain),
             Event::Ready => self.settings.presence = Presence::Ready,
-            Event::Pause(pause) => self.publisher.pause = Some(pause),
+            Event::Pause(pause) => self.on_pause(pause),
         }
     }
 
@@ -196,7 +196,7 @@ impl Handover {
         self.own = Some(Own::new(me, version, self.part()));
         // A head that was asked for before does not count.
         self.head_reading.restart();
-        self.publisher.join(self.now);
+        self.publisher.join(self.now, self.settings.presence == Presence::Ready);
     }
 
     pub(super) fn on_gone(&mut self) {
