@@ -156,7 +156,7 @@ fn a_paused_group_publishes_nothing_until_it_goes_on() {
     fleet.run(30 * SECOND);
     assert_eq!((fleet.head().version, fleet.ring("a")), (version, ["a", "b", "c"].map(String::from).into()));
     // Work goes on on what the members have.
-    assert!(fleet.startable("a").ranges == fleet.startable("a").owned);
+    assert!(fleet.startable("a").ranges == fleet.core("a").owned());
     fleet.tell("a", Event::Pause(false));
     fleet.run(SECOND);
     assert_eq!(fleet.ring("d"), ["a", "b", "d"]);
@@ -210,7 +210,7 @@ fn a_member_that_is_warming_takes_part_once_it_is_ready() {
     fleet.run(60 * SECOND);
     assert_eq!(fleet.ring("a"), ["a", "b"]);
     assert_eq!(fleet.part("c").presence, Presence::Warming);
-    assert!(fleet.startable("c").owned.is_empty() && fleet.startable("c").epoch.is_some());
+    assert!(fleet.core("c").owned().is_empty() && fleet.startable("c").epoch.is_some());
     fleet.tell("c", Event::Ready);
     fleet.run(SECOND);
     assert_eq!(fleet.part("c").presence, Presence::Ready);
@@ -295,6 +295,6 @@ fn weights_do_not_count_while_a_plain_member_is_there() {
 fn a_group_of_one_works_on_everything() {
     let fleet = fleet_of(&["a"]);
     let startable = fleet.startable("a");
-    assert_eq!(startable.ranges, startable.owned);
-    assert!((fleet.core("a").status().startable - 1.0).abs() < 1e-9);
+    assert_eq!(startable.ranges, fleet.core("a").owned());
+    assert!((startable.ranges.fraction() - 1.0).abs() < 1e-9);
 }

@@ -68,15 +68,17 @@ impl Simulation {
 
     /// At the end all follow one epoch, and every key can be worked on by exactly one.
     pub(super) fn check(&mut self) {
-        let newest = self.processes.iter().filter_map(|it| it.core.status().epoch).max();
+        let newest = self.processes.iter().filter_map(|it| it.core.startable().epoch).max();
         for it in 0..self.processes.len() {
-            let status = self.processes[it].core.status();
+            let core = &self.processes[it].core;
+            let (startable, status) = (core.startable(), core.status());
             let id = self.processes[it].id.clone();
-            if self.processes[it].is_alive && (status.epoch != newest || !status.waiting.is_empty()) {
+            if self.processes[it].is_alive && (startable.epoch != newest || !status.waiting.is_empty()) {
                 self.violate(format!("{id} has not come to rest: {status:?}, newest {newest:?}"));
             }
             if self.processes[it].is_alive
-                && status.members != self.processes.iter().filter(|it| it.is_alive).count()
+                && startable.members.map_or(0, |members| members.len())
+                    != self.processes.iter().filter(|it| it.is_alive).count()
             {
                 self.violate(format!("{id} misses members: {status:?}"));
             }
