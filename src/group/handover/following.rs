@@ -71,7 +71,7 @@ impl Handover {
         self.actions.push(Action::ReadHead);
     }
 
-    fn read_head_later(&mut self, pause: Duration) {
+    pub(super) fn read_head_later(&mut self, pause: Duration) {
         self.head_reading.wanted = true;
         self.head_reading.not_before = self.now + pause;
     }

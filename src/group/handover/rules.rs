@@ -48,6 +48,8 @@ pub(crate) enum Rule {
     NewHeadWaits,
     /// An acknowledgement names the head.
     AckNamesHead,
+    /// What a member acknowledged under a newer head says nothing about ours: it is not lapsed.
+    NewerHeadIsNoLapse,
     /// Guards from under an old head are frozen for good.
     NewHeadFreezesForGood,
     /// All guards are ended before a new znode is created.

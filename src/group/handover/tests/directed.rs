@@ -9,7 +9,7 @@ use super::{
         settings::Settings,
         types::{Event, Purpose},
     },
-    fleet::{Fleet, Held, LEASE, MS, WAIT, key_of, settings},
+    fleet::{Fleet, Held, LEASE, MS, WAIT, id, key_of, settings},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,6 +26,27 @@ fn a_keeps_what_b_gained(fleet: &mut Fleet, is_strict: bool) -> u32 {
     assert!(fleet.part("a").keep.contains_position(key));
     assert!(fleet.acts("a") && !fleet.may_start("b", key));
     key
+}
+
+/// The head is deleted while a member keeps work, and it acknowledges the new one. Another member does not know yet.
+#[test]
+fn an_acknowledgement_of_a_newer_head_is_no_sign_of_a_lapse() {
+    let both = |mut fleet: Fleet| {
+        let key = a_keeps_what_b_gained(&mut fleet, false);
+        fleet.run(WAIT + SECOND);
+        fleet.lose_watches("b");
+        fleet.delete_head();
+        let head = |fleet: &Fleet| fleet.part("a").ack.map(|ack| ack.head);
+        assert!(head(&fleet) == Some(fleet.head().czxid) && head(&fleet) > fleet.epoch("b"));
+        fleet.tell("b", Event::MemberChanged(id("a")));
+        assert!(fleet.acts("a") && fleet.epoch("b") < head(&fleet));
+        let early = fleet.may_start("b", key);
+        fleet.run(2 * WAIT);
+        assert!(!fleet.acts("a") && fleet.may_start("b", key));
+        early
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::NewerHeadIsNoLapse)));
 }
 
 /// The reply to a write comes after the next epoch. It says nothing about what was lost only there.

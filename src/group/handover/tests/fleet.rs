@@ -208,6 +208,15 @@ impl Fleet {
         self.notice();
     }
 
+    /// An operator deletes the head, and its snapshot.
+    pub(super) fn delete_head(&mut self) {
+        let path = ZnodePath::parse("/tooz.ring/group").unwrap();
+        let snapshot = path.join(&format!("{:016x}", self.head().head.snapshot)).unwrap();
+        let delete = |path| Op::Delete { path, version: None };
+        self.ensemble.commit(SessionId(0), &[delete(snapshot), delete(path)]).unwrap();
+        self.notice();
+    }
+
     /// Passes an event, and everything that follows from it at once.
     pub(super) fn tell(&mut self, name: &'static str, event: Event) {
         self.events.push_back((name, event));
@@ -286,6 +295,11 @@ impl Fleet {
 
     pub(super) fn may_start(&self, name: &str, key: u32) -> bool {
         self.core(name).may_start(self.now, key)
+    }
+
+    /// The creation of the head that a member follows.
+    pub(super) fn epoch(&self, name: &str) -> Option<i64> {
+        self.startable(name).epoch.map(|epoch| epoch.head)
     }
 
     /// Whether the work of a member may act.
