@@ -325,6 +325,8 @@ impl Running {
         match change {
             Change::Live(live) => {
                 let (asked, timing) = (live.reported(), live.timing);
+                // The end of the one before may have gone unseen.
+                self.tell_engine(engine::Event::SessionLost);
                 self.present = Some(Present::new(live, self.it.places.clone()));
                 self.feed(Event::SessionBegan { asked, timing });
             }
