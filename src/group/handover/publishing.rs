@@ -47,11 +47,23 @@ impl Handover {
 
     /// A change was seen: publish when no more have come for a while.
     fn bundle(&mut self) {
-        let quiet = self.now.saturating_since(self.publisher.last) >= 4 * self.publisher.settle;
+        let quiet =
+            self.now.saturating_since(self.publisher.last) >= self.publisher.settle.saturating_mul(4);
         if quiet || self.publisher.settle < self.settings.settle {
             self.publisher.settle = self.settings.settle;
         }
-        self.publish_at(self.now + self.publisher.settle);
+        let due = self.now + self.publisher.settle;
+        if self.settings.settles <= 1 {
+            return self.publish_at(due);
+        }
+        let first = *self.publisher.first_change.get_or_insert(self.now);
+        let last = first + self.publisher.settle.saturating_mul(self.settings.settles);
+        self.publisher.due = Some(due.min(last));
+    }
+
+    /// Whether our znode waits for the settling time of the caller before it is published.
+    pub(crate) fn is_settling(&self) -> bool {
+        self.settings.settles > 1 && self.own.is_some() && self.rank().is_none()
     }
 
     /// Our place among the members that can publish; `None` if we are not in the epoch.
@@ -68,12 +80,14 @@ impl Handover {
         let pause = match publishers.iter().position(|id| **id == self.settings.me) {
             // It is the member of this id that was restarted.
             Some(rank) => {
-                self.settings.settle + self.settings.rank_delay * u32::try_from(rank).unwrap_or(100).min(100)
+                let rank = u32::try_from(rank).unwrap_or(100).min(100);
+                self.settings.settle.saturating_add(self.settings.rank_delay.saturating_mul(rank))
             }
             // A joiner leaves it to the members, if there are any.
             None if !publishers.is_empty() => {
-                self.settings.joiner_delay + self.jitter(self.settings.joiner_delay)
+                self.settings.joiner_delay.saturating_add(self.jitter(self.settings.joiner_delay))
             }
+            None if self.settings.settles > 1 => self.settings.settle,
             None => self.jitter(self.settings.settle),
         };
         self.publish_at(self.now + pause);
@@ -107,8 +121,11 @@ impl Handover {
         match read {
             Ok(pzxid) if self.history.as_ref().is_some_and(|history| history.head.pzxid != *pzxid) => {
                 let rank = u32::try_from(self.rank().unwrap_or(WATCHERS)).unwrap_or(u32::MAX);
-                let pause =
-                    if rank < 3 { self.settings.settle } else { self.settings.rank_delay * rank.min(100) };
+                let pause = if rank < 3 {
+                    self.settings.settle
+                } else {
+                    self.settings.rank_delay.saturating_mul(rank.min(100))
+                };
                 self.publish_at(self.now + pause);
             }
             Ok(_) => {}
@@ -124,6 +141,7 @@ impl Handover {
 
     pub(super) fn on_listed(&mut self, read: Result<Listing, ReadError>) {
         let Stage::Listing(base) = std::mem::take(&mut self.publisher.stage) else { return };
+        self.publisher.first_change = None;
         let Ok(listing) = read else {
             self.publisher.is_watching = false;
             self.publisher.not_before = self.now + self.settings.retry;
@@ -308,7 +326,7 @@ impl Handover {
                 self.publisher.mass_loss = None;
                 self.publisher.pause = None;
                 self.publisher.last = self.now;
-                self.publisher.settle = (2 * self.publisher.settle).min(self.settings.max_settle);
+                self.publisher.settle = self.publisher.settle.saturating_mul(2).min(self.settings.max_settle);
                 self.head_reading.wanted = true;
             }
             Outcome::Refused { why: Refusal::TooLarge, .. } => self.problem = Some(Problem::TooLarge),
@@ -319,7 +337,8 @@ impl Handover {
             Outcome::Refused { .. } | Outcome::Unknown | Outcome::Failed => {
                 // Another one was faster, or a member has changed: read the head, and list again.
                 self.head_reading.wanted = true;
-                let pause = self.settings.settle / 2 + self.jitter(self.settings.settle);
+                let settle = self.settings.settle.min(Duration::from_secs(1));
+                let pause = settle / 2 + self.jitter(settle);
                 self.publish_at(self.now + pause);
             }
         }
