@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     group::{
         Group,
+        engine::MAX_SETTLES,
         handover::{self, Presence},
     },
     lease::Leases,
@@ -91,18 +92,25 @@ impl Options {
     /// The settings of the handover of keys.
     pub(super) fn handover(&self, config: &Config, me: &MemberId) -> handover::Settings {
         let defaults = handover::Settings::new(me.clone(), config.label, config.replicas);
-        let (settle, max_settle) = match self.settle {
-            Duration::ZERO => (defaults.settle, defaults.max_settle),
-            settle => (settle, settle.saturating_mul(5)),
+        let defaults = match self.settle {
+            Duration::ZERO => defaults,
+            // Those who publish only if the first members do not have to wait at least as long.
+            settle => handover::Settings {
+                settle,
+                max_settle: settle,
+                settles: MAX_SETTLES,
+                joiner_delay: defaults.joiner_delay.max(settle.saturating_mul(MAX_SETTLES)),
+                rank_delay: defaults.rank_delay.max(settle),
+                ..defaults
+            },
         };
         handover::Settings {
             is_strict: self.is_strict,
             presence: if self.is_warming { Presence::Warming } else { Presence::Ready },
             max_drain: self.max_drain,
             plain_grace: self.plain_grace,
-            settle,
-            max_settle,
             recheck: config.membership_check,
+            max_retry: config.max_retry_interval,
             mass_loss: self.mass_loss,
             ..defaults
         }

@@ -79,7 +79,7 @@ struct Candidate {
 }
 
 /// A change is adopted after this many settling times even if further changes keep coming.
-const MAX_SETTLES: u32 = 5;
+pub(crate) const MAX_SETTLES: u32 = 5;
 /// How many steps may follow each other without a pause: create the group, join, inspect, take over. If there are more,
 /// another process undoes them.
 const MAX_HOPS: u32 = 6;

@@ -17,7 +17,7 @@ use self::{
     watches::Watches,
 };
 use super::{
-    driver::{Command, connected, sleep_until},
+    driver::{Command, LARGE, connected, sleep_until},
     engine::{self, Engine},
     handover::{self, Action, Event, Handover, Incarnation, Places, Presence, Problem, Purpose},
     joining::Znode,
@@ -38,7 +38,7 @@ use crate::{
         follow::{Change, Sessions},
         validity::{SessionValidity, Validity},
     },
-    watch,
+    task, watch,
 };
 
 /// A membership with exclusive shares, and what is needed to run it.
@@ -76,6 +76,9 @@ struct Present {
     /// What is still to be asked, in this order.
     requests: VecDeque<Request>,
     under_way: Option<BoxFuture<'static, Reply>>,
+    /// A heartbeat goes beside the other requests: the lease must not lapse because much is being read. There is one at
+    /// a time.
+    heartbeat: Option<BoxFuture<'static, Answer>>,
     /// When that was sent.
     sent: Moment,
     /// The creation of the znode of ours that the handover knows of.
@@ -136,7 +139,11 @@ impl Exclusive {
                 () = cancelled.cancelled() => return,
                 happened = running.next() => happened,
             };
-            running.handle(happened);
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return,
+                () = running.handle(happened) => {}
+            }
         }
     }
 }
@@ -156,13 +163,18 @@ impl Running {
                 () = sleep_until(now, due) => Happened::Event(Event::Tick),
             };
         };
-        present.ask_next(core, now);
-        let Present { under_way, watches, occupied, connection, own, is_joining, .. } = present;
+        present.ask_next(core);
+        let Present { under_way, heartbeat, watches, occupied, connection, own, is_joining, .. } = present;
         let register = own.as_ref().map(|own| own.register.clone());
         tokio::select! {
             biased;
             () = sessions.changed() => Happened::Session,
             Some(command) = commands.recv() => Happened::Command(command),
+            // Before the others: what follows it may write what it checks.
+            answer = async { heartbeat.as_mut().expect("guarded").await }, if heartbeat.is_some() => {
+                *heartbeat = None;
+                Happened::Reply(Reply::Core(answer))
+            }
             reply = async { under_way.as_mut().expect("guarded").await }, if under_way.is_some() => {
                 *under_way = None;
                 Happened::Reply(reply)
@@ -185,7 +197,7 @@ impl Running {
         }
     }
 
-    fn handle(&mut self, happened: Happened) {
+    async fn handle(&mut self, happened: Happened) {
         match happened {
             Happened::Session => {}
             Happened::Command(command) => self.command(command),
@@ -206,7 +218,7 @@ impl Running {
                     event,
                     Event::Committed { purpose: Purpose::Heartbeat, outcome: handover::Outcome::Applied }
                 );
-                self.feed(event);
+                self.feed_answer(event).await;
                 if let Some(present) = self.present.as_ref().filter(|_| is_heartbeat) {
                     present.store.live.relay(present.sent, self.it.core.next_heartbeat());
                 }
@@ -235,16 +247,47 @@ impl Running {
 
     /// Passes an event to the handover, and does what it says.
     fn feed(&mut self, event: Event) {
-        let mut next = Some(event);
-        while let Some(event) = next.take() {
-            let (now, random) = (self.it.clock.now(), self.it.random.bits());
-            if event != Event::Tick {
-                debug!(group = %self.it.places.group, ?event);
-            }
-            for action in self.it.core.step(now, random, event) {
-                // It has to come before any other event.
+        let (now, random) = self.note(&event);
+        let actions = self.it.core.step(now, random, event);
+        self.perform_all(actions);
+    }
+
+    /// The same with an answer of the store. Large rings are made elsewhere, so that the runtime can serve others.
+    async fn feed_answer(&mut self, event: Event) {
+        if self.it.core.points(&event) <= LARGE {
+            return self.feed(event);
+        }
+        let (now, random) = self.note(&event);
+        let mut core = self.it.core.take();
+        let step = move || {
+            let actions = core.step(now, random, event);
+            (core, actions)
+        };
+        let (core, actions) = task::off_runtime(step).await;
+        self.it.core = core;
+        self.perform_all(actions);
+    }
+
+    /// Logs an event; returns the time and a random number for its step.
+    fn note(&self, event: &Event) -> (Moment, u64) {
+        let (now, random) = (self.it.clock.now(), self.it.random.bits());
+        if *event != Event::Tick {
+            debug!(group = %self.it.places.group, ?event);
+        }
+        (now, random)
+    }
+
+    /// Does the actions of a step, and those that follow from them.
+    fn perform_all(&mut self, mut actions: Vec<Action>) {
+        loop {
+            let mut next = None;
+            for action in actions {
                 next = self.perform(action).or(next);
             }
+            // It has to come before any other event.
+            let Some(event) = next else { return };
+            let (now, random) = self.note(&event);
+            actions = self.it.core.step(now, random, event);
         }
     }
 
@@ -288,6 +331,13 @@ impl Running {
                 Some(register) => register.watch_idle(),
                 None => return Some(Event::Idle),
             },
+            heartbeat @ Action::Commit { purpose: Purpose::Heartbeat, .. } => {
+                if let Some(present) = &mut self.present {
+                    // One that is still there belongs to a znode that was lost: its answer does not count.
+                    present.sent = self.it.clock.now();
+                    present.heartbeat = Some(Box::pin(present.store.clone().ask(heartbeat, Vec::new())));
+                }
+            }
             request => {
                 if let Some(present) = &mut self.present {
                     present.requests.push_back(Request::Core(request));
@@ -361,6 +411,9 @@ impl Running {
         let register = Register::new(group, Validity::new(&lease));
         let incarnation = Incarnation { id: self.it.me.clone(), czxid: znode.czxid };
         present.own = Some(Own { incarnation, lease, register, is_granted: false });
+        let reported = present.store.live.reported();
+        // The session may have gone on for long without this group.
+        self.feed(Event::Reported(reported));
         self.feed(Event::Joined { czxid: znode.czxid, version: znode.version });
     }
 
@@ -424,7 +477,7 @@ impl Running {
             left_out: [].into(),
             validity: own.map(|own| own.register.validity().clone()),
             register: own.map(|own| own.register.clone()),
-            is_settling: false,
+            is_settling: self.it.core.is_settling(),
             is_warming: has_lease && self.it.core.presence() == Presence::Warming,
             shown: Some(Shown { status, clock: self.it.clock.clone() }),
             blocked: picture.blocked.clone(),
@@ -470,6 +523,7 @@ impl Present {
             occupied: None,
             requests: VecDeque::new(),
             under_way: None,
+            heartbeat: None,
             sent: Moment::default(),
             announced: None,
             is_joining: false,
@@ -478,13 +532,12 @@ impl Present {
     }
 
     /// Sends the next request, if none is under way.
-    fn ask_next(&mut self, core: &Handover, now: Moment) {
+    fn ask_next(&mut self, core: &Handover) {
         if self.under_way.is_some() {
             return;
         }
         let Some(request) = self.requests.pop_front() else { return };
         let store = self.store.clone();
-        self.sent = now;
         self.under_way = Some(match request {
             Request::Core(action) => {
                 let watched = self.watches.keys();

@@ -4,8 +4,9 @@
 //!
 //! The leader ends a session no earlier than its timeout `T` after the last report about its client. A heartbeat that
 //! was sent at `s` and confirmed shows that the session lived at `s`. It does not show that the leader started to
-//! measure `T` again: a follower reports its clients to the leader only once per server tick. The newest confirmed
-//! heartbeat `b` that is at least one tick older than `s` was certainly reported by then. Hence
+//! measure `T` again: a follower reports its clients to the leader only once per server tick. The newest heartbeat `b`
+//! that was confirmed at least one tick before `s` was certainly reported by then. (It may have been sent long before it
+//! was confirmed, and have reached the follower only then.) Hence
 //!
 //! ```text
 //! deadline = min(s + heartbeat_validity, b + T - margin)
@@ -28,8 +29,9 @@ pub(crate) struct Deadline {
     anchor: Moment,
     /// `s` of the formula.
     newest: Moment,
-    /// Confirmed heartbeats that are newer than the anchor and not one tick old yet, oldest first.
-    young: VecDeque<Moment>,
+    /// Heartbeats that are newer than the anchor and were not confirmed one tick ago, oldest first: when each was sent and
+    /// confirmed.
+    young: VecDeque<(Moment, Moment)>,
     /// The deadline that holds.
     moment: Moment,
 }
@@ -48,25 +50,37 @@ impl Deadline {
 
     /// Notes that a heartbeat was sent at `sent` and is confirmed `now`, and returns the deadline.
     pub(crate) fn confirm(&mut self, sent: Moment, now: Moment) -> Moment {
-        let computed = self.note(sent);
-        let oldest_young = self.young.front().copied().unwrap_or(sent);
-        if now < self.moment || self.outlasts_the_anchor(oldest_young) {
+        let computed = self.note(sent, now);
+        if now < self.moment || self.lasts() {
             self.moment = computed;
         }
         self.moment
     }
 
-    /// Notes that a heartbeat was sent at `sent` and is confirmed, and returns until when the session certainly lives: the
-    /// formula alone, also if that passes again soon.
-    pub(crate) fn note(&mut self, sent: Moment) -> Moment {
+    /// Notes that a heartbeat was sent at `sent` and is confirmed `now`, and returns until when the session certainly
+    /// lives: the formula alone, also if that passes again soon.
+    pub(crate) fn note(&mut self, sent: Moment, now: Moment) -> Moment {
         if sent > self.newest {
             self.newest = sent;
-            self.young.push_back(sent);
-            while self.young.front().is_some_and(|&b| sent.saturating_since(b) >= self.timing.server_tick) {
-                self.anchor = self.young.pop_front().unwrap_or(self.anchor);
+            self.young.push_back((sent, now));
+            while let Some((b, confirmed)) = self.young.front().copied()
+                && sent.saturating_since(confirmed) >= self.timing.server_tick
+            {
+                self.anchor = self.anchor.max(b);
+                self.young.pop_front();
             }
         }
         self.computed()
+    }
+
+    /// Notes that the leader certainly knows that the session lived at `moment`.
+    pub(crate) fn report(&mut self, moment: Moment) {
+        self.anchor = self.anchor.max(moment);
+    }
+
+    /// Whether a deadline that has passed would not pass again for the reason that the anchor is old.
+    pub(crate) fn lasts(&self) -> bool {
+        self.outlasts_the_anchor(self.young.front().map_or(self.newest, |(_, confirmed)| *confirmed))
     }
 
     /// A moment of which the leader certainly knows that the session lived.

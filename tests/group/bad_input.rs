@@ -17,7 +17,7 @@ use rmpv::Value;
 
 use crate::support::{
     MS, SECOND,
-    fleet::{Store, create_with_ancestors, on_both_backends, sees, settles_within, universe},
+    fleet::{Store, create_with_ancestors, in_both_modes_on_both_backends, sees, settles_within, universe},
     until,
 };
 
@@ -47,7 +47,7 @@ const BAD_NAMES: [&str; 18] = [
 const UNUSUAL_NAMES: [&str; 10] =
     [" ", "%", "a b", "\u{a0}", "группа", "組", "\u{feff}", "...", "-", "zookeeper.quota"];
 
-on_both_backends!(
+in_both_modes_on_both_backends!(
     a_bad_group_name_is_refused_and_an_unusual_one_is_not,
     what_other_processes_write_does_no_harm,
     members_for_whose_points_the_ring_has_no_room_change_nothing_for_the_others,
@@ -60,7 +60,7 @@ async fn a_bad_group_name_is_refused_and_an_unusual_one_is_not(store: Store) {
     let agent = store.agent("a").await;
     let before = agent.faults().calls().writes;
     for name in BAD_NAMES.into_iter().chain([""]) {
-        let outcome = agent.coordinator.join(name).await;
+        let outcome = agent.joining(name).await;
         let Err(Error::GroupName { group, .. }) = &outcome else { panic!("{name:?}: {outcome:?}") };
         assert_eq!(group, name);
         let message = outcome.unwrap_err().to_string();
@@ -188,11 +188,17 @@ async fn a_weight_of_nothing_or_beyond_reason_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn no_settling_time_makes_anything_panic() {
     let store = Store::memory();
-    let agent = store.started("a").await;
+    for store in [store.clone(), store.immediate()] {
+        no_settling_time_panics(store).await;
+    }
+}
+
+async fn no_settling_time_panics(store: Store) {
+    let agent = store.started(if store.is_immediate { "b" } else { "a" }).await;
     for (number, settle) in
         [Duration::MAX, Duration::MAX / 2, Duration::from_nanos(1)].into_iter().enumerate()
     {
-        let group = agent.coordinator.join(format!("g{number}")).settle(settle).await.unwrap();
+        let group = agent.joining(&format!("{}-{number}", store.is_immediate)).settle(settle).await.unwrap();
         tokio::time::sleep(10 * SECOND).await;
         let expected = if settle < SECOND { Standing::Member } else { Standing::Joining };
         assert_eq!(group.view().standing(), expected);
@@ -300,7 +306,15 @@ async fn members_for_whose_points_the_ring_has_no_room_change_nothing_for_the_ot
         Op::create(&store.path("g").join(id).unwrap(), ours(100_000, &same_ring), CreateMode::Ephemeral)
     });
     greedy.commit(creates.into()).await.unwrap();
-    sees(&group, store.round() + SECOND, &["_", "a", "y"]).await;
+    if store.is_immediate {
+        sees(&group, store.round() + SECOND, &["_", "a", "y"]).await;
+    } else {
+        // They are not published. What is published next comes after they were seen.
+        let other = store.plain("g", "other", b"\xc0").await;
+        sees(&group, store.round() + SECOND, &["a", "other"]).await;
+        other.close().await;
+        sees(&group, store.round() + SECOND, &["a"]).await;
+    }
     assert!(share.is_valid() && group.view().ring().members().eq(["a"]));
     settles_within(store.round(), &[&group]).await;
     greedy.close().await;
@@ -312,6 +326,16 @@ async fn a_member_that_does_not_say_what_ring_it_uses_is_a_mismatch(store: Store
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let newer = store.plain("g", "newer", &ours(1, &[("v", 2.into()), ("label", "chacha".into())])).await;
+    if !store.is_immediate {
+        // The group has the ring of its head, so the newer one alone is left out.
+        let other = store.plain("g", "other", b"\xc0").await;
+        sees(&group, store.round() + SECOND, &["a", "other"]).await;
+        other.close().await;
+        sees(&group, store.round() + SECOND, &["a"]).await;
+        settles_within(store.round(), &[&group]).await;
+        newer.close().await;
+        return settles_within(store.round(), &[&group]).await;
+    }
     until("refused", store.round() + SECOND, || group.view().standing() == Standing::Refused).await;
     let outcome = group.extract_my_subset(universe()).await;
     let Err(Error::RingMismatch { member, theirs, .. }) = outcome else { panic!("{outcome:?}") };
@@ -327,7 +351,7 @@ async fn a_group_that_can_have_no_members_is_an_error_until_it_can(store: Store)
     create_with_ancestors(&*other, &namespace).await;
     other.commit(vec![Op::create(&store.path("g"), "", CreateMode::Ephemeral)]).await.unwrap();
     let agent = store.agent("a").await;
-    let outcome = agent.coordinator.join("g").await;
+    let outcome = agent.joining("g").await;
     let Err(Error::Backend { path, error }) = outcome else { panic!("{outcome:?}") };
     assert_eq!((path.as_str(), error), (store.path("g/a").as_str(), backend::Error::EphemeralParent));
     other.close().await;
@@ -337,7 +361,7 @@ async fn a_group_that_can_have_no_members_is_an_error_until_it_can(store: Store)
 
 async fn a_name_that_exceeds_a_request_is_an_error(store: Store) {
     let agent = store.agent("a").await;
-    let outcome = agent.coordinator.join("g".repeat(MAX_REQUEST_BYTES)).await;
+    let outcome = agent.joining(&"g".repeat(MAX_REQUEST_BYTES)).await;
     let Err(Error::Backend { error: backend::Error::TooLarge { .. }, .. }) = &outcome else {
         panic!("{}", outcome.map(drop).unwrap_err())
     };

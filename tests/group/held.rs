@@ -15,7 +15,10 @@ use crate::support::{
     SECOND,
     events::Events,
     eventually,
-    fleet::{Agent, Store, next_change, on_both_backends, sees, settles_within, universe},
+    fleet::{
+        Agent, Store, immediate_on_both_backends, next_change, on_both_backends, sees, settles_within,
+        universe,
+    },
     until,
 };
 
@@ -156,11 +159,49 @@ async fn what_a_rebalance_gained_is_skipped_if_it_is_lost_again_before_its_turn(
     assert_eq!(first.gained_ranges().select(&all).count(), 100, "to look only");
 }
 
+/// A key in progress waits for its guard; the other keys do not wait for it.
+async fn an_item_in_progress_stays_with_its_member_until_its_guard_is_dropped(store: Store) {
+    let a = store.agent("a").await;
+    let in_a = a.join("g").await;
+    let mut held: Vec<_> = share(&in_a).await.into_iter().collect();
+    let kept = held.split_off(95);
+    drop(held);
+    let b = store.agent("b").await;
+    let in_b = b.join("g").await;
+    let theirs = || async {
+        let (view, all) = (in_b.view(), universe());
+        let (waits, free): (Vec<_>, Vec<_>) = all
+            .iter()
+            .filter(|key| view.ring().owner(key) == Some("b"))
+            .partition(|key| all[95..].contains(key));
+        (!free.is_empty() && free.iter().all(|key| view.owns(*key)))
+            .then(|| waits.into_iter().cloned().collect())
+    };
+    let waits: Vec<String> = eventually("b has all that is not in progress", store.round(), theirs).await;
+    assert!(!waits.is_empty());
+    sees(&in_a, store.round(), &["a", "b"]).await;
+    assert!(waits.iter().all(|key| !in_a.view().owns(key) && !in_b.view().owns(key)));
+    assert!(
+        kept.iter().all(|guard| guard.is_valid()),
+        "work goes on, longer than the validity of a heartbeat"
+    );
+    tokio::time::sleep(store.session_timeout).await;
+    assert!(kept.iter().all(|guard| guard.is_valid()));
+    assert!(waits.iter().all(|key| !in_b.view().owns(key)));
+    drop(kept);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+}
+
 on_both_backends!(
     items_that_were_lost_before_their_turn_are_skipped_and_counted,
+    the_guards_of_a_membership_end_with_it_for_good,
+    an_item_in_progress_stays_with_its_member_until_its_guard_is_dropped,
+);
+immediate_on_both_backends!(
+    items_that_were_lost_before_their_turn_are_skipped_and_counted,
+    the_guards_of_a_membership_end_with_it_for_good,
     the_guard_of_an_item_in_progress_ends_when_another_member_owns_it,
     work_in_progress_is_dropped_when_its_item_is_lost,
-    the_guards_of_a_membership_end_with_it_for_good,
     what_a_rebalance_gained_is_skipped_if_it_is_lost_again_before_its_turn,
 );
 

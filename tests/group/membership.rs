@@ -19,11 +19,14 @@ use apportion::{
 
 use crate::support::{
     MS, alive_tasks, eventually,
-    fleet::{Store, delete_recursively, exists, ids, on_both_backends, settles_within, universe, znode},
+    fleet::{
+        Store, delete_recursively, exists, ids, in_both_modes_on_both_backends, settles_within, universe,
+        znode,
+    },
     until,
 };
 
-on_both_backends!(
+in_both_modes_on_both_backends!(
     every_key_has_one_owner_after_each_join_leave_and_crash,
     an_expired_member_rejoins_by_itself,
     a_lost_reply_to_any_write_of_a_join_or_a_leave_changes_nothing,
@@ -96,7 +99,8 @@ async fn a_lost_reply_to_any_write_of_a_join_or_a_leave_changes_nothing(store: S
             line.faults.lose_nth_write(write, lost);
             let coordinator = apportion::PartitionCoordinator::connect(config).await.unwrap();
             let joined =
-                tokio::time::timeout(REPAIR + store.slack(), coordinator.join("g").into_future()).await;
+                tokio::time::timeout(REPAIR + store.slack(), store.join(&coordinator, "g").into_future())
+                    .await;
             let group = joined.unwrap_or_else(|_| panic!("no join, write {write} {lost:?}")).unwrap();
             let (_, stat) = znode(&*admin, &store.path("g/a")).await;
             assert_eq!(stat.ephemeral_owner, coordinator.session_id(), "write {write} {lost:?}");
@@ -158,8 +162,8 @@ async fn deleted_and_created_again(store: &Store, path: &ZnodePath) {
 
 async fn weights_give_shares_in_proportion(store: Store) {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let in_a = a.coordinator.join("g").weight(3).await.unwrap();
-    let in_b = b.coordinator.join("g").weight(1).await.unwrap();
+    let in_a = a.joining("g").weight(3).await.unwrap();
+    let in_b = b.joining("g").weight(1).await.unwrap();
     settles_within(store.round(), &[&in_a, &in_b]).await;
     let fraction = in_b.view().ring().fraction("a");
     assert!((0.65..0.85).contains(&fraction), "{fraction}");
@@ -174,10 +178,12 @@ async fn a_cancelled_join_leaves_no_znode(store: Store) {
     let admin = store.session().await;
     let baseline = alive_tasks();
     let mut joined = 0;
-    for stage in 0..24 {
+    // An exclusive join takes more requests.
+    let stages = if store.is_immediate { 24 } else { 48 };
+    for stage in 0..stages {
         let name = format!("g{stage}");
         {
-            let mut join = std::pin::pin!(agent.coordinator.join(&*name).into_future());
+            let mut join = std::pin::pin!(agent.joining(&name).into_future());
             let wait = store.for_a_moment(stage);
             tokio::select! {
                 biased;
@@ -192,18 +198,16 @@ async fn a_cancelled_join_leaves_no_znode(store: Store) {
         group.leave().await.unwrap();
     }
     assert!(joined > 0, "the last stages come after the end of the join");
-    assert!(joined < 24, "the first stages come before the end of the join");
+    assert!(joined < stages as usize, "the first stages come before the end of the join");
 }
 
 async fn a_second_join_returns_the_same_group_unless_its_options_differ(store: Store) {
     let agent = store.agent("a").await;
-    let (first, second) = tokio::join!(
-        agent.coordinator.join("g").weight(2).into_future(),
-        agent.coordinator.join("g").weight(2).into_future()
-    );
+    let (first, second) =
+        tokio::join!(agent.joining("g").weight(2).into_future(), agent.joining("g").weight(2).into_future());
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(incarnation(&first, "a"), incarnation(&second, "a"));
-    for differs in [agent.coordinator.join("g"), agent.coordinator.join("g").weight(2).settle(MS)] {
+    for differs in [agent.joining("g"), agent.joining("g").weight(2).settle(MS)] {
         let outcome = differs.await;
         assert!(matches!(outcome, Err(Error::JoinedDifferently { .. })), "{outcome:?}");
     }
@@ -213,7 +217,7 @@ async fn a_second_join_returns_the_same_group_unless_its_options_differ(store: S
     first.leave().await.unwrap();
     assert!(matches!(second.extract_my_subset(universe()).await, Err(Error::Closed { .. })));
     assert!(matches!(second.leave().await, Err(Error::Closed { .. })));
-    let again = agent.coordinator.join("g").weight(1).await.unwrap();
+    let again = agent.joining("g").weight(1).await.unwrap();
     settles_within(store.round(), &[&again]).await;
 }
 

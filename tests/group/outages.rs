@@ -77,7 +77,11 @@ fn heartbeat_validity(store: &Store) -> Duration {
 }
 
 async fn a_link_that_fails(mode: Mode, namespace: &str) {
-    let store = Store::shared(namespace).await;
+    let immediate = Store::shared(&format!("immediate-{namespace}")).await.immediate();
+    tokio::join!(a_link_fails_in(Store::shared(namespace).await, mode), a_link_fails_in(immediate, mode));
+}
+
+async fn a_link_fails_in(store: Store, mode: Mode) {
     let clock = store.connector().clock();
     let (a, in_a, _b, in_b) = two_members(&store).await;
     let share = in_a.extract_my_subset(universe()).await.unwrap();
@@ -406,7 +410,7 @@ async fn a_peer_that_cannot_be_read_is_a_plain_member(store: &Store) {
     let private = Op::create(&store.path("h"), "", CreateMode::Persistent);
     reader.commit(vec![private]).await.unwrap();
     peer.commit(vec![Op::create(&store.path("h/a"), b"\xc0", CreateMode::Ephemeral)]).await.unwrap();
-    let outcome = a.coordinator.join("h").await;
+    let outcome = a.joining("h").await;
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
     peer.close().await;
     settles_within(2 * store.round(), &[&in_a, &in_b]).await;

@@ -8,7 +8,7 @@ use std::{
 
 use apportion::{Config, Error, Group, PartitionCoordinator, backend::Memory, group::Standing};
 
-use crate::support::{MS, SECOND, until};
+use crate::support::{MS, SECOND, fleet::Store, until};
 
 /// How often an extraction yields.
 async fn yields(keys: &[String]) -> usize {
@@ -36,27 +36,34 @@ async fn an_extraction_yields_after_many_keys_and_after_many_bytes() {
     assert!(yields(&large).await >= 9, "32 MB of keys");
 }
 
-async fn member(memory: &Memory, id: &str, weight: u32, replicas: u32) -> (PartitionCoordinator, Group) {
-    let config = Config::for_backend(memory.clone()).member_id(id).replicas(replicas);
+async fn member(store: &Store, id: &str, weight: u32, replicas: u32) -> (PartitionCoordinator, Group) {
+    let config = Config::for_backend(store.ensemble().clone()).member_id(id).replicas(replicas);
     let coordinator = PartitionCoordinator::start(config).unwrap();
-    let group = coordinator.join("g").weight(weight).await.unwrap();
+    let group = store.join(&coordinator, "g").weight(weight).await.unwrap();
     (coordinator, group)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_member_for_whose_points_there_is_no_room_is_refused_alone() {
-    let memory = Memory::new();
-    let (_first, in_first) = member(&memory, "first", 3, 200).await;
+    for store in [Store::memory(), Store::memory().immediate()] {
+        one_without_room_is_refused_alone(store).await;
+    }
+}
+
+async fn one_without_room_is_refused_alone(store: Store) {
+    let (_first, in_first) = member(&store, "first", 3, 200).await;
     until("a share", SECOND, || in_first.view().standing() == Standing::Member).await;
     // 20 million points, and its id sorts before the others.
-    let (_large, in_large) = member(&memory, "a-large-one", 100_000, 200).await;
+    let (_large, in_large) = member(&store, "a-large-one", 100_000, 200).await;
     until("refused", SECOND, || in_large.view().standing() == Standing::Refused).await;
     let outcome = in_large.extract_my_subset(["x"]).await;
     assert!(matches!(outcome, Err(Error::Ring { .. })), "{outcome:?}");
-    let (_third, in_third) = member(&memory, "third", 1, 200).await;
+    let (_third, in_third) = member(&store, "third", 1, 200).await;
     for group in [&in_first, &in_third] {
         until("the others have shares", SECOND, || group.view().ring().len() == 2).await;
-        assert_eq!((group.view().standing(), group.view().members().len()), (Standing::Member, 3));
+        // An exclusive group is published without it.
+        let members = if store.is_immediate { 3 } else { 2 };
+        assert_eq!((group.view().standing(), group.view().members().len()), (Standing::Member, members));
         assert_eq!(group.view().ring().members().collect::<Vec<_>>(), ["first", "third"]);
         assert!(group.extract_my_subset(["x"]).await.is_ok());
     }
@@ -67,8 +74,13 @@ const LARGE: u32 = if cfg!(debug_assertions) { 5_000 } else { 50_000 };
 
 #[tokio::test]
 async fn a_large_ring_is_built_while_the_runtime_serves_others() {
-    let memory = Memory::new();
-    let (_a, group) = member(&memory, "a", LARGE, 100).await;
+    for store in [Store::memory(), Store::memory().immediate()] {
+        a_large_ring_is_built(store).await;
+    }
+}
+
+async fn a_large_ring_is_built(store: Store) {
+    let (_a, group) = member(&store, "a", LARGE, 100).await;
     // The runtime has one thread. This task measures for how long it did not run.
     let (mut longest, mut turns) = (Duration::ZERO, 0);
     #[allow(clippy::disallowed_methods, reason = "it measures real time")]

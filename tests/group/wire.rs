@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use apportion::{
-    Config, Group, HashRing, Label, PartitionCoordinator,
+    Config, Group, HashRing, Join, Label, PartitionCoordinator,
     backend::{CommitError, Connector, CreateMode, Error as BackendError, Op, Session, path::ZnodePath},
 };
 use rmpv::Value as Msgpack;
@@ -90,7 +90,23 @@ async fn connect(config: Config) -> PartitionCoordinator {
     PartitionCoordinator::connect(config).await.unwrap()
 }
 
+/// Both modes of a group.
+const IMMEDIATE_AND_EXCLUSIVE: [bool; 2] = [true, false];
+
+/// A join in one of the modes.
+fn join(coordinator: &PartitionCoordinator, group: &str, is_immediate: bool) -> Join {
+    let join = coordinator.join(group);
+    // The Python peers of these tests never act, so no key has to wait for them.
+    if is_immediate { join.immediate() } else { join.plain_grace(Duration::ZERO) }
+}
+
 async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_the_payloads(release: Release) {
+    for is_immediate in IMMEDIATE_AND_EXCLUSIVE {
+        the_znodes_of_a_fleet(release, is_immediate).await;
+    }
+}
+
+async fn the_znodes_of_a_fleet(release: Release, is_immediate: bool) {
     let (golden, hosts) = (golden("group.json"), hosts(release).await);
     let (namespace, group) = (text(&golden["namespace"]), text(&golden["group"]));
     let root = format!("/{namespace}");
@@ -99,9 +115,9 @@ async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_th
 
     let first = connect(config(&hosts, namespace, members[0])).await;
     assert_eq!(dump(&observer, &root).await, golden_step(&golden, "start"));
-    let one = first.join(group).weight(10).await.unwrap();
+    let one = join(&first, group, is_immediate).weight(10).await.unwrap();
     let second = connect(config(&hosts, namespace, members[1])).await;
-    let _two = second.join(group).weight(9).await.unwrap();
+    let _two = join(&second, group, is_immediate).weight(9).await.unwrap();
 
     let mut found = dump(&observer, &root).await;
     for member in &members {
@@ -113,7 +129,8 @@ async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_th
         assert_eq!(ours[0].1, Msgpack::from(1));
         assert_eq!((ours[1].1.as_str(), ours[2].1.as_u64()), (Some("plain"), Some(100)));
         #[cfg(target_os = "linux")]
-        assert_eq!(keys[4..], ["host", "boot", "pidns", "pid", "start"]);
+        assert_eq!(keys[4..9], ["host", "boot", "pidns", "pid", "start"]);
+        assert_eq!(keys.get(9).copied(), (!is_immediate).then_some("handover"));
     }
     // Nothing is left that Python would not have written.
     assert_eq!(found, golden_step(&golden, "update_capabilities(member0, weight=10)"));
@@ -121,6 +138,8 @@ async fn the_znodes_of_a_fleet_are_those_of_a_python_fleet_but_for_one_key_in_th
     one.leave().await.unwrap();
     second.shutdown().await.unwrap();
     assert_eq!(dump(&observer, &root).await, golden_step(&golden, "create_group"));
+    let session = zookeeper(&hosts).open(20 * SECOND).await.unwrap();
+    delete_recursively(&*session, &ZnodePath::parse(&root).unwrap()).await;
 }
 
 async fn credentials_in_the_url_guard_every_znode_with_one_entry(release: Release) {
@@ -139,7 +158,13 @@ async fn credentials_in_the_url_guard_every_znode_with_one_entry(release: Releas
         .unwrap();
     let found = dump(&observer, "/guarded").await;
     let paths: Vec<_> = found.keys().map(String::as_str).collect();
-    assert_eq!(paths, ["/guarded", "/guarded/deeply", "/guarded/deeply/g", "/guarded/deeply/g/a"]);
+    let [rest @ .., "/guarded/deeply/g", "/guarded/deeply/g/a"] = &paths[..] else { panic!("{paths:?}") };
+    let ["/guarded", "/guarded/deeply", "/guarded/deeply.ring", "/guarded/deeply.ring/g", snapshot] = rest
+    else {
+        panic!("{paths:?}")
+    };
+    let snapshot = snapshot.strip_prefix("/guarded/deeply.ring/g/").expect("a child of the head");
+    assert!(snapshot.len() == 16 && snapshot.bytes().all(|byte| byte.is_ascii_hexdigit()), "{snapshot}");
     let only = vec![(31, "digest".to_owned(), text(&digest["id"]).to_owned())];
     assert!(found.values().all(|znode| znode.acl == only), "{found:?}");
 
@@ -148,14 +173,25 @@ async fn credentials_in_the_url_guard_every_znode_with_one_entry(release: Releas
 }
 
 async fn heartbeats_and_reads_change_nothing_on_the_server(release: Release) {
+    for is_immediate in IMMEDIATE_AND_EXCLUSIVE {
+        heartbeats_and_reads_change_nothing(release, is_immediate).await;
+    }
+}
+
+async fn heartbeats_and_reads_change_nothing(release: Release, is_immediate: bool) {
     let hosts = hosts(release).await;
-    let coordinator = connect(config(&hosts, "unchanged", "a").heartbeat(SECOND / 20)).await;
-    let group = coordinator.join("g").await.unwrap();
+    let (namespace, below) = if is_immediate {
+        ("unchanged", &["/g", "/g/a"][..])
+    } else {
+        ("unchanged-exclusive", &["/g", "/g/a", ".ring/g", ".ring"][..])
+    };
+    let coordinator = connect(config(&hosts, namespace, "a").heartbeat(SECOND / 20)).await;
+    let group = join(&coordinator, "g", is_immediate).await.unwrap();
     let observer = zk::Client::connect(&hosts).await.unwrap();
     let stats = async || {
-        let mut stats = Vec::new();
-        for path in ["/unchanged", "/unchanged/g", "/unchanged/g/a"] {
-            stats.push(observer.check_stat(path).await.unwrap().unwrap());
+        let mut stats = vec![observer.check_stat(&format!("/{namespace}")).await.unwrap().unwrap()];
+        for path in below {
+            stats.push(observer.check_stat(&format!("/{namespace}{path}")).await.unwrap().unwrap());
         }
         stats
     };
@@ -163,7 +199,11 @@ async fn heartbeats_and_reads_change_nothing_on_the_server(release: Release) {
     let deadline = held.deadline();
     until("several heartbeats", 5 * SECOND, || held.deadline() > deadline + SECOND / 4).await;
     assert_eq!(stats().await, before);
-    assert_eq!(group.view().epoch(), before[1].pzxid, "the generation is that of the children");
+    if is_immediate {
+        assert_eq!(group.view().epoch(), before[1].pzxid, "the generation is that of the children");
+    } else {
+        assert_eq!(group.view().epoch(), before[3].mzxid, "the generation is that of the head");
+    }
     assert_eq!(group.view().members()[0].incarnation(), before[2].czxid);
 }
 
@@ -210,7 +250,8 @@ async fn a_python_peer_and_this_library_see_one_fleet_and_place_each_key_alike(r
     let hosts = hosts(release).await;
     let aodh = |id: &str| Config::aodh().url(format!("zookeeper://{hosts}")).unwrap().member_id(id);
     let (first, second) = (connect(aodh("agent-0")).await, connect(aodh("agent-1")).await);
-    let group = |coordinator: &PartitionCoordinator| coordinator.join("alarm_evaluator").into_future();
+    let group =
+        |coordinator: &PartitionCoordinator| join(coordinator, "alarm_evaluator", false).into_future();
     let (one, two): (Group, Group) = (group(&first).await.unwrap(), group(&second).await.unwrap());
     let path = ZnodePath::parse("/tooz/alarm_evaluator").unwrap();
 

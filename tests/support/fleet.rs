@@ -7,7 +7,7 @@ mod znodes;
 use std::{collections::BTreeMap, time::Duration};
 
 use apportion::{
-    Group, Held, PartitionCoordinator,
+    Group, Held, Join, PartitionCoordinator,
     backend::Memory,
     group::{Rebalance, Rebalances},
     testing::Faults,
@@ -38,11 +38,19 @@ enum Way {
 pub struct Agent {
     pub coordinator: PartitionCoordinator,
     pub line: Line,
+    /// Whether it joins without the handover of keys.
+    pub is_immediate: bool,
 }
 
 impl Agent {
+    /// Joins in the mode of its store.
     pub async fn join(&self, group: &str) -> Group {
-        self.coordinator.join(group).await.expect("it can join the group")
+        self.joining(group).await.expect("it can join the group")
+    }
+
+    /// A join in the mode of its store, for further options.
+    pub fn joining(&self, group: &str) -> Join {
+        store::joining(&self.coordinator, group, self.is_immediate)
     }
 
     pub fn faults(&self) -> &Faults {
@@ -185,3 +193,58 @@ macro_rules! on_both_backends {
 }
 #[allow(unused_imports, reason = "each test binary uses its own part of it")]
 pub(crate) use on_both_backends;
+
+/// The same, and once more each with members that join without the handover of keys.
+macro_rules! in_both_modes_on_both_backends {
+    ($($scenario:ident),+ $(,)?) => {
+        $crate::support::fleet::on_both_backends!($($scenario),+);
+        $crate::support::fleet::immediate_on_both_backends!($($scenario),+);
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part of it")]
+pub(crate) use in_both_modes_on_both_backends;
+
+/// Has each scenario run in memory under paused time, with members that hand keys over, and with members that do not.
+macro_rules! in_both_modes {
+    ($($scenario:ident),+ $(,)?) => {
+        mod exclusive {
+            $(#[tokio::test(start_paused = true)]
+            async fn $scenario() {
+                super::$scenario($crate::support::fleet::Store::memory()).await;
+            })+
+        }
+        mod immediate {
+            $(#[tokio::test(start_paused = true)]
+            async fn $scenario() {
+                super::$scenario($crate::support::fleet::Store::memory().immediate()).await;
+            })+
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part of it")]
+pub(crate) use in_both_modes;
+
+/// Has each scenario run on both backends with members that join without the handover of keys.
+macro_rules! immediate_on_both_backends {
+    ($($scenario:ident),+ $(,)?) => {
+        mod immediate {
+            mod memory {
+                $(#[tokio::test(start_paused = true)]
+                async fn $scenario() {
+                    super::super::$scenario($crate::support::fleet::Store::memory().immediate()).await;
+                })+
+            }
+            #[cfg(feature = "zookeeper")]
+            mod server {
+                $(#[tokio::test]
+                async fn $scenario() {
+                    let namespace = concat!("immediate-", stringify!($scenario));
+                    let store = $crate::support::fleet::Store::shared(namespace).await;
+                    super::super::$scenario(store.immediate()).await;
+                })+
+            }
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test binary uses its own part of it")]
+pub(crate) use immediate_on_both_backends;

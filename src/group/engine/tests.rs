@@ -35,6 +35,7 @@ fn engine() -> Engine {
 
 fn engine_with(settle: Duration) -> Engine {
     Engine::new(Settings {
+        lists: true,
         group: "g".into(),
         me: "a".parse().unwrap(),
         ours: ours(1),

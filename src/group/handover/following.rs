@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{clock::Moment, ring::Ranges};
 
+/// After so many failures to make the first head the pauses grow.
+const FEW_FAILURES: u32 = 8;
+
 impl Handover {
     // --- Reading ----------------------------------------------------------------------------------------------
 
@@ -182,6 +185,7 @@ impl Handover {
 
     pub(super) fn on_head_created(&mut self, outcome: &Outcome) {
         self.head_reading.is_creating = false;
+        let failures = std::mem::take(&mut self.head_reading.failures);
         match outcome {
             Outcome::Applied | Outcome::Refused { why: Refusal::NodeExists, .. } => {}
             Outcome::Refused { why: Refusal::NotPermitted, .. } => {
@@ -191,8 +195,18 @@ impl Handover {
                 self.head_reading.join_wanted = true;
                 return;
             }
+            Outcome::Refused { why: Refusal::TooLarge, .. } if self.own.is_none() => {
+                // The creation of our znode will show the caller what is too large.
+                self.read_head_later(self.settings.recheck);
+                self.head_reading.join_wanted = true;
+                return;
+            }
             Outcome::Refused { .. } | Outcome::Unknown | Outcome::Failed => {
-                self.read_head_later(self.settings.retry);
+                // A connection that breaks a few times is worth no pause; a store that never takes it is.
+                let power = failures.saturating_sub(FEW_FAILURES).min(16);
+                self.head_reading.failures = failures.saturating_add(1);
+                let pause = self.settings.retry.saturating_mul(1 << power);
+                self.read_head_later(pause.min(self.settings.max_retry.max(self.settings.retry)));
                 return;
             }
         }

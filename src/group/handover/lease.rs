@@ -90,8 +90,10 @@ impl Handover {
         }
         let Some(counted) = &mut self.lease.counted else { return };
         let longest = self.history.as_ref().map_or(Duration::ZERO, |history| history.head.common.lease);
-        let deadline = counted.note(sent.at).min(sent.at + longest);
-        if deadline > self.now && deadline > self.lease.deadline {
+        let deadline = counted.note(sent.at, self.now).min(sent.at + longest);
+        // A lease that goes on must not lapse again before the next heartbeat counts.
+        let goes_on = !self.lease.has_lapsed || counted.lasts();
+        if goes_on && deadline > self.now && deadline > self.lease.deadline {
             self.lease.has_lapsed = false;
             self.lease.deadline = deadline;
             self.actions.push(Action::Lease(deadline));

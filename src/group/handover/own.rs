@@ -111,6 +111,13 @@ impl Handover {
         let Some(own) = &mut self.own else { return };
         own.is_reading = false;
         match read {
+            Err(ReadError::NotPermitted) => {
+                self.problem = Some(Problem::NotPermitted);
+                own.not_before = self.now + 10 * self.settings.retry;
+                if self.is_idle_and_leaving() {
+                    self.give_own_up();
+                }
+            }
             Err(_) => {}
             Ok(None) => self.on_gone(),
             Ok(Some(read)) if read.czxid != own.me.czxid => self.on_gone(),
@@ -138,12 +145,17 @@ impl Handover {
         let Some(own) = &mut self.own else { return };
         own.is_deleting = false;
         match outcome {
-            Outcome::Applied | Outcome::Refused { why: Refusal::NoNode, .. } => {
-                self.lose_own();
-                self.finish_leaving();
+            // Without the permission to delete it, only the end of the session removes it.
+            Outcome::Applied | Outcome::Refused { why: Refusal::NoNode | Refusal::NotPermitted, .. } => {
+                self.give_own_up();
             }
             Outcome::Refused { .. } | Outcome::Unknown => own.is_uncertain = true,
             Outcome::Failed => {}
         }
+    }
+
+    fn give_own_up(&mut self) {
+        self.lose_own();
+        self.finish_leaving();
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct HeadReading {
     /// There is no head: make one.
     pub(super) is_missing: bool,
     pub(super) is_creating: bool,
+    /// How often in a row it could not be made.
+    pub(super) failures: u32,
     /// We have no znode, and wait for one.
     pub(super) join_wanted: bool,
     pub(super) join_asked: bool,
@@ -246,6 +248,8 @@ pub(crate) struct Publisher {
     /// The pause in which changes are collected. It grows while changes go on.
     pub(super) settle: Duration,
     pub(super) last: Moment,
+    /// The first change since the group was last listed, if changes are waited for to settle.
+    pub(super) first_change: Option<Moment>,
     /// When the group is compared with the head.
     pub(super) compare: Moment,
     pub(super) is_comparing: bool,

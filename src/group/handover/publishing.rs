@@ -56,11 +56,22 @@ impl Handover {
 
     /// A change was seen: publish when no more have come for a while.
     fn bundle(&mut self) {
-        let quiet = self.now.saturating_since(self.publisher.last) >= 4 * self.publisher.settle;
+        let quiet = self.now.saturating_since(self.publisher.last) >= self.publisher.settle.saturating_mul(4);
         if quiet || self.publisher.settle < self.settings.settle {
             self.publisher.settle = self.settings.settle;
         }
-        self.publish_at(self.now + self.publisher.settle);
+        let due = self.now + self.publisher.settle;
+        if self.settings.settles <= 1 {
+            return self.publish_at(due);
+        }
+        let first = *self.publisher.first_change.get_or_insert(self.now);
+        let last = first + self.publisher.settle.saturating_mul(self.settings.settles);
+        self.publisher.due = Some(due.min(last));
+    }
+
+    /// Whether our znode waits for the settling time of the caller before it is published.
+    pub(crate) fn is_settling(&self) -> bool {
+        self.settings.settles > 1 && self.own.is_some() && self.rank().is_none()
     }
 
     /// Our place among the members that can publish; `None` if we are not in the epoch.
@@ -81,12 +92,14 @@ impl Handover {
         let pause = match publishers.iter().position(|id| **id == self.settings.me) {
             // It is the member of this id that was restarted.
             Some(rank) => {
-                self.settings.settle + self.settings.rank_delay * u32::try_from(rank).unwrap_or(100).min(100)
+                let rank = u32::try_from(rank).unwrap_or(100).min(100);
+                self.settings.settle.saturating_add(self.settings.rank_delay.saturating_mul(rank))
             }
             // A joiner leaves it to the members, if there are any.
             None if !publishers.is_empty() => {
-                self.settings.joiner_delay + self.jitter(self.settings.joiner_delay)
+                self.settings.joiner_delay.saturating_add(self.jitter(self.settings.joiner_delay))
             }
+            None if self.settings.settles > 1 => self.settings.settle,
             None => self.jitter(self.settings.settle),
         };
         self.publish_at(self.now + pause);
@@ -147,6 +160,7 @@ impl Handover {
 
     pub(super) fn on_listed(&mut self, read: Result<Listing, ReadError>) {
         let Stage::Listing(base) = std::mem::take(&mut self.publisher.stage) else { return };
+        self.publisher.first_change = None;
         let Ok(listing) = read else {
             self.publisher.is_watching = false;
             self.publisher.not_before = self.now + self.settings.retry;
@@ -339,7 +353,7 @@ impl Handover {
                 self.publisher.mass_loss = None;
                 self.publisher.pause = None;
                 self.publisher.last = self.now;
-                self.publisher.settle = (2 * self.publisher.settle).min(self.settings.max_settle);
+                self.publisher.settle = self.publisher.settle.saturating_mul(2).min(self.settings.max_settle);
                 self.head_reading.wanted = true;
             }
             Outcome::Refused { why: Refusal::TooLarge, .. } => {
@@ -353,7 +367,8 @@ impl Handover {
             Outcome::Refused { .. } | Outcome::Unknown | Outcome::Failed => {
                 // Another one was faster, or a member has changed: read the head, and list again.
                 self.head_reading.wanted = true;
-                let pause = self.settings.settle / 2 + self.jitter(self.settings.settle);
+                let settle = self.settings.settle.min(Duration::from_secs(1));
+                let pause = settle / 2 + self.jitter(settle);
                 self.publish_at(self.now + pause);
             }
         }

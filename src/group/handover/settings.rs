@@ -29,6 +29,9 @@ pub(crate) struct Settings {
     pub(crate) settle: Duration,
     /// Up to which `settle` grows while changes go on.
     pub(crate) max_settle: Duration,
+    /// If more than 1, a change is published when no further one has come for `settle`, and at the latest after so many
+    /// times that.
+    pub(crate) settles: u32,
     /// How often head and group are read again even if no watch fired, give or take a half.
     pub(crate) recheck: Duration,
     /// After which time a joiner publishes itself.
@@ -39,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) bundle: Duration,
     /// The pause before something that failed is tried again.
     pub(crate) retry: Duration,
+    /// Up to which that pause grows while the first head cannot be made.
+    pub(crate) max_retry: Duration,
     /// A new snapshot is written when the log has as many entries.
     pub(crate) log_limit: usize,
     /// Whether a member that joins again and again is held back.
@@ -62,11 +67,13 @@ impl Settings {
             plain_grace: Duration::from_secs(60),
             settle: Duration::from_millis(50),
             max_settle: Duration::from_secs(1),
+            settles: 1,
             recheck: Duration::from_secs(5),
             joiner_delay: Duration::from_secs(1),
             rank_delay: Duration::from_millis(200),
             bundle: Duration::from_millis(100),
             retry: Duration::from_millis(100),
+            max_retry: Duration::from_secs(30),
             log_limit: 16,
             hold_down: true,
             mass_loss: None,

@@ -10,7 +10,7 @@ use super::{
     parts::{Donors, HeadReading, Lease, Own, Publisher},
     rules::Rule,
     settings::{Problem, Settings},
-    types::{Action, Epoch, Event, Incarnation, Outcome, Part, Presence, Purpose},
+    types::{Action, Epoch, Event, Head, Incarnation, Outcome, Part, Presence, Purpose},
 };
 use crate::{clock::Moment, ring::Ranges, session::timing::Timing};
 
@@ -121,6 +121,29 @@ impl Handover {
         self.settings.presence
     }
 
+    /// Leaves a new one behind, while a step of this one runs elsewhere.
+    pub(crate) fn take(&mut self) -> Handover {
+        let settings = self.settings.clone();
+        std::mem::replace(self, Handover::new(settings))
+    }
+
+    /// How many points the rings have that `event` may make: a measure of the time that its step takes.
+    pub(crate) fn points(&self, event: &Event) -> u64 {
+        let known = self.history.as_ref().map_or(0, |history| history.ring.points() as u64);
+        let logged =
+            |head: &Head| head.log.iter().flat_map(|change| &change.add).map(|(_, it)| it.weight).collect();
+        let weights: Vec<u32> = match event {
+            Event::Head(Ok(Some(read))) => logged(&read.head),
+            Event::Snapshot(Ok(Some(snapshot))) => {
+                let waits = self.head_reading.waits.iter().flat_map(|read| logged(&read.head));
+                snapshot.members.values().map(|entry| entry.weight).chain(waits).collect()
+            }
+            Event::Listed(Ok(listing)) => listing.members.values().map(|read| read.weight).collect(),
+            _ => return 0,
+        };
+        known + u64::from(self.settings.replicas) * weights.into_iter().map(u64::from).sum::<u64>()
+    }
+
     /// Whether work on `position` may start at `now`.
     #[cfg(test)]
     pub(crate) fn may_start(&self, now: Moment, position: u32) -> bool {
@@ -133,6 +156,9 @@ impl Handover {
             Event::SessionEnded => {
                 self.lose_own();
                 self.session = None;
+            }
+            Event::Reported(moment) => {
+                self.lease.counted.iter_mut().for_each(|counted| counted.report(moment))
             }
             Event::Joined { czxid, version } => self.on_joined(czxid, version),
             Event::Head(read) => self.on_head(read),
@@ -251,6 +277,10 @@ impl Handover {
             None => self.finish_leaving(),
             Some(own) => own.delete(self.now, self.settings.retry, &mut self.actions),
         }
+    }
+
+    pub(super) fn is_idle_and_leaving(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| leaving.is_idle)
     }
 
     pub(super) fn finish_leaving(&mut self) {

@@ -187,6 +187,8 @@ pub(crate) enum Event {
     SessionBegan { asked: Moment, timing: Timing },
     /// The session has ended; nothing that was asked in it will be answered.
     SessionEnded,
+    /// The leader certainly knew at this moment that the session lived. Other requests of the session have shown it.
+    Reported(Moment),
     /// Our znode was created, with [`Handover::part`](super::Handover::part) in its payload.
     Joined { czxid: i64, version: i32 },
     /// The answer to [`Action::ReadHead`].

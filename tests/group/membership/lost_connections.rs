@@ -14,13 +14,13 @@ use apportion::{
 
 use crate::support::{
     EITHER, MS, Mode, Proxy, SECOND,
-    fleet::{Store, delete_recursively, ids, on_both_backends, sees, settles_within},
-    until,
+    fleet::{Agent, Store, delete_recursively, ids, in_both_modes_on_both_backends, sees, settles_within},
+    path, until,
 };
 #[cfg(feature = "zookeeper")]
 use crate::support::{fleet::Reach, zookeeper};
 
-on_both_backends!(
+in_both_modes_on_both_backends!(
     a_list_goes_on_as_soon_as_the_connection_is_up_however_often_it_breaks,
     a_join_goes_on_as_soon_as_the_connection_is_up_however_often_it_breaks,
 );
@@ -33,11 +33,18 @@ enum Step {
     Join,
     CreateGroup,
     Inspect,
+    /// Of an exclusive group: reading the head, and writing what was acknowledged.
+    Head,
+    Acknowledge,
 }
 
 impl Step {
-    fn is(self, request: &Request<'_>, own: &ZnodePath) -> bool {
+    fn is(self, request: &Request<'_>, own: &ZnodePath, head: &ZnodePath) -> bool {
         match (self, request) {
+            (Step::Head, Request::Get(path) | Request::WatchNode(path)) => *path == head,
+            (Step::Acknowledge, Request::Commit(ops)) => {
+                ops.iter().any(|op| op.path() == own && matches!(op, Op::Set { .. }))
+            }
             (Step::List, Request::WatchChildren(_)) | (Step::Read, Request::GetMany(_)) => true,
             (Step::Join, Request::Commit(ops)) => ops.iter().any(|op| creates(op, own)),
             (Step::CreateGroup, Request::Commit(ops)) => {
@@ -56,6 +63,7 @@ fn creates(op: &Op, path: &ZnodePath) -> bool {
 /// Breaks the connection at a request, so many times: before the request arrives, or before its reply does.
 struct Breaks {
     own: ZnodePath,
+    head: ZnodePath,
     plan: Mutex<Option<(Step, LostReply)>>,
     left: AtomicU32,
     /// On the way to a real server.
@@ -70,7 +78,7 @@ impl Breaks {
 
     fn is_due(&self, request: &Request<'_>) -> Option<LostReply> {
         let (step, lost) = (*self.plan.lock().unwrap())?;
-        let is_due = step.is(request, &self.own)
+        let is_due = step.is(request, &self.own, &self.head)
             && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         is_due.then_some(lost)
     }
@@ -101,14 +109,15 @@ impl Hook for Breaks {
 /// A member `a` of the group `g`, whose connection can be broken.
 async fn breakable(store: &Store) -> (Arc<Breaks>, PartitionCoordinator) {
     let (plan, left, own) = (Mutex::default(), AtomicU32::new(0), store.path("g/a"));
+    let head = path(&format!("/{}.ring/g", store.namespace));
     #[cfg(feature = "zookeeper")]
     if let Reach::Server(port) = store.reach {
         let proxy = Proxy::start(port).await;
         let connector = zookeeper(&proxy.connect_string());
-        let breaks = Arc::new(Breaks { own, plan, left, proxy: Some(proxy) });
+        let breaks = Arc::new(Breaks { own, head, plan, left, proxy: Some(proxy) });
         return connect(store, Arc::new(connector), breaks).await;
     }
-    let breaks = Arc::new(Breaks { own, plan, left, proxy: None });
+    let breaks = Arc::new(Breaks { own, head, plan, left, proxy: None });
     connect(store, store.connector(), breaks).await
 }
 
@@ -131,8 +140,11 @@ fn with_a_long_timeout(store: Store) -> Store {
 async fn a_list_goes_on_as_soon_as_the_connection_is_up_however_often_it_breaks(store: Store) {
     let store = with_a_long_timeout(store);
     let (breaks, a) = breakable(&store).await;
-    let in_a = a.join("g").await.unwrap();
+    let in_a = store.join(&a, "g").await.unwrap();
     let b = store.agent("b").await;
+    if !store.is_immediate {
+        return an_epoch_is_followed_as_soon_as_the_connection_is_up(&store, &breaks, &in_a, &b).await;
+    }
     for (times, lost) in (1..=6).flat_map(|times| EITHER.map(|lost| (times, lost))) {
         for step in [Step::List, Step::Read] {
             breaks.plan(step, lost, times);
@@ -147,18 +159,58 @@ async fn a_list_goes_on_as_soon_as_the_connection_is_up_however_often_it_breaks(
     }
 }
 
+async fn an_epoch_is_followed_as_soon_as_the_connection_is_up(
+    store: &Store,
+    breaks: &Breaks,
+    in_a: &Group,
+    b: &Agent,
+) {
+    for (times, lost) in rounds(store) {
+        for step in [Step::List, Step::Read, Step::Head, Step::Acknowledge] {
+            breaks.plan(step, lost, times);
+            let in_b = b.join("g").await;
+            settles_within(2 * store.round(), &[in_a, &in_b]).await;
+            assert_eq!(ids(in_a), ["a", "b"]);
+            // The other member may have published before all of them were met.
+            assert!(breaks.left.load(SeqCst) < times, "{step:?} {times} {lost:?}");
+            breaks.plan(Step::Head, lost, times);
+            in_b.leave().await.unwrap();
+            settles_within(2 * store.round(), &[in_a]).await;
+            assert!(breaks.left.load(SeqCst) < times, "{step:?} {times} {lost:?}");
+            calm_down(store).await;
+        }
+    }
+}
+
+/// How often the connection breaks, and how. On a real server an exclusive member can join few times before it is held
+/// back for a minute.
+fn rounds(store: &Store) -> Vec<(u32, LostReply)> {
+    if store.is_memory() || store.is_immediate {
+        return (1..=6).flat_map(|times| EITHER.map(|lost| (times, lost))).collect();
+    }
+    vec![(6, LostReply::AfterApplying)]
+}
+
+/// An exclusive group holds a member back that joins again and again, for at most a minute.
+async fn calm_down(store: &Store) {
+    if store.is_memory() && !store.is_immediate {
+        tokio::time::sleep(61 * SECOND).await;
+    }
+}
+
 async fn a_join_goes_on_as_soon_as_the_connection_is_up_however_often_it_breaks(store: Store) {
     let store = with_a_long_timeout(store);
     let (breaks, a) = breakable(&store).await;
-    let in_a = a.join("g").await.unwrap();
+    let in_a = store.join(&a, "g").await.unwrap();
     let b = store.agent("b").await;
     let in_b = b.join("g").await;
     settles_within(store.round(), &[&in_a, &in_b]).await;
     let admin = store.session().await;
     // The znode of `a` is gone: its next heartbeat finds it, and it joins again.
     let back = store.round() + SECOND;
-    for (times, lost) in (1..=6).flat_map(|times| EITHER.map(|lost| (times, lost))) {
+    for (times, lost) in rounds(&store) {
         for step in [Step::Join, Step::List, Step::Inspect] {
+            calm_down(&store).await;
             let before = incarnation(&in_a);
             if step == Step::Inspect {
                 // A lost reply to the join is read back, and those reads are lost as well.
@@ -178,7 +230,8 @@ async fn a_join_goes_on_as_soon_as_the_connection_is_up_however_often_it_breaks(
     }
     drop(in_b);
     b.coordinator.shutdown().await.unwrap();
-    for times in 1..=6 {
+    for (times, _) in rounds(&store) {
+        calm_down(&store).await;
         breaks.plan(Step::CreateGroup, LostReply::BeforeApplying, times);
         let before = incarnation(&in_a);
         delete_recursively(&*admin, &store.path("g")).await;

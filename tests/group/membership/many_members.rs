@@ -25,7 +25,7 @@ async fn crowd(
         let faults = Faults::new(store.connector());
         let config = change(store.config_via(faults.clone(), &format!("member-{number:04}")));
         let coordinator = PartitionCoordinator::start(config).unwrap();
-        let group = coordinator.join("g").await.unwrap();
+        let group = store.join(&coordinator, "g").await.unwrap();
         members.push((faults, coordinator, group));
     }
     members
@@ -49,7 +49,15 @@ async fn agree_within(bound: Duration, groups: &[&Group], count: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn two_hundred_members_share_every_key_by_one_ring_while_some_leave_and_crash() {
-    let store = Store::memory();
+    two_hundred(Store::memory()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_immediate_members_share_every_key_by_one_ring_while_some_leave_and_crash() {
+    two_hundred(Store::memory().immediate()).await;
+}
+
+async fn two_hundred(store: Store) {
     // Ten points each: the rings are as good for this and take a tenth of the time.
     let mut members = crowd(&store, 200, |config| config.replicas(10)).await;
     let groups: Vec<_> = members.iter().map(|(.., group)| group).collect();
@@ -73,7 +81,7 @@ const MANY: usize = if cfg!(debug_assertions) { 120 } else { 1000 };
 
 #[tokio::test(start_paused = true)]
 async fn many_joins_at_once_cost_each_member_few_lists() {
-    let store = Store::memory();
+    let store = Store::memory().immediate();
     let members = crowd(&store, MANY, |config| config.replicas(1)).await;
     let groups: Vec<_> = members.iter().map(|(.., group)| group).collect();
     agree_within(3 * SECOND, &groups, MANY).await;
@@ -95,7 +103,7 @@ async fn many_joins_at_once_cost_each_member_few_lists() {
 
 #[tokio::test(start_paused = true)]
 async fn a_quiet_group_is_checked_now_and_then_and_not_read() {
-    let store = Store::memory();
+    let store = Store::memory().immediate();
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     tokio::time::sleep(SECOND).await;
@@ -111,12 +119,47 @@ async fn a_quiet_group_is_checked_now_and_then_and_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leaves() {
+async fn a_quiet_exclusive_group_costs_a_heartbeat_and_few_checks() {
     let store = Store::memory();
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    tokio::time::sleep(SECOND).await;
+    let before = agent.faults().calls();
+    tokio::time::sleep(100 * SECOND).await;
+    let after = agent.faults().calls();
+    let (checks, heartbeats) = (after.gets - before.gets, after.commits - before.commits);
+    assert!((15..=27).contains(&checks), "the head and the group, every ten seconds each: {checks}");
+    assert_eq!((after.lists, after.get_manys), (before.lists, before.get_manys));
+    assert!((198..=202).contains(&heartbeats), "of the session and of the group, every second: {heartbeats}");
+    assert_eq!(after.writes, before.writes);
+    assert_eq!(group.view().standing(), Standing::Member);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_joins_at_once_to_an_exclusive_group_are_published_together() {
+    let store = Store::memory();
+    let members = crowd(&store, MANY, |config| config.replicas(1)).await;
+    let groups: Vec<_> = members.iter().map(|(.., group)| group).collect();
+    agree_within(5 * SECOND, &groups, MANY).await;
+    tokio::time::sleep(2 * SECOND).await;
+    let lists: Vec<_> = members.iter().map(|(faults, ..)| faults.calls().lists).collect();
+    // Each lists the group when it finds no other member, and the first members for each change that they see.
+    assert!(*lists.iter().max().unwrap() <= 12, "{lists:?}");
+    assert!(lists.iter().sum::<u64>() <= 3 * MANY as u64, "{lists:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leaves() {
+    for store in [Store::memory(), Store::memory().immediate()] {
+        one_epoch_gives_one_ring(store).await;
+    }
+}
+
+async fn one_epoch_gives_one_ring(store: Store) {
     let (connector, hold) = Hold::on(store.ensemble());
     let a = store.connect(connector, "a").await;
     let (b, c) = (store.agent("b").await, store.agent("c").await);
-    let (in_a, in_b, in_c) = (a.join("g").await.unwrap(), b.join("g").await, c.join("g").await);
+    let (in_a, in_b, in_c) = (store.join(&a, "g").await.unwrap(), b.join("g").await, c.join("g").await);
     agree_within(store.round(), &[&in_a, &in_b, &in_c], 3).await;
 
     let mut of_epoch = BTreeMap::new();

@@ -11,9 +11,20 @@ use apportion::{
 
 use crate::support::{
     MS, SECOND,
-    fleet::{Store, ids, settles_within, universe},
+    fleet::{Store, ids, in_both_modes, settles_within, universe},
     until,
 };
+
+in_both_modes!(
+    a_group_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once_a_second,
+    a_join_of_a_group_that_may_not_be_entered_fails,
+    a_group_that_becomes_forbidden_takes_the_share_away_until_it_is_allowed_again,
+    a_namespace_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once_a_second,
+    a_namespace_that_becomes_forbidden_is_tried_at_most_once_a_second,
+    a_leave_that_is_not_permitted_ends_all_the_same,
+    five_tries_without_our_znode_end_in_not_in_group_with_the_members_seen,
+    a_member_that_can_never_join_reports_it,
+);
 
 /// The shortest time between two increases of a count, while `span` passes.
 async fn shortest_gap(faults: &Faults, span: Duration, count: impl Fn(Calls) -> u64) -> (u64, Duration) {
@@ -35,9 +46,7 @@ fn is_once_a_second((tries, shortest): (u64, Duration), span: Duration) -> bool 
     u128::from(tries) <= span.as_millis() / 1000 && shortest >= SECOND - 20 * MS && tries > 0
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_group_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once_a_second() {
-    let store = Store::memory();
+async fn a_group_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once_a_second(store: Store) {
     let agent = store.started("a").await;
     agent.faults().deny(&store.path("g"));
     let group = agent.join("g").await;
@@ -51,27 +60,23 @@ async fn a_group_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_join_of_a_group_that_may_not_be_entered_fails() {
-    let store = Store::memory();
+async fn a_join_of_a_group_that_may_not_be_entered_fails(store: Store) {
     let agent = store.agent("a").await;
     agent.faults().deny(&store.path("g"));
-    let outcome = agent.coordinator.join("g").await;
+    let outcome = agent.joining("g").await;
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
     // Other groups are not affected.
     let other = agent.join("h").await;
     settles_within(store.round(), &[&other]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_group_that_becomes_forbidden_takes_the_share_away_until_it_is_allowed_again() {
-    let store = Store::memory();
+async fn a_group_that_becomes_forbidden_takes_the_share_away_until_it_is_allowed_again(store: Store) {
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     let share = group.extract_my_subset(universe()).await.unwrap();
     agent.faults().deny(&store.path("g"));
-    // Longest, the heartbeat and the first try to join again.
-    tokio::time::sleep(3 * SECOND).await;
+    // Longest, the validity of the last heartbeat. An immediate member gives its share up at the first refusal.
+    tokio::time::sleep(if store.is_immediate { 3 } else { 6 } * SECOND).await;
     assert!(!share.is_valid());
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
@@ -85,9 +90,7 @@ async fn a_group_that_becomes_forbidden_takes_the_share_away_until_it_is_allowed
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_namespace_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once_a_second() {
-    let store = Store::memory();
+async fn a_namespace_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_once_a_second(store: Store) {
     let (config, line) = store.prepare("a").await;
     line.faults.deny(&ZnodePath::parse("/fleet").unwrap());
     let outcome = apportion::PartitionCoordinator::connect(config.clone()).await;
@@ -95,7 +98,7 @@ async fn a_namespace_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_
     assert!(store.ensemble().sessions().is_empty());
 
     let coordinator = apportion::PartitionCoordinator::start(config).unwrap();
-    let group = coordinator.join("g").await.unwrap();
+    let group = store.join(&coordinator, "g").await.unwrap();
     tokio::time::sleep(100 * MS).await;
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::NotPermitted { .. })), "{outcome:?}");
@@ -105,9 +108,7 @@ async fn a_namespace_that_may_not_be_entered_is_a_typed_error_and_tried_at_most_
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_namespace_that_becomes_forbidden_is_tried_at_most_once_a_second() {
-    let store = Store::memory();
+async fn a_namespace_that_becomes_forbidden_is_tried_at_most_once_a_second(store: Store) {
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     agent.faults().deny(&ZnodePath::parse("/fleet").unwrap());
@@ -120,9 +121,7 @@ async fn a_namespace_that_becomes_forbidden_is_tried_at_most_once_a_second() {
     settles_within(30 * SECOND + store.round(), &[&group]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_leave_that_is_not_permitted_ends_all_the_same() {
-    let store = Store::memory();
+async fn a_leave_that_is_not_permitted_ends_all_the_same(store: Store) {
     let agent = store.agent("a").await;
     let group = agent.join("g").await;
     agent.faults().deny(&store.path("g"));
@@ -130,9 +129,7 @@ async fn a_leave_that_is_not_permitted_ends_all_the_same() {
     assert!(left.is_ok(), "it hangs");
 }
 
-#[tokio::test(start_paused = true)]
-async fn five_tries_without_our_znode_end_in_not_in_group_with_the_members_seen() {
-    let store = Store::memory();
+async fn five_tries_without_our_znode_end_in_not_in_group_with_the_members_seen(store: Store) {
     let (a, b) = (store.agent("a").await, store.agent("b").await);
     let (in_a, in_b) = (a.join("g").await, b.join("g").await);
     settles_within(store.round(), &[&in_a, &in_b]).await;
@@ -157,9 +154,7 @@ async fn five_tries_without_our_znode_end_in_not_in_group_with_the_members_seen(
     assert_eq!(ids(&in_b), ["b"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_member_that_can_never_join_reports_it() {
-    let store = Store::memory();
+async fn a_member_that_can_never_join_reports_it(store: Store) {
     let agent = store.started("a").await;
     // The first write makes the namespace.
     for write in 2..1000 {

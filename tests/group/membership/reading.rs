@@ -9,10 +9,10 @@ use apportion::{
 
 use crate::support::{
     SECOND, eventually,
-    fleet::{Store, ids, on_both_backends, sees, settles_within},
+    fleet::{Store, ids, immediate_on_both_backends, sees, settles_within},
 };
 
-on_both_backends!(
+immediate_on_both_backends!(
     a_member_reads_the_znodes_that_are_new_and_no_others,
     a_znode_that_was_replaced_by_one_of_the_same_name_is_read_again,
     a_znode_that_was_replaced_while_the_others_were_read_is_read_again,
@@ -52,7 +52,7 @@ impl Hook for Reads {
 async fn watched(store: &Store) -> (Arc<Reads>, apportion::PartitionCoordinator, apportion::Group) {
     let reads = Arc::<Reads>::default();
     let coordinator = store.connect(Intercept::new(store.connector(), reads.clone()), "a").await;
-    let group = coordinator.join("g").await.unwrap();
+    let group = store.join(&coordinator, "g").await.unwrap();
     settles_within(store.round(), &[&group]).await;
     (reads, coordinator, group)
 }

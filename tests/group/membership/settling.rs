@@ -6,20 +6,26 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{
     SECOND,
-    fleet::{Store, next_change, settles_within},
+    fleet::{Store, in_both_modes, next_change, settles_within},
     until,
 };
 
-#[tokio::test(start_paused = true)]
-async fn a_rolling_restart_within_the_settling_time_moves_keys_once() {
-    let store = Store::memory();
+in_both_modes!(
+    a_rolling_restart_within_the_settling_time_moves_keys_once,
+    a_restart_under_the_same_ids_within_the_settling_time_moves_nothing,
+    a_membership_that_never_settles_is_adopted_after_five_settling_times,
+    a_member_that_waits_for_its_first_membership_to_settle_has_an_empty_share,
+    a_settling_time_without_end_is_waited_for_and_nothing_panics,
+);
+
+async fn a_rolling_restart_within_the_settling_time_moves_keys_once(store: Store) {
     let settle = 3 * SECOND;
     let watcher = store.agent("a").await;
-    let in_a = watcher.coordinator.join("g").settle(settle).await.unwrap();
+    let in_a = watcher.joining("g").settle(settle).await.unwrap();
     let mut olds = Vec::new();
     for id in ["b-1", "c-1"] {
         let agent = store.agent(id).await;
-        let group = agent.coordinator.join("g").settle(settle).await.unwrap();
+        let group = agent.joining("g").settle(settle).await.unwrap();
         olds.push((agent, group));
     }
     tokio::time::sleep(2 * settle).await;
@@ -32,7 +38,7 @@ async fn a_rolling_restart_within_the_settling_time_moves_keys_once() {
         agent.coordinator.shutdown().await.unwrap();
         tokio::time::sleep(SECOND / 2).await;
         let new = store.started(id).await;
-        news.push((new.coordinator.join("g").settle(settle).await.unwrap(), new));
+        news.push((new.joining("g").settle(settle).await.unwrap(), new));
         tokio::time::sleep(SECOND / 2).await;
     }
     let change = tokio::time::timeout(3 * settle, rebalances.next()).await.unwrap().unwrap();
@@ -44,31 +50,27 @@ async fn a_rolling_restart_within_the_settling_time_moves_keys_once() {
     settles_within(settle, &[&in_a, &news[0].0, &news[1].0]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_restart_under_the_same_ids_within_the_settling_time_moves_nothing() {
-    let store = Store::memory();
+async fn a_restart_under_the_same_ids_within_the_settling_time_moves_nothing(store: Store) {
     let settle = 3 * SECOND;
     let (a, b) = (store.agent("a").await, store.agent("b").await);
-    let in_a = a.coordinator.join("g").settle(settle).await.unwrap();
-    let _in_b = b.coordinator.join("g").settle(settle).await.unwrap();
+    let in_a = a.joining("g").settle(settle).await.unwrap();
+    let _in_b = b.joining("g").settle(settle).await.unwrap();
     tokio::time::sleep(2 * settle).await;
     let mut rebalances = in_a.rebalances();
     assert_eq!(next_change(&mut rebalances).await.members(), (0, 2));
     b.coordinator.shutdown().await.unwrap();
     tokio::time::sleep(SECOND).await;
     let b = store.started("b").await;
-    let in_b = b.coordinator.join("g").settle(settle).await.unwrap();
+    let in_b = b.joining("g").settle(settle).await.unwrap();
     let moved = tokio::time::timeout(10 * settle, rebalances.next()).await;
     assert!(moved.is_err(), "{moved:?}");
     settles_within(settle, &[&in_a, &in_b]).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_membership_that_never_settles_is_adopted_after_five_settling_times() {
-    let store = Store::memory();
+async fn a_membership_that_never_settles_is_adopted_after_five_settling_times(store: Store) {
     let settle = 2 * SECOND;
     let a = store.agent("a").await;
-    let in_a = a.coordinator.join("g").settle(settle).await.unwrap();
+    let in_a = a.joining("g").settle(settle).await.unwrap();
     let _b = store.plain("g", "b", b"\xc0").await;
     let clock = store.connector().clock();
     let begin = clock.now();
@@ -84,18 +86,15 @@ async fn a_membership_that_never_settles_is_adopted_after_five_settling_times() 
     assert!(waited >= settle, "adopted while it was flapping: {waited:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_settling_time_without_end_is_waited_for_and_nothing_panics() {
-    let agent = Store::memory().agent("a").await;
-    let join = agent.coordinator.join("g").settle(Duration::MAX);
+async fn a_settling_time_without_end_is_waited_for_and_nothing_panics(store: Store) {
+    let agent = store.agent("a").await;
+    let join = agent.joining("g").settle(Duration::MAX);
     assert!(timeout(600 * SECOND, join.into_future()).await.is_err(), "it can never settle");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_member_that_waits_for_its_first_membership_to_settle_has_an_empty_share() {
-    let store = Store::memory();
+async fn a_member_that_waits_for_its_first_membership_to_settle_has_an_empty_share(store: Store) {
     let agent = store.agent("a").await;
-    let group = agent.coordinator.join("g").settle(60 * SECOND).await.unwrap();
+    let group = agent.joining("g").settle(60 * SECOND).await.unwrap();
     let session = agent.coordinator.session_id();
     agent.expire(&store).await;
     until("a new session", 120 * SECOND, || ![session, None].contains(&agent.coordinator.session_id())).await;

@@ -72,7 +72,11 @@ async fn an_outage_that_ends_a_heartbeat_before_the_validity_changes_nothing() {
 async fn a_round_trip_of_a_fifth_of_the_session_timeout_can_connect_and_keeps_its_share() {
     let store = Store { session_timeout: T, ..Store::shared("slow-from-the-start").await };
     let (config, line) = store.prepare("a").await;
-    let agent = Agent { coordinator: apportion::PartitionCoordinator::start(config).unwrap(), line };
+    let agent = Agent {
+        coordinator: apportion::PartitionCoordinator::start(config).unwrap(),
+        line,
+        is_immediate: false,
+    };
     agent.proxy().set(Mode::Delay(T / 10));
     let group = agent.join("g").await;
     settles_within(4 * T, &[&group]).await;

@@ -35,8 +35,17 @@ async fn outage(ensemble: &Memory, coordinator: &PartitionCoordinator, length: D
 
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_of_any_length_a_share_that_is_valid_again_stays_so() {
+    after_outages(Store::memory).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_of_any_length_an_immediate_share_that_is_valid_again_stays_so() {
+    after_outages(|| Store::memory().immediate()).await;
+}
+
+async fn after_outages(store: impl Fn() -> Store) {
     for (phase, tenths) in (1..=240_u32).map(|tenths| (tenths % 7, tenths)) {
-        let store = Store::memory();
+        let store = store();
         let (agent, group) = member(&store).await;
         tokio::time::sleep(6 * SECOND + phase * 140 * MS).await;
         let length = tenths * 100 * MS;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use apportion::{
-    Config, PartitionCoordinator,
+    Config, Join, PartitionCoordinator,
     backend::{BoxFuture, Connector, CreateMode, Error, Memory, Op, Session, path::ZnodePath},
     clock::Clock,
     testing::Faults,
@@ -28,6 +28,12 @@ impl Connector for Via {
     }
 }
 
+/// A join in one of the two modes.
+pub(super) fn joining(coordinator: &PartitionCoordinator, group: &str, is_immediate: bool) -> Join {
+    let join = coordinator.join(group);
+    if is_immediate { join.immediate() } else { join.plain_grace(Duration::ZERO) }
+}
+
 /// Where a scenario takes place, with a namespace of its own.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -35,6 +41,8 @@ pub struct Store {
     pub namespace: String,
     pub session_timeout: Duration,
     pub server_tick: Duration,
+    /// Whether the members of this store join without the handover of keys.
+    pub is_immediate: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +61,7 @@ impl Store {
             namespace: "fleet".into(),
             session_timeout: 10 * SECOND,
             server_tick: 2 * SECOND,
+            is_immediate: false,
         }
     }
 
@@ -76,7 +85,13 @@ impl Store {
             namespace: namespace.into(),
             session_timeout: 2 * SECOND,
             server_tick: 100 * MS,
+            is_immediate: false,
         }
+    }
+
+    /// The same store with members that join without the handover of keys.
+    pub fn immediate(self) -> Store {
+        Store { is_immediate: true, ..self }
     }
 
     /// The same store with another namespace.
@@ -158,6 +173,11 @@ impl Store {
         SECOND + self.slack()
     }
 
+    /// A join with the mode of this store. The plain members of these tests never act, so no key waits for them.
+    pub fn join(&self, coordinator: &PartitionCoordinator, group: &str) -> Join {
+        joining(coordinator, group, self.is_immediate)
+    }
+
     /// The settings of a member of this fleet, through a connector.
     pub fn config_via(&self, connector: impl Connector, id: &str) -> Config {
         let config = Config::for_backend(connector)
@@ -200,13 +220,14 @@ impl Store {
     pub async fn agent_with(&self, id: &str, change: impl FnOnce(Config) -> Config) -> Agent {
         let (config, line) = self.prepare(id).await;
         let coordinator = PartitionCoordinator::connect(change(config)).await.expect("the store is there");
-        Agent { coordinator, line }
+        Agent { coordinator, line, is_immediate: self.is_immediate }
     }
 
     /// A member that does not wait for the store.
     pub async fn started(&self, id: &str) -> Agent {
         let (config, line) = self.prepare(id).await;
-        Agent { coordinator: PartitionCoordinator::start(config).expect("the settings are right"), line }
+        let coordinator = PartitionCoordinator::start(config).expect("the settings are right");
+        Agent { coordinator, line, is_immediate: self.is_immediate }
     }
 
     /// A session of another process: an administrator, a Python peer.
