@@ -38,6 +38,7 @@ use crate::{
         follow::{Change, Sessions},
         validity::{SessionValidity, Validity},
     },
+    token::FencingToken,
     watch,
 };
 
@@ -301,7 +302,8 @@ impl Running {
     fn update(&mut self) {
         let startable = self.it.core.startable();
         if let Some(register) = self.register() {
-            register.admit(&Admission::within(startable.ranges));
+            let token = FencingToken::new(startable.token);
+            register.admit(&Admission::within(startable.ranges).under(token));
         }
         self.is_news = true;
     }

@@ -14,6 +14,7 @@ mod report;
 mod scenarios;
 mod season;
 mod timeline;
+mod tokens;
 
 #[path = "../support/mod.rs"]
 mod support;
