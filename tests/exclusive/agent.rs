@@ -1,7 +1,7 @@
 //! An agent: a process that acts on the keys of its shares, and writes down when.
 //!
 //! It is this binary, which runs one test, with an [`Order`] in its environment. SIGTERM lets it leave, SIGUSR1 lets its
-//! next action take a minute.
+//! next action take a minute, SIGUSR2 lets it print its status.
 
 use std::{
     collections::HashSet,
@@ -137,8 +137,9 @@ struct Work {
 }
 
 async fn run(order: Order) {
-    let (mut terminate, mut stick) =
-        (signal(SignalKind::terminate()).unwrap(), signal(SignalKind::user_defined1()).unwrap());
+    let [mut terminate, mut stick, mut show] =
+        [SignalKind::terminate(), SignalKind::user_defined1(), SignalKind::user_defined2()]
+            .map(|kind| signal(kind).unwrap());
     let work = Arc::new(Work {
         journal: Journal::create(&order.journal).unwrap(),
         order,
@@ -163,6 +164,14 @@ async fn run(order: Order) {
         let _ = coordinator.shutdown().await;
         return;
     };
+    signals.spawn({
+        let group = group.clone();
+        async move {
+            while show.recv().await.is_some() {
+                println!("{}", serde_json::to_string(&group.status()).unwrap());
+            }
+        }
+    });
     work_on_shares(&work, &group).await;
     // Not waited for: how long the end takes is measured by the gaps.
     if let Err(error) = coordinator.shutdown().await {

@@ -234,8 +234,10 @@ impl<'a> Crew<'a> {
         self.processes.iter().map(|(id, _)| *id).collect()
     }
 
-    /// The last lines that each running agent has printed, for the message of a failure.
-    pub(crate) fn outputs(&self) -> String {
+    /// The last lines that each running agent has printed, its status among them, for the message of a failure.
+    pub(crate) async fn outputs(&self) -> String {
+        self.running.values().for_each(|running| running.process.signal("USR2"));
+        tokio::time::sleep(SECOND).await;
         let mut text = String::new();
         for running in self.running.values() {
             let (id, journal) = &self.processes[running.number];

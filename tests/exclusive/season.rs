@@ -72,7 +72,7 @@ pub(crate) async fn run(
     let (from, mut steps, mut failures) = (now(), Vec::new(), Vec::new());
     ["a", "b", "c", "d"].into_iter().for_each(|id| crew.start(id));
     if let Err(what) = crew.settles(20 * SECOND).await {
-        failures.push(format!("the first agents: {what}\n{}", crew.outputs()));
+        failures.push(format!("the first agents: {what}\n{}", crew.outputs().await));
     }
     let mut done = 0;
     while done < faults && failures.is_empty() {
@@ -86,7 +86,8 @@ pub(crate) async fn run(
             }
             Err(what) => {
                 let Step { faults, who, .. } = &step;
-                failures.push(format!("{mode:?}, after {faults:?} of {who:?}: {what}\n{}", crew.outputs()));
+                failures
+                    .push(format!("{mode:?}, after {faults:?} of {who:?}: {what}\n{}", crew.outputs().await));
             }
         }
         steps.push(step);
