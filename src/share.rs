@@ -202,7 +202,7 @@ impl<T, I: Iterator<Item = (T, Position)>> Iterator for Turns<I> {
             let (item, position) = self.items.next()?;
             self.turn = self.turn.wrapping_add(1);
             if let Some(in_flight) = register.start(position, self.turn) {
-                return Some(Held::new(item, in_flight, self.grant.token()));
+                return Some(Held::new(item, in_flight));
             }
             self.skipped += 1;
         }

@@ -27,7 +27,9 @@ use crate::{
         read::{Sizes, read_each},
         validity::Validity,
     },
-    task, watch,
+    task,
+    token::FencingToken,
+    watch,
 };
 
 /// The engine, and what the driver needs to run it.
@@ -269,10 +271,10 @@ async fn owned(view: &View) -> (Ranges, Admission) {
     if view.acting().is_none() {
         return (Ranges::none(), Admission::none());
     }
-    let (ring, me) = (view.ring.clone(), view.me.clone());
+    let (ring, me, token) = (view.ring.clone(), view.me.clone(), FencingToken::new(view.epoch));
     let owned = move || {
         let ranges = ring.ranges(me.as_str());
-        (ranges.clone(), Admission::within(ranges))
+        (ranges.clone(), Admission::within(ranges).under(token))
     };
     if view.ring.points() as u64 > LARGE { task::off_runtime(owned).await } else { owned() }
 }

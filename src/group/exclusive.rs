@@ -38,7 +38,9 @@ use crate::{
         follow::{Change, Sessions},
         validity::{SessionValidity, Validity},
     },
-    task, watch,
+    task,
+    token::FencingToken,
+    watch,
 };
 
 /// A membership with exclusive shares, and what is needed to run it.
@@ -351,7 +353,8 @@ impl Running {
     fn update(&mut self) {
         let startable = self.it.core.startable();
         if let Some(register) = self.register() {
-            register.admit(&Admission::within(startable.ranges));
+            let token = FencingToken::new(startable.token);
+            register.admit(&Admission::within(startable.ranges).under(token));
         }
         self.is_news = true;
     }

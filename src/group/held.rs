@@ -44,7 +44,6 @@ pub struct Held<T> {
     // The item is dropped first: what its drop does belongs to the work.
     item: T,
     in_flight: InFlight,
-    token: FencingToken,
 }
 
 /// The guard of an item has ended: another member may act on the item now.
@@ -56,8 +55,8 @@ pub struct ItemLost {
 }
 
 impl<T> Held<T> {
-    pub(crate) fn new(item: T, in_flight: InFlight, token: FencingToken) -> Self {
-        Held { item, in_flight, token }
+    pub(crate) fn new(item: T, in_flight: InFlight) -> Self {
+        Held { item, in_flight }
     }
 
     /// Whether this member may act on the item at this moment. Compares the deadline with the clock, no I/O. After an
@@ -66,9 +65,11 @@ impl<T> Held<T> {
         self.in_flight.is_valid()
     }
 
-    /// A token for stores that must refuse stale writers: that of the share, [`Share::token`](crate::Share::token).
+    /// A token for stores that must refuse stale writers: from one owner of the item to the next it never decreases. It
+    /// is that of the share, [`Share::token`](crate::Share::token), or a higher one if the membership has changed before
+    /// the turn of the item.
     pub fn token(&self) -> FencingToken {
-        self.token
+        self.in_flight.token()
     }
 
     /// The time until the current deadline: zero once it is invalid, [`Duration::MAX`] without a backend.
@@ -116,8 +117,8 @@ impl<T> Held<T> {
 
     /// The guard with another item in place of this one, for instance a part of it, or a clone of a borrowed one.
     pub fn map<U>(self, other: impl FnOnce(T) -> U) -> Held<U> {
-        let Held { item, in_flight, token } = self;
-        Held { item: other(item), in_flight, token }
+        let Held { item, in_flight } = self;
+        Held { item: other(item), in_flight }
     }
 
     /// The item without its guard: the work on it has ended. From now on nothing stops an action that comes too late.
@@ -151,7 +152,7 @@ impl<T: fmt::Debug> fmt::Debug for Held<T> {
         f.debug_struct("Held")
             .field("item", &self.item)
             .field("group", &self.in_flight.register().group())
-            .field("token", &self.token)
+            .field("token", &self.token())
             .field("is_valid", &self.is_valid())
             .finish()
     }

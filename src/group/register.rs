@@ -26,6 +26,7 @@ use crate::{
     clock::Moment,
     ring::{Position, RangeIndex, Ranges},
     session::validity::Validity,
+    token::FencingToken,
 };
 
 /// A power of two, so that few threads want one lock at the same time.
@@ -53,13 +54,17 @@ pub(crate) struct Register {
 
 /// Where items may start: an immutable snapshot. A lookup nearly always reads one byte of a table.
 #[derive(Clone, Debug)]
-pub(crate) struct Admission(Option<Arc<RangeIndex>>);
+pub(crate) struct Admission {
+    ranges: Option<Arc<RangeIndex>>,
+    token: FencingToken,
+}
 
 /// An item in progress, until this is dropped.
 pub(crate) struct InFlight {
     register: Arc<Register>,
     shard: u32,
     slot: u32,
+    token: FencingToken,
 }
 
 /// In cache lines of its own, so that threads at different shards do not slow each other down.
@@ -86,18 +91,23 @@ enum Slot {
 impl Admission {
     /// Nothing may start.
     pub(crate) fn none() -> Self {
-        Admission(None)
+        Admission { ranges: None, token: FencingToken::default() }
     }
 
     /// What is in `ranges` may start.
     pub(crate) fn within(ranges: Ranges) -> Self {
-        Admission(Some(Arc::new(ranges.index())))
+        Admission { ranges: Some(Arc::new(ranges.index())), ..Admission::none() }
+    }
+
+    /// The same, by the membership that has this token.
+    pub(crate) fn under(self, token: FencingToken) -> Self {
+        Admission { token, ..self }
     }
 
     /// Whether an item at `position` may start.
     #[inline]
     pub(crate) fn may_start(&self, position: Position) -> bool {
-        self.0.as_ref().is_some_and(|ranges| ranges.contains(position))
+        self.ranges.as_ref().is_some_and(|ranges| ranges.contains(position))
     }
 }
 
@@ -137,11 +147,14 @@ impl Register {
     #[inline]
     pub(crate) fn start(self: &Arc<Self>, position: Position, turn: usize) -> Option<InFlight> {
         let shard = turn % SHARDS;
-        let slot = match self.shards.get(shard) {
-            Some(shard) => shard.lock().start(position)?,
-            None => NONE,
+        let (slot, token) = match self.shards.get(shard) {
+            Some(shard) => {
+                let mut slots = shard.lock();
+                (slots.start(position)?, slots.admission.token)
+            }
+            None => (NONE, FencingToken::default()),
         };
-        Some(InFlight { register: Arc::clone(self), shard: shard as u32, slot })
+        Some(InFlight { register: Arc::clone(self), shard: shard as u32, slot, token })
     }
 
     /// Replaces what may start.
@@ -204,6 +217,12 @@ impl InFlight {
 
     pub(crate) fn register(&self) -> &Register {
         &self.register
+    }
+
+    /// The token of the membership by which it was started. That of its share may be older: between the two, another
+    /// member may have acted on the item, with a token of its own.
+    pub(crate) fn token(&self) -> FencingToken {
+        self.token
     }
 
     /// The deadline that a heartbeat does not move any more, if it has one.

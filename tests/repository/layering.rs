@@ -59,6 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "backoff",
             "random",
             "ring",
+            "token",
             "watch",
         ],
     ),
@@ -79,7 +80,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("share", &["group::held", "group::register", "session", "clock", "ring", "token"]),
     ("group::held", &["group::register", "session", "clock", "token"]),
-    ("group::register", &["session", "clock", "ring"]),
+    ("group::register", &["session", "clock", "ring", "token"]),
     (
         "session",
         &[

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{Mode, Proxy, Server, Settings, eventually, free_port};
+use super::{Mode, Proxy, Release, Server, Settings, eventually, free_port};
 
 const SIZE: usize = 3;
 
@@ -35,9 +35,14 @@ pub struct Ensemble {
 impl Ensemble {
     /// An ensemble whose clock ticks every `tick`; all servers serve.
     pub async fn start(tick: Duration) -> Ensemble {
+        Ensemble::start_of(Release::System, tick).await
+    }
+
+    /// Like [`Ensemble::start`], of servers of this release.
+    pub async fn start_of(release: Release, tick: Duration) -> Ensemble {
         let mut last = String::new();
         for _ in 0..5 {
-            let mut ensemble = Ensemble::prepare(tick, ONE.lock().await).await;
+            let mut ensemble = Ensemble::prepare(release, tick, ONE.lock().await).await;
             for server in &mut ensemble.servers {
                 server.spawn();
             }
@@ -49,13 +54,13 @@ impl Ensemble {
         panic!("{last}");
     }
 
-    async fn prepare(tick: Duration, one: MutexGuard<'static, ()>) -> Ensemble {
+    async fn prepare(release: Release, tick: Duration, one: MutexGuard<'static, ()>) -> Ensemble {
         let ports: [[u16; SIZE]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| free_port()));
         let [clients, quorum, election] = ports;
         let mut servers = Vec::new();
         let mut links = Vec::new();
         for (me, client) in clients.into_iter().enumerate() {
-            let mut settings = Settings { tick, ..Settings::default() };
+            let mut settings = Settings { release, tick, ..Settings::default() };
             settings.lines = vec![
                 "initLimit=50".to_owned(),
                 format!("syncLimit={SYNC_LIMIT}"),

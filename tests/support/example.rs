@@ -55,8 +55,13 @@ pub struct Example {
 impl Example {
     /// Starts the example `name`; what it writes is appended to the file `out`.
     pub fn start(name: &str, out: &Path, args: &[&str]) -> Example {
+        Example::start_program(&find(name), out, args, &[])
+    }
+
+    /// Starts another program, with these variables in its environment.
+    pub fn start_program(program: &Path, out: &Path, args: &[&str], variables: &[(&str, &str)]) -> Example {
         let process = Guarded::spawn(GUARD, |shell| {
-            shell.arg(out).arg(find(name)).args(args);
+            shell.arg(out).arg(program).args(args).envs(variables.iter().copied());
         });
         Example { process: Some(process), out: out.into() }
     }

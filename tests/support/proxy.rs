@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -47,7 +47,15 @@ pub struct Proxy {
     address: SocketAddr,
     link: watch::Sender<Link>,
     accepted: Arc<AtomicUsize>,
+    granted: Arc<Mutex<Option<Granted>>>,
     _tasks: JoinSet<()>,
+}
+
+/// A session that a server has granted to a client, with the password by which any connection can take it up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Granted {
+    pub id: [u8; 8],
+    pub password: [u8; 16],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,9 +103,9 @@ impl Proxy {
         let address = listener.local_addr().expect("a bound socket has an address");
         let (link, state) = watch::channel(Link { mode: Mode::Pass, cuts: 0 });
         let mut tasks = JoinSet::new();
-        let accepted = Arc::<AtomicUsize>::default();
-        tasks.spawn(accept(listener, port, wait, state, accepted.clone()));
-        Proxy { address, link, accepted, _tasks: tasks }
+        let (accepted, granted) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<_>>::default());
+        tasks.spawn(accept(listener, port, wait, state, (accepted.clone(), granted.clone())));
+        Proxy { address, link, accepted, granted, _tasks: tasks }
     }
 
     /// The port on which it listens.
@@ -115,6 +123,11 @@ impl Proxy {
         self.accepted.load(Ordering::SeqCst)
     }
 
+    /// The last session that a server has granted over it.
+    pub fn granted(&self) -> Option<Granted> {
+        *self.granted.lock().expect("no task panics with it")
+    }
+
     /// Changes what it does, from now on, to all connections.
     pub fn set(&self, mode: Mode) {
         self.link.send_modify(|link| {
@@ -130,16 +143,13 @@ impl Proxy {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    port: u16,
-    wait: Duration,
-    link: watch::Receiver<Link>,
-    accepted: Arc<AtomicUsize>,
-) {
+/// What a proxy notes of its connections.
+type Notes = (Arc<AtomicUsize>, Arc<Mutex<Option<Granted>>>);
+
+async fn accept(listener: TcpListener, port: u16, wait: Duration, link: watch::Receiver<Link>, notes: Notes) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        connections.spawn(connection(client, port, wait, link.clone(), accepted.clone()));
+        connections.spawn(connection(client, port, wait, link.clone(), notes.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
@@ -149,7 +159,7 @@ async fn connection(
     port: u16,
     wait: Duration,
     mut link: watch::Receiver<Link>,
-    used: Arc<AtomicUsize>,
+    (used, granted): Notes,
 ) {
     let Link { mode, cuts } = *link.borrow_and_update();
     if mode == Mode::Cut {
@@ -163,10 +173,20 @@ async fn connection(
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
+    let request = move |chunk: &mut [u8]| {
+        used.fetch_add(1, Ordering::SeqCst);
+        if mode == Mode::Forget {
+            forget_session(chunk);
+        }
+    };
+    let reply = move |chunk: &mut [u8]| {
+        let session = granted_by(chunk);
+        *granted.lock().expect("no task panics with it") = session;
+    };
     let pumps = async {
         tokio::join!(
-            pump(from_client, to_server, Direction::ToServer, link.clone(), Some((used, mode))),
-            pump(from_server, to_client, Direction::ToClient, link.clone(), None),
+            pump(from_client, to_server, Direction::ToServer, link.clone(), request),
+            pump(from_server, to_client, Direction::ToClient, link.clone(), reply),
         )
     };
     let mut cut = link.clone();
@@ -193,26 +213,24 @@ async fn reach(port: u16, wait: Duration) -> Option<TcpStream> {
     tokio::time::timeout(wait.max(Duration::from_secs(1)), connecting).await.ok().flatten()
 }
 
-/// Carries one direction of a connection until its end, and passes the end on.
+/// Carries one direction of a connection until its end, and passes the end on. Shows `first` the first bytes.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
     mut link: watch::Receiver<Link>,
-    mut first: Option<(Arc<AtomicUsize>, Mode)>,
+    first: impl FnOnce(&mut [u8]),
 ) {
     let (queue, mut queued) = mpsc::unbounded_channel();
     let delay = link.clone();
+    let mut first = Some(first);
     let read = async move {
         loop {
             let mut chunk = vec![0; 16 * 1024];
             let length = from.read(&mut chunk).await.unwrap_or(0);
             chunk.truncate(length);
-            if let Some((used, mode)) = first.take().filter(|_| length > 0) {
-                used.fetch_add(1, Ordering::SeqCst);
-                if mode == Mode::Forget {
-                    forget_session(&mut chunk);
-                }
+            if let Some(first) = first.take_if(|_| length > 0) {
+                first(&mut chunk);
             }
             #[allow(clippy::disallowed_methods, reason = "the proxy delays real connections")]
             let due = Instant::now() + delay.borrow().delay();
@@ -249,4 +267,12 @@ fn forget_session(request: &mut [u8]) {
             part.fill(0);
         }
     }
+}
+
+/// The session in the reply to a request to connect: its length, the protocol version, the timeout, the id of the
+/// session, and its password. `None` if the session had expired, or it is no such reply.
+fn granted_by(reply: &[u8]) -> Option<Granted> {
+    let id: [u8; 8] = reply.get(12..20)?.try_into().ok()?;
+    let password = reply.get(24..40)?.try_into().ok()?;
+    (id != [0; 8]).then_some(Granted { id, password })
 }

@@ -11,7 +11,6 @@ use crate::{
     group::held::Held,
     ring::{self, HashRing},
     session::validity::SessionValidity,
-    token::FencingToken,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -334,7 +333,7 @@ async fn an_item_is_in_flight_until_its_own_drop_has_ended() {
     }
     let mut member = Member::new();
     let in_flight = member.start(1).unwrap();
-    let held = Held::new(Work(member.register.clone()), in_flight, FencingToken::new(1));
+    let held = Held::new(Work(member.register.clone()), in_flight);
     drop(held.map(|work| work));
     assert_eq!(member.len(), 0);
 }
