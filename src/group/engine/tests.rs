@@ -39,7 +39,6 @@ fn engine_with(settle: Duration) -> Engine {
         group: "g".into(),
         me: "a".parse().unwrap(),
         ours: ours(1),
-        lists: true,
         retry: SECOND,
         max_retry: 30 * SECOND,
         check: 10 * SECOND,
