@@ -114,6 +114,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An operator has [paused](crate::Group::pause) the group: no member that comes gets a share until it is resumed.
+    #[error("group `{group}` is paused: no new member gets a share until it is resumed")]
+    Paused {
+        /// The group.
+        group: String,
+    },
     /// The group was left, or the coordinator is shut down.
     #[error("{}the coordinator is shut down", left(group))]
     Closed {

@@ -18,6 +18,7 @@ pub(crate) mod rebalance;
 pub(crate) mod rebalances;
 pub(crate) mod register;
 pub(crate) mod roster;
+pub(crate) mod status;
 pub(crate) mod view;
 
 use std::{
@@ -34,12 +35,13 @@ pub use self::{
     member::Member,
     rebalance::Rebalance,
     rebalances::Rebalances,
+    status::{Status, Waiting, Why},
     view::{Standing, View},
 };
 use crate::{
     error::Error,
     ring::{By, HashRing, Itself, KeyOf, KeySet, Ranges, RingKey, Turn},
-    session::{Status, validity::Validity},
+    session::{self, validity::Validity},
     share::Share,
     watch,
 };
@@ -214,7 +216,7 @@ impl Group {
                 Standing::Lapsed => return Ok((view, false)),
                 Standing::Left => return Err(Error::Closed { group: view.group.to_string() }),
                 Standing::Refused => return Err(view.refusal.clone().unwrap_or(self.closed(&view))),
-                Standing::Joining if view.is_settling || !self.is_connected()? => return Ok((view, false)),
+                Standing::Joining if view.is_settling || view.is_warming || !self.is_connected()? => return Ok((view, false)),
                 Standing::Joining if attempt == TRIES => break,
                 Standing::Joining => {}
             }
@@ -254,10 +256,10 @@ impl Group {
     fn is_connected(&self) -> Result<bool, Error> {
         let Behind::Driver { access, .. } = &self.behind else { return Ok(true) };
         match &*access.status().borrow() {
-            Status::Live(live) => Ok(live.is_connected()),
-            Status::Opening { error: Some(error) } if !error.is_transient() => Err(error.clone()),
-            Status::Opening { .. } => Ok(false),
-            Status::Closed => Err(self.closed(&self.view())),
+            session::Status::Live(live) => Ok(live.is_connected()),
+            session::Status::Opening { error: Some(error) } if !error.is_transient() => Err(error.clone()),
+            session::Status::Opening { .. } => Ok(false),
+            session::Status::Closed => Err(self.closed(&self.view())),
         }
     }
 
@@ -269,8 +271,77 @@ impl Group {
         Rebalances::new(self.views.clone(), self.behind.clone())
     }
 
-    /// Leaves the group; the other members see it at once. Stop the work on shares of the group first: all of them are
-    /// invalid from now on.
+    /// How this membership is, for an operator: what it owns, and which members it waits for. No I/O.
+    pub fn status(&self) -> Status {
+        Status::of(&self.views.borrow())
+    }
+
+    /// Says that this member, which joined with [`warming`](crate::Join::warming), is ready for a share. Nothing
+    /// otherwise.
+    pub fn ready(&self) {
+        self.command(Command::Ready);
+    }
+
+    /// Pauses the group: until [`Group::resume`], no change of its members takes effect. Members that come get no share,
+    /// and the keys of those that go have no owner. For an operator who restarts many members, for instance. All members
+    /// see it in [`Status::is_paused`], and any of them can end it.
+    ///
+    /// Returns when it is written. Waits while that is not possible. Nothing in an immediate group, and without a
+    /// backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the group was left before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, it goes on in the background.
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.set_paused(true).await
+    }
+
+    /// Ends what [`Group::pause`] has begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::pause`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, it goes on in the background.
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.set_paused(false).await
+    }
+
+    async fn set_paused(&self, pause: bool) -> Result<(), Error> {
+        let mut views = self.views.clone();
+        let closed = self.closed(&self.view());
+        if self.is_leaving() {
+            return Err(closed);
+        }
+        self.command(Command::Pause(pause));
+        let is_done = |view: &Arc<View>| {
+            view.has_left || view.shown.as_ref().is_none_or(|shown| shown.status.is_paused == pause)
+        };
+        match views.wait_for(is_done).await {
+            Ok(view) if !view.has_left => Ok(()),
+            _ => Err(closed),
+        }
+    }
+
+    fn command(&self, command: Command) {
+        if let Behind::Driver { commands, .. } = &self.behind {
+            // Without its task there is nothing to do.
+            let _ = commands.send(command);
+        }
+    }
+
+    /// Leaves the group: starts nothing more, waits until the work in progress has ended, at most 30 seconds, and
+    /// deletes the znode of this member. Its shares are empty from now on. The other members start on a key of this
+    /// member as soon as no work on it is in progress here. In an [immediate](crate::Join::immediate) group all guards
+    /// end at once.
+    ///
+    /// Do not await it while the same task has a guard of the group: it would wait for itself.
     ///
     /// Returns when the znode of this member is gone, or when it is clear that only the end of the session will remove
     /// it.
@@ -323,8 +394,8 @@ impl Group {
             }),
             Behind::Driver { commands, is_leaving, .. } => {
                 if !is_leaving.swap(true, Ordering::SeqCst) {
-                    // There is room: this is the only command, and it is sent once.
-                    let _ = commands.try_send(Command::Leave { drain });
+                    // Without its task there is nothing to leave.
+                    let _ = commands.send(Command::Leave { drain });
                 }
             }
         }
@@ -341,7 +412,8 @@ impl Group {
     pub(crate) async fn joined(&self) -> Result<(), Error> {
         let mut views = self.views.clone();
         let closed = self.closed(&self.view());
-        let Ok(view) = views.wait_for(|view| view.standing() != Standing::Joining).await else {
+        let is_in = |view: &Arc<View>| view.standing() != Standing::Joining || view.is_warming;
+        let Ok(view) = views.wait_for(is_in).await else {
             return Err(closed);
         };
         match view.standing() {

@@ -92,6 +92,13 @@ impl Join {
         self
     }
 
+    /// Joins without a share, until [`Group::ready`](crate::Group::ready): for a member that has to get ready first, and
+    /// that others should see meanwhile. Nothing in an immediate group.
+    pub fn warming(mut self) -> Self {
+        self.options.is_warming = true;
+        self
+    }
+
     /// If more than half of the members are gone at once, their keys wait this long for them to come back. Default: no
     /// time. Only in groups of at least four members. Nothing in an immediate group.
     pub fn mass_loss_wait(mut self, wait: Duration) -> Self {
@@ -124,6 +131,7 @@ impl Join {
                 // A session timeout has room for two ticks, so another process with this id is normally refused before.
                 Err(_) => match &group.view().blocked {
                     Some(error) => return Err(error.clone()),
+                    None if group.status().is_paused => return Err(Error::Paused { group: name.clone() }),
                     None => return Err(backing.keeper.access(limit).unreachable(None)),
                 },
             }
@@ -255,7 +263,7 @@ impl Shared {
         let (me, engine) = (self.me.clone(), Engine::new(settings));
         let payload = Payload::new(options.weight, ours);
         let (views, view) = watch::channel(Arc::new(View::before_joining(name, &self.me)));
-        let (commands, inbox) = mpsc::channel(4);
+        let (commands, inbox) = mpsc::unbounded_channel();
         let access = backing.keeper.access(config.session_timeout);
         let (clock, random) = (backing.clock.clone(), backing.random.clone());
         let sessions = Sessions::new(&access);

@@ -13,7 +13,11 @@ use crate::{
     backend::path::ZnodePath,
     clock::Clock,
     config::Config,
-    group::{Group, engine::MAX_SETTLES, handover},
+    group::{
+        Group,
+        engine::MAX_SETTLES,
+        handover::{self, Presence},
+    },
     lease::Leases,
     member::MemberId,
     random::Random,
@@ -63,6 +67,7 @@ pub(super) struct Options {
     /// Whether another member may own a key for a moment while this one acts on it.
     pub(super) is_immediate: bool,
     pub(super) is_strict: bool,
+    pub(super) is_warming: bool,
     pub(super) max_drain: Duration,
     pub(super) plain_grace: Duration,
     pub(super) mass_loss: Option<Duration>,
@@ -75,6 +80,7 @@ impl Default for Options {
             settle: Duration::ZERO,
             is_immediate: false,
             is_strict: false,
+            is_warming: false,
             max_drain: Duration::from_secs(300),
             plain_grace: Duration::from_secs(60),
             mass_loss: None,
@@ -100,6 +106,7 @@ impl Options {
         };
         handover::Settings {
             is_strict: self.is_strict,
+            presence: if self.is_warming { Presence::Warming } else { Presence::Ready },
             max_drain: self.max_drain,
             plain_grace: self.plain_grace,
             recheck: config.membership_check,

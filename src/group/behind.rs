@@ -13,5 +13,5 @@ pub(crate) enum Behind {
     /// No other member can join; the handles themselves keep the view.
     Alone(Arc<watch::Sender<Arc<View>>>),
     /// A task keeps it.
-    Driver { commands: mpsc::Sender<Command>, access: Access, is_leaving: Arc<AtomicBool> },
+    Driver { commands: mpsc::UnboundedSender<Command>, access: Access, is_leaving: Arc<AtomicBool> },
 }

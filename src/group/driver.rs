@@ -36,7 +36,7 @@ pub(crate) struct Driver {
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sessions: Sessions,
-    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) places: Places,
     pub(crate) views: watch::Sender<Arc<View>>,
     pub(crate) random: Random,
@@ -45,8 +45,19 @@ pub(crate) struct Driver {
 /// What a handle asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// The member is ready for a share. Nothing in an immediate group.
+    Ready,
+    /// Pause the group, or end its pause. Nothing in an immediate group.
+    Pause(bool),
     /// Leave when the work in progress has ended, at the latest after `drain`. In an immediate group it ends at once.
     Leave { drain: Duration },
+}
+
+impl Command {
+    /// What it is for the engine.
+    fn event(self) -> Option<Event> {
+        matches!(self, Command::Leave { .. }).then_some(Event::Leave)
+    }
 }
 
 /// The znodes and the ring of one member in one group.
@@ -123,7 +134,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = self.sessions.changed() => return None,
-                Some(Command::Leave { .. }) = self.commands.recv() => return Some(Event::Leave),
+                Some(command) = self.commands.recv() => return command.event(),
                 () = sleep_until(now, due) => return None,
             }
         };
@@ -131,7 +142,7 @@ impl Driver {
         let outcome = tokio::select! {
             biased;
             () = self.sessions.changed() => return None,
-            Some(Command::Leave { .. }) = self.commands.recv() => return Some(Event::Leave),
+            Some(command) = self.commands.recv() => return command.event(),
             () = async { validity.as_ref().expect("guarded").ended().await }, if validity.is_some() => {
                 return Some(Event::Gone);
             }
@@ -229,6 +240,8 @@ impl Driver {
             validity: validity.filter(|_| picture.own.is_some()),
             register: register.filter(|_| picture.own.is_some()),
             is_settling: picture.is_settling,
+            is_warming: false,
+            shown: None,
             blocked: picture.blocked.clone(),
             refusal,
             has_left: picture.has_left,

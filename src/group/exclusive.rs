@@ -19,11 +19,12 @@ use self::{
 use super::{
     driver::{Command, LARGE, connected, sleep_until},
     engine::{self, Engine},
-    handover::{self, Action, Event, Handover, Incarnation, Places, Problem, Purpose},
+    handover::{self, Action, Event, Handover, Incarnation, Places, Presence, Problem, Purpose},
     joining::Znode,
     member::Member,
     placement,
     register::{Admission, Register, loss::End},
+    status::Shown,
     view::{self, View},
 };
 use crate::{
@@ -35,7 +36,6 @@ use crate::{
     session::{
         Live,
         follow::{Change, Sessions},
-        read::Sizes,
         validity::{SessionValidity, Validity},
     },
     task, watch,
@@ -50,7 +50,7 @@ pub(crate) struct Exclusive {
     pub(crate) places: Arc<Places>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sessions: Sessions,
-    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) views: watch::Sender<Arc<View>>,
     pub(crate) random: Random,
 }
@@ -79,6 +79,8 @@ struct Present {
     /// A heartbeat goes beside the other requests: the lease must not lapse because much is being read. There is one at
     /// a time.
     heartbeat: Option<BoxFuture<'static, Answer>>,
+    /// When that was sent.
+    heartbeat_sent: Moment,
     /// The creation of the znode of ours that the handover knows of.
     announced: Option<i64>,
     /// Whether the engine knows of the session: the head has to exist before our znode.
@@ -151,7 +153,7 @@ impl Running {
     async fn next(&mut self) -> Happened {
         let now = self.it.clock.now();
         let due = [self.it.engine.poll_timeout(), Some(self.it.core.wakeup())].into_iter().flatten().min();
-        let due = due.filter(|due| *due < crate::clock::Moment::NEVER);
+        let due = due.filter(|due| *due < Moment::NEVER);
         let Exclusive { sessions, commands, core, .. } = &mut self.it;
         let Some(present) = &mut self.present else {
             return tokio::select! {
@@ -212,13 +214,23 @@ impl Running {
                 if let Some(present) = &mut self.present {
                     present.watches.extend(watches);
                 }
+                let is_heartbeat = matches!(
+                    event,
+                    Event::Committed { purpose: Purpose::Heartbeat, outcome: handover::Outcome::Applied }
+                );
+                let sent = self.present.as_ref().map(|present| present.heartbeat_sent);
                 self.feed_answer(event).await;
+                if let (Some(present), Some(sent), true) = (&self.present, sent, is_heartbeat) {
+                    present.store.live.relay(sent, self.it.core.next_heartbeat());
+                }
             }
         }
     }
 
     fn command(&mut self, command: Command) {
         match command {
+            Command::Ready => self.feed(Event::Ready),
+            Command::Pause(pause) => self.feed(Event::Pause(pause)),
             Command::Leave { drain } => {
                 self.is_leaving = true;
                 self.is_news = true;
@@ -260,7 +272,6 @@ impl Running {
     /// Logs an event; returns the time and a random number for its step.
     fn note(&self, event: &Event) -> (Moment, u64) {
         let (now, random) = (self.it.clock.now(), self.it.random.bits());
-        if std::env::var_os("XDBG").is_some() { eprintln!("{:?} {} <- {event:?}", now, self.it.me); }
         if *event != Event::Tick {
             debug!(group = %self.it.places.group, ?event);
         }
@@ -272,7 +283,6 @@ impl Running {
         loop {
             let mut next = None;
             for action in actions {
-                if std::env::var_os("XDBG").is_some() { eprintln!("   {} -> {action:?}", self.it.me); }
                 next = self.perform(action).or(next);
             }
             // It has to come before any other event.
@@ -323,7 +333,9 @@ impl Running {
                 None => return Some(Event::Idle),
             },
             heartbeat @ Action::Commit { purpose: Purpose::Heartbeat, .. } => {
+                let now = self.it.clock.now();
                 if let Some(present) = &mut self.present {
+                    present.heartbeat_sent = now;
                     // One that is still there belongs to a znode that was lost: its answer does not count.
                     present.heartbeat = Some(Box::pin(present.store.clone().ask(heartbeat, Vec::new())));
                 }
@@ -365,7 +377,7 @@ impl Running {
         match change {
             Change::Live(live) => {
                 let (asked, timing) = (live.reported(), live.timing);
-                // One session may follow another at once: the znode of the engine is that of the session before.
+                // The end of the one before may have gone unseen.
                 self.tell_engine(engine::Event::SessionLost);
                 self.present = Some(Present::new(live, self.it.places.clone()));
                 self.feed(Event::SessionBegan { asked, timing });
@@ -396,7 +408,7 @@ impl Running {
         if present.announced.replace(znode.czxid) == Some(znode.czxid) {
             return;
         }
-        let lease = SessionValidity::new(self.it.clock.clone(), crate::clock::Moment::default());
+        let lease = SessionValidity::new(self.it.clock.clone(), Moment::default());
         let group = self.it.views.borrow().group.clone();
         let register = Register::new(group, Validity::new(&lease));
         let incarnation = Incarnation { id: self.it.me.clone(), czxid: znode.czxid };
@@ -436,7 +448,7 @@ impl Running {
             let entry = startable.members.as_ref().and_then(|members| members.get(&self.it.me));
             own.is_granted && entry.is_some_and(|entry| entry.czxid == own.incarnation.czxid)
         };
-        let has_znode = own.is_some();
+        let (has_znode, has_lease) = (own.is_some(), own.is_some_and(|own| own.is_granted));
         let own = own.filter(is_member);
         let no_place = startable.members.as_ref().filter(|_| has_znode && own.is_none());
         let no_place = no_place.and_then(|members| self.no_place(members));
@@ -468,6 +480,8 @@ impl Running {
             validity: own.map(|own| own.register.validity().clone()),
             register: own.map(|own| own.register.clone()),
             is_settling: self.it.core.is_settling(),
+            is_warming: has_lease && self.it.core.presence() == Presence::Warming,
+            shown: Some(Shown { status, clock: self.it.clock.clone() }),
             blocked: picture.blocked.clone(),
             refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)).or(no_place),
             has_left: self.is_leaving || picture.has_left,
@@ -506,12 +520,13 @@ impl Present {
     fn new(live: Arc<Live>, places: Arc<Places>) -> Present {
         Present {
             connection: live.connection(),
-            store: Store { live, places, sizes: Arc::new(Sizes::default()) },
+            store: Store::new(live, places),
             watches: Watches::default(),
             occupied: None,
             requests: VecDeque::new(),
             under_way: None,
             heartbeat: None,
+            heartbeat_sent: Moment::default(),
             announced: None,
             is_joining: false,
             own: None,

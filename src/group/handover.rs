@@ -20,7 +20,7 @@
 //!    `Freeze`, `Thaw`, `FreezeAgain` and `EndAll` change the register of work in flight and cannot fail. The others
 //!    are requests; each has one event as its answer. Never pass an answer that belongs to an earlier session.
 //! 2. At [`Handover::wakeup`], pass [`Event::Tick`].
-//! 3. A guard for a position may be made while [`Handover::may_start`] is true for it. Its validity is that of the lease
+//! 3. A guard for a position may be made while it is in the ranges of [`Handover::startable`]. Its validity is that of the lease
 //!    until it is marked; after that, what the actions say about its mark. Making a guard must be atomic with `Freeze`:
 //!    a guard that is made after `Freeze` must have seen the `Update` before it.
 //! 4. The moment of a `step` that returns a `Commit` counts as the time at which it was sent. So send it afterwards.
@@ -50,10 +50,10 @@ mod types;
 pub(crate) use self::{
     places::Places,
     settings::{Problem, Settings},
-    shown::{Waiting, Why},
+    shown::{Status, Why},
     state::Handover,
     types::{
-        Action, Event, HeadRead, Incarnation, Listing, MemberRead, Members, Outcome, Part, Purpose,
+        Action, Event, HeadRead, Incarnation, Listing, MemberRead, Members, Outcome, Part, Presence, Purpose,
         ReadError, Refusal, Write,
     },
 };

@@ -35,9 +35,10 @@ use crate::{clock::Moment, session::validity::while_valid, token::FencingToken};
 /// # Ok::<(), apportion::Error>(()) }).unwrap();
 /// ```
 ///
-/// It is valid until the session or the membership ends or lapses, as the share is, and until this process sees that
-/// another member owns the item. In a group whose shares are not [exclusive](crate::Share::is_exclusive), another
-/// member may have begun a moment before that.
+/// It is valid until the session or the membership ends or lapses, as the share is. If its item is lost meanwhile, it
+/// stays valid until it is dropped, for at most [`max_drain`](crate::Join::max_drain), and no other member starts on the
+/// item before that. In an [immediate](crate::Join::immediate) group it ends when this process sees that another member
+/// owns the item, and that one may have begun a moment before.
 #[must_use = "the work on an item ends when its guard is dropped"]
 pub struct Held<T> {
     // The item is dropped first: what its drop does belongs to the work.

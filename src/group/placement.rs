@@ -40,6 +40,12 @@ enum Change {
 const FEW_CHANGES: usize = 2;
 
 impl Rings {
+    /// A ring without members.
+    pub(crate) fn empty(&self) -> HashRing {
+        let builder = HashRing::builder().replicas(self.replicas).label(self.label);
+        builder.build().expect("an empty ring is within all limits")
+    }
+
     /// Plans the ring of `members`, which are sorted by id. `before` is any ring with the same parameters.
     ///
     /// Two rules decide, and all members of the group follow them, so that they have one ring:
@@ -55,9 +61,14 @@ impl Rings {
         let left_out = left_out(self.replicas, wanted);
         let has_place = |member: &&Member| !left_out.iter().any(|(id, _)| id == member.id());
         let placed = members.iter().filter(has_place).map(|member| (member.id().clone(), weight(member)));
-        let members: Vec<_> = placed.collect();
+        let plan = self.plan_of(placed.collect(), before);
+        Plan { left_out, ..plan }
+    }
+
+    /// Plans the ring of these members with their weights, sorted by id.
+    pub(crate) fn plan_of(&self, members: Vec<(MemberId, u32)>, before: &Arc<HashRing>) -> Plan {
         let changes = changes(before, &members);
-        Plan { rings: *self, before: before.clone(), members, changes, left_out }
+        Plan { rings: *self, before: before.clone(), members, changes, left_out: Vec::new() }
     }
 }
 

@@ -8,7 +8,8 @@ use tracing::{info, warn};
 use super::{
     member::Member,
     rebalance::Part,
-    register::{Admission, Register},
+    register::Register,
+    status::Shown,
 };
 use crate::{
     error::Error,
@@ -42,10 +43,14 @@ pub struct View {
     pub(crate) register: Option<Arc<Register>>,
     /// Our znode is in the group, and the first membership with it has not settled yet.
     pub(crate) is_settling: bool,
+    /// Our znode is in the group, and waits for the caller to say that this member is ready.
+    pub(crate) is_warming: bool,
     /// Another process has our member id. It is waited for, because it may be dead.
     pub(crate) blocked: Option<Error>,
     pub(crate) refusal: Option<Error>,
     pub(crate) has_left: bool,
+    /// What the handover of keys shows; `None` in an immediate group.
+    pub(crate) shown: Option<Shown>,
 }
 
 /// The standing of a member in its group.
@@ -103,6 +108,8 @@ impl View {
             validity: Some(validity),
             register: Some(register),
             is_settling: false,
+            is_warming: false,
+            shown: None,
             blocked: None,
             refusal: None,
             has_left: false,
@@ -169,14 +176,6 @@ impl View {
     /// The validity under which this member has a share.
     pub(crate) fn acting(&self) -> Option<&Validity> {
         self.validity.as_ref().filter(|_| !self.has_left && self.refusal.is_none())
-    }
-
-    /// What this member may start.
-    pub(crate) fn admission(&self) -> Admission {
-        match self.acting() {
-            Some(_) => Admission::within(Ranges::clone(&self.mine)),
-            None => Admission::none(),
-        }
     }
 
     /// What this member may act on, for a comparison with another view.

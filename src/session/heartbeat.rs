@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     deadline::Deadline,
-    live::Live,
+    live::{Live, Relayed},
     requests::ensure,
     validity::{SessionValidity, Validity},
 };
@@ -79,6 +79,21 @@ impl Heart {
             let clock = self.clock.clone();
             if let Err(end) = self.unless_ended(due(&live, &*clock, next)).await {
                 return end;
+            }
+            if let Some(Relayed { sent, next: following }) = live.take_relayed() {
+                if sent > self.confirmed {
+                    (self.confirmed, self.was_confirmed) = (sent, true);
+                    backoff.reset();
+                    self.confirm(sent);
+                }
+                // Half an interval is time enough for the reply. If it does not come, the keeper sends one itself.
+                let late = following + timing.heartbeat / 2;
+                if late > self.clock.now() {
+                    next = late.min(self.deadline.moment() - 2 * timing.heartbeat).max(sent);
+                    if next > self.clock.now() {
+                        continue;
+                    }
+                }
             }
             let sent = self.clock.now();
             next = sent + timing.heartbeat;

@@ -42,6 +42,16 @@ pub(crate) struct Live {
     /// Whether the connection is up, as the keeper has noticed it.
     connection: watch::Sender<bool>,
     reported: Mutex<Moment>,
+    relayed: Mutex<Option<Relayed>>,
+}
+
+/// A transaction of another task that shows, as a heartbeat does, that the session lived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Relayed {
+    /// When it was sent.
+    pub(super) sent: Moment,
+    /// When the next one will be.
+    pub(super) next: Moment,
 }
 
 /// A znode that each heartbeat checks.
@@ -61,13 +71,26 @@ impl Live {
     ) -> Self {
         let connection = watch::Sender::new(true);
         let (checked, reported) = (Mutex::default(), Mutex::new(reported));
-        Live { session, timing, random, validity, checked, connection, reported }
+        let relayed = Mutex::default();
+        Live { session, timing, random, validity, checked, connection, reported, relayed }
     }
 
     /// A moment of which the leader certainly knows that the session lived: it has begun to measure the timeout then, or
     /// later. The session was asked for at that moment, or a heartbeat was sent.
     pub(crate) fn reported(&self) -> Moment {
         *self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a transaction that was sent at `sent` and is confirmed, so that the keeper need not send a heartbeat of its
+    /// own. The next such transaction is sent at `next`.
+    pub(crate) fn relay(&self, sent: Moment, next: Moment) {
+        *self.relayed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Relayed { sent, next });
+    }
+
+    /// The newest transaction that [`Live::relay`] has noted, if no znode has to be checked by the keeper.
+    pub(super) fn take_relayed(&self) -> Option<Relayed> {
+        let relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        relayed.filter(|_| self.lock().iter().all(|one| one.validity.has_ended()))
     }
 
     pub(super) fn note_reported(&self, moment: Moment) {

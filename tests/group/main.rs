@@ -3,6 +3,7 @@
 mod bad_input;
 mod config;
 mod coordinator;
+mod exclusive;
 mod handles;
 mod held;
 mod key_set;

@@ -1,6 +1,6 @@
 //! What the handover asks of the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 
@@ -26,7 +26,9 @@ const WATCHED_AT_ONCE: usize = 64;
 pub(super) struct Store {
     pub(super) live: Arc<Live>,
     pub(super) places: Arc<Places>,
-    pub(super) sizes: Arc<Sizes>,
+    sizes: Arc<Sizes>,
+    /// The head as it was read last in this session. All members read it again now and then, and it is large.
+    head: Arc<Mutex<Option<HeadRead>>>,
 }
 
 /// The answer to a request, and the watches that were set with it.
@@ -42,13 +44,17 @@ impl From<Event> for Answer {
 }
 
 impl Store {
+    pub(super) fn new(live: Arc<Live>, places: Arc<Places>) -> Store {
+        Store { live, places, sizes: Arc::default(), head: Arc::default() }
+    }
+
     /// Does `action`, which is one of those that have an answer. What is in `watched` has a watch that has not fired.
     ///
     /// Does not end if the session has ended: then there is no answer.
     pub(super) async fn ask(self, action: Action, watched: Vec<Watched>) -> Answer {
         let has = |one: &Watched| watched.contains(one);
         match action {
-            Action::ReadHead => self.read_head(!has(&Watched::Head)).await,
+            Action::ReadHead => self.read_head().await,
             Action::ReadSnapshot { name } => {
                 let path = self.places.snapshot(name);
                 let read = self.live.session.get(&path).await;
@@ -100,23 +106,35 @@ impl Store {
         }
     }
 
-    async fn read_head(&self, watches: bool) -> Answer {
+    async fn read_head(&self) -> Answer {
         let path = &self.places.head;
-        let mut set = Vec::new();
+        let mut watches = Vec::new();
         let read = async {
             // The watch first, so that no change after the read is missed.
-            if watches {
-                let (_, watch) = self.live.session.watch_node(path).await?;
-                set.push((Watched::Head, watch));
+            let (stat, watch) = self.live.session.watch_node(path).await?;
+            watches.push((Watched::Head, watch));
+            let Some(stat) = stat else { return Ok(None) };
+            let known = self.head.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let is_known = |known: &HeadRead| {
+                (known.czxid, known.version, known.mzxid) == (stat.czxid, stat.version, stat.mzxid)
+            };
+            if let Some(known) = known.filter(is_known) {
+                return Ok(Some(Ok(known)));
             }
-            self.live.session.get(path).await
+            let found = self.live.session.get(path).await?;
+            Ok(found.map(|found| Places::read_head(&found)))
         };
         let read = read.await;
-        let head: Result<Option<HeadRead>, _> = match self.answered(read).await {
-            Ok(Some(found)) => Places::read_head(&found).map(Some).map_err(ReadError::Format),
-            other => other.map(|_| None),
+        let head = match self.answered(read).await {
+            Ok(Some(Ok(head))) => {
+                *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.clone());
+                Ok(Some(head))
+            }
+            Ok(Some(Err(error))) => Err(ReadError::Format(error)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
         };
-        Answer { event: Event::Head(head), watches: set }
+        Answer { event: Event::Head(head), watches }
     }
 
     /// Reads `ids`, and sets a watch on those that are `new`.

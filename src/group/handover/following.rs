@@ -45,8 +45,8 @@ impl Handover {
         }
     }
 
-    /// The first head is made before our znode: then no znode of this group is older than its head, and nobody has to
-    /// be waited for.
+    /// The first head is made before our znode: then no znode of this group is older than its head, and no
+    /// member has to be waited for.
     fn pursue_join(&mut self) {
         if self.leaving.is_some() || self.head_reading.join_asked {
             return;
@@ -74,7 +74,7 @@ impl Handover {
         self.actions.push(Action::ReadHead);
     }
 
-    fn read_head_later(&mut self, pause: Duration) {
+    pub(super) fn read_head_later(&mut self, pause: Duration) {
         self.head_reading.wanted = true;
         self.head_reading.not_before = self.now + pause;
     }

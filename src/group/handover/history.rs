@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use super::types::{Common, Epoch, Head, HeadRead, Incarnation, Members, Snapshot};
 use crate::{
+    group::placement::Rings,
     member::MemberId,
     ring::{HashRing, Ranges, RingError},
 };
@@ -53,7 +54,7 @@ impl History {
             epoch: Epoch { head: read.czxid, version: snapshot.epoch },
             token: read.mzxid,
             head: read.head.clone(),
-            ring: ring(&read.head.common, &members)?,
+            ring: ring(&read.head.common, &members, None)?,
             members: BTreeMap::from([(snapshot.epoch, members)]),
             losses: BTreeMap::new(),
         };
@@ -92,7 +93,7 @@ impl History {
                     return Err(HistoryError::Inconsistent("its log adds a member twice"));
                 }
             }
-            let after = ring(&read.head.common, &members)?;
+            let after = ring(&read.head.common, &members, Some(&next.ring))?;
             let lost = losses(&before, &next.ring, &members, &after);
             next.ring = after;
             next.members.insert(version, Arc::new(members));
@@ -142,22 +143,29 @@ impl History {
     }
 }
 
-/// The ring of these members. A plain peer cannot read weights, so all weights count as 1 while there is one.
+/// The ring of these members. A plain peer cannot read weights, so all weights count as 1 while there is one. `before` is
+/// a ring of the same group: it is faster to change it than to make a new one.
 ///
 /// # Errors
 ///
 /// [`RingError`] if there would be too many points.
-pub(crate) fn ring(common: &Common, members: &Members) -> Result<Arc<HashRing>, HistoryError> {
+pub(crate) fn ring(
+    common: &Common,
+    members: &Members,
+    before: Option<&Arc<HashRing>>,
+) -> Result<Arc<HashRing>, HistoryError> {
     #[cfg(test)]
     if let Some(ring) = cached::get(common, members) {
         return Ok(ring);
     }
     let is_mixed = members.values().any(|entry| entry.is_plain);
-    let mut builder = HashRing::builder().replicas(common.replicas).label(common.label);
-    for (id, entry) in members {
-        builder = builder.weighted_member(id.as_str(), if is_mixed { 1 } else { entry.weight });
-    }
-    let ring = builder.build().map(Arc::new).map_err(HistoryError::Ring)?;
+    let weighted = members.iter().map(|(id, entry)| (id.clone(), if is_mixed { 1 } else { entry.weight }));
+    let rings = Rings { label: common.label, replicas: common.replicas };
+    let plan = match before {
+        Some(before) => rings.plan_of(weighted.collect(), before),
+        None => rings.plan_of(weighted.collect(), &Arc::new(rings.empty())),
+    };
+    let ring = plan.ring().map_err(HistoryError::Ring)?;
     #[cfg(test)]
     cached::put(common, members, &ring);
     Ok(ring)

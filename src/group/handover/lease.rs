@@ -14,7 +14,10 @@ use super::{
     state::Handover,
     types::{Action, Outcome, Purpose, Refusal, Write},
 };
-use crate::clock::Moment;
+use crate::{clock::Moment, session::timing::Timing};
+
+/// How much a heartbeat is longer for each member.
+const A_MEMBER: Duration = Duration::from_millis(10);
 
 impl Handover {
     pub(super) fn lease_due(&self) -> Option<Moment> {
@@ -49,8 +52,24 @@ impl Handover {
             writes.push(Write::CheckHead { version: view.version });
         }
         self.lease.under_way = Some(self.lease.sent(self.now));
-        self.lease.next = self.now + timing.heartbeat;
+        self.lease.next = self.now + self.heartbeat(timing);
         self.actions.push(Action::Commit { purpose: Purpose::Heartbeat, writes });
+    }
+
+    /// From one heartbeat to the next. It grows with the group, as far as the lease allows, because the leader writes each
+    /// heartbeat into its log.
+    fn heartbeat(&self, timing: Timing) -> Duration {
+        let members = self.history.as_ref().map_or(0, |history| history.members().len());
+        let grown = A_MEMBER * u32::try_from(members).unwrap_or(u32::MAX);
+        let lease = self.history.as_ref().map_or(Duration::ZERO, |history| history.head.common.lease);
+        let lease = timing.heartbeat_validity.min(lease);
+        let most = timing.timeout.saturating_sub(timing.server_tick).saturating_sub(lease) / 2;
+        timing.heartbeat.max(grown.min(most).min(lease / 3))
+    }
+
+    /// When the next heartbeat is due.
+    pub(crate) fn next_heartbeat(&self) -> Moment {
+        self.lease.next
     }
 
     pub(super) fn on_heartbeat(&mut self, outcome: &Outcome) {

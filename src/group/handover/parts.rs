@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     history::History,
-    types::{Action, Epoch, HeadRead, Incarnation, MemberRead, Part, Purpose, Write},
+    types::{Action, Epoch, Head, HeadRead, Incarnation, MemberRead, Part, Purpose, Write},
 };
 use crate::{
     clock::Moment,
@@ -80,10 +80,6 @@ pub(crate) struct Sent {
 impl Lease {
     pub(super) fn new(timing: Timing, asked: Moment) -> Lease {
         Lease { has_lapsed: true, counted: Some(Deadline::new(timing, asked, asked)), ..Lease::default() }
-    }
-
-    pub(super) fn deadline(&self) -> Moment {
-        self.deadline
     }
 
     /// Our znode is gone. The session may go on.
@@ -258,12 +254,16 @@ pub(crate) struct Publisher {
     pub(super) compare: Moment,
     pub(super) is_comparing: bool,
     pub(super) is_watching: bool,
+    /// An attempt is due in place of those who watch the group.
+    pub(super) helps: bool,
     /// The group is not read again before this moment.
     pub(super) not_before: Moment,
     /// An operator wants this.
     pub(super) pause: Option<bool>,
     /// Since when most members are missing.
     pub(super) mass_loss: Option<Moment>,
+    /// When our znode was created, if we were ready then.
+    pub(super) joined: Option<Moment>,
     /// When each id joined, in the last minute.
     pub(super) joins: BTreeMap<MemberId, VecDeque<Moment>>,
 }
@@ -283,8 +283,12 @@ impl Publisher {
         *self = Publisher { joins, pause: self.pause, mass_loss: self.mass_loss, ..Publisher::default() };
     }
 
-    pub(super) fn join(&mut self, now: Moment) {
+    pub(super) fn join(&mut self, now: Moment, is_ready: bool) {
         self.compare = now;
+        self.joined = is_ready.then_some(now);
+        if self.pause.is_some() {
+            self.due = Some(now);
+        }
     }
 
     /// Notes who joined at the epochs of `next` that are new. `known`: the newest one before, under the same head.
@@ -303,6 +307,12 @@ impl Publisher {
             joins.retain(|joined| now.saturating_since(*joined) < FLAPPING);
             !joins.is_empty()
         });
+    }
+
+    /// Until when we leave it to the others to let us in. An epoch that was made from a list with our znode, and does
+    /// not have us, shows that they hold us back. We do not know why if we have just started.
+    pub(super) fn is_held_until(&self, head: &Head, czxid: i64) -> Option<Moment> {
+        self.joined.filter(|_| head.pzxid >= czxid).map(|joined| joined + FLAPPING)
     }
 
     /// Until when a member that joins again and again is held back.

@@ -23,6 +23,9 @@ use crate::{clock::Moment, group::placement, member::MemberId};
 
 /// How many members watch the group.
 const WATCHERS: usize = 3;
+/// A log that adds and deletes more members than this is shortened: all members read it at each epoch.
+const MOST_ENTRIES: usize = 64;
+
 impl Handover {
     // --- When -------------------------------------------------------------------------------------------------
 
@@ -38,11 +41,17 @@ impl Handover {
     pub(super) fn publish_at(&mut self, due: Moment) {
         let due = self.publisher.due.map_or(due, |known| known.min(due));
         self.publisher.due = Some(due);
+        self.publisher.helps = false;
     }
 
     pub(super) fn on_children_changed(&mut self) {
         self.publisher.is_watching = false;
         self.bundle();
+    }
+
+    pub(super) fn on_pause(&mut self, pause: bool) {
+        self.publisher.pause = Some(pause);
+        self.publish_at(self.now);
     }
 
     /// A change was seen: publish when no more have come for a while.
@@ -73,6 +82,10 @@ impl Handover {
     }
 
     pub(super) fn publisher_adopts(&mut self) {
+        if std::mem::take(&mut self.publisher.helps) {
+            // Another member has published. If that was not all, the next comparison shows it.
+            self.publisher.due = None;
+        }
         if self.rank().is_some() || self.settings.presence != Presence::Ready {
             return;
         }
@@ -106,7 +119,12 @@ impl Handover {
                 self.now + self.settings.recheck.mul_f64(0.5) + self.jitter(self.settings.recheck);
             self.actions.push(Action::StatGroup { watch });
         }
-        let is_due = self.publisher.due.is_some_and(|due| self.now >= due) || self.publisher.pause.is_some();
+        let is_paused = self.history.as_ref().is_some_and(|history| history.head.is_paused);
+        if is_paused && self.publisher.pause.is_none() {
+            // The member that ends the pause lists all others.
+            self.publisher.due = None;
+        }
+        let is_due = self.publisher.due.is_some_and(|due| self.now >= due);
         if is_due && self.publisher.stage == Stage::Idle {
             self.publisher.due = None;
             self.publisher.stage = Stage::Listing(followed);
@@ -120,13 +138,16 @@ impl Handover {
         self.publisher.is_comparing = false;
         match read {
             Ok(pzxid) if self.history.as_ref().is_some_and(|history| history.head.pzxid != *pzxid) => {
-                let rank = u32::try_from(self.rank().unwrap_or(WATCHERS)).unwrap_or(u32::MAX);
-                let pause = if rank < 3 {
-                    self.settings.settle
-                } else {
-                    self.settings.rank_delay.saturating_mul(rank.min(100))
-                };
-                self.publish_at(self.now + pause);
+                let rank = self.rank().unwrap_or(WATCHERS);
+                if rank < WATCHERS {
+                    self.publish_at(self.now + self.settings.settle);
+                } else if self.publisher.due.is_none() {
+                    // Those who watch should do it. If they are gone, one of the others does, and not all.
+                    let delay = self.settings.rank_delay.saturating_mul(3);
+                    let pause = delay.saturating_add(self.jitter(delay));
+                    self.publish_at(self.now + pause);
+                    self.publisher.helps = true;
+                }
             }
             Ok(_) => {}
             Err(_) => {
@@ -157,6 +178,8 @@ impl Handover {
         if let Some(writes) = self.plan(&history, &listing) {
             self.publisher.stage = Stage::Committing;
             self.actions.push(Action::Commit { purpose: Purpose::Publish, writes });
+        } else if self.publisher.pause.is_some() && self.publisher.due.is_none() {
+            self.publish_at(self.now + self.settings.recheck);
         }
     }
 
@@ -185,7 +208,7 @@ impl Handover {
             return None;
         }
         let plan = self.plan_floor(history, listing);
-        let Ok(ring) = history::ring(&history.head.common, &wanted) else {
+        let Ok(ring) = history::ring(&history.head.common, &wanted, Some(&history.ring)) else {
             self.problem = Some(Problem::TooManyPoints);
             return None;
         };
@@ -226,7 +249,9 @@ impl Handover {
     fn new_snapshot(&self, history: &History, head: &mut Head, wanted: &Members) -> Option<Snapshot> {
         let up_to_floor = self.settings.rules.hold(Rule::SnapshotUpToFloor);
         let epoch = if up_to_floor { head.floor } else { history.epoch.version + 1 };
-        if head.log.len() < self.settings.log_limit.max(1) || epoch <= head.base {
+        let entries = head.log.iter().map(|change| change.add.len() + change.del.len()).sum::<usize>();
+        let is_long = head.log.len() >= self.settings.log_limit.max(1) || entries > MOST_ENTRIES;
+        if !is_long || epoch <= head.base {
             return None;
         }
         let members = if epoch > history.epoch.version { wanted } else { &**history.members_at(epoch)? };
@@ -258,7 +283,11 @@ impl Handover {
                 continue;
             }
             let is_known = history.members().get(id).is_some_and(|entry| entry.czxid == read.czxid);
-            if let Some(until) = self.publisher.held_until(id)
+            let mut until = self.publisher.held_until(id);
+            if self.me().is_some_and(|me| me.id == *id && me.czxid == read.czxid) {
+                until = until.max(self.publisher.is_held_until(&history.head, read.czxid));
+            }
+            if let Some(until) = until
                 && self.settings.hold_down
                 && !is_known
                 && self.now < until
@@ -329,7 +358,10 @@ impl Handover {
                 self.publisher.settle = self.publisher.settle.saturating_mul(2).min(self.settings.max_settle);
                 self.head_reading.wanted = true;
             }
-            Outcome::Refused { why: Refusal::TooLarge, .. } => self.problem = Some(Problem::TooLarge),
+            Outcome::Refused { why: Refusal::TooLarge, .. } => {
+                self.problem = Some(Problem::TooLarge);
+                self.publish_at(self.now + self.settings.recheck);
+            }
             Outcome::Refused { why: Refusal::NotPermitted, .. } => {
                 self.problem = Some(Problem::NotPermitted);
                 self.publish_at(self.now + self.settings.recheck);
@@ -356,7 +388,7 @@ impl Handover {
             replicas: self.settings.replicas,
             lease: timing.heartbeat_validity,
         };
-        let Ok(ring) = history::ring(&common, &Members::new()) else {
+        let Ok(ring) = history::ring(&common, &Members::new(), None) else {
             self.problem = Some(Problem::TooManyPoints);
             return;
         };

@@ -280,6 +280,15 @@ impl Handover {
                 continue;
             }
             let ack = read.part.as_ref().and_then(|part| part.ack);
+            if ack.is_some_and(|ack| ack.head > followed.head)
+                && self.settings.rules.hold(Rule::NewerHeadIsNoLapse)
+            {
+                // It may have acknowledged our head before, and kept work: only the new head tells more.
+                if !self.head_reading.wanted {
+                    self.read_head_later(self.settings.retry);
+                }
+                continue;
+            }
             let ack =
                 ack.filter(|ack| ack.head == followed.head || !self.settings.rules.hold(Rule::AckNamesHead));
             let epochs: Vec<i32> =

@@ -22,7 +22,7 @@ pub(crate) enum Rule {
     EndedStaysEnded,
     /// A heartbeat checks the head.
     HeartbeatChecksHead,
-    /// Everyone who lost the key since the floor is asked.
+    /// Every member that lost the key since the floor is asked.
     AllLosersAsked,
     /// The floor passes a loss that is not acknowledged only with a check of the loser's znode.
     FloorChecksUnacked,
@@ -48,6 +48,8 @@ pub(crate) enum Rule {
     NewHeadWaits,
     /// An acknowledgement names the head.
     AckNamesHead,
+    /// What a member acknowledged under a newer head says nothing about ours: it is not lapsed.
+    NewerHeadIsNoLapse,
     /// Guards from under an old head are frozen for good.
     NewHeadFreezesForGood,
     /// All guards are ended before a new znode is created.

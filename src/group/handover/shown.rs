@@ -24,9 +24,7 @@ pub(crate) struct Startable {
     pub(crate) members: Option<Arc<Members>>,
     /// The ring of the epoch.
     pub(crate) ring: Option<Arc<HashRing>>,
-    /// What this member owns in it.
-    pub(crate) owned: Ranges,
-    /// Those positions on which work may start.
+    /// The positions on which work may start.
     pub(crate) ranges: Ranges,
     /// Whether no other process can act on them. False while a plain member is there, or is waited for.
     pub(crate) is_exclusive: bool,
@@ -35,16 +33,7 @@ pub(crate) struct Startable {
 /// How a membership is.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
-    pub(crate) epoch: Option<Epoch>,
-    /// The digest of the ring: the same at all members that follow the epoch.
-    pub(crate) digest: u64,
-    pub(crate) members: usize,
-    /// The part of all positions that this member owns, and on which it may start work.
-    pub(crate) owned: f64,
-    pub(crate) startable: f64,
-    /// When the lease ends.
-    pub(crate) lease: Moment,
-    /// How many guards on keys that were lost may still act.
+    /// How many ranges of lost keys guards may still act on.
     pub(crate) kept: usize,
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) is_paused: bool,

@@ -138,9 +138,15 @@ impl Handover {
         known + u64::from(self.settings.replicas) * weights.into_iter().map(u64::from).sum::<u64>()
     }
 
+    /// Whether this member takes part in the ring, as far as it is concerned.
+    pub(crate) fn presence(&self) -> Presence {
+        self.settings.presence
+    }
+
     /// Whether work on `position` may start at `now`.
+    #[cfg(test)]
     pub(crate) fn may_start(&self, now: Moment, position: u32) -> bool {
-        now < self.lease.deadline() && self.donors.startable.contains_position(position)
+        now < self.lease.deadline && self.donors.startable.contains_position(position)
     }
 
     pub(super) fn handle(&mut self, event: Event) {
@@ -152,7 +158,6 @@ impl Handover {
             }
             Event::Reported(moment) => self.lease.counted.iter_mut().for_each(|counted| counted.report(moment)),
             Event::Joined { czxid, version } => self.on_joined(czxid, version),
-            Event::Gone => self.on_gone(),
             Event::Head(read) => self.on_head(read),
             Event::Snapshot(read) => self.on_snapshot(read),
             Event::Members(read) => self.on_members(read),
@@ -169,7 +174,7 @@ impl Handover {
             Event::Tick => {}
             Event::Leave { is_idle, drain } => self.on_leave(is_idle, drain),
             Event::Ready => self.settings.presence = Presence::Ready,
-            Event::Pause(pause) => self.publisher.pause = Some(pause),
+            Event::Pause(pause) => self.on_pause(pause),
         }
     }
 
@@ -214,7 +219,7 @@ impl Handover {
         self.own = Some(Own::new(me, version, self.part()));
         // A head that was asked for before does not count.
         self.head_reading.restart();
-        self.publisher.join(self.now);
+        self.publisher.join(self.now, self.settings.presence == Presence::Ready);
     }
 
     pub(super) fn on_gone(&mut self) {

@@ -15,14 +15,14 @@ impl Handover {
     pub(crate) fn startable(&self) -> Startable {
         let history = self.history.as_ref().filter(|_| self.followed.is_some());
         let has_plain = history.is_some_and(|it| it.members().values().any(|entry| entry.is_plain));
+        let waits_for_plain = self.donors.blocking.iter().any(|it| self.donors.plain.contains(&it.who));
         Startable {
             epoch: self.followed,
             token: history.map_or(0, |history| history.token),
             members: history.map(|history| history.members().clone()),
             ring: history.map(|history| history.ring.clone()),
-            owned: self.owned(),
             ranges: self.donors.startable.clone(),
-            is_exclusive: self.followed.is_some() && !has_plain && self.donors.plain.is_empty(),
+            is_exclusive: self.followed.is_some() && !has_plain && !waits_for_plain,
         }
     }
 
@@ -30,12 +30,6 @@ impl Handover {
     pub(crate) fn status(&self) -> Status {
         let history = self.history.as_ref().filter(|_| self.followed.is_some());
         Status {
-            epoch: self.followed,
-            digest: history.map_or(0, |history| history.ring.digest()),
-            members: history.map_or(0, |history| history.members().len()),
-            owned: self.owned().fraction(),
-            startable: self.donors.startable.fraction(),
-            lease: self.lease.deadline,
             kept: self.marks.kept(self.now).len(),
             waiting: self.donors.blocking.iter().map(|it| self.waiting(it)).collect(),
             is_paused: history.is_some_and(|history| history.head.is_paused),

@@ -1,9 +1,10 @@
 //! Tests of the handover: the explorer visits every state of a small fleet, the simulation runs large ones under faults.
 
 mod bad_input;
-mod canonical;
+mod directed;
 mod ensemble;
 mod explorer;
+mod fleet;
+mod groups;
 mod register;
 mod simulation;
-mod world;

@@ -191,8 +191,6 @@ pub(crate) enum Event {
     Reported(Moment),
     /// Our znode was created, with [`Handover::part`](super::Handover::part) in its payload.
     Joined { czxid: i64, version: i32 },
-    /// Our znode is gone or belongs to another process.
-    Gone,
     /// The answer to [`Action::ReadHead`].
     Head(Result<Option<HeadRead>, ReadError>),
     /// The answer to [`Action::ReadSnapshot`].

@@ -240,6 +240,11 @@ impl Store {
         path(&format!("/{}/{below}", self.namespace))
     }
 
+    /// The head of a group.
+    pub fn head(&self, group: &str) -> ZnodePath {
+        path(&format!("/{}.ring/{group}", self.namespace))
+    }
+
     /// A plain member, such as a Python peer. Its znode lives as long as the session.
     pub async fn plain(&self, group: &str, id: &str, data: &[u8]) -> Arc<dyn Session> {
         let session = self.session().await;

@@ -208,11 +208,11 @@ fn a_head_that_went_back_is_not_followed() {
     let now = Moment::from_origin(Duration::from_secs(100));
     member.step(now, 4, Event::Head(Ok(Some(read(5, 8)))));
     member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
-    assert_eq!(member.status().epoch, Some(Epoch { head: 5, version: 8 }));
+    assert_eq!(member.startable().epoch, Some(Epoch { head: 5, version: 8 }));
     member.step(now, 6, Event::HeadChanged);
     let older = Head { log: vec![], ..head() };
     member.step(now, 7, Event::Head(Ok(Some(HeadRead { head: Arc::new(older), ..read(5, 7) }))));
-    assert_eq!(member.status().epoch, Some(Epoch { head: 5, version: 8 }));
+    assert_eq!(member.startable().epoch, Some(Epoch { head: 5, version: 8 }));
     assert_eq!(member.status().problem, Some(Problem::WentBack { found: 7, known: 8 }));
 }
 

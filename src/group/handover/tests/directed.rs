@@ -1,0 +1,178 @@
+//! Rules that need a certain order of what happens. Each of these runs once with all rules, and once without one: then
+//! two members act on one key.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        rules::Rule,
+        settings::Settings,
+        types::{Event, Purpose},
+    },
+    fleet::{Fleet, Held, LEASE, MS, WAIT, id, key_of, settings},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What `a` works on is lost to `b`, and `a` goes on with it.
+fn a_keeps_what_b_gained(fleet: &mut Fleet, is_strict: bool) -> u32 {
+    let key = key_of(&[&["a"], &["a", "b"]]);
+    fleet.start_with("a", Settings { is_strict, ..settings("a") });
+    fleet.run(2 * WAIT);
+    fleet.take("a", key);
+    fleet.start_with("b", Settings { is_strict, ..settings("b") });
+    fleet.run(SECOND);
+    assert_eq!(fleet.ring("b"), ["a", "b"]);
+    assert!(fleet.part("a").keep.contains_position(key));
+    assert!(fleet.acts("a") && !fleet.may_start("b", key));
+    key
+}
+
+/// The head is deleted while a member keeps work, and it acknowledges the new one. Another member does not know yet.
+#[test]
+fn an_acknowledgement_of_a_newer_head_is_no_sign_of_a_lapse() {
+    let both = |mut fleet: Fleet| {
+        let key = a_keeps_what_b_gained(&mut fleet, false);
+        fleet.run(WAIT + SECOND);
+        fleet.lose_watches("b");
+        fleet.delete_head();
+        let head = |fleet: &Fleet| fleet.part("a").ack.map(|ack| ack.head);
+        assert!(head(&fleet) == Some(fleet.head().czxid) && head(&fleet) > fleet.epoch("b"));
+        fleet.tell("b", Event::MemberChanged(id("a")));
+        assert!(fleet.acts("a") && fleet.epoch("b") < head(&fleet));
+        let early = fleet.may_start("b", key);
+        fleet.run(2 * WAIT);
+        assert!(!fleet.acts("a") && fleet.may_start("b", key));
+        early
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::NewerHeadIsNoLapse)));
+}
+
+/// The reply to a write comes after the next epoch. It says nothing about what was lost only there.
+#[test]
+fn a_late_reply_thaws_only_what_was_marked_when_it_was_sent() {
+    let both = |mut fleet: Fleet| {
+        let key = key_of(&[&["a"], &["a", "b"][..1], &["b", "a"], &["a", "b", "c"]]);
+        fleet.start("a");
+        fleet.run(WAIT);
+        fleet.take("a", key);
+        fleet.hold("a", Held::Commit(Purpose::Own));
+        fleet.start("b");
+        fleet.run(SECOND);
+        assert!(fleet.part("a").ack.is_some(), "the write has taken effect");
+        fleet.start("c");
+        fleet.run(SECOND);
+        assert_eq!(fleet.ring("c"), ["a", "b", "c"]);
+        // Its next write, which lists what it keeps, does not succeed; its heartbeats do.
+        fleet.fail("a", Purpose::Own);
+        fleet.release("a");
+        fleet.run(WAIT + SECOND);
+        assert!(fleet.may_start("c", key), "a lapsed member was checked");
+        fleet.acts("a")
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::ThawOnlyWhatWasSent)));
+}
+
+/// A list of the members is answered late. Meanwhile a member has acknowledged its loss, and keeps work.
+#[test]
+fn a_floor_passes_a_loss_that_is_not_acknowledged_only_with_a_check() {
+    let both = |mut fleet: Fleet| {
+        let key = key_of(&[&["a"], &["a", "b"]]);
+        fleet.start("a");
+        fleet.run(WAIT);
+        fleet.take("a", key);
+        fleet.run(SECOND);
+        fleet.is_deaf("a", true);
+        fleet.start("b");
+        // A joiner waits for the members at first.
+        while fleet.ring("b").len() < 2 {
+            fleet.run(100 * MS);
+        }
+        fleet.hold("b", Held::List);
+        fleet.tell("b", Event::Pause(true));
+        fleet.is_deaf("a", false);
+        assert!(fleet.part("a").keep.contains_position(key));
+        fleet.run(WAIT + SECOND);
+        fleet.release("b");
+        assert!(fleet.acts("a"));
+        fleet.may_start("b", key)
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::FloorChecksUnacked)));
+}
+
+/// A member is carried at an epoch. What was read of it before that epoch is from before its work was kept.
+#[test]
+fn what_a_carried_member_keeps_is_read_after_the_head() {
+    let both = |mut fleet: Fleet| {
+        let key = key_of(&[&["a"], &["a", "b"]]);
+        fleet.start("a");
+        fleet.run(WAIT);
+        fleet.take("a", key);
+        fleet.is_deaf("a", true);
+        fleet.start_with("b", Settings { recheck: 3600 * SECOND, ..settings("b") });
+        while fleet.ring("b").len() < 2 {
+            fleet.run(100 * MS);
+        }
+        // It has read the other one, and its watches are lost.
+        fleet.is_deaf("b", true);
+        fleet.lose_watches("b");
+        fleet.is_deaf("a", false);
+        fleet.run(WAIT + SECOND);
+        fleet.tell("a", Event::Pause(true));
+        assert_eq!(fleet.head().head.carried.len(), 1);
+        fleet.is_deaf("b", false);
+        fleet.tell("b", Event::HeadChanged);
+        fleet.run(SECOND);
+        assert_eq!(fleet.startable("b").epoch.map(|epoch| epoch.version), Some(fleet.head().version));
+        assert!(fleet.acts("a"));
+        fleet.may_start("b", key)
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::CarriedReadAfresh)));
+}
+
+/// An operator deletes the znode of a member that keeps work, and another one publishes at once.
+#[test]
+fn in_strict_mode_the_floor_waits_for_a_member_that_is_gone() {
+    let both = |mut fleet: Fleet| {
+        let key = a_keeps_what_b_gained(&mut fleet, true);
+        fleet.run(WAIT + SECOND);
+        fleet.is_deaf("a", true);
+        fleet.delete("a");
+        fleet.tell("b", Event::Pause(true));
+        fleet.run(SECOND);
+        assert!(fleet.acts("a"));
+        let early = fleet.may_start("b", key);
+        fleet.run(WAIT + SECOND);
+        assert!(!fleet.acts("a") && fleet.may_start("b", key));
+        early
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::StrictFloorWaits)));
+}
+
+/// As above, and the floor had passed its loss before.
+#[test]
+fn in_strict_mode_a_carried_member_that_is_gone_stays_carried() {
+    let both = |mut fleet: Fleet| {
+        let key = a_keeps_what_b_gained(&mut fleet, true);
+        fleet.run(WAIT + SECOND);
+        fleet.tell("b", Event::Pause(true));
+        assert_eq!(fleet.head().head.carried.len(), 1);
+        fleet.run(SECOND);
+        fleet.is_deaf("a", true);
+        fleet.delete("a");
+        fleet.tell("b", Event::Pause(false));
+        fleet.run(SECOND);
+        assert!(fleet.acts("a"));
+        let early = fleet.may_start("b", key);
+        fleet.run(LEASE + WAIT);
+        assert!(!fleet.acts("a") && fleet.may_start("b", key));
+        early
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::StrictCarriedWaits)));
+}

@@ -1,0 +1,163 @@
+//! [`Status`]: how a membership is, for an operator.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    handover,
+    view::{Standing, View},
+};
+use crate::{clock::Clock, member::MemberId};
+
+/// How a membership is, for an operator. From [`Group::status`](super::Group::status). No I/O.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The name of the group.
+    pub group: String,
+    /// The id of this member.
+    pub member: MemberId,
+    /// Its standing.
+    pub standing: Standing,
+    /// The generation of the membership that it follows: [`View::epoch`](super::View::epoch).
+    pub epoch: i64,
+    /// The digest of the ring: the same at all members that follow one epoch.
+    pub digest: u64,
+    /// How many members there are.
+    pub members: usize,
+    /// The part of all keys that this member owns, from 0 to 1.
+    pub owned: f64,
+    /// The part of all keys that it may start to work on now. It is less than `owned` while it waits for other members.
+    pub startable: f64,
+    /// Whether no other member can act on those.
+    pub is_exclusive: bool,
+    /// For how long it may act if no further heartbeat is confirmed.
+    pub remaining: Duration,
+    /// How many items of its shares are in progress.
+    pub in_progress: usize,
+    /// How many ranges of keys that it has lost it still works on.
+    pub kept: usize,
+    /// The members that it waits for, and why.
+    pub waiting: Vec<Waiting>,
+    /// Whether an operator has [paused](super::Group::pause) the group.
+    pub is_paused: bool,
+    /// What keeps it from acting or from publishing a change.
+    pub problem: Option<String>,
+}
+
+/// A member that this one waits for: it may still act on keys that this one owns now.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// Its id.
+    pub member: MemberId,
+    /// Its incarnation: [`Member::incarnation`](super::Member::incarnation).
+    pub incarnation: i64,
+    /// The part of all keys that wait for it, from 0 to 1.
+    pub fraction: f64,
+    /// For how long.
+    pub since: Duration,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why keys wait for a member.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Why {
+    /// It has not acknowledged that it lost them. If it does not, they wait until its lease has ended.
+    NotAcknowledged,
+    /// It still works on some of them: until that work ends, or for [`max_drain`](crate::Join::max_drain).
+    StillAtWork,
+    /// It is gone, and its lease may not have ended ([`strict`](crate::Join::strict) groups).
+    Gone,
+    /// It hands no keys over, as a Python peer: for [`plain_grace`](crate::Join::plain_grace).
+    Plain,
+}
+
+/// What the handover of keys shows.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    pub(crate) status: handover::Status,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Status {
+    pub(super) fn of(view: &View) -> Status {
+        let (register, validity) = (view.register.as_ref(), view.acting());
+        let owned = view.ring.fraction(view.me.as_str());
+        let has_part = view.standing() == Standing::Member;
+        let shown = view.shown.as_ref();
+        Status {
+            group: view.group().to_owned(),
+            member: view.me.clone(),
+            standing: view.standing(),
+            epoch: view.epoch,
+            digest: view.ring.digest(),
+            members: view.members.len(),
+            owned: if has_part { owned } else { 0.0 },
+            startable: if has_part { view.mine.fraction() } else { 0.0 },
+            is_exclusive: view.is_exclusive,
+            remaining: validity.map_or(Duration::ZERO, |validity| validity.remaining()),
+            in_progress: register.map_or(0, |register| register.counts().sum()),
+            kept: shown.map_or(0, |shown| shown.status.kept),
+            waiting: shown.map(Shown::waiting).unwrap_or_default(),
+            is_paused: shown.is_some_and(|shown| shown.status.is_paused),
+            problem: view.refusal().or(view.blocked.as_ref()).map(ToString::to_string).or_else(|| {
+                let problem = shown?.status.problem.as_ref()?;
+                Some(problem.to_string())
+            }),
+        }
+    }
+}
+
+impl Shown {
+    fn waiting(&self) -> Vec<Waiting> {
+        let now = self.clock.now();
+        let waiting = self.status.waiting.iter().map(|it| Waiting {
+            member: it.member.id.clone(),
+            incarnation: it.member.czxid,
+            fraction: it.ranges.fraction(),
+            since: now.saturating_since(it.since),
+            why: match it.why {
+                handover::Why::NotAcknowledged => Why::NotAcknowledged,
+                handover::Why::StillAtWork => Why::StillAtWork,
+                handover::Why::Gone => Why::Gone,
+                handover::Why::Plain => Why::Plain,
+            },
+        });
+        waiting.collect()
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Status { group, member, standing, epoch, members, .. } = self;
+        write!(f, "{member} in {group}: {standing}, epoch {epoch}, {members} members, ")?;
+        write!(f, "owns {:.1} %, may start {:.1} %", 100.0 * self.owned, 100.0 * self.startable)?;
+        for waiting in &self.waiting {
+            write!(f, "; waits for {waiting}")?;
+        }
+        self.problem.iter().try_for_each(|problem| write!(f, "; {problem}"))
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Waiting { member, since, why, .. } = self;
+        write!(f, "{member} with {:.2} % of the keys for {since:.1?}: {why}", 100.0 * self.fraction)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::NotAcknowledged => "it has not acknowledged that it lost them",
+            Why::StillAtWork => "it still works on some of them",
+            Why::Gone => "it is gone, and its lease may not have ended",
+            Why::Plain => "it hands no keys over",
+        })
+    }
+}
