@@ -28,7 +28,9 @@ async fn print_shares(members: &[(Group, PartitionCoordinator)]) -> Result<(), B
     for (group, coordinator) in members {
         // A service does not wait for the others: it asks again in each of its cycles.
         let mut changes = group.rebalances();
-        while group.view().members().len() != members.len() && changes.next().await.is_some() {}
+        // A task that another member had before comes when that member has let go of it.
+        let is_done = || group.view().members().len() == members.len() && group.status().waiting.is_empty();
+        while !is_done() && changes.next().await.is_some() {}
         let mine = group.extract_my_subset((1..=10).map(|number| format!("task-{number}"))).await?;
         println!("  {} has {}", coordinator.member_id(), mine.into_vec().join(", "));
     }

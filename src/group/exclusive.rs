@@ -82,7 +82,7 @@ struct Present {
     /// a time.
     heartbeat: Option<BoxFuture<'static, Answer>>,
     /// When that was sent.
-    sent: Moment,
+    heartbeat_sent: Moment,
     /// The creation of the znode of ours that the handover knows of.
     announced: Option<i64>,
     /// Whether the engine knows of the session: the head has to exist before our znode.
@@ -220,9 +220,10 @@ impl Running {
                     event,
                     Event::Committed { purpose: Purpose::Heartbeat, outcome: handover::Outcome::Applied }
                 );
+                let sent = self.present.as_ref().map(|present| present.heartbeat_sent);
                 self.feed_answer(event).await;
-                if let Some(present) = self.present.as_ref().filter(|_| is_heartbeat) {
-                    present.store.live.relay(present.sent, self.it.core.next_heartbeat());
+                if let (Some(present), Some(sent), true) = (&self.present, sent, is_heartbeat) {
+                    present.store.live.relay(sent, self.it.core.next_heartbeat());
                 }
             }
         }
@@ -334,9 +335,10 @@ impl Running {
                 None => return Some(Event::Idle),
             },
             heartbeat @ Action::Commit { purpose: Purpose::Heartbeat, .. } => {
+                let now = self.it.clock.now();
                 if let Some(present) = &mut self.present {
+                    present.heartbeat_sent = now;
                     // One that is still there belongs to a znode that was lost: its answer does not count.
-                    present.sent = self.it.clock.now();
                     present.heartbeat = Some(Box::pin(present.store.clone().ask(heartbeat, Vec::new())));
                 }
             }
@@ -527,7 +529,7 @@ impl Present {
             requests: VecDeque::new(),
             under_way: None,
             heartbeat: None,
-            sent: Moment::default(),
+            heartbeat_sent: Moment::default(),
             announced: None,
             is_joining: false,
             own: None,

@@ -310,9 +310,10 @@ async fn members_for_whose_points_the_ring_has_no_room_change_nothing_for_the_ot
         sees(&group, store.round() + SECOND, &["_", "a", "y"]).await;
     } else {
         // They are not published. What is published next comes after they were seen.
-        let other = store.plain("g", "other", b"\xc0").await;
+        let other = store.agent_with("other", |config| config.replicas(200)).await;
+        let in_other = other.join("g").await;
         sees(&group, store.round() + SECOND, &["a", "other"]).await;
-        other.close().await;
+        in_other.leave().await.unwrap();
         sees(&group, store.round() + SECOND, &["a"]).await;
     }
     assert!(share.is_valid() && group.view().ring().members().eq(["a"]));

@@ -201,7 +201,7 @@ async fn a_member_that_was_booted_out_notices_and_comes_back() {
 async fn a_join_that_was_overtaken_by_a_leave_does_not_end_the_next_join() {
     let store = Store::memory();
     let agent = store.agent("a").await;
-    let mut slow = Box::pin(agent.coordinator.join("g").into_future());
+    let mut slow = Box::pin(agent.joining("g").into_future());
     // Begun, and then not polled for a while.
     assert!(poll_once(slow.as_mut()).is_none());
     let quick = agent.join("g").await;

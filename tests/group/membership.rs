@@ -178,13 +178,20 @@ async fn a_cancelled_join_leaves_no_znode(store: Store) {
     let admin = store.session().await;
     let baseline = alive_tasks();
     let mut joined = 0;
-    // An exclusive join takes more requests.
-    let stages = if store.is_immediate { 24 } else { 48 };
+    // An exclusive join takes more requests, and a pause before the first publication.
+    let stages = match (store.is_immediate, store.is_memory()) {
+        (true, _) => 24,
+        (false, true) => 80,
+        (false, false) => 48,
+    };
     for stage in 0..stages {
         let name = format!("g{stage}");
         {
             let mut join = std::pin::pin!(agent.joining(&name).into_future());
-            let wait = store.for_a_moment(stage);
+            let wait = async {
+                store.for_a_moment(stage).await;
+                tokio::time::sleep(2 * stage.saturating_sub(48) * MS).await;
+            };
             tokio::select! {
                 biased;
                 outcome = &mut join => { drop(outcome.unwrap()); joined += 1; continue }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use apportion::{
     Group, Held, Join, PartitionCoordinator,
     backend::Memory,
-    group::{Rebalance, Rebalances, View},
+    group::{Rebalance, Rebalances, Standing},
     testing::Faults,
 };
 
@@ -120,8 +120,8 @@ pub fn is_settled(groups: &[&Group]) -> bool {
     owners(groups).values().all(|owners| owners.len() == 1)
 }
 
-/// Waits until each key of the universe has exactly one owner among the members of `groups`, all of them see the
-/// same ring, and what they extract is the same as what their views say.
+/// Waits until all of `groups` are members, each key of the universe has exactly one owner among them, all of them see
+/// the same ring, and what they extract is the same as what their views say.
 ///
 /// # Panics
 ///
@@ -130,10 +130,9 @@ pub async fn settles_within(bound: Duration, groups: &[&Group]) {
     let probe = || async {
         let mut digests: Vec<_> = groups.iter().map(|group| group.view().ring().digest()).collect();
         digests.dedup();
-        // A member that joins again may follow the others before it is one of them.
-        let is_in = |view: &View| view.ring().weight(view.me().as_str()).is_some();
-        let all_in = groups.iter().all(|group| is_in(&group.view()));
-        (digests.len() == 1 && all_in && is_settled(groups)).then_some(())
+        // One that has just come back follows an epoch without itself, in which another one owns everything.
+        let is_in = groups.iter().all(|group| group.view().standing() == Standing::Member);
+        (is_in && digests.len() == 1 && is_settled(groups)).then_some(())
     };
     let settled = tokio::time::timeout(bound, eventually("settled", bound + SECOND, probe)).await;
     if settled.is_err() {

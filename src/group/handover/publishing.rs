@@ -142,7 +142,8 @@ impl Handover {
                     self.publish_at(self.now + self.settings.settle);
                 } else if self.publisher.due.is_none() {
                     // Those who watch should do it. If they are gone, one of the others does, and not all.
-                    let pause = 3 * self.settings.rank_delay + self.jitter(3 * self.settings.rank_delay);
+                    let delay = self.settings.rank_delay.saturating_mul(3);
+                    let pause = delay.saturating_add(self.jitter(delay));
                     self.publish_at(self.now + pause);
                     self.publisher.helps = true;
                 }

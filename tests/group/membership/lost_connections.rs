@@ -15,7 +15,7 @@ use apportion::{
 use crate::support::{
     EITHER, MS, Mode, Proxy, SECOND,
     fleet::{Agent, Store, delete_recursively, ids, in_both_modes_on_both_backends, sees, settles_within},
-    path, until,
+    until,
 };
 #[cfg(feature = "zookeeper")]
 use crate::support::{fleet::Reach, zookeeper};
@@ -109,7 +109,7 @@ impl Hook for Breaks {
 /// A member `a` of the group `g`, whose connection can be broken.
 async fn breakable(store: &Store) -> (Arc<Breaks>, PartitionCoordinator) {
     let (plan, left, own) = (Mutex::default(), AtomicU32::new(0), store.path("g/a"));
-    let head = path(&format!("/{}.ring/g", store.namespace));
+    let head = store.head("g");
     #[cfg(feature = "zookeeper")]
     if let Reach::Server(port) = store.reach {
         let proxy = Proxy::start(port).await;

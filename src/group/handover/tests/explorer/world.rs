@@ -149,7 +149,7 @@ impl World {
     fn timing(&self) -> Timing {
         Timing {
             timeout: FOREVER,
-            heartbeat: FOREVER,
+            heartbeat: FOREVER / 8,
             heartbeat_validity: self.wait(),
             margin: Duration::ZERO,
             server_tick: Duration::ZERO,
