@@ -256,9 +256,7 @@ pub(crate) async fn heal(open: Open, crew: &mut Crew<'_>) {
         Fault::FollowerPaused | Fault::LeaderPaused => crew.ensemble.server(open.servers[0]).resume(),
         Fault::FollowerCut => crew.ensemble.heal(),
         Fault::FollowerKilled | Fault::LeaderKilled | Fault::QuorumLost => {
-            for server in open.servers {
-                crew.ensemble.restart(server).await;
-            }
+            crew.ensemble.restart_all(&open.servers).await;
         }
         Fault::PlainMember => open.plain.expect("it was begun").close().await,
         _ => {}

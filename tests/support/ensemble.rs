@@ -14,6 +14,9 @@ const SYNC_LIMIT: u32 = 50;
 /// How long a server may take from winning an election to listening for followers.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A server that has lost its quorum waits longer and longer before it tells the others again, by default up to a minute.
+const LONGEST_WAIT: &str = "-Dzookeeper.fastleader.maxNotificationInterval=500";
+
 /// Two ensembles at once are too much for a small machine.
 static ONE: Mutex<()> = Mutex::const_new(());
 
@@ -61,6 +64,7 @@ impl Ensemble {
         let mut links = Vec::new();
         for (me, client) in clients.into_iter().enumerate() {
             let mut settings = Settings { release, tick, ..Settings::default() };
+            settings.java = vec![LONGEST_WAIT.to_owned()];
             settings.lines = vec![
                 "initLimit=50".to_owned(),
                 format!("syncLimit={SYNC_LIMIT}"),
@@ -151,5 +155,15 @@ impl Ensemble {
     /// Starts a killed server again and waits until it serves.
     pub async fn restart(&mut self, index: usize) {
         self.servers[index].restart().await;
+    }
+
+    /// Starts killed servers again and waits until all of them serve.
+    pub async fn restart_all(&mut self, indices: &[usize]) {
+        indices.iter().for_each(|index| self.servers[*index].spawn());
+        for index in indices {
+            if let Err(error) = self.servers[*index].ready().await {
+                panic!("{error}");
+            }
+        }
     }
 }
