@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apportion::{Config, Group, KeySet, PartitionCoordinator, group::Standing};
+use apportion::{Config, Group, HashRing, KeySet, PartitionCoordinator, group::Standing};
 
 use figures::Figures;
 use recorder::{Finding, KEYS, Recorder, Seat, now};
@@ -31,7 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(100);
 const PATIENT: Duration = Duration::from_secs(60);
 const STAYING: [&str; 3] = ["member-0", "member-1", "member-2"];
-const COMING: &str = "member-3";
+/// How long the group rests between two events: changes that follow one another faster are bundled.
+const REST: Duration = Duration::from_secs(1);
 
 /// What happens.
 const EVENTS: [&str; 10] = [
@@ -52,7 +53,9 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve"] => runtime.block_on(serve()),
-        ["member", port, namespace, mode] => runtime.block_on(member(port, namespace, *mode == "immediate")),
+        ["member", port, namespace, id, mode] => {
+            runtime.block_on(member(port, namespace, id, *mode == "immediate"));
+        }
         numbers => {
             let mut numbers = numbers.iter().filter_map(|number| number.parse().ok());
             let rounds: usize = numbers.next().unwrap_or(30);
@@ -134,8 +137,8 @@ struct Fleet {
     recorder: Arc<Recorder>,
     keys: &'static KeySet<u64>,
     staying: Vec<Member>,
-    /// Of each member that stays, a key that goes to the fourth.
-    moving: Vec<usize>,
+    /// How many have come. Each has an id of its own: one that comes again and again would be held back.
+    came: usize,
     figures: Vec<Figures>,
 }
 
@@ -149,7 +152,7 @@ impl Fleet {
             recorder: Recorder::start(),
             keys: Box::leak(Box::new(KeySet::new(0..KEYS as u64))),
             staying: Vec::new(),
-            moving: Vec::new(),
+            came: 0,
             figures: EVENTS.iter().map(|_| Figures::default()).collect(),
         };
         for id in STAYING {
@@ -157,38 +160,47 @@ impl Fleet {
             fleet.staying.push(member);
         }
         fleet.settled(None, &[]).await;
-        let before: Vec<_> =
-            fleet.staying.iter().map(|member| fleet.recorder.keys_of(&member.seat)).collect();
-        let fourth = fleet.come(COMING).await;
-        fleet.settled(Some(&fourth), &[]).await;
-        let gained = fleet.recorder.keys_of(&fourth.seat);
-        let one = |keys: &Vec<usize>| *keys.iter().find(|key| gained.contains(key)).expect("some go to it");
-        fleet.moving = before.iter().map(one).collect();
-        fleet.go(fourth).await;
         fleet
+    }
+
+    /// The id of the next member that comes.
+    fn next_id(&mut self) -> String {
+        self.came += 1;
+        format!("coming-{}", self.came)
+    }
+
+    /// Of each member that stays, a key that goes to that one.
+    fn moving_to(&self, id: &str) -> Vec<usize> {
+        let ring = HashRing::builder().members(STAYING.iter().copied().chain([id])).build();
+        let ring = ring.expect("the settings are valid");
+        let goes = |key: &usize| ring.owner(&(*key as u64)) == Some(id);
+        let one = |member: &Member| self.recorder.keys_of(&member.seat).into_iter().find(goes);
+        self.staying.iter().filter_map(one).collect()
     }
 
     /// The events of a round without a crash.
     async fn come_and_go(&mut self) {
-        let coordinator = self.connect(COMING).await;
+        let id = self.next_id();
+        let coordinator = self.connect(&id).await;
         let (begin, fourth) = (self.recorder.begin(), self.join(coordinator).await);
         self.settled(Some(&fourth), &[]).await;
-        self.note("join", begin, &[], Some(&fourth.seat), None);
+        self.note("join", begin, &[], Some(&fourth.seat), None).await;
 
         let begin = self.recorder.begin();
         self.go(fourth).await;
-        self.note("leave", begin, &[], None, None);
+        self.note("leave", begin, &[], None, None).await;
 
-        let (begin, fourth) = (self.recorder.begin(), self.come(COMING).await);
+        let id = self.next_id();
+        let (begin, fourth) = (self.recorder.begin(), self.come(&id).await);
         self.settled(Some(&fourth), &[]).await;
-        self.note("open a session, and join", begin, &[], Some(&fourth.seat), None);
+        self.note("open a session, and join", begin, &[], Some(&fourth.seat), None).await;
 
         let begin = self.recorder.begin();
         fourth.seat.leaves();
         fourth.coordinator.shutdown().await.expect("the server is there");
-        let again = self.come(COMING).await;
+        let again = self.come(&id).await;
         self.settled(Some(&again), &[]).await;
-        self.note("restart under the same id", begin, &[], Some(&again.seat), None);
+        self.note("restart under the same id", begin, &[], Some(&again.seat), None).await;
         self.recorder.remove(&fourth.seat);
 
         // Work on keys that stay where they are.
@@ -198,50 +210,57 @@ impl Fleet {
         }
         let begin = self.recorder.begin();
         self.go(again).await;
-        self.note("leave while others have work in progress", begin, &[], None, None);
+        self.note("leave while others have work in progress", begin, &[], None, None).await;
         self.staying.iter().for_each(|member| member.seat.end());
 
         // Work on keys that go to the fourth member: they wait, and the others do not.
-        let moving = self.moving.clone();
-        let coordinator = self.connect(COMING).await;
+        let id = self.next_id();
+        let moving = self.moving_to(&id);
+        let coordinator = self.connect(&id).await;
         for member in &self.staying {
             member.seat.begin(self.keys, &moving).await;
         }
         let (begin, fourth) = (self.recorder.begin(), self.join(coordinator).await);
         self.settled(Some(&fourth), &moving).await;
-        self.note("join while others have work in progress", begin, &moving, Some(&fourth.seat), None);
+        self.note("join while others have work in progress", begin, &moving, Some(&fourth.seat), None).await;
         let begin = self.recorder.begin();
         self.staying.iter().for_each(|member| member.seat.end());
         self.settled(Some(&fourth), &[]).await;
-        self.note("that work ends", begin, &[], None, None);
+        self.note("that work ends", begin, &[], None, None).await;
         self.go(fourth).await;
+        rest().await;
     }
 
     /// The events of a round of crashes.
     async fn crash(&mut self) {
-        let fourth = self.come(COMING).await;
+        let id = self.next_id();
+        let fourth = self.come(&id).await;
         self.settled(Some(&fourth), &[]).await;
         self.lose("crash", fourth).await;
 
         // A key of the fourth member, on which another one still works.
-        let stuck = self.moving[..1].to_vec();
+        let id = self.next_id();
+        let stuck = self.moving_to(&id)[..1].to_vec();
         self.staying[0].seat.begin(self.keys, &stuck).await;
-        let fourth = self.come(COMING).await;
+        let fourth = self.come(&id).await;
         self.settled(Some(&fourth), &stuck).await;
         self.lose("crash while another member is stuck", fourth).await;
         self.staying[0].seat.end();
 
-        let mut process = OtherProcess::start(self.port, &self.namespace, self.is_immediate);
+        let id = self.next_id();
+        let mut process = OtherProcess::start(self.port, &self.namespace, &id, self.is_immediate);
         until("the process has joined", || {
             self.staying.iter().all(|member| member.seat.group.view().members().len() == 4)
         })
         .await;
+        rest().await;
         let begin = self.recorder.begin();
         process.kill();
-        let again = self.come(COMING).await;
+        let again = self.come(&id).await;
         self.settled(Some(&again), &[]).await;
-        self.note("crash, and restart under the same id", begin, &[], Some(&again.seat), None);
+        self.note("crash, and restart under the same id", begin, &[], Some(&again.seat), None).await;
         self.go(again).await;
+        rest().await;
     }
 
     /// Cuts the line of a member that counts as dead from then on. It is still asked what it would act on.
@@ -250,12 +269,12 @@ impl Fleet {
         member.line.set(Mode::BlackHole);
         member.seat.dies();
         self.settled(None, &[]).await;
-        self.note(event, begin, &[], None, Some(&member.seat));
+        self.note(event, begin, &[], None, Some(&member.seat)).await;
         self.recorder.remove(&member.seat);
         drop(member.coordinator);
     }
 
-    fn note(
+    async fn note(
         &mut self,
         event: &str,
         begin: Instant,
@@ -268,6 +287,7 @@ impl Fleet {
         assert!(is_safe, "two owners at the event `{event}`: {:?}", finding.doubles);
         let number = EVENTS.iter().position(|name| *name == event).expect("it is in the list");
         self.figures[number].add(finding);
+        rest().await;
     }
 
     /// A coordinator whose session is open, and its way to the server.
@@ -315,7 +335,11 @@ impl Fleet {
             let first = digests.next().flatten();
             first.is_some() && digests.all(|digest| digest == first)
         };
-        until("the group settles", || agree() && self.recorder.is_owned(except)).await;
+        let is_settled = || {
+            self.recorder.sample();
+            agree() && self.recorder.is_owned(except)
+        };
+        until("the group settles", is_settled).await;
     }
 }
 
@@ -333,6 +357,10 @@ async fn join(coordinator: &PartitionCoordinator, is_immediate: bool) -> Group {
     join.await.expect("it can join")
 }
 
+async fn rest() {
+    tokio::time::sleep(REST).await;
+}
+
 async fn until(what: &str, holds: impl FnMut() -> bool) {
     support::until(what, PATIENT, holds).await;
 }
@@ -341,11 +369,11 @@ async fn until(what: &str, holds: impl FnMut() -> bool) {
 struct OtherProcess(Child);
 
 impl OtherProcess {
-    fn start(port: u16, namespace: &str, is_immediate: bool) -> OtherProcess {
+    fn start(port: u16, namespace: &str, id: &str, is_immediate: bool) -> OtherProcess {
         let mode = if is_immediate { "immediate" } else { "exclusive" };
         let program = std::env::current_exe().expect("this program has a file");
         let child = Command::new(program)
-            .args(["member", &port.to_string(), namespace, mode])
+            .args(["member", &port.to_string(), namespace, id, mode])
             .stdin(Stdio::piped())
             .spawn()
             .expect("it starts");
@@ -359,8 +387,8 @@ impl OtherProcess {
 }
 
 /// Joins, and works on nothing until its parent ends.
-async fn member(port: &str, namespace: &str, is_immediate: bool) {
-    let config = settings(&format!("127.0.0.1:{port}"), namespace, COMING);
+async fn member(port: &str, namespace: &str, id: &str, is_immediate: bool) {
+    let config = settings(&format!("127.0.0.1:{port}"), namespace, id);
     let coordinator = PartitionCoordinator::connect(config).await.expect("the server is there");
     let group = join(&coordinator, is_immediate).await;
     tokio::task::spawn_blocking(|| stdin().lock().lines().last()).await.expect("it waits");

@@ -150,8 +150,9 @@ impl Recorder {
         lock(&self.seats).retain(|other| other.bit != seat.bit);
     }
 
-    fn sample(&self) {
-        let seats = lock(&self.seats);
+    /// Asks all members now.
+    pub(crate) fn sample(&self) {
+        let (mut log, seats) = (lock(&self.log), lock(&self.seats));
         let pass = || {
             let (mut all, mut alive, mut leaving) = ([0; KEYS], [0; KEYS], 0);
             for seat in seats.iter() {
@@ -173,7 +174,6 @@ impl Recorder {
         for (both, again) in both.iter_mut().zip(again) {
             *both &= again;
         }
-        let mut log = lock(&self.log);
         let is_same = |last: &Sample| (last.owners, last.both, last.leaving) == (owners, both, leaving);
         if !log.last().is_some_and(is_same) {
             log.push(Sample { at, owners, both, leaving });
