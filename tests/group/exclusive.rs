@@ -228,7 +228,7 @@ async fn what_a_rebalance_gains_is_what_may_be_started(store: Store) {
 
 async fn while_a_member_hands_no_keys_over_shares_are_not_exclusive(store: Store) {
     let a = store.agent("a").await;
-    let in_a = a.join("g").await;
+    let in_a = a.coordinator.join("g").await.unwrap();
     settles_within(store.round(), &[&in_a]).await;
     assert!(in_a.view().is_exclusive());
     let warnings = Events::of("apportion::group::exclusive");
@@ -246,7 +246,7 @@ async fn while_a_member_hands_no_keys_over_shares_are_not_exclusive(store: Store
     drop(python);
     in_b.leave().await.unwrap();
     sees(&in_a, store.expiry() + store.round(), &["a"]).await;
-    assert!(!in_a.view().is_exclusive(), "its keys are waited for");
+    assert!(!in_a.view().is_exclusive(), "its keys are waited for: {}", in_a.status());
 }
 
 async fn keys_of_a_member_that_hands_none_over_wait_for_the_grace(store: Store) {

@@ -10,7 +10,7 @@ use super::{
     rules::Rule,
     settings::Problem,
     state::{Handover, Seen},
-    types::{Action, Epoch, HeadRead, Outcome, ReadError, Refusal, Snapshot},
+    types::{Action, Epoch, HeadRead, Incarnation, Outcome, ReadError, Refusal, Snapshot},
 };
 use crate::{clock::Moment, ring::Ranges};
 
@@ -218,6 +218,14 @@ impl Handover {
 
     fn adopt(&mut self, next: History) {
         let Some(timing) = self.session else { return };
+        let is_replaced = |me: &Incarnation| {
+            next.members().get(&me.id).is_some_and(|entry| entry.czxid > me.czxid)
+        };
+        if self.me().is_some_and(is_replaced) && self.settings.rules.hold(Rule::IdentityHasCreation) {
+            // Another process has our id. Its znode may have the data version of ours, so no check of a version shows it.
+            self.on_gone();
+            return;
+        }
         self.lease.has_reread |= self.head_reading.after_lapse;
         let needed = 3 * timing.heartbeat;
         let lease = next.head.common.lease;
@@ -229,6 +237,10 @@ impl Handover {
         }
         let (before, epoch) = (self.followed, next.epoch);
         if before == Some(epoch) {
+            if self.lease.is_refused {
+                // A server that lags behind has answered.
+                self.read_head_later(self.settings.retry);
+            }
             return;
         }
         let lost = self.lost(&next);

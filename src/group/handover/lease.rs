@@ -40,6 +40,7 @@ impl Handover {
             && self.lease.under_way.is_none()
             && self.own.as_ref().is_some_and(Own::is_settled)
             && (!self.lease.has_lapsed || self.lease.has_reread)
+            && !self.is_refused()
     }
 
     pub(super) fn pursue_heartbeat(&mut self) {
@@ -51,6 +52,7 @@ impl Handover {
         if self.settings.rules.hold(Rule::HeartbeatChecksHead) {
             writes.push(Write::CheckHead { version: view.version });
         }
+        writes.extend(self.check_of_the_head_itself());
         self.lease.under_way = Some(self.lease.sent(self.now));
         self.lease.next = self.now + self.heartbeat(timing);
         self.actions.push(Action::Commit { purpose: Purpose::Heartbeat, writes });
@@ -65,6 +67,20 @@ impl Handover {
         let lease = timing.heartbeat_validity.min(lease);
         let most = timing.timeout.saturating_sub(timing.server_tick).saturating_sub(lease) / 2;
         timing.heartbeat.max(grown.min(most).min(lease / 3))
+    }
+
+    /// Whether a check has found another head than the one that we follow. Its version may become that of ours, so until we
+    /// follow it, no check counts.
+    pub(super) fn is_refused(&self) -> bool {
+        self.lease.is_refused && self.settings.rules.hold(Rule::RefusedUntilFollowed)
+    }
+
+    /// For a transaction that may extend a lease that has lapsed: the head that was read may be an old one that was
+    /// deleted meanwhile, and the version of the one after it may be the same. Its snapshot is another one.
+    pub(super) fn check_of_the_head_itself(&self) -> Option<Write> {
+        let history = self.history.as_ref().filter(|_| self.lease.has_lapsed)?;
+        let is_checked = self.settings.rules.hold(Rule::RevivalChecksSnapshot);
+        is_checked.then_some(Write::CheckSnapshot { name: history.head.snapshot })
     }
 
     /// When the next heartbeat is due.

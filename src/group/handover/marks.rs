@@ -41,6 +41,11 @@ pub(crate) enum BatchState {
 }
 
 impl Marks {
+    /// Forgets all guards. Their numbers are not used again: one that has ended already may still be dropped.
+    pub(super) fn clear(&mut self) {
+        self.batches.clear();
+    }
+
     pub(super) fn newest(&self) -> u64 {
         self.newest
     }

@@ -25,14 +25,15 @@ impl Handover {
 
     pub(super) fn pursue_own(&mut self) {
         let keep = self.marks.kept(self.now).covered_by_at_most(MAX_KEEP);
-        let owed = self.owes_ack();
+        let (owed, is_refused) = (self.owes_ack(), self.is_refused());
+        let snapshot = self.check_of_the_head_itself();
         let Some(own) = &mut self.own else { return };
         if own.is_uncertain && !own.is_reading && self.now >= own.not_before {
             own.is_reading = true;
             own.not_before = self.now + self.settings.retry;
             self.actions.push(Action::ReadOwn);
         }
-        let (Some(view), true) = (self.followed, own.is_settled()) else { return };
+        let (Some(view), true) = (self.followed, own.is_settled() && !is_refused) else { return };
         if self.marks.is_awaiting() || self.now < own.not_before {
             return;
         }
@@ -49,10 +50,11 @@ impl Handover {
         }
         let ack = if owed { Some(view) } else { own.part.ack };
         let part = Part { presence: self.settings.presence, ack, keep, zone: own.part.zone.clone() };
-        let writes = vec![
+        let mut writes = vec![
             Write::CheckHead { version: view.version },
             Write::SetOwn { part: part.clone(), version: own.version },
         ];
+        writes.extend(snapshot);
         own.bundled = None;
         let sent = self.lease.sent(self.now);
         own.write = Some(OwnWrite { part, mark: self.marks.newest(), sent, version: own.version });
@@ -64,7 +66,7 @@ impl Handover {
         let Some(write) = own.write.take() else { return };
         match outcome {
             Outcome::Applied => self.own_is_confirmed(write),
-            Outcome::Refused { index: 0, .. } => self.head_is_another(),
+            Outcome::Refused { index: 0 | 2, .. } => self.head_is_another(),
             Outcome::Refused { why: Refusal::NoNode, .. } => self.on_gone(),
             Outcome::Refused { why: Refusal::BadVersion, .. } => self.own_is_uncertain(),
             Outcome::Refused { .. } => {

@@ -242,7 +242,7 @@ impl Handover {
         }
         self.followed = None;
         self.newest_loss = None;
-        self.marks = Marks::default();
+        self.marks.clear();
         self.lease.end();
         self.head_reading = HeadReading::default();
         self.donors.end_session();
@@ -267,7 +267,7 @@ impl Handover {
         let Some(leaving) = &mut self.leaving else { return };
         if !leaving.is_idle && self.now >= leaving.until {
             leaving.is_idle = true;
-            self.marks = Marks::default();
+            self.marks.clear();
             self.actions.push(Action::EndAll);
         }
         if !leaving.is_idle {

@@ -128,9 +128,9 @@ async fn a_quiet_exclusive_group_costs_a_heartbeat_and_few_checks() {
     tokio::time::sleep(100 * SECOND).await;
     let after = agent.faults().calls();
     let (checks, heartbeats) = (after.gets - before.gets, after.commits - before.commits);
-    assert!((15..=27).contains(&checks), "the head and the group, every ten seconds each: {checks}");
+    assert!((7..=14).contains(&checks), "the group, every ten seconds, and of the head only its stat: {checks}");
     assert_eq!((after.lists, after.get_manys), (before.lists, before.get_manys));
-    assert!((198..=202).contains(&heartbeats), "of the session and of the group, every second: {heartbeats}");
+    assert!((99..=103).contains(&heartbeats), "that of the group is one of the session: {heartbeats}");
     assert_eq!(after.writes, before.writes);
     assert_eq!(group.view().standing(), Standing::Member);
 }
