@@ -272,7 +272,6 @@ impl Running {
     /// Logs an event; returns the time and a random number for its step.
     fn note(&self, event: &Event) -> (Moment, u64) {
         let (now, random) = (self.it.clock.now(), self.it.random.bits());
-        if std::env::var_os("XDBG").is_some() { eprintln!("{now:?} {} <- {event:?}", self.it.me); }
         if *event != Event::Tick {
             debug!(group = %self.it.places.group, ?event);
         }
@@ -284,7 +283,6 @@ impl Running {
         loop {
             let mut next = None;
             for action in actions {
-                if std::env::var_os("XDBG").is_some() { eprintln!("   {} -> {action:?}", self.it.me); }
                 next = self.perform(action).or(next);
             }
             // It has to come before any other event.

@@ -10,7 +10,7 @@ use super::{
     rules::Rule,
     settings::Problem,
     state::{Handover, Seen},
-    types::{Action, Epoch, HeadRead, Outcome, ReadError, Refusal, Snapshot},
+    types::{Action, Epoch, HeadRead, MemberRead, Outcome, ReadError, Refusal, Snapshot},
 };
 use crate::{clock::Moment, ring::Ranges};
 
@@ -223,6 +223,10 @@ impl Handover {
         let lease = next.head.common.lease;
         self.problem =
             (lease < needed).then_some(Problem::LeaseTooShort { group: lease, heartbeat: timing.heartbeat });
+        let published = next.members().get(&self.settings.me);
+        if self.own.is_some() && published.is_some_and(|entry| entry.czxid == MemberRead::denied().czxid) {
+            self.problem = Some(Problem::Unreadable);
+        }
         if self.lease.has_lapsed || self.lease.is_refused && self.followed != Some(next.epoch) {
             self.lease.is_refused = false;
             self.lease.next = self.now.min(self.lease.next);
