@@ -216,7 +216,9 @@ impl Group {
                 Standing::Lapsed => return Ok((view, false)),
                 Standing::Left => return Err(Error::Closed { group: view.group.to_string() }),
                 Standing::Refused => return Err(view.refusal.clone().unwrap_or(self.closed(&view))),
-                Standing::Joining if view.is_settling || view.is_warming || !self.is_connected()? => return Ok((view, false)),
+                Standing::Joining if view.is_settling || view.is_warming || !self.is_connected()? => {
+                    return Ok((view, false));
+                }
                 Standing::Joining if attempt == TRIES => break,
                 Standing::Joining => {}
             }

@@ -5,12 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{
-    member::Member,
-    rebalance::Part,
-    register::Register,
-    status::Shown,
-};
+use super::{member::Member, rebalance::Part, register::Register, status::Shown};
 use crate::{
     error::Error,
     member::MemberId,
@@ -88,7 +83,14 @@ impl View {
     /// The view before the group was read.
     pub(crate) fn before_joining(group: &str, me: &MemberId) -> View {
         let of_one = View::of_one(group, me, empty_ring());
-        View { validity: None, register: None, members: [].into(), is_read: false, is_exclusive: false, ..of_one }
+        View {
+            validity: None,
+            register: None,
+            members: [].into(),
+            is_read: false,
+            is_exclusive: false,
+            ..of_one
+        }
     }
 
     /// A group with this member alone, which no other member can join.

@@ -131,7 +131,10 @@ async fn a_member_with_credentials_warns_of_folders_that_were_created_without() 
     let member = PartitionCoordinator::connect(config).await.unwrap();
     // The anonymous member cannot read the znode of this one, so it could hand no keys over.
     let outcome = member.join("open").await;
-    assert!(matches!(&outcome, Err(Error::Head { reason, .. }) if reason.contains("permitted to read")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Err(Error::Head { reason, .. }) if reason.contains("permitted to read")),
+        "{outcome:?}"
+    );
     let _groups = [member.join("open").immediate().await.unwrap(), member.join("private").await.unwrap()];
     tokio::time::sleep(SECOND).await;
     let warnings = events.take(Level::WARN);

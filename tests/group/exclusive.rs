@@ -165,9 +165,10 @@ async fn a_stuck_member_delays_only_the_keys_that_it_holds(store: Store) {
     until("what b had is c's at once", store.round(), free).await;
     let line = b.crash();
     let rest = || {
-        universe().iter().filter(|key| !from_a.contains(key)).all(|key| {
-            [&in_a, &in_c].iter().filter(|group| group.view().owns(key)).count() == 1
-        })
+        universe()
+            .iter()
+            .filter(|key| !from_a.contains(key))
+            .all(|key| [&in_a, &in_c].iter().filter(|group| group.view().owns(key)).count() == 1)
     };
     until("a crash of another member is not delayed", store.expiry() + store.round(), rest).await;
     assert!(stuck.iter().all(Held::is_valid));
@@ -185,7 +186,9 @@ async fn a_restart_under_the_same_id_waits_for_nobody_else(store: Store) {
     let in_a = again.join("g").await;
     let all_but_kept = || {
         let view = in_a.view();
-        universe().iter().all(|key| view.ring().owner(key) != Some("a") || view.owns(key) || holds(&kept, key))
+        universe()
+            .iter()
+            .all(|key| view.ring().owner(key) != Some("a") || view.owns(key) || holds(&kept, key))
     };
     until("its share is its own again", store.round(), all_but_kept).await;
     assert!(kept.iter().all(Held::is_valid));

@@ -15,7 +15,10 @@ use crate::support::{
     SECOND,
     events::Events,
     eventually,
-    fleet::{Agent, Store, immediate_on_both_backends, next_change, on_both_backends, sees, settles_within, universe},
+    fleet::{
+        Agent, Store, immediate_on_both_backends, next_change, on_both_backends, sees, settles_within,
+        universe,
+    },
     until,
 };
 
@@ -167,15 +170,21 @@ async fn an_item_in_progress_stays_with_its_member_until_its_guard_is_dropped(st
     let in_b = b.join("g").await;
     let theirs = || async {
         let (view, all) = (in_b.view(), universe());
-        let (waits, free): (Vec<_>, Vec<_>) =
-            all.iter().filter(|key| view.ring().owner(key) == Some("b")).partition(|key| all[95..].contains(key));
-        (!free.is_empty() && free.iter().all(|key| view.owns(*key))).then(|| waits.into_iter().cloned().collect())
+        let (waits, free): (Vec<_>, Vec<_>) = all
+            .iter()
+            .filter(|key| view.ring().owner(key) == Some("b"))
+            .partition(|key| all[95..].contains(key));
+        (!free.is_empty() && free.iter().all(|key| view.owns(*key)))
+            .then(|| waits.into_iter().cloned().collect())
     };
     let waits: Vec<String> = eventually("b has all that is not in progress", store.round(), theirs).await;
     assert!(!waits.is_empty());
     sees(&in_a, store.round(), &["a", "b"]).await;
     assert!(waits.iter().all(|key| !in_a.view().owns(key) && !in_b.view().owns(key)));
-    assert!(kept.iter().all(|guard| guard.is_valid()), "work goes on, longer than the validity of a heartbeat");
+    assert!(
+        kept.iter().all(|guard| guard.is_valid()),
+        "work goes on, longer than the validity of a heartbeat"
+    );
     tokio::time::sleep(store.session_timeout).await;
     assert!(kept.iter().all(|guard| guard.is_valid()));
     assert!(waits.iter().all(|key| !in_b.view().owns(key)));

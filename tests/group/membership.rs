@@ -19,7 +19,10 @@ use apportion::{
 
 use crate::support::{
     MS, alive_tasks, eventually,
-    fleet::{Store, delete_recursively, exists, ids, in_both_modes_on_both_backends, settles_within, universe, znode},
+    fleet::{
+        Store, delete_recursively, exists, ids, in_both_modes_on_both_backends, settles_within, universe,
+        znode,
+    },
     until,
 };
 
@@ -96,7 +99,8 @@ async fn a_lost_reply_to_any_write_of_a_join_or_a_leave_changes_nothing(store: S
             line.faults.lose_nth_write(write, lost);
             let coordinator = apportion::PartitionCoordinator::connect(config).await.unwrap();
             let joined =
-                tokio::time::timeout(REPAIR + store.slack(), store.join(&coordinator, "g").into_future()).await;
+                tokio::time::timeout(REPAIR + store.slack(), store.join(&coordinator, "g").into_future())
+                    .await;
             let group = joined.unwrap_or_else(|_| panic!("no join, write {write} {lost:?}")).unwrap();
             let (_, stat) = znode(&*admin, &store.path("g/a")).await;
             assert_eq!(stat.ephemeral_owner, coordinator.session_id(), "write {write} {lost:?}");
@@ -206,10 +210,8 @@ async fn a_cancelled_join_leaves_no_znode(store: Store) {
 
 async fn a_second_join_returns_the_same_group_unless_its_options_differ(store: Store) {
     let agent = store.agent("a").await;
-    let (first, second) = tokio::join!(
-        agent.joining("g").weight(2).into_future(),
-        agent.joining("g").weight(2).into_future()
-    );
+    let (first, second) =
+        tokio::join!(agent.joining("g").weight(2).into_future(), agent.joining("g").weight(2).into_future());
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(incarnation(&first, "a"), incarnation(&second, "a"));
     for differs in [agent.joining("g"), agent.joining("g").weight(2).settle(MS)] {

@@ -78,10 +78,7 @@ fn heartbeat_validity(store: &Store) -> Duration {
 
 async fn a_link_that_fails(mode: Mode, namespace: &str) {
     let immediate = Store::shared(&format!("immediate-{namespace}")).await.immediate();
-    tokio::join!(
-        a_link_fails_in(Store::shared(namespace).await, mode),
-        a_link_fails_in(immediate, mode)
-    );
+    tokio::join!(a_link_fails_in(Store::shared(namespace).await, mode), a_link_fails_in(immediate, mode));
 }
 
 async fn a_link_fails_in(store: Store, mode: Mode) {

@@ -258,9 +258,8 @@ async fn extracting_from_millions_of_keys_misses_no_heartbeat() {
 
 async fn extracting_misses_no_heartbeat(store: Store) {
     let interval = 100 * MS;
-    let fast = |config: Config| {
-        config.heartbeat(interval).heartbeat_validity(SECOND).session_timeout(4 * SECOND)
-    };
+    let fast =
+        |config: Config| config.heartbeat(interval).heartbeat_validity(SECOND).session_timeout(4 * SECOND);
     let agent = store.agent_with("a", fast).await;
     let group = agent.join("g").await;
     // The lease of an exclusive group has to have room for three heartbeats of each member.

@@ -159,7 +159,8 @@ async fn credentials_in_the_url_guard_every_znode_with_one_entry(release: Releas
     let found = dump(&observer, "/guarded").await;
     let paths: Vec<_> = found.keys().map(String::as_str).collect();
     let [rest @ .., "/guarded/deeply/g", "/guarded/deeply/g/a"] = &paths[..] else { panic!("{paths:?}") };
-    let ["/guarded", "/guarded/deeply", "/guarded/deeply.ring", "/guarded/deeply.ring/g", snapshot] = rest else {
+    let ["/guarded", "/guarded/deeply", "/guarded/deeply.ring", "/guarded/deeply.ring/g", snapshot] = rest
+    else {
         panic!("{paths:?}")
     };
     let snapshot = snapshot.strip_prefix("/guarded/deeply.ring/g/").expect("a child of the head");
@@ -249,7 +250,8 @@ async fn a_python_peer_and_this_library_see_one_fleet_and_place_each_key_alike(r
     let hosts = hosts(release).await;
     let aodh = |id: &str| Config::aodh().url(format!("zookeeper://{hosts}")).unwrap().member_id(id);
     let (first, second) = (connect(aodh("agent-0")).await, connect(aodh("agent-1")).await);
-    let group = |coordinator: &PartitionCoordinator| join(coordinator, "alarm_evaluator", false).into_future();
+    let group =
+        |coordinator: &PartitionCoordinator| join(coordinator, "alarm_evaluator", false).into_future();
     let (one, two): (Group, Group) = (group(&first).await.unwrap(), group(&second).await.unwrap());
     let path = ZnodePath::parse("/tooz/alarm_evaluator").unwrap();
 

@@ -38,12 +38,11 @@ impl Watches {
     /// Waits until one fires. Cancel safe.
     pub(super) async fn fired(&mut self) -> Event {
         let fired = poll_fn(|context| {
-            let fired = self.0.iter_mut().find_map(|(watched, watch)| {
-                match pin!(watch.fired()).poll(context) {
+            let fired =
+                self.0.iter_mut().find_map(|(watched, watch)| match pin!(watch.fired()).poll(context) {
                     Poll::Ready(fired) => Some((watched.clone(), fired)),
                     Poll::Pending => None,
-                }
-            });
+                });
             fired.map_or(Poll::Pending, Poll::Ready)
         });
         let (watched, fired) = fired.await;

@@ -93,8 +93,7 @@ impl Handover {
         let deadline = counted.note(sent.at, self.now).min(sent.at + longest);
         // A lease that goes on must not lapse again before the next heartbeat counts.
         let goes_on = !self.lease.has_lapsed || counted.lasts();
-        if goes_on
-            && deadline > self.now && deadline > self.lease.deadline {
+        if goes_on && deadline > self.now && deadline > self.lease.deadline {
             self.lease.has_lapsed = false;
             self.lease.deadline = deadline;
             self.actions.push(Action::Lease(deadline));

@@ -75,9 +75,7 @@ impl Places {
                 Write::CheckOwn { version } => check(&self.own, Some(*version)),
                 Write::CheckHead { version } => check(&self.head, Some(*version)),
                 Write::CheckSnapshot { name } => check(&self.snapshot(*name), None),
-                Write::CheckMember { id, version } => {
-                    check(&self.member(id), Some(*version))
-                }
+                Write::CheckMember { id, version } => check(&self.member(id), Some(*version)),
                 Write::SetOwn { part, version } => {
                     Op::Set { path: self.own.clone(), data: self.own_data(part), version: Some(*version) }
                 }

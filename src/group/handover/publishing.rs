@@ -56,8 +56,7 @@ impl Handover {
 
     /// A change was seen: publish when no more have come for a while.
     fn bundle(&mut self) {
-        let quiet =
-            self.now.saturating_since(self.publisher.last) >= self.publisher.settle.saturating_mul(4);
+        let quiet = self.now.saturating_since(self.publisher.last) >= self.publisher.settle.saturating_mul(4);
         if quiet || self.publisher.settle < self.settings.settle {
             self.publisher.settle = self.settings.settle;
         }

@@ -125,7 +125,8 @@ impl Handover {
     /// How many points the rings have that `event` may make: a measure of the time that its step takes.
     pub(crate) fn points(&self, event: &Event) -> u64 {
         let known = self.history.as_ref().map_or(0, |history| history.ring.points() as u64);
-        let logged = |head: &Head| head.log.iter().flat_map(|change| &change.add).map(|(_, it)| it.weight).collect();
+        let logged =
+            |head: &Head| head.log.iter().flat_map(|change| &change.add).map(|(_, it)| it.weight).collect();
         let weights: Vec<u32> = match event {
             Event::Head(Ok(Some(read))) => logged(&read.head),
             Event::Snapshot(Ok(Some(snapshot))) => {
@@ -156,7 +157,9 @@ impl Handover {
                 self.lose_own();
                 self.session = None;
             }
-            Event::Reported(moment) => self.lease.counted.iter_mut().for_each(|counted| counted.report(moment)),
+            Event::Reported(moment) => {
+                self.lease.counted.iter_mut().for_each(|counted| counted.report(moment))
+            }
             Event::Joined { czxid, version } => self.on_joined(czxid, version),
             Event::Head(read) => self.on_head(read),
             Event::Snapshot(read) => self.on_snapshot(read),

@@ -234,7 +234,9 @@ async fn a_join_with_another_ring_fails_and_leaves_no_znode(store: Store) {
     let b = store.agent_with("b", |config| config.replicas(99)).await;
     match b.joining("g").await {
         Err(Error::RingMismatch { .. }) if store.is_immediate => {}
-        Err(Error::Head { reason, .. }) if !store.is_immediate => assert!(reason.contains("100 replicas"), "{reason}"),
+        Err(Error::Head { reason, .. }) if !store.is_immediate => {
+            assert!(reason.contains("100 replicas"), "{reason}")
+        }
         outcome => panic!("{outcome:?}"),
     }
     let admin = store.session().await;

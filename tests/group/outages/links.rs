@@ -78,7 +78,11 @@ async fn a_round_trip_of_a_fifth_of_the_session_timeout_can_connect_and_keeps_it
 
 async fn a_slow_start(store: Store, bound: Duration) {
     let (config, line) = store.prepare("a").await;
-    let agent = Agent { coordinator: apportion::PartitionCoordinator::start(config).unwrap(), line, is_immediate: store.is_immediate };
+    let agent = Agent {
+        coordinator: apportion::PartitionCoordinator::start(config).unwrap(),
+        line,
+        is_immediate: store.is_immediate,
+    };
     agent.proxy().set(Mode::Delay(T / 10));
     let group = agent.join("g").await;
     settles_within(bound, &[&group]).await;
