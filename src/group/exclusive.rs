@@ -493,12 +493,8 @@ impl Running {
         }
     }
 
-    /// Why this member gets no place among `members`: the others may not read its znode, or their points leave no room.
+    /// Why this member gets no place among `members`, if their points leave no room for its own.
     fn no_place(&self, members: &handover::Members) -> Option<Error> {
-        if members.get(&self.it.me).is_some_and(|entry| entry.is_plain) {
-            // The others took it for a plain member: they may not read its znode.
-            return Some(Error::NotPermitted { path: self.it.places.own.to_string() });
-        }
         let payload = &self.it.places.payload;
         let has_plain = members.values().any(|entry| entry.is_plain);
         let weight = |weight| if has_plain { 1 } else { weight };

@@ -299,7 +299,9 @@ async fn members_for_whose_points_the_ring_has_no_room_change_nothing_for_the_ot
     let agent = store.agent_with("a", |config| config.replicas(200)).await;
     let group = agent.join("g").await;
     let share = group.extract_my_subset(universe()).await.unwrap();
-    let same_ring = [("v", 1.into()), ("label", "plain".into()), ("replicas", 200.into())];
+    let ready = Value::Map(vec![("state".into(), "ready".into())]);
+    let same_ring =
+        [("v", 1.into()), ("label", "plain".into()), ("replicas", 200.into()), ("handover", ready)];
     let greedy = store.session().await;
     // Each asks for twenty million points.
     let creates = ["_", "y"].map(|id| {

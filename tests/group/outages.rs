@@ -353,7 +353,10 @@ async fn a_folder_that_every_client_can_change_is_a_warning_for_a_member_with_cr
     for folder in ["/open-board/jobs", "/open-board/.trash", "/open-board/.posting"] {
         assert!(said.iter().any(|one| one.contains(&format!("znode={folder} "))), "{folder}: {said:?}");
     }
-    let _group = owner.join("g").await.unwrap();
+    // The maker cannot read the znode of the owner, so it could hand no keys over.
+    let outcome = owner.join("g").await;
+    assert!(matches!(outcome, Err(Error::Head { .. })), "{outcome:?}");
+    let _group = owner.join("g").immediate().await.unwrap();
     let mut said = Vec::new();
     until("a warning of the group", 5 * SECOND, || {
         said.extend(warnings.take(Level::WARN));

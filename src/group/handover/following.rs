@@ -10,7 +10,7 @@ use super::{
     rules::Rule,
     settings::Problem,
     state::{Handover, Seen},
-    types::{Action, Epoch, HeadRead, Incarnation, Outcome, ReadError, Refusal, Snapshot},
+    types::{Action, Epoch, HeadRead, Incarnation, MemberRead, Outcome, ReadError, Refusal, Snapshot},
 };
 use crate::{clock::Moment, ring::Ranges};
 
@@ -218,9 +218,8 @@ impl Handover {
 
     fn adopt(&mut self, next: History) {
         let Some(timing) = self.session else { return };
-        let is_replaced = |me: &Incarnation| {
-            next.members().get(&me.id).is_some_and(|entry| entry.czxid > me.czxid)
-        };
+        let is_replaced =
+            |me: &Incarnation| next.members().get(&me.id).is_some_and(|entry| entry.czxid > me.czxid);
         if self.me().is_some_and(is_replaced) && self.settings.rules.hold(Rule::IdentityHasCreation) {
             // Another process has our id. Its znode may have the data version of ours, so no check of a version shows it.
             self.on_gone();
@@ -231,6 +230,10 @@ impl Handover {
         let lease = next.head.common.lease;
         self.problem =
             (lease < needed).then_some(Problem::LeaseTooShort { group: lease, heartbeat: timing.heartbeat });
+        let published = next.members().get(&self.settings.me);
+        if self.own.is_some() && published.is_some_and(|entry| entry.czxid == MemberRead::denied().czxid) {
+            self.problem = Some(Problem::Unreadable);
+        }
         if self.lease.has_lapsed || self.lease.is_refused && self.followed != Some(next.epoch) {
             self.lease.is_refused = false;
             self.lease.next = self.now.min(self.lease.next);

@@ -71,15 +71,21 @@ async fn an_outage_that_ends_a_heartbeat_before_the_validity_changes_nothing() {
 #[tokio::test]
 async fn a_round_trip_of_a_fifth_of_the_session_timeout_can_connect_and_keeps_its_share() {
     let store = Store { session_timeout: T, ..Store::shared("slow-from-the-start").await };
+    let immediate = store.elsewhere("slow-from-the-start-immediate".into()).immediate();
+    // An exclusive join takes more requests, one after another.
+    tokio::join!(a_slow_start(store, 8 * T), a_slow_start(immediate, 4 * T));
+}
+
+async fn a_slow_start(store: Store, bound: Duration) {
     let (config, line) = store.prepare("a").await;
     let agent = Agent {
         coordinator: apportion::PartitionCoordinator::start(config).unwrap(),
         line,
-        is_immediate: false,
+        is_immediate: store.is_immediate,
     };
     agent.proxy().set(Mode::Delay(T / 10));
     let group = agent.join("g").await;
-    settles_within(4 * T, &[&group]).await;
+    settles_within(bound, &[&group]).await;
     let mut rebalances = group.rebalances();
     next_change(&mut rebalances).await;
     let change = tokio::time::timeout(T, rebalances.next()).await;
