@@ -111,6 +111,7 @@ impl Fault {
             Fault::FollowerPaused | Fault::LeaderPaused | Fault::FollowerCut => 300..timeout * 2,
             Fault::QuorumLost => 500..2500,
             Fault::PlainMember => 500..1500,
+            Fault::SessionClosed | Fault::MemberDeleted => 100..1500,
             _ => return Duration::ZERO,
         };
         Duration::from_millis(rng.u64(range))
@@ -219,13 +220,19 @@ pub(crate) async fn begin(fault: Fault, crew: &mut Crew<'_>, others: &[Open], rn
             open.servers.pop();
         }
         Fault::HeadDeleted => delete(crew, &mut open, "the head", ".ring", "").await,
-        Fault::MemberDeleted => delete(crew, &mut open, agent, "", &format!("/{agent}")).await,
+        Fault::MemberDeleted => {
+            notices_late(crew, agent, rng);
+            delete(crew, &mut open, agent, "", &format!("/{agent}")).await;
+        }
         Fault::GroupDeleted => delete(crew, &mut open, "the group", "", "").await,
         Fault::PlainMember => {
             open.who = "plain".to_owned();
             open.plain = Some(plain_member(crew).await);
         }
-        Fault::SessionClosed => close_session(crew, agent).await,
+        Fault::SessionClosed => {
+            notices_late(crew, agent, rng);
+            close_session(crew, agent).await;
+        }
     }
     if !open.servers.is_empty() {
         let numbers: Vec<_> = open.servers.iter().map(|server| (server + 1).to_string()).collect();
@@ -252,7 +259,9 @@ pub(crate) async fn heal(open: Open, crew: &mut Crew<'_>) {
         | Fault::LongBlackHole
         | Fault::RequestsLost
         | Fault::RepliesLost
-        | Fault::Delay => crew.set(open.agent, Link::Pass),
+        | Fault::Delay
+        | Fault::SessionClosed
+        | Fault::MemberDeleted => crew.set(open.agent, Link::Pass),
         Fault::FollowerPaused | Fault::LeaderPaused => crew.ensemble.server(open.servers[0]).resume(),
         Fault::FollowerCut => crew.ensemble.heal(),
         Fault::FollowerKilled | Fault::LeaderKilled | Fault::QuorumLost => {
@@ -268,6 +277,13 @@ async fn delete(crew: &Crew<'_>, open: &mut Open, what: &str, beside: &str, belo
     let operator = crew.operator().await;
     delete_recursively(&*operator, &crew.path(beside, below)).await;
     operator.close().await;
+}
+
+/// Half of the time, an agent whose znode will be deleted receives nothing for a while: it goes on as long as its lease.
+fn notices_late(crew: &Crew<'_>, agent: &str, rng: &mut Rng) {
+    if rng.bool() {
+        crew.set(agent, Link::SwallowToClient);
+    }
 }
 
 /// A member as a Python process writes it: its data has a weight and nothing else.
