@@ -35,7 +35,7 @@ const STAYING: [&str; 3] = ["member-0", "member-1", "member-2"];
 const REST: Duration = Duration::from_secs(1);
 
 /// What happens.
-const EVENTS: [&str; 10] = [
+const EVENTS: [&str; 11] = [
     "join",
     "leave",
     "open a session, and join",
@@ -43,6 +43,7 @@ const EVENTS: [&str; 10] = [
     "leave while others have work in progress",
     "join while others have work in progress",
     "that work ends",
+    "leave with one item in progress",
     "crash",
     "crash while another member is stuck",
     "crash, and restart under the same id",
@@ -227,7 +228,19 @@ impl Fleet {
         self.staying.iter().for_each(|member| member.seat.end());
         self.settled(Some(&fourth), &[]).await;
         self.note("that work ends", begin, &[], None, None).await;
-        self.go(fourth).await;
+
+        let kept = self.recorder.keys_of(&fourth.seat)[..1].to_vec();
+        fourth.seat.begin(self.keys, &kept).await;
+        let begin = self.recorder.begin();
+        fourth.seat.leaves();
+        let leaving = tokio::spawn(fourth.seat.group.clone().leave());
+        self.settled(None, &kept).await;
+        self.note("leave with one item in progress", begin, &kept, None, None).await;
+        fourth.seat.end();
+        leaving.await.expect("it does not panic").expect("it has not left before");
+        self.settled(None, &[]).await;
+        fourth.coordinator.shutdown().await.expect("the server is there");
+        self.recorder.remove(&fourth.seat);
         rest().await;
     }
 
