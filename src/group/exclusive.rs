@@ -3,38 +3,34 @@
 //! The [`Engine`] creates the znode of this member, as in an immediate group; it does not list the group. All else is
 //! decided by the [`Handover`]. Requests are sent one after another, so they are answered in their order.
 
+mod present;
 mod requests;
+mod sight;
 mod watches;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use self::{
-    requests::{Answer, Store},
-    watches::Watches,
+    present::{Own, Present, Reply, Request},
+    requests::Answer,
+    sight::{Sight, report},
 };
 use super::{
     driver::{Command, LARGE, connected, sleep_until},
     engine::{self, Engine},
-    handover::{self, Action, Event, Handover, Incarnation, Places, Presence, Problem, Purpose},
-    joining::Znode,
-    member::Member,
-    placement,
+    handover::{self, Action, Event, Handover, Incarnation, Places, Purpose},
     register::{Admission, Register, loss::End},
-    status::Shown,
-    view::{self, View},
+    view::View,
 };
 use crate::{
-    backend::{BoxFuture, Watch},
     clock::{Clock, Moment},
-    error::Error,
     member::MemberId,
     random::Random,
     session::{
-        Live,
         follow::{Change, Sessions},
         validity::{SessionValidity, Validity},
     },
@@ -68,47 +64,6 @@ struct Running {
     revision: u64,
 }
 
-/// The current session as the driver uses it.
-struct Present {
-    store: Store,
-    connection: watch::Receiver<bool>,
-    watches: Watches,
-    /// The watch of the znode that another process has at our path.
-    occupied: Option<Watch>,
-    /// What is still to be asked, in this order.
-    requests: VecDeque<Request>,
-    under_way: Option<BoxFuture<'static, Reply>>,
-    /// A heartbeat goes beside the other requests: the lease must not lapse because much is being read. There is one at
-    /// a time.
-    heartbeat: Option<BoxFuture<'static, Answer>>,
-    /// When that was sent.
-    heartbeat_sent: Moment,
-    /// The creation of the znode of ours that the handover knows of.
-    announced: Option<i64>,
-    /// Whether the engine knows of the session: the head has to exist before our znode.
-    is_joining: bool,
-    own: Option<Own>,
-}
-
-/// Our znode, and the work in progress of its incarnation.
-struct Own {
-    incarnation: Incarnation,
-    lease: SessionValidity,
-    register: Arc<Register>,
-    /// A lease was granted. Before that there is nothing to lapse.
-    is_granted: bool,
-}
-
-enum Request {
-    Join(engine::Action),
-    Core(Action),
-}
-
-enum Reply {
-    Join(super::joining::Outcome),
-    Core(Answer),
-}
-
 /// What the driver waits for.
 enum Happened {
     Session,
@@ -117,12 +72,6 @@ enum Happened {
     Event(Event),
     Connected,
     Occupied,
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.own.iter().for_each(|own| own.lease.end());
-    }
 }
 
 impl Exclusive {
@@ -438,137 +387,12 @@ impl Running {
             return;
         }
         let previous = self.it.views.borrow().clone();
-        let view = self.view(&previous);
+        let Exclusive { me, core, engine, places, clock, .. } = &self.it;
+        let own = self.present.as_ref().and_then(|present| present.own.as_ref());
+        let picture = engine.picture();
+        let sight = Sight { me, core, picture, places, own, is_leaving: self.is_leaving, clock };
+        let view = sight.view(&previous);
         report(&view, &previous);
         self.it.views.send_replace(Arc::new(view));
-    }
-
-    fn view(&self, previous: &View) -> View {
-        let (startable, status) = (self.it.core.startable(), self.it.core.status());
-        let picture = self.it.engine.picture();
-        let own = self.present.as_ref().and_then(|present| present.own.as_ref());
-        let is_member = |own: &&Own| {
-            let entry = startable.members.as_ref().and_then(|members| members.get(&self.it.me));
-            own.is_granted && entry.is_some_and(|entry| entry.czxid == own.incarnation.czxid)
-        };
-        let (has_znode, has_lease) = (own.is_some(), own.is_some_and(|own| own.is_granted));
-        let own = own.filter(is_member);
-        let no_place = startable.members.as_ref().filter(|_| has_znode && own.is_none());
-        let no_place = no_place.and_then(|members| self.no_place(members));
-        let token = startable.token;
-        let (members, ring) = match (startable.members, startable.ring) {
-            _ if token == previous.epoch && startable.epoch.is_some() => {
-                (previous.members.clone(), previous.ring.clone())
-            }
-            (Some(members), Some(ring)) => {
-                let ours = self.it.places.payload.ours.as_ref();
-                let members = members.iter().map(|(id, entry)| {
-                    Member::published(id, entry.weight, entry.czxid, ours.filter(|_| !entry.is_plain))
-                });
-                (members.collect(), ring)
-            }
-            // Nothing is followed in this session yet; what was known last may still interest an operator.
-            _ => (previous.members.clone(), previous.ring.clone()),
-        };
-        let problem = status.problem.clone().map(|problem| self.error(problem));
-        let is_acting = own.is_some_and(|own| own.register.validity().is_valid());
-        View {
-            group: previous.group.clone(),
-            me: previous.me.clone(),
-            epoch: if startable.epoch.is_some() { token } else { previous.epoch },
-            is_read: startable.epoch.is_some() || previous.is_read,
-            mine: Arc::new(startable.ranges),
-            is_exclusive: startable.is_exclusive,
-            left_out: [].into(),
-            validity: own.map(|own| own.register.validity().clone()),
-            register: own.map(|own| own.register.clone()),
-            is_settling: self.it.core.is_settling(),
-            is_warming: has_lease && self.it.core.presence() == Presence::Warming,
-            shown: Some(Shown { status, clock: self.it.clock.clone() }),
-            blocked: picture.blocked.clone(),
-            refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)).or(no_place),
-            has_left: self.is_leaving || picture.has_left,
-            members,
-            ring,
-        }
-    }
-
-    /// Why this member gets no place among `members`, if their points leave no room for its own.
-    fn no_place(&self, members: &handover::Members) -> Option<Error> {
-        let payload = &self.it.places.payload;
-        let has_plain = members.values().any(|entry| entry.is_plain);
-        let weight = |weight| if has_plain { 1 } else { weight };
-        let others = members.iter().filter(|(id, _)| **id != self.it.me);
-        let others = others.map(|(id, entry)| (entry.czxid, id, weight(entry.weight)));
-        let me = (i64::MAX, &self.it.me, weight(payload.weight));
-        let replicas = payload.ours.as_ref()?.replicas?;
-        let left_out = placement::left_out(replicas, others.chain([me]));
-        let (_, reason) = left_out.into_iter().find(|(id, _)| *id == self.it.me)?;
-        Some(Error::Ring { group: self.it.places.group.name().to_owned(), reason })
-    }
-
-    fn error(&self, problem: Problem) -> Error {
-        let path = self.it.places.head.to_string();
-        match problem {
-            Problem::NotPermitted => Error::NotPermitted { path },
-            other => {
-                let group = self.it.places.group.name().to_owned();
-                Error::Head { group, path, reason: other.to_string() }
-            }
-        }
-    }
-}
-
-impl Present {
-    fn new(live: Arc<Live>, places: Arc<Places>) -> Present {
-        Present {
-            connection: live.connection(),
-            store: Store::new(live, places),
-            watches: Watches::default(),
-            occupied: None,
-            requests: VecDeque::new(),
-            under_way: None,
-            heartbeat: None,
-            heartbeat_sent: Moment::default(),
-            announced: None,
-            is_joining: false,
-            own: None,
-        }
-    }
-
-    /// Sends the next request, if none is under way.
-    fn ask_next(&mut self, core: &Handover) {
-        if self.under_way.is_some() {
-            return;
-        }
-        let Some(request) = self.requests.pop_front() else { return };
-        let store = self.store.clone();
-        self.under_way = Some(match request {
-            Request::Core(action) => {
-                let watched = self.watches.keys();
-                Box::pin(async move { Reply::Core(store.ask(action, watched).await) })
-            }
-            Request::Join(action) => {
-                let payload = store.places.own_data(&core.part());
-                Box::pin(async move {
-                    let Places { group, own, .. } = &*store.places;
-                    let znode = Znode { group, own, payload };
-                    Reply::Join(znode.perform(&*store.live.session, action).await)
-                })
-            }
-        });
-    }
-}
-
-/// Logs what has changed, each problem once.
-fn report(view: &View, previous: &View) {
-    view::report(view, previous);
-    let View { group, me, .. } = view;
-    if view.acting().is_some() && previous.is_exclusive != view.is_exclusive {
-        if view.is_exclusive {
-            info!(%group, member = %me, "shares are exclusive");
-        } else {
-            warn!(%group, member = %me, "a member is in the group that hands no keys over, as a Python peer: shares are not exclusive while it is there");
-        }
     }
 }

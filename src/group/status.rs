@@ -1,14 +1,14 @@
 //! [`Status`]: how a membership is, for an operator.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     handover,
-    view::{Standing, View},
+    view::{Shown, Standing, View},
 };
-use crate::{clock::Clock, member::MemberId};
+use crate::member::MemberId;
 
 /// How a membership is, for an operator. From [`Group::status`](super::Group::status). No I/O.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -77,13 +77,6 @@ pub enum Why {
     Plain,
 }
 
-/// What the handover of keys shows.
-#[derive(Clone)]
-pub(crate) struct Shown {
-    pub(crate) status: handover::Status,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
 impl Status {
     pub(super) fn of(view: &View) -> Status {
         let (register, validity) = (view.register.as_ref(), view.acting());
@@ -103,7 +96,7 @@ impl Status {
             remaining: validity.map_or(Duration::ZERO, |validity| validity.remaining()),
             in_progress: register.map_or(0, |register| register.counts().sum()),
             kept: shown.map_or(0, |shown| shown.status.kept),
-            waiting: shown.map(Shown::waiting).unwrap_or_default(),
+            waiting: shown.map(waiting).unwrap_or_default(),
             is_paused: shown.is_some_and(|shown| shown.status.is_paused),
             problem: view.refusal().or(view.blocked.as_ref()).map(ToString::to_string).or_else(|| {
                 let problem = shown?.status.problem.as_ref()?;
@@ -113,23 +106,21 @@ impl Status {
     }
 }
 
-impl Shown {
-    fn waiting(&self) -> Vec<Waiting> {
-        let now = self.clock.now();
-        let waiting = self.status.waiting.iter().map(|it| Waiting {
-            member: it.member.id.clone(),
-            incarnation: it.member.czxid,
-            fraction: it.ranges.fraction(),
-            since: now.saturating_since(it.since),
-            why: match it.why {
-                handover::Why::NotAcknowledged => Why::NotAcknowledged,
-                handover::Why::StillAtWork => Why::StillAtWork,
-                handover::Why::Gone => Why::Gone,
-                handover::Why::Plain => Why::Plain,
-            },
-        });
-        waiting.collect()
-    }
+fn waiting(shown: &Shown) -> Vec<Waiting> {
+    let now = shown.clock.now();
+    let waiting = shown.status.waiting.iter().map(|it| Waiting {
+        member: it.member.id.clone(),
+        incarnation: it.member.czxid,
+        fraction: it.ranges.fraction(),
+        since: now.saturating_since(it.since),
+        why: match it.why {
+            handover::Why::NotAcknowledged => Why::NotAcknowledged,
+            handover::Why::StillAtWork => Why::StillAtWork,
+            handover::Why::Gone => Why::Gone,
+            handover::Why::Plain => Why::Plain,
+        },
+    });
+    waiting.collect()
 }
 
 impl fmt::Display for Status {

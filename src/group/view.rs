@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{member::Member, rebalance::Part, register::Register, status::Shown};
+use super::{handover, member::Member, rebalance::Part, register::Register};
 use crate::{
+    clock::Clock,
     error::Error,
     member::MemberId,
     ring::{HashRing, Ranges, RingError, RingKey},
@@ -46,6 +47,13 @@ pub struct View {
     pub(crate) has_left: bool,
     /// What the handover of keys shows; `None` in an immediate group.
     pub(crate) shown: Option<Shown>,
+}
+
+/// What the handover of keys shows.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    pub(crate) status: handover::Status,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// The standing of a member in its group.

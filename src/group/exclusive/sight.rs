@@ -1,0 +1,119 @@
+//! What callers see of the membership.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::{
+    super::{
+        engine::Picture,
+        handover::{self, Handover, Places, Presence, Problem},
+        member::Member,
+        placement,
+        view::{self, Shown, View},
+    },
+    present::Own,
+};
+use crate::{clock::Clock, error::Error, member::MemberId};
+
+/// What a view is made of.
+pub(super) struct Sight<'a> {
+    pub(super) me: &'a MemberId,
+    pub(super) core: &'a Handover,
+    pub(super) picture: &'a Picture,
+    pub(super) places: &'a Places,
+    /// Our znode.
+    pub(super) own: Option<&'a Own>,
+    pub(super) is_leaving: bool,
+    pub(super) clock: &'a Arc<dyn Clock>,
+}
+
+impl Sight<'_> {
+    /// The view after `previous`.
+    pub(super) fn view(&self, previous: &View) -> View {
+        let (startable, status) = (self.core.startable(), self.core.status());
+        let (picture, own) = (self.picture, self.own);
+        let is_member = |own: &&Own| {
+            let entry = startable.members.as_ref().and_then(|members| members.get(self.me));
+            own.is_granted && entry.is_some_and(|entry| entry.czxid == own.incarnation.czxid)
+        };
+        let (has_znode, has_lease) = (own.is_some(), own.is_some_and(|own| own.is_granted));
+        let own = own.filter(is_member);
+        let no_place = startable.members.as_ref().filter(|_| has_znode && own.is_none());
+        let no_place = no_place.and_then(|members| self.no_place(members));
+        let token = startable.token;
+        let (members, ring) = match (startable.members, startable.ring) {
+            _ if token == previous.epoch && startable.epoch.is_some() => {
+                (previous.members.clone(), previous.ring.clone())
+            }
+            (Some(members), Some(ring)) => {
+                let ours = self.places.payload.ours.as_ref();
+                let members = members.iter().map(|(id, entry)| {
+                    Member::published(id, entry.weight, entry.czxid, ours.filter(|_| !entry.is_plain))
+                });
+                (members.collect(), ring)
+            }
+            // Nothing is followed in this session yet; what was known last may still interest an operator.
+            _ => (previous.members.clone(), previous.ring.clone()),
+        };
+        let problem = status.problem.clone().map(|problem| self.error(problem));
+        let is_acting = own.is_some_and(|own| own.register.validity().is_valid());
+        View {
+            group: previous.group.clone(),
+            me: previous.me.clone(),
+            epoch: if startable.epoch.is_some() { token } else { previous.epoch },
+            is_read: startable.epoch.is_some() || previous.is_read,
+            mine: Arc::new(startable.ranges),
+            is_exclusive: startable.is_exclusive,
+            left_out: [].into(),
+            validity: own.map(|own| own.register.validity().clone()),
+            register: own.map(|own| own.register.clone()),
+            is_settling: self.core.is_settling(),
+            is_warming: has_lease && self.core.presence() == Presence::Warming,
+            shown: Some(Shown { status, clock: self.clock.clone() }),
+            blocked: picture.blocked.clone(),
+            refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)).or(no_place),
+            has_left: self.is_leaving || picture.has_left,
+            members,
+            ring,
+        }
+    }
+
+    /// Why this member gets no place among `members`, if their points leave no room for its own.
+    fn no_place(&self, members: &handover::Members) -> Option<Error> {
+        let payload = &self.places.payload;
+        let has_plain = members.values().any(|entry| entry.is_plain);
+        let weight = |weight| if has_plain { 1 } else { weight };
+        let others = members.iter().filter(|(id, _)| **id != *self.me);
+        let others = others.map(|(id, entry)| (entry.czxid, id, weight(entry.weight)));
+        let me = (i64::MAX, self.me, weight(payload.weight));
+        let replicas = payload.ours.as_ref()?.replicas?;
+        let left_out = placement::left_out(replicas, others.chain([me]));
+        let (_, reason) = left_out.into_iter().find(|(id, _)| *id == *self.me)?;
+        Some(Error::Ring { group: self.places.group.name().to_owned(), reason })
+    }
+
+    fn error(&self, problem: Problem) -> Error {
+        let path = self.places.head.to_string();
+        match problem {
+            Problem::NotPermitted => Error::NotPermitted { path },
+            other => {
+                let group = self.places.group.name().to_owned();
+                Error::Head { group, path, reason: other.to_string() }
+            }
+        }
+    }
+}
+
+/// Logs what has changed, each problem once.
+pub(super) fn report(view: &View, previous: &View) {
+    view::report(view, previous);
+    let View { group, me, .. } = view;
+    if view.acting().is_some() && previous.is_exclusive != view.is_exclusive {
+        if view.is_exclusive {
+            info!(%group, member = %me, "shares are exclusive");
+        } else {
+            warn!(%group, member = %me, "a member is in the group that hands no keys over, as a Python peer: shares are not exclusive while it is there");
+        }
+    }
+}
