@@ -231,7 +231,7 @@ async fn while_a_member_hands_no_keys_over_shares_are_not_exclusive(store: Store
     let in_a = a.coordinator.join("g").await.unwrap();
     settles_within(store.round(), &[&in_a]).await;
     assert!(in_a.view().is_exclusive());
-    let warnings = Events::of("apportion::group::exclusive");
+    let warnings = Events::of("apportion::group::exclusive::sight");
     let python = store.plain("g", "python", b"\xc0").await;
     until("it is noticed", store.round(), || !in_a.view().is_exclusive()).await;
     assert_eq!(ids(&in_a), ["a", "python"]);
