@@ -29,8 +29,11 @@ pub(crate) async fn close(port: u16, session: Granted) -> io::Result<bool> {
         // The number of the request, and "close".
         let close = [1_i32.to_be_bytes(), (-11_i32).to_be_bytes()].concat();
         send(&mut stream, &close).await?;
-        receive(&mut stream).await?;
-        Ok(true)
+        // The server may close the connection before it answers.
+        match receive(&mut stream).await {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+            _ => Ok(true),
+        }
     };
     tokio::time::timeout(3 * SECOND, closing).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

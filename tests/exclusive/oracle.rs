@@ -148,7 +148,7 @@ impl Acts {
             let Act { process, action: Action { start, end, .. } } = *act;
             match found.last_mut() {
                 Some(last) if last.process == process && start <= last.to + pause => {
-                    last.to = last.to.max(end)
+                    last.to = last.to.max(end);
                 }
                 _ => found.push(Ownership { process, from: start, to: end }),
             }

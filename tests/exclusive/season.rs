@@ -92,7 +92,7 @@ pub(crate) async fn run(
         }
         steps.push(step);
     }
-    let (acts, names) = (crew.acts(), crew.names());
+    let (acts, names, to) = (crew.acts(), crew.names(), now());
     drop(crew);
     for step in &mut steps {
         step.gap = acts.longest_gap(step.at, step.settled);
@@ -101,7 +101,7 @@ pub(crate) async fn run(
         }
     }
     let (overlaps, decreases) = (acts.overlaps(), acts.decreases());
-    Season { mode, from, to: now(), steps, acts, names, overlaps, decreases, failures }
+    Season { mode, from, to, steps, acts, names, overlaps, decreases, failures }
 }
 
 async fn step(crew: &mut Crew<'_>, deck: &mut Deck) -> Step {
