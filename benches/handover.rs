@@ -22,6 +22,7 @@ use std::{
 };
 
 use apportion::{Config, Group, HashRing, KeySet, PartitionCoordinator, group::Standing};
+use futures_util::FutureExt as _;
 
 use figures::Figures;
 use recorder::{Finding, KEYS, Recorder, Seat, now};
@@ -233,11 +234,11 @@ impl Fleet {
         fourth.seat.begin(self.keys, &kept).await;
         let begin = self.recorder.begin();
         fourth.seat.leaves();
-        let leaving = tokio::spawn(fourth.seat.group.clone().leave());
+        let left = fourth.seat.group.clone().leave().now_or_never();
+        assert!(left.is_none(), "it goes on in the background, until its work has ended");
         self.settled(None, &kept).await;
         self.note("leave with one item in progress", begin, &kept, None, None).await;
         fourth.seat.end();
-        leaving.await.expect("it does not panic").expect("it has not left before");
         self.settled(None, &[]).await;
         fourth.coordinator.shutdown().await.expect("the server is there");
         self.recorder.remove(&fourth.seat);
@@ -329,9 +330,8 @@ impl Fleet {
     /// Leaves in good order.
     async fn go(&self, member: Member) {
         member.seat.leaves();
-        let leaving = tokio::spawn(member.seat.group.clone().leave());
-        self.settled(None, &[]).await;
-        leaving.await.expect("it does not panic").expect("it has not left before");
+        let (left, ()) = tokio::join!(member.seat.group.clone().leave(), self.settled(None, &[]));
+        left.expect("it has not left before");
         member.coordinator.shutdown().await.expect("the server is there");
         self.recorder.remove(&member.seat);
     }

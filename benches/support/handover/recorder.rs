@@ -119,6 +119,7 @@ impl Recorder {
     pub(crate) fn start() -> Arc<Recorder> {
         let recorder = Arc::new(Recorder { seats: Mutex::default(), log: Mutex::default() });
         let asking = Arc::downgrade(&recorder);
+        #[allow(clippy::disallowed_methods, reason = "it ends with the recorder")]
         thread::spawn(move || {
             while let Some(recorder) = asking.upgrade() {
                 recorder.sample();
@@ -231,7 +232,7 @@ impl Recorder {
         let is_change = |pair: &&[Sample]| {
             (0..KEYS).any(|key| pair[0].owners[key] != pair[1].owners[key] && !except.contains(&key))
         };
-        let all = log.windows(2).filter(is_change).last().map_or(begin, |pair| pair[1].at.max(begin));
+        let all = log.windows(2).rfind(is_change).map_or(begin, |pair| pair[1].at.max(begin));
         let bit = newcomer.map_or(0, |newcomer| newcomer.bit);
         let came = log.iter().find(|sample| sample.owners.iter().any(|mask| mask & bit != 0));
         Finding {
