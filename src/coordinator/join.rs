@@ -85,7 +85,7 @@ impl Join {
 
     /// Waits for the lease of a member whose znode is gone. Default: not, because only the end of a session or the
     /// member itself deletes the znode. Use it where operators delete znodes of members that may still run: then keys of
-    /// a member that crashed wait about a heartbeat validity longer. All members of a group should use it, and no two
+    /// a member that is gone, also one that has left, wait about a heartbeat validity longer. All members of a group should use it, and no two
     /// live processes may have one id. Nothing in an immediate group.
     pub fn strict(mut self) -> Self {
         self.options.is_strict = true;

@@ -45,7 +45,7 @@ pub(crate) struct Driver {
 }
 
 /// What a handle asks of the driver.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Command {
     /// The member is ready for a share. Nothing in an immediate group.
     Ready,

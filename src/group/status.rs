@@ -8,7 +8,7 @@ use super::{
     handover,
     view::{Shown, Standing, View},
 };
-use crate::member::MemberId;
+use crate::{member::MemberId, session::validity::Validity};
 
 /// How a membership is, for an operator. From [`Group::status`](super::Group::status). No I/O.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ impl Status {
             owned: if has_part { owned } else { 0.0 },
             startable: if has_part { view.mine.fraction() } else { 0.0 },
             is_exclusive: view.is_exclusive,
-            remaining: validity.map_or(Duration::ZERO, |validity| validity.remaining()),
+            remaining: validity.map_or(Duration::ZERO, Validity::remaining),
             in_progress: register.map_or(0, |register| register.counts().sum()),
             kept: shown.map_or(0, |shown| shown.status.kept),
             waiting: shown.map(waiting).unwrap_or_default(),

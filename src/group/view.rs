@@ -136,8 +136,9 @@ impl View {
         &self.me
     }
 
-    /// The generation of the membership: the `pzxid` of the group's znode. All members that have read the same
-    /// membership have the same number, and a later membership has a larger one.
+    /// The generation of the membership: the transaction that wrote it; in an [immediate](crate::Join::immediate) group
+    /// the `pzxid` of the group's znode. All members that follow the same membership have the same number, and a later
+    /// membership has a larger one.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }

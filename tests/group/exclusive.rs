@@ -9,7 +9,7 @@ use apportion::{
     group::{Standing, Status, Waiting, Why},
 };
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{
     SECOND,
@@ -119,13 +119,15 @@ async fn a_leave_waits_for_work_in_progress_and_hands_over_the_rest_at_once(stor
     let mut held = hold(&in_a).await;
     held.truncate(3);
     let busy: Vec<String> = held.iter().map(|guard| (**guard).clone()).collect();
-    let leaving = tokio::spawn(in_a.clone().leave());
+    let mut leaving = JoinSet::new();
+    leaving.spawn(in_a.clone().leave());
     let idle = || universe().iter().all(|key| in_b.view().owns(key) != busy.contains(key));
     until("all but the work in progress goes over", store.round(), idle).await;
-    assert!(held.iter().all(Held::is_valid) && !leaving.is_finished());
+    assert!(held.iter().all(Held::is_valid) && leaving.try_join_next().is_none());
     assert!(in_a.extract_my_subset(universe()).await.unwrap_err().is_closed(), "it starts nothing more");
     drop(held);
-    timeout(store.round(), leaving).await.expect("nothing is left").unwrap().unwrap();
+    let left = timeout(store.round(), leaving.join_next()).await.expect("nothing is left");
+    left.expect("it was started").unwrap().unwrap();
     settles_within(store.round(), &[&in_b]).await;
     assert_eq!(ids(&in_b), ["b"]);
 }

@@ -182,11 +182,11 @@ async fn an_item_in_progress_stays_with_its_member_until_its_guard_is_dropped(st
     sees(&in_a, store.round(), &["a", "b"]).await;
     assert!(waits.iter().all(|key| !in_a.view().owns(key) && !in_b.view().owns(key)));
     assert!(
-        kept.iter().all(|guard| guard.is_valid()),
+        kept.iter().all(Held::is_valid),
         "work goes on, longer than the validity of a heartbeat"
     );
     tokio::time::sleep(store.session_timeout).await;
-    assert!(kept.iter().all(|guard| guard.is_valid()));
+    assert!(kept.iter().all(Held::is_valid));
     assert!(waits.iter().all(|key| !in_b.view().owns(key)));
     drop(kept);
     settles_within(store.round(), &[&in_a, &in_b]).await;

@@ -50,7 +50,7 @@ impl Watches {
         if let Fired::Lost(_) = fired {
             // The keeper announces the end of the session.
             self.0.clear();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         match watched {
             Watched::Head => Event::HeadChanged,

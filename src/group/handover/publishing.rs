@@ -201,8 +201,8 @@ impl Handover {
             self.publisher.mass_loss = None;
             return None;
         }
-        if !is_same
-            && (self.must_wait_for_old_leases(history, listing) || self.is_mass_loss(history, &wanted))
+        // Also if no member takes part yet: an epoch without members would be the first.
+        if self.must_wait_for_old_leases(history, listing) || !is_same && self.is_mass_loss(history, &wanted)
         {
             return None;
         }

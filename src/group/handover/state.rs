@@ -158,7 +158,7 @@ impl Handover {
                 self.session = None;
             }
             Event::Reported(moment) => {
-                self.lease.counted.iter_mut().for_each(|counted| counted.report(moment))
+                self.lease.counted.iter_mut().for_each(|counted| counted.report(moment));
             }
             Event::Joined { czxid, version } => self.on_joined(czxid, version),
             Event::Head(read) => self.on_head(read),

@@ -235,7 +235,7 @@ async fn a_join_with_another_ring_fails_and_leaves_no_znode(store: Store) {
     match b.joining("g").await {
         Err(Error::RingMismatch { .. }) if store.is_immediate => {}
         Err(Error::Head { reason, .. }) if !store.is_immediate => {
-            assert!(reason.contains("100 replicas"), "{reason}")
+            assert!(reason.contains("100 replicas"), "{reason}");
         }
         outcome => panic!("{outcome:?}"),
     }

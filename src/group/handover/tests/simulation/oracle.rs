@@ -25,6 +25,8 @@ impl Simulation {
                 5..8 => self.rng.u64(50 * MS..SECOND),
                 _ => self.rng.u64(SECOND..7 * SECOND),
             };
+            // At the end all work has to have ended that another member may wait for.
+            let lasts = if self.is_healing { lasts.min(SECOND) } else { lasts };
             self.at(self.now + lasts, Queued::End(it, life, name));
             self.note(format!("  {} acts on {key} for {} ms", self.processes[it].id, lasts / MS));
             self.watch_over(it);
