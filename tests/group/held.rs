@@ -181,10 +181,7 @@ async fn an_item_in_progress_stays_with_its_member_until_its_guard_is_dropped(st
     assert!(!waits.is_empty());
     sees(&in_a, store.round(), &["a", "b"]).await;
     assert!(waits.iter().all(|key| !in_a.view().owns(key) && !in_b.view().owns(key)));
-    assert!(
-        kept.iter().all(Held::is_valid),
-        "work goes on, longer than the validity of a heartbeat"
-    );
+    assert!(kept.iter().all(Held::is_valid), "work goes on, longer than the validity of a heartbeat");
     tokio::time::sleep(store.session_timeout).await;
     assert!(kept.iter().all(Held::is_valid));
     assert!(waits.iter().all(|key| !in_b.view().owns(key)));

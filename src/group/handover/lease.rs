@@ -53,7 +53,7 @@ impl Handover {
             writes.push(Write::CheckHead { version: view.version });
         }
         writes.extend(self.check_of_the_head_itself());
-        self.lease.under_way = Some(self.lease.sent(self.now));
+        self.lease.under_way = Some(self.lease.sent(self.now, view));
         self.lease.next = self.now + self.heartbeat(timing);
         self.actions.push(Action::Commit { purpose: Purpose::Heartbeat, writes });
     }
@@ -94,7 +94,7 @@ impl Handover {
             Outcome::Applied => self.confirm_lease(sent),
             Outcome::Refused { index: 0, why: Refusal::NoNode } => self.on_gone(),
             Outcome::Refused { index: 0, .. } => self.own_is_uncertain(),
-            Outcome::Refused { .. } => self.head_is_another(),
+            Outcome::Refused { .. } => self.head_is_another(sent),
             Outcome::Unknown | Outcome::Failed => self.lease.next = self.now + self.settings.retry,
         }
     }
@@ -121,9 +121,11 @@ impl Handover {
     }
 
     /// A check of the head has failed: read it, adopt it, and send the next heartbeat at once.
-    pub(super) fn head_is_another(&mut self) {
+    pub(super) fn head_is_another(&mut self, sent: Sent) {
         self.head_reading.wanted = true;
-        self.lease.is_refused = true;
         self.lease.next = self.now + self.settings.retry;
+        if self.followed == Some(sent.view) {
+            self.lease.is_refused = true;
+        }
     }
 }

@@ -56,7 +56,7 @@ impl Handover {
         ];
         writes.extend(snapshot);
         own.bundled = None;
-        let sent = self.lease.sent(self.now);
+        let sent = self.lease.sent(self.now, view);
         own.write = Some(OwnWrite { part, mark: self.marks.newest(), sent, version: own.version });
         self.actions.push(Action::Commit { purpose: Purpose::Own, writes });
     }
@@ -66,7 +66,7 @@ impl Handover {
         let Some(write) = own.write.take() else { return };
         match outcome {
             Outcome::Applied => self.own_is_confirmed(write),
-            Outcome::Refused { index: 0 | 2, .. } => self.head_is_another(),
+            Outcome::Refused { index: 0 | 2, .. } => self.head_is_another(write.sent),
             Outcome::Refused { why: Refusal::NoNode, .. } => self.on_gone(),
             Outcome::Refused { why: Refusal::BadVersion, .. } => self.own_is_uncertain(),
             Outcome::Refused { .. } => {

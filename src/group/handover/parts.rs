@@ -73,8 +73,11 @@ pub(crate) struct Lease {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(super) at: Moment,
-    /// It may extend a lease that has lapsed.
+    /// It may extend a lease that has lapsed. One that was sent before may not: it does not prove that the head is the
+    /// one that was read.
     pub(super) revives: bool,
+    /// The epoch whose head it checks.
+    pub(super) view: Epoch,
 }
 
 impl Lease {
@@ -87,8 +90,8 @@ impl Lease {
         *self = Lease { has_lapsed: true, counted: self.counted.take(), ..Lease::default() };
     }
 
-    pub(super) fn sent(&self, at: Moment) -> Sent {
-        Sent { at, revives: !self.has_lapsed || self.has_reread }
+    pub(super) fn sent(&self, at: Moment, view: Epoch) -> Sent {
+        Sent { at, revives: self.has_lapsed && self.has_reread, view }
     }
 }
 

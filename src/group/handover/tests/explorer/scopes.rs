@@ -26,9 +26,14 @@ fn two_members_that_start_never_act_on_one_key() {
 #[test]
 fn a_wider_scope() {
     let wanted = std::env::var("EXPLORER").unwrap_or_else(|_| "faults=2 ticks=1".into());
-    let mut scope = Scope::TWO;
+    let (scope, limit) = changed(Scope::TWO, &wanted);
+    is_safe(scope, limit);
+}
+
+/// The scope with these settings, and the most states to visit.
+fn changed(mut scope: Scope, settings: &str) -> (Scope, usize) {
     let mut limit = 1_000_000;
-    for setting in wanted.split_whitespace() {
+    for setting in settings.split_whitespace() {
         let (name, value) = setting.split_once('=').expect("name=number");
         let value: usize = value.parse().expect("a number");
         match name {
@@ -39,6 +44,7 @@ fn a_wider_scope() {
             "faults" => scope.faults = value as u8,
             "ticks" => scope.ticks = value as u8,
             "recreations" => scope.recreations = value as u8,
+            "publishers" => scope.publishers = value,
             "faulty_from" => scope.faulty_from = value,
             "strict" => scope.is_strict = value > 0,
             "full" => scope.is_full = value > 0,
@@ -51,12 +57,13 @@ fn a_wider_scope() {
             _ => panic!("there is no setting {name}"),
         }
     }
-    is_safe(scope, limit);
+    (scope, limit)
 }
 
 /// With `rule` switched off, two members act on one key within `scope`.
 #[track_caller]
 fn finds(rule: Rule, scope: Scope) {
+    let (scope, _) = changed(scope, &std::env::var("EXPLORER_TRY").unwrap_or_default());
     let found = explore(scope, &Rules::without(rule), 3_000_000);
     println!("{rule:?}: {} steps, {} states", found.violation.as_ref().map_or(0, Vec::len), found.states);
     let Some(steps) = found.violation else { panic!("{rule:?} is not needed in {scope:?}: {found:?}") };
