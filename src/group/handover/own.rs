@@ -28,7 +28,9 @@ impl Handover {
         let (owed, is_refused) = (self.owes_ack(), self.is_refused());
         let snapshot = self.check_of_the_head_itself();
         let Some(own) = &mut self.own else { return };
-        if own.is_uncertain && !own.is_reading && self.now >= own.not_before {
+        // While the answer to a write may come, a read shows nothing.
+        let is_out = own.write.as_ref().is_some_and(|write| !write.is_unknown);
+        if own.is_uncertain && !is_out && !own.is_reading && self.now >= own.not_before {
             own.is_reading = true;
             own.not_before = self.now + self.settings.retry;
             self.actions.push(Action::ReadOwn);
@@ -57,7 +59,8 @@ impl Handover {
         writes.extend(snapshot);
         own.bundled = None;
         let sent = self.lease.sent(self.now, view);
-        own.write = Some(OwnWrite { part, mark: self.marks.newest(), sent, version: own.version });
+        own.write =
+            Some(OwnWrite { part, mark: self.marks.newest(), sent, version: own.version, is_unknown: false });
         self.actions.push(Action::Commit { purpose: Purpose::Own, writes });
     }
 
@@ -74,7 +77,7 @@ impl Handover {
                 own.not_before = self.now + 10 * self.settings.retry;
             }
             Outcome::Unknown => {
-                own.write = Some(write);
+                own.write = Some(OwnWrite { is_unknown: true, ..write });
                 own.is_uncertain = true;
             }
             Outcome::Failed => own.not_before = self.now + self.settings.retry,

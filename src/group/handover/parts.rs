@@ -122,6 +122,8 @@ pub(crate) struct OwnWrite {
     pub(super) sent: Sent,
     /// The version that it expects.
     pub(super) version: i32,
+    /// The answer was that the result is not known. No other answer will come.
+    pub(super) is_unknown: bool,
 }
 
 impl Own {

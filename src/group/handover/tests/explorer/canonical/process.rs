@@ -113,6 +113,7 @@ impl Walk<'_> {
                 self.part(&write.part);
                 self.deadline(write.sent.at + world_lease(core));
                 self.flag(write.sent.revives);
+                self.flag(write.is_unknown);
                 self.data_version(write.version);
             }
         }
