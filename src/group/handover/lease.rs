@@ -40,7 +40,8 @@ impl Handover {
             && self.lease.under_way.is_none()
             && self.own.as_ref().is_some_and(Own::is_settled)
             && (!self.lease.has_lapsed || self.lease.has_reread)
-            && !self.is_refused()
+            // It would be refused again until we follow the head that the last one has found.
+            && !self.lease.is_refused
     }
 
     pub(super) fn pursue_heartbeat(&mut self) {
@@ -67,12 +68,6 @@ impl Handover {
         let lease = timing.heartbeat_validity.min(lease);
         let most = timing.timeout.saturating_sub(timing.server_tick).saturating_sub(lease) / 2;
         timing.heartbeat.max(grown.min(most).min(lease / 3))
-    }
-
-    /// Whether a check has found another head than the one that we follow. Its version may become that of ours, so until we
-    /// follow it, no check counts.
-    pub(super) fn is_refused(&self) -> bool {
-        self.lease.is_refused && self.settings.rules.hold(Rule::RefusedUntilFollowed)
     }
 
     /// For a transaction that may extend a lease that has lapsed: the head that was read may be an old one that was

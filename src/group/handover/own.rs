@@ -25,7 +25,7 @@ impl Handover {
 
     pub(super) fn pursue_own(&mut self) {
         let keep = self.marks.kept(self.now).covered_by_at_most(MAX_KEEP);
-        let (owed, is_refused) = (self.owes_ack(), self.is_refused());
+        let (owed, is_refused) = (self.owes_ack(), self.lease.is_refused);
         let snapshot = self.check_of_the_head_itself();
         let Some(own) = &mut self.own else { return };
         // While the answer to a write may come, a read shows nothing.

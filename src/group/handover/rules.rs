@@ -50,8 +50,6 @@ pub(crate) enum Rule {
     AckNamesHead,
     /// What a member acknowledged under a newer head says nothing about ours: it is not lapsed.
     NewerHeadIsNoLapse,
-    /// A check that has found another head stops all checks until that is followed.
-    RefusedUntilFollowed,
     /// What extends a lease that has lapsed checks the snapshot child: it proves that the head was not recreated.
     RevivalChecksSnapshot,
     /// Guards from under an old head are frozen for good.

@@ -66,6 +66,14 @@ fn a_seed_gives_one_run() {
     }
 }
 
+/// A head that is deleted at the right moments, which the first seeds do not come to.
+#[test]
+fn a_seed_finds_that_what_revives_a_lease_has_to_check_the_snapshot() {
+    let seed = 49_019;
+    assert_eq!(first_violation(seed..=seed, &Rules::default()), None);
+    assert!(first_violation(seed..=seed, &Rules::without(Rule::RevivalChecksSnapshot)).is_some());
+}
+
 /// With `rule` switched off, a seed finds two members that act on one key.
 #[track_caller]
 fn a_seed_finds(rule: Rule) {
