@@ -95,6 +95,8 @@ impl Group {
     /// - While the backend cannot be reached, that view is used until the deadline of the last confirmed heartbeat.
     ///   After the deadline the share is empty and [invalid](Share::is_valid), at once.
     /// - While the first membership after a join [settles](crate::Join::settle), the share is empty.
+    /// - A key that this member owns and another one may still act on is not in the share: [`Group::status`] says whom it
+    ///   waits for. A later call has it.
     /// - If the backend can be reached and this member is missing from its group, the call waits for the re-join in the
     ///   background: it makes up to five tries, up to two seconds apart.
     ///
@@ -106,8 +108,8 @@ impl Group {
     /// # Errors
     ///
     /// - [`Error::NotInGroup`] if five tries did not bring the znode of this member back.
-    /// - [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::RingMismatch`] or [`Error::Ring`] while this
-    ///   member cannot be in the group, or cannot have a share, for that reason.
+    /// - [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::Head`], [`Error::RingMismatch`] or [`Error::Ring`]
+    ///   while this member cannot be in the group, or cannot have a share, for that reason.
     /// - [`Error::NotPermitted`], [`Error::AuthFailed`] or [`Error::Config`] while no session can be opened for that
     ///   reason.
     /// - [`Error::Closed`] after the group was left or its coordinator has ended.

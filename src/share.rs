@@ -106,7 +106,8 @@ impl<T> Share<T> {
     }
 
     /// A token for stores that must refuse stale writers: from one owner of a key to the next it never decreases. It is
-    /// currently the same number as [`Share::epoch`].
+    /// the same number as [`Share::epoch`]. That of a guard, [`Held::token`], is of the membership at its turn, which may
+    /// be a later one: pass that.
     pub fn token(&self) -> FencingToken {
         self.grant.token()
     }

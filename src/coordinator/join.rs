@@ -52,7 +52,7 @@ impl Join {
 
     /// Adopts a change of the membership only when no further change has come for `settle`, and at the latest after
     /// five times that. So a rolling restart moves keys once and not at each step. Until then, the keys of a member
-    /// that is gone have no owner. Default: zero. All members of a group should use the same value.
+    /// that is gone have no owner. Default: zero; where keys are handed over, changes within 50 ms are taken together. All members of a group should use the same value.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.options.settle = settle;
         self
@@ -85,8 +85,8 @@ impl Join {
 
     /// Waits for the lease of a member whose znode is gone. Default: not, because only the end of a session or the
     /// member itself deletes the znode. Use it where operators delete znodes of members that may still run: then keys of
-    /// a member that is gone, also one that has left, wait about a heartbeat validity longer. All members of a group should use it, and no two
-    /// live processes may have one id. Nothing in an immediate group.
+    /// a member that is gone, also of one that has left, wait about a heartbeat validity longer. All members of a group
+    /// should use it, and no two live processes may have one id. Nothing in an immediate group.
     pub fn strict(mut self) -> Self {
         self.options.is_strict = true;
         self

@@ -1,7 +1,8 @@
 //! Runs the handover of keys over a session: does its actions, and passes it what happens.
 //!
 //! The [`Engine`] creates the znode of this member, as in an immediate group; it does not list the group. All else is
-//! decided by the [`Handover`]. Requests are sent one after another, so they are answered in their order.
+//! decided by the [`Handover`]. Requests are sent one after another, so they are answered in their order; a heartbeat goes
+//! beside them.
 
 mod present;
 mod requests;

@@ -25,7 +25,8 @@
 //!    a guard that is made after `Freeze` must have seen the `Update` before it.
 //! 4. The moment of a `step` that returns a `Commit` counts as the time at which it was sent. So send it afterwards.
 //!
-//! All requests of one session have to be answered in their order, as ZooKeeper does.
+//! All requests of one session have to be answered in their order, as ZooKeeper does. Only a heartbeat may be answered
+//! before requests that were sent earlier.
 
 pub(crate) mod codec;
 mod floor;
