@@ -36,9 +36,7 @@ async fn all_that_can_happen(group: &str, first: [&str; 3], second: [&str; 3]) {
         fleet.join(id).await;
     }
     for id in [first[1], second[1]] {
-        if id.starts_with("python") {
-            fleet.expire(id).await;
-        }
+        fleet.expire(id).await;
         fleet.kill(id).await;
         fleet.join(id).await;
     }
