@@ -3,18 +3,18 @@
 //! It acts on all items of its share at once, for a while, then asks for its share again. Commands on its stdin:
 //! `{"do": "join"}`, `{"do": "leave"}`, `{"do": "status"}`. It says when its guards of which keys were valid.
 
-use std::{collections::BTreeMap, env, io, time::Duration};
+use std::{collections::BTreeMap, env, time::Duration};
 
 use apportion::{
-    Config, Group, Held, KeySet, PartitionCoordinator,
+    Config, Error, Group, Held, KeySet, PartitionCoordinator,
     clock::{BootClock, Clock as _},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+use serde_json::json;
+use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::driven::Driven;
+use crate::support::driven::{Driven, commands, say};
 
 /// The variable of the environment that has the order.
 const ORDER: &str = "APPORTION_INTEROP_EVALUATOR";
@@ -74,33 +74,16 @@ fn an_evaluator_acts_until_its_stdin_ends() {
     });
 }
 
-fn say(line: &Value) {
-    println!("{line}");
-}
-
-/// The commands, from a thread of its own. The process ends with them.
-fn commands() -> mpsc::UnboundedReceiver<Value> {
-    let (sender, commands) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for line in io::stdin().lines() {
-            let _ = sender.send(serde_json::from_str(&line.unwrap()).unwrap());
-        }
-        std::process::exit(0);
-    });
-    commands
-}
-
 async fn run(order: Order) {
     let mut commands = commands();
-    // Ends the line on which the test runner has written the name of this test.
-    println!();
     say(&json!({"ready": true}));
     let mut service = None;
     while let Some(command) = commands.recv().await {
         match (command["do"].as_str(), &service) {
-            (Some("join"), None) => {
-                service = Some(Service::start(&order).await);
-            }
+            (Some("join"), None) => match Service::start(&order).await {
+                Ok(started) => service = Some(started),
+                Err(refused) => say(&json!({"refused": refused.to_string()})),
+            },
             (Some("leave"), Some(_)) => service.take().expect("it is there").stop().await,
             (Some("status"), Some(service)) => say(&json!({"status": service.group.status()})),
             _ => panic!("{command}"),
@@ -117,7 +100,7 @@ struct Service {
 }
 
 impl Service {
-    async fn start(order: &Order) -> Service {
+    async fn start(order: &Order) -> Result<Service, Error> {
         let coordinator = if order.url.is_empty() {
             PartitionCoordinator::standalone()
         } else {
@@ -125,11 +108,17 @@ impl Service {
             PartitionCoordinator::start(config).unwrap()
         };
         let join = coordinator.join(&order.group).weight(order.weight).plain_grace(order.plain_grace);
-        let group = join.await.unwrap();
+        let group = match join.await {
+            Ok(group) => group,
+            Err(refused) => {
+                coordinator.shutdown().await.unwrap();
+                return Err(refused);
+            }
+        };
         say(&json!({"joined": now()}));
         let ends = CancellationToken::new();
         let acting = tokio::spawn(act(group.clone(), order.keys, ends.clone()));
-        Service { coordinator, group, ends, acting }
+        Ok(Service { coordinator, group, ends, acting })
     }
 
     async fn stop(self) {

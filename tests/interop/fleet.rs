@@ -8,7 +8,7 @@ use crate::{
     evaluator::{Order, WORK, now},
     member::{Member, SESSION_TIMEOUT, Start, TICK, rust_url, url},
     oracle::{Overlap, Report, Side},
-    support::{MS, SECOND, Server},
+    support::{MS, SECOND, Server, eventually},
 };
 
 pub(crate) const KEYS: u32 = 2000;
@@ -24,6 +24,8 @@ pub(crate) struct Fleet<'a> {
     pub(crate) server: &'a Server,
     pub(crate) group: String,
     pub(crate) members: Vec<Member>,
+    /// Before the hosts in the URL: empty, or `user:password@`.
+    pub(crate) credentials: &'static str,
     /// What was measured, a line each.
     pub(crate) table: String,
 }
@@ -31,19 +33,23 @@ pub(crate) struct Fleet<'a> {
 impl<'a> Fleet<'a> {
     /// No members so far.
     pub(crate) fn new(server: &'a Server, group: &str) -> Fleet<'a> {
-        Fleet { server, group: group.to_owned(), members: Vec::new(), table: String::new() }
+        let (members, table) = (Vec::new(), String::new());
+        Fleet { server, group: group.to_owned(), members, credentials: "", table }
     }
 
     /// Starts the process of an evaluator of aodh.
     pub(crate) async fn aodh(&mut self, id: &str) {
+        let credentials = self.credentials;
         let cycle = CYCLE.as_secs_f64().to_string();
         let arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
         let start = Start::Python { script: "interop/evaluator.py", arguments };
-        self.members.push(Member::new(self.server, id, url, start).await);
+        self.members
+            .push(Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")), start).await);
     }
 
     /// Starts the process of an evaluator of this crate.
     pub(crate) async fn rust(&mut self, id: &str, weight: u32) {
+        let credentials = self.credentials;
         let order = Order {
             url: String::new(),
             group: self.group.clone(),
@@ -52,7 +58,15 @@ impl<'a> Fleet<'a> {
             weight,
             plain_grace: GRACE,
         };
-        self.members.push(Member::new(self.server, id, rust_url, Start::Rust(order)).await);
+        self.members.push(
+            Member::new(
+                self.server,
+                id,
+                |hosts| rust_url(&format!("{credentials}{hosts}")),
+                Start::Rust(order),
+            )
+            .await,
+        );
     }
 
     /// Waits until all processes are ready to join.
@@ -97,8 +111,11 @@ impl<'a> Fleet<'a> {
 
     /// The ring of the members that should be in the group. All weights are one while a member of Python is in it.
     fn ring(&self) -> HashRing {
-        let ids = self.members.iter().filter(|member| member.is_in).map(|member| member.id.as_str());
-        let ring = ids.fold(HashRing::builder().label(Label::PythonBytes), |ring, id| ring.member(id));
+        let members = || self.members.iter().filter(|member| member.is_in);
+        let has_python = members().any(|member| member.side() == Side::Python);
+        let weight = |member: &Member| if has_python { 1 } else { member.weight() };
+        let ring = HashRing::builder().label(Label::PythonBytes);
+        let ring = members().fold(ring, |ring, member| ring.weighted_member(&*member.id, weight(member)));
         ring.build().expect("it is small")
     }
 
@@ -186,6 +203,12 @@ impl<'a> Fleet<'a> {
         self.check(&format!("{id} leaves"), from, settled, CYCLE.max(GRACE));
     }
 
+    /// The last member leaves.
+    pub(crate) async fn leave_last(&mut self, id: &str) {
+        self.member(id).leave().await;
+        assert!(self.members.iter().all(|member| !member.is_in));
+    }
+
     /// The process of a member is killed, and the others take over.
     pub(crate) async fn kill(&mut self, id: &str) {
         let from = now();
@@ -228,6 +251,19 @@ impl<'a> Fleet<'a> {
         member.is_in = true;
         let settled = self.settles(60 * SECOND).await;
         self.check(&format!("{id} goes on"), from, settled, 2 * CYCLE.max(GRACE));
+    }
+
+    /// Waits until the members of this crate say that their shares are exclusive, or are not.
+    pub(crate) async fn is_exclusive(&mut self, expected: bool) {
+        let members = std::cell::RefCell::new(&mut self.members);
+        eventually("all shares say whether they are exclusive", 20 * SECOND, || async {
+            let mut are_so = true;
+            for member in members.borrow_mut().iter_mut().filter(|it| it.is_in && it.side() == Side::Rust) {
+                are_so &= member.status().await["is_exclusive"] == expected;
+            }
+            are_so.then_some(())
+        })
+        .await;
     }
 }
 

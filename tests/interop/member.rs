@@ -58,6 +58,14 @@ impl Member {
         }
     }
 
+    /// Its weight among members of this crate.
+    pub(crate) fn weight(&self) -> u32 {
+        match &self.start {
+            Start::Python { .. } => 1,
+            Start::Rust(order) => order.weight,
+        }
+    }
+
     pub(crate) fn seen(&self) -> Seen<'_> {
         Seen { id: &self.id, side: self.side(), holdings: &self.holdings }
     }
@@ -97,12 +105,24 @@ impl Member {
         self.is_in = true;
     }
 
+    /// Waits until its join has failed, and returns why.
+    pub(crate) async fn is_refused(&mut self) -> String {
+        self.is_in = false;
+        self.says("refused").await.as_str().expect("a text").to_owned()
+    }
+
     /// Has it leave, and waits until it has.
     pub(crate) async fn leave(&mut self) {
         self.process.tell(json!({"do": "leave"})).await;
         let left = self.says("left").await;
         self.holdings.over(left.as_u64().expect("a time"));
         self.is_in = false;
+    }
+
+    /// How the membership is, as a member of this crate sees it.
+    pub(crate) async fn status(&mut self) -> Value {
+        self.process.tell(json!({"do": "status"})).await;
+        self.says("status").await
     }
 
     /// Kills its process. The next one under its id has started, and is not in the group.

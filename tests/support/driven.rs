@@ -139,6 +139,28 @@ impl Driven {
     }
 }
 
+// --- The other side: a process in Rust that is driven --------------------------------------------------------------
+
+/// The lines on stdin, from a thread of its own. The process ends with them.
+pub fn commands() -> mpsc::UnboundedReceiver<Value> {
+    let (sender, commands) = mpsc::unbounded_channel();
+    // Ends the line on which the test runner has written the name of the test.
+    println!();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let line = line.expect("stdin can be read");
+            let _ = sender.send(serde_json::from_str(&line).expect("it is told JSON"));
+        }
+        std::process::exit(0);
+    });
+    commands
+}
+
+/// Writes a line to stdout.
+pub fn say(line: &Value) {
+    println!("{line}");
+}
+
 /// A process is stopped as long as this value exists. If the test process is killed, it goes on, and finds its stdin
 /// closed: otherwise it would stay for ever.
 #[derive(Debug)]
