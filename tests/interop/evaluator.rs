@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, env, time::Duration};
 
 use apportion::{
-    Config, Error, Group, Held, KeySet, PartitionCoordinator,
+    Config, Group, Held, KeySet, PartitionCoordinator,
     clock::{BootClock, Clock as _},
 };
 use serde::{Deserialize, Serialize};
@@ -80,10 +80,7 @@ async fn run(order: Order) {
     let mut service = None;
     while let Some(command) = commands.recv().await {
         match (command["do"].as_str(), &service) {
-            (Some("join"), None) => match Service::start(&order).await {
-                Ok(started) => service = Some(started),
-                Err(refused) => say(&json!({"refused": refused.to_string()})),
-            },
+            (Some("join"), None) => service = Some(Service::start(&order).await),
             (Some("leave"), Some(_)) => service.take().expect("it is there").stop().await,
             (Some("status"), Some(service)) => say(&json!({"status": service.group.status()})),
             _ => panic!("{command}"),
@@ -100,7 +97,7 @@ struct Service {
 }
 
 impl Service {
-    async fn start(order: &Order) -> Result<Service, Error> {
+    async fn start(order: &Order) -> Service {
         let coordinator = if order.url.is_empty() {
             PartitionCoordinator::standalone()
         } else {
@@ -108,17 +105,11 @@ impl Service {
             PartitionCoordinator::start(config).unwrap()
         };
         let join = coordinator.join(&order.group).weight(order.weight).plain_grace(order.plain_grace);
-        let group = match join.await {
-            Ok(group) => group,
-            Err(refused) => {
-                coordinator.shutdown().await.unwrap();
-                return Err(refused);
-            }
-        };
+        let group = join.await.unwrap();
         say(&json!({"joined": now()}));
         let ends = CancellationToken::new();
         let acting = tokio::spawn(act(group.clone(), order.keys, ends.clone()));
-        Ok(Service { coordinator, group, ends, acting })
+        Service { coordinator, group, ends, acting }
     }
 
     async fn stop(self) {

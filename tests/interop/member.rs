@@ -8,7 +8,7 @@ use crate::{
     evaluator::{Order, now},
     holdings::Holdings,
     oracle::{Seen, Side},
-    support::{MS, Mode, Proxy, SECOND, Server, driven::Driven, eventually, expiry, python::python},
+    support::{MS, Mode, Proxy, SECOND, Server, driven::Driven, eventually, expiry, python::python, until},
 };
 
 /// How a member is started.
@@ -85,12 +85,15 @@ impl Member {
 
     /// Waits until it has said a line that has this.
     async fn says(&mut self, name: &str) -> Value {
+        let begin = now();
         loop {
             if let Some(place) = self.other.iter().position(|line| !line[name].is_null()) {
                 return self.other.remove(place)[name].take();
             }
             let line = self.process.says().await;
             self.take(line);
+            let errors = &self.holdings.errors;
+            assert!(now() - begin < 60_000_000_000, "it does not say {name}: {errors:?}\n{}", self.log());
         }
     }
 
@@ -105,10 +108,13 @@ impl Member {
         self.is_in = true;
     }
 
-    /// Waits until its join has failed, and returns why.
-    pub(crate) async fn is_refused(&mut self) -> String {
-        self.is_in = false;
-        self.says("refused").await.as_str().expect("a text").to_owned()
+    /// Waits until it has said why it has no share, in such words.
+    pub(crate) async fn is_refused(&mut self, why: &str) {
+        let has_said = || {
+            self.hear();
+            self.holdings.errors.iter().any(|error| error.contains(why))
+        };
+        until("it is refused", 20 * SECOND, has_said).await;
     }
 
     /// Has it leave, and waits until it has.
