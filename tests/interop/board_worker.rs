@@ -21,7 +21,7 @@ const ORDER: &str = "APPORTION_INTEROP_BOARD";
 
 /// Starts the process. It says `{"ready": true}`.
 pub(crate) fn start(hosts: &str, path: &str, who: &str, credentials: &str) -> Driven {
-    let url = rust_url(&format!("{credentials}@{hosts}"));
+    let url = rust_url(&format!("{credentials}{hosts}"));
     let order = json!({"url": url, "path": path, "who": who});
     Driven::myself("board_worker::a_worker_works_until_its_stdin_ends", ORDER, &order)
 }

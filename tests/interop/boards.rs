@@ -1,11 +1,14 @@
 //! Workers of TaskFlow and of this crate on one board.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use apportion::{
     Config, PartitionCoordinator,
     backend::{Connector as _, Error},
-    board::{BoardError, JobBoard, JobState, Priority},
+    board::{BoardError, JobBoard, JobState, Priority, Trashed},
 };
 use serde_json::{Value, json};
 
@@ -13,7 +16,11 @@ use crate::{
     board_worker,
     member::rust_url,
     support::{
-        SECOND, Server, driven::Driven, eventually, path, python::python, shared_server, soon, zookeeper,
+        SECOND, Server,
+        driven::Driven,
+        eventually, path,
+        python::{Versions, python_of},
+        shared_server, soon, until, zookeeper,
     },
 };
 
@@ -26,6 +33,10 @@ const PRIORITIES: [(&str, Priority); 5] = [
     ("VERY_LOW", Priority::VeryLow),
 ];
 
+fn priority(number: u64) -> (&'static str, Priority) {
+    PRIORITIES[usize::try_from(number % 7 % 5).expect("it is small")]
+}
+
 /// What becomes of a job.
 fn fate(number: u64) -> &'static str {
     match number % 10 {
@@ -35,15 +46,16 @@ fn fate(number: u64) -> &'static str {
     }
 }
 
-fn taskflow(server: &Server, board: &str, who: &str, credentials: Option<(&str, &str)>) -> Driven {
+fn taskflow(server: &Server, board: &str, who: &str, versions: Versions, credentials: &[&str]) -> Driven {
     let hosts = server.connect_string();
-    let mut arguments = vec![&*hosts, board, who];
-    arguments.extend(credentials.into_iter().flat_map(|(user, password)| [user, password]));
-    python("interop/job_board.py", &arguments)
+    python_of(versions, "interop/job_board.py", &[&[&*hosts, board, who], credentials].concat())
 }
 
-async fn ready(worker: &mut Driven) {
-    assert_eq!(worker.says().await, json!({"ready": true}));
+/// Waits until it is ready. Returns the versions of the Python packages that it runs.
+async fn ready(worker: &mut Driven) -> Value {
+    let mut line = worker.says().await;
+    assert_eq!(line["ready"], true, "{line}");
+    line["versions"].take()
 }
 
 /// A coordinator of the test itself, and its board.
@@ -80,100 +92,155 @@ impl Ledger {
     }
 }
 
+/// The workers of one board.
+#[derive(Default)]
+struct Crew {
+    workers: Vec<(&'static str, Option<Driven>)>,
+    ledger: Ledger,
+}
+
+impl Crew {
+    async fn add(&mut self, who: &'static str, mut worker: Driven) -> Value {
+        let versions = ready(&mut worker).await;
+        self.workers.push((who, Some(worker)));
+        versions
+    }
+
+    /// A worker of TaskFlow posts jobs.
+    async fn post(&mut self, worker: usize, jobs: Range<u64>) {
+        let count = jobs.end - jobs.start;
+        let jobs: Vec<_> = jobs.map(|number| json!([number, fate(number), priority(number).0])).collect();
+        let worker = self.workers[worker].1.as_mut().expect("it runs");
+        assert_eq!(worker.ask(json!({"do": "post", "jobs": jobs})).await, json!({"posted": count}));
+    }
+
+    async fn work(&mut self) {
+        for (_, worker) in &mut self.workers {
+            worker.as_mut().expect("it runs").tell(json!({"do": "work"})).await;
+        }
+    }
+
+    /// Kills a worker while it has a job. Returns which.
+    async fn kill(&mut self, worker: usize) -> u64 {
+        let (who, worker) = &mut self.workers[worker];
+        let mut process = worker.take().expect("it runs");
+        process.tell(json!({"do": "hold"})).await;
+        let held = loop {
+            let line = process.says().await;
+            if let Some(number) = line["holds"].as_u64() {
+                break number;
+            }
+            self.ledger.note(who, line);
+        };
+        for line in process.kill().await {
+            self.ledger.note(who, line);
+        }
+        held
+    }
+
+    /// Waits until so many jobs were ended, and ends the workers.
+    async fn finish(&mut self, jobs: u64) {
+        let (crew, ended) =
+            (std::cell::RefCell::new(&mut *self), usize::try_from(jobs).expect("it is small"));
+        until("all jobs are ended", 90 * SECOND, || {
+            let Crew { workers, ledger } = &mut **crew.borrow_mut();
+            for (who, worker) in workers {
+                while let Some(line) = worker.as_mut().and_then(Driven::has_said) {
+                    ledger.note(who, line);
+                }
+            }
+            ledger.ended.len() == ended
+        })
+        .await;
+        for (who, worker) in &mut self.workers {
+            let Some(worker) = worker else { continue };
+            worker.tell(json!({"do": "stop"})).await;
+            loop {
+                let line = worker.says().await;
+                if line["stopped"] == true {
+                    break;
+                }
+                self.ledger.note(who, line);
+            }
+        }
+    }
+
+    /// Checks that each job was ended once, as its details say, and that nothing is left of it.
+    async fn check(&self, jobs: u64, board: &JobBoard) {
+        let Ledger { ended, abandoned, lost } = &self.ledger;
+        for (number, ends) in ended {
+            assert_eq!(ends.len(), 1, "job {number}: {ends:?}");
+            assert_eq!(ends[0].1 == "trash", fate(*number) == "trash", "job {number}: {ends:?}");
+        }
+        assert_eq!(*lost, Vec::<Value>::new());
+        let all = |is: &str| (0..jobs).filter(|number| fate(*number) == is).collect::<BTreeSet<_>>();
+        assert_eq!(*abandoned, all("abandon"), "each of them by at least one worker");
+        assert_eq!(board.len().await.unwrap(), 0);
+        let trashed = board.trashed().await.unwrap();
+        let details =
+            |trashed: &Trashed| trashed.posting.as_ref().unwrap().details()["number"].as_u64().unwrap();
+        assert_eq!(trashed.iter().map(details).collect::<BTreeSet<_>>(), all("trash"));
+        for side in ["python", "rust"] {
+            let by = ended.values().filter(|ends| ends[0].0.starts_with(side)).count();
+            println!("{}: {by} of {jobs} jobs were ended by {side}", board.path());
+            assert!(by > 0, "{side} had none");
+        }
+    }
+}
+
+/// This crate posts jobs.
+async fn post(board: &JobBoard, jobs: Range<u64>) {
+    for number in jobs {
+        let details = json!({"number": number, "fate": fate(number)});
+        let post = board.post(format!("job-{number}")).details(details).priority(priority(number).1);
+        post.await.unwrap();
+    }
+}
+
 /// All of them authenticate: each znode belongs to the user of the fleet, whoever has created it.
 #[tokio::test]
 async fn workers_of_taskflow_and_of_this_crate_end_each_job_of_one_board_once() {
-    let server = shared_server().await;
-    let board = "/mixed/jobs";
-    let mut workers = Vec::new();
+    let (server, board) = (shared_server().await, "/mixed/jobs");
+    let mut crew = Crew::default();
     for who in ["python-a", "python-b", "python-c"] {
-        workers.push((who, Some(taskflow(server, board, who, Some(("fleet", "secret"))))));
+        crew.add(who, taskflow(server, board, who, Versions::Current, &["fleet", "secret"])).await;
     }
     for who in ["rust-a", "rust-b", "rust-c"] {
-        let process = board_worker::start(&server.connect_string(), board, who, "fleet:secret");
-        workers.push((who, Some(process)));
-    }
-    for (_, worker) in &mut workers {
-        ready(worker.as_mut().unwrap()).await;
+        crew.add(who, board_worker::start(&server.connect_string(), board, who, "fleet:secret@")).await;
     }
     let (coordinator, ours) = our_board(server, board, "test", "fleet:secret@").await;
-    let posting = |number: u64| (number, fate(number), PRIORITIES[(number % 7 % 5) as usize]);
-    let theirs: Vec<_> = (0..JOBS / 2).map(posting).collect();
-    let theirs: Vec<_> =
-        theirs.iter().map(|(number, fate, (priority, _))| json!([number, fate, priority])).collect();
-    let posted = workers[0].1.as_mut().unwrap().ask(json!({"do": "post", "jobs": theirs})).await;
-    assert_eq!(posted, json!({"posted": JOBS / 2}));
-    for (number, fate, (_, priority)) in (JOBS / 2..JOBS).map(posting) {
-        let details = json!({"number": number, "fate": fate});
-        ours.post(format!("job-{number}")).details(details).priority(priority).await.unwrap();
-    }
-    assert_eq!(ours.len().await.unwrap(), usize::try_from(JOBS).unwrap());
+    crew.post(0, 0..JOBS / 2).await;
+    post(&ours, JOBS / 2..JOBS).await;
     outsiders_are_refused(server, board).await;
+    crew.work().await;
+    let held = [(crew.kill(2).await, "python-c"), (crew.kill(5).await, "rust-c")];
+    crew.finish(JOBS).await;
+    crew.check(JOBS, &ours).await;
+    for (number, who) in held {
+        assert_ne!(crew.ledger.ended[&number][0].0, who, "it held job {number} and was killed");
+    }
+    coordinator.shutdown().await.unwrap();
+}
 
-    for (_, worker) in &mut workers {
-        worker.as_mut().unwrap().tell(json!({"do": "work"})).await;
-    }
-    let mut ledger = Ledger::default();
-    let mut held = Vec::new();
-    for victim in [2, 5] {
-        let (who, worker) = &mut workers[victim];
-        let mut process = worker.take().unwrap();
-        process.tell(json!({"do": "hold"})).await;
-        loop {
-            let line = process.says().await;
-            if let Some(number) = line["holds"].as_u64() {
-                held.push((number, *who));
-                break;
-            }
-            ledger.note(who, line);
-        }
-        for line in process.kill().await {
-            ledger.note(who, line);
-        }
-    }
-    let begin = std::time::Duration::from_nanos(crate::evaluator::now());
-    while ledger.ended.len() < JOBS as usize {
-        for (who, worker) in &mut workers {
-            while let Some(line) = worker.as_mut().and_then(Driven::has_said) {
-                ledger.note(who, line);
-            }
-        }
-        let took = std::time::Duration::from_nanos(crate::evaluator::now()) - begin;
-        assert!(took < 90 * SECOND, "only {} jobs were ended", ledger.ended.len());
-        tokio::time::sleep(SECOND / 50).await;
-    }
-    for (who, worker) in &mut workers {
-        let Some(worker) = worker else { continue };
-        worker.tell(json!({"do": "stop"})).await;
-        loop {
-            let line = worker.says().await;
-            if line["stopped"] == true {
-                break;
-            }
-            ledger.note(who, line);
-        }
-    }
-
-    for (number, ends) in &ledger.ended {
-        assert_eq!(ends.len(), 1, "job {number}: {ends:?}");
-        assert_eq!(ends[0].1 == "trash", fate(*number) == "trash", "job {number}: {ends:?}");
-    }
-    for (number, who) in &held {
-        assert_ne!(ledger.ended[number][0].0, *who, "{who} held {number} and was killed");
-    }
-    assert_eq!(ledger.lost, Vec::<Value>::new());
-    let all = |fate_is: &str| (0..JOBS).filter(|number| fate(*number) == fate_is).collect::<BTreeSet<_>>();
-    let untried = all("abandon").difference(&ledger.abandoned).copied().collect::<Vec<_>>();
-    assert!(untried.iter().all(|number| held.iter().any(|(it, _)| it == number)), "{untried:?}");
-    assert_eq!(ours.len().await.unwrap(), 0);
-    let trashed = ours.trashed().await.unwrap();
-    let number = |trashed: &apportion::board::Trashed| {
-        trashed.posting.as_ref().unwrap().details()["number"].as_u64().unwrap()
-    };
-    assert_eq!(trashed.iter().map(number).collect::<BTreeSet<_>>(), all("trash"));
-    let by = |side: &str| ledger.ended.values().filter(|ends| ends[0].0.starts_with(side)).count();
-    println!("{JOBS} jobs: {} ended by TaskFlow, {} by this crate", by("python"), by("rust"));
-    assert!(by("python") > 0 && by("rust") > 0);
+#[tokio::test]
+async fn workers_of_old_and_new_taskflow_and_of_this_crate_end_each_job_of_one_board_once() {
+    let (server, board) = (shared_server().await, "/old/jobs");
+    let mut crew = Crew::default();
+    let old = crew.add("python-old", taskflow(server, board, "python-old", Versions::Old, &[])).await;
+    let new = crew.add("python-new", taskflow(server, board, "python-new", Versions::Current, &[])).await;
+    println!("{board}: {old}, {new}");
+    assert_eq!(old["taskflow"], "1.31.0");
+    assert_ne!(new["taskflow"], "1.31.0");
+    crew.add("rust", board_worker::start(&server.connect_string(), board, "rust", "")).await;
+    let (coordinator, ours) = our_board(server, board, "test", "").await;
+    crew.post(0, 0..20).await;
+    crew.post(1, 20..40).await;
+    post(&ours, 40..60).await;
+    crew.work().await;
+    crew.finish(60).await;
+    crew.check(60, &ours).await;
+    let by_old = crew.ledger.ended.values().filter(|ends| ends[0].0 == "python-old").count();
+    assert!(by_old > 0);
     coordinator.shutdown().await.unwrap();
 }
 
@@ -197,7 +264,7 @@ async fn outsiders_are_refused(server: &Server, board: &str) {
 async fn a_job_that_two_workers_of_one_name_claim_is_ended_once_and_the_other_one_is_told() {
     let server = shared_server().await;
     let (coordinator, ours) = our_board(server, "/equal/jobs", "same", "").await;
-    let mut theirs = taskflow(server, "/equal/jobs", "same", None);
+    let mut theirs = taskflow(server, "/equal/jobs", "same", Versions::Current, &[]);
     ready(&mut theirs).await;
     for number in 0..2 {
         ours.post("job").details(json!({"number": number, "fate": "consume"})).await.unwrap();

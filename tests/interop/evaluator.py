@@ -29,7 +29,9 @@ class Service:
         self._ends = threading.Event()
         self._coordinator.start()
         self._coordinator.join_group(group)
-        heartbeat = min(conf.coordination.heartbeat_interval, interval / 4)
+        # Its name in old versions was another.
+        options = {option.name.removesuffix("_interval"): option.default for option in coordination.OPTS}
+        heartbeat = min(options["heartbeat"], interval / 4)
         self._threads = [
             threading.Thread(target=self._repeat, args=(self._evaluate, interval, interval), daemon=True),
             threading.Thread(target=self._repeat, args=(self._coordinator.heartbeat, 0, heartbeat), daemon=True),
@@ -64,7 +66,7 @@ class Service:
 def main():
     url, group, member, keys, interval = sys.argv[1:]
     service = None
-    peer.say(ready=True)
+    peer.ready("aodh", "tooz", "kazoo")
     for command in peer.commands():
         if command["do"] == "join":
             service = Service(url, group, member, int(keys), float(interval))

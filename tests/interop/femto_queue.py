@@ -67,7 +67,7 @@ class Queue:
 
 def main():
     queue = Queue(*sys.argv[1:])
-    peer.say(ready=True)
+    peer.ready("kazoo")
     for command in peer.commands():
         match command.pop("do"):
             case "put":

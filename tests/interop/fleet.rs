@@ -6,9 +6,10 @@ use apportion::{HashRing, Label};
 
 use crate::{
     evaluator::{Order, WORK, now},
+    holdings::Interval,
     member::{Member, SESSION_TIMEOUT, Start, TICK, rust_url, url},
     oracle::{Overlap, Report, Side},
-    support::{MS, SECOND, Server, eventually},
+    support::{MS, SECOND, Server, eventually, python::Versions},
 };
 
 pub(crate) const KEYS: u32 = 2000;
@@ -39,10 +40,15 @@ impl<'a> Fleet<'a> {
 
     /// Starts the process of an evaluator of aodh.
     pub(crate) async fn aodh(&mut self, id: &str) {
+        self.aodh_of(Versions::Current, id).await;
+    }
+
+    /// The same of old or current versions.
+    pub(crate) async fn aodh_of(&mut self, versions: Versions, id: &str) {
         let credentials = self.credentials;
         let cycle = CYCLE.as_secs_f64().to_string();
         let arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
-        let start = Start::Python { script: "interop/evaluator.py", arguments };
+        let start = Start::Python { versions, script: "interop/evaluator.py", arguments };
         self.members
             .push(Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")), start).await);
     }
@@ -175,13 +181,8 @@ impl<'a> Fleet<'a> {
                 if side == Side::Rust && old.holdings.polls_within(before).next().is_some() {
                     return Some("the grace for members of Python was not waited for");
                 }
-                // One that asks again and still has the key has joined again, and the other one does not know it yet.
-                let (_, answered) = old.holdings.polls_within((start + 1, end - 1)).next()?;
-                let is_too_long = match side {
-                    Side::Python => new.holdings.polls_within((answered, end - 1)).next().is_some(),
-                    Side::Rust => end.saturating_sub(answered) > nanos(WORK + SLACK),
-                };
-                is_too_long.then_some("an answer is kept for longer than a cycle")
+                let is_right = outlasts(old, new, overlap.at) || outlasts(new, old, overlap.at);
+                (!is_right).then_some("an answer is kept for longer than a cycle")
             }
         }
     }
@@ -264,6 +265,19 @@ impl<'a> Fleet<'a> {
             are_so.then_some(())
         })
         .await;
+    }
+}
+
+/// Whether two members act on one key for no longer than Python's cycles allow: `it` does not ask again, or it asks and
+/// still has the key because it has joined again, and then the other one has it until that asks again.
+fn outlasts(it: &Member, other: &Member, (start, end): Interval) -> bool {
+    if it.side() == Side::Rust {
+        return false;
+    }
+    let Some((_, answered)) = it.holdings.polls_within((start + 1, end - 1)).next() else { return true };
+    match other.side() {
+        Side::Python => other.holdings.polls_within((answered, end - 1)).next().is_none(),
+        Side::Rust => end.saturating_sub(answered) <= nanos(WORK + SLACK),
     }
 }
 

@@ -107,7 +107,7 @@ class Worker:
 
 def main():
     worker = Worker(*sys.argv[1:])
-    peer.say(ready=True)
+    peer.ready("taskflow", "kazoo")
     for command in peer.commands():
         worker.do(command)
 

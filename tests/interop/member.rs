@@ -8,14 +8,20 @@ use crate::{
     evaluator::{Order, now},
     holdings::Holdings,
     oracle::{Seen, Side},
-    support::{MS, Mode, Proxy, SECOND, Server, driven::Driven, eventually, expiry, python::python, until},
+    support::{
+        MS, Mode, Proxy, SECOND, Server,
+        driven::Driven,
+        eventually, expiry,
+        python::{Versions, python_of},
+        until,
+    },
 };
 
 /// How a member is started.
 #[derive(Clone, Debug)]
 pub(crate) enum Start {
     /// A program in Python, below tests, with its arguments after the URL.
-    Python { script: &'static str, arguments: Vec<String> },
+    Python { versions: Versions, script: &'static str, arguments: Vec<String> },
     /// An evaluator of this crate.
     Rust(Order),
 }
@@ -30,6 +36,8 @@ pub(crate) struct Member {
     pub(crate) holdings: Holdings,
     /// Whether it should be in the group.
     pub(crate) is_in: bool,
+    /// The versions of the Python packages that it runs.
+    pub(crate) versions: Value,
     /// What it said that is not about what it acts on.
     other: Vec<Value>,
 }
@@ -40,15 +48,15 @@ impl Member {
         let proxy = Proxy::start(server.port()).await;
         let url = url(&proxy.connect_string());
         let start = match start {
-            Start::Python { script, mut arguments } => {
+            Start::Python { versions, script, mut arguments } => {
                 arguments.insert(0, url);
-                Start::Python { script, arguments }
+                Start::Python { versions, script, arguments }
             }
             Start::Rust(order) => Start::Rust(Order { url, ..order }),
         };
         let process = start.process();
-        let (holdings, other) = (Holdings::default(), Vec::new());
-        Member { id: id.to_owned(), start, process, proxy, holdings, is_in: false, other }
+        let (holdings, versions, other) = (Holdings::default(), Value::Null, Vec::new());
+        Member { id: id.to_owned(), start, process, proxy, holdings, is_in: false, versions, other }
     }
 
     pub(crate) fn side(&self) -> Side {
@@ -83,12 +91,12 @@ impl Member {
         }
     }
 
-    /// Waits until it has said a line that has this.
+    /// Waits until it has said a line that has this. Returns the line.
     async fn says(&mut self, name: &str) -> Value {
         let begin = now();
         loop {
             if let Some(place) = self.other.iter().position(|line| !line[name].is_null()) {
-                return self.other.remove(place)[name].take();
+                return self.other.remove(place);
             }
             let line = self.process.says().await;
             self.take(line);
@@ -99,7 +107,8 @@ impl Member {
 
     /// Waits until its process is ready to join.
     pub(crate) async fn ready(&mut self) {
-        self.says("ready").await;
+        let line = self.says("ready").await;
+        self.versions = line["versions"].clone();
     }
 
     /// Has it join the group. It need not be in it when this returns.
@@ -121,14 +130,14 @@ impl Member {
     pub(crate) async fn leave(&mut self) {
         self.process.tell(json!({"do": "leave"})).await;
         let left = self.says("left").await;
-        self.holdings.over(left.as_u64().expect("a time"));
+        self.holdings.over(left["left"].as_u64().expect("a time"));
         self.is_in = false;
     }
 
     /// How the membership is, as a member of this crate sees it.
     pub(crate) async fn status(&mut self) -> Value {
         self.process.tell(json!({"do": "status"})).await;
-        self.says("status").await
+        self.says("status").await["status"].take()
     }
 
     /// Kills its process. The next one under its id has started, and is not in the group.
@@ -181,8 +190,8 @@ impl Member {
 impl Start {
     fn process(&self) -> Driven {
         match self {
-            Start::Python { script, arguments } => {
-                python(script, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+            Start::Python { versions, script, arguments } => {
+                python_of(*versions, script, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
             }
             Start::Rust(order) => order.start(),
         }

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from importlib import metadata
 
 _LOCK = threading.Lock()
 
@@ -18,6 +19,11 @@ def say(**line):
 def now():
     """The clock of the host that counts suspend, in nanoseconds: one for all processes, also for those in Rust."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def ready(*packages):
+    """Says that the program is ready for commands, and which versions of these packages it runs."""
+    say(ready=True, versions={package: metadata.version(package) for package in packages})
 
 
 def commands():
