@@ -47,7 +47,13 @@ async fn run(order: &Value) {
         return say(&json!({"ready": false}));
     }
     let config = Config::from_url(text("url")).unwrap().member_id(text("who"));
-    let coordinator = PartitionCoordinator::connect(config).await.unwrap();
+    let coordinator = loop {
+        match PartitionCoordinator::connect(config.clone()).await {
+            Ok(coordinator) => break coordinator,
+            // While all processes of a test start, none is quick.
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    };
     let board = coordinator.job_board(text("path")).pauses(Duration::ZERO, Duration::ZERO);
     let board = board.max_attempts(None).await.unwrap();
     say(&json!({"ready": true}));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use apportion::{
-    Config, PartitionCoordinator,
+    PartitionCoordinator,
     backend::{Connector as _, Error},
     board::{BoardError, JobBoard, JobState, Priority, Trashed},
 };
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     board_worker,
-    member::rust_url,
+    member::coordinator,
     support::{
         SECOND, Server,
         driven::Driven,
@@ -65,9 +65,7 @@ async fn our_board(
     who: &str,
     credentials: &str,
 ) -> (PartitionCoordinator, JobBoard) {
-    let url = rust_url(&format!("{credentials}{}", server.connect_string()));
-    let coordinator =
-        PartitionCoordinator::connect(Config::from_url(&url).unwrap().member_id(who)).await.unwrap();
+    let coordinator = coordinator(server, credentials, who).await;
     let board = coordinator.job_board(board).await.unwrap();
     (coordinator, board)
 }
@@ -252,8 +250,7 @@ async fn outsiders_are_refused(server: &Server, board: &str) {
         assert!(matches!(outsider.get(&job).await, Err(Error::NotPermitted)), "{job}");
     }
     assert!(matches!(outsider.children(&path(board)).await, Err(Error::NotPermitted)));
-    let url = rust_url(&server.connect_string());
-    let coordinator = PartitionCoordinator::connect(Config::from_url(&url).unwrap()).await.unwrap();
+    let coordinator = coordinator(server, "", "outsider").await;
     let refused = coordinator.job_board(board).await;
     assert!(matches!(&refused, Err(BoardError::Service { .. })), "{refused:?}");
     coordinator.shutdown().await.unwrap();

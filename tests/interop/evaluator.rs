@@ -11,7 +11,7 @@ use apportion::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::driven::{Driven, commands, say};
@@ -93,7 +93,7 @@ struct Service {
     coordinator: PartitionCoordinator,
     group: Group,
     ends: CancellationToken,
-    acting: JoinHandle<()>,
+    acting: JoinSet<()>,
 }
 
 impl Service {
@@ -108,13 +108,14 @@ impl Service {
         let group = join.await.unwrap();
         say(&json!({"joined": now()}));
         let ends = CancellationToken::new();
-        let acting = tokio::spawn(act(group.clone(), order.keys, ends.clone()));
+        let mut acting = JoinSet::new();
+        acting.spawn(act(group.clone(), order.keys, ends.clone()));
         Service { coordinator, group, ends, acting }
     }
 
     async fn stop(self) {
         self.ends.cancel();
-        self.acting.await.unwrap();
+        self.acting.join_all().await;
         self.coordinator.shutdown().await.unwrap();
         say(&json!({"left": now()}));
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use apportion::{Config, PartitionCoordinator};
 use serde_json::{Value, json};
 
 use crate::{
@@ -210,6 +211,17 @@ pub(crate) fn rust_url(servers: &str) -> String {
         url(servers),
         TICK.as_millis()
     )
+}
+
+/// A coordinator of the test itself: nothing happens to it, so its session lasts longer.
+pub(crate) async fn coordinator(server: &Server, credentials: &str, id: &str) -> PartitionCoordinator {
+    let url = format!(
+        "zookeeper://{credentials}{}?timeout=20&server_tick={}ms",
+        server.connect_string(),
+        TICK.as_millis()
+    );
+    let config = Config::from_url(&url).expect("it is a URL").member_id(id);
+    PartitionCoordinator::connect(config).await.expect("the server is there")
 }
 
 pub(crate) const SESSION_TIMEOUT: Duration = SECOND.saturating_mul(2);

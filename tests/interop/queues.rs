@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use apportion::{
-    Config, PartitionCoordinator,
+    PartitionCoordinator,
     backend::Connector as _,
     queue::{QueueError, State, WorkQueue},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    member::rust_url,
+    member::coordinator,
     support::{SECOND, driven::Driven, path, python::python, shared_server, soon, zookeeper},
 };
 
@@ -19,9 +19,7 @@ async fn queue(root: &str) -> (PartitionCoordinator, WorkQueue, Driven) {
     let server = shared_server().await;
     let mut theirs = python("interop/femto_queue.py", &[&server.connect_string(), root, "slave"]);
     assert_eq!(theirs.says().await["ready"], true);
-    let url = rust_url(&server.connect_string());
-    let coordinator =
-        PartitionCoordinator::connect(Config::from_url(&url).unwrap().member_id("ours")).await.unwrap();
+    let coordinator = coordinator(server, "", "ours").await;
     let queue = coordinator.queue(root).await.unwrap();
     (coordinator, queue, theirs)
 }

@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStdin, Command},
     sync::mpsc,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -29,6 +30,8 @@ pub struct Driven {
     said: mpsc::UnboundedReceiver<Value>,
     errors: Arc<Mutex<Vec<u8>>>,
     pause: Option<Pause>,
+    /// They read what it writes.
+    _readers: JoinSet<()>,
 }
 
 impl Driven {
@@ -38,7 +41,8 @@ impl Driven {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (sender, said) = mpsc::unbounded_channel();
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        tokio::spawn(async move {
+        let mut readers = JoinSet::new();
+        readers.spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.starts_with('{') {
                     let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -49,7 +53,7 @@ impl Driven {
         // Read all the time: a process whose stderr is full would stop.
         let errors = Arc::<Mutex<Vec<u8>>>::default();
         let (mut stderr, kept) = (child.stderr.take().expect("it is piped"), errors.clone());
-        tokio::spawn(async move {
+        readers.spawn(async move {
             let mut chunk = vec![0; 4096];
             while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
                 let mut kept = kept.lock().expect("no task panics with it");
@@ -59,7 +63,7 @@ impl Driven {
             }
         });
         let stdin = child.stdin.take().expect("it is piped");
-        Driven { child, stdin, said, errors, pause: None }
+        Driven { child, stdin, said, errors, pause: None, _readers: readers }
     }
 
     /// Starts this test binary once more, to run one of its tests, with a variable in its environment.
@@ -142,6 +146,7 @@ impl Driven {
 // --- The other side: a process in Rust that is driven --------------------------------------------------------------
 
 /// The lines on stdin, from a thread of its own. The process ends with them.
+#[allow(clippy::disallowed_methods, reason = "it reads until the process ends")]
 pub fn commands() -> mpsc::UnboundedReceiver<Value> {
     let (sender, commands) = mpsc::unbounded_channel();
     // Ends the line on which the test runner has written the name of the test.
