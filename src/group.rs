@@ -288,7 +288,8 @@ impl Group {
 
     /// Pauses the group: until [`Group::resume`], no change of its members takes effect. Members that come get no share,
     /// and the keys of those that go have no owner. For an operator who restarts many members, for instance. All members
-    /// see it in [`Status::is_paused`], and any of them can end it.
+    /// see it in [`Status::is_paused`], and any of them can end it. Python members do not know it: one that comes gets its
+    /// keys, and while one is there, the members that come and go change what it works on.
     ///
     /// Returns when it is written. Waits while that is not possible. Nothing in an immediate group, and without a
     /// backend.

@@ -268,6 +268,8 @@ pub(crate) struct Publisher {
     pub(super) not_before: Moment,
     /// An operator wants this.
     pub(super) pause: Option<bool>,
+    /// The group as it was listed last: the transaction that changed it.
+    pub(super) listed: Option<i64>,
     /// Since when most members are missing.
     pub(super) mass_loss: Option<Moment>,
     /// When our znode was created, if we were ready then.

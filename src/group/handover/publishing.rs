@@ -118,11 +118,6 @@ impl Handover {
                 self.now + self.settings.recheck.mul_f64(0.5) + self.jitter(self.settings.recheck);
             self.actions.push(Action::StatGroup { watch });
         }
-        let is_paused = self.history.as_ref().is_some_and(|history| history.head.is_paused);
-        if is_paused && self.publisher.pause.is_none() {
-            // The member that ends the pause lists all others.
-            self.publisher.due = None;
-        }
         let is_due = self.publisher.due.is_some_and(|due| self.now >= due);
         if is_due && self.publisher.stage == Stage::Idle {
             self.publisher.due = None;
@@ -136,7 +131,7 @@ impl Handover {
     pub(super) fn on_group_stat(&mut self, read: &Result<i64, ReadError>) {
         self.publisher.is_comparing = false;
         match read {
-            Ok(pzxid) if self.history.as_ref().is_some_and(|history| history.head.pzxid != *pzxid) => {
+            Ok(pzxid) if self.has_changed(*pzxid) => {
                 let rank = self.rank().unwrap_or(WATCHERS);
                 if rank < WATCHERS {
                     self.publish_at(self.now + self.settings.settle);
@@ -157,11 +152,18 @@ impl Handover {
         }
     }
 
+    /// Whether the group has changed since it was listed for the head, or in vain during a pause.
+    fn has_changed(&self, pzxid: i64) -> bool {
+        let Some(history) = &self.history else { return false };
+        history.head.pzxid != pzxid && !(history.head.is_paused && self.publisher.listed == Some(pzxid))
+    }
+
     // --- What -------------------------------------------------------------------------------------------------
 
     pub(super) fn on_listed(&mut self, read: Result<Listing, ReadError>) {
         let Stage::Listing(base) = std::mem::take(&mut self.publisher.stage) else { return };
         self.publisher.first_change = None;
+        self.publisher.listed = read.as_ref().ok().map(|listing| listing.pzxid);
         let Ok(listing) = read else {
             self.publisher.is_watching = false;
             self.publisher.not_before = self.now + self.settings.retry;
@@ -188,16 +190,19 @@ impl Handover {
         if pause.is_none() {
             self.publisher.pause = None;
         }
-        if history.head.is_paused && pause.is_none() {
-            return None;
-        }
         let is_paused = pause.unwrap_or(history.head.is_paused);
-        let wanted = if is_paused { (**history.members()).clone() } else { self.eligible(history, listing) };
+        let mut wanted = self.eligible(history, listing);
+        if is_paused {
+            // A plain member knows no pause: it works on its keys, so those who had them have to stop.
+            wanted.retain(|_, entry| entry.is_plain);
+            let unchanged = history.members().iter().map(|(id, entry)| (id.clone(), entry.clone()));
+            wanted = unchanged.chain(wanted).collect();
+        }
         let change = difference(history.members(), &wanted, |old, new| {
             old.czxid == new.czxid || !self.settings.rules.hold(Rule::IdentityHasCreation)
         });
         let is_same = change.add.is_empty() && change.del.is_empty();
-        if is_same && pause.is_none() && listing.pzxid == history.head.pzxid {
+        if is_same && pause.is_none() && (is_paused || listing.pzxid == history.head.pzxid) {
             self.publisher.mass_loss = None;
             return None;
         }

@@ -174,6 +174,28 @@ fn a_paused_group_is_not_listed_all_the_time() {
     assert_eq!(fleet.lists - lists, 0);
 }
 
+/// It does not know the pause, and works on its keys.
+#[test]
+fn a_plain_member_that_joins_during_a_pause_gets_its_keys() {
+    let (given, kept) = (key_of(&[&["a", "b", "p"]]), key_of(&[&["b", "p", "a"]]));
+    let mut fleet = fleet_of(&["a", "b"]);
+    fleet.tell("b", Event::Pause(true));
+    fleet.run(SECOND);
+    assert!(fleet.may_start("a", given) || fleet.may_start("b", given));
+    fleet.start_plain("p");
+    fleet.start("c");
+    fleet.run(SECOND);
+    assert_eq!(fleet.ring("a"), ["a", "b", "p"]);
+    assert!(fleet.head().head.is_paused && !fleet.may_start("a", given) && !fleet.may_start("b", given));
+    assert!(fleet.may_start("a", kept), "nothing else has changed");
+    let lists = fleet.lists;
+    fleet.run(60 * SECOND);
+    assert!(fleet.lists - lists <= 1, "by the joiner, which waits for the members");
+    fleet.tell("a", Event::Pause(false));
+    fleet.run(SECOND);
+    assert_eq!(fleet.ring("c"), ["a", "b", "c", "p"]);
+}
+
 /// The pause cannot be written yet: it is tried again, and not all the time.
 #[test]
 fn a_pause_that_cannot_be_written_is_tried_again_after_a_while() {
