@@ -78,7 +78,8 @@ impl Join {
 
     /// For how long keys of a member that does not hand keys over, as a Python peer, have no owner when they become this
     /// member's. Default: a minute. Such a peer says nothing of the work that it still does, so set it to the longest
-    /// time for which one works on what it was given. Nothing in an immediate group.
+    /// time for which one works on what it was given. All members of a group should use the same value. Nothing in an
+    /// immediate group.
     pub fn plain_grace(mut self, grace: Duration) -> Self {
         self.options.plain_grace = grace;
         self

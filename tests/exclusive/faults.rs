@@ -8,8 +8,7 @@ use fastrand::Rng;
 use crate::{
     agent::Mode,
     crew::{Crew, IDS, SESSION_TIMEOUT},
-    expiry,
-    support::{MS, Mode as Link, SECOND, eventually, fleet::delete_recursively},
+    support::{MS, Mode as Link, SECOND, eventually, expiry, fleet::delete_recursively},
 };
 
 macro_rules! faults {
@@ -311,4 +310,20 @@ async fn close_session(crew: &Crew<'_>, agent: &str) {
         None
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_taken_up_and_closed_is_gone() {
+    use apportion::backend::Connector as _;
+
+    let server = crate::support::shared_server().await;
+    let proxy = crate::support::Proxy::start(server.port()).await;
+    let session = crate::support::zookeeper(&proxy.connect_string()).open(10 * SECOND).await.unwrap();
+    let path = crate::support::path("/closed");
+    session.commit(vec![Op::create(&path, "", CreateMode::Ephemeral)]).await.unwrap();
+    let granted = proxy.granted().unwrap();
+    assert!(expiry::close(server.port(), granted).await.unwrap());
+    let other = crate::support::zookeeper(&server.connect_string()).open(10 * SECOND).await.unwrap();
+    assert!(other.get(&path).await.unwrap().is_none());
+    assert!(!expiry::close(server.port(), granted).await.unwrap());
 }

@@ -5,7 +5,6 @@
 
 mod agent;
 mod crew;
-mod expiry;
 mod faults;
 mod journal;
 mod oracle;

@@ -13,9 +13,11 @@
 #![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
 
 pub mod broker;
+pub mod driven;
 pub mod ensemble;
 pub mod events;
 pub mod example;
+pub mod expiry;
 #[cfg(feature = "testing")]
 pub mod fate;
 pub mod files;
@@ -26,6 +28,7 @@ pub mod golden;
 pub mod hold;
 mod process;
 pub mod proxy;
+pub mod python;
 pub mod server;
 
 use std::{

@@ -1,19 +1,16 @@
 //! Tests with TaskFlow in Python over a real RabbitMQ broker: its engine with our worker, our executor with its worker,
 //! and its envelopes.
 
-mod python;
-
 use apportion::worker::{
     Arguments, Context, Event, Executor, Failure, Request, RequestError, RequestState, TaskResult, Undo,
     Worker,
     amqp::AmqpTransport,
     transport::{Message, Transport},
 };
-use python::Python;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::{SECOND, golden::golden, shared_broker};
+use crate::support::{SECOND, golden::golden, python::python, shared_broker};
 
 async fn connect(exchange: &str) -> AmqpTransport {
     AmqpTransport::connect(&shared_broker().await.url(), exchange).await.unwrap()
@@ -38,7 +35,7 @@ fn envelopes() -> Vec<Value> {
 #[tokio::test]
 async fn our_envelopes_are_those_of_taskflow_and_taskflows_are_read_to_the_byte() {
     let (broker, exchange) = (shared_broker().await, "envelopes");
-    let mut echo = Python::start("echo.py", &[&broker.url(), exchange, "python", "rust"]);
+    let mut echo = python("worker/interop/echo.py", &[&broker.url(), exchange, "python", "rust"]);
     assert_eq!(echo.says().await, json!({"ready": true}));
     let transport = connect(exchange).await;
     let mut consumer = transport.consume("rust", 10).await.unwrap();
@@ -118,7 +115,7 @@ async fn taskflows_engine_runs_and_reverts_its_tasks_on_our_worker() {
         .revertible_task("interop_tasks.Fail", fail, nothing_to_undo)
         .await
         .unwrap();
-    let mut engine = Python::start("engine.py", &[&broker.url(), exchange, "rust"]);
+    let mut engine = python("worker/interop/engine.py", &[&broker.url(), exchange, "rust"]);
 
     let succeeded = engine.says().await;
     assert_eq!(succeeded["state"], "SUCCESS", "{succeeded:#}");
@@ -158,7 +155,7 @@ async fn our_executor_uses_and_reverts_the_tasks_of_taskflows_worker() {
         .request_timeout(30 * SECOND)
         .await
         .unwrap();
-    let mut worker = Python::start("worker.py", &[&broker.url(), exchange, "python"]);
+    let mut worker = python("worker/interop/worker.py", &[&broker.url(), exchange, "python"]);
     assert_eq!(worker.says().await, json!({"ready": true}));
     assert!(timeout(20 * SECOND, executor.wait_for_workers("interop_tasks.Double", 1)).await.unwrap());
     assert_eq!(executor.workers()["python"].len(), 3);
@@ -204,7 +201,7 @@ async fn taskflows_worker_that_is_too_busy_to_answer_is_not_taken_for_lost_and_o
         .worker_expiry(2 * SECOND)
         .await
         .unwrap();
-    let worker = Python::start("worker.py", &[&broker.url(), exchange, "python"]);
+    let worker = python("worker/interop/worker.py", &[&broker.url(), exchange, "python"]);
     let nap = |seconds: u32| Request::execute("interop_tasks.Nap").argument("seconds", seconds);
     // It has two threads.
     let naps = [executor.submit(nap(4)), executor.submit(nap(4))];

@@ -98,7 +98,11 @@ impl History {
                 }
             }
             let after = ring(&read.head.common, &members, Some(&next.ring))?;
-            let lost = losses(&before, &next.ring, &members, &after);
+            let mut lost = losses(&before, &next.ring, &members, &after);
+            for (who, ranges) in unseen_by_us(&read.head.common, &before, &members, &after)? {
+                let lost = lost.entry(who).or_default();
+                *lost = lost.union(&ranges);
+            }
             next.ring = after;
             next.members.insert(version, Arc::new(members));
             next.losses.insert(version, Arc::new(lost));
@@ -220,6 +224,44 @@ fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) ->
         Some((Incarnation { id: id.clone(), czxid: entry.czxid }, Ranges::from_parts(parts)))
     });
     lost.filter(|(_, ranges)| !ranges.is_empty()).collect()
+}
+
+/// What plain members may have had between two epochs, and do not have in the later one.
+///
+/// A plain member follows each change of the group, and an epoch has many changes at once: of two members that were
+/// replaced one after the other, for instance, or all that went on before the first epoch. A plain member may have had a
+/// key if no member that was there all the time comes before it on the ring.
+fn unseen_by_us(
+    common: &Common,
+    before: &Members,
+    after: &Members,
+    new: &HashRing,
+) -> Result<Losses, HistoryError> {
+    let is_in = |members: &Members, (id, entry): (&MemberId, &Entry)| {
+        members.get(id).is_some_and(|other| other.czxid == entry.czxid)
+    };
+    let ours = |members: &Members, others: &Members| {
+        members.iter().any(|(id, entry)| !entry.is_plain && !is_in(others, (id, entry)))
+    };
+    let plain = |members: &Members| members.values().any(|entry| entry.is_plain);
+    if !(plain(before) || plain(after)) || !(ours(before, after) || ours(after, before)) {
+        return Ok(Losses::new());
+    }
+    let there = before.iter().filter(|(id, entry)| entry.is_plain || is_in(after, (id, entry)));
+    let there = there.chain(after.iter().filter(|(_, entry)| entry.is_plain));
+    let there: Members = there.map(|(id, entry)| (id.clone(), entry.clone())).collect();
+    let ring = ring(common, &there, None)?;
+    let mut lost: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();
+    for moved in ring.moves(new) {
+        if let Some(from) = moved.from {
+            lost.entry(from).or_default().push((*moved.range.start(), *moved.range.end()));
+        }
+    }
+    let lost = lost.into_iter().filter_map(|(id, parts)| {
+        let (id, entry) = there.iter().find(|(it, entry)| it.as_str() == id && entry.is_plain)?;
+        Some((Incarnation { id: id.clone(), czxid: entry.czxid }, Ranges::from_parts(parts)))
+    });
+    Ok(lost.collect())
 }
 
 /// The checker builds the same few rings millions of times.

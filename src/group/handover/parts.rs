@@ -228,8 +228,11 @@ impl Donors {
         for (version, losses) in next.losses_after(known.unwrap_or(next.floor()).max(next.floor())) {
             for (who, ranges) in losses {
                 self.unreleased.insert((version, who.clone()), ranges.clone());
-                let before = next.members_at(version - 1).and_then(|members| members.get(&who.id));
-                if before.is_some_and(|entry| entry.is_plain) {
+                let is_plain = [version - 1, version].into_iter().any(|version| {
+                    let entry = next.members_at(version).and_then(|members| members.get(&who.id));
+                    entry.is_some_and(|entry| entry.is_plain && entry.czxid == who.czxid)
+                });
+                if is_plain {
                     self.plain.insert(who.clone());
                 }
             }

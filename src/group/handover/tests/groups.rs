@@ -273,6 +273,54 @@ fn a_member_that_takes_over_from_a_plain_one_waits_for_it() {
     assert!(fleet.may_start("a", key));
 }
 
+/// It asks for its part whenever it likes, so it may have had the keys of `b` while that was away.
+#[test]
+fn a_member_that_comes_back_before_the_next_epoch_waits_for_plain_members_that_may_have_had_its_keys() {
+    let had = key_of(&[&["a", "p", "b"], &["a", "p"]]);
+    let not_had = key_of(&[&["a", "p", "b"], &["p", "a"]]);
+    let mut fleet = fleet_of(&["a"]);
+    fleet.start("b");
+    fleet.start_plain("p");
+    fleet.run(61 * SECOND);
+    assert!(fleet.may_start("b", had) && fleet.may_start("b", not_had));
+    fleet.renew("b");
+    fleet.run(2 * SECOND);
+    assert!(fleet.may_start("b", not_had));
+    assert!(!fleet.may_start("b", had), "the plain member may have had it");
+    fleet.run(60 * SECOND);
+    assert!(fleet.may_start("b", had));
+}
+
+/// One leaves and another one comes, and there is one epoch for both.
+#[test]
+fn keys_that_a_plain_member_may_have_had_between_two_epochs_wait_for_it() {
+    let key = key_of(&[&["a", "p", "b"], &["a", "p"], &["a", "p", "c"]]);
+    let mut fleet = fleet_of(&["a"]);
+    fleet.start("b");
+    fleet.start_plain("p");
+    fleet.run(2 * WAIT);
+    fleet.stop("b");
+    fleet.start("c");
+    fleet.run(2 * SECOND);
+    assert_eq!(fleet.ring("c"), ["a", "c", "p"]);
+    assert!(!fleet.may_start("c", key), "the plain member may have had it");
+    fleet.run(60 * SECOND);
+    assert!(fleet.may_start("c", key));
+}
+
+#[test]
+fn the_first_member_waits_for_the_plain_ones_that_had_its_keys() {
+    let key = key_of(&[&["p"], &["p", "a"]]);
+    let mut fleet = Fleet::new();
+    fleet.start_plain("p");
+    fleet.start("a");
+    fleet.run(3 * WAIT);
+    assert_eq!(fleet.ring("a"), ["a", "p"]);
+    assert!(!fleet.may_start("a", key), "the plain member had it");
+    fleet.run(60 * SECOND);
+    assert!(fleet.may_start("a", key));
+}
+
 /// It cannot read weights, so they count only once it is gone.
 #[test]
 fn weights_do_not_count_while_a_plain_member_is_there() {

@@ -7,10 +7,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{SECOND, proxy::Granted};
+use super::{SECOND, proxy::Granted};
 
 /// Closes the session at the server on this port. Whether it was there.
-pub(crate) async fn close(port: u16, session: Granted) -> io::Result<bool> {
+pub async fn close(port: u16, session: Granted) -> io::Result<bool> {
     let closing = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         // The protocol version, the last transaction that was seen, the timeout, the session, its password, and that
@@ -48,20 +48,4 @@ async fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut message = vec![0; usize::try_from(length).expect("32 bits fit")];
     stream.read_exact(&mut message).await?;
     Ok(message)
-}
-
-#[tokio::test]
-async fn a_session_that_is_taken_up_and_closed_is_gone() {
-    use apportion::backend::{Connector as _, CreateMode, Op};
-
-    let server = crate::support::shared_server().await;
-    let proxy = crate::support::Proxy::start(server.port()).await;
-    let session = crate::support::zookeeper(&proxy.connect_string()).open(10 * SECOND).await.unwrap();
-    let path = crate::support::path("/closed");
-    session.commit(vec![Op::create(&path, "", CreateMode::Ephemeral)]).await.unwrap();
-    let granted = proxy.granted().unwrap();
-    assert!(close(server.port(), granted).await.unwrap());
-    let other = crate::support::zookeeper(&server.connect_string()).open(10 * SECOND).await.unwrap();
-    assert!(other.get(&path).await.unwrap().is_none());
-    assert!(!close(server.port(), granted).await.unwrap());
 }

@@ -1,0 +1,275 @@
+//! A mixed fleet in one group, and what happens to its members.
+
+use std::{fmt::Write as _, time::Duration};
+
+use apportion::{HashRing, Label};
+
+use crate::{
+    evaluator::{Order, WORK, now},
+    member::{Member, SESSION_TIMEOUT, Start, TICK, rust_url, url},
+    oracle::{Overlap, Report, Side},
+    support::{MS, SECOND, Server, eventually},
+};
+
+pub(crate) const KEYS: u32 = 2000;
+/// How often a member of Python asks for its part.
+pub(crate) const CYCLE: Duration = MS.saturating_mul(500);
+/// For how long members of this crate wait for those of Python: somewhat longer than a cycle.
+pub(crate) const GRACE: Duration = MS.saturating_mul(700);
+/// What a loaded machine may add to any bound.
+pub(crate) const SLACK: Duration = SECOND.saturating_mul(3);
+
+/// The members, in the group or not.
+pub(crate) struct Fleet<'a> {
+    pub(crate) server: &'a Server,
+    pub(crate) group: String,
+    pub(crate) members: Vec<Member>,
+    /// Before the hosts in the URL: empty, or `user:password@`.
+    pub(crate) credentials: &'static str,
+    /// What was measured, a line each.
+    pub(crate) table: String,
+}
+
+impl<'a> Fleet<'a> {
+    /// No members so far.
+    pub(crate) fn new(server: &'a Server, group: &str) -> Fleet<'a> {
+        let (members, table) = (Vec::new(), String::new());
+        Fleet { server, group: group.to_owned(), members, credentials: "", table }
+    }
+
+    /// Starts the process of an evaluator of aodh.
+    pub(crate) async fn aodh(&mut self, id: &str) {
+        let credentials = self.credentials;
+        let cycle = CYCLE.as_secs_f64().to_string();
+        let arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
+        let start = Start::Python { script: "interop/evaluator.py", arguments };
+        self.members
+            .push(Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")), start).await);
+    }
+
+    /// Starts the process of an evaluator of this crate.
+    pub(crate) async fn rust(&mut self, id: &str, weight: u32) {
+        let credentials = self.credentials;
+        let order = Order {
+            url: String::new(),
+            group: self.group.clone(),
+            id: id.to_owned(),
+            keys: KEYS,
+            weight,
+            plain_grace: GRACE,
+        };
+        self.members.push(
+            Member::new(
+                self.server,
+                id,
+                |hosts| rust_url(&format!("{credentials}{hosts}")),
+                Start::Rust(order),
+            )
+            .await,
+        );
+    }
+
+    /// Waits until all processes are ready to join.
+    pub(crate) async fn ready(&mut self) {
+        for member in &mut self.members {
+            member.ready().await;
+        }
+    }
+
+    pub(crate) fn member(&mut self, id: &str) -> &mut Member {
+        self.members.iter_mut().find(|member| member.id == id).expect("there is such a member")
+    }
+
+    /// Waits until each key has the owner that the ring of the members in the group says, and stays so for a cycle.
+    /// Returns since when that is so.
+    pub(crate) async fn settles(&mut self, within: Duration) -> u64 {
+        let ring = self.ring();
+        let owners: Vec<_> = (0..KEYS).map(|key| self.owner(&ring, key)).collect();
+        let begin = now();
+        let mut right_since = None;
+        loop {
+            self.members.iter_mut().for_each(Member::hear);
+            let at = now();
+            let wrong = (0..KEYS).filter(|key| self.holders(*key, at) != [owners[*key as usize]]).count();
+            if wrong > 0 {
+                right_since = None;
+            }
+            let since = *right_since.get_or_insert(at);
+            let has_asked = |member: &Member| {
+                let is_asking = member.is_in && member.side() == Side::Python;
+                !is_asking || member.holdings.polls_within((since, at)).count() > 1
+            };
+            if wrong == 0 && at - since > nanos(6 * WORK) && self.members.iter().all(has_asked) {
+                return since;
+            }
+            if at - begin > nanos(within) {
+                panic!("not settled within {within:?}: {wrong} keys are wrong\n{}", self.describe(at));
+            }
+            tokio::time::sleep(20 * MS).await;
+        }
+    }
+
+    /// The ring of the members that should be in the group. All weights are one while a member of Python is in it.
+    fn ring(&self) -> HashRing {
+        let members = || self.members.iter().filter(|member| member.is_in);
+        let has_python = members().any(|member| member.side() == Side::Python);
+        let weight = |member: &Member| if has_python { 1 } else { member.weight() };
+        let ring = HashRing::builder().label(Label::PythonBytes);
+        let ring = members().fold(ring, |ring, member| ring.weighted_member(&*member.id, weight(member)));
+        ring.build().expect("it is small")
+    }
+
+    fn owner(&self, ring: &HashRing, key: u32) -> usize {
+        let owner = ring.owner(&format!("alarm-{key}")).expect("there are members").to_owned();
+        self.members.iter().position(|member| member.id == owner).expect("it is one of ours")
+    }
+
+    fn holders(&self, key: u32, at: u64) -> Vec<usize> {
+        let holds = |number: &usize| self.members[*number].holdings.acts_on(key, at);
+        (0..self.members.len()).filter(holds).collect()
+    }
+
+    fn describe(&self, at: u64) -> String {
+        let mut text = self.table.clone();
+        for member in &self.members {
+            let (count, errors) = (member.holdings.count(at), &member.holdings.errors);
+            let _ = writeln!(text, "-- {}: {count} keys; {errors:?}\n{}", member.id, member.log());
+        }
+        text
+    }
+
+    /// Checks what went on since `from`, and notes it. `gap`: for how long a key may have been without a member.
+    pub(crate) fn check(&mut self, what: &str, from: u64, settled: u64, gap: Duration) -> Report {
+        let seen: Vec<_> = self.members.iter().map(Member::seen).collect();
+        let report = Report::of(&seen, KEYS, (from, settled));
+        let took = Duration::from_nanos(settled - from).as_millis();
+        let _ = writeln!(self.table, "{what:<32} settled after {took:5} ms; {report}");
+        for overlap in &report.overlaps {
+            if let Some(why) = self.is_wrong(overlap) {
+                let (old, new) = (&self.members[overlap.old].id, &self.members[overlap.new].id);
+                panic!("{what}: {why}: {old} and {new}, {overlap:?}\n{}", self.table);
+            }
+        }
+        let longest = report.longest_gap();
+        assert!(
+            longest <= gap + SLACK,
+            "{what}: key {} had no member for {longest:?}\n{}",
+            report.gap.1,
+            self.table
+        );
+        report
+    }
+
+    /// Why two members may not have acted on one key as they did.
+    fn is_wrong(&self, overlap: &Overlap) -> Option<&'static str> {
+        let (old, new) = (&self.members[overlap.old], &self.members[overlap.new]);
+        let (start, end) = overlap.at;
+        match (old.side(), new.side()) {
+            (Side::Rust, Side::Rust) => Some("members of this crate are exclusive among each other"),
+            // What it works on ends, and it does not start anything new.
+            (Side::Rust, Side::Python) => {
+                (end - start > nanos(WORK + SLACK)).then_some("it goes on for longer than its work takes")
+            }
+            (Side::Python, side) => {
+                let before = (start.saturating_sub(nanos(GRACE)), start);
+                if side == Side::Rust && old.holdings.polls_within(before).next().is_some() {
+                    return Some("the grace for members of Python was not waited for");
+                }
+                // One that asks again and still has the key has joined again, and the other one does not know it yet.
+                let (_, answered) = old.holdings.polls_within((start + 1, end - 1)).next()?;
+                let is_too_long = match side {
+                    Side::Python => new.holdings.polls_within((answered, end - 1)).next().is_some(),
+                    Side::Rust => end.saturating_sub(answered) > nanos(WORK + SLACK),
+                };
+                is_too_long.then_some("an answer is kept for longer than a cycle")
+            }
+        }
+    }
+
+    /// A member joins, and the fleet settles with it.
+    pub(crate) async fn join(&mut self, id: &str) {
+        let from = now();
+        self.member(id).join().await;
+        let settled = self.settles(30 * SECOND).await;
+        // A key has to wait for a cycle of the member that joins, or for the grace.
+        self.check(&format!("{id} joins"), from, settled, CYCLE.max(GRACE));
+    }
+
+    /// A member leaves, and the others take over.
+    pub(crate) async fn leave(&mut self, id: &str) {
+        let from = now();
+        self.member(id).leave().await;
+        let settled = self.settles(30 * SECOND).await;
+        self.check(&format!("{id} leaves"), from, settled, CYCLE.max(GRACE));
+    }
+
+    /// The last member leaves.
+    pub(crate) async fn leave_last(&mut self, id: &str) {
+        self.member(id).leave().await;
+        assert!(self.members.iter().all(|member| !member.is_in));
+    }
+
+    /// The process of a member is killed, and the others take over.
+    pub(crate) async fn kill(&mut self, id: &str) {
+        let from = now();
+        self.member(id).kill().await;
+        let settled = self.settles(30 * SECOND).await;
+        self.check(&format!("{id} is killed"), from, settled, EXPIRY + CYCLE.max(GRACE));
+        self.member(id).ready().await;
+    }
+
+    /// The session of a member ends at the server, and it comes back by itself.
+    pub(crate) async fn expire(&mut self, id: &str) {
+        let from = now();
+        let server = self.server;
+        self.member(id).expire(server).await;
+        let settled = self.settles(30 * SECOND).await;
+        self.check(&format!("the session of {id} ends"), from, settled, 2 * CYCLE.max(GRACE));
+    }
+
+    /// A member loses its way to the server. The others take over; then it comes back.
+    pub(crate) async fn cut(&mut self, id: &str) {
+        self.is_away(id, "cut off", |member, is_away| member.cut(is_away)).await;
+    }
+
+    /// The process of a member is stopped. The others take over; then it goes on.
+    pub(crate) async fn pause(&mut self, id: &str) {
+        self.is_away(id, "stopped", |member, is_away| if is_away { member.pause() } else { member.resume() })
+            .await;
+    }
+
+    async fn is_away(&mut self, id: &str, how: &str, set: impl Fn(&mut Member, bool)) {
+        let from = now();
+        let member = self.member(id);
+        set(member, true);
+        member.is_in = false;
+        let settled = self.settles(30 * SECOND).await;
+        self.check(&format!("{id} is {how}"), from, settled, EXPIRY + CYCLE.max(GRACE));
+        let from = now();
+        let member = self.member(id);
+        set(member, false);
+        member.is_in = true;
+        let settled = self.settles(60 * SECOND).await;
+        self.check(&format!("{id} goes on"), from, settled, 2 * CYCLE.max(GRACE));
+    }
+
+    /// Waits until the members of this crate say that their shares are exclusive, or are not.
+    pub(crate) async fn is_exclusive(&mut self, expected: bool) {
+        let members = std::cell::RefCell::new(&mut self.members);
+        eventually("all shares say whether they are exclusive", 20 * SECOND, || async {
+            let mut are_so = true;
+            for member in members.borrow_mut().iter_mut().filter(|it| it.is_in && it.side() == Side::Rust) {
+                are_so &= member.status().await["is_exclusive"] == expected;
+            }
+            are_so.then_some(())
+        })
+        .await;
+    }
+}
+
+/// How long a session lasts after the last sign of its member.
+const EXPIRY: Duration = SESSION_TIMEOUT.saturating_add(TICK.saturating_mul(2));
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("584 years fit")
+}

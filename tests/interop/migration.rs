@@ -1,0 +1,41 @@
+//! The path of `docs/coming_from_aodh.md`: a fleet of aodh is replaced, one member at a time, and the way back.
+
+use crate::{
+    fleet::Fleet,
+    support::{SECOND, shared_server},
+};
+
+#[tokio::test]
+async fn a_fleet_of_aodh_is_replaced_one_by_one_and_back() {
+    let mut fleet = Fleet::new(shared_server().await, "migration");
+    for id in ["python-a", "python-b"] {
+        fleet.aodh(id).await;
+    }
+    for (id, weight) in [("rust-a", 1), ("rust-b", 3)] {
+        fleet.rust(id, weight).await;
+    }
+    fleet.ready().await;
+    for id in ["python-a", "python-b"] {
+        fleet.member(id).join().await;
+    }
+    fleet.settles(30 * SECOND).await;
+
+    // One agent after the other. Weights do not count, and no share is exclusive.
+    fleet.leave("python-a").await;
+    fleet.join("rust-a").await;
+    fleet.is_exclusive(false).await;
+    fleet.join("rust-b").await;
+    fleet.is_exclusive(false).await;
+
+    // The last one goes: from then on weights count, and shares are exclusive.
+    fleet.leave("python-b").await;
+    fleet.is_exclusive(true).await;
+
+    // The way back begins with the first one that comes.
+    fleet.join("python-b").await;
+    fleet.is_exclusive(false).await;
+    fleet.leave("rust-b").await;
+    fleet.join("python-a").await;
+    fleet.leave("rust-a").await;
+    println!("migration:\n{}", fleet.table);
+}
