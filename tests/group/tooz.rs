@@ -1,6 +1,8 @@
 //! Members in groups with Python members that use the ring of tooz: either all have one ring, or ours have no share and
 //! say why.
 
+use std::time::Duration;
+
 use apportion::{
     Config, Error, Group, HashRing, KeySet, Label, PartitionCoordinator,
     backend::Op,
@@ -315,4 +317,25 @@ async fn a_key_beside_a_point_is_acted_on_by_one_member_at_a_time(store: Store) 
             assert_eq!(starts, usize::from(ring.owner(key) == Some(id)), "{key} at {id}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_unclear_ring_each_key_waits_for_the_python_members_that_may_have_had_it() {
+    const GRACE: Duration = Duration::from_secs(30);
+    let store = Store::memory();
+    let a = agent(&store, "a").await;
+    let in_a = a.coordinator.join("g").plain_grace(GRACE).await.unwrap();
+    let _python = store.plain("g", "python", &weight(1)).await;
+    sees(&in_a, 2 * store.round(), &["a", "python"]).await;
+    owns_as_python_says(&in_a, &[("a", 1), ("python", 1)]);
+    let odd = store.plain("g", "odd", b"\xc0").await;
+    stands(&store, &in_a, Standing::Refused).await;
+    odd.close().await;
+    stands(&store, &in_a, Standing::Member).await;
+    let cleared = tokio::time::Instant::now();
+    assert!(!in_a.view().is_exclusive() && universe().iter().all(|key| !in_a.view().owns(key)));
+    let owns_some = || universe().iter().any(|key| in_a.view().owns(key));
+    until("the grace is over", 2 * GRACE, owns_some).await;
+    assert!(cleared.elapsed() > GRACE - 2 * store.round(), "{:?}", cleared.elapsed());
+    owns_as_python_says(&in_a, &[("a", 1), ("python", 1)]);
 }

@@ -243,6 +243,9 @@ fn unseen_by_us(
     let ours = |members: &Members, others: &Members| {
         members.iter().any(|(id, entry)| !entry.is_plain && !is_in(others, (id, entry)))
     };
+    if unclear(common, before).is_some() {
+        return Ok(anything(before, new));
+    }
     let plain = |members: &Members| members.values().any(|entry| entry.is_plain);
     if !(plain(before) || plain(after)) || !(ours(before, after) || ours(after, before)) {
         return Ok(Losses::new());
@@ -250,6 +253,9 @@ fn unseen_by_us(
     let there = before.iter().filter(|(id, entry)| entry.is_plain || is_in(after, (id, entry)));
     let there = there.chain(after.iter().filter(|(_, entry)| entry.is_plain));
     let there: Members = there.map(|(id, entry)| (id.clone(), entry.clone())).collect();
+    if unclear(common, &there).is_some() {
+        return Ok(anything(&there, new));
+    }
     let ring = ring(common, &there, None)?;
     let mut lost: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();
     for moved in ring.moves(new) {
@@ -262,6 +268,15 @@ fn unseen_by_us(
         Some((Incarnation { id: id.clone(), czxid: entry.czxid }, Ranges::from_parts(parts)))
     });
     Ok(lost.collect())
+}
+
+/// What plain members of `before` do not have in the ring `new`: they may have had anything, by rings of their own.
+fn anything(before: &Members, new: &HashRing) -> Losses {
+    let lost = before.iter().filter(|(_, entry)| entry.is_plain).map(|(id, entry)| {
+        let all = Ranges::all().difference(&new.ranges(id.as_str())).rounded_out();
+        (Incarnation { id: id.clone(), czxid: entry.czxid }, all)
+    });
+    lost.filter(|(_, ranges)| !ranges.is_empty()).collect()
 }
 
 /// The checker builds the same few rings millions of times.
