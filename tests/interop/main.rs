@@ -14,6 +14,7 @@ mod member;
 mod migration;
 mod oracle;
 mod queues;
+mod tooz;
 
 #[path = "../support/mod.rs"]
 mod support;
