@@ -4,7 +4,7 @@
 
 mod support;
 
-use apportion::ring::Kernel;
+use apportion::{HashRing, ring::Kernel};
 use criterion::Criterion;
 
 use support::{Comparison, is_chosen, members, ring, straightforward, uuids};
@@ -60,7 +60,9 @@ fn subset(criterion: &mut Criterion, title: &str, keys: impl Fn() -> Vec<String>
         comparison = comparison.way(format!("ours, {kernel:?}"), mine);
     }
     let ours = ring(&ids, Kernel::best());
+    let tooz = HashRing::builder().tooz(32).members(&ids).build().expect("the settings are valid");
     comparison
+        .other("ours, the ring of tooz", || tooz.extract("agent-3", &keys).len() as u64)
         .way("ours, the ring built before", || {
             ring(&ids, Kernel::best()).extract("agent-3", &keys).len() as u64
         })

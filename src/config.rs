@@ -26,7 +26,7 @@
 //! | `membership_check` or `check_watchers` | [`Config::membership_check`] | the same |
 //! | `retry_backoff`, `max_retry_interval` | the field of that name | the same |
 //! | `member_id` | [`Config::member_id`] | text |
-//! | `label` | [`Config::label`] | `plain` or `python-bytes` |
+//! | `label` | [`Config::label`] | `plain`, `python-bytes` or `tooz` |
 //! | `replicas`, `max_request_bytes` | the field of that name | a number |
 //! | `randomize_hosts` | nothing | `true`: the hosts are always tried in random order |
 //! | `use_ssl` | encrypts the connections (feature `tls`) | `true` or `false` |
@@ -43,6 +43,7 @@
 mod error;
 mod file;
 mod option;
+mod preset;
 mod tls;
 mod url;
 
@@ -63,7 +64,7 @@ use crate::{
 
 /// The settings of a coordinator.
 ///
-/// Start from [`Config::from_url`], [`Config::for_backend`] or [`Config::aodh`] and change what you need, by field
+/// Start from [`Config::from_url`], [`Config::for_backend`], [`Config::aodh`] or [`Config::tooz`] and change what you need, by field
 /// or by chained setters:
 ///
 /// ```
@@ -95,7 +96,7 @@ pub struct Config {
     /// Default: `apportion`. It is created if it is missing.
     pub namespace: String,
     /// Which text is hashed for the ring points of a member. Default: [`Label::Plain`]. [`Label::PythonBytes`] is for
-    /// fleets with members that run aodh.
+    /// fleets with members that run aodh, [`Label::Tooz`] for those with members that use tooz's own ring.
     pub label: Label,
     /// How many ring points a member of weight 1 gets, at most 100,000. Default: 100, which spreads the work
     /// with a standard deviation of about a tenth. Four times as many points halve the deviation.
@@ -192,12 +193,6 @@ impl Config {
     /// Members of one fleet in memory use clones of one [`Memory`](crate::backend::Memory).
     pub fn for_backend(connector: impl Connector) -> Config {
         Config { backend: Backend::Custom(Arc::new(connector)), ..Config::default() }
-    }
-
-    /// The settings for fleets in which some members run OpenStack aodh: namespace `tooz`,
-    /// [`Label::PythonBytes`], 100 replicas. Continue with [`Config::url`].
-    pub fn aodh() -> Config {
-        Config { namespace: "tooz".into(), label: Label::PythonBytes, ..Config::default() }
     }
 
     /// Sets [`Config::member_id`].
@@ -306,12 +301,11 @@ impl Config {
         if matches!(self.backend, Backend::Unset) {
             return Err(ConfigError::NoBackend);
         }
-        if self.label == Label::PythonBytes && self.member_id.as_ref().is_some_and(|id| !id.is_ascii()) {
+        let is_beside_python = self.label != Label::Plain;
+        if is_beside_python && self.member_id.as_ref().is_some_and(|id| !id.is_ascii()) {
             // With such a name in it, each listing of the group would fail in every Python peer.
-            return Err(setting(
-                "member_id",
-                "Python peers can read ASCII only, and the label is `python-bytes`",
-            ));
+            let problem = format!("Python peers can read ASCII only, and the label is `{}`", self.label);
+            return Err(setting("member_id", problem));
         }
         self.tls.files()?;
         Timing::fit(&self.timing(), self.session_timeout)?;

@@ -161,8 +161,9 @@ impl PartitionCoordinator {
     ///
     /// [`Error::GroupName`] and [`Error::Weight`] if the name or the weight is invalid, [`Error::JoinedDifferently`] if
     /// the group is joined already with other options, [`Error::Closed`] after the shutdown. After `connect` also
-    /// [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::RingMismatch`] and [`Error::Ring`] if this member
-    /// cannot be in the group, and [`Error::Unreachable`] if the backend did not answer for two session timeouts.
+    /// [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::RingMismatch`], [`Error::RingUnclear`] and
+    /// [`Error::Ring`] if this member cannot be in the group, and [`Error::Unreachable`] if the backend did not answer
+    /// for two session timeouts.
     /// After `start`, the next share reports these errors.
     ///
     /// # Cancel safety

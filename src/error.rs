@@ -1,10 +1,11 @@
 //! [`Error`]: why a coordinator or a group could not do what the caller asked.
 
 pub(crate) mod holder;
+pub(crate) mod unclear;
 
 use std::{convert::Infallible, time::Duration};
 
-use self::holder::Holder;
+use self::{holder::Holder, unclear::Unclear};
 use crate::{
     backend::{self, Loss, path::PathError, path::ZnodePath},
     config::ConfigError,
@@ -92,6 +93,18 @@ pub enum Error {
         theirs: String,
         /// The ring parameters of this member.
         ours: String,
+    },
+    /// With [`Config::tooz`](crate::Config::tooz): the members may not agree on who owns what, because it is not certain
+    /// which ring the Python members of the group have. No member of this library has a share until the named member
+    /// leaves.
+    #[error("the ring of group `{group}` is not certain: member `{member}` {reason}")]
+    RingUnclear {
+        /// The group.
+        group: String,
+        /// The member that is the reason.
+        member: MemberId,
+        /// Why.
+        reason: Unclear,
     },
     /// The members that joined before this one leave too little room in the ring for the points of its weight. It gets
     /// a share when there is room. The others are not affected.

@@ -14,12 +14,14 @@ pub(crate) mod joining;
 pub(crate) mod member;
 pub(crate) mod placement;
 pub(crate) mod process;
+pub(crate) mod python;
 pub(crate) mod rebalance;
 pub(crate) mod rebalances;
 pub(crate) mod register;
 pub(crate) mod roster;
 pub(crate) mod status;
 pub(crate) mod view;
+pub(crate) mod weight;
 
 use std::{
     fmt,
@@ -46,7 +48,7 @@ use crate::{
     watch,
 };
 pub use crate::{
-    error::holder::Holder,
+    error::{holder::Holder, unclear::Unclear},
     member::{MemberId, MemberIdError},
 };
 
@@ -108,8 +110,9 @@ impl Group {
     /// # Errors
     ///
     /// - [`Error::NotInGroup`] if five tries did not bring the znode of this member back.
-    /// - [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::Head`], [`Error::RingMismatch`] or [`Error::Ring`]
-    ///   while this member cannot be in the group, or cannot have a share, for that reason.
+    /// - [`Error::MemberIdTaken`], [`Error::NotPermitted`], [`Error::Head`], [`Error::RingMismatch`],
+    ///   [`Error::RingUnclear`] or [`Error::Ring`] while this member cannot be in the group, or cannot have a share, for
+    ///   that reason.
     /// - [`Error::NotPermitted`], [`Error::AuthFailed`] or [`Error::Config`] while no session can be opened for that
     ///   reason.
     /// - [`Error::Closed`] after the group was left or its coordinator has ended.

@@ -11,3 +11,6 @@ pub mod coming_from_aodh {}
 
 #[doc = include_str!("../docs/coming_from_taskflow.md")]
 pub mod coming_from_taskflow {}
+
+#[doc = include_str!("../docs/coming_from_tooz.md")]
+pub mod coming_from_tooz {}

@@ -43,8 +43,8 @@
 //!   [`Held`], skips what was lost, and ends early when all items may belong to another member.
 //! - [`KeySet`] is a large set of items that seldom changes. Each item is hashed once. [`Group::share`] and each
 //!   rebalance then take time in proportion to their answer, not to the set.
-//! - [`HashRing`] is the consistent-hash ring that decides who owns what, equal to aodh's to the bit. It needs no
-//!   coordinator and no runtime.
+//! - [`HashRing`] is the consistent-hash ring that decides who owns what, equal to aodh's or tooz's to the bit. It
+//!   needs no coordinator and no runtime.
 //! - [`JobBoard`] is a board of jobs in TaskFlow's layout. [`WorkQueue`] is a queue by priority. Each claim and each
 //!   delivery has a [`Lease`], with a [`FencingToken`] for stores that must refuse stale writers.
 //! - [`Executor`] sends tasks to [`Worker`]s, within the process or over AMQP. The two need no coordinator; see

@@ -2,7 +2,7 @@
 
 //! [`HashRing`]: decides which member of a fleet owns a key.
 //!
-//! Positions on the ring are 32-bit numbers. Each member has several *points* on the ring. A key also has a position,
+//! Positions on the ring are 32-bit numbers (128-bit numbers on a ring of tooz). Each member has several *points* on the ring. A key also has a position,
 //! and belongs to the member of the first point after it, clockwise; after the last point comes the first one again. If
 //! a member leaves, only its own keys move. If a member joins, only the keys that it will own move. No key moves
 //! between two members that stay.
@@ -29,6 +29,10 @@
 //! - A key exactly at the position of a point belongs to the **next** point.
 //! - If points of two members have the same position, the later member has the point. Members are ordered by their ids,
 //!   byte by byte, unless [`keep_order`](HashRingBuilder::keep_order) keeps the order of the caller.
+//!
+//! With [`HashRingBuilder::tooz`] they are those of tooz, and three things are different: a position is the whole MD5,
+//! 128 bits; point `r` of a member is that of its id repeated `r + 2` times; the position of a key is the whole MD5 of its
+//! [`RingKey`].
 
 mod batch;
 mod builder;
@@ -41,20 +45,24 @@ pub mod keyset;
 mod label;
 #[cfg(feature = "rayon")]
 mod parallel;
+mod point;
 mod points;
 mod python;
+mod range_index;
 mod ranges;
 #[cfg(test)]
 mod tests;
+mod tooz;
 
 use std::{fmt, iter::FusedIterator, sync::Arc};
 
 #[doc(hidden)]
 pub use self::kernel::Kernel;
-use self::points::Points;
+use self::points::AllPoints;
 pub(crate) use self::{
     batch::{By, Itself, KeyOf, Turn},
-    ranges::RangeIndex,
+    builder::ironic_partitions,
+    range_index::RangeIndex,
 };
 pub use self::{
     builder::{HashRingBuilder, RingError},
@@ -65,10 +73,11 @@ pub use self::{
     ranges::Ranges,
 };
 
-/// A place on the ring. Only this module computes with it; others compare it and look it up in ranges.
+/// A position on a ring of 32 bits: the first 32 bits of a position on one of tooz. Only this module computes with it;
+/// others compare it and look it up in ranges.
 pub(crate) type Position = u32;
 
-/// The number of positions on the ring.
+/// The number of positions on a ring of 32 bits.
 const POSITIONS: u64 = 1 << 32;
 
 /// Decides which member owns a key. A ring never changes: a change of the membership gives a new ring. From
@@ -84,7 +93,7 @@ pub struct HashRing {
     members: Vec<Member>,
     /// The numbers of the members in the order of their ids.
     by_id: Vec<u32>,
-    points: Points,
+    points: AllPoints,
     digest: u64,
     kernel: Kernel,
 }
@@ -114,12 +123,14 @@ impl HashRing {
     /// # Ok::<(), apportion::ring::RingError>(())
     /// ```
     pub fn owner<K: RingKey + ?Sized>(&self, key: &K) -> Option<&str> {
-        self.points.owner(position(key)).map(|member| self.id(member))
+        self.points.owner(position(key), || tooz::hash(key)).map(|member| self.id(member))
     }
 
     /// Whether `member` owns `key`. False if it is not in the ring.
     pub fn is_owner<K: RingKey + ?Sized>(&self, member: &str, key: &K) -> bool {
-        self.is_owner_at(member, position(key))
+        // One comparison of two ids costs less than a lookup of the number of `member` for each key.
+        let owner = self.points.owner(position(key), || tooz::hash(key));
+        owner.is_some_and(|owner| self.id(owner) == member)
     }
 
     /// All members in the order in which they would own `key`: its owner first, then the member that owns it if the
@@ -138,7 +149,7 @@ impl HashRing {
     pub fn owners<K: RingKey + ?Sized>(&self, key: &K) -> Owners<'_> {
         Owners {
             ring: self,
-            next: self.points.locate(position(key)),
+            next: self.points.locate(|| position(key), || tooz::hash(key)),
             points_left: self.points(),
             passed: vec![false; self.members.len()],
             members_left: self.members.len(),
@@ -148,7 +159,7 @@ impl HashRing {
     /// The part of all positions that belongs to `member`, between 0 and 1. It is the part of a large set of keys that
     /// the member can expect to own. 0 if it is not in the ring.
     ///
-    /// It is computed from the exact lengths of the arcs, so the fractions of all members add up to exactly 1.
+    /// It is computed from the lengths of the arcs, so the fractions of all members add up to exactly 1.
     pub fn fraction(&self, member: &str) -> f64 {
         self.ranges(member).fraction()
     }
@@ -185,7 +196,7 @@ impl HashRing {
 
     /// The number of distinct points of all members.
     pub fn points(&self) -> usize {
-        self.points.as_slice().len()
+        self.points.len()
     }
 
     /// The number of points of a member of weight 1.
@@ -209,10 +220,12 @@ impl HashRing {
         self.digest
     }
 
-    /// Whether `member` owns `position`.
+    /// Whether `member` owns `position` of a ring of 32 bits.
+    #[cfg(test)]
     pub(crate) fn is_owner_at(&self, member: &str, position: Position) -> bool {
-        // One comparison of two ids costs less than a lookup of the number of `member` for each key.
-        self.points.owner(position).is_some_and(|owner| self.id(owner) == member)
+        self.points
+            .owner(position, || unreachable!("32 bits are enough"))
+            .is_some_and(|owner| self.id(owner) == member)
     }
 
     fn find(&self, member: &str) -> Option<u32> {
@@ -225,7 +238,7 @@ impl HashRing {
     }
 }
 
-/// The position of `key` on every ring.
+/// The position of `key` on every ring of 32 bits: the first 32 bits of its position on one of tooz.
 pub(crate) fn position<K: RingKey + ?Sized>(key: &K) -> Position {
     kernel::position(key.ring_key_with(&mut KeyBuffer::new()))
 }
@@ -286,10 +299,9 @@ impl<'a> Iterator for Owners<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         while self.members_left > 0 && self.points_left > 0 {
-            let points = self.ring.points.as_slice();
-            let member = points[self.next].member();
+            let member = self.ring.points.member_at(self.next);
             self.points_left -= 1;
-            self.next = (self.next + 1) % points.len();
+            self.next = (self.next + 1) % self.ring.points();
             if self.pass(member) {
                 return Some(self.ring.id(member));
             }

@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::{
     clock::Moment,
     group::{held::Held, register::Register},
-    ring::Position,
+    ring::{Position, Ranges},
     session::validity::Validity,
     token::FencingToken,
 };
@@ -49,6 +49,8 @@ pub(crate) struct Grant {
     pub(crate) group: Arc<str>,
     pub(crate) epoch: i64,
     pub(crate) is_exclusive: bool,
+    /// What the member owned then: its items are in these ranges.
+    pub(crate) ranges: Arc<Ranges>,
     /// `None`: the member had no share.
     pub(crate) register: Option<Arc<Register>>,
 }
@@ -202,7 +204,7 @@ impl<T, I: Iterator<Item = (T, Position)>> Iterator for Turns<I> {
         loop {
             let (item, position) = self.items.next()?;
             self.turn = self.turn.wrapping_add(1);
-            if let Some(in_flight) = register.start(position, self.turn) {
+            if let Some(in_flight) = register.start(position, &self.grant.ranges, self.turn) {
                 return Some(Held::new(item, in_flight));
             }
             self.skipped += 1;

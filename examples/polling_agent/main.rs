@@ -3,10 +3,14 @@
 //! ```text
 //! cargo run --example polling_agent                    # several agents and some endpoints in one process
 //! cargo run --example polling_agent -- --backend zookeeper://127.0.0.1:2181 --targets examples/targets.txt
+//! # one more agent beside those of ceilometer
+//! cargo run --example polling_agent -- --backend zookeeper://127.0.0.1:2181 --targets examples/targets.txt \
+//!     --ceilometer central
 //! ```
 
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 
+mod ceilometer;
 mod demo;
 mod endpoints;
 #[path = "../support/mod.rs"]
@@ -24,6 +28,7 @@ use tokio::{
 };
 
 use self::{
+    ceilometer::CeilometerArgs,
     support::{
         Failure, FleetArgs, exit, say,
         screen::{count, red, yellow},
@@ -69,6 +74,8 @@ struct Limits {
 struct Args {
     #[command(flatten)]
     fleet: FleetArgs,
+    #[command(flatten)]
+    ceilometer: CeilometerArgs,
     /// The targets, one http:// or tcp:// URL a line; the same in the whole fleet [default: local ones, started
     /// for the demonstration]
     #[arg(long, value_name = "FILE")]
@@ -85,7 +92,8 @@ struct Args {
 }
 
 const EXAMPLES: &str = "Examples:\n\
-\x20 polling_agent --backend zookeeper://127.0.0.1:2181 --targets examples/targets.txt";
+\x20 polling_agent --backend zookeeper://127.0.0.1:2181 --targets examples/targets.txt\n\
+\x20 polling_agent --backend zookeeper://127.0.0.1:2181 --targets examples/targets.txt --ceilometer central";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -97,8 +105,12 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Failure> {
     let targets = args.targets.as_deref().map(target::load).transpose()?;
     let limits = Limits { concurrency: args.concurrency.into(), timeout: args.timeout };
-    match (args.fleet.config()?, targets) {
-        (Some(config), Some(targets)) => one_of_a_fleet(config, &args, &targets, limits).await,
+    let (settings, group) = args
+        .ceilometer
+        .fleet()
+        .unwrap_or_else(|| (Config::default(), args.fleet.group("polling-agent").to_owned()));
+    match (args.fleet.config_from(settings)?, targets) {
+        (Some(config), Some(targets)) => one_of_a_fleet(config, &group, &args, &targets, limits).await,
         (Some(_), None) => Err("--backend needs --targets: what shall the fleet poll?".into()),
         (None, targets) => {
             demo::run(targets, limits, args.interval.unwrap_or(Duration::from_millis(1500))).await
@@ -109,6 +121,7 @@ async fn run(args: Args) -> Result<(), Failure> {
 /// One agent of a real fleet, until it is stopped.
 async fn one_of_a_fleet(
     config: Config,
+    group: &str,
     args: &Args,
     targets: &[Target],
     limits: Limits,
@@ -121,7 +134,7 @@ async fn one_of_a_fleet(
     rounds.reset();
 
     let coordinator = PartitionCoordinator::start(config)?;
-    let group = coordinator.join(args.fleet.group("polling-agent")).await?;
+    let group = coordinator.join(group).await?;
     let mut rebalances = group.rebalances();
     let number = count(targets.len(), "target");
     say!("agent {}: {number}\nat {servers}; times are UTC, Ctrl-C ends it", coordinator.member_id());

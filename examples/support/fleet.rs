@@ -52,8 +52,13 @@ impl Deref for FleetArgs {
 impl MemberArgs {
     /// The configuration that `--backend` and `--member-id` ask for; `None` without `--backend`.
     pub fn config(&self) -> Result<Option<Config>, ConfigError> {
+        self.config_from(Config::default())
+    }
+
+    /// The same with other settings than the defaults, where the arguments say nothing.
+    pub fn config_from(&self, settings: Config) -> Result<Option<Config>, ConfigError> {
         let Some(url) = &self.backend else { return Ok(None) };
-        let config = Config::from_url(url)?;
+        let config = settings.url(url)?;
         Ok(Some(match &self.member_id {
             Some(id) => config.member_id(id),
             None => config,

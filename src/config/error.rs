@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crate::{member::MemberIdError, session::timing::TimingError};
+use crate::{member::MemberIdError, ring::RingError, session::timing::TimingError};
 
 /// Why a configuration cannot be used. Retrying cannot help. No message ever contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +39,18 @@ pub enum ConfigError {
     /// The member id cannot be the name of a znode.
     #[error(transparent)]
     MemberId(#[from] MemberIdError),
+    /// The parameters of the ring of ironic are not supported.
+    #[error("invalid parameters of the ring: {0}")]
+    Ring(RingError),
     /// Heartbeat, heartbeat validity and margin do not fit the session timeout.
     #[error(transparent)]
     Timing(#[from] TimingError),
+}
+
+impl From<RingError> for ConfigError {
+    fn from(error: RingError) -> ConfigError {
+        ConfigError::Ring(error)
+    }
 }
 
 impl From<Infallible> for ConfigError {

@@ -151,7 +151,8 @@ impl Target<'_> {
             Target::Text(target) => *target = value.into(),
             Target::MaybeText(_, target) => *target = Some(value.into()),
             Target::Label(target) => {
-                *target = value.parse().map_err(|_| bad("label", value, "`plain` or `python-bytes`"))?;
+                *target =
+                    value.parse().map_err(|_| bad("label", value, "`plain`, `python-bytes` or `tooz`"))?;
             }
             Target::Number(target) => {
                 *target = value.parse().map_err(|_| bad("replicas", value, "a whole number"))?;

@@ -44,7 +44,8 @@ pub struct Join {
 impl Join {
     /// Sets the share of this member relative to others, from 1 to 100,000. Default: 1. A member of weight 3 gets about
     /// three times as many keys as one of weight 1. Python peers cannot read weights: while one is in the group, all
-    /// weights count as 1.
+    /// weights count as 1. On the ring of tooz ([`Config::tooz`](crate::Config::tooz)) they can, so weights always
+    /// count.
     pub fn weight(mut self, weight: u32) -> Self {
         self.options.weight = weight;
         self

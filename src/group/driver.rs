@@ -13,6 +13,7 @@ use super::{
     register::{Admission, Register},
     roster::Roster,
     view::{self, View},
+    weight::Weight,
 };
 use crate::{
     backend::{self, Fired, Session, Watch, path::ZnodePath},
@@ -20,7 +21,7 @@ use crate::{
     error::Error,
     member::MemberId,
     random::Random,
-    ring::{HashRing, Ranges, RingError},
+    ring::{HashRing, Label, Ranges, RingError},
     session::{
         Live,
         follow::{Change, Sessions},
@@ -95,7 +96,7 @@ impl Drop for Present {
 impl Driver {
     pub(crate) async fn run(mut self, cancelled: CancellationToken) {
         let mut present: Option<Present> = None;
-        let mut revision = 0;
+        let (mut revision, mut has_hinted) = (0, self.places.rings.label == Label::Tooz);
         loop {
             self.follow_session(&mut present);
             let action = self.engine.poll_action(self.clock.now());
@@ -109,6 +110,7 @@ impl Driver {
                     () = cancelled.cancelled() => return,
                     () = self.publish(validity, register) => {}
                 }
+                has_hinted = has_hinted || hint_at_tooz(&self.views.borrow());
             }
             if self.engine.picture().has_left && self.engine.poll_timeout().is_none() && action.is_none() {
                 info!(group = %self.places.group, member = %self.places.me, "left");
@@ -259,6 +261,14 @@ impl Driver {
     }
 }
 
+/// Warns if a Python peer seems to use the ring of tooz, and this member does not. Returns whether it has.
+fn hint_at_tooz(view: &View) -> bool {
+    let is_tooz = |it: &&super::Member| it.is_plain() && matches!(it.python_weight(), Weight::Announced(_));
+    let Some(other) = view.members.iter().find(is_tooz) else { return false };
+    view::hint_at_tooz(view, other.id());
+    true
+}
+
 /// A ring of more points is made and read on another thread: it takes so long that the runtime could not serve others.
 pub(super) const LARGE: u64 = 200_000;
 
@@ -321,7 +331,8 @@ async fn check(
     roster: &mut Roster,
 ) -> Result<Outcome, backend::Error> {
     let (_, stat) = session.get(&places.group).await?.ok_or(backend::Error::NoNode)?;
-    if roster.is_current(&stat) {
+    let is_current = roster.is_current(&stat);
+    if is_current && !(places.rings.label == Label::Tooz && roster.forget_plain()) {
         return Ok(Event::Unchanged.into());
     }
     list(session, places, roster).await
@@ -336,6 +347,10 @@ async fn list(
     places: &Places,
     roster: &mut Roster,
 ) -> Result<Outcome, backend::Error> {
+    if places.rings.label == Label::Tooz {
+        // A Python peer that has joined now has the present weights of all others.
+        roster.forget_plain();
+    }
     let mut listings = 0;
     loop {
         let (names, stat, watch) = session.watch_children(&places.group).await?;

@@ -21,12 +21,13 @@ use std::time::Duration;
 
 use self::debounce::Debounce;
 pub(crate) use self::event::{Action, Event, Occupant, Own, Picture, Settings};
-use super::member::Member;
+use super::{member::Member, python};
 use crate::{
     backend::{self, SessionId},
     backoff::Backoff,
     clock::Moment,
     error::Error,
+    ring::Label,
 };
 
 #[derive(Debug)]
@@ -336,9 +337,14 @@ impl Engine {
 
     fn mismatch(&self, members: &[Member]) -> Option<Error> {
         let Settings { ours, group, .. } = &self.settings;
-        let (other, theirs) = members.iter().find_map(|member| Some((member, member.other_ring(ours)?)))?;
-        let (group, member) = (group.clone(), other.id().clone());
-        Some(Error::RingMismatch { group, member, theirs, ours: ours.ring_as_text() })
+        let group = group.clone();
+        if let Some((other, theirs)) = members.iter().find_map(|it| Some((it, it.other_ring(ours)?))) {
+            let member = other.id().clone();
+            return Some(Error::RingMismatch { group, member, theirs, ours: ours.ring_as_text() });
+        }
+        let partitions = ours.replicas.filter(|_| ours.label == Some(Label::Tooz))?;
+        let (member, reason) = python::unclear(members.iter().map(Member::as_peer), partitions)?;
+        Some(Error::RingUnclear { group, member: member.clone(), reason })
     }
 
     fn handle_failure(&mut self, now: Moment, random: f64, error: &backend::Error, shown: Error) {

@@ -54,7 +54,7 @@ pub(crate) use self::{
     shown::{Status, Why},
     state::Handover,
     types::{
-        Action, Event, HeadRead, Incarnation, Listing, MemberRead, Members, Outcome, Part, Presence, Purpose,
-        ReadError, Refusal, Write,
+        Action, Event, HeadRead, Incarnation, Listing, Members, Outcome, Part, Presence, Purpose, ReadError,
+        Refusal, Write,
     },
 };

@@ -17,8 +17,13 @@
 use rmpv::Value;
 use uuid::Uuid;
 
-use super::handover::{Part, codec};
+use super::{
+    handover::{Part, codec},
+    python::Peer,
+    weight::Weight,
+};
 use crate::{
+    error::unclear::Unclear,
     member::{MAX_WEIGHT, MemberId},
     ring::Label,
 };
@@ -76,6 +81,8 @@ pub struct Member {
     czxid: i64,
     /// The parameters of its ring; `None` for a plain member.
     ring: Option<RingParameters>,
+    /// What Python members give it on a ring of tooz.
+    python_weight: Weight,
 }
 
 /// The parameters that two members must have in common to agree on who owns what. `None`: not known to this version.
@@ -85,9 +92,19 @@ impl Member {
     /// The member whose znode has the name `name`, this data, and this creation transaction. `None` if no member can
     /// have this name.
     pub(crate) fn read(name: &str, data: &[u8], czxid: i64) -> Option<Member> {
-        let payload = Payload::decode(data);
+        let (payload, python_weight) = Payload::decode_with_weight(data);
         let ring = payload.ours.map(|ours| (ours.label, ours.replicas));
-        Some(Member { id: MemberId::new(name).ok()?, weight: payload.weight, czxid, ring })
+        let id = MemberId::new(name).ok()?;
+        Some(Member { id, weight: payload.weight, czxid, ring, python_weight })
+    }
+
+    /// The member, if its znode has this version: how often its data was set.
+    pub(crate) fn with_version(mut self, version: i32) -> Member {
+        // Python creates a znode with its data. Members of this library set it often, and never change their weight.
+        if version > 0 && self.is_plain() {
+            self.python_weight = Weight::Unclear(Unclear::Changed);
+        }
+        self
     }
 
     /// The member whose znode has the name `name` and cannot be read: a plain one. `None` as for [`Member::read`].
@@ -97,12 +114,13 @@ impl Member {
 
     /// A member of a published membership. `ours` has its ring parameters; `None` for a plain member.
     pub(crate) fn published(id: &MemberId, weight: u32, czxid: i64, ours: Option<&Ours>) -> Member {
-        Member { id: id.clone(), weight, czxid, ring: ours.map(|ours| (ours.label, ours.replicas)) }
+        let ring = ours.map(|ours| (ours.label, ours.replicas));
+        Member { id: id.clone(), weight, czxid, ring, python_weight: Weight::Announced(weight) }
     }
 
     /// The only member of a group without a backend.
     pub(crate) fn alone(id: &MemberId) -> Member {
-        Member { id: id.clone(), weight: 1, czxid: 0, ring: None }
+        Member { id: id.clone(), weight: 1, czxid: 0, ring: None, python_weight: Weight::Default }
     }
 
     /// The id of the member.
@@ -110,9 +128,24 @@ impl Member {
         &self.id
     }
 
-    /// The weight that the member announces. Weights count only while no member is [plain](Member::is_plain).
+    /// The weight that the member announces, 1 if that cannot be read. On the ring of tooz
+    /// ([`Config::tooz`](crate::Config::tooz)) weights always count; on other rings only while no member is
+    /// [plain](Member::is_plain). [`HashRing::weight`](crate::HashRing::weight) gives the one that counts.
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// What Python members give it on a ring of tooz.
+    pub(crate) fn python_weight(&self) -> &Weight {
+        &self.python_weight
+    }
+
+    pub(crate) fn as_peer(&self) -> Peer<'_> {
+        let unclear = match &self.python_weight {
+            Weight::Unclear(why) => Some(why),
+            Weight::Announced(_) | Weight::Default => None,
+        };
+        Peer { id: &self.id, weight: self.python_weight.for_ring(), unclear, is_plain: self.is_plain() }
     }
 
     /// The transaction that created the znode of the member. It is different each time a member with this id joins. 0 if
@@ -195,17 +228,20 @@ impl Payload {
 
     /// Reads the data of a member znode. Never fails: data that cannot be decoded is a plain member of weight 1.
     pub(crate) fn decode(bytes: &[u8]) -> Payload {
-        let map = match read(bytes) {
-            Some(Value::Map(map)) => Some(map),
-            // tooz before 1.57.3 encoded twice.
-            Some(Value::Binary(inner)) => read(&inner).and_then(into_map),
-            Some(Value::String(inner)) => read(inner.as_bytes()).and_then(into_map),
-            _ => None,
-        };
-        let map = map.unwrap_or_default();
+        Payload::of(&map(bytes).unwrap_or_default())
+    }
+
+    /// The same, and what Python members of a group of tooz read in it as a weight.
+    pub(crate) fn decode_with_weight(bytes: &[u8]) -> (Payload, Weight) {
+        let map = map(bytes);
+        let weight = Weight::read(map.is_some(), map.as_deref().and_then(|map| get(map, "weight")));
+        (Payload::of(&map.unwrap_or_default()), weight)
+    }
+
+    fn of(map: &[(Value, Value)]) -> Payload {
         Payload {
-            weight: get(&map, "weight").and_then(weight).unwrap_or(1),
-            ours: get(&map, OURS).and_then(|value| Ours::from_map(value.as_map()?)),
+            weight: get(map, "weight").and_then(weight).unwrap_or(1),
+            ours: get(map, OURS).and_then(|value| Ours::from_map(value.as_map()?)),
         }
     }
 }
@@ -250,6 +286,17 @@ impl Ours {
             process: process(),
             handover: get(map, "handover").and_then(codec::part_from),
         })
+    }
+}
+
+/// The capabilities in the data of a member znode; `None` if they are not a map, or cannot be read.
+fn map(bytes: &[u8]) -> Option<Vec<(Value, Value)>> {
+    match read(bytes)? {
+        Value::Map(map) => Some(map),
+        // tooz before 1.57.3 encoded twice.
+        Value::Binary(inner) => read(&inner).and_then(into_map),
+        Value::String(inner) => read(inner.as_bytes()).and_then(into_map),
+        _ => None,
     }
 }
 

@@ -48,18 +48,23 @@ impl Rings {
 
     /// Plans the ring of `members`, which are sorted by id. `before` is any ring with the same parameters.
     ///
-    /// Two rules decide, and all members of the group follow them, so that they have one ring:
+    /// Three rules decide, and all members of the group follow them, so that they have one ring:
     ///
-    /// - A plain Python peer cannot read weights and gives every member the weight 1. While there is one, all members
-    ///   do the same. Otherwise a key would have two owners for as long as that peer stays.
+    /// - On a ring of tooz, each member has the weight that Python peers give it; with 0 it is not in the ring.
+    /// - On another ring, a plain Python peer cannot read weights and gives every member the weight 1. While there is
+    ///   one, all members do the same. Otherwise a key would have two owners for as long as that peer stays.
     /// - A ring has room for so many points. The members take their place in the order in which they joined. One for
     ///   which there is no room is left out until there is; the others are not affected.
     pub(crate) fn plan(&self, members: &[Member], before: &Arc<HashRing>) -> Plan {
         let any_plain = members.iter().any(Member::is_plain);
-        let weight = |member: &Member| if any_plain { 1 } else { member.weight() };
+        let weight = |member: &Member| match self.label {
+            Label::Tooz => member.python_weight().for_ring(),
+            label => counted_weight(label, any_plain, member.weight()),
+        };
         let wanted = members.iter().map(|member| (member.incarnation(), member.id(), weight(member)));
         let left_out = left_out(self.replicas, wanted);
-        let has_place = |member: &&Member| !left_out.iter().any(|(id, _)| id == member.id());
+        let has_place =
+            |member: &&Member| weight(member) > 0 && !left_out.iter().any(|(id, _)| id == member.id());
         let placed = members.iter().filter(has_place).map(|member| (member.id().clone(), weight(member)));
         let plan = self.plan_of(placed.collect(), before);
         Plan { left_out, ..plan }
@@ -70,6 +75,12 @@ impl Rings {
         let changes = changes(before, &members);
         Plan { rings: *self, before: before.clone(), members, changes, left_out: Vec::new() }
     }
+}
+
+/// The weight that counts for the ring of a group. A plain peer of aodh cannot read weights, so all weights count as 1
+/// while one is there. On a ring of tooz they can.
+pub(crate) fn counted_weight(label: Label, has_plain: bool, weight: u32) -> u32 {
+    if has_plain && label != Label::Tooz { 1 } else { weight }
 }
 
 /// The members for whose points there is no room, sorted by age, with the number of points that the ring would have.

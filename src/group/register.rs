@@ -104,10 +104,16 @@ impl Admission {
         Admission { token, ..self }
     }
 
-    /// Whether an item at `position` may start.
+    /// Whether an item at `position` that is in `known` may start. On a ring of tooz, only the first 32 bits of a position
+    /// are known here. Where they are not enough, the item may start if this snapshot has all that `known` has there.
     #[inline]
-    pub(crate) fn may_start(&self, position: Position) -> bool {
-        self.ranges.as_ref().is_some_and(|ranges| ranges.contains(position))
+    pub(crate) fn may_start(&self, position: Position, known: &Ranges) -> bool {
+        self.ranges.as_ref().is_some_and(|ranges| ranges.contains_all_of(position, known))
+    }
+
+    /// Whether a guard at `position` that `before` let start may go on.
+    fn may_go_on(&self, position: Position, before: &Admission) -> bool {
+        before.ranges.as_ref().is_some_and(|before| self.may_start(position, before.ranges()))
     }
 }
 
@@ -143,14 +149,20 @@ impl Register {
         &self.validity
     }
 
-    /// Starts an item, if it may start. `turn` spreads items over the shards: the caller counts it up.
+    /// Starts an item of a share that has the ranges `known`, if it may start. `turn` spreads items over the shards: the
+    /// caller counts it up.
     #[inline]
-    pub(crate) fn start(self: &Arc<Self>, position: Position, turn: usize) -> Option<InFlight> {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        position: Position,
+        known: &Ranges,
+        turn: usize,
+    ) -> Option<InFlight> {
         let shard = turn % SHARDS;
         let (slot, token) = match self.shards.get(shard) {
             Some(shard) => {
                 let mut slots = shard.lock();
-                (slots.start(position)?, slots.admission.token)
+                (slots.start(position, known)?, slots.admission.token)
             }
             None => (NONE, FencingToken::default()),
         };
@@ -167,9 +179,10 @@ impl Register {
     /// Replaces what may start, and ends the guards of all else for good: in an immediate group another member may act
     /// on those items from now on.
     pub(crate) fn admit_only(&self, admission: &Admission) {
-        self.admit(admission);
         for shard in &self.shards {
-            shard.lock().mark(|position| (!admission.may_start(position)).then(|| Mark::ended(position)));
+            let mut slots = shard.lock();
+            let before = mem::replace(&mut slots.admission, admission.clone());
+            slots.mark(|position| (!admission.may_go_on(position, &before)).then(|| Mark::ended(position)));
         }
         self.frozen.notify_waiters();
     }
@@ -265,8 +278,8 @@ impl Shard {
 
 impl Slots {
     #[inline]
-    fn start(&mut self, position: Position) -> Option<u32> {
-        if !self.admission.may_start(position) {
+    fn start(&mut self, position: Position, known: &Ranges) -> Option<u32> {
+        if !self.admission.may_start(position, known) {
             return None;
         }
         self.len += 1;

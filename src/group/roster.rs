@@ -81,6 +81,19 @@ impl Roster {
         self.list == Some(List::of(group)) && self.is_complete()
     }
 
+    /// Has the plain members read again: a Python peer may have changed its capabilities, which no list shows. Returns
+    /// whether there are any.
+    pub(crate) fn forget_plain(&mut self) -> bool {
+        let mut is_any = false;
+        for child in &mut self.children {
+            if matches!(&child.state, State::Known(Some(member)) if member.is_plain()) {
+                child.state = State::Unread;
+                is_any = true;
+            }
+        }
+        is_any
+    }
+
     /// Takes a list: the names of the children, in any order, and the stat of the group, both of one moment.
     pub(crate) fn list(&mut self, mut names: Vec<String>, group: &Stat) {
         let list = List::of(group);
@@ -176,7 +189,8 @@ impl Roster {
         };
         // Only ephemeral children are members: an election under the group leaves a persistent child.
         let is_member = stat.ephemeral_owner.is_some();
-        child.state = State::Known(is_member.then(|| Member::read(name, &data, stat.czxid)).flatten());
+        let read = || Some(Member::read(name, &data, stat.czxid)?.with_version(stat.version));
+        child.state = State::Known(is_member.then(read).flatten());
         if child.is_old && stat.czxid > self.before {
             name.clone_into(&mut self.cursor);
             if let Unexplained::Replaced(left) = &mut self.unexplained {

@@ -198,7 +198,13 @@ impl View {
     pub(crate) fn grant(&self, has_share: bool) -> Grant {
         // A share that is empty because of the deadline must not become valid with a later heartbeat.
         let register = self.register.clone().filter(|_| has_share);
-        Grant { group: self.group.clone(), epoch: self.epoch, is_exclusive: self.is_exclusive, register }
+        Grant {
+            group: self.group.clone(),
+            epoch: self.epoch,
+            is_exclusive: self.is_exclusive,
+            ranges: self.mine.clone(),
+            register,
+        }
     }
 }
 
@@ -217,6 +223,16 @@ pub(crate) fn report(view: &View, previous: &View) {
     if !view.left_out.is_empty() && view.left_out != previous.left_out {
         warn!(%group, left_out = ?view.left_out, "there is no room in the ring for members of so large a weight");
     }
+}
+
+/// Warns that a Python peer seems to use the ring of tooz, and this member does not.
+pub(crate) fn hint_at_tooz(view: &View, other: &MemberId) {
+    warn!(
+        group = %view.group,
+        member = %other,
+        hint = "tooz-ring",
+        "a Python member announces a weight: if it uses the ring of tooz, keys have two owners or none; see Config::tooz"
+    );
 }
 
 /// A ring without members.

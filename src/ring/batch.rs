@@ -8,13 +8,17 @@ use super::{
     HashRing, Position, Ranges, RingKey,
     kernel::{self, BLOCK, Kernel},
     key::KeyBuffer,
-    ranges::RangeIndex,
+    range_index::RangeIndex,
+    tooz,
 };
 
 /// Gets the keys of items.
 pub(crate) trait KeyOf<T> {
     /// The positions of up to a block of `items`. The rest of the array is meaningless.
     fn positions(&self, items: &[T], hasher: &mut Hasher) -> [u32; BLOCK];
+
+    /// All 128 bits of the hash of an item, of which a position is the first 32.
+    fn hash(&self, item: &T) -> u128;
 }
 
 /// Each item is its own key.
@@ -25,6 +29,11 @@ impl<T: RingKey> KeyOf<T> for Itself {
     #[inline]
     fn positions(&self, items: &[T], hasher: &mut Hasher) -> [u32; BLOCK] {
         hasher.positions(items)
+    }
+
+    #[cold]
+    fn hash(&self, item: &T) -> u128 {
+        tooz::hash(item)
     }
 }
 
@@ -37,6 +46,11 @@ impl<T, K: RingKey, F: Fn(&T) -> K> KeyOf<T> for By<F> {
     fn positions(&self, items: &[T], hasher: &mut Hasher) -> [u32; BLOCK] {
         let keys: [Option<K>; BLOCK] = array::from_fn(|lane| items.get(lane).map(&self.0));
         hasher.positions(keys.iter().flatten())
+    }
+
+    #[cold]
+    fn hash(&self, item: &T) -> u128 {
+        tooz::hash(&self.0(item))
     }
 }
 
@@ -174,8 +188,11 @@ impl Subset {
             found.extend(items.by_ref().take(asked));
             let len = found.len() - first;
             let positions = key.positions(&found[first..], &mut hasher);
+            // The lanes after the last key have positions, too.
+            let hash = |lane: usize| found.get(first + lane).map_or(0, |item| key.hash(item));
+            let wanted = self.wanted.lanes(&positions, &hash);
             let mut kept = first;
-            for lane in self.wanted.lanes(&positions).take_while(|lane| *lane < len) {
+            for lane in wanted.take_while(|lane| *lane < len) {
                 found.swap(kept, first + lane);
                 note(positions[lane]);
                 kept += 1;
@@ -224,8 +241,10 @@ impl HashRing {
     where
         I: IntoIterator<Item: RingKey>,
     {
-        Positioned::new(self.kernel, items.into_iter(), Itself)
-            .map(|(item, position)| (item, self.points.owner(position).map(|member| self.id(member))))
+        Positioned::new(self.kernel, items.into_iter(), Itself).map(|(item, position)| {
+            let owner = self.points.owner(position, || tooz::hash(&item));
+            (item, owner.map(|member| self.id(member)))
+        })
     }
 }
 
@@ -253,6 +272,6 @@ impl Ranges {
     {
         let index = self.index();
         Positioned::new(Kernel::best(), items.into_iter(), Itself)
-            .filter(move |(_, position)| index.contains(*position))
+            .filter(move |(item, position)| index.contains(*position, || tooz::hash(item)))
     }
 }

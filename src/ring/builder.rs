@@ -5,7 +5,9 @@
 use super::{
     HashRing, Label, Member, hash,
     kernel::{Kernel, Numbers},
-    points::{Point, Points},
+    point::{Narrow, Point, Wide},
+    points::{AllPoints, Points},
+    tooz,
 };
 
 /// Collects the members and settings of a ring. From [`HashRing::builder`].
@@ -52,6 +54,13 @@ pub enum RingError {
         /// The number of points that the members would have together.
         points: u64,
     },
+    /// A ring of ironic is configured with another hash algorithm than MD5. From
+    /// [`HashRingBuilder::ironic`] and [`Config::ironic`](crate::Config::ironic).
+    #[error("the hash algorithm is `{}`, and only `md5` is supported", algorithm.escape_debug())]
+    HashAlgorithm {
+        /// The algorithm.
+        algorithm: String,
+    },
 }
 
 impl HashRingBuilder {
@@ -78,6 +87,41 @@ impl HashRingBuilder {
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
         self
+    }
+
+    /// Builds the ring of OpenStack's tooz, with `partitions` points for each unit of weight; tooz's default is 32.
+    ///
+    /// It is the same as [`Label::Tooz`] with so many [`replicas`](Self::replicas).
+    ///
+    /// ```
+    /// # use apportion::HashRing;
+    /// let ring = HashRing::builder().tooz(32).member("host-1").weighted_member("host-2", 3).build()?;
+    /// assert_eq!(ring.points(), 4 * 32);
+    /// # Ok::<(), apportion::ring::RingError>(())
+    /// ```
+    pub fn tooz(self, partitions: u32) -> Self {
+        self.label(Label::Tooz).replicas(partitions)
+    }
+
+    /// Builds the ring of OpenStack's ironic: that of tooz, with 2 to the power of `exponent` points for each
+    /// conductor. The arguments are ironic's options `hash_partition_exponent` (default: 5) and `hash_ring_algorithm`
+    /// (default: `md5`).
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::HashAlgorithm`] for another algorithm than `md5`, [`RingError::TooManyPoints`] if one member alone
+    /// would have more than [`MAX_POINTS`](Self::MAX_POINTS).
+    ///
+    /// ```
+    /// # use apportion::HashRing;
+    /// let ring = HashRing::builder().ironic(5, "md5")?.members(["conductor-1", "conductor-2"]).build()?;
+    /// let standby: Vec<&str> = ring.owners("9a7a5e4c-7b22-4f0e-8f0c-2f2a8f5d0f51").collect();
+    /// assert_eq!(standby.len(), 2);
+    /// assert!(HashRing::builder().ironic(5, "sha256").is_err());
+    /// # Ok::<(), apportion::ring::RingError>(())
+    /// ```
+    pub fn ironic(self, exponent: u32, algorithm: &str) -> Result<Self, RingError> {
+        Ok(self.tooz(ironic_partitions(exponent, algorithm)?))
     }
 
     /// Sets which text is hashed for the points of a member. Default: [`Label::Plain`].
@@ -137,25 +181,65 @@ impl HashRingBuilder {
         }
         let members = distinct_members(self.members, self.keep_order);
         let points = check_points(self.replicas, &members)?;
-        let most = members.iter().map(|member| points_of(self.replicas, member)).max().unwrap_or(0);
-        let numbers = Numbers::first(most);
-        let mut all = Vec::with_capacity(points);
-        for (number, member) in (0..).zip(&members) {
-            let stem = self.label.stem(&member.id);
-            let positions = self.kernel.points(&stem, &numbers, points_of(self.replicas, member));
-            all.extend(positions.map(|position| Point::new(position, number)));
-        }
+        let points = if self.label == Label::Tooz {
+            AllPoints::Wide(wide_points(self.replicas, &members, points))
+        } else {
+            AllPoints::Narrow(narrow_points(self.label, self.replicas, self.kernel, &members, points))
+        };
         Ok(HashRing {
             label: self.label,
             replicas: self.replicas,
             keep_order: self.keep_order,
             by_id: by_id(&members),
-            points: Points::new(all),
+            points,
             digest: digest(self.label, self.replicas, &members),
             members,
             kernel: self.kernel,
         })
     }
+}
+
+fn narrow_points(
+    label: Label,
+    replicas: u32,
+    kernel: Kernel,
+    members: &[Member],
+    points: usize,
+) -> Points<Narrow> {
+    let most = members.iter().map(|member| points_of(replicas, member)).max().unwrap_or(0);
+    let numbers = Numbers::first(most);
+    let mut all = Vec::with_capacity(points);
+    for (number, member) in (0..).zip(members) {
+        let stem = label.stem(&member.id);
+        let positions = kernel.points(&stem, &numbers, points_of(replicas, member));
+        all.extend(positions.map(|position| Narrow::new(position, number)));
+    }
+    Points::new(all)
+}
+
+fn wide_points(partitions: u32, members: &[Member], points: usize) -> Points<Wide> {
+    let mut all = Vec::with_capacity(points);
+    for (number, member) in (0..).zip(members) {
+        let positions = tooz::points(&member.id, points_of(partitions, member));
+        all.extend(positions.map(|position| Wide::new(position, number)));
+    }
+    Points::new(all)
+}
+
+/// The number of partitions that ironic gives the ring by its options `hash_partition_exponent` and
+/// `hash_ring_algorithm`: 2 to the power of the exponent.
+///
+/// # Errors
+///
+/// [`RingError::HashAlgorithm`] for another algorithm than `md5`, [`RingError::TooManyPoints`] if one member alone
+/// would have more than [`HashRingBuilder::MAX_POINTS`].
+pub(crate) fn ironic_partitions(exponent: u32, algorithm: &str) -> Result<u32, RingError> {
+    if algorithm != "md5" {
+        return Err(RingError::HashAlgorithm { algorithm: algorithm.into() });
+    }
+    let points = 1_u64.checked_shl(exponent).unwrap_or(u64::MAX);
+    let partitions = u32::try_from(points).ok().filter(|_| points <= HashRingBuilder::MAX_POINTS);
+    partitions.ok_or(RingError::TooManyPoints { points })
 }
 
 /// The members in the order in which they take their points.

@@ -8,15 +8,18 @@ use super::{
     HashRing, Member,
     builder::{self, RingError, points_of},
     kernel::Numbers,
-    points::Point,
+    point::{Point, Position},
+    points::{AllPoints, Points},
     ranges::{Part, Ranges},
+    tooz,
 };
 
 /// A range of positions whose owner changes. From [`HashRing::moves`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Move<'a> {
-    /// The positions, from the first to the last.
+    /// The positions, from the first to the last. On a ring of tooz they are the first 32 bits of its positions, and
+    /// one range may end at the position where the next one begins.
     pub range: RangeInclusive<u32>,
     /// The owner before; `None` if there were no members.
     pub from: Option<&'a str>,
@@ -57,9 +60,14 @@ impl HashRing {
         members.extend_from_slice(&self.members[place..]);
         builder::check_points(self.replicas, &members)?;
         let count = points_of(self.replicas, &members[place]);
-        let stem = self.label.stem(member);
-        let numbers = Numbers::first(count);
-        let points = self.points.with(place as u32, self.kernel.points(&stem, &numbers, count));
+        let number = place as u32;
+        let points = match &self.points {
+            AllPoints::Narrow(points) => {
+                let (stem, numbers) = (self.label.stem(member), Numbers::first(count));
+                AllPoints::Narrow(points.with(number, self.kernel.points(&stem, &numbers, count)))
+            }
+            AllPoints::Wide(points) => AllPoints::Wide(points.with(number, tooz::points(member, count))),
+        };
         Ok(self.changed(members, points))
     }
 
@@ -71,7 +79,7 @@ impl HashRing {
         self.changed(members, self.points.without(place))
     }
 
-    fn changed(&self, members: Vec<Member>, points: super::points::Points) -> HashRing {
+    fn changed(&self, members: Vec<Member>, points: AllPoints) -> HashRing {
         HashRing {
             by_id: builder::by_id(&members),
             digest: builder::digest(self.label, self.replicas, &members),
@@ -86,7 +94,10 @@ impl HashRing {
     /// The time depends on the points of that member only, not on the other members.
     pub fn ranges(&self, member: &str) -> Ranges {
         let Some(member) = self.find(member) else { return Ranges::default() };
-        Ranges::of(self.arcs(member))
+        match &self.points {
+            AllPoints::Narrow(points) => Ranges::of(arcs(points, self.narrow_positions(member), member)),
+            AllPoints::Wide(points) => Ranges::of_wide(arcs(points, self.wide_positions(member), member)),
+        }
     }
 
     /// The ranges whose owner changes from this ring to `after`, in ascending order.
@@ -102,53 +113,87 @@ impl HashRing {
     /// # Ok::<(), apportion::ring::RingError>(())
     /// ```
     pub fn moves<'a>(&'a self, after: &'a HashRing) -> Vec<Move<'a>> {
-        let comparable = self.label == after.label && self.replicas == after.replicas;
-        if let Some(joined) = added(&self.members, &after.members).filter(|_| comparable) {
-            let arcs = after.arcs_of_all(&joined);
-            return joined_moves(
-                arcs.map(|(arc, to)| (arc, self.points.owner(arc.first), Some(to))),
-                self,
-                after,
-            );
+        match (&self.points, &after.points) {
+            (AllPoints::Narrow(old), AllPoints::Narrow(new)) => {
+                moves((self, old), (after, new), HashRing::narrow_positions)
+            }
+            (AllPoints::Wide(old), AllPoints::Wide(new)) => {
+                moves((self, old), (after, new), HashRing::wide_positions)
+            }
+            (old, new) => joined_moves(sweep(&old.widened(), &new.widened()), self, after),
         }
-        if let Some(left) = added(&after.members, &self.members).filter(|_| comparable) {
-            let arcs = self.arcs_of_all(&left);
-            return joined_moves(
-                arcs.map(|(arc, from)| (arc, Some(from), after.points.owner(arc.first))),
-                self,
-                after,
-            );
-        }
-        joined_moves(sweep(self, after), self, after)
     }
 
-    /// The arcs of a member in ascending order: from the point before each of its points up to it.
-    fn arcs(&self, member: u32) -> impl Iterator<Item = Part> {
-        let points = self.points.as_slice();
+    /// The positions of the points of a member, sorted, those that lost a collision included.
+    fn narrow_positions(&self, member: u32) -> Vec<u32> {
         let owner = &self.members[member as usize];
         let (stem, count) = (self.label.stem(&owner.id), points_of(self.replicas, owner));
         let mut own: Vec<u32> = self.kernel.points(&stem, &Numbers::first(count), count).collect();
         own.sort_unstable();
         own.dedup();
-        let arcs = own.into_iter().filter_map(move |position| {
-            let index = self.points.up_to(position) - 1;
-            let start = if index == 0 { 0 } else { points[index - 1].position() };
-            // The arc belongs to another member if this point has lost a collision. It is empty if the ring begins with
-            // it.
-            (points[index].member() == member && start < position)
-                .then(|| Part { first: start, last: position - 1 })
-        });
-        // The first point also owns the positions after the last one.
-        let rest = points.first().filter(|first| first.member() == member).and(points.last());
-        arcs.chain(rest.map(|last| Part { first: last.position(), last: u32::MAX }))
+        own
     }
 
-    fn arcs_of_all(&self, members: &[u32]) -> impl Iterator<Item = (Part, u32)> + use<> {
-        let mut arcs: Vec<(Part, u32)> =
-            members.iter().flat_map(|&member| self.arcs(member).map(move |arc| (arc, member))).collect();
-        arcs.sort_unstable_by_key(|(arc, _)| arc.first);
-        arcs.into_iter()
+    /// The same on a ring of tooz.
+    fn wide_positions(&self, member: u32) -> Vec<u128> {
+        let owner = &self.members[member as usize];
+        let mut own: Vec<u128> = tooz::points(&owner.id, points_of(self.replicas, owner)).collect();
+        own.sort_unstable();
+        own.dedup();
+        own
     }
+}
+
+/// The arcs of a member in ascending order: from the point before each of its points up to it. `own` are the positions
+/// of its points.
+fn arcs<P: Point>(
+    points: &Points<P>,
+    own: Vec<P::Position>,
+    member: u32,
+) -> impl Iterator<Item = Part<P::Position>> {
+    let sorted = points.as_slice();
+    let arcs = own.into_iter().filter_map(move |position| {
+        let index = points.up_to(position) - 1;
+        let start = if index == 0 { P::Position::FIRST } else { sorted[index - 1].position() };
+        // The arc belongs to another member if this point has lost a collision. It is empty if the ring begins with
+        // it.
+        (sorted[index].member() == member && start < position)
+            .then(|| Part { first: start, last: position.before() })
+    });
+    // The first point also owns the positions after the last one.
+    let rest = sorted.first().filter(|first| first.member() == member).and(sorted.last());
+    arcs.chain(rest.map(|last| Part { first: last.position(), last: P::Position::LAST }))
+}
+
+/// The arcs of several members with their numbers, in ascending order.
+fn arcs_of_all<P: Point>(
+    ring: &HashRing,
+    points: &Points<P>,
+    members: &[u32],
+    own: impl Fn(&HashRing, u32) -> Vec<P::Position>,
+) -> Vec<(Part<P::Position>, u32)> {
+    let of_one = |&member: &u32| arcs(points, own(ring, member), member).map(move |arc| (arc, member));
+    let mut arcs: Vec<_> = members.iter().flat_map(of_one).collect();
+    arcs.sort_unstable_by_key(|(arc, _)| arc.first);
+    arcs
+}
+
+/// [`HashRing::moves`] between two rings whose positions are of one kind. `own` gives the positions of a member.
+fn moves<'a, P: Point>(
+    (before, old): (&'a HashRing, &Points<P>),
+    (after, new): (&'a HashRing, &Points<P>),
+    own: impl Fn(&HashRing, u32) -> Vec<P::Position>,
+) -> Vec<Move<'a>> {
+    let is_comparable = before.label == after.label && before.replicas == after.replicas;
+    if let Some(joined) = added(&before.members, &after.members).filter(|_| is_comparable) {
+        let arcs = arcs_of_all(after, new, &joined, own).into_iter();
+        return joined_moves(arcs.map(|(arc, to)| (arc, old.owner(arc.first), Some(to))), before, after);
+    }
+    if let Some(left) = added(&after.members, &before.members).filter(|_| is_comparable) {
+        let arcs = arcs_of_all(before, old, &left, own).into_iter();
+        return joined_moves(arcs.map(|(arc, from)| (arc, Some(from), new.owner(arc.first))), before, after);
+    }
+    joined_moves(sweep(old, new), before, after)
 }
 
 /// The members of `large` that are not in `small`, if all others are in both, in the same order and with equal weights.
@@ -162,41 +207,46 @@ fn added(small: &[Member], large: &[Member]) -> Option<Vec<u32>> {
     rest.peek().is_none().then_some(new)
 }
 
+/// A range of positions with its owners before and after.
+type Owned<P> = (Part<P>, Option<u32>, Option<u32>);
+
 /// Every range between two neighbouring points of either ring, with its owners.
-fn sweep(before: &HashRing, after: &HashRing) -> impl Iterator<Item = (Part, Option<u32>, Option<u32>)> {
-    let positions = |ring: &HashRing| ring.points.as_slice().iter().copied().map(Point::position).collect();
-    let mut starts: Vec<u32> = [vec![0], positions(before), positions(after)].concat();
+fn sweep<P: Point>(before: &Points<P>, after: &Points<P>) -> impl Iterator<Item = Owned<P::Position>> {
+    let positions = |points: &Points<P>| points.as_slice().iter().copied().map(P::position).collect();
+    let mut starts: Vec<P::Position> =
+        [vec![P::Position::FIRST], positions(before), positions(after)].concat();
     // The stable sort finds the sorted runs and merges them.
     starts.sort();
     starts.dedup();
-    let lasts: Vec<u32> = starts[1..].iter().map(|next| next - 1).chain([u32::MAX]).collect();
+    let lasts: Vec<_> = starts[1..].iter().map(|next| next.before()).chain([P::Position::LAST]).collect();
     starts
         .into_iter()
         .zip(lasts)
-        .map(|(first, last)| (Part { first, last }, before.points.owner(first), after.points.owner(first)))
+        .map(|(first, last)| (Part { first, last }, before.owner(first), after.owner(first)))
 }
 
 /// Leaves out ranges that keep their owner, and joins adjacent ranges with the same owners.
-fn joined_moves<'a>(
-    parts: impl Iterator<Item = (Part, Option<u32>, Option<u32>)>,
+fn joined_moves<'a, P: Position>(
+    parts: impl Iterator<Item = Owned<P>>,
     before: &'a HashRing,
     after: &'a HashRing,
 ) -> Vec<Move<'a>> {
     let mut moves: Vec<Move<'a>> = Vec::new();
+    // The end of the last range.
+    let mut end: Option<P> = None;
     for (part, from, to) in parts {
         let (from, to) = (from.map(|from| before.id(from)), to.map(|to| after.id(to)));
         if from == to {
             continue;
         }
+        let range = part.first.prefix()..=part.last.prefix();
         match moves.last_mut() {
-            Some(last)
-                if last.range.end().checked_add(1) == Some(part.first)
-                    && (last.from, last.to) == (from, to) =>
-            {
-                last.range = *last.range.start()..=part.last;
+            Some(last) if end.and_then(P::next) == Some(part.first) && (last.from, last.to) == (from, to) => {
+                last.range = *last.range.start()..=*range.end();
             }
-            _ => moves.push(Move { range: part.first..=part.last, from, to }),
+            _ => moves.push(Move { range, from, to }),
         }
+        end = Some(part.last);
     }
     moves
 }

@@ -9,7 +9,8 @@ use super::{
     batch::{Itself, Positioned},
     index::{Entry, Index},
     kernel::Kernel,
-    position,
+    point::Position as _,
+    position, tooz,
 };
 
 /// Items that are to be divided among members, hashed once and indexed by their positions. After that, a query for a
@@ -43,6 +44,9 @@ pub struct KeySet<T> {
     len: usize,
     /// Position and slot of each item.
     index: Index,
+    /// Computes all 128 bits of the hash of an item, for the few whose 32 bits are also those of a point of a ring of
+    /// tooz. `None` while no item was ever added.
+    hash: Option<fn(&T) -> u128>,
 }
 
 impl<T: RingKey> KeySet<T> {
@@ -55,11 +59,12 @@ impl<T: RingKey> KeySet<T> {
             entries.push(Entry::new(position, slots.len()));
             slots.push(Some(item));
         }
-        KeySet { len: slots.len(), slots, index: Index::new(&entries) }
+        KeySet { len: slots.len(), slots, index: Index::new(&entries), hash: Some(tooz::hash::<T>) }
     }
 
     /// Adds an item, also if there is one with that key already.
     pub fn insert(&mut self, item: T) {
+        self.hash = Some(tooz::hash::<T>);
         self.put(position(&item), item);
     }
 
@@ -188,7 +193,30 @@ impl<T> KeySet<T> {
     }
 
     fn runs(&self, ranges: &Ranges) -> impl Iterator<Item = &[Entry]> {
-        ranges.iter().flat_map(|range| self.index.within(range))
+        // With pieces, all runs are sorted, so that they are in the order of their positions.
+        let (parts, sorted) = if ranges.pieces.is_empty() {
+            (&ranges.parts[..], Vec::new())
+        } else {
+            (&[][..], self.all_runs(ranges))
+        };
+        let runs = parts.iter().flat_map(|part| self.index.within(part.first..=part.last));
+        runs.chain(sorted)
+    }
+
+    /// The runs of ranges that also have pieces of positions of 32 bits.
+    fn all_runs(&self, ranges: &Ranges) -> Vec<&[Entry]> {
+        let mut runs: Vec<&[Entry]> = ranges.iter().flat_map(|range| self.index.within(range)).collect();
+        for piece in &ranges.pieces {
+            let is_inside = |entry: &Entry| {
+                let hash = self.hash.map(|hash| hash(self.at(entry.slot())));
+                hash.is_some_and(|hash| (piece.first..=piece.last).contains(&hash))
+            };
+            let near = self.index.at(piece.first.prefix()).as_slice();
+            runs.extend(near.chunks(1).filter(|one| is_inside(&one[0])));
+        }
+        runs.retain(|run| !run.is_empty());
+        runs.sort_unstable_by_key(|run| run[0]);
+        runs
     }
 
     fn at(&self, slot: usize) -> &T {
@@ -213,7 +241,7 @@ impl<T> KeySet<T> {
 
 impl<T> Default for KeySet<T> {
     fn default() -> Self {
-        KeySet { slots: Vec::new(), len: 0, index: Index::default() }
+        KeySet { slots: Vec::new(), len: 0, index: Index::default(), hash: None }
     }
 }
 
@@ -225,6 +253,7 @@ impl<T: RingKey> FromIterator<T> for KeySet<T> {
 
 impl<T: RingKey> Extend<T> for KeySet<T> {
     fn extend<I: IntoIterator<Item = T>>(&mut self, items: I) {
+        self.hash = Some(tooz::hash::<T>);
         for (item, position) in Positioned::new(Kernel::best(), items.into_iter(), Itself) {
             self.put(position, item);
         }
@@ -279,6 +308,6 @@ impl<T: RingKey + Send + Sync> KeySet<T> {
         let entries: Vec<Entry> =
             positions.into_iter().enumerate().map(|(slot, position)| Entry::new(position, slot)).collect();
         let slots: Vec<Option<T>> = items.into_iter().map(Some).collect();
-        KeySet { len: slots.len(), slots, index: Index::par_new(&entries) }
+        KeySet { len: slots.len(), slots, index: Index::par_new(&entries), hash: Some(tooz::hash::<T>) }
     }
 }

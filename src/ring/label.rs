@@ -21,11 +21,14 @@ pub enum Label {
     /// An aodh agent keeps its id as bytes, and formats it into a text with the quotes. Rings with different labels
     /// agree on keys by chance only, so use this label beside such agents.
     PythonBytes,
+    /// The id repeated: twice for the first point, three times for the second, and so on. This is tooz's own ring,
+    /// which ceilometer, ironic and others use. Its positions have 128 bits.
+    Tooz,
 }
 
 /// The text is not the name of a [`Label`]. From parsing one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a label: use `plain` or `python-bytes`")]
+#[error("`{0}` is not a label: use `plain`, `python-bytes` or `tooz`")]
 pub struct LabelError(String);
 
 impl Label {
@@ -33,7 +36,8 @@ impl Label {
     pub(super) fn stem(self, id: &str) -> Vec<u8> {
         let mut stem = Vec::with_capacity(id.len() + 16);
         match self {
-            Label::Plain => stem.extend(id.as_bytes()),
+            // The points of a ring of tooz have no stem.
+            Label::Plain | Label::Tooz => stem.extend(id.as_bytes()),
             Label::PythonBytes => python::append_repr(&mut stem, id.as_bytes()),
         }
         stem.push(b'-');
@@ -41,12 +45,13 @@ impl Label {
     }
 }
 
-/// Writes `plain` or `python-bytes`, as [`Label::from_str`] reads it.
+/// Writes `plain`, `python-bytes` or `tooz`, as [`Label::from_str`] reads it.
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Label::Plain => "plain",
             Label::PythonBytes => "python-bytes",
+            Label::Tooz => "tooz",
         })
     }
 }
@@ -58,6 +63,7 @@ impl FromStr for Label {
         match name {
             "plain" => Ok(Label::Plain),
             "python-bytes" => Ok(Label::PythonBytes),
+            "tooz" => Ok(Label::Tooz),
             _ => Err(LabelError(name.into())),
         }
     }
@@ -69,12 +75,13 @@ mod tests {
 
     #[test]
     fn a_label_is_read_back_from_its_name() {
-        for label in [Label::Plain, Label::PythonBytes] {
+        for label in [Label::Plain, Label::PythonBytes, Label::Tooz] {
             assert_eq!(label.to_string().parse(), Ok(label));
         }
         for bad in ["", "Plain", "python_bytes", "python-bytes "] {
             let error = bad.parse::<Label>().unwrap_err();
-            assert_eq!(error.to_string(), format!("`{bad}` is not a label: use `plain` or `python-bytes`"));
+            let expected = format!("`{bad}` is not a label: use `plain`, `python-bytes` or `tooz`");
+            assert_eq!(error.to_string(), expected);
         }
     }
 

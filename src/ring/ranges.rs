@@ -4,7 +4,11 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-use super::{POSITIONS, RingKey, kernel::BLOCK, position};
+use super::{
+    POSITIONS, RingKey,
+    point::{Position, first_with, last_with},
+    position, tooz,
+};
 
 /// Parts of a ring: ranges of positions in ascending order, with a gap between two of them. From
 /// [`HashRing::ranges`](super::HashRing::ranges).
@@ -21,93 +25,128 @@ use super::{POSITIONS, RingKey, kernel::BLOCK, position};
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Ranges {
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
+    /// What is left of ranges of a ring of tooz, where a point divides the positions of 128 bits that begin with the
+    /// same 32 bits: in ascending order, each within one such position of 32 bits.
+    pub(super) pieces: Vec<Part<u128>>,
 }
 
 /// Both ends included: a range may end at the last position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct Part {
-    pub(super) first: u32,
-    pub(super) last: u32,
+pub(super) struct Part<P = u32> {
+    pub(super) first: P,
+    pub(super) last: P,
 }
 
 impl Ranges {
     pub(crate) const fn none() -> Ranges {
-        Ranges { parts: Vec::new() }
+        Ranges { parts: Vec::new(), pieces: Vec::new() }
     }
 
     /// Joins adjacent parts. They have to be in ascending order.
     pub(super) fn of(parts: impl IntoIterator<Item = Part>) -> Ranges {
-        let mut joined: Vec<Part> = Vec::new();
-        for part in parts {
-            match joined.last_mut() {
-                Some(before) if before.last.checked_add(1) == Some(part.first) => before.last = part.last,
-                _ => joined.push(part),
-            }
-        }
-        Ranges { parts: joined }
+        Ranges { parts: joined(parts), pieces: Vec::new() }
     }
 
-    /// The ranges, first to last position.
+    /// Joins adjacent parts of a ring of tooz. They have to be in ascending order.
+    pub(super) fn of_wide(wide: impl IntoIterator<Item = Part<u128>>) -> Ranges {
+        let (mut parts, mut pieces) = (Vec::new(), Vec::new());
+        for Part { first, last } in joined(wide) {
+            let (start, end) = (first.prefix(), last.prefix());
+            let (cuts_start, cuts_end) = (first != first_with(start), last != last_with(end));
+            if start == end && (cuts_start || cuts_end) {
+                pieces.push(Part { first, last });
+                continue;
+            }
+            // The first and the last position of 32 bits that are whole.
+            let from = u64::from(start) + u64::from(cuts_start);
+            let to = u64::from(end) + 1 - u64::from(cuts_end);
+            if cuts_start {
+                pieces.push(Part { first, last: last_with(start) });
+            }
+            if from < to {
+                parts.push(Part { first: from as u32, last: (to - 1) as u32 });
+            }
+            if cuts_end {
+                pieces.push(Part { first: first_with(end), last });
+            }
+        }
+        Ranges { parts, pieces }
+    }
+
+    /// The ranges of positions of 128 bits, in ascending order, not joined.
+    fn widened(&self) -> Vec<Part<u128>> {
+        let whole = |part: &Part| Part { first: first_with(part.first), last: last_with(part.last) };
+        let mut wide: Vec<_> = self.parts.iter().map(whole).chain(self.pieces.iter().copied()).collect();
+        wide.sort_unstable_by_key(|part| part.first);
+        wide
+    }
+
+    /// The ranges, first to last position. Of a ring of tooz only the first 32 bits of its positions: those that are
+    /// in the ranges whatever bits follow; [`iter_wide`](Ranges::iter_wide) has all bits.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = RangeInclusive<u32>> + DoubleEndedIterator {
         self.parts.iter().map(|part| part.first..=part.last)
     }
 
-    /// The number of ranges.
+    /// The ranges as positions of 128 bits, as those of a ring of tooz are. On other rings a position is the first 32
+    /// of them.
+    pub fn iter_wide(&self) -> impl ExactSizeIterator<Item = RangeInclusive<u128>> + DoubleEndedIterator {
+        joined(self.widened()).into_iter().map(|part| part.first..=part.last)
+    }
+
+    /// The number of ranges that [`iter`](Ranges::iter) gives.
     pub fn len(&self) -> usize {
         self.parts.len()
     }
 
-    /// Whether there are no ranges.
+    /// Whether there are no ranges, so that no key is in them.
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.pieces.is_empty()
     }
 
     /// The part of all positions that is in the ranges, between 0 and 1.
     pub fn fraction(&self) -> f64 {
-        let positions: u64 = self.parts.iter().map(|part| u64::from(part.last - part.first) + 1).sum();
-        // Both numbers have at most 33 bits, so nothing is rounded.
-        positions as f64 / POSITIONS as f64
+        if self.pieces.is_empty() {
+            let positions: u64 = self.parts.iter().map(|part| u64::from(part.last - part.first) + 1).sum();
+            // Both numbers have at most 33 bits, so nothing is rounded.
+            return positions as f64 / POSITIONS as f64;
+        }
+        // In units of 2^80 positions: 48 bits, so that nothing is rounded afterwards. Where two ranges meet, both are
+        // rounded alike, so the fractions of all members still add up to 1.
+        let start = |position: u128| (position >> 80) as u64;
+        let end = |position: u128| position.next().map_or(1 << 48, start);
+        let units: u64 = self.widened().iter().map(|part| end(part.last) - start(part.first)).sum();
+        units as f64 / (1_u64 << 48) as f64
     }
 
     /// Whether the position of `key` is in the ranges.
     pub fn contains<K: RingKey + ?Sized>(&self, key: &K) -> bool {
-        self.contains_position(position(key))
+        self.contains_hash(position(key), || tooz::hash(key))
     }
 
-    /// Whether `position` is in the ranges.
+    /// Whether `position` is in the ranges. On a ring of tooz it is the first 32 bits of positions, and all of them
+    /// have to be in the ranges.
     pub fn contains_position(&self, position: u32) -> bool {
-        let next = self.parts.partition_point(|part| part.last < position);
-        self.parts.get(next).is_some_and(|part| part.first <= position)
+        contains(&self.parts, position)
+    }
+
+    /// Whether a key is in the ranges. `prefix` is the first 32 bits of its hash; `hash` computes all of it.
+    #[inline]
+    pub(super) fn contains_hash(&self, prefix: u32, hash: impl FnOnce() -> u128) -> bool {
+        self.contains_position(prefix) || !self.pieces_of(prefix).is_empty() && contains(&self.pieces, hash())
     }
 
     /// The parts of these ranges that are not in `other`.
     pub fn difference(&self, other: &Ranges) -> Ranges {
-        let mut left = Vec::new();
-        let mut others = &other.parts[..];
-        for &Part { mut first, last } in &self.parts {
-            // A range of `other` that ends before this one ends before all later ones, too.
-            others = &others[others.partition_point(|other| other.last < first)..];
-            let mut is_covered = false;
-            for other in others.iter().take_while(|other| other.first <= last) {
-                if first < other.first {
-                    left.push(Part { first, last: other.first - 1 });
-                }
-                is_covered = other.last >= last;
-                if !is_covered {
-                    first = other.last + 1;
-                }
-            }
-            if !is_covered {
-                left.push(Part { first, last });
-            }
+        if self.pieces.is_empty() && other.pieces.is_empty() {
+            return Ranges { parts: difference(&self.parts, &other.parts), pieces: Vec::new() };
         }
-        Ranges { parts: left }
+        Ranges::of_wide(difference(&self.widened(), &other.widened()))
     }
 
     /// All positions.
     pub(crate) fn all() -> Ranges {
-        Ranges { parts: vec![Part { first: 0, last: u32::MAX }] }
+        Ranges { parts: vec![Part { first: 0, last: u32::MAX }], pieces: Vec::new() }
     }
 
     /// The ranges from first to last position, in any order; they may overlap. A range that ends before it begins is
@@ -125,10 +164,40 @@ impl Ranges {
                 _ => joined.push(part),
             }
         }
-        Ranges { parts: joined }
+        Ranges { parts: joined, pieces: Vec::new() }
     }
 
-    /// The positions that are in these ranges or in `other`.
+    /// The same with whole positions of 32 bits: those of which any part is in the ranges.
+    pub(crate) fn rounded_out(self) -> Ranges {
+        if self.pieces.is_empty() {
+            return self;
+        }
+        let pieces = self.pieces.iter().map(|piece| (piece.first.prefix(), piece.first.prefix()));
+        Ranges::from_parts(self.parts.iter().map(|part| (part.first, part.last)).chain(pieces))
+    }
+
+    /// Whether the ranges have all that `other` has of `position`, which is that of a key in `other`.
+    pub(super) fn has_all_of(&self, position: u32, other: &Ranges) -> bool {
+        if self.contains_position(position) {
+            return true;
+        }
+        // Most ranges have no pieces, so this takes no time.
+        let own = self.pieces_of(position);
+        let is_covered =
+            |piece: &Part<u128>| own.iter().any(|it| it.first <= piece.first && piece.last <= it.last);
+        !own.is_empty()
+            && !other.contains_position(position)
+            && other.pieces_of(position).iter().all(is_covered)
+    }
+
+    /// The parts of `position` that are in the ranges, if it is not in them as a whole.
+    fn pieces_of(&self, position: u32) -> &[Part<u128>] {
+        let start = self.pieces.partition_point(|piece| piece.last.prefix() < position);
+        let rest = &self.pieces[start..];
+        &rest[..rest.partition_point(|piece| piece.first.prefix() == position)]
+    }
+
+    /// The positions that are in these ranges or in `other`. Both are of 32 bits.
     pub(crate) fn union(&self, other: &Ranges) -> Ranges {
         if other.is_empty() {
             return self.clone();
@@ -136,7 +205,7 @@ impl Ranges {
         Ranges::from_parts(self.parts.iter().chain(&other.parts).map(|part| (part.first, part.last)))
     }
 
-    /// The positions that are in these ranges and in `other`. Fast if either has few parts.
+    /// The positions that are in these ranges and in `other`. Both are of 32 bits. Fast if either has few parts.
     pub(crate) fn intersection(&self, other: &Ranges) -> Ranges {
         let (few, many) = if self.len() <= other.len() { (self, other) } else { (other, self) };
         let mut common = Vec::new();
@@ -150,10 +219,10 @@ impl Ranges {
                 }),
             );
         }
-        Ranges { parts: common }
+        Ranges { parts: common, pieces: Vec::new() }
     }
 
-    /// Whether any position is in both.
+    /// Whether any position is in both, which are of 32 bits.
     pub(crate) fn intersects(&self, other: &Ranges) -> bool {
         let (few, many) = if self.len() <= other.len() { (self, other) } else { (other, self) };
         few.parts.iter().any(|part| {
@@ -162,7 +231,7 @@ impl Ranges {
         })
     }
 
-    /// At most `limit` ranges, at least one, that cover these: the smallest gaps are closed first.
+    /// At most `limit` ranges, at least one, that cover these, which are of 32 bits: the smallest gaps are closed first.
     pub(crate) fn covered_by_at_most(self, limit: usize) -> Ranges {
         let limit = limit.max(1);
         if self.parts.len() <= limit {
@@ -179,103 +248,58 @@ impl Ranges {
         let parts = starts.iter().zip(ends);
         let parts = parts
             .map(|(&start, end)| Part { first: self.parts[start].first, last: self.parts[end - 1].last });
-        Ranges { parts: parts.collect() }
+        Ranges { parts: parts.collect(), pieces: Vec::new() }
     }
+}
 
-    /// Builds an index for many positions.
-    pub(crate) fn index(self) -> RangeIndex {
-        RangeIndex::new(self)
+/// Joins adjacent parts, which are in ascending order.
+fn joined<P: Position>(parts: impl IntoIterator<Item = Part<P>>) -> Vec<Part<P>> {
+    let mut joined: Vec<Part<P>> = Vec::new();
+    for part in parts {
+        match joined.last_mut() {
+            Some(before) if before.last.next() == Some(part.first) => before.last = part.last,
+            _ => joined.push(part),
+        }
     }
+    joined
+}
+
+/// Whether one of `parts`, which are in ascending order, has `position`.
+#[inline]
+fn contains<P: Position>(parts: &[Part<P>], position: P) -> bool {
+    let next = parts.partition_point(|part| part.last < position);
+    parts.get(next).is_some_and(|part| part.first <= position)
+}
+
+/// What of `parts` is not in `others`. Both are in ascending order.
+fn difference<P: Position>(parts: &[Part<P>], mut others: &[Part<P>]) -> Vec<Part<P>> {
+    let mut left = Vec::new();
+    for &Part { mut first, last } in parts {
+        // A range of `others` that ends before this one ends before all later ones, too.
+        others = &others[others.partition_point(|other| other.last < first)..];
+        let mut is_covered = false;
+        for other in others.iter().take_while(|other| other.first <= last) {
+            if first < other.first {
+                left.push(Part { first, last: other.first.before() });
+            }
+            match other.last.next().filter(|_| other.last < last) {
+                Some(next) => first = next,
+                None => is_covered = true,
+            }
+        }
+        if !is_covered {
+            left.push(Part { first, last });
+        }
+    }
+    left
 }
 
 impl fmt::Debug for Ranges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-/// Decides whether a position is in ranges, nearly always without a search.
-#[derive(Clone, Debug)]
-pub(crate) struct RangeIndex {
-    ranges: Ranges,
-    /// The class of each of many equal parts of the ring. The table is small, because it shares the fastest cache with
-    /// the keys. It is large enough that most parts have no end of a range in them.
-    classes: Box<[Class; 1 << RangeIndex::BITS]>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-enum Class {
-    Outside = 0,
-    Inside = 1,
-    Mixed = 2,
-}
-
-/// The indexes of the one bits of a number, from the lowest on.
-struct Bits(u64);
-
-impl Iterator for Bits {
-    type Item = usize;
-
-    #[inline]
-    fn next(&mut self) -> Option<usize> {
-        let place = self.0.trailing_zeros();
-        self.0 &= self.0.checked_sub(1)?;
-        Some(place as usize)
-    }
-}
-
-impl RangeIndex {
-    const BITS: u32 = 12;
-
-    fn new(ranges: Ranges) -> RangeIndex {
-        let mut classes = Box::new([Class::Outside; 1 << Self::BITS]);
-        let class_of = |position: u32| (position >> (32 - Self::BITS)) as usize;
-        for part in &ranges.parts {
-            let (first, last) = (class_of(part.first), class_of(part.last));
-            let is_whole = |class: usize| {
-                let start = (class as u32) << (32 - Self::BITS);
-                part.first <= start && start | (u32::MAX >> Self::BITS) <= part.last
-            };
-            if last > first + 1 {
-                classes[first + 1..last].fill(Class::Inside);
-            }
-            for end in [first, last] {
-                classes[end] = if is_whole(end) { Class::Inside } else { Class::Mixed };
-            }
-        }
-        RangeIndex { ranges, classes }
-    }
-
-    /// The numbers of those `positions` that are in the ranges, in ascending order.
-    ///
-    /// It has no branch for each position, because a processor could not predict it.
-    #[inline]
-    pub(super) fn lanes(&self, positions: &[u32; BLOCK]) -> impl Iterator<Item = usize> {
-        // Two bits for each lane: its class.
-        const INSIDE: u64 = 0x5555_5555_5555_5555;
-        let mut classes = 0;
-        for (lane, position) in positions.iter().enumerate() {
-            classes |= (self.class(*position) as u64) << (2 * lane);
-        }
-        let mut inside = classes & INSIDE;
-        for bit in Bits(classes & !INSIDE) {
-            inside |= u64::from(self.ranges.contains_position(positions[bit / 2])) << (bit - 1);
-        }
-        Bits(inside).map(|bit| bit / 2)
-    }
-
-    #[inline]
-    fn class(&self, position: u32) -> Class {
-        self.classes[(position >> (32 - Self::BITS)) as usize]
-    }
-
-    #[inline]
-    pub(crate) fn contains(&self, position: u32) -> bool {
-        match self.class(position) {
-            Class::Outside => false,
-            Class::Inside => true,
-            Class::Mixed => self.ranges.contains_position(position),
+        if self.pieces.is_empty() {
+            f.debug_list().entries(self.iter()).finish()
+        } else {
+            f.debug_list().entries(self.iter_wide()).finish()
         }
     }
 }

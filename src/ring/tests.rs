@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
-use super::*;
+use super::{
+    point::{Narrow, Point as _},
+    points::Points,
+    *,
+};
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../../tests/golden/ring_aodh.json")).expect("golden data is JSON")
@@ -24,9 +28,14 @@ fn label(value: &Value) -> Label {
     if text(value) == "bytes" { Label::PythonBytes } else { Label::Plain }
 }
 
+fn narrow(ring: &HashRing) -> &Points<Narrow> {
+    let AllPoints::Narrow(points) = &ring.points else { panic!("a ring of 32 bits") };
+    points
+}
+
 /// The member that has the point at `position`.
 fn at(ring: &HashRing, position: u32) -> &str {
-    let points = ring.points.as_slice();
+    let points = narrow(ring).as_slice();
     let index = points.binary_search_by_key(&position, |point| point.position()).expect("there is a point");
     ring.id(points[index].member())
 }
@@ -56,7 +65,7 @@ fn points_are_those_of_the_reference() {
             .build()
             .unwrap();
         assert_eq!(ring.points(), number(&expected["distinct_points"]), "{name}");
-        assert!(ring.points.as_slice().is_sorted_by(|a, b| a.position() < b.position()), "{name}");
+        assert!(narrow(&ring).as_slice().is_sorted_by(|a, b| a.position() < b.position()), "{name}");
         let rows = |end: &str| -> Vec<(u32, &str)> {
             let row = |row: &Value| (number(&row[0]).try_into().unwrap(), members[number(&row[1])]);
             let mut rows: Vec<_> = list(&expected[end]).iter().map(row).collect();
@@ -64,8 +73,11 @@ fn points_are_those_of_the_reference() {
             rows.dedup();
             rows
         };
-        let points: Vec<_> =
-            ring.points.as_slice().iter().map(|point| (point.position(), ring.id(point.member()))).collect();
+        let points: Vec<_> = narrow(&ring)
+            .as_slice()
+            .iter()
+            .map(|point| (point.position(), ring.id(point.member())))
+            .collect();
         assert!(points.starts_with(&rows("first")), "{name}");
         assert!(points.ends_with(&rows("last")), "{name}");
         assert!(ring.is_empty() || !rows("first").is_empty(), "{name}");
@@ -119,12 +131,12 @@ fn a_thousand_members_have_the_collided_points_of_the_reference() {
 fn a_position_belongs_to_the_next_point_and_past_the_last_to_the_first() {
     let ring = HashRing::builder().members(["a", "b", "c"]).build().unwrap();
     let last = ring.points() - 1;
-    for (index, point) in ring.points.as_slice().iter().enumerate() {
+    for (index, point) in narrow(&ring).as_slice().iter().enumerate() {
         let next = if index == last { 0 } else { index + 1 };
-        assert_eq!(ring.points.locate(point.position()), next, "at point {index}");
-        assert_eq!(ring.points.locate(point.position() - 1), index, "just before point {index}");
+        assert_eq!(narrow(&ring).locate(point.position()), next, "at point {index}");
+        assert_eq!(narrow(&ring).locate(point.position() - 1), index, "just before point {index}");
     }
-    assert_eq!((ring.points.locate(0), ring.points.locate(u32::MAX)), (0, 0));
+    assert_eq!((narrow(&ring).locate(0), narrow(&ring).locate(u32::MAX)), (0, 0));
 }
 
 #[test]
@@ -137,7 +149,7 @@ fn an_index_gives_for_a_block_of_positions_what_the_ranges_give_for_each() {
     let positions: Vec<u32> = around.collect();
     for positions in positions.windows(kernel::BLOCK) {
         let positions = positions.try_into().unwrap();
-        let mut inside = index.lanes(positions);
+        let mut inside = index.lanes(positions, &|_| unreachable!("32 bits are enough"));
         for (lane, position) in positions.iter().enumerate().filter(|(_, p)| ranges.contains_position(**p)) {
             assert_eq!(inside.next(), Some(lane), "{position}");
         }

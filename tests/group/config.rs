@@ -140,7 +140,7 @@ fn refusals_say_what_to_write_instead() {
         ("zookeeper://h?randomize_hosts=false", "random order"),
         ("zookeeper://h?verify_certs=false", "always checked"),
         ("zookeeper://h?timeout=1.5", "1500ms"),
-        ("zookeeper://h?label=bytes", "`plain` or `python-bytes`"),
+        ("zookeeper://h?label=bytes", "`plain`, `python-bytes` or `tooz`"),
         ("zookeeper://h?namespace=/a", "without a slash in front"),
         ("zookeeper://alice@h", "`user:password`"),
         ("zookeeper://h?namespace=", "leave it out"),
@@ -247,6 +247,34 @@ fn a_url_changes_only_what_it_names() {
     let moved = config.url("zookeeper://i?namespace=n").unwrap();
     assert_eq!((moved.hosts(), moved.user()), (&["i:2181".to_owned()][..], None));
     assert_eq!((moved.namespace.as_str(), moved.replicas), ("n", 50));
+}
+
+#[test]
+fn a_configuration_for_tooz_has_its_namespace_and_ring() {
+    let config = Config::tooz(48).url("zookeeper://h?member_id=host-1").unwrap();
+    assert_eq!((config.namespace.as_str(), config.label, config.replicas), ("tooz", Label::Tooz, 48));
+    config.validate().unwrap();
+    let by_url = Config::from_url("zookeeper://h?namespace=tooz&label=tooz&replicas=48").unwrap();
+    assert_eq!((by_url.label, by_url.replicas), (config.label, config.replicas));
+    for partitions in [0, 100_001] {
+        let refused = Config::tooz(partitions).url("zookeeper://h").unwrap_err();
+        assert!(matches!(refused, ConfigError::Setting { setting: "replicas", .. }), "{refused:?}");
+    }
+    // Python could not list the group.
+    for config in [Config::tooz(32), Config::aodh()] {
+        let refused = config.url("zookeeper://h").unwrap().member_id("höst").validate().unwrap_err();
+        assert!(matches!(refused, ConfigError::Setting { setting: "member_id", .. }), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_configuration_for_ironic_has_its_partitions_and_md5_only() {
+    let config = Config::ironic(7, "md5").unwrap();
+    assert_eq!((config.namespace.as_str(), config.label, config.replicas), ("tooz", Label::Tooz, 128));
+    for (exponent, algorithm) in [(5, "sha256"), (5, "sha1"), (5, ""), (25, "md5"), (64, "md5")] {
+        let refused = Config::ironic(exponent, algorithm).unwrap_err();
+        assert!(matches!(refused, ConfigError::Ring(_)), "{refused:?}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod processes;
 mod runtimes;
 mod shutdown;
 mod spawnable;
+mod tooz;
 mod turns;
 mod validity;
 mod values;

@@ -32,6 +32,8 @@ pub(crate) struct Order {
     pub(crate) keys: u32,
     pub(crate) weight: u32,
     pub(crate) plain_grace: Duration,
+    /// Whether the group has the ring of tooz, and not that of aodh.
+    pub(crate) has_tooz_ring: bool,
 }
 
 impl Order {
@@ -63,6 +65,7 @@ fn an_evaluator_acts_until_its_stdin_ends() {
             keys: 3,
             weight: 1,
             plain_grace: Duration::ZERO,
+            has_tooz_ring: false,
         };
         let mut evaluator = order.start();
         assert_eq!(evaluator.says().await, json!({"ready": true}));
@@ -101,7 +104,8 @@ impl Service {
         let coordinator = if order.url.is_empty() {
             PartitionCoordinator::standalone()
         } else {
-            let config = Config::aodh().url(&order.url).unwrap().member_id(&*order.id);
+            let config = if order.has_tooz_ring { Config::tooz(32) } else { Config::aodh() };
+            let config = config.url(&order.url).unwrap().member_id(&*order.id);
             PartitionCoordinator::start(config).unwrap()
         };
         let join = coordinator.join(&order.group).weight(order.weight).plain_grace(order.plain_grace);

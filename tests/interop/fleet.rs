@@ -29,13 +29,15 @@ pub(crate) struct Fleet<'a> {
     pub(crate) credentials: &'static str,
     /// What was measured, a line each.
     pub(crate) table: String,
+    /// Whether the group has the ring of tooz, and not that of aodh.
+    pub(crate) has_tooz_ring: bool,
 }
 
 impl<'a> Fleet<'a> {
     /// No members so far.
     pub(crate) fn new(server: &'a Server, group: &str) -> Fleet<'a> {
         let (members, table) = (Vec::new(), String::new());
-        Fleet { server, group: group.to_owned(), members, credentials: "", table }
+        Fleet { server, group: group.to_owned(), members, credentials: "", table, has_tooz_ring: false }
     }
 
     /// Starts the process of an evaluator of aodh.
@@ -45,10 +47,27 @@ impl<'a> Fleet<'a> {
 
     /// The same of old or current versions.
     pub(crate) async fn aodh_of(&mut self, versions: Versions, id: &str) {
+        self.python(versions, id, "interop/evaluator.py", 1, vec![]).await;
+    }
+
+    /// Starts the process of a member of a partitioned group of tooz.
+    pub(crate) async fn tooz(&mut self, id: &str, script: &'static str, weight: u32) {
+        self.python(Versions::Current, id, script, weight, vec![weight.to_string()]).await;
+    }
+
+    async fn python(
+        &mut self,
+        versions: Versions,
+        id: &str,
+        script: &'static str,
+        weight: u32,
+        more: Vec<String>,
+    ) {
         let credentials = self.credentials;
         let cycle = CYCLE.as_secs_f64().to_string();
-        let arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
-        let start = Start::Python { versions, script: "interop/evaluator.py", arguments };
+        let mut arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
+        arguments.extend(more);
+        let start = Start::Python { versions, script, arguments, weight };
         self.members
             .push(Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")), start).await);
     }
@@ -63,6 +82,7 @@ impl<'a> Fleet<'a> {
             keys: KEYS,
             weight,
             plain_grace: GRACE,
+            has_tooz_ring: self.has_tooz_ring,
         };
         self.members.push(
             Member::new(
@@ -115,12 +135,14 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// The ring of the members that should be in the group. All weights are one while a member of Python is in it.
+    /// The ring of the members that should be in the group. All weights are one while a member of aodh is in it.
     fn ring(&self) -> HashRing {
         let members = || self.members.iter().filter(|member| member.is_in);
         let has_python = members().any(|member| member.side() == Side::Python);
-        let weight = |member: &Member| if has_python { 1 } else { member.weight() };
-        let ring = HashRing::builder().label(Label::PythonBytes);
+        let counts = self.has_tooz_ring || !has_python;
+        let weight = |member: &Member| if counts { member.weight() } else { 1 };
+        let ring = HashRing::builder();
+        let ring = if self.has_tooz_ring { ring.tooz(32) } else { ring.label(Label::PythonBytes) };
         let ring = members().fold(ring, |ring, member| ring.weighted_member(&*member.id, weight(member)));
         ring.build().expect("it is small")
     }

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) enum Start {
     /// A program in Python, below tests, with its arguments after the URL.
-    Python { versions: Versions, script: &'static str, arguments: Vec<String> },
+    Python { versions: Versions, script: &'static str, arguments: Vec<String>, weight: u32 },
     /// An evaluator of this crate.
     Rust(Order),
 }
@@ -49,9 +49,9 @@ impl Member {
         let proxy = Proxy::start(server.port()).await;
         let url = url(&proxy.connect_string());
         let start = match start {
-            Start::Python { versions, script, mut arguments } => {
+            Start::Python { versions, script, mut arguments, weight } => {
                 arguments.insert(0, url);
-                Start::Python { versions, script, arguments }
+                Start::Python { versions, script, arguments, weight }
             }
             Start::Rust(order) => Start::Rust(Order { url, ..order }),
         };
@@ -67,10 +67,10 @@ impl Member {
         }
     }
 
-    /// Its weight among members of this crate.
+    /// Its weight where weights count.
     pub(crate) fn weight(&self) -> u32 {
         match &self.start {
-            Start::Python { .. } => 1,
+            Start::Python { weight, .. } => *weight,
             Start::Rust(order) => order.weight,
         }
     }
@@ -191,7 +191,7 @@ impl Member {
 impl Start {
     fn process(&self) -> Driven {
         match self {
-            Start::Python { versions, script, arguments } => {
+            Start::Python { versions, script, arguments, .. } => {
                 python_of(*versions, script, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
             }
             Start::Rust(order) => order.start(),

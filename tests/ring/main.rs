@@ -4,6 +4,7 @@ mod golden;
 mod kernels;
 mod key_set;
 mod properties;
+mod tooz;
 
 #[path = "../support/mod.rs"]
 mod support;

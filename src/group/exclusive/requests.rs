@@ -8,7 +8,7 @@ use super::watches::Watched;
 use crate::{
     backend::{self, CommitError, Stat, Watch},
     group::handover::{
-        Action, Event, HeadRead, Listing, MemberRead, Outcome, Places, Purpose, ReadError, Refusal, Write,
+        Action, Event, HeadRead, Listing, Outcome, Places, Purpose, ReadError, Refusal, Write,
     },
     member::MemberId,
     session::{
@@ -185,7 +185,7 @@ impl Store {
         let found = read_each(session, &paths, &self.sizes).await?;
         let members = ids.into_iter().zip(found).filter_map(|(id, found)| match found {
             Ok(found) => Some((id, self.places.read_member(&found?)?)),
-            Err(Denied) => Some((id, MemberRead::denied())),
+            Err(Denied) => Some((id, self.places.denied())),
         });
         Ok(Listing { pzxid: stat.pzxid, members: members.collect() })
     }

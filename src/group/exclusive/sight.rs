@@ -56,6 +56,9 @@ impl Sight<'_> {
             // Nothing is followed in this session yet; what was known last may still interest an operator.
             _ => (previous.members.clone(), previous.ring.clone()),
         };
+        let group = || self.places.group.name().to_owned();
+        let unclear = startable.unclear.filter(|_| own.is_some());
+        let unclear = unclear.map(|(member, reason)| Error::RingUnclear { group: group(), member, reason });
         let problem = status.problem.clone().map(|problem| self.error(problem));
         let is_acting = own.is_some_and(|own| own.register.validity().is_valid());
         View {
@@ -72,7 +75,7 @@ impl Sight<'_> {
             is_warming: has_lease && self.core.presence() == Presence::Warming,
             shown: Some(Shown { status, clock: self.clock.clone() }),
             blocked: picture.blocked.clone(),
-            refusal: picture.refusal.clone().or(problem.filter(|_| !is_acting)).or(no_place),
+            refusal: picture.refusal.clone().or(unclear).or(problem.filter(|_| !is_acting)).or(no_place),
             has_left: self.is_leaving || picture.has_left,
             members,
             ring,
@@ -83,7 +86,8 @@ impl Sight<'_> {
     fn no_place(&self, members: &handover::Members) -> Option<Error> {
         let payload = &self.places.payload;
         let has_plain = members.values().any(|entry| entry.is_plain);
-        let weight = |weight| if has_plain { 1 } else { weight };
+        let label = payload.ours.as_ref()?.label?;
+        let weight = |weight| placement::counted_weight(label, has_plain, weight);
         let others = members.iter().filter(|(id, _)| **id != *self.me);
         let others = others.map(|(id, entry)| (entry.czxid, id, weight(entry.weight)));
         let me = (i64::MAX, self.me, weight(payload.weight));
@@ -109,6 +113,10 @@ impl Sight<'_> {
 pub(super) fn report(view: &View, previous: &View) {
     view::report(view, previous);
     let View { group, me, .. } = view;
+    let hint = |view: &View| view.shown.as_ref().and_then(|shown| shown.status.tooz_hint.clone());
+    if let (Some(other), None) = (hint(view), hint(previous)) {
+        view::hint_at_tooz(view, &other);
+    }
     if view.acting().is_some() && previous.is_exclusive != view.is_exclusive {
         if view.is_exclusive {
             info!(%group, member = %me, "shares are exclusive");

@@ -6,7 +6,8 @@
 //! head     [1, label, replicas, lease_ms, is_paused, floor, [carried..], snapshot, base, [change..], digest, pzxid]
 //! snapshot [1, epoch, [entry..]]
 //! change   [[entry..], [carried..]]           what was added, what was deleted
-//! entry    [id, czxid, weight, is_plain, zone]    zone: text or nil
+//! entry    [id, czxid, weight, is_plain, zone]    zone: text or nil; on a ring of tooz perhaps [.., zone, unclear]:
+//!                                             "no map", "weight" or "changed", why Python peers may disagree
 //! carried  [id, czxid]
 //! part     {"state": "warming" | "ready" | "draining", "ack": [head, version], "keep": [first, last, first, last, ..],
 //!           "zone": text}
@@ -24,6 +25,7 @@ use super::types::{
     Presence, Snapshot,
 };
 use crate::{
+    error::unclear::Unclear,
     member::{MAX_WEIGHT, MemberId},
     ring::{Label, Ranges},
 };
@@ -208,13 +210,19 @@ fn incarnation_value(it: &Incarnation) -> Value {
 
 fn entry_value(id: &MemberId, entry: &Entry) -> Value {
     let zone = entry.zone.as_ref().map_or(Value::Nil, |zone| (&**zone).into());
-    Value::Array(vec![
-        id.as_str().into(),
-        entry.czxid.into(),
-        entry.weight.into(),
-        entry.is_plain.into(),
-        zone,
-    ])
+    let mut values =
+        vec![id.as_str().into(), entry.czxid.into(), entry.weight.into(), entry.is_plain.into(), zone];
+    values.extend(entry.unclear.as_ref().map(|unclear| unclear_text(unclear).into()));
+    Value::Array(values)
+}
+
+fn unclear_text(unclear: &Unclear) -> &'static str {
+    match unclear {
+        Unclear::Weight => "weight",
+        Unclear::Changed => "changed",
+        // The others follow from all members, and are not written.
+        _ => "no map",
+    }
 }
 
 fn incarnation(value: &Value) -> Result<Incarnation> {
@@ -223,16 +231,24 @@ fn incarnation(value: &Value) -> Result<Incarnation> {
 }
 
 fn entry(value: &Value) -> Result<(MemberId, Entry)> {
-    let [id, czxid, weight, is_plain, zone, ..] = list(value)? else { return Err(LIST) };
+    let [id, czxid, weight, is_plain, zone, appended @ ..] = list(value)? else { return Err(LIST) };
     let weight = small(weight)?;
-    if weight == 0 || weight > MAX_WEIGHT {
+    let is_plain = is_plain.as_bool().ok_or(FormatError::Garbage("a flag is missing"))?;
+    // Python sets no limits to the weight of a member of tooz.
+    if !is_plain && (weight == 0 || weight > MAX_WEIGHT) {
         return Err(FormatError::Garbage("a weight is out of range"));
     }
+    let unclear = appended.first().and_then(Value::as_str).map(|text| match text {
+        "weight" => Unclear::Weight,
+        "changed" => Unclear::Changed,
+        _ => Unclear::NoMap,
+    });
     let entry = Entry {
         czxid: czxid.as_i64().ok_or(NUMBER)?,
         weight,
-        is_plain: is_plain.as_bool().ok_or(FormatError::Garbage("a flag is missing"))?,
+        is_plain,
         zone: zone.as_str().map(Arc::from),
+        unclear,
     };
     Ok((member(id)?, entry))
 }

@@ -231,7 +231,9 @@ impl Handover {
         self.problem =
             (lease < needed).then_some(Problem::LeaseTooShort { group: lease, heartbeat: timing.heartbeat });
         let published = next.members().get(&self.settings.me);
-        if self.own.is_some() && published.is_some_and(|entry| entry.czxid == MemberRead::denied().czxid) {
+        if self.own.is_some()
+            && published.is_some_and(|entry| entry.czxid == MemberRead::denied(self.settings.label).czxid)
+        {
             self.problem = Some(Problem::Unreadable);
         }
         if self.lease.has_lapsed || self.lease.is_refused && self.followed != Some(next.epoch) {
@@ -308,11 +310,8 @@ impl Handover {
             }
         }
         if !self.settings.rules.hold(Rule::LostIsUnion) {
-            lost = self.owned().difference(&if is_absent {
-                Ranges::default()
-            } else {
-                next.ring.ranges(me.id.as_str())
-            });
+            let left = if is_absent { Ranges::default() } else { next.ring.ranges(me.id.as_str()) };
+            lost = self.owned().difference(&left).rounded_out();
         }
         if is_absent && !self.settings.rules.hold(Rule::AbsentFollows) { Ranges::default() } else { lost }
     }

@@ -6,9 +6,13 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use super::types::{Common, Entry, Epoch, Head, HeadRead, Incarnation, Members, Snapshot};
 use crate::{
-    group::placement::Rings,
+    error::unclear::Unclear,
+    group::{
+        placement::{Rings, counted_weight},
+        python::{self, Peer},
+    },
     member::MemberId,
-    ring::{HashRing, Ranges, RingError},
+    ring::{HashRing, Label, Ranges, RingError},
 };
 
 /// Who lost what at one epoch.
@@ -141,14 +145,33 @@ impl History {
         self.losses.range(after).map(|(version, losses)| (*version, &**losses))
     }
 
+    /// With the ring of tooz: a member because of which the Python members may not agree on the ring.
+    pub(crate) fn unclear(&self) -> Option<(&MemberId, Unclear)> {
+        unclear(&self.head.common, self.members())
+    }
+
     /// Whether `it` is in the newest epoch.
     pub(crate) fn has(&self, it: &Incarnation) -> bool {
         self.members().get(&it.id).is_some_and(|entry| entry.czxid == it.czxid)
     }
 }
 
-/// The ring of these members. A plain peer cannot read weights, so all weights count as 1 while there is one. `before` is
-/// a ring of the same group: it is faster to change it than to make a new one.
+/// A member of a group of tooz because of which the Python members may not agree on the ring, and why.
+fn unclear<'a>(common: &Common, members: &'a Members) -> Option<(&'a MemberId, Unclear)> {
+    if common.label != Label::Tooz {
+        return None;
+    }
+    let peer = |(id, entry): (&'a MemberId, &'a Entry)| Peer {
+        id,
+        weight: entry.weight,
+        unclear: entry.unclear.as_ref(),
+        is_plain: entry.is_plain,
+    };
+    python::unclear(members.iter().map(peer), common.replicas)
+}
+
+/// The ring of these members. Without members, if Python peers may not agree on it: then no member may act. `before` is a
+/// ring of the same group: it is faster to change it than to make a new one.
 ///
 /// # Errors
 ///
@@ -163,7 +186,11 @@ pub(crate) fn ring(
         return Ok(ring);
     }
     let is_mixed = members.values().any(|entry| entry.is_plain);
-    let weighted = members.iter().map(|(id, entry)| (id.clone(), if is_mixed { 1 } else { entry.weight }));
+    let is_clear = unclear(common, members).is_none();
+    let weighted = members
+        .iter()
+        .map(|(id, entry)| (id.clone(), counted_weight(common.label, is_mixed, entry.weight)))
+        .filter(|(_, weight)| is_clear && *weight > 0);
     let rings = Rings { label: common.label, replicas: common.replicas };
     let plan = match before {
         Some(before) => rings.plan_of(weighted.collect(), before),
@@ -175,7 +202,8 @@ pub(crate) fn ring(
     Ok(ring)
 }
 
-/// Who loses what from one epoch to the next. The owner is an incarnation: if an id has a new one, the old one loses
+/// Who loses what from one epoch to the next, in positions of 32 bits: on a ring of tooz, of which a point may divide one,
+/// who loses a part of it loses all. The owner is an incarnation: if an id has a new one, the old one loses
 /// all that the id keeps.
 fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) -> Losses {
     let mut lost: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();
@@ -187,7 +215,7 @@ fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) ->
     let is_another = |id: &MemberId| matches!((before.get(id), after.get(id)), (Some(old), Some(new)) if old.czxid != new.czxid);
     for (id, entry) in before {
         if is_another(id) && entry.weight > 0 {
-            let all = ring.ranges(id.as_str());
+            let all = ring.ranges(id.as_str()).rounded_out();
             lost.insert(id.as_str(), all.iter().map(|range| (*range.start(), *range.end())).collect());
         }
     }
@@ -215,6 +243,9 @@ fn unseen_by_us(
     let ours = |members: &Members, others: &Members| {
         members.iter().any(|(id, entry)| !entry.is_plain && !is_in(others, (id, entry)))
     };
+    if unclear(common, before).is_some() {
+        return Ok(anything(before, new));
+    }
     let plain = |members: &Members| members.values().any(|entry| entry.is_plain);
     if !(plain(before) || plain(after)) || !(ours(before, after) || ours(after, before)) {
         return Ok(Losses::new());
@@ -222,6 +253,9 @@ fn unseen_by_us(
     let there = before.iter().filter(|(id, entry)| entry.is_plain || is_in(after, (id, entry)));
     let there = there.chain(after.iter().filter(|(_, entry)| entry.is_plain));
     let there: Members = there.map(|(id, entry)| (id.clone(), entry.clone())).collect();
+    if unclear(common, &there).is_some() {
+        return Ok(anything(&there, new));
+    }
     let ring = ring(common, &there, None)?;
     let mut lost: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();
     for moved in ring.moves(new) {
@@ -236,22 +270,33 @@ fn unseen_by_us(
     Ok(lost.collect())
 }
 
+/// What plain members of `before` do not have in the ring `new`: they may have had anything, by rings of their own.
+fn anything(before: &Members, new: &HashRing) -> Losses {
+    let lost = before.iter().filter(|(_, entry)| entry.is_plain).map(|(id, entry)| {
+        let all = Ranges::all().difference(&new.ranges(id.as_str())).rounded_out();
+        (Incarnation { id: id.clone(), czxid: entry.czxid }, all)
+    });
+    lost.filter(|(_, ranges)| !ranges.is_empty()).collect()
+}
+
 /// The checker builds the same few rings millions of times.
 #[cfg(test)]
 mod cached {
     use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
-    use super::{Common, HashRing, MemberId, Members};
+    use super::{Common, HashRing, MemberId, Members, Unclear};
 
-    type Key = (u32, Vec<(MemberId, u32, bool)>);
+    type Key = (u8, u32, Vec<(MemberId, u32, bool, Option<Unclear>)>);
 
     std::thread_local! {
         static RINGS: RefCell<BTreeMap<Key, Arc<HashRing>>> = const { RefCell::new(BTreeMap::new()) };
     }
 
     fn key(common: &Common, members: &Members) -> Key {
-        let members = members.iter().map(|(id, entry)| (id.clone(), entry.weight, entry.is_plain));
-        (common.replicas, members.collect())
+        let members = members
+            .iter()
+            .map(|(id, entry)| (id.clone(), entry.weight, entry.is_plain, entry.unclear.clone()));
+        (common.label as u8, common.replicas, members.collect())
     }
 
     pub(super) fn get(common: &Common, members: &Members) -> Option<Arc<HashRing>> {

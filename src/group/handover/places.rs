@@ -11,8 +11,13 @@ use crate::{
         CreateMode, Op, Znode,
         path::{PathError, ZnodePath},
     },
-    group::member::{Ours, Payload},
+    error::unclear::Unclear,
+    group::{
+        member::{Ours, Payload},
+        weight::Weight,
+    },
     member::MemberId,
+    ring::Label,
 };
 
 /// The paths of one membership, and what its payload has beside our part.
@@ -119,13 +124,33 @@ impl Places {
     /// The member in that znode. `None` if it is not ephemeral: an election under the group leaves such a child.
     pub(crate) fn read_member(&self, (data, stat): &Znode) -> Option<MemberRead> {
         stat.ephemeral_owner?;
-        let payload = Payload::decode(data);
+        let (payload, capabilities) = Payload::decode_with_weight(data);
         let ours = self.payload.ours.as_ref();
         let fits = match (&payload.ours, ours) {
             (Some(theirs), Some(ours)) => (theirs.label, theirs.replicas) == (ours.label, ours.replicas),
             _ => true,
         };
+        let is_python = payload.ours.is_none();
+        let is_tooz = self.label() == Some(Label::Tooz);
+        let hints_at_tooz = !is_tooz && is_python && matches!(capabilities, Weight::Announced(_));
+        let (weight, unclear) = match capabilities {
+            _ if !is_tooz || !is_python => (payload.weight, None),
+            _ if stat.version > 0 => (payload.weight, Some(Unclear::Changed)),
+            Weight::Announced(weight) => (weight, None),
+            Weight::Default => (1, None),
+            Weight::Unclear(why) => (1, Some(why)),
+        };
         let part = payload.ours.and_then(|ours| ours.handover);
-        Some(MemberRead { czxid: stat.czxid, version: stat.version, weight: payload.weight, part, fits })
+        let (czxid, version) = (stat.czxid, stat.version);
+        Some(MemberRead { czxid, version, weight, part, fits, unclear, hints_at_tooz })
+    }
+
+    /// A member that this one may not read.
+    pub(crate) fn denied(&self) -> MemberRead {
+        MemberRead::denied(self.label().unwrap_or_default())
+    }
+
+    fn label(&self) -> Option<Label> {
+        self.payload.ours.as_ref().and_then(|ours| ours.label)
     }
 }

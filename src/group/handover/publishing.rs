@@ -19,7 +19,7 @@ use super::{
         Purpose, ReadError, Refusal, Snapshot, Write,
     },
 };
-use crate::{clock::Moment, group::placement, member::MemberId};
+use crate::{clock::Moment, group::placement, member::MemberId, ring::Label};
 
 /// How many members watch the group.
 const WATCHERS: usize = 3;
@@ -117,6 +117,10 @@ impl Handover {
             self.publisher.compare =
                 self.now + self.settings.recheck.mul_f64(0.5) + self.jitter(self.settings.recheck);
             self.actions.push(Action::StatGroup { watch });
+            if watches && compares && self.has_python_weights() {
+                // No stat of the group shows that a member has changed its weight.
+                self.publish_at(self.now);
+            }
         }
         let is_due = self.publisher.due.is_some_and(|due| self.now >= due);
         if is_due && self.publisher.stage == Stage::Idle {
@@ -126,6 +130,12 @@ impl Handover {
             self.publisher.is_watching |= watch;
             self.actions.push(Action::ListMembers { watch });
         }
+    }
+
+    /// Whether plain members are there whose weights count.
+    fn has_python_weights(&self) -> bool {
+        self.settings.label == Label::Tooz
+            && self.history.as_ref().is_some_and(|history| history.members().values().any(|it| it.is_plain))
     }
 
     pub(super) fn on_group_stat(&mut self, read: &Result<i64, ReadError>) {
@@ -164,6 +174,10 @@ impl Handover {
         let Stage::Listing(base) = std::mem::take(&mut self.publisher.stage) else { return };
         self.publisher.first_change = None;
         self.publisher.listed = read.as_ref().ok().map(|listing| listing.pzxid);
+        if let Ok(listing) = &read {
+            let tooz = listing.members.iter().find(|(_, read)| read.hints_at_tooz);
+            self.tooz_hint = self.tooz_hint.take().or(tooz.map(|(id, _)| id.clone()));
+        }
         let Ok(listing) = read else {
             self.publisher.is_watching = false;
             self.publisher.not_before = self.now + self.settings.retry;
@@ -304,13 +318,19 @@ impl Handover {
                 weight: read.weight,
                 is_plain: read.part.is_none(),
                 zone: read.part.as_ref().and_then(|part| part.zone.clone()),
+                unclear: read.unclear.clone(),
             };
             members.insert(id.clone(), entry);
         }
         let has_plain = members.values().any(|entry| entry.is_plain);
-        let wanted =
-            members.iter().map(|(id, entry)| (entry.czxid, id, if has_plain { 1 } else { entry.weight }));
-        for (id, _) in placement::left_out(history.head.common.replicas, wanted) {
+        let common = &history.head.common;
+        if has_plain && common.label == Label::Tooz {
+            // Python leaves no member out: if there are too many points, the ring is unclear.
+            return members;
+        }
+        let weight = |entry: &Entry| placement::counted_weight(common.label, has_plain, entry.weight);
+        let wanted = members.iter().map(|(id, entry)| (entry.czxid, id, weight(entry)));
+        for (id, _) in placement::left_out(common.replicas, wanted) {
             members.remove(&id);
         }
         members
@@ -421,7 +441,9 @@ impl Handover {
 /// What turns `before` into `after`. A member that changes is deleted and added.
 fn difference(before: &Members, after: &Members, is_same: impl Fn(&Entry, &Entry) -> bool) -> Change {
     let equal = |old: &Entry, new: &Entry| {
-        is_same(old, new) && (old.weight, old.is_plain, &old.zone) == (new.weight, new.is_plain, &new.zone)
+        is_same(old, new)
+            && (old.weight, old.is_plain, &old.zone, &old.unclear)
+                == (new.weight, new.is_plain, &new.zone, &new.unclear)
     };
     let stays = |id: &MemberId, entry: &Entry, other: &Members, flip: bool| {
         other.get(id).is_some_and(|it| if flip { equal(it, entry) } else { equal(entry, it) })

@@ -49,7 +49,7 @@ impl Handover {
     /// What the losses since the floor, and carried members, keep from us.
     fn blocking(&self) -> Vec<Blocking> {
         let mut blocking = Vec::new();
-        let owned = self.owned();
+        let owned = self.owned().rounded_out();
         if owned.is_empty() || !self.settings.rules.hold(Rule::GainerWaits) {
             return blocking;
         }

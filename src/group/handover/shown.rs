@@ -10,6 +10,8 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    error::unclear::Unclear,
+    member::MemberId,
     ring::{HashRing, Ranges},
 };
 
@@ -26,6 +28,8 @@ pub(crate) struct Startable {
     pub(crate) ring: Option<Arc<HashRing>>,
     /// The positions on which work may start.
     pub(crate) ranges: Ranges,
+    /// With the ring of tooz: a member because of which no member may act, since Python members may not agree on the ring.
+    pub(crate) unclear: Option<(MemberId, Unclear)>,
     /// Whether no other process can act on them. False while a plain member is there, or is waited for.
     pub(crate) is_exclusive: bool,
 }
@@ -38,6 +42,8 @@ pub(crate) struct Status {
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) is_paused: bool,
     pub(crate) problem: Option<Problem>,
+    /// A plain member that seems to use the ring of tooz, while this one does not.
+    pub(crate) tooz_hint: Option<MemberId>,
 }
 
 /// One member that this one waits for.

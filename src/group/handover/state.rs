@@ -12,7 +12,7 @@ use super::{
     settings::{Problem, Settings},
     types::{Action, Epoch, Event, Head, Incarnation, Outcome, Part, Presence, Purpose},
 };
-use crate::{clock::Moment, ring::Ranges, session::timing::Timing};
+use crate::{clock::Moment, member::MemberId, ring::Ranges, session::timing::Timing};
 
 /// One membership in one group.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Handover {
     pub(super) donors: Donors,
     pub(super) publisher: Publisher,
     pub(super) leaving: Option<Leaving>,
+    /// A plain member that seems to use the ring of tooz, while this one does not.
+    pub(super) tooz_hint: Option<MemberId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -81,6 +83,7 @@ impl Handover {
             donors: Donors::default(),
             publisher: Publisher::default(),
             leaving: None,
+            tooz_hint: None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! How a membership is shown.
 
 use super::{
+    history::History,
     parts::Blocking,
     settings::Problem,
     shown::{Startable, Status, Waiting, Why},
@@ -22,6 +23,7 @@ impl Handover {
             members: history.map(|history| history.members().clone()),
             ring: history.map(|history| history.ring.clone()),
             ranges: self.donors.startable.clone(),
+            unclear: history.and_then(History::unclear).map(|(id, why)| (id.clone(), why)),
             is_exclusive: self.followed.is_some() && !has_plain && !waits_for_plain,
         }
     }
@@ -34,6 +36,7 @@ impl Handover {
             waiting: self.donors.blocking.iter().map(|it| self.waiting(it)).collect(),
             is_paused: history.is_some_and(|history| history.head.is_paused),
             problem: self.problem.clone(),
+            tooz_hint: self.tooz_hint.clone(),
         }
     }
 
@@ -56,8 +59,15 @@ impl Handover {
     }
 
     /// What a change of shows that the status has changed.
-    pub(super) fn status_changes(&self) -> (Option<Epoch>, usize, usize, Option<Problem>, bool) {
+    pub(super) fn status_changes(&self) -> (Option<Epoch>, usize, usize, Option<Problem>, bool, bool) {
         let waiting = self.donors.blocking.len();
-        (self.followed, waiting, self.marks.batches.len(), self.problem.clone(), self.lease.has_lapsed)
+        (
+            self.followed,
+            waiting,
+            self.marks.batches.len(),
+            self.problem.clone(),
+            self.lease.has_lapsed,
+            self.tooz_hint.is_some(),
+        )
     }
 }

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     clock::Moment,
+    error::unclear::Unclear,
     member::MemberId,
     ring::{Label, Ranges},
     session::timing::Timing,
@@ -54,10 +55,13 @@ pub(crate) struct Part {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Entry {
     pub(crate) czxid: i64,
+    /// Never 0, except that of a plain member of a ring of tooz.
     pub(crate) weight: u32,
     /// It does not use this protocol, as a Python peer.
     pub(crate) is_plain: bool,
     pub(crate) zone: Option<Arc<str>>,
+    /// On a ring of tooz: why other Python peers may not agree on the weight of this one.
+    pub(crate) unclear: Option<Unclear>,
 }
 
 /// The members of one epoch.
@@ -163,12 +167,17 @@ pub(crate) struct MemberRead {
     pub(crate) part: Option<Part>,
     /// Whether it has the ring parameters of the group. True for a plain member.
     pub(crate) fits: bool,
+    /// As in [`Entry`].
+    pub(crate) unclear: Option<Unclear>,
+    /// It seems to use the ring of tooz, and this member does not.
+    pub(crate) hints_at_tooz: bool,
 }
 
 impl MemberRead {
     /// A member to which permission is denied: a plain one, because nothing is known of it but the name.
-    pub(crate) fn denied() -> MemberRead {
-        MemberRead { czxid: 0, version: 0, weight: 1, part: None, fits: true }
+    pub(crate) fn denied(label: Label) -> MemberRead {
+        let unclear = (label == Label::Tooz).then_some(Unclear::NoMap);
+        MemberRead { czxid: 0, version: 0, weight: 1, part: None, fits: true, unclear, hints_at_tooz: false }
     }
 }
 

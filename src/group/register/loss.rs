@@ -30,8 +30,9 @@ impl Register {
     /// without these ranges.
     pub(crate) fn freeze(&self, number: u64, lost: &Ranges, deadline: Moment) -> Vec<Position> {
         let lost = lost.clone().index();
-        let mark =
-            |position| lost.contains(position).then_some(Mark { position, number, until: Some(deadline) });
+        let mark = |position| {
+            lost.contains_position(position).then_some(Mark { position, number, until: Some(deadline) })
+        };
         let mut marked: Vec<_> = self.shards.iter().flat_map(|shard| shard.lock().mark(mark)).collect();
         self.frozen.notify_waiters();
         // So that the order of the shards decides nothing.

@@ -42,7 +42,7 @@ impl Member {
 
     fn start(&mut self, key: u32) -> Option<InFlight> {
         self.turn += 1;
-        self.register.start(ring::position(&key), self.turn)
+        self.register.start(ring::position(&key), &self.alone.ranges("a"), self.turn)
     }
 
     /// The guards of all keys, in the order of the keys.
@@ -117,7 +117,8 @@ async fn an_item_is_in_flight_from_its_start_until_its_guard_is_dropped_in_any_o
 async fn the_memory_of_many_guards_is_given_back_when_all_have_ended() {
     let member = Member::new();
     let room = || member.register.shards.iter().map(|shard| shard.lock().slots.capacity()).sum::<usize>();
-    let start = |turn| member.register.start(0, turn).unwrap();
+    let everything = Ranges::all();
+    let start = |turn| member.register.start(0, &everything, turn).unwrap();
     let many: Vec<_> = (0..100_000).map(start).collect();
     assert!(room() >= 100_000);
     drop(many);
@@ -131,7 +132,7 @@ async fn the_memory_of_many_guards_is_given_back_when_all_have_ended() {
 async fn nothing_starts_before_it_is_admitted_nor_after_it_is_lost() {
     let mut member = Member::new();
     let fresh = Register::new("g".into(), Validity::new(&member.session));
-    assert!(fresh.start(0, 0).is_none());
+    assert!(fresh.start(0, &Ranges::all(), 0).is_none());
     member.register.admit(&Admission::within(member.with_b.ranges("a")));
     for key in 0..KEYS {
         let owner = member.with_b.owner(&key) == Some("a");
@@ -151,8 +152,11 @@ async fn no_thread_starts_an_item_by_an_old_snapshot_once_it_was_replaced() {
                 .map(|thread| {
                     let started = &started;
                     scope.spawn(move || {
-                        let begin =
-                            |turn| register.start((turn as Position).wrapping_mul(1_000_003), turn + thread);
+                        let everything = Ranges::all();
+                        let begin = |turn| {
+                            let position = (turn as Position).wrapping_mul(1_000_003);
+                            register.start(position, &everything, turn + thread)
+                        };
                         let guards: Vec<_> =
                             (0..).map_while(|turn| begin(turn).inspect(|_| note(started))).collect();
                         guards
@@ -317,7 +321,7 @@ async fn the_guards_of_an_incarnation_end_with_it_and_not_those_of_the_next() {
     member.register.thaw(1);
     member.heartbeat();
     assert!(guards.iter().all(|guard| !guard.is_valid() && guard.remaining().is_zero()));
-    let later = next.start(0, 0).unwrap();
+    let later = next.start(0, &Ranges::all(), 0).unwrap();
     assert!(later.is_valid() && next.in_flight(&member.alone.ranges("a")) == [0]);
     member.session.end();
     assert!(!later.is_valid());
@@ -336,4 +340,48 @@ async fn an_item_is_in_flight_until_its_own_drop_has_ended() {
     let held = Held::new(Work(member.register.clone()), in_flight);
     drop(held.map(|work| work));
     assert_eq!(member.len(), 0);
+}
+
+/// Keys of members `host-1` and `host-2` of a ring of tooz whose hashes begin with the same 32 bits as a point.
+const CLOSE: [(&str, &str); 6] = [
+    ("k623042", "host-1"),
+    ("k829689", "host-1"),
+    ("k2719974", "host-2"),
+    ("k3856740", "host-1"),
+    ("k5723662", "host-2"),
+    ("k7190429", "host-2"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_key_beside_a_point_of_a_ring_of_tooz_starts_only_where_all_of_its_position_is_that_of_its_share() {
+    let hosts = ["host-1", "host-2", "host-3"];
+    let add = |ring: crate::ring::HashRingBuilder, id: &&str| ring.weighted_member(*id, 100);
+    let ring = hosts.iter().fold(HashRing::builder().tooz(32), add).build().unwrap();
+    let member = Member::new();
+    let mut divided = 0;
+    for (key, owner) in CLOSE {
+        assert_eq!(ring.owner(key), Some(owner));
+        let (mine, position) = (ring.ranges(owner), ring::position(key));
+        // On both sides of some points the owner is the same.
+        divided += usize::from(!mine.contains_position(position));
+        let may = |ring: &HashRing, id: &str| Admission::within(ring.ranges(id)).may_start(position, &mine);
+        assert!(may(&ring, owner), "nothing has changed");
+        for other in hosts.into_iter().filter(|it| *it != owner) {
+            assert!(!may(&ring, other));
+            assert!(may(&ring.without_member(other), owner), "what it had, it keeps");
+        }
+        // An immediate group: what goes on to belong to this member goes on.
+        member.register.admit(&Admission::within(mine.clone()));
+        let guard = member.register.start(position, &mine, 0).unwrap();
+        member.register.admit_only(&Admission::within(mine.clone()));
+        for other in hosts.into_iter().filter(|it| *it != owner) {
+            member.register.admit_only(&Admission::within(ring.without_member(other).ranges(owner)));
+            assert!(guard.is_valid());
+            drop(member.register.start(position, &mine, 0).unwrap());
+            member.register.admit(&Admission::within(mine.clone()));
+        }
+        member.register.admit_only(&Admission::none());
+        assert!(!guard.is_valid());
+    }
+    assert!((1..CLOSE.len()).contains(&divided), "{divided}: of some positions, 32 bits do not decide");
 }

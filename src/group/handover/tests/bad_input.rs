@@ -16,6 +16,7 @@ use super::super::{
 };
 use crate::{
     clock::Moment,
+    error::unclear::Unclear,
     member::MemberId,
     ring::{HashRing, Label, Ranges},
     session::timing::Timing,
@@ -26,7 +27,7 @@ fn id(name: &str) -> MemberId {
 }
 
 fn entry(czxid: i64) -> Entry {
-    Entry { czxid, weight: 3, is_plain: false, zone: Some("z".into()) }
+    Entry { czxid, weight: 3, is_plain: false, zone: Some("z".into()), unclear: None }
 }
 
 fn head() -> Head {
@@ -110,6 +111,14 @@ fn head_snapshot_and_part_are_read_back() {
     assert_eq!(codec::decode_head(&codec::encode_head(&head).unwrap()), Ok(head));
     let snapshot = Snapshot { epoch: 7, members: [(id("a"), entry(1)), (id("b"), entry(3))].into() };
     assert_eq!(codec::decode_snapshot(&codec::encode_snapshot(&snapshot).unwrap()), Ok(snapshot));
+    for unclear in [None, Some(Unclear::NoMap), Some(Unclear::Weight), Some(Unclear::Changed)] {
+        for weight in [0, 1, u32::MAX] {
+            let plain = Entry { is_plain: true, weight, unclear: unclear.clone(), ..entry(2) };
+            let snapshot = Snapshot { epoch: 7, members: [(id("python"), plain)].into() };
+            let bytes = codec::encode_snapshot(&snapshot).unwrap();
+            assert_eq!(codec::decode_snapshot(&bytes), Ok(snapshot));
+        }
+    }
     for presence in [Presence::Warming, Presence::Ready, Presence::Draining] {
         let keep = Ranges::from_parts([(0, 0), (5, 9), (u32::MAX, u32::MAX)]);
         let part = Part { presence, ack: Some(Epoch { head: 4, version: 2 }), keep, zone: Some("z".into()) };

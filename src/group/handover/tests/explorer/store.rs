@@ -93,6 +93,8 @@ impl World {
             weight: 1,
             part: Some(member.part.clone()),
             fits: !member.is_held,
+            unclear: None,
+            hints_at_tooz: false,
         })
     }
 }

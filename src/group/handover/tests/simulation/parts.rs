@@ -47,6 +47,8 @@ pub(super) struct Profile {
     pub(super) is_hectic: bool,
     /// Weights change all the time.
     pub(super) is_restless: bool,
+    /// The ring of all.
+    pub(super) label: Label,
 }
 
 /// A session as the leader knows it.
@@ -153,7 +155,7 @@ pub(super) fn settings(id: &MemberId, profile: Profile, rules: Rules) -> Setting
         log_limit: 3,
         hold_down: false,
         rules,
-        ..Settings::new(id.clone(), Label::Plain, REPLICAS)
+        ..Settings::new(id.clone(), profile.label, REPLICAS)
     }
 }
 
@@ -165,7 +167,7 @@ pub(super) fn process(
     rng: &mut fastrand::Rng,
 ) -> Process {
     let id = MemberId::new(["a", "b", "c", "d"][number]).expect("a name");
-    let ours = Ours { version: 1, label: Some(Label::Plain), replicas: Some(REPLICAS), ..Ours::default() };
+    let ours = Ours { version: 1, label: Some(profile.label), replicas: Some(REPLICAS), ..Ours::default() };
     let places = Places::new(namespace, "group", &id, Payload::new(1, ours)).expect("names");
     Process {
         core: Handover::new(settings(&id, profile, rules.clone())),

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     backend::{CreateMode, Op, SessionId, path::ZnodePath},
     member::MemberId,
+    ring::Label,
 };
 
 pub(super) struct Simulation {
@@ -47,6 +48,11 @@ pub(super) struct Simulation {
 
 impl Simulation {
     pub(super) fn new(seed: u64, rules: &Rules) -> Simulation {
+        Simulation::on(Label::Plain, seed, rules)
+    }
+
+    /// With rings of another kind.
+    pub(super) fn on(label: Label, seed: u64, rules: &Rules) -> Simulation {
         let mut rng = fastrand::Rng::with_seed(seed);
         let profile = Profile {
             processes: rng.usize(2..=4),
@@ -55,6 +61,7 @@ impl Simulation {
             deletes: seed % 4 >= 2,
             is_hectic: (seed / 4).is_multiple_of(2),
             is_restless: seed % 4 == 1 || seed % 16 == 2 || seed % 16 == 3,
+            label,
         };
         let namespace = ZnodePath::parse("/tooz").expect("a path");
         let processes =

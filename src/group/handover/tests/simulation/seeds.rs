@@ -4,6 +4,7 @@ use super::{
     super::super::rules::{Rule, Rules},
     run::Simulation,
 };
+use crate::ring::Label;
 
 /// How many seeds the tests try.
 const SEEDS: u64 = 1000;
@@ -63,6 +64,16 @@ fn a_seed_gives_one_run() {
             (run.digest, run.actions, run.steps, run.now)
         };
         assert_eq!(digest(), digest(), "seed {seed}");
+    }
+}
+
+#[test]
+fn no_seed_lets_two_members_act_on_one_key_of_a_ring_of_tooz() {
+    for seed in 0..60 {
+        let mut run = Simulation::on(Label::Tooz, seed, &Rules::default());
+        run.run();
+        assert!(run.actions > 0);
+        assert_eq!(run.violation, None, "seed {seed}");
     }
 }
 

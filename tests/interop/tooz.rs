@@ -1,0 +1,116 @@
+//! Members of tooz's partitioned groups, with weights, and polling agents of ceilometer, each in one group with members of
+//! this crate.
+
+use crate::{
+    evaluator::now,
+    fleet::{CYCLE, Fleet, GRACE},
+    member::{Member, SESSION_TIMEOUT},
+    support::{SECOND, shared_server},
+};
+
+const PYTHON: [&str; 3] = ["python-a", "python-b", "python-c"];
+const RUST: [&str; 3] = ["rust-a", "rust-b", "rust-c"];
+
+/// Three members of each side with the weights 1, 2 and 3, not in the group yet.
+async fn fleet(group: &str) -> Fleet<'static> {
+    let mut fleet = Fleet::new(shared_server().await, group);
+    fleet.has_tooz_ring = true;
+    for ((python, rust), weight) in PYTHON.into_iter().zip(RUST).zip(1..) {
+        fleet.tooz(python, "interop/partitioner.py", weight).await;
+        fleet.rust(rust, weight).await;
+    }
+    fleet.ready().await;
+    fleet
+}
+
+/// All of `first` join, then all of `second`.
+async fn join(fleet: &mut Fleet<'_>, first: [&str; 3], second: [&str; 3]) {
+    for id in first {
+        fleet.member(id).join().await;
+    }
+    fleet.settles(30 * SECOND).await;
+    let from = now();
+    for id in second {
+        fleet.member(id).join().await;
+    }
+    let settled = fleet.settles(30 * SECOND).await;
+    fleet.check("the other side joins", from, settled, CYCLE + GRACE);
+}
+
+/// Ends the membership of a Python member. That of tooz does not join again by itself, so its service is started anew.
+async fn lose(fleet: &mut Fleet<'_>, id: &str, how: &str, begin: impl AsyncFnOnce(&mut Member)) {
+    let from = now();
+    let member = fleet.member(id);
+    begin(member).await;
+    member.is_in = false;
+    let settled = fleet.settles(30 * SECOND).await;
+    fleet.check(&format!("{id} {how}"), from, settled, 2 * SESSION_TIMEOUT + CYCLE.max(GRACE));
+}
+
+async fn restart(fleet: &mut Fleet<'_>, id: &str) {
+    fleet.leave(id).await;
+    fleet.join(id).await;
+}
+
+#[tokio::test]
+async fn members_of_this_crate_join_those_of_tooz_with_their_weights() {
+    let mut fleet = fleet("tooz-first").await;
+    join(&mut fleet, PYTHON, RUST).await;
+    for id in [PYTHON[0], RUST[0]] {
+        fleet.leave(id).await;
+        fleet.join(id).await;
+    }
+    for id in [PYTHON[1], RUST[1]] {
+        fleet.kill(id).await;
+        fleet.join(id).await;
+    }
+    fleet.expire(RUST[2]).await;
+    let server = fleet.server;
+    lose(&mut fleet, PYTHON[2], "loses its session", async |member| member.expire(server).await).await;
+    restart(&mut fleet, PYTHON[2]).await;
+    fleet.is_exclusive(false).await;
+    for id in PYTHON {
+        fleet.leave(id).await;
+    }
+    fleet.is_exclusive(true).await;
+    println!("{}:\n{}", fleet.group, fleet.table);
+}
+
+#[tokio::test]
+async fn members_of_tooz_join_those_of_this_crate() {
+    let mut fleet = fleet("tooz-second").await;
+    join(&mut fleet, RUST, PYTHON).await;
+    fleet.cut(RUST[2]).await;
+    fleet.pause(RUST[1]).await;
+    lose(&mut fleet, PYTHON[1], "is stopped", async |member| member.pause()).await;
+    fleet.member(PYTHON[1]).resume();
+    fleet.settles(30 * SECOND).await;
+    restart(&mut fleet, PYTHON[1]).await;
+    for id in [RUST[2], PYTHON[2]] {
+        fleet.kill(id).await;
+        fleet.join(id).await;
+    }
+    println!("{}:\n{}", fleet.group, fleet.table);
+}
+
+/// In the group that the agents give their discoveries, with the keys that they hash.
+#[tokio::test]
+async fn members_of_this_crate_poll_beside_agents_of_ceilometer() {
+    let mut fleet = Fleet::new(shared_server().await, "central-global");
+    fleet.has_tooz_ring = true;
+    for id in &PYTHON[..2] {
+        fleet.tooz(id, "interop/polling_agent.py", 1).await;
+    }
+    fleet.rust(RUST[0], 1).await;
+    fleet.rust(RUST[1], 1).await;
+    fleet.ready().await;
+    fleet.member(PYTHON[0]).join().await;
+    fleet.settles(30 * SECOND).await;
+    for id in [RUST[0], PYTHON[1], RUST[1]] {
+        fleet.join(id).await;
+    }
+    for id in [PYTHON[0], RUST[0]] {
+        fleet.leave(id).await;
+    }
+    println!("{}:\n{}", fleet.group, fleet.table);
+}
