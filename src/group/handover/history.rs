@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Who lost what at one epoch.
-pub(crate) type Losses = BTreeMap<Incarnation, Ranges>;
+pub(crate) type Losses = BTreeMap<Incarnation, Arc<Ranges>>;
 
 /// The epochs of one head from its floor on, or from earlier, up to the newest that was read.
 #[derive(Clone, Debug)]
@@ -94,7 +94,13 @@ impl History {
                 }
             }
             let after = ring(&read.head.common, &members, Some(&next.ring))?;
-            let lost = losses(&before, &next.ring, &members, &after);
+            let mut lost = losses(&before, &next.ring, &members, &after);
+            if !change.released.is_empty() {
+                lost.retain(|who, _| !change.released.contains(who));
+                for earlier in next.losses.values_mut() {
+                    Arc::make_mut(earlier).retain(|who, _| !change.released.contains(who));
+                }
+            }
             next.ring = after;
             next.members.insert(version, Arc::new(members));
             next.losses.insert(version, Arc::new(lost));
@@ -137,6 +143,18 @@ impl History {
         self.losses.range(after).map(|(version, losses)| (*version, &**losses))
     }
 
+    /// The members that have released all that they ever had, as the log says.
+    pub(crate) fn released(&self) -> impl Iterator<Item = &Incarnation> {
+        self.head.log.iter().flat_map(|change| &change.released)
+    }
+
+    /// Whether others wait, or would wait, for what `it` has had: it is in the newest epoch, or has lost something after
+    /// the floor, or is carried.
+    pub(crate) fn waits_for(&self, it: &Incarnation) -> bool {
+        let has_lost = || self.losses_after(self.floor()).any(|(_, losses)| losses.contains_key(it));
+        self.has(it) || has_lost() || self.head.carried.contains(it)
+    }
+
     /// Whether `it` is in the newest epoch.
     pub(crate) fn has(&self, it: &Incarnation) -> bool {
         self.members().get(&it.id).is_some_and(|entry| entry.czxid == it.czxid)
@@ -174,6 +192,10 @@ pub(crate) fn ring(
 /// Who loses what from one epoch to the next. The owner is an incarnation: if an id has a new one, the old one loses
 /// all that the id keeps.
 fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) -> Losses {
+    if ring.is_empty() {
+        // The first members of a large group: to compare the rings would take longer than to make one.
+        return Losses::new();
+    }
     let mut lost: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();
     for moved in ring.moves(new) {
         if let Some(from) = moved.from {
@@ -191,7 +213,7 @@ fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) ->
         let (id, entry) = before.get_key_value(&MemberId::new(id).ok()?)?;
         Some((Incarnation { id: id.clone(), czxid: entry.czxid }, Ranges::from_parts(parts)))
     });
-    lost.filter(|(_, ranges)| !ranges.is_empty()).collect()
+    lost.filter(|(_, ranges)| !ranges.is_empty()).map(|(who, ranges)| (who, Arc::new(ranges))).collect()
 }
 
 /// The checker builds the same few rings millions of times.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{
+    ended::Ended,
     settings::Problem,
     types::{Epoch, Incarnation, Members},
 };
@@ -38,6 +39,8 @@ pub(crate) struct Status {
     pub(crate) waiting: Vec<Waiting>,
     pub(crate) is_paused: bool,
     pub(crate) problem: Option<Problem>,
+    /// The last handover to this member that has ended.
+    pub(crate) ended: Option<Ended>,
 }
 
 /// One member that this one waits for.

@@ -34,6 +34,7 @@ impl Handover {
             waiting: self.donors.blocking.iter().map(|it| self.waiting(it)).collect(),
             is_paused: history.is_some_and(|history| history.head.is_paused),
             problem: self.problem.clone(),
+            ended: self.ended,
         }
     }
 
