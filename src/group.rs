@@ -37,7 +37,7 @@ pub use self::{
     member::Member,
     rebalance::Rebalance,
     rebalances::Rebalances,
-    status::{Status, Waiting, Why},
+    status::{HandoverEnded, HandoverKind, Status, Waiting, Why},
     view::{Standing, View},
 };
 use crate::{

@@ -1,6 +1,11 @@
 //! [`Tasks`]: the only place that spawns tasks. Every task has an owner that cancels and joins it.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    num::NonZeroUsize,
+    sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -75,17 +80,46 @@ impl Tasks {
     }
 }
 
-/// Does work that takes long without a pause on a thread of its own, so that the runtime can serve others.
+/// Does work that takes long without a pause on a thread of its own, so that the runtime can serve others. At most as much
+/// at a time as there are processors: if many members of one process have work at once, those that wait in their order are
+/// cheaper than threads that take the processors from the runtime.
 ///
 /// # Panics
 ///
 /// If the work panics.
 pub(crate) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    let in_turn = move || {
+        let _turn = Turn::wait();
+        work()
+    };
+    match tokio::task::spawn_blocking(in_turn).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The runtime ends, and this task with it.
         Err(_) => std::future::pending().await,
+    }
+}
+
+/// The right to do work off the runtime.
+struct Turn;
+
+static TURNS: Mutex<usize> = Mutex::new(0);
+static TURN_ENDED: Condvar = Condvar::new();
+
+impl Turn {
+    fn wait() -> Turn {
+        let most = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = TURN_ENDED.wait_while(turns, |turns| *turns >= most);
+        *turns.unwrap_or_else(PoisonError::into_inner) += 1;
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TURNS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        TURN_ENDED.notify_one();
     }
 }
 

@@ -87,8 +87,9 @@ impl Join {
 
     /// Waits for the lease of a member whose znode is gone. Default: not, because only the end of a session or the
     /// member itself deletes the znode. Use it where operators delete znodes of members that may still run: then keys of
-    /// a member that is gone, also of one that has left, wait about a heartbeat validity longer. All members of a group
-    /// should use it, and no two live processes may have one id. Nothing in an immediate group.
+    /// a member that is gone wait about a heartbeat validity longer. Those of a member that leaves do not: it first writes
+    /// that its work has ended, and waits until the others know. All members of a group should use it, and no two live
+    /// processes may have one id. Nothing in an immediate group.
     pub fn strict(mut self) -> Self {
         self.options.is_strict = true;
         self

@@ -270,7 +270,7 @@ fn hint_at_tooz(view: &View) -> bool {
 }
 
 /// A ring of more points is made and read on another thread: it takes so long that the runtime could not serve others.
-pub(super) const LARGE: u64 = 200_000;
+pub(super) const LARGE: u64 = 50_000;
 
 async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
     if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }

@@ -186,6 +186,8 @@ impl Running {
             Command::Leave { drain } => {
                 self.is_leaving = true;
                 self.is_news = true;
+                // Nothing may start any more when it is decided whether work is in progress.
+                self.register().into_iter().for_each(|register| register.admit(&Admission::none()));
                 let is_idle = self.register().is_none_or(|register| register.is_idle());
                 self.feed(Event::Leave { is_idle, drain });
             }
@@ -253,6 +255,11 @@ impl Running {
         match action {
             Action::Update => self.update(),
             Action::Status => self.is_news = true,
+            Action::Ended(handover::Ended { cause, waited }) => {
+                let (group, member) = (&self.it.places.group, &self.it.me);
+                debug!(%group, %member, ?cause, ?waited, "this member has the keys that it gained");
+                self.is_news = true;
+            }
             Action::Rejoin => self.rejoin(),
             Action::HasLeft => self.tell_engine(engine::Event::Leave),
             Action::Lease(deadline) => {

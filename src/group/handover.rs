@@ -28,7 +28,9 @@
 //! All requests of one session have to be answered in their order, as ZooKeeper does. Only a heartbeat may be answered
 //! before requests that were sent earlier.
 
+mod attempts;
 pub(crate) mod codec;
+mod ended;
 mod floor;
 mod following;
 mod history;
@@ -49,12 +51,13 @@ mod tests;
 mod types;
 
 pub(crate) use self::{
+    ended::{Cause, Ended},
     places::Places,
     settings::{Problem, Settings},
     shown::{Status, Why},
     state::Handover,
     types::{
-        Action, Event, HeadRead, Incarnation, Listing, Members, Outcome, Part, Presence, Purpose, ReadError,
-        Refusal, Write,
+        Action, Event, GroupStat, HeadRead, Incarnation, Listing, Members, Outcome, Part, Presence, Purpose,
+        ReadError, Refusal, Write,
     },
 };

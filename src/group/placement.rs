@@ -2,6 +2,8 @@
 
 //! The ring of a membership: which members are in it, with which weights, and how it follows from the ring before.
 
+mod recent;
+
 use std::{cmp::Ordering, sync::Arc};
 
 use super::member::Member;
@@ -38,6 +40,8 @@ enum Change {
 
 /// Up to so many changes, it is faster to change a ring than to build it anew: each change copies all points.
 const FEW_CHANGES: usize = 2;
+/// So much work takes longer than to find that it was done.
+const WORTH_SHARING: u64 = 10_000;
 
 impl Rings {
     /// A ring without members.
@@ -114,8 +118,20 @@ impl Plan {
         u64::from(self.rings.replicas) * weights * u64::from(!self.changes.is_empty())
     }
 
-    /// Makes the ring.
+    /// Makes the ring, unless another member in this process has made it already.
     pub(crate) fn ring(&self) -> Result<Arc<HashRing>, RingError> {
+        if self.work() < WORTH_SHARING {
+            return self.made();
+        }
+        if let Some(ring) = recent::find(self.rings, &self.members) {
+            return Ok(ring);
+        }
+        let ring = self.made()?;
+        recent::note(&ring);
+        Ok(ring)
+    }
+
+    fn made(&self) -> Result<Arc<HashRing>, RingError> {
         if self.before.is_empty() || self.changes.len() > FEW_CHANGES {
             return self.built();
         }

@@ -40,10 +40,68 @@ pub struct Status {
     pub kept: usize,
     /// The members that it waits for, and why.
     pub waiting: Vec<Waiting>,
+    /// The last handover of keys to this member that has ended; `None` before the first, and in an immediate group.
+    pub last_handover: Option<HandoverEnded>,
     /// Whether an operator has [paused](super::Group::pause) the group.
     pub is_paused: bool,
     /// What keeps it from acting or from publishing a change.
     pub problem: Option<String>,
+}
+
+/// A handover of keys that has ended: this member may start on every key that it owns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HandoverEnded {
+    /// Why it has gained keys. If several changes were published at once, the first of these that applies: `Head`, `Leave`,
+    /// `Restart`, `Weights`.
+    pub kind: HandoverKind,
+    /// How long it took since this member knew of the cause: for `Join` since its znode was created, or was ready; else
+    /// since it read the new membership, or, if it watches the group, since it saw the change. If another change came
+    /// before the end, since the first of them.
+    pub waited: Duration,
+}
+
+/// Why a member has gained keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum HandoverKind {
+    /// It has joined, or has joined again.
+    Join,
+    /// Another member has left, has crashed, or was cut off.
+    Leave,
+    /// Another member was replaced by one with the same id.
+    Restart,
+    /// The weights of members have changed, or count again.
+    Weights,
+    /// The znode that names the members was deleted, and made anew.
+    Head,
+}
+
+impl HandoverKind {
+    /// Its name, as in the serialized form.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HandoverKind::Join => "join",
+            HandoverKind::Leave => "leave",
+            HandoverKind::Restart => "restart",
+            HandoverKind::Weights => "weights",
+            HandoverKind::Head => "head",
+        }
+    }
+}
+
+impl From<handover::Ended> for HandoverEnded {
+    fn from(ended: handover::Ended) -> Self {
+        let kind = match ended.cause {
+            handover::Cause::Join => HandoverKind::Join,
+            handover::Cause::Leave => HandoverKind::Leave,
+            handover::Cause::Restart => HandoverKind::Restart,
+            handover::Cause::Weights => HandoverKind::Weights,
+            handover::Cause::Head => HandoverKind::Head,
+        };
+        HandoverEnded { kind, waited: ended.waited }
+    }
 }
 
 /// A member that this one waits for: it may still act on keys that this one owns now.
@@ -97,6 +155,7 @@ impl Status {
             in_progress: register.map_or(0, |register| register.counts().sum()),
             kept: shown.map_or(0, |shown| shown.status.kept),
             waiting: shown.map(waiting).unwrap_or_default(),
+            last_handover: shown.and_then(|shown| shown.status.ended).map(HandoverEnded::from),
             is_paused: shown.is_some_and(|shown| shown.status.is_paused),
             problem: view.refusal().or(view.blocked.as_ref()).map(ToString::to_string).or_else(|| {
                 let problem = shown?.status.problem.as_ref()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use apportion::{
     Error, Group, Held,
-    group::{Standing, Status, Waiting, Why},
+    group::{HandoverKind, Standing, Status, Waiting, Why},
 };
 use futures_util::FutureExt as _;
 use tokio::{task::JoinSet, time::timeout};
@@ -25,6 +25,7 @@ on_both_backends![
     a_key_goes_to_a_member_that_joins_as_soon_as_no_work_on_it_is_in_progress,
     work_on_a_key_that_was_lost_goes_on_for_max_drain_and_then_its_guard_ends,
     a_leave_waits_for_work_in_progress_and_hands_over_the_rest_at_once,
+    a_leave_from_a_strict_group_is_not_waited_for,
     a_member_that_crashed_in_its_work_is_waited_for_until_its_session_ends_and_not_longer,
     a_stuck_member_delays_only_the_keys_that_it_holds,
     a_restart_under_the_same_id_waits_for_nobody_else,
@@ -92,6 +93,8 @@ async fn a_key_goes_to_a_member_that_joins_as_soon_as_no_work_on_it_is_in_progre
     assert!(mine.iter().all(Held::is_valid));
     let share = in_b.extract_my_subset(universe()).await.unwrap();
     assert!(share.is_exclusive() && share.epoch() == in_b.view().epoch() && in_b.status().waiting.is_empty());
+    let ended = eventually("it says so", store.round(), || async { in_b.status().last_handover }).await;
+    assert!(ended.kind == HandoverKind::Join && ended.waited > Duration::ZERO, "{ended:?}");
 }
 
 async fn work_on_a_key_that_was_lost_goes_on_for_max_drain_and_then_its_guard_ends(store: Store) {
@@ -130,6 +133,19 @@ async fn a_leave_waits_for_work_in_progress_and_hands_over_the_rest_at_once(stor
     left.expect("it was started").unwrap().unwrap();
     settles_within(store.round(), &[&in_b]).await;
     assert_eq!(ids(&in_b), ["b"]);
+}
+
+async fn a_leave_from_a_strict_group_is_not_waited_for(store: Store) {
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let in_a = a.coordinator.join("g").strict().await.unwrap();
+    let in_b = b.coordinator.join("g").strict().await.unwrap();
+    settles_within(3 * store.session_timeout, &[&in_a, &in_b]).await;
+    in_a.leave().await.unwrap();
+    settles_within(store.round(), &[&in_b]).await;
+    assert_eq!(ids(&in_b), ["b"]);
+    // Nor do those wait that get keys of the one that has left from the one that stays.
+    let in_a = a.coordinator.join("g").strict().await.unwrap();
+    settles_within(store.round(), &[&in_a, &in_b]).await;
 }
 
 async fn a_member_that_crashed_in_its_work_is_waited_for_until_its_session_ends_and_not_longer(store: Store) {

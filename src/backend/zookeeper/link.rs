@@ -87,6 +87,11 @@ impl Serving {
         self.stop.cancel();
     }
 
+    /// Whether the task has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Waits until the task has ended.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;

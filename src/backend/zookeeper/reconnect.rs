@@ -84,18 +84,24 @@ impl Links {
     }
 
     /// The present connection. Waits for one while the session is suspended.
+    ///
+    /// Never one whose task has ended, although it may still be the present one: a request on it fails at once. A caller
+    /// that tries again would then do so without a pause, and keep the thread that has to open the next one.
     pub(super) async fn link(&self) -> Result<Arc<Link>, Loss> {
-        if !self.closing.is_cancelled()
-            && let Some(link) = &*self.link.borrow()
-        {
-            return Ok(link.clone());
+        let is_usable =
+            |link: &Option<Arc<Link>>| link.as_ref().is_some_and(|link| !link.serving().has_ended());
+        if !self.closing.is_cancelled() {
+            let link = self.link.borrow().clone();
+            if let Some(link) = link.filter(|link| !link.serving().has_ended()) {
+                return Ok(link);
+            }
         }
         let mut links = self.link.clone();
         tokio::select! {
             biased;
             loss = self.lost() => Err(loss),
             () = self.closing.cancelled() => Err(Loss::Closed),
-            link = links.wait_for(Option::is_some) => match link.as_deref() {
+            link = links.wait_for(is_usable) => match link.as_deref() {
                 Ok(Some(link)) => Ok(link.clone()),
                 _ => Err(Loss::Closed),
             },

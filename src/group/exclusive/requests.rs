@@ -1,14 +1,17 @@
 //! What the handover asks of the store.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::watches::Watched;
 use crate::{
-    backend::{self, CommitError, Stat, Watch},
+    backend::{self, CommitError, Stat, Watch, Znode},
     group::handover::{
-        Action, Event, HeadRead, Listing, Outcome, Places, Purpose, ReadError, Refusal, Write,
+        Action, Event, GroupStat, HeadRead, Listing, Outcome, Places, Purpose, ReadError, Refusal, Write,
     },
     member::MemberId,
     session::{
@@ -54,7 +57,7 @@ impl Store {
     pub(super) async fn ask(self, action: Action, watched: Vec<Watched>) -> Answer {
         let has = |one: &Watched| watched.contains(one);
         match action {
-            Action::ReadHead => self.read_head().await,
+            Action::ReadHead => self.read_head(!has(&Watched::Head)).await,
             Action::ReadSnapshot { name } => {
                 let path = self.places.snapshot(name);
                 let read = self.live.session.get(&path).await;
@@ -76,8 +79,11 @@ impl Store {
             Action::StatGroup { watch } => {
                 let mut watches = Vec::new();
                 let stat = self.stat(watch, &mut watches).await;
-                let pzxid = self.answered(stat).await.map(|stat| stat.pzxid);
-                Answer { event: Event::GroupStat(pzxid), watches }
+                let stat = self.answered(stat).await.map(|stat| GroupStat {
+                    pzxid: stat.pzxid,
+                    children: usize::try_from(stat.num_children).unwrap_or(0),
+                });
+                Answer { event: Event::GroupStat(stat), watches }
             }
             Action::ReadOwn => {
                 let read = self.live.read_back(&self.places.own).await;
@@ -106,14 +112,25 @@ impl Store {
         }
     }
 
-    async fn read_head(&self) -> Answer {
+    /// `has_changed`: its watch has fired, or there was none.
+    async fn read_head(&self, has_changed: bool) -> Answer {
         let path = &self.places.head;
         let mut watches = Vec::new();
         let read = async {
+            let session = &*self.live.session;
             // The watch first, so that no change after the read is missed.
-            let (stat, watch) = self.live.session.watch_node(path).await?;
+            let (set, found) = if has_changed {
+                let (set, found) = join(session.watch_node(path), session.get(path)).await;
+                (set?, Some(found?))
+            } else {
+                (session.watch_node(path).await?, None)
+            };
+            let (stat, watch) = set;
             watches.push((Watched::Head, watch));
             let Some(stat) = stat else { return Ok(None) };
+            if let Some(found) = found.filter(|found| !is_older(found.as_ref(), Some(&stat))) {
+                return Ok(found.map(|found| Places::read_head(&found)));
+            }
             let known = self.head.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let is_known = |known: &HeadRead| {
                 (known.czxid, known.version, known.mzxid) == (stat.czxid, stat.version, stat.mzxid)
@@ -121,7 +138,7 @@ impl Store {
             if let Some(known) = known.filter(is_known) {
                 return Ok(Some(Ok(known)));
             }
-            let found = self.live.session.get(path).await?;
+            let found = session.get(path).await?;
             Ok(found.map(|found| Places::read_head(&found)))
         };
         let read = read.await;
@@ -142,19 +159,39 @@ impl Store {
         let mut watches = Vec::new();
         let session = &*self.live.session;
         let read = async {
-            for some in new.chunks(WATCHED_AT_ONCE) {
-                let paths: Vec<_> = some.iter().map(|id| self.places.member(id)).collect();
-                let set = join_all(paths.iter().map(|path| session.watch_node(path))).await;
-                for (id, set) in some.iter().zip(set) {
-                    match set {
-                        Ok((_, watch)) => watches.push((Watched::Member(id.clone()), watch)),
-                        Err(backend::Error::NotPermitted) => {}
-                        Err(error) => return Err(error),
+            let paths: Vec<_> = ids.iter().map(|id| self.places.member(id)).collect();
+            let set = async {
+                let mut set = BTreeMap::new();
+                for some in new.chunks(WATCHED_AT_ONCE) {
+                    let paths: Vec<_> = some.iter().map(|id| self.places.member(id)).collect();
+                    let some_set = join_all(paths.iter().map(|path| session.watch_node(path))).await;
+                    set.extend(some.iter().cloned().zip(some_set));
+                }
+                set
+            };
+            let (mut set, found) = if new.len() <= WATCHED_AT_ONCE {
+                // The watches first, so that no change after the read is missed.
+                let (set, found) = join(set, read_each(session, &paths, &self.sizes)).await;
+                (set, Some(found?))
+            } else {
+                (set.await, None)
+            };
+            let mut is_late = found.is_none();
+            let mut found = found.unwrap_or_else(|| vec![Ok(None); ids.len()]);
+            for (id, found) in ids.iter().zip(&found) {
+                match set.remove(id) {
+                    Some(Ok((stat, watch))) => {
+                        watches.push((Watched::Member(id.clone()), watch));
+                        is_late |= found.as_ref().is_ok_and(|found| is_older(found.as_ref(), stat.as_ref()));
                     }
+                    Some(Err(backend::Error::NotPermitted)) | None => {}
+                    Some(Err(error)) => return Err(error),
                 }
             }
-            let paths: Vec<_> = ids.iter().map(|id| self.places.member(id)).collect();
-            read_each(session, &paths, &self.sizes).await
+            if is_late {
+                found = read_each(session, &paths, &self.sizes).await?;
+            }
+            Ok(found)
         };
         let read = read.await;
         let members = self.answered(read).await.map(|found| {
@@ -224,6 +261,17 @@ impl Store {
                 None => refused(0, error).await,
             },
         }
+    }
+}
+
+/// Whether what was read is older than what a watch was set on. They are asked for together, and in this order, so it is
+/// not, unless something on the way has changed their order.
+fn is_older(found: Option<&Znode>, watched: Option<&Stat>) -> bool {
+    match (found, watched) {
+        (Some((_, read)), Some(watched)) => read.mzxid < watched.mzxid,
+        (None, None) => false,
+        // It has come or gone between the two: which of them is newer is not known.
+        (Some(_), None) | (None, Some(_)) => true,
     }
 }
 

@@ -5,11 +5,11 @@
 //! ```text
 //! head     [1, label, replicas, lease_ms, is_paused, floor, [carried..], snapshot, base, [change..], digest, pzxid]
 //! snapshot [1, epoch, [entry..]]
-//! change   [[entry..], [carried..]]           what was added, what was deleted
+//! change   [[entry..], [carried..], [carried..]]  added, deleted, released; the last is left out if it is empty
 //! entry    [id, czxid, weight, is_plain, zone]    zone: text or nil; on a ring of tooz perhaps [.., zone, unclear]:
 //!                                             "no map", "weight" or "changed", why Python peers may disagree
 //! carried  [id, czxid]
-//! part     {"state": "warming" | "ready" | "draining", "ack": [head, version], "keep": [first, last, first, last, ..],
+//! part     {"state": "warming" | "ready" | "draining" | "drained", "ack": [head, version], "keep": [first, last, first, last, ..],
 //!           "zone": text}
 //! ```
 //!
@@ -45,7 +45,11 @@ pub(crate) fn encode_head(head: &Head) -> Result<Vec<u8>> {
     let log = head.log.iter().map(|change| {
         let add = change.add.iter().map(|(id, entry)| entry_value(id, entry)).collect();
         let del = change.del.iter().map(incarnation_value).collect();
-        Value::Array(vec![Value::Array(add), Value::Array(del)])
+        let mut parts = vec![Value::Array(add), Value::Array(del)];
+        if !change.released.is_empty() {
+            parts.push(Value::Array(change.released.iter().map(incarnation_value).collect()));
+        }
+        Value::Array(parts)
     });
     bytes(&Value::Array(vec![
         FORMAT.into(),
@@ -85,8 +89,9 @@ pub(crate) fn decode_head(data: &[u8]) -> Result<Head> {
         snapshot: at(7).as_u64().ok_or(NUMBER)?,
         base: version(at(8))?,
         log: each(at(9), |change| {
-            let [add, del, ..] = list(change)? else { return Err(LIST) };
-            Ok(Change { add: each(add, entry)?, del: each(del, incarnation)? })
+            let [add, del, more @ ..] = list(change)? else { return Err(LIST) };
+            let released = more.first().map_or(Ok(Vec::new()), |released| each(released, incarnation))?;
+            Ok(Change { add: each(add, entry)?, del: each(del, incarnation)?, released })
         })?,
         digest: at(10).as_u64().ok_or(NUMBER)?,
         pzxid: at(11).as_i64().ok_or(NUMBER)?,
@@ -130,6 +135,7 @@ pub(crate) fn part_value(part: &Part) -> Value {
         Presence::Warming => "warming",
         Presence::Ready => "ready",
         Presence::Draining => "draining",
+        Presence::Drained => "drained",
     };
     let mut map = vec![("state".into(), Value::from(state))];
     if let Some(ack) = part.ack {
@@ -155,6 +161,7 @@ pub(crate) fn part_from(value: &Value) -> Option<Part> {
     let presence = match get("state")?.as_str()? {
         "warming" => Presence::Warming,
         "ready" => Presence::Ready,
+        "drained" => Presence::Drained,
         _ => Presence::Draining,
     };
     let keep = get("keep").map_or(Some(Ranges::default()), keep);

@@ -52,6 +52,7 @@ impl Handover {
         carried.dedup();
         carried.retain(|who| match present(who) {
             Some(read) => read.part.as_ref().is_some_and(|part| part.keep != Ranges::default()),
+            None if history.released().any(|it| *it == *who) => false,
             None => {
                 let waits = self.settings.is_strict && self.settings.rules.hold(Rule::StrictCarriedWaits);
                 waits && !self.has_stopped(who) && history.head.carried.contains(who)

@@ -249,6 +249,7 @@ impl Handover {
             return;
         }
         let lost = self.lost(&next);
+        let owned = self.owned();
         self.see(&next);
         self.donors_adopt(&next);
         let is_new_head = before.is_some_and(|before| before.head != epoch.head);
@@ -257,6 +258,7 @@ impl Handover {
         self.compute_startable();
         self.actions.push(Action::Update);
         self.mark(&lost, is_new_head);
+        self.handover_follows(before, &owned);
         self.publisher_adopts();
     }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Who lost what at one epoch.
-pub(crate) type Losses = BTreeMap<Incarnation, Ranges>;
+pub(crate) type Losses = BTreeMap<Incarnation, Arc<Ranges>>;
 
 /// The epochs of one head from its floor on, or from earlier, up to the newest that was read.
 #[derive(Clone, Debug)]
@@ -101,7 +101,13 @@ impl History {
             let mut lost = losses(&before, &next.ring, &members, &after);
             for (who, ranges) in unseen_by_us(&read.head.common, &before, &members, &after)? {
                 let lost = lost.entry(who).or_default();
-                *lost = lost.union(&ranges);
+                *lost = Arc::new(lost.union(&ranges));
+            }
+            if !change.released.is_empty() {
+                lost.retain(|who, _| !change.released.contains(who));
+                for earlier in next.losses.values_mut() {
+                    Arc::make_mut(earlier).retain(|who, _| !change.released.contains(who));
+                }
             }
             next.ring = after;
             next.members.insert(version, Arc::new(members));
@@ -148,6 +154,18 @@ impl History {
     /// With the ring of tooz: a member because of which the Python members may not agree on the ring.
     pub(crate) fn unclear(&self) -> Option<(&MemberId, Unclear)> {
         unclear(&self.head.common, self.members())
+    }
+
+    /// The members that have released all that they ever had, as the log says.
+    pub(crate) fn released(&self) -> impl Iterator<Item = &Incarnation> {
+        self.head.log.iter().flat_map(|change| &change.released)
+    }
+
+    /// Whether others wait, or would wait, for what `it` has had: it is in the newest epoch, or has lost something after
+    /// the floor, or is carried.
+    pub(crate) fn waits_for(&self, it: &Incarnation) -> bool {
+        let has_lost = || self.losses_after(self.floor()).any(|(_, losses)| losses.contains_key(it));
+        self.has(it) || has_lost() || self.head.carried.contains(it)
     }
 
     /// Whether `it` is in the newest epoch.
@@ -206,6 +224,10 @@ pub(crate) fn ring(
 /// who loses a part of it loses all. The owner is an incarnation: if an id has a new one, the old one loses
 /// all that the id keeps.
 fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) -> Losses {
+    if ring.is_empty() {
+        // The first members of a large group: to compare the rings would take longer than to make one.
+        return Losses::new();
+    }
     let mut lost: BTreeMap<&str, Vec<(u32, u32)>> = BTreeMap::new();
     for moved in ring.moves(new) {
         if let Some(from) = moved.from {
@@ -223,7 +245,7 @@ fn losses(before: &Members, ring: &HashRing, after: &Members, new: &HashRing) ->
         let (id, entry) = before.get_key_value(&MemberId::new(id).ok()?)?;
         Some((Incarnation { id: id.clone(), czxid: entry.czxid }, Ranges::from_parts(parts)))
     });
-    lost.filter(|(_, ranges)| !ranges.is_empty()).collect()
+    lost.filter(|(_, ranges)| !ranges.is_empty()).map(|(who, ranges)| (who, Arc::new(ranges))).collect()
 }
 
 /// What plain members may have had between two epochs, and do not have in the later one.
@@ -236,7 +258,7 @@ fn unseen_by_us(
     before: &Members,
     after: &Members,
     new: &HashRing,
-) -> Result<Losses, HistoryError> {
+) -> Result<BTreeMap<Incarnation, Ranges>, HistoryError> {
     let is_in = |members: &Members, (id, entry): (&MemberId, &Entry)| {
         members.get(id).is_some_and(|other| other.czxid == entry.czxid)
     };
@@ -248,7 +270,7 @@ fn unseen_by_us(
     }
     let plain = |members: &Members| members.values().any(|entry| entry.is_plain);
     if !(plain(before) || plain(after)) || !(ours(before, after) || ours(after, before)) {
-        return Ok(Losses::new());
+        return Ok(BTreeMap::new());
     }
     let there = before.iter().filter(|(id, entry)| entry.is_plain || is_in(after, (id, entry)));
     let there = there.chain(after.iter().filter(|(_, entry)| entry.is_plain));
@@ -271,7 +293,7 @@ fn unseen_by_us(
 }
 
 /// What plain members of `before` do not have in the ring `new`: they may have had anything, by rings of their own.
-fn anything(before: &Members, new: &HashRing) -> Losses {
+fn anything(before: &Members, new: &HashRing) -> BTreeMap<Incarnation, Ranges> {
     let lost = before.iter().filter(|(_, entry)| entry.is_plain).map(|(id, entry)| {
         let all = Ranges::all().difference(&new.ranges(id.as_str())).rounded_out();
         (Incarnation { id: id.clone(), czxid: entry.czxid }, all)

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -162,7 +163,7 @@ impl Own {
 pub(crate) struct Donors {
     /// What each member lost at each epoch after the floor, without what it has released since. Not only of our keys:
     /// they may become ours at a later epoch. What was released stays so.
-    pub(super) unreleased: BTreeMap<(i32, Incarnation), Ranges>,
+    pub(super) unreleased: BTreeMap<(i32, Incarnation), Arc<Ranges>>,
     /// Plain members among them.
     pub(super) plain: BTreeSet<Incarnation>,
     /// What members keep that the floor has passed. `None`: not read since the newest head.
@@ -238,9 +239,12 @@ impl Donors {
             }
         }
         let floor = next.floor();
-        self.unreleased.retain(|(version, _), _| *version > floor);
-        let unreleased = &self.unreleased;
-        self.plain.retain(|who| unreleased.keys().any(|(_, it)| it == who));
+        let released: BTreeSet<&Incarnation> = next.released().collect();
+        self.unreleased.retain(|(version, who), _| *version > floor && !released.contains(who));
+        if !self.plain.is_empty() {
+            let losers: BTreeSet<&Incarnation> = self.unreleased.keys().map(|(_, who)| who).collect();
+            self.plain.retain(|who| losers.contains(who));
+        }
     }
 }
 
@@ -255,17 +259,30 @@ pub(crate) struct Publisher {
     pub(super) stage: Stage,
     /// The pause in which changes are collected. It grows while changes go on.
     pub(super) settle: Duration,
+    /// When the last epoch was adopted.
     pub(super) last: Moment,
-    /// The first change since the group was last listed, if changes are waited for to settle.
+    /// The first change since the group was last listed.
     pub(super) first_change: Option<Moment>,
+    /// When a change was first seen that is in no epoch yet.
+    pub(super) changed: Option<Moment>,
     /// When the group is compared with the head.
     pub(super) compare: Moment,
     pub(super) is_comparing: bool,
     pub(super) is_watching: bool,
-    /// An attempt is due in place of those who watch the group.
+    /// The attempt that is due may be made needless by another member: it is void once an epoch is adopted.
     pub(super) helps: bool,
     /// The group is not read again before this moment.
     pub(super) not_before: Moment,
+    /// The newest change of the group that is known.
+    pub(super) newest: i64,
+    /// How many children the group had when it was read last.
+    pub(super) children: usize,
+    /// Over how many times their usual time the attempts of members that do not watch are spread, when ours was planned.
+    pub(super) spread: u32,
+    /// The first epoch of a large group: the stat of the group is being read to see whether more members come.
+    pub(super) is_probing: bool,
+    /// No more have come.
+    pub(super) is_quiet: bool,
     /// An operator wants this.
     pub(super) pause: Option<bool>,
     /// The group as it was listed last: the transaction that changed it.

@@ -1,9 +1,9 @@
 // Pure: no runtime, no clock, no socket, no random numbers.
 
-//! Publishing: the next epoch, from a list of the members that was read after the newest one.
+//! Publishing: the next epoch, from a list of the members that was read after the newest one. When that is tried is
+//! decided in `attempts.rs`.
 //!
-//! Any member may publish; the write names the version before it, so one succeeds. The three members of the lowest ranks
-//! watch the group, a joiner waits for them, and all others compare once in a while.
+//! Any member may publish; the write names the version before it, so one succeeds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,177 +19,34 @@ use super::{
         Purpose, ReadError, Refusal, Snapshot, Write,
     },
 };
-use crate::{clock::Moment, group::placement, member::MemberId, ring::Label};
+use crate::{group::placement, member::MemberId, ring::Label};
 
-/// How many members watch the group.
-const WATCHERS: usize = 3;
 /// A log that adds and deletes more members than this is shortened: all members read it at each epoch.
 const MOST_ENTRIES: usize = 64;
 
 impl Handover {
-    // --- When -------------------------------------------------------------------------------------------------
-
-    pub(super) fn publish_due(&self) -> Option<Moment> {
-        self.followed?;
-        let due = self.publisher.due.filter(|_| self.publisher.stage == Stage::Idle);
-        let compare = (!self.publisher.is_comparing).then_some(self.publisher.compare);
-        let compare = compare.into_iter().chain([self.publisher.not_before]);
-        due.into_iter().chain(compare).filter(|due| *due > self.now).min()
-    }
-
-    /// Publishes at `due`, if not before.
-    pub(super) fn publish_at(&mut self, due: Moment) {
-        let due = self.publisher.due.map_or(due, |known| known.min(due));
-        self.publisher.due = Some(due);
-        self.publisher.helps = false;
-    }
-
-    pub(super) fn on_children_changed(&mut self) {
-        self.publisher.is_watching = false;
-        self.bundle();
-    }
-
-    pub(super) fn on_pause(&mut self, pause: bool) {
-        self.publisher.pause = Some(pause);
-        self.publish_at(self.now);
-    }
-
-    /// A change was seen: publish when no more have come for a while.
-    fn bundle(&mut self) {
-        let quiet = self.now.saturating_since(self.publisher.last) >= self.publisher.settle.saturating_mul(4);
-        if quiet || self.publisher.settle < self.settings.settle {
-            self.publisher.settle = self.settings.settle;
-        }
-        let due = self.now + self.publisher.settle;
-        if self.settings.settles <= 1 {
-            return self.publish_at(due);
-        }
-        let first = *self.publisher.first_change.get_or_insert(self.now);
-        let last = first + self.publisher.settle.saturating_mul(self.settings.settles);
-        self.publisher.due = Some(due.min(last));
-    }
-
-    /// Whether our znode waits for the settling time of the caller before it is published.
-    pub(crate) fn is_settling(&self) -> bool {
-        self.settings.settles > 1 && self.own.is_some() && self.rank().is_none()
-    }
-
-    /// Our place among the members that can publish; `None` if we are not in the epoch.
-    fn rank(&self) -> Option<usize> {
-        let (history, me) = (self.history.as_ref()?, self.me()?);
-        history.publishers().position(|id| *id == me.id).filter(|_| history.has(me))
-    }
-
-    pub(super) fn publisher_adopts(&mut self) {
-        if std::mem::take(&mut self.publisher.helps) {
-            // Another member has published. If that was not all, the next comparison shows it.
-            self.publisher.due = None;
-        }
-        if self.rank().is_some() || self.settings.presence != Presence::Ready {
-            return;
-        }
-        let publishers: Vec<_> = self.history.iter().flat_map(History::publishers).collect();
-        let pause = match publishers.iter().position(|id| **id == self.settings.me) {
-            // It is the member of this id that was restarted.
-            Some(rank) => {
-                let rank = u32::try_from(rank).unwrap_or(100).min(100);
-                self.settings.settle.saturating_add(self.settings.rank_delay.saturating_mul(rank))
-            }
-            // A joiner leaves it to the members, if there are any.
-            None if !publishers.is_empty() => {
-                self.settings.joiner_delay.saturating_add(self.jitter(self.settings.joiner_delay))
-            }
-            None if self.settings.settles > 1 => self.settings.settle,
-            None => self.jitter(self.settings.settle),
-        };
-        self.publish_at(self.now + pause);
-    }
-
-    pub(super) fn pursue_publish(&mut self) {
-        let (Some(followed), Some(_)) = (self.followed, &self.own) else { return };
-        let watches = self.rank().is_some_and(|rank| rank < WATCHERS);
-        let compares = self.now >= self.publisher.compare;
-        let may_read = self.now >= self.publisher.not_before;
-        if may_read && !self.publisher.is_comparing && (compares || watches && !self.publisher.is_watching) {
-            let watch = watches && !self.publisher.is_watching;
-            self.publisher.is_watching |= watch;
-            self.publisher.is_comparing = true;
-            self.publisher.compare =
-                self.now + self.settings.recheck.mul_f64(0.5) + self.jitter(self.settings.recheck);
-            self.actions.push(Action::StatGroup { watch });
-            if watches && compares && self.has_python_weights() {
-                // No stat of the group shows that a member has changed its weight.
-                self.publish_at(self.now);
-            }
-        }
-        let is_due = self.publisher.due.is_some_and(|due| self.now >= due);
-        if is_due && self.publisher.stage == Stage::Idle {
-            self.publisher.due = None;
-            self.publisher.stage = Stage::Listing(followed);
-            let watch = watches && !self.publisher.is_watching;
-            self.publisher.is_watching |= watch;
-            self.actions.push(Action::ListMembers { watch });
-        }
-    }
-
-    /// Whether plain members are there whose weights count.
-    fn has_python_weights(&self) -> bool {
-        self.settings.label == Label::Tooz
-            && self.history.as_ref().is_some_and(|history| history.members().values().any(|it| it.is_plain))
-    }
-
-    pub(super) fn on_group_stat(&mut self, read: &Result<i64, ReadError>) {
-        self.publisher.is_comparing = false;
-        match read {
-            Ok(pzxid) if self.has_changed(*pzxid) => {
-                let rank = self.rank().unwrap_or(WATCHERS);
-                if rank < WATCHERS {
-                    self.publish_at(self.now + self.settings.settle);
-                } else if self.publisher.due.is_none() {
-                    // Those who watch should do it. If they are gone, one of the others does, and not all.
-                    let delay = self.settings.rank_delay.saturating_mul(3);
-                    let pause = delay.saturating_add(self.jitter(delay));
-                    self.publish_at(self.now + pause);
-                    self.publisher.helps = true;
-                }
-            }
-            Ok(_) => {}
-            Err(_) => {
-                self.publisher.is_watching = false;
-                self.publisher.not_before = self.now + self.settings.retry;
-                self.publisher.compare = self.publisher.compare.min(self.publisher.not_before);
-            }
-        }
-    }
-
-    /// Whether the group has changed since it was listed for the head, or in vain during a pause.
-    fn has_changed(&self, pzxid: i64) -> bool {
-        let Some(history) = &self.history else { return false };
-        history.head.pzxid != pzxid && !(history.head.is_paused && self.publisher.listed == Some(pzxid))
-    }
-
     // --- What -------------------------------------------------------------------------------------------------
 
     pub(super) fn on_listed(&mut self, read: Result<Listing, ReadError>) {
         let Stage::Listing(base) = std::mem::take(&mut self.publisher.stage) else { return };
         self.publisher.first_change = None;
         self.publisher.listed = read.as_ref().ok().map(|listing| listing.pzxid);
-        if let Ok(listing) = &read {
-            let tooz = listing.members.iter().find(|(_, read)| read.hints_at_tooz);
-            self.tooz_hint = self.tooz_hint.take().or(tooz.map(|(id, _)| id.clone()));
-        }
         let Ok(listing) = read else {
             self.publisher.is_watching = false;
             self.publisher.not_before = self.now + self.settings.retry;
             self.publish_at(self.publisher.not_before);
+            self.publisher.helps = !self.has_own_change();
             return;
         };
+        let tooz = listing.members.iter().find(|(_, read)| read.hints_at_tooz);
+        self.tooz_hint = self.tooz_hint.take().or(tooz.map(|(id, _)| id.clone()));
+        self.sees_group(listing.pzxid, listing.members.len());
+        let Some(history) = self.history.clone() else { return };
         if self.followed != Some(base) {
             // There is a newer epoch, and the list may be older than it.
-            self.publish_at(self.now);
+            self.is_overtaken();
             return;
         }
-        let Some(history) = self.history.clone() else { return };
         if let Some(writes) = self.plan(&history, &listing) {
             self.publisher.stage = Stage::Committing;
             self.actions.push(Action::Commit { purpose: Purpose::Publish, writes });
@@ -212,10 +69,11 @@ impl Handover {
             let unchanged = history.members().iter().map(|(id, entry)| (id.clone(), entry.clone()));
             wanted = unchanged.chain(wanted).collect();
         }
-        let change = difference(history.members(), &wanted, |old, new| {
+        let mut change = difference(history.members(), &wanted, |old, new| {
             old.czxid == new.czxid || !self.settings.rules.hold(Rule::IdentityHasCreation)
         });
-        let is_same = change.add.is_empty() && change.del.is_empty();
+        change.released = if is_paused { Vec::new() } else { self.released(history, listing) };
+        let is_same = change.add.is_empty() && change.del.is_empty() && change.released.is_empty();
         if is_same && pause.is_none() && (is_paused || listing.pzxid == history.head.pzxid) {
             self.publisher.mass_loss = None;
             return None;
@@ -282,7 +140,8 @@ impl Handover {
     /// Whether head and snapshot fit into one request, as an estimate that is never too low.
     fn fits(&self, head: &Head, snapshot: Option<&Snapshot>) -> bool {
         let add = head.log.iter().flat_map(|change| &change.add);
-        let del = head.log.iter().flat_map(|change| &change.del).chain(&head.carried);
+        let del = head.log.iter().flat_map(|change| change.del.iter().chain(&change.released));
+        let del = del.chain(&head.carried);
         let head = 128
             + head.log.len() * 16
             + add.map(|(id, entry)| codec::entry_bytes(id, entry)).sum::<usize>()
@@ -336,6 +195,18 @@ impl Handover {
         members
     }
 
+    /// The members that have ended their work for good, if others wait for them. Only strict mode needs it: else the end of
+    /// their znodes is enough.
+    fn released(&self, history: &History, listing: &Listing) -> Vec<Incarnation> {
+        let is_strict = self.settings.rules.hold(Rule::ReleasedIsDrained);
+        let drained = listing.members.iter().filter(|(_, read)| {
+            let presence = read.part.as_ref().map(|part| part.presence);
+            presence == Some(Presence::Drained) || !is_strict && presence == Some(Presence::Draining)
+        });
+        let drained = drained.map(|(id, read)| Incarnation { id: id.clone(), czxid: read.czxid });
+        drained.filter(|who| history.waits_for(who)).collect()
+    }
+
     /// The first epoch after a new head: the leases under the head before have to end, if there may have been one.
     fn must_wait_for_old_leases(&mut self, history: &History, listing: &Listing) -> bool {
         if history.epoch.version > 0 || !self.settings.rules.hold(Rule::NewHeadWaits) {
@@ -378,8 +249,6 @@ impl Handover {
             Outcome::Applied => {
                 self.publisher.mass_loss = None;
                 self.publisher.pause = None;
-                self.publisher.last = self.now;
-                self.publisher.settle = self.publisher.settle.saturating_mul(2).min(self.settings.max_settle);
                 self.head_reading.wanted = true;
             }
             Outcome::Refused { why: Refusal::TooLarge, .. } => {
@@ -396,6 +265,7 @@ impl Handover {
                 let settle = self.settings.settle.min(Duration::from_secs(1));
                 let pause = settle / 2 + self.jitter(settle);
                 self.publish_at(self.now + pause);
+                self.publisher.helps = !self.has_own_change();
             }
         }
     }
@@ -451,5 +321,6 @@ fn difference(before: &Members, after: &Members, is_same: impl Fn(&Entry, &Entry
     let del = before.iter().filter(|(id, entry)| !stays(id, entry, after, false));
     let del = del.map(|(id, entry)| Incarnation { id: id.clone(), czxid: entry.czxid }).collect();
     let add = after.iter().filter(|(id, entry)| !stays(id, entry, before, true));
-    Change { add: add.map(|(id, entry)| (id.clone(), entry.clone())).collect(), del }
+    let add = add.map(|(id, entry)| (id.clone(), entry.clone())).collect();
+    Change { add, del, released: Vec::new() }
 }

@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,8 +33,11 @@ impl Handover {
             others.map(|who| (who.clone(), self.donors.carried.remove(who).flatten().filter(|_| !afresh)));
         self.donors.carried = carried.collect();
         self.donors.adopt(next, known, reset);
-        let (unreleased, carried) = (&self.donors.unreleased, &next.head.carried);
-        self.gone.retain(|who, _| carried.contains(who) || unreleased.keys().any(|(_, it)| it == who));
+        if !self.gone.is_empty() {
+            let losers = self.donors.unreleased.keys().map(|(_, who)| who);
+            let losers: BTreeSet<&Incarnation> = losers.chain(&next.head.carried).collect();
+            self.gone.retain(|who, _| losers.contains(who));
+        }
     }
 
     /// Whether the znode that was read is that of `who`.
@@ -88,9 +92,36 @@ impl Handover {
             return;
         }
         self.donors.blocking = self.blocking();
+        self.startable_is_the_rest();
+    }
+
+    /// The same after these were released, or have released a part: nothing else has changed. In a large group there are
+    /// many, and each of them may be released by itself.
+    fn compute_startable_after(&mut self, released: &BTreeSet<(Option<i32>, Incarnation)>) {
+        if self.leaving.is_some() || !self.settings.rules.hold(Rule::AllLosersAsked) {
+            return self.compute_startable();
+        }
+        if released.iter().any(|(version, _)| version.is_none()) {
+            // What carried members keep was read.
+            return self.compute_startable();
+        }
+        let unreleased = &self.donors.unreleased;
+        self.donors.blocking.retain_mut(|it| {
+            let Some(version) = it.version else { return true };
+            if !released.contains(&(it.version, it.who.clone())) {
+                return true;
+            }
+            let left = unreleased.get(&(version, it.who.clone()));
+            it.ranges = left.map_or_else(Ranges::default, |left| it.ranges.intersection(left));
+            !it.ranges.is_empty()
+        });
+        self.startable_is_the_rest();
+    }
+
+    fn startable_is_the_rest(&mut self) {
         if self.settings.rules.hold(Rule::CarriedReadAfresh) {
-            let blocking = &self.donors.blocking;
-            self.donors.read.retain(|id, _| blocking.iter().any(|it| it.who.id == *id));
+            let blocking: BTreeSet<&MemberId> = self.donors.blocking.iter().map(|it| &it.who.id).collect();
+            self.donors.read.retain(|id, _| blocking.contains(id));
         }
         let parts = self.donors.blocking.iter().flat_map(|it| it.ranges.iter());
         let blocked = Ranges::from_parts(parts.map(|range| (*range.start(), *range.end())));
@@ -114,18 +145,19 @@ impl Handover {
         }
     }
 
-    /// Notes what is released by what is known now. Returns whether anything was.
-    fn settle(&mut self) -> bool {
-        let Some(followed) = self.followed else { return false };
-        let mut is_changed = false;
+    /// Notes what is released by what is known now. Returns who has released something of which loss; `None` for a carried
+    /// member.
+    fn settle(&mut self) -> BTreeSet<(Option<i32>, Incarnation)> {
+        let mut released = BTreeSet::new();
+        let Some(followed) = self.followed else { return released };
         let blocking = self.donors.blocking.iter().filter_map(|it| Some((it.version?, it.who.clone())));
         for (version, who) in blocking.collect::<Vec<_>>() {
             let Some(left) = self.still_unreleased(followed, version, &who) else { continue };
-            is_changed = true;
+            released.insert((Some(version), who.clone()));
             if left.is_empty() {
                 self.donors.unreleased.remove(&(version, who));
             } else {
-                self.donors.unreleased.insert((version, who), left);
+                self.donors.unreleased.insert((version, who), Arc::new(left));
             }
         }
         let afresh = self.settings.rules.hold(Rule::CarriedReadAfresh);
@@ -144,10 +176,12 @@ impl Handover {
                     Ranges::default()
                 }
             };
-            let known = self.donors.carried.insert(who, Some(kept.clone()));
-            is_changed |= known != Some(Some(kept));
+            let known = self.donors.carried.insert(who.clone(), Some(kept.clone()));
+            if known != Some(Some(kept)) {
+                released.insert((None, who));
+            }
         }
-        is_changed
+        released
     }
 
     /// What `who` has not released yet of what it lost at `version`; `None` if that is as before.
@@ -173,7 +207,7 @@ impl Handover {
                 }
                 let ranges = &self.donors.unreleased[&(version, who.clone())];
                 let left = ranges.intersection(&part.keep);
-                (left != *ranges).then_some(left)
+                (left != **ranges).then_some(left)
             }
             // Only a read that was asked for after the head had named the member shows that it is gone.
             _ if donor.at == followed => self.has_stopped_now(who).then(Ranges::default),
@@ -217,9 +251,10 @@ impl Handover {
         if self.leaving.is_some() {
             return;
         }
-        if self.settle() {
+        let released = self.settle();
+        if !released.is_empty() {
             let before = self.donors.startable.clone();
-            self.compute_startable();
+            self.compute_startable_after(&released);
             if self.donors.startable != before {
                 self.actions.push(Action::Update);
             }

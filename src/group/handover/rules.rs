@@ -44,6 +44,8 @@ pub(crate) enum Rule {
     StrictFloorWaits,
     /// Strict mode: a carried member that is gone is carried until then.
     StrictCarriedWaits,
+    /// A member that leaves has released what it had only when its work has ended.
+    ReleasedIsDrained,
     /// The first epoch after a new head waits until the leases under the old head have ended.
     NewHeadWaits,
     /// An acknowledgement names the head.

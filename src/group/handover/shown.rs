@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{
+    ended::Ended,
     settings::Problem,
     types::{Epoch, Incarnation, Members},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Status {
     pub(crate) problem: Option<Problem>,
     /// A plain member that seems to use the ring of tooz, while this one does not.
     pub(crate) tooz_hint: Option<MemberId>,
+    /// The last handover to this member that has ended.
+    pub(crate) ended: Option<Ended>,
 }
 
 /// One member that this one waits for.

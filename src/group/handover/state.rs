@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    ended::{Ended, Ongoing},
     history::History,
     marks::Marks,
     parts::{Donors, HeadReading, Lease, Own, Publisher},
@@ -44,6 +45,10 @@ pub(crate) struct Handover {
     pub(super) leaving: Option<Leaving>,
     /// A plain member that seems to use the ring of tooz, while this one does not.
     pub(super) tooz_hint: Option<MemberId>,
+    /// The handover that this member waits for.
+    pub(super) ongoing: Option<Ongoing>,
+    /// The last one that has ended.
+    pub(super) ended: Option<Ended>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -59,6 +64,9 @@ pub(crate) struct Leaving {
     is_idle: bool,
     /// When what is in flight is ended.
     until: Moment,
+    /// Strict mode: until when the epoch is waited for that says what we have released. After that, others know as early
+    /// by themselves.
+    released_by: Option<Moment>,
     has_left: bool,
 }
 
@@ -84,6 +92,8 @@ impl Handover {
             publisher: Publisher::default(),
             leaving: None,
             tooz_hint: None,
+            ongoing: None,
+            ended: None,
         }
     }
 
@@ -94,6 +104,7 @@ impl Handover {
         self.expire();
         self.handle(event);
         self.pursue();
+        self.handover_ends();
         if self.status_changes() != before {
             self.actions.push(Action::Status);
         }
@@ -109,7 +120,7 @@ impl Handover {
             self.head_due(),
             self.release_due(),
             self.publish_due(),
-            self.leaving.as_ref().filter(|it| !it.is_idle).map(|it| it.until),
+            self.leaving.as_ref().and_then(|it| if it.is_idle { it.released_by } else { Some(it.until) }),
         ];
         times.into_iter().flatten().filter(|due| *due > self.now).min().unwrap_or(Moment::NEVER)
     }
@@ -168,7 +179,7 @@ impl Handover {
             Event::Snapshot(read) => self.on_snapshot(read),
             Event::Members(read) => self.on_members(read),
             Event::Listed(read) => self.on_listed(read),
-            Event::GroupStat(read) => self.on_group_stat(&read),
+            Event::GroupStat(read) => self.on_group_stat(read),
             Event::Own(read) => self.on_own(read),
             Event::Committed { purpose, outcome } => self.on_committed(purpose, &outcome),
             Event::HeadChanged => self.head_reading.wanted = true,
@@ -179,7 +190,12 @@ impl Handover {
             Event::Idle => self.leaving.iter_mut().for_each(|leaving| leaving.is_idle = true),
             Event::Tick => {}
             Event::Leave { is_idle, drain } => self.on_leave(is_idle, drain),
-            Event::Ready => self.settings.presence = Presence::Ready,
+            Event::Ready => {
+                self.settings.presence = Presence::Ready;
+                if self.own.is_some() {
+                    self.handover_begins();
+                }
+            }
             Event::Pause(pause) => self.on_pause(pause),
         }
     }
@@ -226,6 +242,7 @@ impl Handover {
         // A head that was asked for before does not count.
         self.head_reading.restart();
         self.publisher.join(self.now, self.settings.presence == Presence::Ready);
+        self.handover_begins();
     }
 
     pub(super) fn on_gone(&mut self) {
@@ -244,6 +261,7 @@ impl Handover {
             self.actions.push(Action::Update);
         }
         self.followed = None;
+        self.ongoing = None;
         self.newest_loss = None;
         self.marks.clear();
         self.lease.end();
@@ -256,7 +274,8 @@ impl Handover {
 
     pub(super) fn on_leave(&mut self, is_idle: bool, drain: Duration) {
         if self.leaving.is_none() {
-            self.leaving = Some(Leaving { is_idle, until: self.now + drain, has_left: false });
+            self.leaving =
+                Some(Leaving { is_idle, until: self.now + drain, released_by: None, has_left: false });
             self.settings.presence = Presence::Draining;
             self.compute_startable();
             self.actions.push(Action::Update);
@@ -267,6 +286,7 @@ impl Handover {
     }
 
     pub(super) fn pursue_leaving(&mut self) {
+        let wait = self.wait();
         let Some(leaving) = &mut self.leaving else { return };
         if !leaving.is_idle && self.now >= leaving.until {
             leaving.is_idle = true;
@@ -276,10 +296,24 @@ impl Handover {
         if !leaving.is_idle {
             return;
         }
+        if self.settings.is_strict {
+            let by = leaving.released_by.unwrap_or(self.now + wait);
+            leaving.released_by = Some(by);
+            self.settings.presence = Presence::Drained;
+            if self.now < by && self.is_releasing() {
+                return;
+            }
+        }
         match &mut self.own {
             None => self.finish_leaving(),
             Some(own) => own.delete(self.now, self.settings.retry, &mut self.actions),
         }
+    }
+
+    /// Strict mode: we have ended our work, and others do not know yet that they need not wait for us.
+    pub(super) fn is_releasing(&self) -> bool {
+        let waits = |me| self.history.as_ref().is_some_and(|history| history.waits_for(me));
+        self.settings.presence == Presence::Drained && self.followed.is_some() && self.me().is_some_and(waits)
     }
 
     pub(super) fn is_idle_and_leaving(&self) -> bool {

@@ -37,6 +37,7 @@ impl Handover {
             is_paused: history.is_some_and(|history| history.head.is_paused),
             problem: self.problem.clone(),
             tooz_hint: self.tooz_hint.clone(),
+            ended: self.ended,
         }
     }
 

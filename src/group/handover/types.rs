@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use super::ended::Ended;
 use crate::{
     clock::Moment,
     error::unclear::Unclear,
@@ -37,6 +38,8 @@ pub(crate) enum Presence {
     Ready,
     /// Not any more: it ends its work and leaves.
     Draining,
+    /// It has ended its work, and starts no more. It stays so until its znode is deleted.
+    Drained,
 }
 
 /// What the protocol adds to the payload of a member.
@@ -72,6 +75,8 @@ pub(crate) type Members = BTreeMap<MemberId, Entry>;
 pub(crate) struct Change {
     pub(crate) add: Vec<(MemberId, Entry)>,
     pub(crate) del: Vec<Incarnation>,
+    /// Members that have released all that they ever had: their znodes said that they had ended their work for good.
+    pub(crate) released: Vec<Incarnation>,
 }
 
 /// What all members of a group have in common. It is set when the head is created.
@@ -188,6 +193,14 @@ pub(crate) struct Listing {
     pub(crate) members: BTreeMap<MemberId, MemberRead>,
 }
 
+/// What is known of the group without its list.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct GroupStat {
+    pub(crate) pzxid: i64,
+    /// How many children it has.
+    pub(crate) children: usize,
+}
+
 /// What has happened.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Event {
@@ -208,8 +221,8 @@ pub(crate) enum Event {
     Members(Result<BTreeMap<MemberId, Option<MemberRead>>, ReadError>),
     /// The answer to [`Action::ListMembers`].
     Listed(Result<Listing, ReadError>),
-    /// The answer to [`Action::StatGroup`]: the `pzxid` of the group.
-    GroupStat(Result<i64, ReadError>),
+    /// The answer to [`Action::StatGroup`].
+    GroupStat(Result<GroupStat, ReadError>),
     /// The answer to [`Action::ReadOwn`].
     Own(Result<Option<MemberRead>, ReadError>),
     /// The answer to [`Action::Commit`].
@@ -331,6 +344,8 @@ pub(crate) enum Action {
     WatchIdle,
     /// The status has changed: [`Handover::status`](super::Handover::status).
     Status,
+    /// Every key that this member has gained is its own to start on.
+    Ended(Ended),
     /// Our znode is gone: join again, after every action before this one.
     Rejoin,
     /// Our znode is deleted, and nothing is in flight.

@@ -82,3 +82,22 @@ fn the_work_of_a_plan_is_known_before_it_is_done() {
     let plan = RINGS.plan(&members, &ring);
     assert_eq!((plan.left_out.len(), plan.changes.len(), plan.work()), (0, 2, 16_000_000));
 }
+
+/// Each has 2.9 MB with a thousand members, and takes milliseconds to make.
+#[test]
+fn members_of_one_process_share_a_large_ring() {
+    let of = |count: i64, weight| -> Vec<Member> {
+        (0..count).map(|number| member(&format!("shared-{number:03}"), weight, number)).collect()
+    };
+    let members = of(150, 1);
+    let ring = RINGS.plan(&members, &empty()).ring().unwrap();
+    let is_shared =
+        |rings: Rings, members: &[Member]| Arc::ptr_eq(&ring, &rings.plan(members, &empty()).ring().unwrap());
+    assert!(is_shared(RINGS, &members));
+    assert!(!is_shared(RINGS, &members[1..]) && !is_shared(RINGS, &of(150, 2)));
+    assert!(!is_shared(Rings { replicas: 101, ..RINGS }, &members));
+    assert!(!is_shared(Rings { label: Label::PythonBytes, ..RINGS }, &members));
+    // Also one that was changed step by step.
+    let before = RINGS.plan(&members[1..], &empty()).ring().unwrap();
+    assert!(Arc::ptr_eq(&ring, &RINGS.plan(&members, &before).ring().unwrap()));
+}

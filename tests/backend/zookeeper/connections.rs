@@ -59,6 +59,39 @@ async fn a_watch_survives_a_reconnect_and_fires_for_a_change_in_the_gap() {
     assert_eq!(tokio::time::timeout(SECOND, unchanged.fired()).await, Ok(Fired::Changed));
 }
 
+/// A request on a connection that has just ended fails at once. If such a connection were given to a caller that tries
+/// again, its loop would never yield, and no other task of the thread would open the next one.
+#[test]
+fn callers_that_try_again_at_once_do_not_keep_a_session_from_connecting_again() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    // A loop that never yields stops all timers of its runtime, so the deadline is that of another thread.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (proxy, session, _) = proxied(5 * SECOND).await;
+            let (root, reader) = (path("/"), session.clone());
+            let reading = tokio::spawn(async move {
+                let mut failures = 0;
+                while !reconnected(*reader.state().borrow()) {
+                    failures += u32::from(reader.get(&root).await.is_err());
+                }
+                failures
+            });
+            let watching = {
+                let (root, session) = (path("/"), session.clone());
+                let (_, mut watch) = session.watch_node(&root).await.unwrap();
+                tokio::spawn(async move { watch.fired().await })
+            };
+            proxy.reset();
+            reaches(&session, 3 * SECOND, reconnected).await;
+            assert!(reading.await.unwrap() < 100, "it is told of each break once");
+            watching.abort();
+        });
+        done.send(())
+    });
+    assert_eq!(is_done.recv_timeout(20 * SECOND), Ok(()), "the session does not connect again");
+}
+
 #[tokio::test]
 async fn a_write_whose_reply_is_lost_is_unknown_and_may_have_been_applied() {
     let (proxy, session, other) = proxied(2 * SECOND).await;

@@ -41,6 +41,7 @@ fn head() -> Head {
         log: vec![Change {
             add: vec![(id("a"), entry(9))],
             del: vec![Incarnation { id: id("b"), czxid: 3 }],
+            released: vec![Incarnation { id: id("b"), czxid: 3 }],
         }],
         digest: HashRing::builder().replicas(4).weighted_member("a", 3).build().unwrap().digest(),
         pzxid: 12,

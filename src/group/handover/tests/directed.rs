@@ -176,3 +176,47 @@ fn in_strict_mode_a_carried_member_that_is_gone_stays_carried() {
     assert!(!both(Fleet::new()));
     assert!(both(Fleet::without(Rule::StrictCarriedWaits)));
 }
+
+/// Strict mode: the last thing that a member which leaves writes is that its work has ended. Until then others wait.
+#[test]
+fn a_member_that_leaves_a_strict_group_releases_its_keys_when_its_work_has_ended() {
+    let both = |mut fleet: Fleet| {
+        let strict = |name| Settings { is_strict: true, ..settings(name) };
+        let key = key_of(&[&["b", "a"]]);
+        fleet.start_with("a", strict("a"));
+        fleet.start_with("b", strict("b"));
+        fleet.run(3 * WAIT);
+        fleet.take("a", key);
+        fleet.tell("a", Event::Leave { is_idle: false, drain: 60 * SECOND });
+        fleet.run(SECOND);
+        assert_eq!(fleet.ring("b"), ["b"]);
+        let early = fleet.acts("a") && fleet.may_start("b", key);
+        fleet.end("a");
+        fleet.run(SECOND);
+        assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+        // Nor does it wait for those who join before the floor has passed the loss.
+        fleet.start_with("c", strict("c"));
+        fleet.run(2 * SECOND);
+        assert_eq!(fleet.ring("c"), ["b", "c"]);
+        assert_eq!(fleet.core("c").startable().ranges, fleet.core("c").owned());
+        early
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::ReleasedIsDrained)));
+}
+
+#[test]
+fn an_idle_member_leaves_a_strict_group_at_once() {
+    let mut fleet = Fleet::new();
+    for name in ["a", "b", "c"] {
+        fleet.start_with(name, Settings { is_strict: true, ..settings(name) });
+    }
+    fleet.run(3 * WAIT);
+    fleet.tell("a", Event::Leave { is_idle: true, drain: SECOND });
+    fleet.run(SECOND);
+    for name in ["b", "c"] {
+        assert_eq!(fleet.ring(name), ["b", "c"]);
+        assert_eq!(fleet.core(name).startable().ranges, fleet.core(name).owned(), "{name} waits");
+    }
+    assert!(!fleet.exists("a"), "its znode is gone");
+}

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     super::{
+        ended::Ended,
         places::Places,
         rules::{Rule, Rules},
         settings::Settings,
@@ -43,6 +44,8 @@ pub(super) struct Fleet {
     events: VecDeque<(&'static str, Event)>,
     /// How often all members were listed.
     pub(super) lists: u32,
+    /// The handovers that have ended.
+    pub(super) ended: Vec<(&'static str, Ended)>,
 }
 
 struct Member {
@@ -116,6 +119,7 @@ impl Fleet {
             members: BTreeMap::new(),
             events: VecDeque::new(),
             lists: 0,
+            ended: Vec::new(),
         }
     }
 
@@ -312,6 +316,11 @@ impl Fleet {
     pub(super) fn head(&self) -> HeadRead {
         let path = ZnodePath::parse("/tooz.ring/group").unwrap();
         Places::read_head(self.ensemble.newest().get(&path).unwrap()).unwrap()
+    }
+
+    /// Whether the znode of a member exists.
+    pub(super) fn exists(&self, name: &str) -> bool {
+        self.ensemble.newest().get(&member_path(name)).is_some()
     }
 
     /// What the znode of a member says about it.

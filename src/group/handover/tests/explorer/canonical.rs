@@ -173,6 +173,7 @@ impl Walk<'_> {
         change.add.iter().for_each(|(id, entry)| self.entry(id, entry));
         self.number(change.del.len() as u64);
         change.del.iter().for_each(|it| self.incarnation(it));
+        change.released.iter().for_each(|it| self.incarnation(it));
     }
 
     fn head(&mut self, czxid: i64, head: &Head) {

@@ -17,7 +17,10 @@ use super::{
             rules::Rules,
             settings::Settings,
             state::Handover,
-            types::{Action, Epoch, Event, Head, HeadRead, Listing, Outcome, Part, Purpose, Snapshot, Write},
+            types::{
+                Action, Epoch, Event, GroupStat, Head, HeadRead, Listing, Outcome, Part, Purpose, Snapshot,
+                Write,
+            },
         },
         register::Register,
     },
@@ -250,7 +253,9 @@ impl World {
                 let members = (0..self.scope.slots).filter_map(|slot| Some((id(slot), self.read(slot)?)));
                 Event::Listed(Ok(Listing { pzxid: 0, members: members.collect() }))
             }
-            Action::StatGroup { .. } => Event::GroupStat(Ok(0)),
+            Action::StatGroup { .. } => {
+                Event::GroupStat(Ok(GroupStat { pzxid: 0, children: self.scope.slots }))
+            }
             Action::ReadOwn => Event::Own(Ok(self.read(slot))),
             Action::Commit { purpose, writes } => {
                 let mut pending = Pending { writes, at, sent: self.now, reply: None };

@@ -4,7 +4,7 @@ use super::{
     super::{
         super::{
             places::Places,
-            types::{Action, Event, Listing, Outcome},
+            types::{Action, Event, GroupStat, Listing, Outcome},
         },
         ensemble::State,
     },
@@ -95,7 +95,8 @@ impl Fleet {
                     member.watches.insert(Watched::Children, pzxid);
                 }
                 if matches!(action, Action::StatGroup { .. }) {
-                    Event::GroupStat(Ok(pzxid))
+                    let children = state.children(&places.group).count();
+                    Event::GroupStat(Ok(GroupStat { pzxid, children }))
                 } else {
                     self.lists += 1;
                     let ids = state.children(&places.group).map(|(name, _)| id(name));
@@ -115,6 +116,10 @@ impl Fleet {
                     }
                 };
                 return Some((Some(Held::Commit(purpose)), Event::Committed { purpose, outcome }));
+            }
+            Action::Ended(ended) => {
+                self.ended.push((name, ended));
+                return None;
             }
             Action::Rejoin => {
                 let (path, data) = (places.own.clone(), places.own_data(&member.core.part()));

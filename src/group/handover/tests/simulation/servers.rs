@@ -3,7 +3,7 @@
 use super::{
     super::super::{
         places::Places,
-        types::{Event, Listing, ReadError},
+        types::{Event, GroupStat, Listing, ReadError},
     },
     parts::{Asked, MS, Queued, SERVER_TICK, TIMEOUT, Watched},
     run::Simulation,
@@ -58,7 +58,8 @@ impl Simulation {
                     watches.push((Watched::Children, pzxid));
                 }
                 if matches!(asked, Asked::Stat(_)) {
-                    Event::GroupStat(Ok(pzxid))
+                    let children = state.children(&places.group).count();
+                    Event::GroupStat(Ok(GroupStat { pzxid, children }))
                 } else {
                     let members = state.children(&places.group).filter_map(|(name, node)| {
                         let (id, mut read) = (MemberId::new(name).ok()?, places.read_member(node)?);
