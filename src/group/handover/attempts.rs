@@ -165,7 +165,13 @@ impl Handover {
         self.sees_group(pzxid, children);
         if is_probing {
             self.publisher.is_quiet = !is_new;
-            let pause = if is_new { self.pause_of_a_joiner() } else { Duration::ZERO };
+            // The next read shows whether they still come. If they do, it is the turn of another joiner.
+            let had_turn = std::mem::replace(&mut self.publisher.has_probed, is_new);
+            let pause = match (is_new, had_turn) {
+                (false, _) => Duration::ZERO,
+                (true, false) => self.settings.settle.saturating_mul(1 + self.spread() / SPREAD_OF_A_PART),
+                (true, true) => self.pause_of_a_joiner(),
+            };
             self.publish_at(self.now + pause);
             self.publisher.helps = true;
         } else if self.publisher.helps && !self.is_published() && self.spread() > 2 * self.publisher.spread {
@@ -259,11 +265,9 @@ impl Handover {
         if self.settings.settles > 1 {
             return settle;
         }
-        let jitter = self.jitter(settle.saturating_mul(spread));
-        // Between two reads of a large group, so that the second shows whether members still come.
-        let least =
-            if spread > 1 { settle.saturating_mul(1 + spread / SPREAD_OF_A_PART) } else { Duration::ZERO };
-        least.saturating_add(jitter)
+        // Each of them may try, and one attempt takes as long as the group is large.
+        self.publisher.has_probed = false;
+        self.jitter(settle.saturating_mul(spread.max(spread * spread / 4)))
     }
 
     // --- Trying -----------------------------------------------------------------------------------------------

@@ -281,6 +281,8 @@ pub(crate) struct Publisher {
     pub(super) spread: u32,
     /// The first epoch of a large group: the stat of the group is being read to see whether more members come.
     pub(super) is_probing: bool,
+    /// It was read before, in the same turn.
+    pub(super) has_probed: bool,
     /// No more have come.
     pub(super) is_quiet: bool,
     /// An operator wants this.
