@@ -172,6 +172,7 @@ mod member;
 pub mod queue;
 mod random;
 pub mod ring;
+pub mod run;
 mod session;
 pub mod share;
 mod task;
