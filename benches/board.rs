@@ -72,13 +72,14 @@ fn measure(criterion: &mut Criterion, name: &str, place: Place) {
     let mut group = criterion.benchmark_group(format!("one more that always fails among {JOBS}, {name}"));
     few_samples(&mut group);
     let mut ratios = BTreeMap::<_, Vec<f64>>::new();
-    for (kind, workers) in [("job", 1), ("job", 4), ("entry", 1), ("entry", 4)] {
+    for (kind, workers) in [("job", 1), ("job", 4), ("entry", 1), ("entry", 4), ("runner", 1), ("runner", 4)]
+    {
         let title = format!("{kind}, {workers} workers");
         group.bench_function(&title, |bencher| {
             bencher.iter_custom(|times| {
                 let mut with_it = Duration::ZERO;
                 for _ in 0..times {
-                    let (with, without) = store.beside_a_failure(kind == "job", workers);
+                    let (with, without) = store.beside_a_failure(kind, workers);
                     with_it += with;
                     let ratios = ratios.entry(title.clone()).or_default();
                     ratios.push(with.as_secs_f64() / without.as_secs_f64());
@@ -153,16 +154,23 @@ impl Store {
     }
 
     /// The times with one that always fails, and without it, one after the other.
-    fn beside_a_failure(&mut self, is_job: bool, workers: usize) -> (Duration, Duration) {
+    fn beside_a_failure(&mut self, kind: &str, workers: usize) -> (Duration, Duration) {
         let (with, without, place) = (self.path(), self.path(), &self.place);
-        if is_job {
-            let with = work::consume_beside_a_failure(place, &with, workers, JOBS);
-            work::post(place, &without, JOBS);
-            (with, work::consume(place, &without, workers, JOBS))
-        } else {
-            let with = work::finish_beside_a_failure(place, &with, workers, JOBS);
-            work::put(place, &without, JOBS);
-            (with, work::finish(place, &without, workers, JOBS))
+        match kind {
+            "job" => {
+                let with = work::consume_beside_a_failure(place, &with, workers, JOBS);
+                work::post(place, &without, JOBS);
+                (with, work::consume(place, &without, workers, JOBS))
+            }
+            "runner" => {
+                let with = work::run_jobs(place, &with, workers, JOBS, true);
+                (with, work::run_jobs(place, &without, workers, JOBS, false))
+            }
+            _ => {
+                let with = work::finish_beside_a_failure(place, &with, workers, JOBS);
+                work::put(place, &without, JOBS);
+                (with, work::finish(place, &without, workers, JOBS))
+            }
         }
     }
 

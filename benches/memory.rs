@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::future::IntoFuture as _;
+
 use apportion::{Config, KeySet, PartitionCoordinator, backend::Memory, ring::Kernel};
 use peak_alloc::PeakAlloc;
 
@@ -34,6 +36,27 @@ fn main() {
         runtime.block_on(board(10_000, bytes));
     }
     runtime.block_on(queue(10_000, 10_000));
+    runtime.block_on(run_each(10_000));
+}
+
+/// The memory of a task for each key, beside its key and what the task has itself.
+async fn run_each(count: usize) {
+    let member = connect(&Memory::new()).await;
+    let group = member.join("g").await.expect("it is joined");
+    let keys = uuids(count);
+    let before = COUNTING.current_usage();
+    let run = group.run_each(keys, |key| async move { key.stopping().await }).starts_per_second(None);
+    let keys = run.keys();
+    let started = async {
+        while keys.running() < count {
+            tokio::task::yield_now().await;
+        }
+        print(&format!("run_each with {count} keys, a key and its task"), before, count, 0);
+    };
+    tokio::select! {
+        ended = run.into_future() => panic!("{ended:?}"),
+        () = started => {}
+    }
 }
 
 /// The memory that a process needs for a board that another process has filled.

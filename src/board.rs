@@ -104,7 +104,7 @@ pub use self::{
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
     trash::Trashed,
 };
-use crate::{backend::path::ZnodePath, session::read::Denied};
+use crate::{backend::path::ZnodePath, random::Random, session::read::Denied};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
@@ -117,6 +117,21 @@ pub struct JobBoard {
 impl JobBoard {
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
+    }
+
+    /// The owner of its claims.
+    pub(crate) fn me(&self) -> &str {
+        self.shared().leases.me().as_str()
+    }
+
+    /// After how many attempts a job goes to the trash; `None`: never.
+    pub(crate) fn max_attempts(&self) -> Option<u32> {
+        self.shared().max_attempts
+    }
+
+    /// The source of random numbers of its coordinator.
+    pub(crate) fn random(&self) -> &Random {
+        self.shared().leases.random()
     }
 
     /// The path of the board in the store.

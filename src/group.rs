@@ -242,7 +242,7 @@ impl Group {
     }
 
     /// A random number from zero to one.
-    fn random(&self) -> f64 {
+    pub(crate) fn random(&self) -> f64 {
         match &self.behind {
             Behind::Driver { access, .. } => access.random().unit(),
             // It is never missing from its group, so it never waits.

@@ -47,6 +47,7 @@
 //!   needs no coordinator and no runtime.
 //! - [`JobBoard`] is a board of jobs in TaskFlow's layout. [`WorkQueue`] is a queue by priority. Each claim and each
 //!   delivery has a [`Lease`], with a [`FencingToken`] for stores that must refuse stale writers.
+//! - [`run`] has the loops of a service: [`Group::run_each`], [`JobBoard::run`] and [`WorkQueue::run`].
 //! - [`Executor`] sends tasks to [`Worker`]s, within the process or over AMQP. The two need no coordinator; see
 //!   [`worker`].
 //! - [`Config`] holds the settings, from a URL or by setters.
@@ -65,46 +66,42 @@
 //! # Long-running work
 //!
 //! ```
+//! # use std::time::Duration;
 //! # use apportion::{Config, PartitionCoordinator, backend};
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! # async fn poll(_: &str) -> Result<(), std::io::Error> { std::future::pending().await }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(async {
 //! # let coordinator = PartitionCoordinator::standalone();
-//! # let group = coordinator.join("shards").await?;
-//! # let shards = vec!["shard-1".to_string(), "shard-2".to_string()];
-//! # let mut running = std::collections::BTreeMap::new();
-//! let mut rebalances = group.rebalances();
-//! while let Some(change) = rebalances.next().await {
-//!     // Stop what was lost before starting what was gained.
-//!     for shard in change.lost(&shards) {
-//!         running.remove(shard);
-//!     }
-//!     for shard in change.gained(&shards) {
-//!         running.insert(*shard, shard); // its guard, until the work on it ends
-//!     }
-//! #   break;
-//! }
-//! # assert_eq!(running.len(), 2);
+//! # let shutdown = tokio::time::sleep(Duration::from_secs(1));
+//! let group = coordinator.join("shards").await?;
+//! let shards = vec!["shard-1".to_string(), "shard-2".to_string()];
+//! // One task for each shard that this member owns. It is stopped before another member starts one.
+//! let counts = group.run_each(&shards, |shard| async move { poll(&shard).await }).until(shutdown).await?;
+//! # assert_eq!(counts.started, 2);
 //! # Ok::<(), apportion::Error>(()) }).unwrap();
 //! ```
+//!
+//! [`Group::rebalances`] is for a loop of your own.
 //!
 //! # Work that is claimed
 //!
 //! ```
-//! # use apportion::{Config, PartitionCoordinator, backend, board::Priority};
+//! # use std::time::Duration;
+//! # use apportion::{Config, PartitionCoordinator, backend, board::Priority, run::JobTask};
 //! # use serde_json::json;
-//! # async fn resize(_: &apportion::board::Job) -> Result<(), String> { Ok(()) }
-//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! # async fn resize(_: JobTask) -> Result<(), String> { Ok(()) }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(async {
 //! # let coordinator = PartitionCoordinator::connect(Config::for_backend(backend::Memory::new())).await?;
+//! # let shutdown = tokio::time::sleep(Duration::from_secs(1));
 //! let board = coordinator.job_board("/taskflow/jobs").await?;
 //! board.post("resize-volume").details(json!({ "volume": "v-17" })).priority(Priority::High).await?;
 //!
-//! let claim = board.claim_next().await?;
-//! match claim.lease().while_held(resize(claim.job())).await {
-//!     Ok(Ok(())) => claim.consume().await?,
-//!     Ok(Err(error)) => claim.abandon().because(error).await?, // it failed: tried again after a pause
-//!     Err(_) => {} // the lease was lost: another worker may have the job now
-//! }
+//! // A job that fails is tried again after a pause, which grows, and goes to the trash after five attempts.
+//! let counts = board.run().on("resize-volume", resize).concurrency(8).max_attempts(5).until(shutdown).await?;
+//! # assert_eq!(counts.finished, 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
+//!
+//! Claims and deliveries can also be taken and ended one by one: see [`board`] and [`queue`].
 //!
 //! # Without a server
 //!
@@ -149,6 +146,7 @@
 //! - `sasl`: SASL with DIGEST-MD5 to ZooKeeper servers.
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
 //!   `rayon` pool. Results and order are the same.
+//! - `tower`: [`run::service`], with which a `tower::Service` is a handler of a runner.
 //! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.
 //!
 //! No feature changes behaviour.
@@ -172,6 +170,7 @@ mod member;
 pub mod queue;
 mod random;
 pub mod ring;
+pub mod run;
 mod session;
 pub mod share;
 mod task;

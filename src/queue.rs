@@ -96,7 +96,7 @@ use self::{
     shared::Handle,
     take::{Wanted, take, try_take},
 };
-use crate::backend::path::ZnodePath;
+use crate::{backend::path::ZnodePath, random::Random};
 
 /// A queue of work, shared by all processes that open the same root. Cheap to clone; all clones are one queue, whose
 /// background tasks end with the last clone and the last delivery. From
@@ -110,6 +110,16 @@ pub struct WorkQueue {
 type Any = fn(&Entry) -> bool;
 
 impl WorkQueue {
+    /// After how many deliveries an entry is a dead letter; `None`: never.
+    pub(crate) fn max_attempts(&self) -> Option<u32> {
+        self.handle.shared.moves.max_attempts
+    }
+
+    /// The source of random numbers of its coordinator.
+    pub(crate) fn random(&self) -> &Random {
+        self.handle.shared.leases.random()
+    }
+
     /// The path of the queue in the store.
     pub fn path(&self) -> &ZnodePath {
         &self.handle.shared.layout().root

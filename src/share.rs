@@ -67,6 +67,19 @@ impl Grant {
     fn token(&self) -> FencingToken {
         FencingToken::new(self.epoch)
     }
+
+    /// The register, if items may start at this moment.
+    #[inline]
+    fn valid_register(&self) -> Option<&Arc<Register>> {
+        self.register.as_ref().filter(|register| register.validity().is_valid())
+    }
+
+    /// A guard for an item at this position, if this member may start on it at this moment. `turn`: see
+    /// [`Register::start`].
+    pub(crate) fn start<T>(&self, item: T, position: Position, turn: usize) -> Option<Held<T>> {
+        let in_flight = self.valid_register()?.start(position, turn)?;
+        Some(Held::new(item, in_flight))
+    }
 }
 
 impl<T> Share<T> {
@@ -196,8 +209,7 @@ impl<T, I: Iterator<Item = (T, Position)>> Iterator for Turns<I> {
 
     #[inline]
     fn next(&mut self) -> Option<Held<T>> {
-        let register = self.grant.register.as_ref().filter(|register| register.validity().is_valid());
-        let Some(register) = register else {
+        let Some(register) = self.grant.valid_register() else {
             self.end();
             return None;
         };

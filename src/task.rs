@@ -1,9 +1,13 @@
 //! [`Tasks`]: the only place that spawns tasks. Every task has an owner that cancels and joins it.
 
 use std::{
-    future::Future,
+    any::Any,
+    future::{Future, poll_fn},
     num::NonZeroUsize,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Condvar, Mutex, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -121,6 +125,26 @@ impl Drop for Turn {
         *TURNS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         TURN_ENDED.notify_one();
     }
+}
+
+/// The output of `work`; if it panics, the message of the panic.
+///
+/// Cancel safe if `work` is.
+pub(crate) async fn caught<F: Future>(work: F) -> Result<F::Output, String> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        // It is not polled again after a panic.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(message(&*panic))),
+        }
+    })
+    .await
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
 impl Drop for Tasks {

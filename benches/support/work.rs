@@ -7,15 +7,16 @@
 use std::{
     future::Future,
     sync::{
-        Barrier,
+        Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use apportion::{Config, PartitionCoordinator, backend::Memory};
+use apportion::{Config, PartitionCoordinator, backend::Memory, run::JobTask};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 /// The store to use.
 #[derive(Debug, Clone)]
@@ -96,6 +97,38 @@ pub(crate) fn consume_beside_a_failure(place: &Place, path: &str, workers: usize
                 claim.abandon().because("as always").await.expect("it is given back");
             }
         }
+        turns.end();
+        coordinator.shutdown().await.expect("it ends");
+    })
+}
+
+/// The time in which runners with four handlers each do all jobs of a board. With `fails`, it has one more: the first one,
+/// whose handler fails each time.
+pub(crate) fn run_jobs(place: &Place, path: &str, workers: usize, count: usize, fails: bool) -> Duration {
+    if fails {
+        block_on(async {
+            let coordinator = place.connect().await;
+            let board = coordinator.job_board(path).await.expect("it opens");
+            board.post(FAILS).await.expect("it is posted");
+            coordinator.shutdown().await.expect("it ends");
+        });
+    }
+    post(place, path, count);
+    let (done, all_done) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+    by_all(workers, count, async |turns| {
+        let coordinator = place.connect().await;
+        let board = coordinator.job_board(path).await.expect("it opens");
+        let (done, end) = (done.clone(), all_done.clone());
+        let handler = move |job: JobTask| {
+            let is_last = job.name() != FAILS && done.fetch_add(1, Ordering::Relaxed) + 1 == count;
+            if is_last {
+                end.cancel();
+            }
+            async move { if job.name() == FAILS { Err("as always") } else { Ok(()) } }
+        };
+        let running = board.run().otherwise(handler).concurrency(4).max_attempts(3);
+        turns.start();
+        running.until(all_done.clone().cancelled_owned()).await.expect("it runs");
         turns.end();
         coordinator.shutdown().await.expect("it ends");
     })

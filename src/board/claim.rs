@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{abandon::Abandon, claimed::ClaimedJob, error::BoardError, job::Job};
-use crate::lease::{FencingToken, Lease};
+use crate::lease::{FencingToken, GivenBack, Lease};
 
 /// A claimed job: no other worker has it while the [lease](Claim::lease) is held. From
 /// [`JobBoard::claim`](super::JobBoard::claim), [`claim_next`](super::JobBoard::claim_next) and their like.
@@ -141,6 +141,24 @@ impl Claim {
     /// When cancelled, it goes on in the background, or the claim is given back.
     pub async fn trash_because(self, reason: impl fmt::Display) -> Result<(), BoardError> {
         self.claimed.trash(Some(&reason.to_string())).await
+    }
+}
+
+/// For the runner of a board, which has decided what becomes of the job.
+impl Claim {
+    /// Gives the job back; at the last attempt that the board allows, it goes to the trash.
+    pub(crate) async fn give_back(self, how: GivenBack) -> Result<(), BoardError> {
+        self.claimed.abandon(how).await
+    }
+
+    /// Moves the job to the trash, also if another job is there under its name. Once polled, it goes on in the background.
+    pub(crate) async fn give_up(self, reason: &str) -> Result<(), BoardError> {
+        self.claimed.give_up_in_background(reason.to_owned()).await
+    }
+
+    /// The same for a job that has had its last attempt before this claim.
+    pub(crate) async fn give_up_unbegun(self) -> Result<(), BoardError> {
+        self.claimed.give_up_unbegun().await
     }
 }
 

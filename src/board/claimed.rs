@@ -120,15 +120,24 @@ impl ClaimedJob {
 
     /// Moves a job to the trash that has had its last attempt before this claim: its worker has died, or has dropped the
     /// claim. If it cannot be moved, it is given back with a pause.
-    pub(super) async fn give_up_unbegun(mut self) {
+    pub(super) async fn give_up_unbegun(mut self) -> Result<(), BoardError> {
         self.attempt = self.attempt.saturating_sub(1);
         self.deliver();
         let job = self.job.path().clone();
         let reason = self.last_error().unwrap_or("its worker was gone before it ended the job").to_owned();
-        match self.give_up(&reason).await {
+        let given_up = self.give_up(&reason).await;
+        match &given_up {
             Ok(()) => info!(%job, reason, "moved to the trash after its last attempt"),
             Err(error) => warn!(%job, %error, "could not be moved to the trash after its last attempt"),
         }
+        given_up
+    }
+
+    /// Moves the job to the trash, to its end, also if the caller is cancelled.
+    pub(super) async fn give_up_in_background(self, reason: String) -> Result<(), BoardError> {
+        let shared = self.shared().clone();
+        let given_up = shared.leases.run("give up", async move { self.give_up(&reason).await }).await;
+        given_up.map_err(|error| shared.service(error))?
     }
 
     /// Gives the job back, or moves it to the trash after its last attempt.
@@ -137,10 +146,7 @@ impl ClaimedJob {
         if !how.is_uncounted && max_attempts.is_some_and(|max| self.attempt >= max) {
             let reason = how.reason.or_else(|| self.last_error().map(str::to_owned));
             let reason = reason.unwrap_or_else(|| "no reason was given".into());
-            // To its end, also if the caller is cancelled.
-            let shared = self.shared().clone();
-            let given_up = shared.leases.run("give up", async move { self.give_up(&reason).await }).await;
-            return given_up.map_err(|error| shared.service(error))?;
+            return self.give_up_in_background(reason).await;
         }
         self.if_dropped = how.clone();
         let (ops, pause) = self.back(how);

@@ -80,6 +80,16 @@ impl Entities {
         }
     }
 
+    /// Removes one registration. Tries again while the store does not answer, until the session ends.
+    pub(super) async fn unregister_one(&self, access: &Access, path: &ZnodePath) {
+        let _turn = self.unregistering.lock().await;
+        self.lock().retain(|entity| entity.path != *path);
+        let Some(live) = access.present() else { return };
+        if let Err(error) = persist(&live, || unregister(&live, path)).await {
+            debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
+        }
+    }
+
     /// Registers the entities again whose znodes have ended with an earlier session. Returns whether all are
     /// registered.
     async fn register_again(&self, live: &Live) -> bool {

@@ -74,4 +74,37 @@ impl JobBoard {
         };
         self.shared().run("register", register).await?
     }
+
+    /// Removes an entity that this process has registered. If the store does not answer, it tries again until the session
+    /// ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// When cancelled, it goes on in the background.
+    pub async fn unregister_entity(&self, kind: &str, name: &str) {
+        if let Some(unregister) = self.unregistering(kind, name) {
+            // If the coordinator is shut down, the entity is gone with its session.
+            let _ = self.shared().leases.run("unregister", unregister).await;
+        }
+    }
+
+    /// The same in the background.
+    pub(crate) fn unregister_entity_later(&self, kind: &str, name: &str) {
+        if let Some(unregister) = self.unregistering(kind, name) {
+            self.shared().leases.in_background(unregister);
+        }
+    }
+
+    fn unregistering(
+        &self,
+        kind: &str,
+        name: &str,
+    ) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
+        let path = self.shared().layout.entities.join(kind).and_then(|folder| folder.join(name)).ok()?;
+        let handle = self.handle.clone();
+        Some(async move {
+            let shared = &handle.shared;
+            shared.entities.unregister_one(shared.leases.access(), &path).await;
+        })
+    }
 }

@@ -86,7 +86,8 @@ async fn take(
                     return Ok(Err(shared.set_aside(&known, PostingError::HasChild)));
                 }
                 if !at_once && shared.max_attempts.is_some_and(|max| attempt > max) {
-                    Box::pin(claimed.give_up_unbegun()).await;
+                    // It has said why, if it could not be moved.
+                    let _ = Box::pin(claimed.give_up_unbegun()).await;
                     return Ok(Err(NotClaimed::Gone));
                 }
                 return Ok(Ok(claimed));

@@ -114,7 +114,7 @@ impl Leases {
     }
 
     /// Runs `work` in the background; may be called outside a runtime. Drops it if the coordinator is shut down.
-    pub(super) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         // Without the task, the end of the session gives everything back.
         let _ = self.background.send(Box::pin(work));
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     json::check_depth,
-    lease::{FencingToken, Lease},
+    lease::{FencingToken, GivenBack, Lease},
 };
 
 /// An entry that this worker has taken from a queue. No other worker has it until it is ended, or until its lease is
@@ -200,6 +200,18 @@ impl Delivery {
     /// When cancelled, it goes on in the background.
     pub fn release_after(self, pause: Duration) -> Release {
         Release::new(self.owned, self.handle).after(pause)
+    }
+
+    /// For the runner of a queue: gives the entry back. At the last attempt that the queue allows, it is a dead letter.
+    pub(crate) async fn give_back(&self, how: GivenBack) -> Result<(), QueueError> {
+        let owned = self.owned.clone();
+        self.run("release", async move { owned.lock().await.release(how).await }).await
+    }
+
+    /// For the runner of a queue: makes the entry a dead letter. `None`: it had its last attempt before this delivery.
+    pub(crate) async fn give_up(&self, reason: Option<String>) -> Result<(), QueueError> {
+        let owned = self.owned.clone();
+        self.run("give up", async move { owned.lock().await.give_up(reason).await }).await
     }
 
     async fn end(&self, outcome: Result<Json, String>) -> Result<(), QueueError> {

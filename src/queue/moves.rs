@@ -22,6 +22,7 @@
 //! | [`update`](Moves::update) | | | another payload | `owned` is set in place; its claim is checked |
 //! | [`end`](Moves::end) | `owned` | `done` | successful or failed, result or error | its claim is deleted |
 //! | [`give_back`](Moves::give_back) | `owned` | `unowned`, or `dead` after the last attempt | pending, without worker and claim; with the reason, and until when it waits | its claim is deleted, or was gone; the bucket of its label is set |
+//! | [`give_up`](Moves::give_up) | `owned` | `dead` | the same as after the last attempt | its claim is deleted |
 //! | [`revive`](Moves::revive) | `dead` | `unowned` | pending, no attempts | the bucket of its label is set |
 //! | [`remove`](Moves::remove) | `done`, `dead` or `unowned` | | | |
 //!
@@ -87,15 +88,20 @@ impl Moves {
 
     /// Gives back an owned entry.
     pub(super) fn give_back(&self, owned: &Owned, back: &Back) -> Vec<Op> {
-        let is_dead = self.is_dead_after(back.attempt);
-        let (folder, value) = match is_dead {
-            true => (&self.layout.dead, owned.value.dead(back)),
-            false => (&self.layout.unowned, owned.value.given_back(back)),
-        };
-        let (priority, label, data) = (owned.entry.priority(), owned.entry.label(), value.data());
-        let moved = [owned.delete(), create(folder, priority, label, data)];
-        let bucket = self.set_bucket(label, None).filter(|_| !is_dead);
-        moved.into_iter().chain(bucket).collect()
+        if self.is_dead_after(back.attempt) {
+            return self.give_up(owned, back);
+        }
+        let (priority, label) = (owned.entry.priority(), owned.entry.label());
+        let data = owned.value.given_back(back).data();
+        let moved = [owned.delete(), create(&self.layout.unowned, priority, label, data)];
+        moved.into_iter().chain(self.set_bucket(label, None)).collect()
+    }
+
+    /// Makes an owned entry a dead letter.
+    pub(super) fn give_up(&self, owned: &Owned, back: &Back) -> Vec<Op> {
+        let (priority, label) = (owned.entry.priority(), owned.entry.label());
+        let data = owned.value.dead(back).data();
+        vec![owned.delete(), create(&self.layout.dead, priority, label, data)]
     }
 
     /// Whether an entry goes to the dead letters after so many deliveries.

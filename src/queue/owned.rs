@@ -130,6 +130,16 @@ impl OwnedEntry {
         Ok(())
     }
 
+    /// Makes it a dead letter. `None`: it had its last attempt before this delivery.
+    pub(super) async fn give_up(&mut self, reason: Option<String>) -> Result<(), QueueError> {
+        let how = GivenBack { is_uncounted: reason.is_none(), reason, after: None };
+        self.if_dropped = how.clone();
+        let (mut back, _) = self.back(how);
+        back.not_before = None;
+        let before = self.shared.moves.give_up(&self.owned, &back);
+        self.finish(Around { before, after: Vec::new() }, None).await.map(drop)
+    }
+
     async fn finish(&mut self, ops: Around, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
         self.set_back();
         let guard = self.guard.take().ok_or_else(|| self.lost())?;

@@ -14,6 +14,7 @@ mod repeatable;
 mod requests;
 #[cfg(feature = "zookeeper")]
 mod restarts;
+mod runners;
 mod session_faults;
 mod setup;
 mod soak;

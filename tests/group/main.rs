@@ -12,6 +12,7 @@ mod membership;
 mod outages;
 #[cfg(feature = "zookeeper")]
 mod processes;
+mod run_each;
 mod runtimes;
 mod shutdown;
 mod spawnable;

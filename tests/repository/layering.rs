@@ -19,6 +19,27 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guide", &[]),
     ("testing", &["backend", "backend::path", "clock", "future", "task"]),
     (
+        "run",
+        &[
+            "board",
+            "queue",
+            "group",
+            "group::held",
+            "lease",
+            "share",
+            "session",
+            "error",
+            "task",
+            "clock",
+            "backoff",
+            "random",
+            "future",
+            "ring",
+            "token",
+            "watch",
+        ],
+    ),
+    (
         "coordinator",
         &[
             "board",
@@ -155,6 +176,12 @@ const PURE: &[&str] = &[
     "src/queue/value.rs",
     "src/ring.rs",
     "src/ring/",
+    "src/run/counts.rs",
+    "src/run/failure.rs",
+    "src/run/plan.rs",
+    "src/run/rate.rs",
+    "src/run/states.rs",
+    "src/run/table.rs",
     "src/session/deadline.rs",
     "src/session/later.rs",
     "src/session/rivals.rs",
@@ -214,6 +241,9 @@ fn check(path: &str, text: &str) -> Vec<String> {
             wrong.push(format!(
                 "names `{name}`: only src/backend/zookeeper.rs and its folder name that crate"
             ));
+        }
+        if found[0] == "tower_service" && path != "src/run/service.rs" {
+            wrong.push(format!("names `{name}`: only src/run/service.rs names that crate"));
         }
         if found[0] == "lapin" && !path.starts_with("src/worker/amqp") {
             wrong.push(format!("names `{name}`: only src/worker/amqp.rs and its folder name that crate"));

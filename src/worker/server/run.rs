@@ -1,14 +1,6 @@
 //! Runs one request, from its acknowledgement to its result.
 
-use std::{
-    any::Any,
-    future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
@@ -16,6 +8,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use super::{duplicates::Present, results::Kept, shared::Shared};
 use crate::{
     clock::Moment,
+    task::caught,
     worker::{
         handler::{Context, Handler, ReplyAddress, Undo},
         lifecycle::START_HEARTBEATS,
@@ -96,7 +89,9 @@ impl Job {
             biased;
             // The task comes before the end of the worker, so that the result of a task that is done at that moment is
             // sent. No other branch is taken more than once.
-            result = caught(perform(&*handler, &shared.topic, &address, &request)) => result,
+            result = caught(perform(&*handler, &shared.topic, &address, &request)) => {
+                result.unwrap_or_else(|panic| Err(Failure::of(&Abnormal::Panicked(panic))))
+            }
             () = aborted.cancelled() => Err(Failure::of(&Abnormal::ShutDown)),
             never = repeat_running(&shared, &address) => match never {},
         };
@@ -158,22 +153,6 @@ async fn perform(
             handler.revert(context, arguments, undo).await
         }
     }
-}
-
-/// The result of `work`; if it panics, that is a failure.
-async fn caught(work: impl Future<Output = Result<Value, Failure>>) -> Result<Value, Failure> {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        // It is not polled again after a panic.
-        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)))
-            .unwrap_or_else(|panic| Poll::Ready(Err(Failure::of(&Abnormal::Panicked(message(&*panic))))))
-    })
-    .await
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
 /// Repeats RUNNING to the executor.

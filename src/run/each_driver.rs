@@ -1,0 +1,249 @@
+//! Runs the tasks of a `run_each`: starts and stops them as the [`Table`](super::table::Table) says, and tells it what
+//! happens.
+
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{debug, info, warn};
+
+use super::{
+    failure::{Failure, Outcome},
+    key_task::{KeyTask, text},
+    keys::Shared,
+    phase::{Phase, Stopping},
+    states::{EachCounts, Ended},
+    table::{Id, Signal},
+};
+use crate::{
+    clock::Moment,
+    error::Error,
+    future::BoxFuture,
+    group::{Group, held::Held, rebalance::Rebalance, rebalances::Rebalances},
+    ring::{Ranges, RingKey},
+    share::Grant,
+    task::{Tasks, caught},
+    watch,
+};
+
+/// How long the driver waits at its end for tasks whose futures are to be dropped.
+const FORCED: Duration = Duration::from_secs(1);
+
+/// See the module documentation.
+pub(super) struct Driver<K, F> {
+    group: Group,
+    shared: Arc<Shared<K>>,
+    task: Arc<F>,
+    tasks: Tasks,
+    /// What each task that runs is told.
+    phases: HashMap<Id, watch::Sender<Phase>>,
+    /// What the share of this member rests on.
+    grant: Option<Grant>,
+    turn: usize,
+    ends: mpsc::UnboundedSender<(Id, Ended)>,
+    ended: mpsc::UnboundedReceiver<(Id, Ended)>,
+}
+
+impl<K, F, T> Driver<K, F>
+where
+    K: RingKey + Send + Sync + 'static,
+    F: Fn(KeyTask<K>) -> T + Send + Sync + 'static,
+    T: Future<Output: Outcome> + Send + 'static,
+{
+    pub(super) fn new(group: Group, shared: Arc<Shared<K>>, task: F) -> Self {
+        let (ends, ended) = mpsc::unbounded_channel();
+        Driver {
+            group,
+            shared,
+            task: Arc::new(task),
+            tasks: Tasks::new(),
+            phases: HashMap::new(),
+            grant: None,
+            turn: 0,
+            ends,
+            ended,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut until: BoxFuture<'static, ()>) -> Result<EachCounts, Error> {
+        let mut rebalances = self.group.rebalances();
+        let shared = self.shared.clone();
+        let is_asked = loop {
+            let due = self.act();
+            tokio::select! {
+                biased;
+                () = &mut until => break true,
+                change = rebalances.next() => match change {
+                    Some(change) => self.follow(change),
+                    None => break false,
+                },
+                Some((id, ended)) = self.ended.recv() => self.note(id, ended),
+                () = shared.changed.notified() => {}
+                () = sleep_until(self.shared.now(), due) => {}
+            }
+        };
+        let counts = self.drain(rebalances).await;
+        let group = self.group.name();
+        info!(%group, ?counts, "the tasks of the group have ended");
+        if is_asked { Ok(counts) } else { Err(Error::Closed { group }) }
+    }
+
+    /// Waits until all tasks have ended.
+    async fn drain(&mut self, mut rebalances: Rebalances) -> EachCounts {
+        let shared = self.shared.clone();
+        shared.table().stop_all(shared.now());
+        let mut is_over = false;
+        // After the drain all are forced, and only those are left that block their threads.
+        let mut give_up = None;
+        while shared.table().running() > 0 {
+            let due = self.act();
+            let now = shared.now();
+            if due.is_none() {
+                give_up.get_or_insert(now + FORCED);
+            }
+            if give_up.is_some_and(|at| at <= now) {
+                break;
+            }
+            tokio::select! {
+                biased;
+                change = rebalances.next(), if !is_over => match change {
+                    Some(change) => self.follow(change),
+                    None => is_over = true,
+                },
+                Some((id, ended)) = self.ended.recv() => self.note(id, ended),
+                () = sleep_until(now, due.or(give_up)) => {}
+            }
+        }
+        let stuck = shared.table().running() as u64;
+        if stuck > 0 {
+            warn!(group = %self.group.name(), stuck, "tasks block their threads and have not ended");
+        }
+        EachCounts { stuck, ..shared.table().counts() }
+    }
+
+    /// Does what is to be done now; returns when there is more to do.
+    fn act(&mut self) -> Option<Moment> {
+        let now = self.shared.now();
+        let signals = {
+            let mut table = self.shared.table();
+            table.tick(now);
+            table.take_signals()
+        };
+        for signal in signals {
+            let (id, phase) = match signal {
+                Signal::Stop(id) => (id, Phase::Stop),
+                Signal::Force(id) => (id, Phase::End),
+            };
+            if let Some(phases) = self.phases.get(&id) {
+                phases.send_replace(phase);
+            }
+        }
+        loop {
+            let next = self.shared.table().next_start(now);
+            let Some((id, key)) = next else { break };
+            self.start(id, key, now);
+        }
+        self.shared.table().due()
+    }
+
+    fn start(&mut self, id: Id, key: Arc<K>, now: Moment) {
+        self.turn = self.turn.wrapping_add(1);
+        let grant = self.grant.as_ref();
+        let Some(held) = grant.and_then(|grant| grant.start(key, id.position, self.turn)) else {
+            self.shared.table().not_held(id, now);
+            return;
+        };
+        let phases = watch::Sender::new(Phase::Run);
+        let (held, stopping) = (Arc::new(held), Stopping::new(&phases));
+        let end = End { id, ends: self.ends.clone(), ended: None };
+        self.phases.insert(id, phases);
+        self.tasks.spawn("key", run_task(end, self.task.clone(), held, stopping));
+    }
+
+    /// The share of this member has changed.
+    fn follow(&mut self, change: Rebalance) {
+        let nothing = Ranges::none();
+        let owned = change.after.as_ref().map_or(&nothing, |part| &*part.ranges);
+        self.shared.table().own(owned, self.shared.now());
+        self.grant = Some(change.grant);
+    }
+
+    /// A task has ended, and perhaps more.
+    fn note(&mut self, id: Id, ended: Ended) {
+        let mut next = Some((id, ended));
+        while let Some((id, ended)) = next {
+            self.phases.remove(&id);
+            self.note_one(id, ended);
+            next = self.ended.recv().now_or_never().flatten();
+        }
+    }
+
+    fn note_one(&self, id: Id, ended: Ended) {
+        let (shared, random) = (&self.shared, self.group.random());
+        let mut table = shared.table();
+        let key = table.key(id).cloned();
+        let key = key.as_deref().map(text).unwrap_or_default();
+        let group = self.group.name();
+        match &ended {
+            Ended::Failed(_) => {}
+            Ended::Forced => warn!(%group, key, "a task did not stop in time, and was ended"),
+            ended => debug!(%group, key, ?ended, "a task has ended"),
+        }
+        let error = if let Ended::Failed(failure) = &ended { failure.to_string() } else { String::new() };
+        let is_failure = matches!(ended, Ended::Failed(_));
+        match table.ended(id, ended, shared.now(), random) {
+            Some((errors, pause)) => {
+                warn!(%group, key, error, errors, ?pause, "a task has failed; it is started again after a pause");
+            }
+            None if is_failure => warn!(%group, key, error, "a task has failed; it is not started again"),
+            None => {}
+        }
+    }
+}
+
+/// Reports the end of a task, however it comes.
+struct End {
+    id: Id,
+    ends: mpsc::UnboundedSender<(Id, Ended)>,
+    ended: Option<Ended>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let ended = self.ended.take();
+        let ended = ended.unwrap_or_else(|| Ended::Failed(Failure::panicked("when its future was dropped")));
+        // Without a driver, no one asks.
+        let _ = self.ends.send((self.id, ended));
+    }
+}
+
+/// The end comes first, so that it is dropped last if the drop of the future panics.
+async fn run_task<K, F, T>(mut end: End, task: Arc<F>, held: Arc<Held<Arc<K>>>, stopping: Stopping)
+where
+    F: Fn(KeyTask<K>) -> T,
+    T: Future<Output: Outcome>,
+{
+    let work = async {
+        let key = KeyTask::new(held.clone(), stopping.clone());
+        task(key).await.into_result()
+    };
+    end.ended = Some(tokio::select! {
+        biased;
+        () = stopping.clone().forced() => Ended::Forced,
+        ended = held.while_held(caught(work)) => match ended {
+            Ok(Ok(Ok(()))) => Ended::Finished,
+            Ok(Ok(Err(failure))) => Ended::Failed(failure),
+            Ok(Err(panic)) => Ended::Failed(Failure::panicked(&panic)),
+            Err(_) => Ended::Lost,
+        },
+    });
+    // Before the end is reported: only then may another task be started for the key.
+    drop(held);
+}
+
+async fn sleep_until(now: Moment, due: Option<Moment>) {
+    match due {
+        Some(due) => sleep(due.saturating_since(now)).await,
+        None => std::future::pending().await,
+    }
+}
