@@ -147,6 +147,7 @@
 //!   them.
 //! - `tls`: encrypted connections to ZooKeeper servers and AMQP brokers. It needs a C compiler.
 //! - `sasl`: SASL with DIGEST-MD5 to ZooKeeper servers.
+//! - `metrics`: what this library counts and measures, for the exporter of the service: [`metrics`].
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
 //!   `rayon` pool. Results and order are the same.
 //! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.
@@ -155,6 +156,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod ages;
 pub mod backend;
 mod backoff;
 pub mod board;
@@ -169,6 +171,8 @@ mod host;
 mod json;
 pub mod lease;
 mod member;
+pub mod metrics;
+mod opened;
 pub mod queue;
 mod random;
 pub mod ring;
@@ -183,6 +187,16 @@ pub mod tls;
 mod token;
 mod watch;
 pub mod worker;
+
+/// How a coordinator is, with all that it has open: from [`PartitionCoordinator::status`].
+pub mod status {
+    pub use crate::{
+        board::BoardStatus,
+        coordinator::{CoordinatorStatus as Status, GroupStatus, Part, SessionState, SessionStatus},
+        group::{Standing, Status as MembershipStatus, Waiting, Why},
+        queue::QueueStatus,
+    };
+}
 
 pub use board::JobBoard;
 pub use config::{Config, ConfigError};

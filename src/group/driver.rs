@@ -12,6 +12,7 @@ use super::{
     placement::{Plan, Rings},
     register::{Admission, Register},
     roster::Roster,
+    status,
     view::{self, View},
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
+    metrics,
     random::Random,
     ring::{HashRing, Ranges, RingError},
     session::{
@@ -196,6 +198,7 @@ impl Driver {
             (Some(own), None) => {
                 let validity = present.live.validity_of(&self.places.own, own.version);
                 let group = self.views.borrow().group.clone();
+                metrics::GROUP_JOINS.add(&[&group]);
                 present.register = Some(Register::new(group, validity.clone()));
                 present.validity = Some(validity);
             }
@@ -251,6 +254,7 @@ impl Driver {
         let (mine, admission) = owned(&view).await;
         view.mine = Arc::new(mine);
         view::report(&view, &previous);
+        status::measure(&view, Some(&previous));
         // Before the view is seen: what its shares give out may start.
         if let Some(register) = &view.register {
             register.admit_only(&admission);

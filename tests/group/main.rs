@@ -8,13 +8,17 @@ mod handles;
 mod held;
 mod key_set;
 mod membership;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "zookeeper")]
 mod outages;
 #[cfg(feature = "zookeeper")]
 mod processes;
 mod runtimes;
 mod shutdown;
+mod spans;
 mod spawnable;
+mod status;
 mod turns;
 mod validity;
 mod values;

@@ -21,6 +21,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "coordinator",
         &[
+            "metrics",
+            "opened",
             "board",
             "queue",
             "group",
@@ -41,10 +43,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("board", LEASED),
     ("queue", LEASED),
-    ("worker", &["ring", "backoff", "future", "task", "clock", "random", "watch", "tls", "host"]),
+    ("worker", &["metrics", "ring", "backoff", "future", "task", "clock", "random", "watch", "tls", "host"]),
     (
         "group",
         &[
+            "metrics",
             "share",
             "group::held",
             "group::register",
@@ -84,6 +87,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "session",
         &[
+            "metrics",
             "session::timing",
             "error",
             "config",
@@ -104,6 +108,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backend", &["backend::path", "task", "clock", "future", "random", "tls", "host"]),
     ("backend::path", &[]),
     ("task", &[]),
+    ("ages", &["clock"]),
     ("clock", &[]),
     ("backoff", &[]),
     ("random", &[]),
@@ -112,13 +117,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("future", &[]),
     ("json", &[]),
     ("token", &[]),
+    ("opened", &[]),
+    ("metrics", &[]),
     ("watch", &[]),
     ("ring", &[]),
 ];
 
 /// The modules that the recipes on top of a lease may import.
-const LEASED: &[&str] =
-    &["lease", "session", "error", "backend", "backend::path", "clock", "backoff", "random", "json", "watch"];
+const LEASED: &[&str] = &[
+    "lease",
+    "session",
+    "error",
+    "backend",
+    "backend::path",
+    "clock",
+    "backoff",
+    "random",
+    "json",
+    "watch",
+    "ages",
+    "opened",
+    "metrics",
+];
 
 /// The files that have to be pure, as soon as they exist: whole folders end with a slash.
 const PURE: &[&str] = &[
@@ -136,6 +156,7 @@ const PURE: &[&str] = &[
     "src/group/placement.rs",
     "src/group/rebalance.rs",
     "src/group/roster.rs",
+    "src/queue/ages.rs",
     "src/queue/entry.rs",
     "src/host.rs",
     "src/json.rs",
@@ -194,6 +215,8 @@ fn check(path: &str, text: &str) -> Vec<String> {
     if tokens.windows(4).any(|at| at[..3] == ["select", "!", "{"] && at[3] != "biased") {
         wrong.push("has a `select!` that is not `biased`: its order would be random".into());
     }
+    // Short for our own module, where that is imported.
+    let names_ours = paths.iter().any(|path| path.starts_with(&["crate".to_owned(), "metrics".to_owned()]));
     for found in &paths {
         let name = found.join("::");
         let is_random = found[0] == "fastrand" || found.iter().any(|part| part == "new_v4");
@@ -205,6 +228,9 @@ fn check(path: &str, text: &str) -> Vec<String> {
         }
         if found[0] == "backoff" && path != "src/backoff.rs" {
             wrong.push(format!("names `{name}`: only src/backoff.rs names that crate"));
+        }
+        if found[0] == "metrics" && !names_ours && path != "src/metrics/emit.rs" {
+            wrong.push(format!("names `{name}`: only src/metrics/emit.rs names that crate"));
         }
         if found[0] == "zookeeper_client" && !path.starts_with("src/backend/zookeeper") {
             wrong.push(format!(
