@@ -1,6 +1,8 @@
 //! [`PartitionCoordinator`]: joins groups, and opens job boards and queues.
 
 mod join;
+#[cfg(feature = "http")]
+mod observed;
 mod shared;
 mod status;
 mod work;
@@ -13,6 +15,8 @@ use std::{
 
 use tracing::info;
 
+#[cfg(feature = "http")]
+pub(crate) use self::observed::Observed;
 use self::shared::{Backing, Options, Shared};
 pub use self::{
     join::Join,

@@ -147,6 +147,7 @@
 //!   them.
 //! - `tls`: encrypted connections to ZooKeeper servers and AMQP brokers. It needs a C compiler.
 //! - `sasl`: SASL with DIGEST-MD5 to ZooKeeper servers.
+//! - `http`: `/healthz`, `/status` and `/metrics` as a tower service: [`http`].
 //! - `metrics`: what this library counts and measures, for the exporter of the service: [`metrics`].
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
 //!   `rayon` pool. Results and order are the same.
@@ -168,6 +169,8 @@ mod future;
 pub mod group;
 pub mod guide;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 mod json;
 pub mod lease;
 mod member;

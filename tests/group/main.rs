@@ -6,6 +6,8 @@ mod coordinator;
 mod exclusive;
 mod handles;
 mod held;
+#[cfg(feature = "http")]
+mod http;
 mod key_set;
 mod membership;
 #[cfg(feature = "metrics")]

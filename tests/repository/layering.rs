@@ -17,6 +17,7 @@ use source::{paths_in, tokens};
 /// leaf that layers between it and its parent may use.
 const LAYERS: &[(&str, &[&str])] = &[
     ("guide", &[]),
+    ("http", &["coordinator", "board", "queue", "group"]),
     ("testing", &["backend", "backend::path", "clock", "future", "task"]),
     (
         "coordinator",
@@ -156,6 +157,9 @@ const PURE: &[&str] = &[
     "src/group/placement.rs",
     "src/group/rebalance.rs",
     "src/group/roster.rs",
+    "src/http/accept.rs",
+    "src/http/page.rs",
+    "src/http/page/",
     "src/queue/ages.rs",
     "src/queue/entry.rs",
     "src/host.rs",
