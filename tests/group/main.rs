@@ -17,6 +17,8 @@ mod outages;
 #[cfg(feature = "zookeeper")]
 mod processes;
 mod runtimes;
+#[cfg(all(feature = "http", feature = "metrics", feature = "zookeeper"))]
+mod service;
 mod shutdown;
 mod spans;
 mod spawnable;
