@@ -84,12 +84,14 @@ mod posting;
 mod python_json;
 mod registering;
 mod shared;
+mod status;
 mod take;
 mod trash;
 
 use std::{fmt, sync::Arc};
 
-use self::shared::{Handle, Shared};
+use self::shared::Handle;
+pub(crate) use self::shared::Shared;
 pub use self::{
     abandon::Abandon,
     cache::SetAside,
@@ -102,6 +104,7 @@ pub use self::{
     open::OpenBoard,
     post::Post,
     posting::{MAX_POSTING_BYTES, Posting, PostingError, Priority},
+    status::BoardStatus,
     trash::Trashed,
 };
 use crate::{backend::path::ZnodePath, random::Random, session::read::Denied};

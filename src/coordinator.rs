@@ -1,7 +1,10 @@
 //! [`PartitionCoordinator`]: joins groups, and opens job boards and queues.
 
 mod join;
+#[cfg(feature = "http")]
+mod observed;
 mod shared;
+mod status;
 mod work;
 
 use std::{
@@ -12,8 +15,13 @@ use std::{
 
 use tracing::info;
 
-pub use self::join::Join;
+#[cfg(feature = "http")]
+pub(crate) use self::observed::Observed;
 use self::shared::{Backing, Options, Shared};
+pub use self::{
+    join::Join,
+    status::{GroupStatus, Part, SessionState, SessionStatus, Status as CoordinatorStatus},
+};
 
 use crate::{
     backend::SessionId,
@@ -22,9 +30,10 @@ use crate::{
     group::Group,
     lease::Leases,
     member::MemberId,
+    metrics,
     random::Random,
     ring::{KeySet, RingKey},
-    session::{Keeper, Status},
+    session::{self, Keeper},
     share::Share,
     task::Tasks,
 };
@@ -118,6 +127,7 @@ impl PartitionCoordinator {
         let namespace = config.namespace_path()?;
         let random = Random::new(config.seed);
         let me = config.chosen_member_id()?.unwrap_or_else(|| MemberId::from(random.uuid()));
+        metrics::describe();
         info!(member = %me, %namespace, "starting");
         let clock = connector.clock();
         let keeper = Keeper::start(connector, config.clone(), namespace.clone(), random.clone());
@@ -125,6 +135,8 @@ impl PartitionCoordinator {
         let backing = Backing {
             clock,
             leases: Leases::start(keeper.access(config.session_timeout), me.clone(), tasks.clone()),
+            boards: Arc::default(),
+            queues: Arc::default(),
             keeper,
             namespace,
             nonce: random.uuid(),
@@ -240,7 +252,7 @@ impl PartitionCoordinator {
     /// Whether this coordinator shares work with others: it has a backend, and is not shut down.
     pub fn is_active(&self) -> bool {
         let status = self.shared.backing.as_ref().map(|backing| backing.keeper.status());
-        status.is_some_and(|status| !matches!(*status.borrow(), Status::Closed))
+        status.is_some_and(|status| !matches!(*status.borrow(), session::Status::Closed))
     }
 
     /// The id of this member, the same in every group.

@@ -1,4 +1,4 @@
-//! Guides: what is guaranteed, how keys are handed over, and what changes for users who come from Python.
+//! Guides: from nothing to a service, what is guaranteed, how keys are handed over, and what changes for users who come from Python.
 
 #[doc = include_str!("../docs/guarantees.md")]
 pub mod guarantees {}
@@ -14,3 +14,8 @@ pub mod coming_from_taskflow {}
 
 #[doc = include_str!("../docs/coming_from_tooz.md")]
 pub mod coming_from_tooz {}
+
+// Its code needs these.
+#[cfg(all(feature = "http", feature = "metrics", feature = "zookeeper"))]
+#[doc = include_str!("../docs/service.md")]
+pub mod service {}

@@ -18,7 +18,14 @@ mod given_back;
 mod guard;
 mod registry;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tracing::{Instrument as _, Span};
 
 pub(crate) use self::{
     acquire::{LOCK_OPS, Request},
@@ -80,6 +87,7 @@ struct Inner {
     lock: ZnodePath,
     token: FencingToken,
     subject: Option<(ZnodePath, i32)>,
+    span: OnceLock<Span>,
 }
 
 /// The version of every lock of ours: created, then set in the same transaction.
@@ -93,7 +101,7 @@ impl Lease {
         token: FencingToken,
         subject: Option<(ZnodePath, i32)>,
     ) -> Self {
-        Lease { inner: Arc::new(Inner { live, validity, lock, token, subject }) }
+        Lease { inner: Arc::new(Inner { live, validity, lock, token, subject, span: OnceLock::new() }) }
     }
 
     /// Whether this process may act on the thing at this moment. Compares the deadline with the clock, no I/O. After an
@@ -133,7 +141,8 @@ impl Lease {
         LeaseLost { lock: self.inner.lock.to_string() }
     }
 
-    /// Runs `work` as long as the lease is held: checks the lease before each poll of the future. Returns its output.
+    /// Runs `work` as long as the lease is held: checks the lease before each poll of the future. Returns its output. The
+    /// work runs in the [span](Lease::span) of the lease.
     ///
     /// A poll that blocks the thread cannot be interrupted, and a request of the last poll may still arrive: pass
     /// [`Lease::token`] to stores that can compare it.
@@ -147,7 +156,7 @@ impl Lease {
     /// As that of `work`.
     pub async fn while_held<F: Future>(&self, work: F) -> Result<F::Output, LeaseLost> {
         let check = || if self.is_held() { Ok(()) } else { Err(self.loss()) };
-        while_valid(work, self.lost(), check).await
+        while_valid(work.instrument(self.span()), self.lost(), check).await
     }
 
     /// Writes to the same store under this lease, all of `ops` or none. The store applies them only if this lease is
@@ -192,6 +201,17 @@ impl Lease {
             }
             Err(CommitError { index: None, error }) => Err(LeaseError::Failed(error)),
         }
+    }
+
+    /// The tracing span of the claim or the delivery, with the ids of what was claimed: `claim` or `delivery`. It ends with
+    /// the last clone of the lease. Its parent is the span in which the caller has claimed.
+    pub fn span(&self) -> Span {
+        self.inner.span.get().cloned().unwrap_or_else(Span::none)
+    }
+
+    /// Sets the span, once.
+    pub(crate) fn set_span(&self, span: Span) {
+        let _ = self.inner.span.set(span);
     }
 
     /// The same condition as operations for a transaction of your own on the same store, in any session. The store

@@ -144,6 +144,8 @@
 //!   them.
 //! - `tls`: encrypted connections to ZooKeeper servers and AMQP brokers. It needs a C compiler.
 //! - `sasl`: SASL with DIGEST-MD5 to ZooKeeper servers.
+//! - `http`: `/healthz`, `/status` and `/metrics` as a tower service: [`http`].
+//! - `metrics`: what this library counts and measures, for the exporter of the service: [`metrics`].
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
 //!   `rayon` pool. Results and order are the same.
 //! - `tower`: [`run::service`], with which a `tower::Service` is a handler of a runner.
@@ -153,6 +155,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod ages;
 pub mod backend;
 mod backoff;
 pub mod board;
@@ -164,9 +167,13 @@ mod future;
 pub mod group;
 pub mod guide;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 mod json;
 pub mod lease;
 mod member;
+pub mod metrics;
+mod opened;
 pub mod queue;
 mod random;
 pub mod ring;
@@ -182,6 +189,16 @@ pub mod tls;
 mod token;
 mod watch;
 pub mod worker;
+
+/// How a coordinator is, with all that it has open: from [`PartitionCoordinator::status`].
+pub mod status {
+    pub use crate::{
+        board::BoardStatus,
+        coordinator::{CoordinatorStatus as Status, GroupStatus, Part, SessionState, SessionStatus},
+        group::{Standing, Status as MembershipStatus, Waiting, Why},
+        queue::QueueStatus,
+    };
+}
 
 pub use board::JobBoard;
 pub use config::{Config, ConfigError};

@@ -53,6 +53,7 @@
 //! A process that takes entries keeps the names of the waiting entries in a cache. It reads the value of an entry when
 //! it takes it, with up to seven small values of the next entries.
 
+mod ages;
 mod cache;
 mod collect;
 mod delivery;
@@ -74,6 +75,7 @@ mod recovery;
 mod release;
 mod results;
 mod shared;
+mod status;
 mod take;
 mod value;
 
@@ -81,6 +83,7 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
+pub(crate) use self::shared::Shared;
 pub use self::{
     collect::{Collected, Finished},
     delivery::Delivery,
@@ -90,6 +93,7 @@ pub use self::{
     open::OpenQueue,
     put::Put,
     release::Release,
+    status::QueueStatus,
     value::State,
 };
 use self::{

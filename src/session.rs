@@ -17,6 +17,7 @@ mod heartbeat;
 pub(crate) mod later;
 pub(crate) mod listing;
 pub(crate) mod live;
+mod measured;
 pub(crate) mod read;
 pub(crate) mod receipts;
 pub(crate) mod requests;
@@ -37,6 +38,7 @@ use self::{
     access::Access,
     deadline::Deadline,
     heartbeat::{End, Heart},
+    measured::{counted, measured},
     requests::ensure,
     timing::Timing,
     validity::SessionValidity,
@@ -47,6 +49,7 @@ use crate::{
     clock::Clock,
     config::Config,
     error::Error,
+    metrics,
     random::Random,
     task::Tasks,
     watch,
@@ -132,7 +135,7 @@ struct KeeperTask {
 impl Drop for KeeperTask {
     /// Also after a panic, and if the runtime ends before the task: no handle may wait for a session that never comes.
     fn drop(&mut self) {
-        self.status.send_replace(Status::Closed);
+        self.show(Status::Closed);
     }
 }
 
@@ -147,6 +150,16 @@ impl Drop for EndOnDrop {
 }
 
 impl KeeperTask {
+    fn show(&self, status: Status) {
+        let state = match &status {
+            Status::Opening { .. } => "opening",
+            Status::Live(_) => "connected",
+            Status::Closed => "closed",
+        };
+        metrics::SESSION_STATE.set_state(None, &metrics::SESSION_STATES, state);
+        self.status.send_replace(status);
+    }
+
     async fn run(mut self, cancelled: CancellationToken) {
         loop {
             let attempt = tokio::select! {
@@ -159,7 +172,8 @@ impl KeeperTask {
                     let live = opened.live().clone();
                     let ending = EndOnDrop(live.clone());
                     info!(session = %live.id(), timeout = ?live.timing.timeout, "session opened");
-                    self.status.send_replace(Status::Live(live.clone()));
+                    metrics::SESSIONS_OPENED.add(&[]);
+                    self.show(Status::Live(live.clone()));
                     let end = tokio::select! {
                         biased;
                         () = cancelled.cancelled() => None,
@@ -172,7 +186,7 @@ impl KeeperTask {
                         break;
                     };
                     let (wait, error) = self.report(&live, end);
-                    self.status.send_replace(Status::Opening { error: error.clone() });
+                    self.show(Status::Opening { error: error.clone() });
                     // The server of the old session may be unreachable: closing it must not delay the next session.
                     let _ = timeout(CLOSE_WAIT, live.session.close()).await;
                     if !wait {
@@ -181,7 +195,7 @@ impl KeeperTask {
                     error
                 }
                 Err(error) => {
-                    self.status.send_replace(Status::Opening { error: Some(error.clone()) });
+                    self.show(Status::Opening { error: Some(error.clone()) });
                     Some(error)
                 }
             };
@@ -202,6 +216,7 @@ impl KeeperTask {
     /// Logs why the session was left; returns whether to wait before the next one, and the error to show.
     fn report(&self, live: &Live, (end, was_confirmed): (End, bool)) -> (bool, Option<Error>) {
         let session = live.id();
+        metrics::SESSIONS_LOST.add(&[end.reason()]);
         match end {
             End::Refused(error) => return (true, Some(error)),
             End::Lost(Loss::AuthFailed) => return (true, Some(Error::AuthFailed)),
@@ -216,7 +231,9 @@ impl KeeperTask {
 
     async fn open(&mut self) -> Result<Heart, Error> {
         let asked = self.clock.now();
-        let session = self.connector.open(self.config.session_timeout).await.map_err(Error::from_open)?;
+        let opening = self.connector.open(self.config.session_timeout);
+        let session = counted(&*self.clock, "open", opening).await.map_err(Error::from_open)?;
+        let session = measured(session, &self.clock);
         let requested = session.requested().unwrap_or(asked);
         let (wanted, granted) = (self.config.session_timeout, session.timeout());
         // The protocol counts milliseconds.

@@ -57,6 +57,8 @@ impl Tasks {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
+        // It belongs to the span of the caller, which waits for it.
+        let work = work.in_current_span();
         self.spawn(name, async move {
             if let Some(found) = cancelled.run_until_cancelled(work).await {
                 // Without a receiver the result is dropped, and a lease in it is given back.

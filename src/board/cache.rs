@@ -90,6 +90,17 @@ pub(super) struct Cache {
     listeners: u64,
 }
 
+/// How many jobs there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    /// Those that may be claimed now.
+    pub(super) unclaimed: usize,
+    /// Unclaimed ones that are passed over for a while.
+    pub(super) delayed: usize,
+    pub(super) claimed: usize,
+    pub(super) set_aside: usize,
+}
+
 /// A reader of the changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Listener(u64);
@@ -146,6 +157,19 @@ impl Cache {
         if self.unclaimed.remove(&place) {
             self.later.insert(place, until);
         }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let (unclaimed, delayed) = (self.unclaimed.len(), self.later.len());
+        let claimed = self.jobs.len() - unclaimed - delayed;
+        Counts { unclaimed, delayed, claimed, set_aside: self.aside.len() }
+    }
+
+    /// When the oldest job was posted that is not claimed, in milliseconds since 1970.
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        let waiting = self.jobs.values().filter(|slot| !slot.is_claimed);
+        let created = waiting.map(|slot| slot.known.stat.created_ms).min()?;
+        u64::try_from(created).ok()
     }
 
     pub(super) fn len(&self) -> usize {

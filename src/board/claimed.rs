@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::{
     attempts::Record,
@@ -14,9 +14,11 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    ages::Age,
     backend::{self, CreateMode, Done, Op, Stat, path::ZnodePath},
     error::Error,
     lease::{Around, GivenBack, Lease, LeaseGuard},
+    metrics,
     session::{
         commit::{Applied, Unapplied},
         requests::delete_each,
@@ -34,6 +36,8 @@ pub(super) struct ClaimedJob {
     record: Option<Record>,
     /// How it is given back if it is dropped or its end fails. The claim counts once a caller has got it.
     if_dropped: GivenBack,
+    /// Since when this process has it.
+    age: Age,
 }
 
 /// The reason of a claim that was dropped.
@@ -43,7 +47,9 @@ impl ClaimedJob {
     pub(super) fn new(job: Job, guard: LeaseGuard, attempt: u32, record: Option<Record>) -> Self {
         guard.check_subject();
         let lease = guard.lease().clone();
-        ClaimedJob { guard: Some(guard), lease, job, attempt, record, if_dropped: GivenBack::uncounted() }
+        let age = job.shared().held.begin(job.shared().clock.now());
+        let if_dropped = GivenBack::uncounted();
+        ClaimedJob { guard: Some(guard), lease, job, attempt, record, if_dropped, age }
     }
 
     /// From here on it counts as an attempt.
@@ -74,7 +80,7 @@ impl ClaimedJob {
     /// Takes the job off the board.
     pub(super) async fn consume(mut self) -> Result<(), BoardError> {
         let ops = Around { before: Vec::new(), after: vec![delete(&self.job)] };
-        self.finish(ops, true, Mark::Removed(self.job.known().clone())).await?;
+        self.finish("consumed", ops, true, Mark::Removed(self.job.known().clone())).await?;
         if self.record.is_some() {
             // Afterwards, because an operator may have removed the record: that must not refuse the end. If it stays, it
             // is removed when a board is opened.
@@ -105,7 +111,7 @@ impl ClaimedJob {
             record.is_trashed = true;
             after.push(self.write(&record));
         }
-        self.finish(Around { before: vec![create], after }, true, Mark::Removed(known)).await
+        self.finish("trashed", Around { before: vec![create], after }, true, Mark::Removed(known)).await
     }
 
     /// Moves the job to the trash after its last attempt, also if another job is there under its name: no caller is asked
@@ -151,7 +157,7 @@ impl ClaimedJob {
         self.if_dropped = how.clone();
         let (ops, pause) = self.back(how);
         let until = (!pause.is_zero()).then(|| self.shared().clock.now() + pause);
-        self.finish(ops, false, Mark::Released(self.job.known().clone(), until)).await
+        self.finish("abandoned", ops, false, Mark::Released(self.job.known().clone(), until)).await
     }
 
     /// The operations that give it back now, and the pause.
@@ -183,8 +189,27 @@ impl ClaimedJob {
         }
     }
 
-    /// Ends the claim. If `removes`, the job has to be gone afterwards.
-    async fn finish(&mut self, ops: Around, removes: bool, mark: Mark) -> Result<(), BoardError> {
+    /// Ends the claim. If `removes`, the job has to be gone afterwards. `how` is for the count of the ends.
+    async fn finish(&mut self, how: &str, ops: Around, removes: bool, mark: Mark) -> Result<(), BoardError> {
+        let span = self.lease.span();
+        let finished = self.send(ops, removes, mark).instrument(span).await;
+        self.count(match &finished {
+            Ok(()) => how,
+            Err(BoardError::Lost { .. }) => "lost",
+            Err(_) => "error",
+        });
+        finished
+    }
+
+    fn count(&self, how: &str) {
+        let shared = self.shared();
+        let labels = [shared.layout.board.as_str(), how];
+        metrics::BOARD_ENDED.add(&labels);
+        let took = shared.clock.now().saturating_since(self.age.since());
+        metrics::BOARD_HELD_DURATION.record(&labels, took);
+    }
+
+    async fn send(&mut self, ops: Around, removes: bool, mark: Mark) -> Result<(), BoardError> {
         self.set_back();
         let guard = self.guard.take().expect("a claim ends once, by value");
         let (job, shared) = (&self.job, self.shared());
@@ -237,6 +262,7 @@ impl ClaimedJob {
 impl Drop for ClaimedJob {
     fn drop(&mut self) {
         if self.guard.is_some() {
+            self.count(if self.lease.is_held() { "dropped" } else { "lost" });
             self.set_back();
         }
     }

@@ -88,6 +88,8 @@ impl Contents for Driver {
         let mut cache = shared.cache();
         cache.merge(seen);
         cache.plan_aside(shared.clock.now() + ASIDE);
+        drop(cache);
+        shared.measure();
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use crate::{
     backoff::Pauses,
     clock::Clock,
     lease::Leases,
+    opened::Opened,
     session::{
         follow::{Sessions, follow},
         listing::Lister,
@@ -56,13 +57,16 @@ use crate::{
 /// Safe: the folders of the board may have been created.
 #[must_use = "a board is not opened until it is awaited"]
 pub struct OpenBoard {
-    backing: Option<(Arc<Leases>, Arc<dyn Clock>)>,
+    backing: Option<Backing>,
     path: String,
     options: Options,
 }
 
+/// What of its coordinator it is opened with, and where it is added.
+pub(crate) type Backing = (Arc<Leases>, Arc<dyn Clock>, Arc<Opened<Shared>>);
+
 impl OpenBoard {
-    pub(crate) fn new(backing: Option<(Arc<Leases>, Arc<dyn Clock>)>, path: String) -> Self {
+    pub(crate) fn new(backing: Option<Backing>, path: String) -> Self {
         OpenBoard { backing, path, options: Options::default() }
     }
 
@@ -91,7 +95,7 @@ impl OpenBoard {
     async fn run(self) -> Result<JobBoard, BoardError> {
         let OpenBoard { backing, path, options } = self;
         let layout = Layout::new(&path).map_err(|reason| BoardError::Path { path, reason })?;
-        let (leases, clock) = backing.ok_or(BoardError::NoBackend)?;
+        let (leases, clock, opened) = backing.ok_or(BoardError::NoBackend)?;
         let shared = Shared::new(layout, leases.clone(), clock, options);
         let board = JobBoard { handle: Handle::new(shared.clone()) };
         shared.prepare().await?;
@@ -111,6 +115,7 @@ impl OpenBoard {
         let records = trash::records(&shared).await.unwrap_or_default();
         shared.refresh().await?;
         trash::clean(&shared, &records).await;
+        opened.add(&shared);
         info!(board = %shared.layout.board, jobs = shared.cache().len(), "job board opened");
         Ok(board)
     }

@@ -27,6 +27,7 @@ use crate::{
     clock::time_until,
     error::Error,
     json::check_depth,
+    metrics,
     session::{commit::Unapplied, read::find_first, receipts::Receipted},
 };
 
@@ -168,7 +169,8 @@ async fn create(handle: Arc<Handle>, uuid: Uuid, posting: Posting, data: Vec<u8>
         },
     };
     let known = Arc::new(known);
-    debug!(job = %known.path, "posted");
+    debug!(job = %known.path, %uuid, "posted");
+    metrics::BOARD_POSTED.add(&[shared.layout.board.as_str()]);
     shared.mark(Mark::Posted(known.clone()));
     Ok(Job::new(known, false, handle))
 }

@@ -18,11 +18,13 @@ use super::{
     layout::Layout,
 };
 use crate::{
+    ages::Ages,
     backend::{self, BoxFuture, Op, Stat, Znode, path::ZnodePath},
     backoff::Pauses,
     clock::{Clock, Moment},
     error::Error,
     lease::Leases,
+    metrics,
     session::{
         Live,
         due::until_due,
@@ -42,7 +44,7 @@ pub(super) struct Options {
 }
 
 /// See the module documentation.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) layout: Layout,
     pub(super) leases: Arc<Leases>,
     pub(super) listing: Arc<Listing>,
@@ -53,6 +55,8 @@ pub(super) struct Shared {
     pub(super) receipts: Receipts,
     pub(super) entities: Arc<Entities>,
     rivals: Mutex<Rivals>,
+    /// The claims of this process.
+    pub(super) held: Arc<Ages>,
     pub(super) clock: Arc<dyn Clock>,
     /// After how many attempts a job goes to the trash; `None`: never.
     pub(super) max_attempts: Option<u32>,
@@ -109,6 +113,7 @@ impl Shared {
             record_sizes: Sizes::default(),
             entities: Arc::default(),
             rivals: Mutex::new(Rivals::new()),
+            held: Arc::default(),
             clock,
             max_attempts,
             pauses,
@@ -269,11 +274,26 @@ impl Shared {
             cache.mark(mark);
             cache.plan_aside(self.clock.now() + ASIDE);
         }
+        self.measure();
         if can_be_late {
             self.listing.invalidate();
         } else {
             self.listing.note_local_change();
         }
+    }
+
+    /// Sets the gauges of its jobs.
+    pub(crate) fn measure(&self) {
+        if !cfg!(feature = "metrics") {
+            return;
+        }
+        let counts = self.cache().counts();
+        let board = self.layout.board.as_str();
+        let set = |state, count: usize| metrics::BOARD_JOBS.set(&[board, state], count as f64);
+        set("unclaimed", counts.unclaimed);
+        set("delayed", counts.delayed);
+        set("claimed", counts.claimed);
+        set("set_aside", counts.set_aside);
     }
 
     /// No longer passes over what is due.
@@ -286,6 +306,7 @@ impl Shared {
     /// Passes over a job until this moment.
     pub(super) fn pass_over(&self, known: Arc<Known>, until: Moment) {
         self.cache().mark(Mark::PassedOver(known, until));
+        self.measure();
         // Callers that wait may have to wake earlier.
         self.listing.announce();
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::{Span, info_span};
+
 use super::{
     attempts::{Record, attempt as attempt_number},
     cache::{Mark, SetAside},
@@ -16,7 +18,8 @@ use super::{
 use crate::{
     backend::{self, Op},
     error::Error,
-    lease::{Around, GivenBack, LOCK_OPS, Request},
+    lease::{Around, FencingToken, GivenBack, LOCK_OPS, Request},
+    metrics,
     session::{Live, commit::Unapplied},
 };
 
@@ -36,14 +39,31 @@ pub(super) async fn attempt(
     known: Arc<Known>,
     at_once: bool,
 ) -> Result<Result<Claim, NotClaimed>, BoardError> {
-    let taken = handle.shared.run("claim", take(handle.clone(), known, at_once)).await??;
-    Ok(taken.map(Claim::new))
+    let shared = &handle.shared;
+    let (board, began) = (shared.layout.board.as_str(), shared.clock.now());
+    let taken = shared.run("claim", take(handle.clone(), known, at_once, Span::current())).await.flatten();
+    metrics::BOARD_CLAIM_DURATION.record(&[board], shared.clock.now().saturating_since(began));
+    let outcome = match &taken {
+        Ok(Ok(_)) => "claimed",
+        Ok(Err(NotClaimed::Taken)) => "lost",
+        Ok(Err(NotClaimed::Gone)) => "gone",
+        Ok(Err(NotClaimed::SetAside(_))) => "set_aside",
+        Ok(Err(NotClaimed::Later)) => "delayed",
+        Err(_) => "error",
+    };
+    metrics::BOARD_CLAIMS.add(&[board, outcome]);
+    let taken = taken?.map(Claim::new);
+    if taken.as_ref().is_ok_and(|claim| claim.attempt() > 1) {
+        metrics::BOARD_REPEATED.add(&[board]);
+    }
+    Ok(taken)
 }
 
 async fn take(
     handle: Arc<Handle>,
     mut known: Arc<Known>,
     at_once: bool,
+    caller: Span,
 ) -> Result<Result<ClaimedJob, NotClaimed>, BoardError> {
     let shared = &handle.shared;
     let live = shared.live().await?;
@@ -77,6 +97,7 @@ async fn take(
                 shared.mark(Mark::Claimed(known.clone()));
                 let attempt = attempt_number(record.as_ref(), known.stat.version);
                 let job = Job::new(known.clone(), true, handle.clone());
+                guard.lease().set_span(span(&caller, shared, &job, attempt, guard.lease().token()));
                 let claimed = ClaimedJob::new(job, guard, attempt, record);
                 // Boxed, because both are seldom polled and large.
                 if known.stat.num_children > 0 {
@@ -136,6 +157,21 @@ async fn take(
             Some(Ok(now)) => known = Arc::new(now),
         }
     }
+}
+
+/// The span of a claim.
+fn span(caller: &Span, shared: &Shared, job: &Job, attempt: u32, token: FencingToken) -> Span {
+    let uuid = job.uuid().map(tracing::field::display);
+    info_span!(
+        parent: caller,
+        "claim",
+        board = %shared.layout.board,
+        job = job.path().name(),
+        name = &*job.name(),
+        uuid,
+        attempt,
+        %token
+    )
 }
 
 /// Reads the record of the attempts at a job, if there is one.

@@ -11,6 +11,7 @@ use tracing::info;
 
 use crate::{
     backend::path::ZnodePath,
+    board,
     clock::Clock,
     config::Config,
     group::{
@@ -20,6 +21,8 @@ use crate::{
     },
     lease::Leases,
     member::MemberId,
+    opened::Opened,
+    queue,
     random::Random,
     session::Keeper,
     task::Tasks,
@@ -41,6 +44,9 @@ pub(super) struct Shared {
 pub(super) struct Backing {
     pub(super) keeper: Keeper,
     pub(super) leases: Arc<Leases>,
+    /// The boards and queues that are open.
+    pub(super) boards: Arc<Opened<board::Shared>>,
+    pub(super) queues: Arc<Opened<queue::Shared>>,
     pub(super) namespace: ZnodePath,
     pub(super) clock: Arc<dyn Clock>,
     /// Written into the znodes of this member, which recognizes them by it in any session.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::PartitionCoordinator;
-use crate::{board::OpenBoard, clock::Clock, lease::Leases, queue::OpenQueue};
+use super::{PartitionCoordinator, shared::Backing};
+use crate::{board::OpenBoard, clock::Clock, lease::Leases, opened::Opened, queue::OpenQueue};
 
 impl PartitionCoordinator {
     /// Opens the job board at `path`, for instance `/taskflow/jobs`, and creates it if it is missing. Await it. The
@@ -22,7 +22,7 @@ impl PartitionCoordinator {
     ///
     /// Safe.
     pub fn job_board(&self, path: impl Into<String>) -> OpenBoard {
-        OpenBoard::new(self.store(), path.into())
+        OpenBoard::new(self.store(|backing| &backing.boards), path.into())
     }
 
     /// Opens the work queue at `path`, an absolute path in the store, and creates it if it is missing. Await it, or set
@@ -39,11 +39,14 @@ impl PartitionCoordinator {
     ///
     /// Safe.
     pub fn queue(&self, path: impl Into<String>) -> OpenQueue {
-        OpenQueue::new(self.store(), path.into())
+        OpenQueue::new(self.store(|backing| &backing.queues), path.into())
     }
 
-    fn store(&self) -> Option<(Arc<Leases>, Arc<dyn Clock>)> {
+    /// What boards or queues are opened with; `opened` are those that are open.
+    fn store<T>(&self, opened: impl Fn(&Backing) -> &Arc<Opened<T>>) -> Option<Store<T>> {
         let backing = self.shared.backing.as_ref()?;
-        Some((backing.leases.clone(), backing.clock.clone()))
+        Some((backing.leases.clone(), backing.clock.clone(), opened(backing).clone()))
     }
 }
+
+type Store<T> = (Arc<Leases>, Arc<dyn Clock>, Arc<Opened<T>>);

@@ -12,6 +12,7 @@ use super::{
     placement::{Plan, Rings},
     register::{Admission, Register},
     roster::Roster,
+    status,
     view::{self, View},
     weight::Weight,
 };
@@ -20,6 +21,7 @@ use crate::{
     clock::{Clock, Moment},
     error::Error,
     member::MemberId,
+    metrics,
     random::Random,
     ring::{HashRing, Label, Ranges, RingError},
     session::{
@@ -198,6 +200,7 @@ impl Driver {
             (Some(own), None) => {
                 let validity = present.live.validity_of(&self.places.own, own.version);
                 let group = self.views.borrow().group.clone();
+                metrics::GROUP_JOINS.add(&[&group]);
                 present.register = Some(Register::new(group, validity.clone()));
                 present.validity = Some(validity);
             }
@@ -253,6 +256,7 @@ impl Driver {
         let (mine, admission) = owned(&view).await;
         view.mine = Arc::new(mine);
         view::report(&view, &previous);
+        status::measure(&view, Some(&previous));
         // Before the view is seen: what its shares give out may start.
         if let Some(register) = &view.register {
             register.admit_only(&admission);

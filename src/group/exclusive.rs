@@ -18,18 +18,20 @@ use tracing::{debug, info};
 use self::{
     present::{Own, Present, Reply, Request},
     requests::Answer,
-    sight::{Sight, report},
+    sight::{Sight, UnderWay, report},
 };
 use super::{
     driver::{Command, LARGE, connected, sleep_until},
     engine::{self, Engine},
     handover::{self, Action, Event, Handover, Incarnation, Places, Purpose},
     register::{Admission, Register, loss::End},
+    status,
     view::View,
 };
 use crate::{
     clock::{Clock, Moment},
     member::MemberId,
+    metrics,
     random::Random,
     session::{
         follow::{Change, Sessions},
@@ -59,6 +61,7 @@ struct Running {
     it: Exclusive,
     present: Option<Present>,
     is_leaving: bool,
+    handing: UnderWay,
     /// A caller may see something new.
     is_news: bool,
     /// That of the picture of the engine which callers have seen.
@@ -77,7 +80,14 @@ enum Happened {
 
 impl Exclusive {
     pub(crate) async fn run(self, cancelled: CancellationToken) {
-        let mut running = Running { it: self, present: None, is_leaving: false, is_news: false, revision: 0 };
+        let mut running = Running {
+            it: self,
+            present: None,
+            is_leaving: false,
+            handing: UnderWay::default(),
+            is_news: false,
+            revision: 0,
+        };
         loop {
             running.follow_session();
             running.drive_engine();
@@ -174,6 +184,9 @@ impl Running {
                 self.feed_answer(event).await;
                 if let (Some(present), Some(sent), true) = (&self.present, sent, is_heartbeat) {
                     present.store.live.relay(sent, self.it.core.next_heartbeat());
+                    metrics::HEARTBEAT_DURATION
+                        .record(&["group"], self.it.clock.now().saturating_since(sent));
+                    status::measure_items(&self.it.views.borrow());
                 }
             }
         }
@@ -370,6 +383,7 @@ impl Running {
         }
         let lease = SessionValidity::new(self.it.clock.clone(), Moment::default());
         let group = self.it.views.borrow().group.clone();
+        metrics::GROUP_JOINS.add(&[&group]);
         let register = Register::new(group, Validity::new(&lease));
         let incarnation = Incarnation { id: self.it.me.clone(), czxid: znode.czxid };
         present.own = Some(Own { incarnation, lease, register, is_granted: false });
@@ -401,6 +415,8 @@ impl Running {
         let sight = Sight { me, core, picture, places, own, is_leaving: self.is_leaving, clock };
         let view = sight.view(&previous);
         report(&view, &previous);
+        status::measure(&view, Some(&previous));
+        self.handing.follow(&view);
         self.it.views.send_replace(Arc::new(view));
     }
 }

@@ -8,7 +8,11 @@ use super::{
     handover,
     view::{Shown, Standing, View},
 };
-use crate::{member::MemberId, session::validity::Validity};
+use crate::{
+    member::MemberId,
+    metrics::{self, STANDINGS},
+    session::validity::Validity,
+};
 
 /// How a membership is, for an operator. From [`Group::status`](super::Group::status). No I/O.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -135,8 +139,20 @@ pub enum Why {
     Plain,
 }
 
+impl Why {
+    /// In one word.
+    fn word(self) -> &'static str {
+        match self {
+            Why::NotAcknowledged => "not_acknowledged",
+            Why::StillAtWork => "still_at_work",
+            Why::Gone => "gone",
+            Why::Plain => "plain",
+        }
+    }
+}
+
 impl Status {
-    pub(super) fn of(view: &View) -> Status {
+    pub(crate) fn of(view: &View) -> Status {
         let (register, validity) = (view.register.as_ref(), view.acting());
         let owned = view.ring.fraction(view.me.as_str());
         let has_part = view.standing() == Standing::Member;
@@ -162,6 +178,43 @@ impl Status {
                 Some(problem.to_string())
             }),
         }
+    }
+}
+
+/// Sets the gauge of the items in progress.
+pub(crate) fn measure_items(view: &View) {
+    let items = view.register.as_ref().map_or(0, |register| register.counts().sum());
+    metrics::GROUP_ITEMS.set(&[view.group()], items as f64);
+}
+
+/// Sets the gauges of a membership, and notes how long this member has waited for those that it does not wait for any more.
+pub(crate) fn measure(view: &View, previous: Option<&View>) {
+    if !cfg!(feature = "metrics") {
+        return;
+    }
+    let status = Status::of(view);
+    let group = &*status.group;
+    let count = |metric: metrics::Metric, count: usize| metric.set(&[group], count as f64);
+    metrics::GROUP_STANDING.set_state(Some(group), &STANDINGS, &status.standing.to_string());
+    count(metrics::GROUP_MEMBERS, status.members);
+    count(metrics::GROUP_ITEMS, status.in_progress);
+    count(metrics::GROUP_KEPT, status.kept);
+    count(metrics::GROUP_PAUSED, usize::from(status.is_paused));
+    metrics::GROUP_EPOCH.set(&[group], status.epoch as f64);
+    metrics::GROUP_OWNED.set(&[group], status.owned);
+    metrics::GROUP_STARTABLE.set(&[group], status.startable);
+    for why in [Why::NotAcknowledged, Why::StillAtWork, Why::Gone, Why::Plain] {
+        let waiting = status.waiting.iter().filter(|waiting| waiting.why == why).count();
+        metrics::GROUP_WAITING.set(&[group, why.word()], waiting as f64);
+    }
+    let Some(previous) = previous else { return };
+    if view.epoch != previous.epoch {
+        metrics::GROUP_CHANGES.add(&[group]);
+    }
+    let before = previous.shown.as_ref().map(waiting).unwrap_or_default();
+    let waits = |it: &Waiting| status.waiting.iter().any(|now| now.incarnation == it.incarnation);
+    for ended in before.iter().filter(|it| !waits(it)) {
+        metrics::GROUP_WAIT_DURATION.record(&[group, ended.why.word()], ended.since);
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use tracing::warn;
 
-use super::{entry::Entry, names::SetAside};
+use super::{ages::Sightings, entry::Entry, names::SetAside};
 use crate::{
     backend::path::ZnodePath,
     clock::Moment,
@@ -31,6 +31,7 @@ pub(super) struct EntryCache {
     /// Those among `later` that were logged because they could not be taken.
     reported: HashSet<Arc<Entry>>,
     rivals: Rivals,
+    sightings: Sightings,
     /// How many were added here since the last listing.
     added: usize,
 }
@@ -45,6 +46,7 @@ impl EntryCache {
             reported: HashSet::new(),
             aside: SetAside::default(),
             rivals: Rivals::new(),
+            sightings: Sightings::default(),
             added: 0,
         }
     }
@@ -52,6 +54,25 @@ impl EntryCache {
     /// Whether there is none to take now.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many wait and may be taken, and how many are passed over for a while.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.entries.len(), self.later.len())
+    }
+
+    /// Notes which entries are there, for [`EntryCache::oldest_since`].
+    pub(super) fn note_ages(&mut self, now: Moment) {
+        let ages = || self.entries.iter().chain(self.later.iter()).map(|entry| entry.age());
+        if let (Some(oldest), Some(newest)) = (ages().min(), ages().max()) {
+            self.sightings.note(oldest, newest, now);
+        }
+    }
+
+    /// Since when, at the latest, the oldest entry has waited.
+    pub(super) fn oldest_since(&self) -> Option<Moment> {
+        let oldest = self.entries.iter().chain(self.later.iter()).map(|entry| entry.age()).min()?;
+        self.sightings.since(oldest)
     }
 
     /// All that wait, in the order in which they are to be taken.

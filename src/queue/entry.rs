@@ -83,7 +83,7 @@ impl Entry {
     }
 
     /// Sorts in the order in which the numbers were given, also past 2147483647, until they start again at 0.
-    const fn age(&self) -> u32 {
+    pub(crate) const fn age(&self) -> u32 {
         self.sequence.cast_unsigned()
     }
 

@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     error::Error,
     lease::Leases,
+    opened::Opened,
     session::{
         follow::{Sessions, follow},
         listing::{Lister, Listing, Settings},
@@ -55,7 +56,7 @@ use crate::{
 /// Safe: the folders of the queue may have been created.
 #[must_use = "a queue is not opened until it is awaited"]
 pub struct OpenQueue {
-    backing: Option<(Arc<Leases>, Arc<dyn Clock>)>,
+    backing: Option<Backing>,
     path: String,
     options: Options,
 }
@@ -74,8 +75,11 @@ impl Default for Options {
     }
 }
 
+/// What of its coordinator it is opened with, and where it is added.
+pub(crate) type Backing = (Arc<Leases>, Arc<dyn Clock>, Arc<Opened<Shared>>);
+
 impl OpenQueue {
-    pub(crate) fn new(backing: Option<(Arc<Leases>, Arc<dyn Clock>)>, path: String) -> Self {
+    pub(crate) fn new(backing: Option<Backing>, path: String) -> Self {
         OpenQueue { backing, path, options: Options::default() }
     }
 
@@ -117,7 +121,7 @@ impl OpenQueue {
     async fn run(self) -> Result<WorkQueue, QueueError> {
         let OpenQueue { backing, path, options } = self;
         let layout = Layout::new(&path).map_err(|reason| QueueError::Path { path, reason })?;
-        let (leases, clock) = backing.ok_or(QueueError::NoBackend)?;
+        let (leases, clock, opened) = backing.ok_or(QueueError::NoBackend)?;
         let access = leases.access().clone();
         let laid_out = Arc::new(layout.clone());
         let made = access.repeat_each(&layout.root, move |live| {
@@ -140,6 +144,7 @@ impl OpenQueue {
             listing: Listing::new(settings),
             cache: Mutex::new(EntryCache::new(layout.unowned.clone())),
             prefetch: Prefetch::default(),
+            held: Arc::default(),
             sizes: FolderSizes::default(),
             receipts: Receipts::new(layout.receipts.clone()),
             fill: Mutex::new(Fill::default()),
@@ -165,6 +170,7 @@ impl OpenQueue {
                 shared.receipts.clear(&access).await;
             }
         });
+        opened.add(&shared);
         Ok(WorkQueue { handle: Arc::new(Handle { shared, _tasks: closed.drop_guard() }) })
     }
 }

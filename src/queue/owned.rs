@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::Instrument as _;
+
 use super::{
     error::{QueueError, Room},
     moves::{CREATED, DELETED, Owned},
     shared::{Shared, unapplied},
-    value::{Back, Value},
+    value::{Back, State, Value},
 };
 use crate::{
+    ages::Age,
     backend::{self, Znode, path::ZnodePath},
     lease::{Around, GivenBack, Lease, LeaseGuard, LeaseLost},
+    metrics,
     session::commit::{Applied, Evidence, Unapplied, Verdict},
 };
 
@@ -24,6 +28,8 @@ pub(super) struct OwnedEntry {
     pub(super) owned: Owned,
     /// How it is given back if it is dropped or its end fails. The attempt counts once a caller has got it.
     if_dropped: GivenBack,
+    /// Since when this process has it.
+    age: Age,
 }
 
 /// The reason of a delivery that was dropped.
@@ -33,7 +39,8 @@ impl OwnedEntry {
     /// An entry that was just taken. It does not count as an attempt until a caller gets it.
     pub(super) fn new(shared: Arc<Shared>, guard: LeaseGuard, owned: Owned) -> Self {
         let lease = guard.lease().clone();
-        OwnedEntry { guard: Some(guard), lease, shared, owned, if_dropped: GivenBack::uncounted() }
+        let age = shared.held.begin(shared.clock.now());
+        OwnedEntry { guard: Some(guard), lease, shared, owned, if_dropped: GivenBack::uncounted(), age }
     }
 
     /// From here on it counts as an attempt.
@@ -105,7 +112,8 @@ impl OwnedEntry {
         let before = self.shared.moves.end(&self.owned, data);
         let (shared, entry, path) = (self.shared.clone(), self.owned.entry.clone(), self.owned.path.clone());
         let live = self.lease.live().clone();
-        let applied = self.finish(Around { before, after: Vec::new() }, Some(path.clone())).await?;
+        let how = if value.state() == Some(State::Failed) { "failed" } else { "done" };
+        let applied = self.finish(how, Around { before, after: Vec::new() }, Some(path.clone())).await?;
         // The reply was lost. Claim and entry are gone, but that does not prove that it has ended: an operator may have
         // deleted the claim, and another process may have given the entry back.
         if let Applied::Seen(_) = applied {
@@ -122,9 +130,11 @@ impl OwnedEntry {
     pub(super) async fn release(&mut self, how: GivenBack) -> Result<(), QueueError> {
         self.if_dropped = how.clone();
         let (back, pause) = self.back(how);
-        let created = self.finish(self.around(&back), None).await?.created(CREATED);
+        let is_dead = self.shared.moves.is_dead_after(back.attempt);
+        let how = if is_dead { "dead" } else { "released" };
+        let created = self.finish(how, self.around(&back), None).await?.created(CREATED);
         match created {
-            Some(_) if self.shared.moves.is_dead_after(back.attempt) => {}
+            Some(_) if is_dead => {}
             path => self.shared.added(path.as_ref(), pause),
         }
         Ok(())
@@ -137,10 +147,36 @@ impl OwnedEntry {
         let (mut back, _) = self.back(how);
         back.not_before = None;
         let before = self.shared.moves.give_up(&self.owned, &back);
-        self.finish(Around { before, after: Vec::new() }, None).await.map(drop)
+        self.finish("dead", Around { before, after: Vec::new() }, None).await.map(drop)
     }
 
-    async fn finish(&mut self, ops: Around, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
+    /// Ends the delivery. `how` is for the count of the ends.
+    async fn finish(
+        &mut self,
+        how: &str,
+        ops: Around,
+        evidence: Option<ZnodePath>,
+    ) -> Result<Applied, QueueError> {
+        let had_it = self.guard.is_some();
+        let span = self.lease.span();
+        let finished = self.send(ops, evidence).instrument(span).await;
+        match &finished {
+            _ if !had_it => {}
+            Ok(_) => self.count(how),
+            Err(QueueError::Lost(_)) => self.count("lost"),
+            Err(_) => self.count("error"),
+        }
+        finished
+    }
+
+    fn count(&self, how: &str) {
+        let labels = [self.shared.layout().root.as_str(), how];
+        metrics::QUEUE_ENDED.add(&labels);
+        let took = self.shared.clock.now().saturating_since(self.age.since());
+        metrics::QUEUE_HELD_DURATION.record(&labels, took);
+    }
+
+    async fn send(&mut self, ops: Around, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
         self.set_back();
         let guard = self.guard.take().ok_or_else(|| self.lost())?;
         match guard.finish(ops, evidence).await.map_err(|error| self.shared.service(error))? {
@@ -157,6 +193,7 @@ impl OwnedEntry {
 impl Drop for OwnedEntry {
     fn drop(&mut self) {
         if self.guard.is_some() {
+            self.count(if self.lease.is_held() { "dropped" } else { "lost" });
             self.set_back();
         }
     }

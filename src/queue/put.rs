@@ -27,6 +27,7 @@ use crate::{
     backoff::Backoff,
     clock::time_until,
     error::Error,
+    metrics,
     session::{Live, commit::Unapplied, read::read_each},
 };
 
@@ -218,6 +219,7 @@ impl Posting {
             drop(admitted);
             match put {
                 Ok(receipted) => {
+                    metrics::QUEUE_PUT.add(&[layout.root.as_str()]);
                     self.shared.added(receipted.applied.created(PUT_CREATED).as_ref(), self.delay);
                     return Ok(None);
                 }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     backend::{self, Watch, Znode},
     backoff::Backoff,
+    metrics,
     session::{
         Live,
         commit::{Evidence, Unapplied, Verdict},
@@ -234,6 +235,7 @@ impl Recovery {
                 if !shared.moves.is_dead_after(attempt) {
                     shared.added(applied.created(CREATED).as_ref(), Duration::ZERO);
                 }
+                metrics::QUEUE_RECOVERED.add(&[shared.layout().root.as_str()]);
                 info!(%entry, worker, attempt, "the worker is gone: its entry is given back");
             }
             Err(Unapplied::Refused {

@@ -23,11 +23,13 @@ use super::{
     value::Value,
 };
 use crate::{
+    ages::Ages,
     backend::{self, CommitError, CreateMode, Op, Session, Stat, Znode, path::ZnodePath},
     backoff::Pauses,
     clock::Clock,
     error::Error,
     lease::Leases,
+    metrics,
     session::{
         Live,
         commit::Unapplied,
@@ -55,7 +57,7 @@ pub(super) struct FolderSizes {
 }
 
 /// See the module documentation.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     pub(super) moves: Moves,
     pub(super) max_len: usize,
     pub(super) keep_results: usize,
@@ -66,6 +68,8 @@ pub(super) struct Shared {
     pub(super) listing: Arc<Listing>,
     pub(super) cache: Mutex<EntryCache>,
     pub(super) prefetch: Prefetch,
+    /// The deliveries of this process.
+    pub(super) held: Arc<Ages>,
     pub(super) sizes: FolderSizes,
     pub(super) receipts: Receipts,
     pub(super) fill: Mutex<Fill>,
@@ -107,6 +111,23 @@ impl Shared {
         } else {
             self.listing.invalidate();
         }
+        self.measure();
+    }
+
+    /// Sets the gauges of its entries.
+    pub(crate) fn measure(&self) {
+        if !cfg!(feature = "metrics") {
+            return;
+        }
+        let (waiting, delayed) = self.cache().counts();
+        let queue = self.layout().root.as_str();
+        metrics::QUEUE_ENTRIES.set(&[queue, "waiting"], waiting as f64);
+        metrics::QUEUE_ENTRIES.set(&[queue, "delayed"], delayed as f64);
+    }
+
+    /// Counts an attempt to take an entry.
+    pub(super) fn count_take(&self, outcome: &str) {
+        metrics::QUEUE_TAKES.add(&[self.layout().root.as_str(), outcome]);
     }
 
     pub(super) fn closed(&self) -> QueueError {
@@ -234,7 +255,12 @@ impl Contents for Waiting {
         _folder: &Stat,
         _occasion: Occasion,
     ) -> Result<(), backend::Error> {
-        self.0.cache().adopt(names);
+        {
+            let mut cache = self.0.cache();
+            cache.adopt(names);
+            cache.note_ages(self.0.clock.now());
+        }
+        self.0.measure();
         Ok(())
     }
 

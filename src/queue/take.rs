@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{Span, debug, info_span};
 
 use super::{
     delivery::Delivery,
@@ -21,6 +21,7 @@ use crate::{
     clock::Moment,
     error::Error,
     lease::{Around, Request},
+    metrics,
     session::{
         Live,
         commit::Unapplied,
@@ -102,8 +103,11 @@ where
     let shared = &handle.shared;
     loop {
         let Some(chosen) = choose(shared, count, wanted, waits).await? else { return Ok(None) };
-        let attempt = attempt(shared.clone(), chosen);
-        let taken = shared.run("take", attempt).await??;
+        let attempt = attempt(shared.clone(), chosen, Span::current());
+        let (queue, began) = (shared.layout().root.as_str(), shared.clock.now());
+        let taken = shared.run("take", attempt).await.flatten();
+        metrics::QUEUE_TAKE_DURATION.record(&[queue], shared.clock.now().saturating_since(began));
+        let taken = taken?;
         if !taken.is_empty() {
             return Ok(Some(taken.into_iter().map(|owned| Delivery::new(owned, handle.clone())).collect()));
         }
@@ -177,12 +181,15 @@ impl Chosen {
     fn forget(mut self) {
         self.is_released = true;
         self.shared.cache().forget(&self.entry);
+        self.shared.measure();
     }
 
     /// The entry is not to be taken before this moment.
     fn pass_over(mut self, until: Moment) {
         self.is_released = true;
         self.shared.cache().pass_over(&self.entry, until);
+        self.shared.count_take("delayed");
+        self.shared.measure();
         // Callers that wait may have to wake earlier.
         self.shared.listing.announce();
     }
@@ -192,6 +199,8 @@ impl Chosen {
         self.is_released = true;
         let until = self.shared.clock.now() + ASIDE;
         self.shared.cache().set_aside(&self.entry, why, until);
+        self.shared.count_take("set_aside");
+        self.shared.measure();
         self.shared.listing.announce();
     }
 }
@@ -218,7 +227,11 @@ pub(super) async fn wait(shared: &Shared) -> Result<(), QueueError> {
 }
 
 /// Takes the chosen entries in the store. Returns none if others have to be chosen.
-async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEntry>, QueueError> {
+async fn attempt(
+    shared: Arc<Shared>,
+    chosen: Vec<Chosen>,
+    caller: Span,
+) -> Result<Vec<OwnedEntry>, QueueError> {
     let live = match shared.live().await {
         // A caller that waits chooses again; one that does not wait has reached its timeout by now.
         Err(QueueError::Service(Error::Unreachable { .. })) => return Ok(Vec::new()),
@@ -242,10 +255,11 @@ async fn attempt(shared: Arc<Shared>, chosen: Vec<Chosen>) -> Result<Vec<OwnedEn
                         is_early = true;
                         chosen.pass_over(until);
                     }
-                    None => requests.push(take_one(&shared, &live, chosen, value, stat.version)),
+                    None => requests.push(take_one(&shared, &live, chosen, value, stat.version, &caller)),
                 }
             }
             Ok(None) => {
+                shared.count_take("lost");
                 shared.cache().note(false);
                 chosen.forget();
             }
@@ -322,6 +336,7 @@ async fn take_one(
     chosen: Chosen,
     value: Value,
     version: i32,
+    caller: &Span,
 ) -> Result<Option<OwnedEntry>, QueueError> {
     let (layout, entry) = (shared.layout(), Entry::clone(&chosen.entry));
     // A new name for each request, so that after a lost reply the claim shows whether the request was applied.
@@ -343,13 +358,28 @@ async fn take_one(
             };
             // Without the path, the guard is dropped, its claim is deleted, and the owned entry is given back.
             let Some(path) = path else { return Ok(None) };
+            shared.count_take("taken");
+            if value.attempt() > 1 {
+                metrics::QUEUE_REPEATED.add(&[layout.root.as_str()]);
+            }
             shared.cache().note(true);
             chosen.forget();
+            let (attempt, token) = (value.attempt(), guard.lease().token());
+            guard.lease().set_span(info_span!(
+                parent: caller,
+                "delivery",
+                queue = %layout.root,
+                %entry,
+                id = value.id(),
+                attempt,
+                %token
+            ));
             debug!(%entry, owned = %path, attempt = value.attempt(), "taken");
             let owned = Owned { entry, path, version: 0, value };
             Ok(Some(OwnedEntry::new(shared.clone(), guard, owned)))
         }
         Err(Unapplied::Refused { index: DELETED, error: backend::Error::NoNode, .. }) => {
+            shared.count_take("lost");
             shared.cache().note(false);
             chosen.forget();
             Ok(None)

@@ -174,3 +174,13 @@ fn a_subset_that_is_taken_in_turns_is_the_same_for_turns_of_any_length() {
         assert_eq!(turns, 1000 / turn + 1, "{turn} at a time");
     }
 }
+
+#[test]
+fn the_fractions_of_all_members_are_those_of_each() {
+    let weighted = HashRing::builder().weighted_member("c", 3).members(["b", "a"]).build().unwrap();
+    let alone = HashRing::builder().member("a").replicas(1).build().unwrap();
+    for ring in [weighted, alone, HashRing::builder().build().unwrap()] {
+        let each: Vec<_> = ring.members().map(|member| (member, ring.fraction(member))).collect();
+        assert_eq!(ring.fractions(), each);
+    }
+}

@@ -17,6 +17,7 @@ use crate::{
     backoff::Backoff,
     clock::{Clock, Moment},
     error::Error,
+    metrics,
 };
 
 /// How many checks are sent one by one at the same time, to find those that fail.
@@ -31,6 +32,19 @@ pub(super) enum End {
     Unconfirmed,
     /// The namespace is gone and cannot be created again.
     Refused(Error),
+}
+
+impl End {
+    /// In one word.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            End::Lost(Loss::Expired) => "expired",
+            End::Lost(Loss::Closed) => "given_up",
+            End::Lost(Loss::AuthFailed) => "auth_failed",
+            End::Unconfirmed => "unconfirmed",
+            End::Refused(_) => "refused",
+        }
+    }
 }
 
 /// Keeps one session.
@@ -111,7 +125,11 @@ impl Heart {
                 backoff.reset();
             }
             match outcome {
-                Ok(()) => self.confirm(sent),
+                Ok(()) => {
+                    let took = self.clock.now().saturating_since(sent);
+                    metrics::HEARTBEAT_DURATION.record(&["session"], took);
+                    self.confirm(sent);
+                }
                 Err(CommitError { index: Some(0), error }) => {
                     warn!(namespace = %self.namespace, %error, "the namespace is gone; creating it again");
                     validities.iter().for_each(Validity::end);
@@ -146,6 +164,8 @@ impl Heart {
         let moment = self.deadline.confirm(sent, now);
         self.live.note_reported(self.deadline.reported());
         self.validity.move_to(moment);
+        let until = self.clock.unix_time() + moment.saturating_since(now);
+        metrics::SESSION_VALID_UNTIL.set(&[], until.as_secs_f64());
         if self.is_lapsed && now < moment {
             self.is_lapsed = false;
             info!(session = %self.live.id(), valid_for = ?moment.saturating_since(now), "heartbeats are confirmed again: shares and leases are valid");
@@ -158,6 +178,7 @@ impl Heart {
             return;
         }
         self.is_lapsed = true;
+        metrics::SESSION_LAPSES.add(&[]);
         let since_confirmation = now.saturating_since(self.confirmed);
         warn!(session = %self.live.id(), ?since_confirmation, "no heartbeat is confirmed: shares and leases have lapsed");
     }

@@ -34,6 +34,10 @@ impl<K: Clone + Eq + Hash + Ord> Later<K> {
         self.in_order.remove(&(until, key))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.until.len()
+    }
+
     pub(crate) fn contains(&self, key: &K) -> bool {
         self.until.contains_key(key)
     }

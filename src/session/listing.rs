@@ -71,6 +71,7 @@ struct State {
     /// The numbers of the last listing that has begun, and of the last that has succeeded.
     begun: u64,
     listed: u64,
+    listed_at: Option<Moment>,
     /// The earliest moment of the next listing, and of the next after a failure.
     next: Moment,
     retry: Option<Moment>,
@@ -97,6 +98,7 @@ impl Listing {
             wanted: 0,
             begun: 0,
             listed: 0,
+            listed_at: None,
             next: now,
             retry: None,
             took: Duration::ZERO,
@@ -186,6 +188,11 @@ impl Listing {
         }
     }
 
+    /// When it was listed last.
+    pub(crate) fn listed_at(&self) -> Option<Moment> {
+        self.lock().listed_at
+    }
+
     /// Why the folder could not be listed the last time.
     pub(crate) fn last_error(&self) -> Option<Error> {
         self.lock().error.clone()
@@ -259,6 +266,7 @@ impl Listing {
         let spread = 0.5 + 0.5 * self.settings.random.unit();
         let mut state = self.lock();
         state.listed = begun.number;
+        state.listed_at = Some(now);
         state.stale_since = (state.local != begun.local).then_some(now);
         (state.error, state.retry) = (None, None);
         state.took = took;

@@ -17,6 +17,7 @@ use crate::{
     backend::{self, CommitError, Loss, Op, Session, SessionId, SessionState, Znode, path::ZnodePath},
     clock::Moment,
     error::Error,
+    metrics,
     random::Random,
     watch,
 };
@@ -109,6 +110,11 @@ impl Live {
         self.lock().push(Checked { path: path.clone(), version, validity: validity.clone() });
     }
 
+    /// For how long this process may act if no further heartbeat is confirmed.
+    pub(crate) fn remaining(&self) -> Duration {
+        Validity::new(&self.validity).remaining()
+    }
+
     pub(crate) fn id(&self) -> SessionId {
         self.session.id()
     }
@@ -127,6 +133,8 @@ impl Live {
     pub(super) fn note_connection(&self, is_up: bool) {
         if *self.connection.borrow() != is_up {
             self.connection.send_replace(is_up);
+            let state = if is_up { "connected" } else { "suspended" };
+            metrics::SESSION_STATE.set_state(None, &metrics::SESSION_STATES, state);
         }
     }
 

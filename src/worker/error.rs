@@ -98,6 +98,22 @@ impl RequestError {
         }
     }
 
+    /// In one word, for the count of the ends.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            RequestError::Failed(_) => "failed",
+            RequestError::Expired { .. } => "expired",
+            RequestError::UnknownTask { .. } => "unknown_task",
+            RequestError::WorkerVanished { .. } => "worker_vanished",
+            RequestError::Overdue { .. } => "overdue",
+            RequestError::Argument(_) => "argument",
+            RequestError::Refused { .. } => "refused",
+            RequestError::OutcomeUnknown { .. } => "outcome_unknown",
+            RequestError::InvalidResponse(_) => "invalid_response",
+            RequestError::Closed => "closed",
+        }
+    }
+
     /// Whether trying again later may help, with nothing changed by an operator: workers or the broker were unreachable
     /// or too slow. If false, the worker has answered, the request cannot be sent as it is, or the executor has ended.
     pub const fn is_transient(&self) -> bool {

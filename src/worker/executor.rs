@@ -16,6 +16,7 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::info_span;
 
 pub use self::{
     command::Workers,
@@ -33,7 +34,7 @@ use super::{
     link::Link,
     transport::{Transport, TransportError},
 };
-use crate::{random::Random, task::Tasks, watch};
+use crate::{metrics, random::Random, task::Tasks, watch};
 
 /// How long a shutdown waits for messages that are being sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,16 +113,18 @@ impl Executor {
         let id = random.uuid().to_string();
         let (ended, outcome) = oneshot::channel();
         let (status, seen) = watch::channel(Status::new());
+        let span = info_span!("request", id, task = request.task_cls());
         match request.to_json() {
             Ok(body) => {
                 let task = request.task_cls().to_owned();
                 let new = New { task, key, body, timeout: timeout.or(*request_timeout), run_timeout };
                 // If the driver has ended, the channels close, and the handle reports that.
-                let _ = commands.send(Command::Submit { id: id.clone(), new, ended, status });
+                let _ =
+                    commands.send(Command::Submit { id: id.clone(), new, ended, status, span: span.clone() });
             }
             Err(error) => drop(ended.send(Err(RequestError::Argument(error)))),
         }
-        Submitted::new(id, outcome, seen, commands.clone())
+        Submitted::new(id, outcome, seen, commands.clone(), span)
     }
 
     /// The workers that have answered within the [worker expiry](ExecutorBuilder::worker_expiry).
@@ -248,6 +251,7 @@ impl ExecutorBuilder {
             let reason = "an executor needs the topics of its workers".into();
             return Err(TransportError::Refused { reason });
         }
+        metrics::describe();
         let link = Link::new(transport, seed);
         let (name, random) = (link.name.clone(), link.random.clone());
         let consumer = link.consume(&name, PREFETCH).await?;

@@ -35,7 +35,7 @@ use super::{
     link::Link,
     transport::{Transport, TransportError},
 };
-use crate::task::Tasks;
+use crate::{metrics, task::Tasks};
 
 /// How many messages a worker takes beyond those that it runs, by default, and how many bytes they may have.
 const PREFETCH: u16 = 1000;
@@ -305,6 +305,7 @@ impl WorkerBuilder {
                 reason: "a worker needs a topic, where it takes requests".into(),
             });
         }
+        metrics::describe();
         let concurrency = concurrency.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let prefetch = u16::try_from(concurrency).unwrap_or(u16::MAX).saturating_add(prefetch);
         let shared = Shared {

@@ -6,16 +6,24 @@ mod coordinator;
 mod exclusive;
 mod handles;
 mod held;
+#[cfg(feature = "http")]
+mod http;
 mod key_set;
 mod membership;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "zookeeper")]
 mod outages;
 #[cfg(feature = "zookeeper")]
 mod processes;
 mod run_each;
 mod runtimes;
+#[cfg(all(feature = "http", feature = "metrics", feature = "zookeeper"))]
+mod service;
 mod shutdown;
+mod spans;
 mod spawnable;
+mod status;
 mod tooz;
 mod turns;
 mod validity;

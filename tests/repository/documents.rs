@@ -53,6 +53,15 @@ fn every_path_and_every_link_in_a_document_leads_to_a_file() {
 }
 
 #[test]
+fn the_guide_to_a_service_shows_the_example_that_the_tests_run() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("it is there");
+    let (guide, example) = (read("docs/service.md"), read("examples/alarm_service.rs"));
+    let code = example.lines().skip_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n");
+    assert!(guide.contains(code.trim()), "docs/service.md has another text than examples/alarm_service.rs");
+    assert!(example.lines().count() < 60, "the guide promises a service of under 60 lines");
+}
+
+#[test]
 fn paths_and_links_are_found_wherever_they_stand() {
     let text = "`src/a.rs`, tests/b/main.rs. See [c](docs/c.md#d), [e](../e.md), (scripts/f): not https://x/src/g.rs, \
         `tests/<room>/main.rs`, [h](https://x/h.md) or worker/i.rs";

@@ -17,6 +17,7 @@ use source::{paths_in, tokens};
 /// leaf that layers between it and its parent may use.
 const LAYERS: &[(&str, &[&str])] = &[
     ("guide", &[]),
+    ("http", &["coordinator", "board", "queue", "group"]),
     ("testing", &["backend", "backend::path", "clock", "future", "task"]),
     (
         "run",
@@ -42,6 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "coordinator",
         &[
+            "metrics",
+            "opened",
             "board",
             "queue",
             "group",
@@ -62,10 +65,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("board", LEASED),
     ("queue", LEASED),
-    ("worker", &["ring", "backoff", "future", "task", "clock", "random", "watch", "tls", "host"]),
+    ("worker", &["metrics", "ring", "backoff", "future", "task", "clock", "random", "watch", "tls", "host"]),
     (
         "group",
         &[
+            "metrics",
             "share",
             "group::held",
             "group::register",
@@ -105,6 +109,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "session",
         &[
+            "metrics",
             "session::timing",
             "error",
             "config",
@@ -125,6 +130,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backend", &["backend::path", "task", "clock", "future", "random", "tls", "host"]),
     ("backend::path", &[]),
     ("task", &[]),
+    ("ages", &["clock"]),
     ("clock", &[]),
     ("backoff", &[]),
     ("random", &[]),
@@ -133,13 +139,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("future", &[]),
     ("json", &[]),
     ("token", &[]),
+    ("opened", &[]),
+    ("metrics", &[]),
     ("watch", &[]),
     ("ring", &[]),
 ];
 
 /// The modules that the recipes on top of a lease may import.
-const LEASED: &[&str] =
-    &["lease", "session", "error", "backend", "backend::path", "clock", "backoff", "random", "json", "watch"];
+const LEASED: &[&str] = &[
+    "lease",
+    "session",
+    "error",
+    "backend",
+    "backend::path",
+    "clock",
+    "backoff",
+    "random",
+    "json",
+    "watch",
+    "ages",
+    "opened",
+    "metrics",
+];
 
 /// The files that have to be pure, as soon as they exist: whole folders end with a slash.
 const PURE: &[&str] = &[
@@ -160,6 +181,10 @@ const PURE: &[&str] = &[
     "src/group/python.rs",
     "src/group/rebalance.rs",
     "src/group/roster.rs",
+    "src/http/accept.rs",
+    "src/http/page.rs",
+    "src/http/page/",
+    "src/queue/ages.rs",
     "src/group/weight.rs",
     "src/queue/entry.rs",
     "src/host.rs",
@@ -225,6 +250,8 @@ fn check(path: &str, text: &str) -> Vec<String> {
     if tokens.windows(4).any(|at| at[..3] == ["select", "!", "{"] && at[3] != "biased") {
         wrong.push("has a `select!` that is not `biased`: its order would be random".into());
     }
+    // Short for our own module, where that is imported.
+    let names_ours = paths.iter().any(|path| path.starts_with(&["crate".to_owned(), "metrics".to_owned()]));
     for found in &paths {
         let name = found.join("::");
         let is_random = found[0] == "fastrand" || found.iter().any(|part| part == "new_v4");
@@ -236,6 +263,9 @@ fn check(path: &str, text: &str) -> Vec<String> {
         }
         if found[0] == "backoff" && path != "src/backoff.rs" {
             wrong.push(format!("names `{name}`: only src/backoff.rs names that crate"));
+        }
+        if found[0] == "metrics" && !names_ours && path != "src/metrics/emit.rs" {
+            wrong.push(format!("names `{name}`: only src/metrics/emit.rs names that crate"));
         }
         if found[0] == "zookeeper_client" && !path.starts_with("src/backend/zookeeper") {
             wrong.push(format!(

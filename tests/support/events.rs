@@ -5,8 +5,9 @@ use std::{cell::RefCell, fmt::Debug, sync::Once};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
+    span::{Attributes, Id},
 };
-use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt};
+use tracing_subscriber::{Layer, layer::Context, layer::SubscriberExt, registry::LookupSpan};
 
 /// The events of one module on this thread, which is that of the test and its runtime, from its creation on.
 #[derive(Debug)]
@@ -19,19 +20,51 @@ struct Recorded {
 
 thread_local! {
     static RECORDED: RefCell<Option<Recorded>> = const { RefCell::new(None) };
+    static SPANS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// One subscriber for all threads: with one for each, a thread that has none can switch an event off for all others if it
+/// logs the event first.
+fn listen() {
+    static LISTEN: Once = Once::new();
+    LISTEN.call_once(|| {
+        let listener = tracing_subscriber::registry().with(Listener);
+        tracing::subscriber::set_global_default(listener).expect("no other code sets a subscriber in tests");
+    });
+}
+
+/// The spans that begin on this thread, from its creation on.
+#[derive(Debug)]
+pub struct Spans(());
+
+impl Spans {
+    pub fn record() -> Spans {
+        listen();
+        SPANS.set(Some(Vec::new()));
+        Spans(())
+    }
+
+    /// Those of this name so far, each as the name of its parent and its fields: `parent: name=value `.
+    pub fn of(&self, name: &str) -> Vec<String> {
+        let prefix = format!("{name} in ");
+        let of = |spans: &Option<Vec<String>>| {
+            let spans = spans.iter().flatten().filter_map(|span| span.strip_prefix(&prefix));
+            spans.map(str::to_owned).collect()
+        };
+        SPANS.with_borrow(of)
+    }
+}
+
+impl Drop for Spans {
+    fn drop(&mut self) {
+        SPANS.set(None);
+    }
 }
 
 impl Events {
     /// Records the events of the module `target`.
     pub fn of(target: &'static str) -> Events {
-        // One subscriber for all threads: with one for each, a thread that has none can switch an event off for all
-        // others if it logs the event first.
-        static LISTEN: Once = Once::new();
-        LISTEN.call_once(|| {
-            let listener = tracing_subscriber::registry().with(Listener);
-            tracing::subscriber::set_global_default(listener)
-                .expect("no other code sets a subscriber in tests");
-        });
+        listen();
         RECORDED.set(Some(Recorded { target, events: Vec::new() }));
         Events(())
     }
@@ -54,7 +87,19 @@ impl Drop for Events {
 
 struct Listener;
 
-impl<S: Subscriber> Layer<S> for Listener {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let _ = SPANS.try_with(|spans| {
+            if let Some(spans) = spans.borrow_mut().as_mut() {
+                let mut fields = Fields(String::new());
+                attributes.record(&mut fields);
+                let parent =
+                    context.span(id).and_then(|span| span.parent()).map_or("none", |parent| parent.name());
+                spans.push(format!("{} in {parent}: {}", attributes.metadata().name(), fields.0));
+            }
+        });
+    }
+
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         // A thread that is ending may log, too.
         let _ = RECORDED.try_with(|recorded| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{Span, debug, info, info_span, warn};
 
 use super::{
     super::{
@@ -106,6 +106,29 @@ impl Sight<'_> {
                 Error::Head { group, path, reason: other.to_string() }
             }
         }
+    }
+}
+
+/// The span of the handover that is under way, `handover`: from the first member for which this one waits until it waits for
+/// none.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Option<Span>);
+
+impl UnderWay {
+    pub(super) fn follow(&mut self, view: &View) {
+        let waiting = view.shown.as_ref().map_or(&[][..], |shown| &shown.status.waiting);
+        if waiting.is_empty() {
+            self.0 = None;
+            return;
+        }
+        let View { group, me, epoch, .. } = view;
+        let span =
+            self.0.get_or_insert_with(|| info_span!(parent: None, "handover", %group, member = %me, epoch));
+        span.in_scope(|| {
+            for it in waiting {
+                debug!(for_member = %it.member.id, incarnation = it.member.czxid, why = ?it.why, "waiting");
+            }
+        });
     }
 }
 

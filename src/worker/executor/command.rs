@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::{
     clock::Moment,
@@ -33,6 +34,8 @@ pub(super) enum Command {
         new: New,
         ended: oneshot::Sender<Ended>,
         status: watch::Sender<Status>,
+        /// The span of the request.
+        span: Span,
     },
     Forget {
         id: String,

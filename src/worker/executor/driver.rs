@@ -15,14 +15,17 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::command::{Command, Status, Workers};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Moment},
+    metrics,
     task::Tasks,
     watch,
     worker::{
         engine::{Action, Ended, Engine, Handled},
+        error::RequestError,
         link::{self, Link},
         message::{
             InvalidResponse, Inventory, Notify, NotifyReply, Response, WireResponse, request::Request,
@@ -63,12 +66,21 @@ pub(super) enum Received {
     Connected,
 }
 
+/// The ends of an open request that its handle waits for, and when it has begun to wait and to run.
+pub(super) struct Open {
+    ended: oneshot::Sender<Ended>,
+    status: watch::Sender<Status>,
+    submitted: Moment,
+    started: Option<Moment>,
+    span: Span,
+}
+
 /// The task that owns the requests.
 pub(super) struct Driver {
     pub(super) link: Link,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) engine: Engine,
-    pub(super) handles: BTreeMap<String, (oneshot::Sender<Ended>, watch::Sender<Status>)>,
+    pub(super) handles: BTreeMap<String, Open>,
     pub(super) workers: watch::Sender<Workers>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) received: mpsc::Receiver<Received>,
@@ -115,7 +127,7 @@ impl Driver {
 
     fn execute(&mut self, command: Command) {
         match command {
-            Command::Submit { id, new, ended, status } => {
+            Command::Submit { id, new, ended, status, span } => {
                 if !self.engine.is_offered(&new.task) {
                     tracing::debug!(
                         id,
@@ -123,11 +135,14 @@ impl Driver {
                         "no worker lists the task yet, so the request waits"
                     );
                 }
-                self.handles.insert(id.clone(), (ended, status));
-                self.engine.submit(id, new, self.clock.now());
+                let submitted = self.clock.now();
+                self.handles.insert(id.clone(), Open { ended, status, submitted, started: None, span });
+                self.engine.submit(id, new, submitted);
             }
             Command::Forget { id } => {
-                self.handles.remove(&id);
+                if self.handles.remove(&id).is_some() {
+                    metrics::EXECUTOR_ENDED.add(&["dropped"]);
+                }
                 self.engine.forget(&id);
             }
             Command::NotSent { id, error } => {
@@ -178,10 +193,26 @@ impl Driver {
     }
 
     fn tick(&mut self) {
+        self.measure();
         let gone = self.engine.tick(self.clock.now());
         if !gone.is_empty() {
             tracing::warn!(?gone, "workers were silent for too long");
             self.publish_workers();
+        }
+    }
+
+    fn measure(&self) {
+        if !cfg!(feature = "metrics") {
+            return;
+        }
+        let states = [
+            (RequestState::Waiting, "waiting"),
+            (RequestState::Pending, "pending"),
+            (RequestState::Running, "running"),
+        ];
+        for (state, word) in states {
+            let count = self.handles.values().filter(|open| open.status.borrow().state == state).count();
+            metrics::EXECUTOR_REQUESTS.set(&[word], count as f64);
         }
     }
 
@@ -195,6 +226,9 @@ impl Driver {
         for action in self.engine.take_actions() {
             match action {
                 Action::Send { id, topic, body, is_ours, only_for } => {
+                    if let Some(open) = self.handles.get(&id) {
+                        open.span.in_scope(|| tracing::debug!(topic = &*topic, "sent"));
+                    }
                     self.set_status(&id, |status| {
                         status.state = RequestState::Pending;
                         status.topic = Some(topic.clone());
@@ -203,10 +237,26 @@ impl Driver {
                     self.send(id, topic, message, is_ours);
                 }
                 Action::Check { topic } => self.check(topic),
-                Action::Moved { id, state } => self.set_status(&id, |status| status.state = state),
+                Action::Moved { id, state } => {
+                    if let Some(open) = self.handles.get_mut(&id).filter(|_| state == RequestState::Running) {
+                        let now = self.clock.now();
+                        open.started = Some(now);
+                        open.span.in_scope(|| tracing::debug!("a worker runs the request"));
+                        metrics::EXECUTOR_QUEUE_DURATION.record(&[], now.saturating_since(open.submitted));
+                    }
+                    self.set_status(&id, |status| status.state = state);
+                }
                 Action::Event { id, event } => self.set_status(&id, |status| status.add(event)),
                 Action::End { id, ended } => {
-                    if let Some((handle, status)) = self.handles.remove(&id) {
+                    if let Some(Open { ended: handle, status, started, span, .. }) = self.handles.remove(&id)
+                    {
+                        span.in_scope(|| tracing::debug!(error = ended.as_ref().err().map(display), "ended"));
+                        metrics::EXECUTOR_ENDED
+                            .add(&[ended.as_ref().err().map_or("success", RequestError::word)]);
+                        if let Some(started) = started {
+                            let took = self.clock.now().saturating_since(started);
+                            metrics::EXECUTOR_RUN_DURATION.record(&[], took);
+                        }
                         let state = if ended.is_ok() { RequestState::Success } else { RequestState::Failure };
                         status.send_modify(|status| status.state = state);
                         // An error means that the handle was dropped just now.
@@ -218,8 +268,8 @@ impl Driver {
     }
 
     fn set_status(&self, id: &str, change: impl FnOnce(&mut Status)) {
-        if let Some((_, status)) = self.handles.get(id) {
-            status.send_modify(change);
+        if let Some(open) = self.handles.get(id) {
+            open.status.send_modify(change);
         }
     }
 

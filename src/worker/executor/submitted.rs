@@ -10,6 +10,7 @@ use std::{
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::ReusableBoxFuture;
+use tracing::Span;
 
 use super::command::{Command, Status};
 use crate::{
@@ -37,6 +38,7 @@ pub struct Submitted {
     status: watch::Receiver<Status>,
     commands: mpsc::UnboundedSender<Command>,
     has_ended: bool,
+    span: Span,
 }
 
 impl Submitted {
@@ -45,13 +47,20 @@ impl Submitted {
         outcome: oneshot::Receiver<Ended>,
         status: watch::Receiver<Status>,
         commands: mpsc::UnboundedSender<Command>,
+        span: Span,
     ) -> Self {
-        Submitted { id, outcome, status, commands, has_ended: false }
+        Submitted { id, outcome, status, commands, has_ended: false, span }
     }
 
     /// The id of the request, its correlation id on the wire.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The tracing span of the request, `request`: from its submission until it has ended and this handle is dropped. That at
+    /// the worker has the same id.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 
     /// The topic of the worker that it was sent to; `None` if it was not sent. Still known after the request has ended.

@@ -4,6 +4,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::Instrument as _;
 
 use super::{
     duplicates::RequestKey,
@@ -11,12 +12,15 @@ use super::{
     run::Job,
     shared::{Acquaintance, Shared},
 };
-use crate::worker::{
-    handler::ReplyAddress,
-    link::{acknowledge, reject},
-    message::{Notify, NotifyReply, Response, failure::Failure, request::Request},
-    sender::Sender,
-    transport::{Consumer, Incoming, Message},
+use crate::{
+    metrics,
+    worker::{
+        handler::ReplyAddress,
+        link::{acknowledge, reject},
+        message::{Notify, NotifyReply, Response, failure::Failure, request::Request},
+        sender::Sender,
+        transport::{Consumer, Incoming, Message},
+    },
 };
 
 /// How long a request waits here at most before it is given back to the broker. It comes again. RabbitMQ closes the
@@ -68,7 +72,8 @@ impl Intake {
                 Ok(slot) = shared.slots.clone().acquire_owned(), if !self.waiting.is_empty() => {
                     if let Some(job) = self.waiting.pop_front() {
                         self.bytes -= job.bytes;
-                        shared.tasks.spawn("request", job.run(shared.clone(), slot));
+                        let span = job.span(&shared.topic);
+                        shared.tasks.spawn("request", job.run(shared.clone(), slot).instrument(span));
                     }
                 }
                 _ = checks.tick() => self.give_back_old().await,
@@ -85,6 +90,7 @@ impl Intake {
                 },
             }
             self.fit().await;
+            metrics::WORKER_REQUESTS.set(&[&*shared.topic, "waiting"], self.waiting.len() as f64);
             shared.fullness.set(self.waiting.len() >= usize::from(self.prefetch));
         }
     }

@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tracing::{Span, info_span};
 
 use super::{duplicates::Present, results::Kept, shared::Shared};
 use crate::{
     clock::Moment,
+    metrics,
     task::caught,
     worker::{
         handler::{Context, Handler, ReplyAddress, Undo},
@@ -53,8 +55,14 @@ enum Abnormal {
 }
 
 impl Job {
+    /// The span of the request at this worker. That of its executor has the same id.
+    pub(super) fn span(&self, topic: &str) -> Span {
+        let (task, executor) = (self.request.task_cls(), &*self.address.reply_to);
+        info_span!(parent: None, "request", id = &*self.address.correlation_id, task, topic, executor)
+    }
+
     pub(super) async fn run(self, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
-        let Job { incoming, address, request, handler, mut present, .. } = self;
+        let Job { incoming, address, request, handler, mut present, since, .. } = self;
         let id = address.correlation_id.clone();
         let clock = shared.link.transport.clock();
         let before = clock.now();
@@ -84,6 +92,10 @@ impl Job {
             }
         }
         present.begin();
+        let (task, began) = (request.task_cls(), clock.now());
+        let labels = [&*shared.topic, task];
+        metrics::WORKER_QUEUE_DURATION.record(&labels, began.saturating_since(since));
+        shared.measure_running();
         let aborted = shared.tasks.cancelled();
         let result = tokio::select! {
             biased;
@@ -95,6 +107,9 @@ impl Job {
             () = aborted.cancelled() => Err(Failure::of(&Abnormal::ShutDown)),
             never = repeat_running(&shared, &address) => match never {},
         };
+        metrics::WORKER_RUN_DURATION.record(&labels, clock.now().saturating_since(began));
+        let outcome = if result.is_ok() { "success" } else { "failure" };
+        metrics::WORKER_ENDED.add(&[&*shared.topic, task, outcome]);
         let response = match result {
             Ok(value) => Response::Success(value),
             Err(failure) => {
@@ -189,6 +204,7 @@ async fn conclude(
     loop {
         let sent = address.send(&response).await;
         drop(slot.take());
+        shared.measure_running();
         let Err(error) = sent else { return };
         let is_forgotten = !shared.results.has(kept);
         let is_too_late = clock.now().saturating_since(began) > AWAY || is_forgotten;

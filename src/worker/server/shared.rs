@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{duplicates::Duplicates, results::Results};
 use crate::{
+    metrics,
     task::Tasks,
     worker::{
         handler::Handler,
@@ -53,6 +54,12 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn reply_listing(&self, tasks: Vec<String>) -> NotifyReply {
         NotifyReply::new(&*self.topic, tasks)
+    }
+
+    /// Sets the gauge of the requests that run.
+    pub(super) fn measure_running(&self) {
+        let running = (self.concurrency as usize).saturating_sub(self.slots.available_permits());
+        metrics::WORKER_REQUESTS.set(&[&*self.topic, "running"], running as f64);
     }
 
     /// The prefetch before the size of the messages is known.
