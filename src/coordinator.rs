@@ -1,6 +1,7 @@
 //! [`PartitionCoordinator`]: joins groups, and opens job boards and queues.
 
 mod join;
+mod observe;
 mod shared;
 mod work;
 
@@ -12,8 +13,8 @@ use std::{
 
 use tracing::info;
 
-pub use self::join::Join;
 use self::shared::{Backing, Options, Shared};
+pub use self::{join::Join, observe::Observe};
 
 use crate::{
     backend::SessionId,

@@ -12,6 +12,7 @@ pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod joining;
 pub(crate) mod member;
+pub(crate) mod observe;
 pub(crate) mod placement;
 pub(crate) mod process;
 pub(crate) mod rebalance;
@@ -20,6 +21,7 @@ pub(crate) mod register;
 pub(crate) mod roster;
 pub(crate) mod status;
 pub(crate) mod view;
+mod watches;
 
 use std::{
     fmt,
@@ -33,6 +35,7 @@ use self::{behind::Behind, driver::Command};
 pub use self::{
     held::{Held, ItemLost},
     member::Member,
+    observe::{MemberState, Observation, ObservedMember, Observer, PendingHandover},
     rebalance::Rebalance,
     rebalances::Rebalances,
     status::{Status, Waiting, Why},

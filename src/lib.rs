@@ -39,6 +39,7 @@
 //! - [`Group`] is a membership in a group. A background task keeps it up. [`Group::extract_my_subset`] answers the
 //!   question; [`Group::view`] shows who is in the group, without I/O; [`Group::rebalances`] reports to long-running
 //!   work what was lost and gained.
+//! - [`PartitionCoordinator::observe`] follows a group without joining it: for routers, dashboards and operators.
 //! - [`Share`] is the answer: items, and until when this member may act on them. Iteration gives a guard for each item,
 //!   [`Held`], skips what was lost, and ends early when all items may belong to another member.
 //! - [`KeySet`] is a large set of items that seldom changes. Each item is hashed once. [`Group::share`] and each
@@ -186,7 +187,7 @@ pub mod worker;
 
 pub use board::JobBoard;
 pub use config::{Config, ConfigError};
-pub use coordinator::{Join, PartitionCoordinator};
+pub use coordinator::{Join, Observe, PartitionCoordinator};
 pub use error::Error;
 pub use future::BoxFuture;
 pub use group::{Group, Held};

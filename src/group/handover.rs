@@ -49,6 +49,7 @@ mod tests;
 mod types;
 
 pub(crate) use self::{
+    history::{History, HistoryError},
     places::Places,
     settings::{Problem, Settings},
     shown::{Status, Why},

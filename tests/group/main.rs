@@ -8,6 +8,7 @@ mod handles;
 mod held;
 mod key_set;
 mod membership;
+mod observing;
 #[cfg(feature = "zookeeper")]
 mod outages;
 #[cfg(feature = "zookeeper")]

@@ -133,6 +133,7 @@ const PURE: &[&str] = &[
     "src/group/handover.rs",
     "src/group/handover/",
     "src/group/member.rs",
+    "src/group/observe/pending.rs",
     "src/group/placement.rs",
     "src/group/rebalance.rs",
     "src/group/roster.rs",
