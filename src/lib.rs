@@ -148,6 +148,7 @@
 //!   them.
 //! - `tls`: encrypted connections to ZooKeeper servers and AMQP brokers. It needs a C compiler.
 //! - `sasl`: SASL with DIGEST-MD5 to ZooKeeper servers.
+//! - `cli`: the operator's command, `apportion`: see [`guide::command`].
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
 //!   `rayon` pool. Results and order are the same.
 //! - `testing`: the conformance suite for backends, and decorators that intercept the calls of a backend.

@@ -3,6 +3,7 @@
 //! An [`Observer`] reads and watches; it creates no znode and writes nothing, so the permission to read is enough, and the
 //! members do not notice it.
 
+mod known;
 mod observation;
 mod pending;
 mod spectator;

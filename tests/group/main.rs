@@ -1,6 +1,8 @@
 //! Groups: coordinators, members and their shares, in memory and on real servers.
 
 mod bad_input;
+#[cfg(all(feature = "zookeeper", feature = "cli"))]
+mod command;
 mod config;
 mod coordinator;
 mod exclusive;
