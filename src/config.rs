@@ -312,8 +312,13 @@ impl Config {
         Ok(())
     }
 
-    /// The connector of the backend that was chosen.
-    pub(crate) fn connector(&self) -> Result<Arc<dyn Connector>, ConfigError> {
+    /// The connector of the backend that was chosen: for tools that read the store themselves. A
+    /// [`PartitionCoordinator`](crate::PartitionCoordinator) opens sessions of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if no backend was chosen, or if its servers or certificates cannot be used.
+    pub fn connector(&self) -> Result<Arc<dyn Connector>, ConfigError> {
         match &self.backend {
             Backend::Unset => Err(ConfigError::NoBackend),
             Backend::Servers(servers) => connector(servers, &self.tls, self.max_request_bytes),
@@ -326,8 +331,12 @@ impl Config {
         Ok(self.member_id.as_deref().map(MemberId::new).transpose()?)
     }
 
-    /// The path of the znode that contains the groups.
-    pub(crate) fn namespace_path(&self) -> Result<ZnodePath, ConfigError> {
+    /// The path of the znode that contains the groups: [`Config::namespace`], checked.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Setting`] if it cannot be a path.
+    pub fn namespace_path(&self) -> Result<ZnodePath, ConfigError> {
         let named = |problem: &dyn std::fmt::Display| setting("namespace", problem.to_string());
         if self.namespace.is_empty() {
             return Err(named(&"it is empty"));

@@ -1,6 +1,7 @@
 //! [`PartitionCoordinator`]: joins groups, and opens job boards and queues.
 
 mod join;
+mod observe;
 #[cfg(feature = "http")]
 mod observed;
 mod shared;
@@ -20,6 +21,7 @@ pub(crate) use self::observed::Observed;
 use self::shared::{Backing, Options, Shared};
 pub use self::{
     join::Join,
+    observe::Observe,
     status::{GroupStatus, Part, SessionState, SessionStatus, Status as CoordinatorStatus},
 };
 

@@ -12,6 +12,7 @@ pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod joining;
 pub(crate) mod member;
+pub(crate) mod observe;
 pub(crate) mod placement;
 pub(crate) mod process;
 pub(crate) mod python;
@@ -21,6 +22,7 @@ pub(crate) mod register;
 pub(crate) mod roster;
 pub(crate) mod status;
 pub(crate) mod view;
+mod watches;
 pub(crate) mod weight;
 
 use std::{
@@ -35,6 +37,7 @@ use self::{behind::Behind, driver::Command};
 pub use self::{
     held::{Held, ItemLost},
     member::Member,
+    observe::{MemberState, Observation, ObservedMember, Observer, PendingHandover},
     rebalance::Rebalance,
     rebalances::Rebalances,
     status::{HandoverEnded, HandoverKind, Status, Waiting, Why},

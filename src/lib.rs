@@ -39,6 +39,7 @@
 //! - [`Group`] is a membership in a group. A background task keeps it up. [`Group::extract_my_subset`] answers the
 //!   question; [`Group::view`] shows who is in the group, without I/O; [`Group::rebalances`] reports to long-running
 //!   work what was lost and gained.
+//! - [`PartitionCoordinator::observe`] follows a group without joining it: for routers, dashboards and operators.
 //! - [`Share`] is the answer: items, and until when this member may act on them. Iteration gives a guard for each item,
 //!   [`Held`], skips what was lost, and ends early when all items may belong to another member.
 //! - [`KeySet`] is a large set of items that seldom changes. Each item is hashed once. [`Group::share`] and each
@@ -144,6 +145,7 @@
 //!   them.
 //! - `tls`: encrypted connections to ZooKeeper servers and AMQP brokers. It needs a C compiler.
 //! - `sasl`: SASL with DIGEST-MD5 to ZooKeeper servers.
+//! - `cli`: the operator's command, `apportion`: see [`guide::command`].
 //! - `http`: `/healthz`, `/status` and `/metrics` as a tower service: [`http`].
 //! - `metrics`: what this library counts and measures, for the exporter of the service: [`metrics`].
 //! - `rayon`: [`HashRing::par_extract`] and [`KeySet::par_new`], which divide very many keys among the threads of a
@@ -202,7 +204,7 @@ pub mod status {
 
 pub use board::JobBoard;
 pub use config::{Config, ConfigError};
-pub use coordinator::{Join, PartitionCoordinator};
+pub use coordinator::{Join, Observe, PartitionCoordinator};
 pub use error::Error;
 pub use future::BoxFuture;
 pub use group::{Group, Held};

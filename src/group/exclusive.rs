@@ -147,7 +147,7 @@ impl Running {
                     End::Last => Event::Idle,
                 })
             }
-            event = watches.fired() => Happened::Event(event),
+            watched = watches.fired() => Happened::Event(watched.event()),
             _ = async { occupied.as_mut().expect("guarded").fired().await }, if occupied.is_some() => {
                 *occupied = None;
                 Happened::Occupied

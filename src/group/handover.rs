@@ -52,6 +52,7 @@ mod types;
 
 pub(crate) use self::{
     ended::{Cause, Ended},
+    history::{History, HistoryError},
     places::Places,
     settings::{Problem, Settings},
     shown::{Status, Why},

@@ -2,6 +2,8 @@
 //! that was acknowledged is lost, nothing is done twice, and nothing stays behind.
 
 mod board;
+#[cfg(all(feature = "zookeeper", feature = "cli"))]
+mod command;
 mod dropped_calls;
 mod ledger;
 #[cfg(feature = "zookeeper")]

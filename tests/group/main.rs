@@ -1,6 +1,8 @@
 //! Groups: coordinators, members and their shares, in memory and on real servers.
 
 mod bad_input;
+#[cfg(all(feature = "zookeeper", feature = "cli"))]
+mod command;
 mod config;
 mod coordinator;
 mod exclusive;
@@ -12,6 +14,7 @@ mod key_set;
 mod membership;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod observing;
 #[cfg(feature = "zookeeper")]
 mod outages;
 #[cfg(feature = "zookeeper")]

@@ -9,7 +9,7 @@ use std::{
 
 use apportion::{
     Config, Error, Group, Held, KeySet, PartitionCoordinator, Share,
-    group::{ItemLost, Rebalance},
+    group::{ItemLost, Observer, Rebalance},
 };
 use tokio::time::sleep;
 
@@ -60,4 +60,6 @@ fn futures_can_be_spawned(coordinator: &PartitionCoordinator, group: &Group, row
     shareable::<Rebalance>();
     shareable::<Held<String>>();
     shareable::<ItemLost>();
+    spawnable(coordinator.observe("g").into_future());
+    shareable::<Observer>();
 }

@@ -13,6 +13,8 @@
 #![allow(unreachable_pub, reason = "a module of a test binary has no public interface")]
 
 pub mod broker;
+#[cfg(feature = "cli")]
+pub mod command;
 pub mod driven;
 pub mod ensemble;
 pub mod events;

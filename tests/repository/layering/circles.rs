@@ -13,7 +13,8 @@ use super::{
 fn circles(sources: &[(String, String)]) -> BTreeMap<String, BTreeSet<String>> {
     let named: BTreeMap<String, Vec<Named>> = sources
         .iter()
-        .filter(|(path, _)| !path.ends_with("/tests.rs"))
+        // The command is another crate.
+        .filter(|(path, _)| !path.ends_with("/tests.rs") && !path.starts_with("src/bin/"))
         .map(|(path, text)| (module_of(path), text))
         .map(|(module, text)| (module.join("::"), paths_in(&module, &tokens(text))))
         .collect();

@@ -1,0 +1,159 @@
+//! `board`: a job board.
+//!
+//! Lists are read from the store as they are, so they create nothing, and show the boards of TaskFlow alone as well.
+
+mod change;
+mod read;
+
+use apportion::{
+    board::{JobState, PostingError},
+    serde_json::{Value, json},
+};
+
+pub(crate) use self::read::{Place, Row, jobs};
+use crate::{
+    arguments::{Board, BoardCommand, Common},
+    failure::Failure,
+    outcome::Outcome,
+    output::{Output, count},
+    store::Store,
+    time::{age, from_ms, now, short},
+};
+
+pub(crate) async fn run(common: &Common, board: &Board, output: Output) -> Result<Outcome, Failure> {
+    let place = Place::new(&board.path)?;
+    let store = Store::open(common).await?;
+    let done = match &board.command {
+        BoardCommand::List { trash: true, .. } => trash(&store, &place, output).await,
+        BoardCommand::List { unclaimed, .. } => list(&store, &place, *unclaimed, output).await,
+        BoardCommand::Show { job } => show(&store, &place, job, output).await,
+        BoardCommand::Claim { job, command } => change::claim(&store, &place, job, command, output).await,
+        BoardCommand::Abandon { job, yes } => change::abandon(&store, &place, job, yes.yes, output).await,
+        BoardCommand::Trash { job, because, yes } => {
+            change::trash(&store, &place, job, because.as_deref(), yes.yes, output).await
+        }
+        BoardCommand::Restore { job } => change::restore(&store, &place, job, output).await,
+        BoardCommand::Post { name, details, priority, delay, create } => {
+            let post = change::Posted { name, details, priority, delay: *delay, create: *create };
+            change::post(&store, &place, &post, output).await
+        }
+    };
+    store.close().await;
+    done
+}
+
+/// What an operator calls the state of a job.
+fn state(row: &Row) -> String {
+    match (&row.posting, row.state()) {
+        (Err(_), _) => "set aside".into(),
+        (_, JobState::Claimed) => "claimed".into(),
+        _ => match row.not_before().map(from_ms).and_then(|then| then.duration_since(now()).ok()) {
+            Some(left) => format!("in {}", short(left)),
+            None => "waits".into(),
+        },
+    }
+}
+
+fn json_of(row: &Row) -> Value {
+    let posting = row.posting.as_ref().ok();
+    json!({
+        "job": row.name,
+        "path": row.path.as_str(),
+        "name": posting.map(|it| it.name()),
+        "uuid": posting.map(apportion::board::Posting::uuid),
+        "priority": posting.map(|it| it.priority().as_str()),
+        "state": row.posting.is_ok().then(|| row.state().to_string()),
+        "owner": row.owner(),
+        "claimed_ms": row.lock_stat().map(|stat| stat.created_ms),
+        "session": row.lock_stat().and_then(|stat| stat.ephemeral_owner).map(|id| id.to_string()),
+        "posted_ms": row.stat.map(|stat| stat.created_ms),
+        "not_before_ms": row.not_before(),
+        "attempts": row.record_field("attempts"),
+        "last_error": row.record_field("error"),
+        "set_aside": row.posting.as_ref().err().map(PostingError::to_string),
+    })
+}
+
+async fn list(store: &Store, place: &Place, unclaimed: bool, output: Output) -> Result<Outcome, Failure> {
+    let mut rows = read::jobs(store, place).await?;
+    rows.retain(|row| !unclaimed || row.posting.is_ok() && row.state() == JobState::Unclaimed);
+    let broken = rows.iter().filter(|row| row.posting.is_err()).count();
+    if output.is_json {
+        output.json(&rows.iter().map(json_of).collect())?;
+        return Ok(Outcome::of(broken > 0));
+    }
+    let table = rows.iter().map(|row| {
+        let posting = row.posting.as_ref().ok();
+        vec![
+            row.name.clone(),
+            posting.map_or_else(|| "?".into(), |it| it.name().into_owned()),
+            posting.map_or_else(|| "?".into(), |it| it.priority().to_string()),
+            state(row),
+            row.owner().unwrap_or_default(),
+            row.stat.map_or_else(|| "?".into(), |stat| short(age(from_ms(stat.created_ms)))),
+            row.problem().unwrap_or_default(),
+        ]
+    });
+    output.table(&["JOB", "NAME", "PRIORITY", "STATE", "OWNER", "AGE", "LAST PROBLEM"], table.collect())?;
+    let claimed = rows.iter().filter(|row| row.state() == JobState::Claimed).count();
+    output.line(format_args!("{}, {claimed} claimed", count(rows.len(), "job")))?;
+    Ok(Outcome::of(broken > 0))
+}
+
+async fn trash(store: &Store, place: &Place, output: Output) -> Result<Outcome, Failure> {
+    let rows = read::trash(store, place).await?;
+    if output.is_json {
+        output.json(&rows.iter().map(json_of).collect())?;
+        return Ok(Outcome::Fine);
+    }
+    let table = rows.iter().map(|row| {
+        let posting = row.posting.as_ref().ok();
+        let number = |value: &Value| value.as_u64().map_or_else(String::new, |number| number.to_string());
+        vec![
+            row.name.clone(),
+            posting.map_or_else(|| "?".into(), |it| it.name().into_owned()),
+            row.record_field("attempts").map(number).unwrap_or_default(),
+            row.stat.map_or_else(|| "?".into(), |stat| short(age(from_ms(stat.created_ms)))),
+            row.problem().unwrap_or_default(),
+        ]
+    });
+    output.table(&["JOB", "NAME", "ATTEMPTS", "SINCE", "REASON"], table.collect())?;
+    output.line(format_args!("{} in the trash", count(rows.len(), "job")))?;
+    Ok(Outcome::Fine)
+}
+
+async fn show(store: &Store, place: &Place, job: &str, output: Output) -> Result<Outcome, Failure> {
+    let row = read::find(store, place, job).await?;
+    let mut value = json_of(&row);
+    value["details"] = row.posting.as_ref().map_or(Value::Null, |it| it.details().clone());
+    value["book"] = row.posting.as_ref().ok().and_then(|it| it.book().cloned()).unwrap_or_default();
+    if output.is_json {
+        output.json(&value)?;
+        return Ok(Outcome::of(row.posting.is_err()));
+    }
+    let mut rows = vec![vec!["path".to_owned(), row.path.to_string()], vec!["state".into(), state(&row)]];
+    let mut add = |name: &str, value: Option<String>| {
+        rows.extend(value.map(|value| vec![name.to_owned(), value]));
+    };
+    if let Ok(posting) = &row.posting {
+        add("name", Some(posting.name().into_owned()));
+        add("uuid", posting.parsed_uuid().map(|uuid| uuid.to_string()));
+        add("priority", Some(posting.priority().to_string()));
+    }
+    add("posted", row.stat.map(|stat| format!("{} ago", short(age(from_ms(stat.created_ms))))));
+    let lock = row.lock_stat();
+    add("owner", row.owner());
+    add("claimed", lock.map(|stat| format!("{} ago", short(age(from_ms(stat.created_ms))))));
+    let session = |stat: apportion::backend::Stat| match stat.ephemeral_owner {
+        Some(session) => session.to_string(),
+        None => "none: this lock is persistent and never ends by itself, see `board abandon`".into(),
+    };
+    add("session", lock.map(session));
+    add("attempts", row.record_field("attempts").map(ToString::to_string));
+    add("problem", row.problem());
+    output.table(&["FIELD", "VALUE"], rows)?;
+    if let Ok(posting) = &row.posting {
+        output.line(format_args!("details {:#}", posting.details()))?;
+    }
+    Ok(Outcome::of(row.posting.is_err()))
+}

@@ -1,0 +1,261 @@
+//! [`Observation`]: a group as the store shows it to a process that is no member.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    backend::SessionId,
+    error::Error,
+    group::{member::Member, status::Why},
+    member::MemberId,
+    ring::{HashRing, Ranges, RingKey},
+};
+
+/// An immutable snapshot of a group, as the store shows it. From [`Observer`](super::Observer). Its methods do no I/O.
+#[derive(Clone)]
+pub struct Observation {
+    pub(super) group: Arc<str>,
+    /// Whether the store was read at all.
+    pub(super) is_read: bool,
+    pub(super) exists: bool,
+    pub(super) is_current: bool,
+    pub(super) hands_over: bool,
+    pub(super) is_paused: bool,
+    pub(super) epoch: i64,
+    pub(super) since: SystemTime,
+    pub(super) members: Arc<[ObservedMember]>,
+    pub(super) ring: Arc<HashRing>,
+    pub(super) pending: Arc<[PendingHandover]>,
+    pub(super) problem: Option<Error>,
+}
+
+/// A member of a group as a process sees it that is none.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct ObservedMember {
+    /// Its id, weight and incarnation.
+    pub member: Member,
+    /// Whether it takes part.
+    pub state: MemberState,
+    /// The part of all keys that it owns by the ring, from 0 to 1.
+    pub owned: f64,
+    /// Whether it has lost keys and has not acknowledged that. If it does not, others wait until its lease has ended. It
+    /// does not act beyond its lease, on any key, until it follows the newest epoch.
+    pub is_behind: bool,
+    /// How many ranges of keys that it has lost it still works on.
+    pub kept: usize,
+    /// The session that owns its znode. `None` if the znode is gone or may not be read.
+    pub session: Option<SessionId>,
+    /// The host of its process, if its znode names it.
+    pub host: Option<String>,
+    /// The process id on that host.
+    pub pid: Option<u32>,
+    /// When its znode was created, by the wall clock of the server. `None` if the znode is gone or may not be read.
+    pub joined: Option<SystemTime>,
+}
+
+/// The state of an observed member.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum MemberState {
+    /// Its znode is there, and no epoch names it yet.
+    Joining,
+    /// It gets ready and wants no keys yet: see [`Join::warming`](crate::Join::warming).
+    Warming,
+    /// It owns keys.
+    Member,
+    /// It leaves, and ends its work before that.
+    Draining,
+    /// Its znode is gone, and the newest epoch still names it: no member acts on its keys until the next epoch.
+    Gone,
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MemberState::Joining => "joining",
+            MemberState::Warming => "warming",
+            MemberState::Member => "member",
+            MemberState::Draining => "draining",
+            MemberState::Gone => "gone",
+        })
+    }
+}
+
+/// Keys whose owner waits for another member, which had them before.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct PendingHandover {
+    /// The member that had them.
+    pub member: MemberId,
+    /// Its incarnation: [`Member::incarnation`].
+    pub incarnation: i64,
+    /// Whether the znode of that incarnation is there, so that its session lives as far as the store knows.
+    pub is_present: bool,
+    /// The part of all keys that wait for it, from 0 to 1.
+    pub fraction: f64,
+    /// Since when, at the latest, by the wall clock of the server: the epoch at which it lost them. If that epoch was not
+    /// seen, the oldest later one that was.
+    pub since: SystemTime,
+    /// Why they wait.
+    pub why: Why,
+    pub(super) ranges: Ranges,
+}
+
+impl PendingHandover {
+    /// Whether `key` waits for that member.
+    pub fn has<K: RingKey + ?Sized>(&self, key: &K) -> bool {
+        self.ranges.contains(key)
+    }
+}
+
+impl Observation {
+    /// Before anything was read.
+    pub(super) fn nothing(group: Arc<str>, ring: Arc<HashRing>) -> Observation {
+        Observation {
+            group,
+            is_read: false,
+            exists: false,
+            is_current: false,
+            hands_over: false,
+            is_paused: false,
+            epoch: 0,
+            since: SystemTime::UNIX_EPOCH,
+            members: [].into(),
+            ring,
+            pending: [].into(),
+            problem: None,
+        }
+    }
+
+    /// A group without a backend, with this member alone.
+    pub(super) fn of_one(group: &str, me: &MemberId, ring: HashRing) -> Observation {
+        let member = ObservedMember {
+            member: Member::alone(me),
+            state: MemberState::Member,
+            owned: 1.0,
+            is_behind: false,
+            kept: 0,
+            session: None,
+            host: None,
+            pid: None,
+            joined: None,
+        };
+        Observation {
+            is_read: true,
+            exists: true,
+            is_current: true,
+            members: [member].into(),
+            ..Observation::nothing(group.into(), ring.into())
+        }
+    }
+
+    /// The name of the group.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Whether the znode of the group exists. Its members make it; a group that was never joined has none.
+    pub fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// Whether this is read in the session that is live now. If not, it is the last that was known before the connection
+    /// was lost or denied.
+    pub fn is_current(&self) -> bool {
+        self.is_current
+    }
+
+    /// Whether the members hand keys over, so that there are epochs that all of them follow. False in an
+    /// [immediate](crate::Join::immediate) group, and in one of Python members alone.
+    pub fn hands_over(&self) -> bool {
+        self.hands_over
+    }
+
+    /// Whether no two members act on one key. False while a member is there that hands no keys over.
+    pub fn is_exclusive(&self) -> bool {
+        self.hands_over && !self.members.iter().any(|it| it.member.is_plain())
+    }
+
+    /// Whether an operator has [paused](crate::Group::pause) the group.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// The generation of the membership: as [`View::epoch`](super::super::View::epoch).
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// When that generation began, by the wall clock of the server. 1970 if that is not known.
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// The members, sorted by id: those that own keys, those that are to get some, and those that leave. If a member was
+    /// replaced by another one with its id, both are there until an epoch names the new one.
+    pub fn members(&self) -> &[ObservedMember] {
+        &self.members
+    }
+
+    /// The ring of the newest epoch; where keys are not handed over, that of the members.
+    pub fn ring(&self) -> &HashRing {
+        &self.ring
+    }
+
+    /// The member that owns `key` by the ring. Whether it may act on it yet says [`Observation::pending_for`].
+    pub fn owner<K: RingKey + ?Sized>(&self, key: &K) -> Option<&ObservedMember> {
+        let id = self.ring.owner(key)?;
+        let named = |it: &&ObservedMember| it.member.id().as_str() == id && it.state != MemberState::Joining;
+        self.members.iter().find(named)
+    }
+
+    /// Who waits for whom: the members that may still act on keys which they own no more, as far as the store shows it.
+    /// [Strict](crate::Join::strict) groups also wait for members that are gone, which the store does not show.
+    pub fn pending(&self) -> &[PendingHandover] {
+        &self.pending
+    }
+
+    /// The members for which the owner of `key` waits.
+    pub fn pending_for<'a, K: RingKey + ?Sized>(
+        &'a self,
+        key: &'a K,
+    ) -> impl Iterator<Item = &'a PendingHandover> {
+        self.pending.iter().filter(|it| it.has(key))
+    }
+
+    /// What keeps the observer from seeing all of it.
+    pub fn problem(&self) -> Option<&Error> {
+        self.problem.as_ref()
+    }
+
+    /// Whether a caller sees the same in both.
+    pub(super) fn is_same(&self, other: &Observation) -> bool {
+        let flags = |it: &Observation| {
+            (it.is_read, it.exists, it.is_current, it.hands_over, it.is_paused, it.epoch, it.since)
+        };
+        let problem = |it: &Observation| it.problem.as_ref().map(ToString::to_string);
+        flags(self) == flags(other)
+            && self.members == other.members
+            && self.pending == other.pending
+            && self.ring.digest() == other.ring.digest()
+            && problem(self) == problem(other)
+    }
+}
+
+impl fmt::Debug for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observation")
+            .field("group", &self.group)
+            .field("exists", &self.exists)
+            .field("is_current", &self.is_current)
+            .field("hands_over", &self.hands_over)
+            .field("epoch", &self.epoch)
+            .field("members", &self.members)
+            .field("pending", &self.pending)
+            .field("problem", &self.problem)
+            .finish_non_exhaustive()
+    }
+}

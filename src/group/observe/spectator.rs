@@ -1,0 +1,459 @@
+//! [`Spectator`]: reads a group, and again when it changes.
+//!
+//! It watches the head and the list of members. Of the members themselves it watches only those that others wait for: so an
+//! observer of a large group gets a handful of events at a change, not one for each member.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::{
+    known::{Child, Known, since_1970, wall_clock},
+    observation::{MemberState, Observation, PendingHandover},
+    pending::{self, Pending, Read, Waits},
+};
+use crate::{
+    backend::{self, Session, Watch, path::ZnodePath},
+    backoff::Backoff,
+    clock::Clock,
+    error::Error,
+    group::{
+        handover::{HeadRead, History, HistoryError, Incarnation, Places},
+        member::{Member, Payload},
+        placement::Rings,
+        watches::Watches,
+    },
+    member::MemberId,
+    ring::HashRing,
+    session::{
+        Live,
+        follow::Follower,
+        read::{Denied, Sizes, read_each},
+        requests::Failure,
+    },
+    task, watch,
+};
+
+/// What is observed, and how.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) places: Places,
+    /// The parameters of the ring where no member says its own.
+    pub(crate) rings: Rings,
+    pub(crate) plain_grace: Duration,
+    /// How often all is read again although no watch has fired.
+    pub(crate) recheck: Duration,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Spectator {
+    target: Target,
+    seen: watch::Sender<Arc<Observation>>,
+    sizes: Sizes,
+    known: Known,
+    problem: Option<Error>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Watched {
+    Head,
+    /// Whether the group exists, while it does not.
+    Group,
+    Children,
+    Member(MemberId),
+}
+
+/// The shortest and the longest pause between two reads. While many changes come, it is twice as long as a read takes.
+const SHORTEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_secs(5);
+/// The pauses after a read that failed, and the one after a refusal.
+const RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// How often head and snapshot are read until they are of the same time.
+const TRIES: u32 = 5;
+/// A ring of more points is made on another thread: it takes so long that the runtime could not serve others.
+const LARGE: u64 = 200_000;
+
+/// Says that what was read is not current any more, when the session ends.
+struct WhileCurrent<'a>(&'a watch::Sender<Arc<Observation>>);
+
+impl Drop for WhileCurrent<'_> {
+    fn drop(&mut self) {
+        let seen = self.0.borrow().clone();
+        if seen.is_current {
+            self.0.send_replace(Arc::new(Observation { is_current: false, ..Observation::clone(&seen) }));
+        }
+    }
+}
+
+impl Follower for Spectator {
+    async fn run(&mut self, live: &Arc<Live>) {
+        self.known = Known::default();
+        self.problem = None;
+        let Spectator { target, seen, sizes, known, problem } = self;
+        let _current = WhileCurrent(seen);
+        let mut reading = Reading { target, seen, sizes, known, problem, watches: Watches::default() };
+        let mut backoff = Backoff::new(RETRY, LONGEST_RETRY);
+        loop {
+            let began = target.clock.now();
+            let pause = match reading.refresh(live).await {
+                Ok(()) => {
+                    backoff.reset();
+                    let took = target.clock.now().saturating_since(began);
+                    (2 * took).clamp(SHORTEST, LONGEST)
+                }
+                Err(failure) => {
+                    reading.watches = Watches::default();
+                    debug!(group = %target.places.group, error = %failure.error, "could not be observed");
+                    if !failure.error.is_unknown() {
+                        *reading.problem = Some(failure.into_error(&target.places.group));
+                        reading.publish(false, &[]);
+                    }
+                    sleep(backoff.next_delay(live.random.unit())).await;
+                    continue;
+                }
+            };
+            let due = reading.due(live).min(target.recheck);
+            let recheck = tokio::select! {
+                biased;
+                watched = reading.watches.fired() => { reading.changed(watched); false }
+                () = sleep(due) => due == target.recheck,
+            };
+            if recheck {
+                reading.read_all_again();
+            } else {
+                sleep(pause).await;
+            }
+        }
+    }
+
+    fn refused(&mut self, error: Error) {
+        let seen = self.seen.borrow().clone();
+        let refused = Observation { problem: Some(error), is_current: false, ..Observation::clone(&seen) };
+        self.seen.send_replace(Arc::new(refused));
+    }
+
+    fn close(&mut self) {}
+}
+
+impl Spectator {
+    pub(crate) fn new(group: &str, target: Target) -> (Spectator, watch::Receiver<Arc<Observation>>) {
+        let ring = Arc::new(target.rings.empty());
+        let (seen, receiver) = watch::channel(Arc::new(Observation::nothing(group.into(), ring)));
+        let (sizes, known) = (Sizes::default(), Known::default());
+        (Spectator { target, seen, sizes, known, problem: None }, receiver)
+    }
+}
+
+/// The work in one session.
+struct Reading<'a> {
+    target: &'a Target,
+    seen: &'a watch::Sender<Arc<Observation>>,
+    sizes: &'a Sizes,
+    known: &'a mut Known,
+    problem: &'a mut Option<Error>,
+    watches: Watches<Watched>,
+}
+
+impl Reading<'_> {
+    /// Reads what may have changed, and publishes it.
+    async fn refresh(&mut self, live: &Live) -> Result<(), Failure> {
+        let session = &*live.session;
+        *self.problem = None;
+        if !self.watches.has(&Watched::Head) {
+            self.read_head(session).await?;
+        }
+        if !self.watches.has(&Watched::Children) {
+            self.read_group(session).await?;
+        }
+        let asked: Vec<_> = self.known.history.iter().flat_map(pending::asked).cloned().collect();
+        // Those that were read before the epoch may have written since.
+        let unwatched = asked.iter().filter(|who| !self.watches.has(&Watched::Member(who.id.clone())));
+        let mut ids: BTreeSet<_> = unwatched.map(|who| who.id.clone()).collect();
+        ids.retain(|id| self.known.children.contains_key(id));
+        ids.extend(self.known.unread());
+        self.read_members(session, ids).await?;
+        let waited_for: BTreeSet<_> = self.pending(live).into_iter().map(|it| it.who.id).collect();
+        self.watch_members(session, &waited_for).await?;
+        self.watches.retain(|watched| match watched {
+            Watched::Member(id) => waited_for.contains(id),
+            Watched::Head | Watched::Group | Watched::Children => true,
+        });
+        let pending = self.pending(live);
+        self.publish(!live.is_over(), &pending);
+        Ok(())
+    }
+
+    async fn read_head(&mut self, session: &dyn Session) -> Result<(), Failure> {
+        let path = &self.target.places.head;
+        let watch = match session.watch_node(path).await {
+            Ok((_, watch)) => watch,
+            Err(backend::Error::NotPermitted) => {
+                *self.problem = Some(Error::NotPermitted { path: path.to_string() });
+                self.known.history = None;
+                return Ok(());
+            }
+            Err(error) => return Err(Failure::at(path)(error)),
+        };
+        self.watches.extend([(Watched::Head, watch)]);
+        for _ in 0..TRIES {
+            let found = match session.get(path).await {
+                Err(backend::Error::NotPermitted) => {
+                    *self.problem = Some(Error::NotPermitted { path: path.to_string() });
+                    None
+                }
+                found => found.map_err(Failure::at(path))?,
+            };
+            let Some(found) = found else {
+                self.known.forget_head();
+                return Ok(());
+            };
+            let modified = found.1.modified_ms;
+            let read = match Places::read_head(&found) {
+                Ok(read) => read,
+                Err(error) => {
+                    self.head_is_useless(error.to_string());
+                    return Ok(());
+                }
+            };
+            let known = self.known.history.clone().filter(|known| known.reaches(&read));
+            match history(session, &self.target.places, known, &read).await.map_err(Failure::at(path))? {
+                Ok(history) => {
+                    self.known.follow(history, &read, modified);
+                    return Ok(());
+                }
+                Err(HistoryError::DoNotFit) => sleep(SHORTEST).await,
+                Err(HistoryError::Inconsistent(why)) => {
+                    self.head_is_useless(why.into());
+                    return Ok(());
+                }
+                Err(HistoryError::Ring(error)) => {
+                    self.head_is_useless(error.to_string());
+                    return Ok(());
+                }
+            }
+        }
+        self.head_is_useless("its snapshot does not belong to it".into());
+        // Perhaps it has changed each time.
+        self.watches.retain(|watched| *watched != Watched::Head);
+        Ok(())
+    }
+
+    fn head_is_useless(&mut self, reason: String) {
+        self.known.forget_head();
+        let Places { group, head, .. } = &self.target.places;
+        *self.problem = Some(Error::Head { group: group.name().to_owned(), path: head.to_string(), reason });
+    }
+
+    async fn read_group(&mut self, session: &dyn Session) -> Result<(), Failure> {
+        let path = &self.target.places.group;
+        match session.watch_children(path).await {
+            Ok((names, stat, watch)) => {
+                self.watches.retain(|watched| *watched != Watched::Group);
+                self.watches.extend([(Watched::Children, watch)]);
+                self.known.list(&names, stat);
+                Ok(())
+            }
+            Err(backend::Error::NoNode) => {
+                let (stat, watch) = session.watch_node(path).await.map_err(Failure::at(path))?;
+                self.known.group = None;
+                self.known.children.clear();
+                self.watches.extend([(Watched::Group, watch)]);
+                if stat.is_some() {
+                    // It has been created in between: this watch says when it changes, but not that it is there.
+                    return Box::pin(self.read_group(session)).await;
+                }
+                Ok(())
+            }
+            Err(error) => Err(Failure::at(path)(error)),
+        }
+    }
+
+    async fn read_members(&mut self, session: &dyn Session, ids: BTreeSet<MemberId>) -> Result<(), Failure> {
+        let paths: Vec<ZnodePath> = ids.iter().map(|id| self.target.places.member(id)).collect();
+        let found = read_each(session, &paths, self.sizes).await?;
+        for (id, found) in ids.into_iter().zip(found) {
+            let child =
+                match found {
+                    // An election under the group leaves a persistent child, which is no member.
+                    Ok(Some((_, stat))) if stat.ephemeral_owner.is_none() => None,
+                    Ok(Some((data, stat))) => Member::read(id.as_str(), &data, stat.czxid)
+                        .map(|member| Child { member, payload: Payload::decode(&data), stat: Some(stat) }),
+                    Ok(None) => None,
+                    Err(Denied) => Member::denied(id.as_str()).map(|member| Child {
+                        member,
+                        payload: Payload { weight: 1, ours: None },
+                        stat: None,
+                    }),
+                };
+            match child {
+                Some(child) => drop(self.known.children.insert(id, Some(child))),
+                None => drop(self.known.children.remove(&id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches these members, and reads those anew that were not watched before.
+    async fn watch_members(
+        &mut self,
+        session: &dyn Session,
+        ids: &BTreeSet<MemberId>,
+    ) -> Result<(), Failure> {
+        let mut new: BTreeSet<MemberId> = BTreeSet::new();
+        for id in ids {
+            let watched = Watched::Member(id.clone());
+            if self.watches.has(&watched) {
+                continue;
+            }
+            let path = self.target.places.member(id);
+            let watch: Watch = match session.watch_node(&path).await {
+                Ok((_, watch)) => watch,
+                Err(backend::Error::NotPermitted) => continue,
+                Err(error) => return Err(Failure::at(&path)(error)),
+            };
+            self.watches.extend([(watched, watch)]);
+            new.insert(id.clone());
+        }
+        self.read_members(session, new).await
+    }
+
+    /// Notes that a watch has fired.
+    fn changed(&mut self, watched: Watched) {
+        if let Watched::Member(id) = watched
+            && let Some(child) = self.known.children.get_mut(&id)
+        {
+            *child = None;
+        }
+    }
+
+    fn read_all_again(&mut self) {
+        self.watches = Watches::default();
+        self.known.children.values_mut().for_each(|child| *child = None);
+    }
+
+    fn pending(&self, live: &Live) -> Vec<Pending> {
+        let Some(history) = &self.known.history else { return Vec::new() };
+        let read = |who: &Incarnation| match self.known.children.get(&who.id) {
+            None => Read::Gone,
+            Some(None) => Read::Unknown,
+            Some(Some(child)) => match child.stat {
+                None => Read::Unknown,
+                Some(stat) if stat.czxid != who.czxid => Read::Gone,
+                Some(_) => Read::There(child.part()),
+            },
+        };
+        let lapse = history.head.common.lease + live.timing.margin;
+        let waits = Waits { plain: self.target.plain_grace, lapse };
+        // The wall clock, because an observer may come long after the epoch. It only decides what is shown.
+        let now = self.target.clock.unix_time();
+        let age = |version| now.saturating_sub(since_1970(self.known.published_at(version)));
+        pending::pending(history, read, age, waits)
+    }
+
+    /// After which time others wait for fewer members, if nothing is written.
+    fn due(&self, live: &Live) -> Duration {
+        let left = self.pending(live).into_iter().filter_map(|it| it.left).min();
+        left.map_or(Duration::MAX, |left| left + Duration::from_millis(1))
+    }
+
+    fn publish(&mut self, is_current: bool, pending: &[Pending]) {
+        let (known, before) = (&*self.known, self.seen.borrow().clone());
+        let children = || known.children.values().flatten();
+        let history = known.history.as_ref().filter(|_| children().any(|child| child.part().is_some()));
+        let (ring, mut members) = match history {
+            Some(history) => (history.ring.clone(), known.named(history)),
+            None => {
+                let members: Vec<_> = children().map(|child| child.observed(MemberState::Member)).collect();
+                let ring = self.ring(&before.ring).unwrap_or_else(|problem| {
+                    *self.problem = Some(problem);
+                    before.ring.clone()
+                });
+                (ring, members)
+            }
+        };
+        for member in &mut members {
+            let owns = matches!(member.state, MemberState::Member | MemberState::Gone);
+            member.owned = if owns { ring.fraction(member.member.id().as_str()) } else { 0.0 };
+        }
+        let pending = pending.iter().filter(|_| history.is_some()).map(|it| PendingHandover {
+            member: it.who.id.clone(),
+            incarnation: it.who.czxid,
+            is_present: known.has(&it.who),
+            fraction: it.ranges.fraction(),
+            since: wall_clock(it.version.map_or_else(|| known.oldest(), |at| known.published_at(at))),
+            why: it.why,
+            ranges: it.ranges.clone(),
+        });
+        let newest = history.map(|history| known.published_at(history.epoch.version));
+        let observation = Observation {
+            group: before.group.clone(),
+            is_read: known.is_read(self.problem.as_ref()) || before.is_read,
+            exists: known.group.is_some(),
+            is_current,
+            hands_over: history.is_some(),
+            is_paused: history.is_some_and(|history| history.head.is_paused),
+            epoch: history.map_or_else(|| known.group.map_or(0, |stat| stat.pzxid), |history| history.token),
+            since: wall_clock(newest.unwrap_or_default()),
+            members: members.into(),
+            ring,
+            pending: pending.collect(),
+            problem: self.problem.clone(),
+        };
+        if !observation.is_same(&before) {
+            self.seen.send_replace(Arc::new(observation));
+        }
+    }
+
+    /// The ring of a group whose members hand no keys over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ring`] if there would be too many points.
+    fn ring(&self, before: &Arc<HashRing>) -> Result<Arc<HashRing>, Error> {
+        let children = || self.known.children.values().flatten();
+        let announced = children().find_map(|child| {
+            let ours = child.payload.ours.as_ref()?;
+            Some(Rings { label: ours.label?, replicas: ours.replicas? })
+        });
+        let rings = announced.unwrap_or(self.target.rings);
+        let members: Vec<_> = children().map(|child| child.member.clone()).collect();
+        let is_alike = before.label() == rings.label && before.replicas() == rings.replicas;
+        let before = if is_alike { before.clone() } else { Arc::new(rings.empty()) };
+        let group = || self.target.places.group.name().to_owned();
+        rings.plan(&members, &before).ring().map_err(|reason| Error::Ring { group: group(), reason })
+    }
+}
+
+/// The history up to the head that was read, from a part of it that is `known`.
+async fn history(
+    session: &dyn Session,
+    places: &Places,
+    known: Option<History>,
+    read: &HeadRead,
+) -> Result<Result<History, HistoryError>, backend::Error> {
+    let logged = read.head.log.iter().flat_map(|change| &change.add).map(|(_, it)| u64::from(it.weight));
+    let mut weights = logged.sum::<u64>();
+    let replicas = u64::from(read.head.common.replicas);
+    let read = read.clone();
+    let (made, points): (Box<dyn FnOnce() -> _ + Send>, u64) = match known {
+        Some(known) => {
+            let points = known.ring.points() as u64;
+            (Box::new(move || known.extended(&read)), points)
+        }
+        None => {
+            let Some(found) = session.get(&places.snapshot(read.head.snapshot)).await? else {
+                return Ok(Err(HistoryError::DoNotFit));
+            };
+            let Ok(snapshot) = Places::read_snapshot(&found) else {
+                return Ok(Err(HistoryError::Inconsistent("its snapshot cannot be decoded")));
+            };
+            weights += snapshot.members.values().map(|it| u64::from(it.weight)).sum::<u64>();
+            (Box::new(move || History::new(&read, &snapshot)), 0)
+        }
+    };
+    Ok(if points + weights * replicas > LARGE { task::off_runtime(made).await } else { made() })
+}

@@ -1,0 +1,334 @@
+//! The operator's command on boards and queues, as a process and against a real server.
+
+use std::sync::Arc;
+
+use apportion::{
+    Config, PartitionCoordinator,
+    backend::{CommitError, Connector as _, CreateMode, Op, Session, path::ZnodePath},
+    board::JobState,
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    SECOND, Server, Settings,
+    command::{Ran, command, run},
+    eventually, example, path, shared_server, zookeeper,
+};
+
+/// The URL of the shared server, a session of another process, and a coordinator.
+async fn setup() -> (String, Arc<dyn Session>, PartitionCoordinator) {
+    let servers = shared_server().await.connect_string();
+    let url = example::url(&servers);
+    let session = zookeeper(&servers).open(20 * SECOND).await.unwrap();
+    let config = Config::from_url(url.as_str()).unwrap().namespace("command").member_id("worker");
+    (url, session, PartitionCoordinator::connect(config).await.unwrap())
+}
+
+/// A run that succeeds.
+async fn well(url: &str, arguments: &[&str]) -> Ran {
+    let ran = run(url, arguments).await;
+    assert!(ran.code == 0 && ran.err.is_empty(), "{arguments:?}: {ran:?}");
+    ran
+}
+
+/// A run that ends with this code, and says this.
+async fn says(url: &str, arguments: &[&str], code: i32, parts: &[&str]) -> Ran {
+    let ran = run(url, arguments).await;
+    assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
+    for part in parts {
+        assert!(
+            ran.out.contains(part) || ran.err.contains(part),
+            "{arguments:?} does not say {part:?}: {ran:?}"
+        );
+    }
+    ran
+}
+
+async fn write(session: &dyn Session, ops: Vec<Op>) {
+    let done: Result<_, CommitError> = session.commit(ops).await;
+    done.expect("it can be written");
+}
+
+async fn exists(session: &dyn Session, at: &str) -> bool {
+    session.sync(&path(at)).await.unwrap();
+    session.get(&path(at)).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn jobs_are_posted_listed_claimed_given_back_trashed_and_restored() {
+    let (url, session, coordinator) = setup().await;
+    let at = ["--board", "/command-board/jobs"];
+    let with = |arguments: &[&'static str]| -> Vec<&'static str> { [&["board"], arguments, &at].concat() };
+
+    // Nothing is created by a look, and a post says so.
+    says(&url, &with(&["list"]), 4, &["no board `/command-board/jobs`"]).await;
+    says(&url, &with(&["post", "resize"]), 4, &["--create"]).await;
+    assert!(!exists(&*session, "/command-board").await);
+    let ran = well(&url, &with(&["post", "resize", "--create", "--details", r#"{"volume":"v-17"}"#])).await;
+    assert_eq!(ran.out, "posted /command-board/jobs/job0000000000\n");
+    well(&url, &with(&["post", "delete", "--priority", "high"])).await;
+    well(&url, &with(&["post", "later", "--delay", "1h"])).await;
+    says(&url, &with(&["post", "x", "--details", "{"]), 2, &["no JSON"]).await;
+    says(&url, &with(&["post", "x", "--priority", "urgent"]), 2, &["VERY_HIGH"]).await;
+
+    let board = coordinator.job_board("/command-board/jobs").await.unwrap();
+    let claim = board.claim_where(|job| job.name() == "resize").await.unwrap();
+    let lines = well(&url, &with(&["list"])).await.lines();
+    assert_eq!(
+        lines,
+        [
+            "JOB NAME PRIORITY STATE OWNER AGE LAST PROBLEM",
+            "job0000000001 delete HIGH waits AGE",
+            "job0000000000 resize NORMAL claimed worker AGE",
+            "job0000000002 later NORMAL in AGE AGE",
+            "3 jobs, 1 claimed",
+        ]
+    );
+    let shown = well(&url, &with(&["show", "0", "--json"])).await.json();
+    assert!(
+        shown["owner"] == "worker" && shown["state"] == "CLAIMED" && shown["details"]["volume"] == "v-17"
+    );
+    let holder = coordinator.session_id().unwrap().to_string();
+    assert!(shown["session"] == holder.as_str(), "{shown}");
+    let uuid = shown["uuid"].as_str().unwrap().to_owned();
+    let by_uuid = run(&url, &["board", "show", &uuid, "--board", "/command-board/jobs"]).await;
+    assert!(
+        by_uuid.code == 0 && by_uuid.out.contains("job0000000000") && by_uuid.out.contains("v-17"),
+        "{by_uuid:?}"
+    );
+
+    // To end the claim of another process needs a yes, and a claimed job cannot be trashed.
+    says(&url, &with(&["trash", "0", "--yes"]), 4, &["claimed by `worker`"]).await;
+    says(&url, &with(&["abandon", "0"]), 4, &["`worker`", &holder, "lives", "--yes"]).await;
+    assert_eq!(board.state(claim.job()).await.unwrap(), JobState::Claimed);
+    well(&url, &with(&["abandon", "0", "--yes"])).await;
+    assert_eq!(board.state(claim.job()).await.unwrap(), JobState::Unclaimed);
+    assert!(claim.consume().await.is_err(), "its worker cannot end it any more");
+    says(&url, &with(&["abandon", "0", "--yes"]), 4, &["not claimed"]).await;
+
+    says(&url, &with(&["trash", "0"]), 4, &["--yes"]).await;
+    well(&url, &with(&["trash", "0", "--because", "no such volume", "--yes"])).await;
+    let lines = well(&url, &with(&["list", "--trash"])).await.lines();
+    assert_eq!(lines[1..], ["job0000000000 resize 2 AGE no such volume", "1 job in the trash"]);
+    let restored = well(&url, &with(&["restore", "job0000000000", "--json"])).await.json();
+    let new = restored["restored"].as_str().unwrap().to_owned();
+    assert!(exists(&*session, &new).await && !exists(&*session, "/command-board/.trash/job0000000000").await);
+    let again = run(&url, &["board", "show", &new, "--board", "/command-board/jobs", "--json"]).await.json();
+    assert!(again["uuid"] == uuid.as_str() && again["details"]["volume"] == "v-17", "{again}");
+    says(&url, &with(&["restore", "job0000000000"]), 4, &["board list --trash"]).await;
+    assert_eq!(board.jobs().ensure_fresh().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_job_is_claimed_for_a_command_which_does_it_or_gives_it_back() {
+    let (url, session, coordinator) = setup().await;
+    let board = coordinator.job_board("/command-claim/jobs").await.unwrap();
+    board.post("copy").details(json!({ "from": "a" })).await.unwrap();
+    board.post("fail").await.unwrap();
+    let claim = ["board", "claim", "--board", "/command-claim/jobs"];
+    let script = r#"read -r details; echo "$APPORTION_JOB $APPORTION_TOKEN $details""#;
+    let ran = well(&url, &[&claim[..], &["0", "--", "sh", "-c", script]].concat()).await;
+    let job = "/command-claim/jobs/job0000000000";
+    assert!(ran.out.starts_with(&format!("{job} ")) && ran.out.contains(r#"{"from":"a"}"#), "{ran:?}");
+    assert!(ran.out.ends_with(&format!("done {job}\n")) && !exists(&*session, job).await, "{ran:?}");
+
+    let name = board.jobs().ensure_fresh().await.unwrap().into_iter().next().unwrap();
+    let ran = run(&url, &[&claim[..], &[name.path().name(), "--", "false"]].concat()).await;
+    assert!(
+        ran.code == 1 && ran.out.contains("given back") && ran.out.contains("false ended with"),
+        "{ran:?}"
+    );
+    let ran = well(&url, &["board", "list", "--board", "/command-claim/jobs"]).await;
+    assert!(ran.out.contains("false ended with exit status: 1"), "the reason is kept: {ran:?}");
+
+    // Without a command it is kept until the command ends.
+    let held = [&claim[..], &[name.path().name()]].concat();
+    let mut holding = command(&url, &held);
+    let mut child = holding.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let claimed = || async { (board.state(&name).await.unwrap() == JobState::Claimed).then_some(()) };
+    eventually("it is claimed", 20 * SECOND, claimed).await;
+    let owner = board.find_owner(&name).await.unwrap().unwrap();
+    assert!(owner.starts_with("operator-"), "{owner}");
+    let pid = child.id().unwrap().to_string();
+    let killed = std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(killed.success());
+    let ended = tokio::time::timeout(20 * SECOND, child.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(0));
+    assert_eq!(board.state(&name).await.unwrap(), JobState::Unclaimed);
+}
+
+#[tokio::test]
+async fn a_board_of_python_alone_is_shown_and_what_is_left_over_is_named() {
+    let (url, session, _coordinator) = setup().await;
+    for at in ["/command-python", "/command-python/jobs"] {
+        write(&*session, vec![Op::create(&path(at), "", CreateMode::Persistent)]).await;
+    }
+    let create = |name: &str, data: &str, mode| {
+        vec![Op::create(&path(&format!("/command-python/jobs/{name}")), data, mode)]
+    };
+    let posting = r#"{"uuid": "4b9a", "name": "flow", "priority": "LOW", "details": {"store": {}}}"#;
+    for name in ["job0000000000", "job0000000001"] {
+        write(&*session, create(name, posting, CreateMode::Persistent)).await;
+    }
+    write(&*session, create("job0000000007", "{", CreateMode::Persistent)).await;
+    write(&*session, create("job0000000000.lock", r#"{"owner": "conductor"}"#, CreateMode::Ephemeral)).await;
+    let at = ["--board", "/command-python/jobs"];
+    let ran = says(&url, &[&["board", "list"], &at[..]].concat(), 1, &[]).await;
+    let lines = ran.lines();
+    assert_eq!(
+        lines[1..3],
+        ["job0000000000 flow LOW claimed conductor AGE", "job0000000001 flow LOW waits AGE"]
+    );
+    assert!(lines[3].starts_with("job0000000007 ? ? set aside AGE"), "{lines:?}");
+    let unclaimed = run(&url, &[&["board", "list", "--unclaimed"], &at[..]].concat()).await;
+    assert_eq!(unclaimed.lines()[1..], ["job0000000001 flow LOW waits AGE", "1 job, 0 claimed"]);
+
+    let doctor = ["doctor", "--quiet", "--board", "/command-python/jobs"];
+    says(&url, &doctor, 1, &["job0000000007 is set aside"]).await;
+    write(&*session, create("job0000000001.lock", r#"{"owner": "crashed"}"#, CreateMode::Persistent)).await;
+    write(&*session, create("job0000000009.lock", "{}", CreateMode::Ephemeral)).await;
+    let said =
+        ["job0000000001.lock is persistent (owner `crashed`", "job0000000009.lock is the lock of a job"];
+    says(&url, &doctor, 1, &said).await;
+    says(&url, &[&["board", "abandon", "1"], &at[..]].concat(), 4, &["persistent"]).await;
+    well(&url, &[&["board", "abandon", "1", "--yes"], &at[..]].concat()).await;
+    assert!(!exists(&*session, "/command-python/jobs/job0000000001.lock").await);
+    let (names, _) = session.children(&path("/command-python")).await.unwrap();
+    assert_eq!(names, ["jobs"], "nothing was created beside it");
+}
+
+#[tokio::test]
+async fn a_full_board_and_a_full_queue_are_named() {
+    let server =
+        Server::start_with(&Settings { lines: vec!["enforceQuota=true".into()], ..Settings::default() })
+            .await;
+    let url = format!("{}&namespace=full", example::url(&server.connect_string()));
+    let session = zookeeper(&server.connect_string()).open(20 * SECOND).await.unwrap();
+    let post = ["board", "post", "job", "--board", "/tf/jobs", "--create"];
+    well(&url, &post).await;
+    // A quota as `setquota` writes it.
+    let quota = |name: &str, data: &'static str| {
+        let at = ZnodePath::parse(&format!("/zookeeper/quota/tf{name}")).unwrap();
+        vec![Op::create(&at, data, CreateMode::Persistent)]
+    };
+    let limit = "count=4,bytes=-1;byteHardLimit=-1;countHardLimit=4";
+    for (name, data) in [("", ""), ("/zookeeper_limits", limit), ("/zookeeper_stats", "count=0,bytes=0")] {
+        write(&*session, quota(name, data)).await;
+    }
+    let mut refused = None;
+    for _ in 0..20 {
+        let ran = run(&url, &post).await;
+        if ran.code != 0 {
+            refused = Some(ran);
+            break;
+        }
+    }
+    let refused = refused.expect("the quota is enforced");
+    assert_eq!(refused.code, 4, "{refused:?}");
+    let doctor = ["doctor", "--quiet", "--board", "/tf/jobs"];
+    says(&url, &doctor, 1, &["the quota of /tf is used up", "setquota"]).await;
+    says(&url, &[&doctor[..], &["--max-len", "1"]].concat(), 1, &["board /tf/jobs is full"]).await;
+
+    let config = Config::from_url(url.as_str()).unwrap();
+    let coordinator = PartitionCoordinator::connect(config).await.unwrap();
+    let queue = coordinator.queue("/q").max_len(2).await.unwrap();
+    queue.put(1).await.unwrap();
+    queue.put(2).label("taxi:42").await.unwrap();
+    let full = ["queue", "list", "--queue", "/q", "--max-len", "2"];
+    says(
+        &url,
+        &full,
+        1,
+        &["queue /q is full: 2 entries wait, and the limit is 2", "Are its workers running?"],
+    )
+    .await;
+    says(&url, &["doctor", "--quiet", "--queue", "/q", "--max-len", "2"], 1, &["queue /q is full"]).await;
+    let put = ["queue", "put", "3", "--queue", "/q", "--max-len", "2"];
+    says(&url, &put, 4, &["the queue is full"]).await;
+}
+
+#[tokio::test]
+async fn entries_are_put_listed_shown_revived_and_discarded() {
+    let (url, session, coordinator) = setup().await;
+    let with = |arguments: &[&'static str]| -> Vec<&'static str> {
+        [&["queue"], arguments, &["--queue", "/command-queue"]].concat()
+    };
+    says(&url, &with(&["list"]), 4, &["no queue `/command-queue`"]).await;
+    says(&url, &with(&["put", "1"]), 4, &["--create"]).await;
+    assert!(!exists(&*session, "/command-queue").await);
+    says(&url, &with(&["put", "text", "--create"]), 2, &["quotes"]).await;
+    let put =
+        well(&url, &with(&["put", r#"{"day":3}"#, "--create", "--priority", "900", "--label", "taxi:42"]))
+            .await;
+    let id = put.out.trim().strip_prefix("put ").unwrap().to_owned();
+    well(&url, &with(&["put", "4"])).await;
+    let lines = well(&url, &with(&["list"])).await.lines();
+    assert_eq!(lines[0], "ENTRY PRIORITY LABEL AGE ATTEMPTS WORKER DELAYED LAST ERROR");
+    assert!(
+        lines[1].starts_with("entry-900-taxi:42-") && lines[1].ends_with(" 900 taxi:42 AGE"),
+        "{lines:?}"
+    );
+    assert_eq!(lines.last().map(String::as_str), Some("2 entries"));
+    let shown = run(&url, &["queue", "show", &id, "--queue", "/command-queue", "--json"]).await.json();
+    assert!(shown["value"]["payload"]["day"] == 3 && shown["state"] == "waits", "{shown}");
+
+    // A worker takes one and dies of it; another one becomes a dead letter.
+    let queue = coordinator.queue("/command-queue").max_attempts(1).await.unwrap();
+    let delivery = queue.take().await.unwrap();
+    let owned = well(&url, &with(&["list", "--owned"])).await.lines();
+    assert!(owned[1].contains("taxi:42") && owned[1].contains("worker"), "{owned:?}");
+    delivery.release().because("no such day").await.unwrap();
+    says(&url, &with(&["dead"]), 1, &["no such day", "worker", "1 dead letter"]).await;
+    let dead = run(&url, &with(&["dead", "--json"])).await.json();
+    let name = dead[0]["entry"].as_str().unwrap().to_owned();
+    let one = |verb: &'static str, more: &[&'static str]| -> Vec<String> {
+        let all = [&["queue", verb, &name, "--queue", "/command-queue"], more].concat();
+        all.into_iter().map(str::to_owned).collect()
+    };
+    let arguments = one("discard", &[]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    says(&url, &arguments, 4, &["remove 1 dead letter for good", "--yes"]).await;
+    let arguments = one("revive", &[]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assert_eq!(well(&url, &arguments).await.out, "revived 1 dead letter\n");
+    assert_eq!(well(&url, &with(&["dead"])).await.out, "0 dead letters\n");
+
+    queue.take().await.unwrap().release().because("again").await.unwrap();
+    assert_eq!(well(&url, &with(&["discard", "--all", "--yes"])).await.out, "discarded 1 dead letter\n");
+    says(&url, &with(&["discard", "entry-1", "--yes"]), 4, &["queue dead"]).await;
+    assert_eq!(run(&url, &with(&["revive"])).await.code, 2);
+    let left = run(&url, &with(&["list", "--json"])).await.json();
+    assert!(left["total"] == 1 && left["entries"][0]["priority"] == 100, "{left}");
+}
+
+#[tokio::test]
+async fn a_queue_of_python_alone_is_shown_and_entries_without_a_worker_are_named() {
+    let (url, session, _coordinator) = setup().await;
+    for at in ["", "/unowned", "/owned", "/done"] {
+        let at = path(&format!("/command-femto{at}"));
+        write(&*session, vec![Op::create(&at, "", CreateMode::Persistent)]).await;
+    }
+    let create = |name: &str, data: &str| {
+        vec![Op::create(&path(&format!("/command-femto/{name}")), data, CreateMode::Persistent)]
+    };
+    let value = r#"{"dataset": "taxi", "groupid": "42", "state": 1}"#;
+    let taken = r#"{"dataset": "taxi", "groupid": "43", "state": 3, "worker": "python-1"}"#;
+    write(&*session, create("unowned/entry-100-taxi:42-0000000000", value)).await;
+    write(&*session, create("unowned/odd", value)).await;
+    write(&*session, create("owned/entry-100-taxi:43-0000000000", taken)).await;
+    let lines = well(&url, &["queue", "list", "--queue", "/command-femto"]).await.lines();
+    assert_eq!(lines[1], "entry-100-taxi:42-0000000000 100 taxi:42 AGE");
+    assert_eq!(well(&url, &["queue", "dead", "--queue", "/command-femto"]).await.out, "0 dead letters\n");
+    let said = ["`python-1`, which makes no claims", "/unowned/odd is not the name of an entry"];
+    says(&url, &["doctor", "--queue", "/command-femto"], 1, &said).await;
+
+    // One of this library whose worker is gone, while no process has the queue open.
+    let orphan =
+        r#"{"dataset": "taxi", "groupid": "44", "state": 3, "worker": "w", "claim": "gone", "attempt": 1}"#;
+    write(&*session, create("owned/entry-100-taxi:44-0000000001", orphan)).await;
+    says(&url, &["doctor", "--quiet", "--queue", "/command-femto"], 1, &["its worker `w` is gone"]).await;
+    let (names, _) = session.children(&path("/command-femto")).await.unwrap();
+    assert_eq!(names.len(), 3, "nothing was created: {names:?}");
+    let answer: Value = run(&url, &["doctor", "--json", "--queue", "/command-femto"]).await.json();
+    assert!(answer.as_array().is_some_and(|sections| sections.iter().any(|it| it["section"] == "queue")));
+}

@@ -1,0 +1,387 @@
+//! The operator's command on groups, as a process and against a real server.
+
+use std::process::Stdio;
+
+use apportion::{
+    HashRing, Held, Label,
+    backend::{CreateMode, Op, path::ZnodePath},
+    group::{Standing, Why},
+};
+use serde_json::Value;
+
+use crate::support::{
+    SECOND,
+    command::{Ran, command, run, run_with},
+    eventually, example,
+    fleet::{Store, create_with_ancestors, settles_within, universe},
+    shared_server, zookeeper,
+};
+
+/// A store with a namespace of its own, and the URL by which the command reaches it.
+async fn store(namespace: &str) -> (Store, String) {
+    let servers = shared_server().await.connect_string();
+    let url = format!("{}&namespace={namespace}", example::url(&servers));
+    (Store::shared(namespace).await, url)
+}
+
+/// The only group of the namespace in an answer of `status --json`.
+fn group(ran: &Ran) -> Value {
+    let groups = ran.json()["groups"].clone();
+    assert_eq!(groups.as_array().map(Vec::len), Some(1), "{groups}");
+    groups[0].clone()
+}
+
+/// What the findings of an answer say.
+fn findings(value: &Value) -> String {
+    let findings = value.as_array().expect("there are findings").iter();
+    findings.map(|it| it["what"].as_str().unwrap().to_owned() + "\n").collect()
+}
+
+#[tokio::test]
+async fn status_members_and_owner_show_a_group_that_is_well() {
+    let (store, url) = store("command-well").await;
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (in_a, in_b) = (a.join("g").await, b.joining("g").weight(3).await.unwrap());
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+
+    let ran = run(&url, &["status"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let (pid, epoch) = (std::process::id(), in_a.view().epoch());
+    let host =
+        group(&run(&url, &["status", "--json"]).await)["members"][0]["host"].as_str().unwrap().to_owned();
+    let owns = |group: &apportion::Group| format!("{:.1}", 100.0 * group.status().owned);
+    let table = [
+        format!("group g: 2 members, epoch {epoch} for AGE, exclusive"),
+        "MEMBER STATE OWNS WEIGHT KIND HOST PID JOINED".into(),
+        format!("a member {} % 1 apportion {host} {pid} AGE", owns(&in_a)),
+        format!("b member {} % 3 apportion {host} {pid} AGE", owns(&in_b)),
+    ];
+    assert_eq!(ran.lines(), table);
+    assert_eq!(run(&url, &["members", "--group", "g"]).await.lines(), table[1..]);
+
+    let shown = group(&run(&url, &["status", "--json"]).await);
+    assert!(shown["exclusive"] == true && shown["paused"] == false && shown["epoch"] == epoch, "{shown}");
+    assert_eq!(shown["digest"], format!("{:016x}", in_a.view().ring().digest()));
+    let session = a.coordinator.session_id().unwrap().to_string();
+    assert!(shown["members"][0]["session"] == session.as_str() && shown["members"][0]["state"] == "member");
+    assert!(shown["pending"] == serde_json::json!([]) && shown["findings"] == serde_json::json!([]));
+
+    // The owners are those of the members, for each key.
+    let keys = universe();
+    let arguments: Vec<&str> =
+        ["owner", "--json"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let ran = run(&url, &arguments).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for (key, answer) in keys.iter().zip(ran.json().as_array().unwrap()) {
+        let owner = if in_a.view().owns(key) { "a" } else { "b" };
+        assert!(answer["key"] == key.as_str() && answer["owner"] == owner, "{key}: {answer}");
+    }
+    let owner = if in_a.view().owns("alarm-1") { "a" } else { "b" };
+    let ran = run(&url, &["owner", "alarm-1"]).await;
+    assert_eq!(ran.out, format!("KEY      OWNER\nalarm-1  {owner}\n"));
+    let ran = run(&url, &["why", "alarm-1"]).await;
+    let well = format!(
+        "alarm-1: owned by `{owner}` on host {host}, pid {pid}, and nothing keeps it from acting on it\n"
+    );
+    assert_eq!((ran.code, ran.out), (0, well));
+}
+
+/// Runs the command once the cause of a stall is known: it has to be named by the first run.
+async fn named(url: &str, arguments: &[&str], parts: &[&str]) -> Ran {
+    let ran = run(url, arguments).await;
+    assert_eq!(ran.code, 1, "{arguments:?}: {ran:?}");
+    for part in parts {
+        assert!(ran.out.contains(part), "{arguments:?} does not say {part:?}: {ran:?}");
+    }
+    ran
+}
+
+#[tokio::test]
+async fn a_stuck_item_is_named_with_its_member_and_process() {
+    let (store, url) = store("command-stuck").await;
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let in_a = a.join("g").await;
+    let held: Vec<Held<String>> = in_a.extract_my_subset(universe()).await.unwrap().into_iter().collect();
+    let in_b = b.join("g").await;
+    let waits = || async { in_b.status().waiting.iter().any(|it| it.why == Why::StillAtWork).then_some(()) };
+    eventually("b waits", store.round(), waits).await;
+    let stuck = universe().into_iter().find(|key| in_b.view().ring().owner(key) == Some("b")).unwrap();
+    let session = a.coordinator.session_id().unwrap().to_string();
+    let pid = format!("pid {}", std::process::id());
+    let said = ["goes to `b`", "waits for member `a`", &pid, "still works", &session, "lives", "max_drain"];
+    named(&url, &["why", &stuck], &said).await;
+    named(&url, &["status"], &["of the keys wait for member `a`", "still works on some of them"]).await;
+    let answer = named(&url, &["why", &stuck, "--json"], &[]).await.json();
+    assert!(answer[0]["owner"] == "b" && answer[0]["waits_for"][0]["member"] == "a", "{answer}");
+    assert_eq!(answer[0]["waits_for"][0]["why"], "still-at-work");
+    let seconds = answer[0]["waits_for"][0]["seconds"].as_f64().unwrap();
+    assert!((0.0..60.0).contains(&seconds), "{answer}");
+    assert_eq!(run(&url, &["owner", &stuck]).await.code, 1, "it waits");
+    drop(held);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    assert_eq!(run(&url, &["why", &stuck]).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_paused_member_is_named_while_its_keys_wait_and_while_it_does_not_act() {
+    let (mut store, url) = store("command-paused-member").await;
+    // Long enough for runs of the command before the lease has ended, on a busy machine.
+    store.session_timeout = 16 * SECOND;
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    a.suspend();
+    let c = store.agent("c").await;
+    let in_c = c.join("g").await;
+    let waits = || async {
+        in_c.status()
+            .waiting
+            .iter()
+            .any(|it| it.why == Why::NotAcknowledged && it.member.as_str() == "a")
+            .then_some(())
+    };
+    eventually("c waits", store.round(), waits).await;
+    let of_a = |key: &String| in_b.view().ring().owner(key) == Some("a");
+    let ring = in_c.view();
+    let before = HashRing::builder().members(["a", "b"]).build().unwrap();
+    let moved = |key: &String| before.owner(key) == Some("a") && ring.ring().owner(key) == Some("c");
+    let key = universe().into_iter().find(moved).expect("some go from a to c");
+    named(&url, &["why", &key], &["goes to `c`", "waits for member `a`", "has not acknowledged"]).await;
+    named(&url, &["status"], &["wait for member `a`", "has not acknowledged", "behind"]).await;
+    let shown = group(&run(&url, &["status", "--json"]).await);
+    assert!(shown["members"][0]["behind"] == true && shown["members"][1]["behind"] == false, "{shown}");
+    // What it owns still is not acted on either.
+    let kept = universe().into_iter().find(of_a).expect("it owns some");
+    let seen = || async {
+        let ran = run(&url, &["why", &kept]).await;
+        (ran.code == 1 && ran.out.contains("does not follow the newest epoch")).then_some(())
+    };
+    eventually("its lease has ended", 60 * SECOND, seen).await;
+    a.resume();
+    settles_within(60 * SECOND, &[&in_a, &in_b, &in_c]).await;
+    assert_eq!(run(&url, &["status"]).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_paused_group_and_a_member_that_waits_for_its_place_are_named() {
+    let (store, url) = store("command-paused-group").await;
+    let (a, b) = (store.agent("a").await, store.started("b").await);
+    let in_a = a.join("g").await;
+    in_a.pause().await.unwrap();
+    let in_b = b.join("g").await;
+    let seen = || async {
+        let ran = run(&url, &["status"]).await;
+        let is_named = ran.out.contains("group `g` is paused") && ran.out.contains("`b` has joined");
+        (ran.code == 1 && is_named).then_some(())
+    };
+    eventually("both are named", 10 * SECOND, seen).await;
+    named(&url, &["why", "alarm-1"], &["goes to `a`", "is paused"]).await;
+    in_a.resume().await.unwrap();
+    settles_within(store.round() + SECOND, &[&in_a, &in_b]).await;
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_named_with_its_znode() {
+    let (store, url) = store("command-denied").await;
+    // The namespace is open, but the folder of the heads belongs to another user: no member can publish.
+    let mine = zookeeper(&shared_server().await.connect_string()).digest("owner", "secret");
+    let session = apportion::backend::Connector::open(&mine, 20 * SECOND).await.unwrap();
+    let heads = ZnodePath::parse("/command-denied.ring").unwrap();
+    create_with_ancestors(&*session, &heads).await;
+    let a = store.started("a").await;
+    let in_a = a.join("g").await;
+    let refused = || async { (in_a.view().standing() == Standing::Refused).then_some(()) };
+    eventually("the member is refused", 10 * SECOND, refused).await;
+    named(&url, &["doctor"], &["`/command-denied.ring` is denied by its ACL", "Grant it"]).await;
+
+    // The group itself.
+    let denied = store.path("denied");
+    create_with_ancestors(&*session, &denied).await;
+    let ran = run(&url, &["status", "--group", "denied"]).await;
+    assert!(ran.code == 4 && ran.err.contains("not permitted on znode `/command-denied/denied`"), "{ran:?}");
+    named(&url, &["doctor", "--quiet"], &["permission to read `/command-denied/denied` is denied"]).await;
+    session.close().await;
+}
+
+#[tokio::test]
+async fn a_group_of_python_members_is_shown_with_their_ring() {
+    let (store, _) = store("command-python").await;
+    let url = example::url(&shared_server().await.connect_string());
+    let _one = store.plain("alarm_evaluator", "host-1", b"\xc0").await;
+    let _two = store.plain("alarm_evaluator", "host-2", b"\xc0").await;
+    let fleet = ["--aodh", "--namespace", "command-python"];
+    let ran = run(&url, &[&["members"], &fleet[..]].concat()).await;
+    let ring = HashRing::builder().label(Label::PythonBytes).members(["host-1", "host-2"]).build().unwrap();
+    let owns = |id: &str| format!("{:.1}", 100.0 * ring.fraction(id));
+    let table = [
+        "MEMBER STATE OWNS WEIGHT KIND HOST PID JOINED".to_owned(),
+        format!("host-1 member {} % 1 plain - - AGE", owns("host-1")),
+        format!("host-2 member {} % 1 plain - - AGE", owns("host-2")),
+    ];
+    assert_eq!((ran.code, ran.lines()), (0, table.to_vec()), "{ran:?}");
+    let ran = run(&url, &[&["owner", "--json", "k1", "k2", "k3"], &fleet[..]].concat()).await;
+    for answer in ran.json().as_array().unwrap() {
+        assert_eq!(answer["owner"].as_str(), ring.owner(answer["key"].as_str().unwrap()), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_would_move_is_simulated_for_keys_of_standard_input() {
+    let (store, url) = store("command-simulate").await;
+    let (a, b) = (store.agent("a").await, store.agent("b").await);
+    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    let keys = universe().join("\n");
+    let before = HashRing::builder().members(["a", "b"]).build().unwrap();
+    let after = HashRing::builder().member("b").weighted_member("c", 2).build().unwrap();
+    let count =
+        |ring: &HashRing, id: &str| universe().iter().filter(|key| ring.owner(*key) == Some(id)).count();
+    let moves = |key: &&String| before.owner(*key) != after.owner(*key);
+    let moved = universe().iter().filter(moves).count();
+    let change = ["simulate", "--leave", "a", "--join", "c=2"];
+    let ran = run_with(&url, &change, &keys).await;
+    let (of_a, b_before, b_after, of_c) =
+        (count(&before, "a"), count(&before, "b"), count(&after, "b"), count(&after, "c"));
+    let lines = ran.lines();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(lines[0], "MEMBER BEFORE AFTER GAINS LOSES");
+    assert_eq!(lines[1], format!("a {of_a} 0 0 {of_a}"));
+    assert!(lines[2].starts_with(&format!("b {b_before} {b_after} ")), "{lines:?}");
+    assert_eq!(lines[3], format!("c 0 {of_c} {of_c} 0"));
+    assert_eq!(lines[4], format!("{moved} of 100 keys would move"));
+    let shown = run_with(&url, &[&change[..], &["--json", "--list"]].concat(), &keys).await.json();
+    assert!(shown["moved"] == moved && shown["list"].as_array().map(Vec::len) == Some(moved), "{shown}");
+
+    let ran = run_with(&url, &["simulate", "--leave", "x"], &keys).await;
+    assert!(ran.code == 4 && ran.err.contains("no member `x`") && ran.err.contains("a, b"), "{ran:?}");
+    assert_eq!(run(&url, &["simulate"]).await.code, 2);
+    assert_eq!(run(&url, &["simulate", "--join", "c=0"]).await.code, 2);
+
+    // The reader of a pipe may end before the command.
+    let many: String = (0..100_000).map(|number| format!("key-{number}\n")).collect();
+    let mut piped = command(&url, &["simulate", "--leave", "a", "--list"]);
+    piped.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    drop(child.stdout.take());
+    let mut input = child.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut input, many.as_bytes()).await.unwrap();
+    drop(input);
+    let ended = tokio::time::timeout(60 * SECOND, child.wait_with_output()).await.unwrap().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_watch_prints_each_change_and_ends_when_it_is_told_to() {
+    let (store, url) = store("command-watch").await;
+    let a = store.agent("a").await;
+    let in_a = a.join("g").await;
+    settles_within(store.round(), &[&in_a]).await;
+    let watching = {
+        let url = url.clone();
+        async move { run(&url, &["watch", "--count", "4"]).await }
+    };
+    let changing = async {
+        // The first lines come before the change or after it; both are changes.
+        let b = store.agent("b").await;
+        let in_b = b.join("g").await;
+        settles_within(store.round(), &[&in_a, &in_b]).await;
+        tokio::time::sleep(60 * SECOND).await;
+    };
+    let ran = tokio::select! {
+        biased;
+        ran = watching => ran,
+        () = changing => panic!("the watch does not end"),
+    };
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.out.starts_with("epoch ") && ran.out.contains("  a: ") && !ran.out.contains('\u{1b}'),
+        "{ran:?}"
+    );
+    let ran = run(&url, &["watch", "--json", "--for", "500ms"]).await;
+    let first: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
+    assert!(ran.code == 0 && first["group"] == "g", "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_do_its_work_says_what_to_do_and_never_the_password() {
+    let (store, url) = store("command-errors").await;
+    for (arguments, code, said) in [
+        (&["status"][..], 4, "no namespace `/command-errors`"),
+        (&["owner", "k", "--group", "g"], 4, "no namespace"),
+        (
+            &["status", "--url", "zookeeper://u:topsecret@127.0.0.1:1?timeout=1&server_tick=100ms"],
+            3,
+            "connection refused",
+        ),
+        (&["status", "--url", "zookeeper://u:topsecret@127.0.0.1:1?tiemout=1"], 2, "tiemout"),
+        (&["status", "--url", "http://u:topsecret@127.0.0.1"], 2, "scheme"),
+        (&["status", "--url", "zookeeper://h", "--namespace", "/a"], 2, "namespace"),
+        (
+            &["doctor", "--url", "zookeeper://u:topsecret@127.0.0.1:1?timeout=1&server_tick=100ms"],
+            3,
+            "refused",
+        ),
+        (&["frobnicate"], 2, "unrecognized"),
+        (&["owner"], 2, "KEY"),
+    ] {
+        let ran = run(&url, arguments).await;
+        assert!(ran.code == code && ran.err.contains(said), "{arguments:?}: {ran:?}");
+        assert!(!ran.err.contains("topsecret") && !ran.out.contains("topsecret"), "{arguments:?}: {ran:?}");
+    }
+    let mut without = command(&url, &["status"]);
+    let ended = without.env_remove("APPORTION_URL").output().await.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(2) && said.contains("APPORTION_URL"), "{said}");
+    let session = store.session().await;
+    for path in ["/command-errors", "/command-errors.ring"] {
+        let there = session.get(&ZnodePath::parse(path).unwrap()).await.unwrap();
+        assert!(there.is_none(), "the command has created {path}");
+    }
+
+    // Several groups: which one?
+    create_with_ancestors(&*session, &store.path("g")).await;
+    create_with_ancestors(&*session, &store.path("h")).await;
+    let ran = run(&url, &["members"]).await;
+    assert!(ran.code == 2 && ran.err.contains("--group with one of: g, h"), "{ran:?}");
+    let ran = run(&url, &["status"]).await;
+    assert!(
+        ran.code == 1 && ran.out.contains("group `g` has no member") && ran.out.contains("group `h`"),
+        "{ran:?}"
+    );
+    let ran = run(&url, &["why", "k", "--group", "nope"]).await;
+    assert!(ran.code == 1 && ran.out.contains("no group `nope`"), "{ran:?}");
+    // Nothing of all this was written.
+    let (names, _) = session.children(&store.path("g").parent().unwrap()).await.unwrap();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[tokio::test]
+async fn a_doctor_finds_unsafe_settings_and_leaves_nothing() {
+    let (store, _) = store("command-doctor").await;
+    let servers = shared_server().await.connect_string();
+    let session = store.session().await;
+    create_with_ancestors(&*session, &store.path("g")).await;
+    let leader = Op::create(&store.path("g/leader"), "", CreateMode::Persistent);
+    session.commit(vec![leader]).await.unwrap();
+    let tree = || async {
+        let (mut root, _) = session.children(&ZnodePath::root()).await.unwrap();
+        root.retain(|name| name.starts_with("command-doctor") || name.starts_with("apportion-doctor"));
+        root
+    };
+    let before = tree().await;
+    let url = format!("zookeeper://{servers}?namespace=command-doctor&timeout=2&server_tick=50ms");
+    let ran =
+        named(&url, &["doctor"], &["tickTime is 100ms", "server_tick=50ms", "ZooKeeper 3.", "clocks"]).await;
+    assert!(ran.out.contains("group `g` has no member"), "{ran:?}");
+    assert!(ran.out.contains("`/command-doctor/g/leader` is no member"), "{ran:?}");
+    let url = format!("zookeeper://{servers}?namespace=command-doctor&timeout=100&server_tick=100ms");
+    named(&url, &["doctor"], &["maxSessionTimeout is 60s", "granted a session timeout of 60s"]).await;
+    assert_eq!(tree().await, before);
+    let ran = run(&url, &["doctor", "--json", "--read-only"]).await;
+    let sections = ran.json();
+    let all: String = sections.as_array().unwrap().iter().map(|it| findings(&it["findings"])).collect();
+    assert!(
+        all.contains("could not find out: the clock") && all.contains("what this user may write"),
+        "{all}"
+    );
+}
