@@ -167,18 +167,8 @@ impl HashRing {
     /// The members, sorted by id, each with its [`fraction`](HashRing::fraction). For all of them it takes one pass over
     /// the points.
     pub fn fractions(&self) -> Vec<(&str, f64)> {
-        let points = self.points.as_slice();
-        let mut owned = vec![0_u64; self.members.len()];
-        let mut before = points.last().map_or(0, |last| u64::from(last.position()));
-        for (index, point) in points.iter().enumerate() {
-            let position = u64::from(point.position());
-            // The first one owns what lies behind the last one as well.
-            let from_before = if index == 0 { position + POSITIONS - before } else { position - before };
-            owned[point.member() as usize] += from_before;
-            before = position;
-        }
-        let fraction = |member: &u32| owned[*member as usize] as f64 / POSITIONS as f64;
-        self.by_id.iter().map(|member| (self.id(*member), fraction(member))).collect()
+        let fractions = self.points.fractions(self.members.len());
+        self.by_id.iter().map(|member| (self.id(*member), fractions[*member as usize])).collect()
     }
 
     /// The ids of the members, sorted.

@@ -77,7 +77,7 @@ impl Grant {
     /// A guard for an item at this position, if this member may start on it at this moment. `turn`: see
     /// [`Register::start`].
     pub(crate) fn start<T>(&self, item: T, position: Position, turn: usize) -> Option<Held<T>> {
-        let in_flight = self.valid_register()?.start(position, turn)?;
+        let in_flight = self.valid_register()?.start(position, &self.ranges, turn)?;
         Some(Held::new(item, in_flight))
     }
 }

@@ -41,6 +41,20 @@ impl AllPoints {
         }
     }
 
+    /// The part of all positions that belongs to each of so many members. As [`Ranges::fraction`](super::Ranges::fraction).
+    pub(super) fn fractions(&self, members: usize) -> Vec<f64> {
+        match self {
+            AllPoints::Narrow(points) => {
+                let points = points.sorted.iter().map(|point| (u64::from(point.position()), point.member()));
+                fractions(points, 1 << 32, members)
+            }
+            AllPoints::Wide(points) => {
+                let points = points.sorted.iter().map(|point| ((point.position() >> 80) as u64, point.member()));
+                fractions(points, 1 << 48, members)
+            }
+        }
+    }
+
     /// The number of distinct points.
     pub(super) fn len(&self) -> usize {
         match self {
@@ -218,6 +232,22 @@ impl<P: Point> Points<P> {
     pub(super) fn as_slice(&self) -> &[P] {
         &self.sorted
     }
+}
+
+fn fractions(
+    points: impl DoubleEndedIterator<Item = (u64, u32)> + Clone,
+    all: u64,
+    members: usize,
+) -> Vec<f64> {
+    let mut owned = vec![0; members];
+    // The first one owns what lies behind the last one as well.
+    let mut before = points.clone().next_back().map(|(position, _)| position);
+    let mut wraps = all;
+    for (position, member) in points {
+        let start = before.replace(position).unwrap_or(0);
+        owned[member as usize] += std::mem::take(&mut wraps) + position - start;
+    }
+    owned.into_iter().map(|owned: u64| owned as f64 / all as f64).collect()
 }
 
 /// The index of the first of `sorted` in each of twice as many equal parts of the ring.

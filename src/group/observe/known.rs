@@ -156,7 +156,7 @@ impl Known {
             }
             members.push(child.observed(match child.part().map(|part| part.presence) {
                 Some(Presence::Warming) => MemberState::Warming,
-                Some(Presence::Draining) => MemberState::Draining,
+                Some(Presence::Draining | Presence::Drained) => MemberState::Draining,
                 Some(Presence::Ready) | None => MemberState::Joining,
             }));
         }

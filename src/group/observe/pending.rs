@@ -70,13 +70,15 @@ pub(super) fn pending<'a>(
     for (version, losses) in history.losses_after(history.floor()) {
         for (who, lost) in losses {
             let since = age(version);
-            let is_plain =
-                history.members_at(version - 1).and_then(|it| it.get(&who.id)).is_some_and(|it| it.is_plain);
+            let is_plain = [version - 1, version].into_iter().any(|version| {
+                let entry = history.members_at(version).and_then(|members| members.get(&who.id));
+                entry.is_some_and(|entry| entry.is_plain && entry.czxid == who.czxid)
+            });
             let still =
                 |ranges, why, left| Pending { who: who.clone(), ranges, why, version: Some(version), left };
             let waits_for = |why, limit: Duration| {
                 let left = limit.saturating_sub(since);
-                (!left.is_zero()).then(|| still(lost.clone(), why, Some(left)))
+                (!left.is_zero()).then(|| still((**lost).clone(), why, Some(left)))
             };
             let pending = match read(who) {
                 _ if is_plain => waits_for(Why::Plain, waits.plain),
