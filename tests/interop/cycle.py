@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 
 import tooz
 
@@ -9,12 +10,13 @@ import peer
 
 
 class Service:
-    """One life of a service, from its start to its end. A subclass has joined when it calls this."""
+    """One life of a service, from its start to its end. A subclass connects, joins, and says which part is its own."""
 
-    def __init__(self, keys, interval):
-        self._keys = [f"alarm-{number}" for number in range(keys)]
-        self._interval = interval
+    def __init__(self, keys, interval, key=str):
+        self._keys = [key(f"alarm-{number}") for number in range(int(keys))]
+        self._interval = float(interval)
         self._ends = threading.Event()
+        self._begin()
         self._thread = threading.Thread(target=self._repeat, daemon=True)
         self._thread.start()
 
@@ -22,11 +24,24 @@ class Service:
         self._ends.set()
         self._thread.join()
         peer.say(asks=peer.now())
+        self._end()
+
+    def _begin(self):
+        """As a supervisor starts a service: again until it runs. Tooz fails if a member goes while it reads the group."""
+        while True:
+            try:
+                return self.begin()
+            except tooz.ToozError as error:
+                print(f"not started: {error!r}", file=sys.stderr)
+                self._end()
+                time.sleep(self._interval / 5)
+
+    def _end(self):
         try:
             self.end()
         except tooz.ToozError as error:
             # It was not in the group any more.
-            print(error, file=sys.stderr)
+            print(f"ended: {error!r}", file=sys.stderr)
 
     def _repeat(self):
         pause = 0
@@ -39,15 +54,20 @@ class Service:
         error = None
         try:
             mine = self.part(self._keys)
+            is_in = self.is_in()
         except Exception as raised:
             # As in the services: the cycle has failed, and the next one comes.
-            mine, error = [], f"{type(raised).__name__}: {raised}"
-        peer.say(at=peer.now(), keys=[int(key.removeprefix("alarm-")) for key in mine], error=error)
+            mine, is_in, error = [], True, f"{type(raised).__name__}: {raised}"
+        peer.say(at=peer.now(), keys=[int(key.removeprefix("alarm-")) for key in mine if is_in], error=error)
+        if not is_in:
+            # After the end of its session, tooz does not join again, and its member has no part any more.
+            self._end()
+            self._begin()
 
 
-def main(start):
+def main(start, *packages):
     service = None
-    peer.say(ready=True)
+    peer.ready(*packages)
     for command in peer.commands():
         if command["do"] == "join":
             service = start()

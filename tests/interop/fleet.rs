@@ -31,13 +31,24 @@ pub(crate) struct Fleet<'a> {
     pub(crate) table: String,
     /// Whether the group has the ring of tooz, and not that of aodh.
     pub(crate) has_tooz_ring: bool,
+    session_timeout: Duration,
+    /// At the end of the URL.
+    options: &'static str,
 }
 
 impl<'a> Fleet<'a> {
     /// No members so far.
     pub(crate) fn new(server: &'a Server, group: &str) -> Fleet<'a> {
         let (members, table) = (Vec::new(), String::new());
-        Fleet { server, group: group.to_owned(), members, credentials: "", table, has_tooz_ring: false }
+        let (has_tooz_ring, session_timeout) = (false, SESSION_TIMEOUT);
+        let (group, credentials, options) = (group.to_owned(), "", "");
+        Fleet { server, group, members, credentials, table, has_tooz_ring, session_timeout, options }
+    }
+
+    /// The same with the ring of tooz. Its members do not join again when a busy machine has ended their session.
+    pub(crate) fn of_tooz(server: &'a Server, group: &str) -> Fleet<'a> {
+        let (session_timeout, options) = (5 * SECOND, "&timeout=5");
+        Fleet { has_tooz_ring: true, session_timeout, options, ..Fleet::new(server, group) }
     }
 
     /// Starts the process of an evaluator of aodh.
@@ -55,6 +66,12 @@ impl<'a> Fleet<'a> {
         self.python(Versions::Current, id, script, weight, vec![weight.to_string()]).await;
     }
 
+    /// The same of old versions.
+    pub(crate) async fn old_tooz(&mut self, id: &str, weight: u32) {
+        let more = vec![weight.to_string()];
+        self.python(Versions::Old, id, "interop/partitioner.py", weight, more).await;
+    }
+
     async fn python(
         &mut self,
         versions: Versions,
@@ -63,18 +80,20 @@ impl<'a> Fleet<'a> {
         weight: u32,
         more: Vec<String>,
     ) {
-        let credentials = self.credentials;
+        let (credentials, options) = (self.credentials, self.options);
         let cycle = CYCLE.as_secs_f64().to_string();
         let mut arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
         arguments.extend(more);
         let start = Start::Python { versions, script, arguments, weight };
-        self.members
-            .push(Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")), start).await);
+        self.members.push(
+            Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")) + options, start)
+                .await,
+        );
     }
 
     /// Starts the process of an evaluator of this crate.
     pub(crate) async fn rust(&mut self, id: &str, weight: u32) {
-        let credentials = self.credentials;
+        let (credentials, options) = (self.credentials, self.options);
         let order = Order {
             url: String::new(),
             group: self.group.clone(),
@@ -88,11 +107,16 @@ impl<'a> Fleet<'a> {
             Member::new(
                 self.server,
                 id,
-                |hosts| rust_url(&format!("{credentials}{hosts}")),
+                |hosts| rust_url(&format!("{credentials}{hosts}")) + options,
                 Start::Rust(order),
             )
             .await,
         );
+    }
+
+    /// How long a session lasts after the last sign of its member.
+    fn expiry(&self) -> Duration {
+        self.session_timeout + 2 * TICK
     }
 
     /// Waits until all processes are ready to join.
@@ -237,7 +261,7 @@ impl<'a> Fleet<'a> {
         let from = now();
         self.member(id).kill().await;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} is killed"), from, settled, EXPIRY + CYCLE.max(GRACE));
+        self.check(&format!("{id} is killed"), from, settled, self.expiry() + CYCLE.max(GRACE));
         self.member(id).ready().await;
     }
 
@@ -267,7 +291,7 @@ impl<'a> Fleet<'a> {
         set(member, true);
         member.is_in = false;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} is {how}"), from, settled, EXPIRY + CYCLE.max(GRACE));
+        self.check(&format!("{id} is {how}"), from, settled, self.expiry() + CYCLE.max(GRACE));
         let from = now();
         let member = self.member(id);
         set(member, false);
@@ -302,9 +326,6 @@ fn outlasts(it: &Member, other: &Member, (start, end): Interval) -> bool {
         Side::Rust => end.saturating_sub(answered) <= nanos(WORK + SLACK),
     }
 }
-
-/// How long a session lasts after the last sign of its member.
-const EXPIRY: Duration = SESSION_TIMEOUT.saturating_add(TICK.saturating_mul(2));
 
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("584 years fit")

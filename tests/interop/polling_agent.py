@@ -9,9 +9,11 @@ Commands: {"do": "join"}, {"do": "leave"}. It says when it asks for its part, an
 
 import sys
 import types
-import warnings
 
-warnings.simplefilter("ignore")
+from oslo_service import backend
+
+# The other one needs eventlet.
+backend.init_backend(backend.BackendType.THREADING)
 
 from oslo_config import cfg
 from tooz import coordination
@@ -39,30 +41,36 @@ class Service(cycle.Service):
     """One life of the agent, from its start to its end."""
 
     def __init__(self, url, group, member, keys, interval, weight):
-        conf = cfg.ConfigOpts()
-        conf.register_opts(manager.POLLING_OPTS, group="polling")
-        conf.register_opt(cfg.StrOpt("backend_url"), group="coordination")
-        conf([], project="ceilometer")
-        conf.set_override("enable_notifications", False, group="polling")
-        agent = manager.AgentManager(0, conf, namespaces=["central"])
-        self._discovery = Discovery(conf)
-        agent.discoveries = [types.SimpleNamespace(name="all", obj=self._discovery)]
+        assert weight == "1", "agents have no other"
+        self._url, self._group, self._member = url, group, member.encode()
+        self._conf = cfg.ConfigOpts()
+        self._conf.register_opts(manager.POLLING_OPTS, group="polling")
+        self._conf.register_opt(cfg.StrOpt("backend_url"), group="coordination")
+        self._conf([], project="ceilometer")
+        self._conf.set_override("enable_notifications", False, group="polling")
+        super().__init__(keys, interval)
+
+    def begin(self):
+        self._agent = manager.AgentManager(0, self._conf, namespaces=["central"])
+        self._discovery = Discovery(self._conf)
+        self._agent.discoveries = [types.SimpleNamespace(name="all", obj=self._discovery)]
+        self._agent.polling_manager = types.SimpleNamespace(sources=[])
         # As the agent does it, which takes a random id.
-        agent.partition_coordinator = coordination.get_coordinator(url, member.encode())
-        agent.polling_manager = types.SimpleNamespace(sources=[])
-        agent.partition_coordinator.start(start_heart=True)
-        agent.join_partitioning_groups()
-        assert list(agent.hashrings) == [group] and weight == "1", agent.hashrings
-        self._agent = agent
-        super().__init__(int(keys), float(interval))
+        self._agent.partition_coordinator = coordination.get_coordinator(self._url, self._member)
+        self._agent.partition_coordinator.start(start_heart=True)
+        self._agent.join_partitioning_groups()
+        assert list(self._agent.hashrings) == [self._group], self._agent.hashrings
 
     def part(self, keys):
         self._discovery.resources = keys
         self._agent.partition_coordinator.run_watchers()
         return self._agent.discover(["all"])
 
+    def is_in(self):
+        return self._member in self._agent.hashrings[self._group].ring.nodes
+
     def end(self):
         self._agent.partition_coordinator.stop()
 
 
-cycle.main(lambda: Service(*sys.argv[1:]))
+cycle.main(lambda: Service(*sys.argv[1:]), "ceilometer", "tooz")

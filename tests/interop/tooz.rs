@@ -4,7 +4,6 @@
 use crate::{
     evaluator::now,
     fleet::{CYCLE, Fleet, GRACE},
-    member::{Member, SESSION_TIMEOUT},
     support::{SECOND, shared_server},
 };
 
@@ -13,8 +12,7 @@ const RUST: [&str; 3] = ["rust-a", "rust-b", "rust-c"];
 
 /// Three members of each side with the weights 1, 2 and 3, not in the group yet.
 async fn fleet(group: &str) -> Fleet<'static> {
-    let mut fleet = Fleet::new(shared_server().await, group);
-    fleet.has_tooz_ring = true;
+    let mut fleet = Fleet::of_tooz(shared_server().await, group);
     for ((python, rust), weight) in PYTHON.into_iter().zip(RUST).zip(1..) {
         fleet.tooz(python, "interop/partitioner.py", weight).await;
         fleet.rust(rust, weight).await;
@@ -37,21 +35,6 @@ async fn join(fleet: &mut Fleet<'_>, first: [&str; 3], second: [&str; 3]) {
     fleet.check("the other side joins", from, settled, CYCLE + GRACE);
 }
 
-/// Ends the membership of a Python member. That of tooz does not join again by itself, so its service is started anew.
-async fn lose(fleet: &mut Fleet<'_>, id: &str, how: &str, begin: impl AsyncFnOnce(&mut Member)) {
-    let from = now();
-    let member = fleet.member(id);
-    begin(member).await;
-    member.is_in = false;
-    let settled = fleet.settles(30 * SECOND).await;
-    fleet.check(&format!("{id} {how}"), from, settled, 2 * SESSION_TIMEOUT + CYCLE.max(GRACE));
-}
-
-async fn restart(fleet: &mut Fleet<'_>, id: &str) {
-    fleet.leave(id).await;
-    fleet.join(id).await;
-}
-
 #[tokio::test]
 async fn members_of_this_crate_join_those_of_tooz_with_their_weights() {
     let mut fleet = fleet("tooz-first").await;
@@ -64,10 +47,9 @@ async fn members_of_this_crate_join_those_of_tooz_with_their_weights() {
         fleet.kill(id).await;
         fleet.join(id).await;
     }
-    fleet.expire(RUST[2]).await;
-    let server = fleet.server;
-    lose(&mut fleet, PYTHON[2], "loses its session", async |member| member.expire(server).await).await;
-    restart(&mut fleet, PYTHON[2]).await;
+    for id in [PYTHON[2], RUST[2]] {
+        fleet.expire(id).await;
+    }
     fleet.is_exclusive(false).await;
     for id in PYTHON {
         fleet.leave(id).await;
@@ -80,13 +62,33 @@ async fn members_of_this_crate_join_those_of_tooz_with_their_weights() {
 async fn members_of_tooz_join_those_of_this_crate() {
     let mut fleet = fleet("tooz-second").await;
     join(&mut fleet, RUST, PYTHON).await;
-    fleet.cut(RUST[2]).await;
-    fleet.pause(RUST[1]).await;
-    lose(&mut fleet, PYTHON[1], "is stopped", async |member| member.pause()).await;
-    fleet.member(PYTHON[1]).resume();
-    fleet.settles(30 * SECOND).await;
-    restart(&mut fleet, PYTHON[1]).await;
+    for id in [RUST[1], PYTHON[1]] {
+        fleet.cut(id).await;
+        fleet.pause(id).await;
+    }
     for id in [RUST[2], PYTHON[2]] {
+        fleet.kill(id).await;
+        fleet.join(id).await;
+    }
+    println!("{}:\n{}", fleet.group, fleet.table);
+}
+
+/// Of the versions that this crate was modelled on, and of today.
+#[tokio::test]
+async fn members_of_old_and_new_tooz_and_of_this_crate_share() {
+    let mut fleet = Fleet::of_tooz(shared_server().await, "tooz-versions");
+    fleet.old_tooz("old", 2).await;
+    fleet.tooz("new", "interop/partitioner.py", 3).await;
+    fleet.rust("rust", 2).await;
+    fleet.ready().await;
+    assert_eq!(fleet.member("old").versions["tooz"], "1.58.0");
+    for id in ["old", "new", "rust"] {
+        fleet.member(id).join().await;
+    }
+    fleet.settles(30 * SECOND).await;
+    for id in ["old", "rust"] {
+        fleet.leave(id).await;
+        fleet.join(id).await;
         fleet.kill(id).await;
         fleet.join(id).await;
     }
@@ -96,8 +98,7 @@ async fn members_of_tooz_join_those_of_this_crate() {
 /// In the group that the agents give their discoveries, with the keys that they hash.
 #[tokio::test]
 async fn members_of_this_crate_poll_beside_agents_of_ceilometer() {
-    let mut fleet = Fleet::new(shared_server().await, "central-global");
-    fleet.has_tooz_ring = true;
+    let mut fleet = Fleet::of_tooz(shared_server().await, "central-global");
     for id in &PYTHON[..2] {
         fleet.tooz(id, "interop/polling_agent.py", 1).await;
     }
