@@ -385,3 +385,46 @@ async fn a_doctor_finds_unsafe_settings_and_leaves_nothing() {
         "{all}"
     );
 }
+
+#[tokio::test]
+async fn the_permission_to_read_is_enough_to_observe() {
+    let (store, url) = store("command-read-only").await;
+    let servers = shared_server().await.connect_string();
+    let owner = || zookeeper(&servers).digest("owner", "secret");
+    let (a, b) = (store.connect(owner(), "a").await, store.connect(owner(), "b").await);
+    let in_a = store.join(&a, "g").await.unwrap();
+    let in_b = store.join(&b, "g").await.unwrap();
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    // What they have created is theirs alone. Now every client may read it, and no more.
+    let admin = zookeeper_client::Client::connector()
+        .with_auth("digest", b"owner:secret")
+        .connect(&servers)
+        .await
+        .unwrap();
+    let mut ahead = vec!["/command-read-only".to_owned(), "/command-read-only.ring".to_owned()];
+    let read =
+        zookeeper_client::Acl::new(zookeeper_client::Permission::READ, zookeeper_client::AuthId::anyone());
+    let own =
+        zookeeper_client::Acl::new(zookeeper_client::Permission::ALL, zookeeper_client::AuthId::authed());
+    while let Some(at) = ahead.pop() {
+        let children = admin.list_children(&at).await.unwrap();
+        ahead.extend(children.iter().map(|child| format!("{at}/{child}")));
+        admin.set_acl(&at, &[read.clone(), own.clone()], None).await.unwrap();
+    }
+    let anonymous = store.session().await;
+    let refused = anonymous.commit(vec![Op::create(&store.path("g/x"), "", CreateMode::Ephemeral)]).await;
+    assert_eq!(refused.unwrap_err().error, apportion::backend::Error::NotPermitted);
+
+    let watcher = store.agent("watcher").await;
+    let observer = watcher.coordinator.observe("g").await.unwrap();
+    let seen = observer.observation();
+    let ids: Vec<_> = seen.members().iter().map(|it| it.member.id().as_str()).collect();
+    assert!(ids == ["a", "b"] && seen.is_exclusive() && seen.problem().is_none(), "{seen:?}");
+    in_b.leave().await.unwrap();
+    let alone = || async { (observer.observation().members().len() == 1).then_some(()) };
+    eventually("the change is seen", store.round(), alone).await;
+    let ran = run(&url, &["status"]).await;
+    assert!(ran.code == 0 && ran.out.contains("1 member"), "{ran:?}");
+    let denied = "permission to create children of `/command-read-only/g` is denied";
+    named(&url, &["doctor"], &[denied]).await;
+}

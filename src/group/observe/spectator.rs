@@ -3,8 +3,11 @@
 //! It watches the head and the list of members. Of the members themselves it watches only those that others wait for: so an
 //! observer of a large group gets a handful of events at a change, not one for each member.
 
+mod head;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
 use tracing::debug;
 
@@ -14,12 +17,12 @@ use super::{
     pending::{self, Pending, Read, Waits},
 };
 use crate::{
-    backend::{self, Session, Watch, path::ZnodePath},
+    backend::{self, Session, path::ZnodePath},
     backoff::Backoff,
     clock::Clock,
     error::Error,
     group::{
-        handover::{HeadRead, History, HistoryError, Incarnation, Places},
+        handover::{Incarnation, Places},
         member::{Member, Payload},
         placement::Rings,
         watches::Watches,
@@ -32,7 +35,7 @@ use crate::{
         read::{Denied, Sizes, read_each},
         requests::Failure,
     },
-    task, watch,
+    watch,
 };
 
 /// What is observed, and how.
@@ -74,6 +77,11 @@ const RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// How often head and snapshot are read until they are of the same time.
 const TRIES: u32 = 5;
+/// How many watches are set at the same time.
+const WATCHED_AT_ONCE: usize = 64;
+/// If others wait for more members than that, they are read once more after a while, before they are watched.
+const MANY: usize = 16;
+const SETTLING: Duration = Duration::from_millis(100);
 /// A ring of more points is made on another thread: it takes so long that the runtime could not serve others.
 const LARGE: u64 = 200_000;
 
@@ -171,12 +179,19 @@ impl Reading<'_> {
         }
         let asked: Vec<_> = self.known.history.iter().flat_map(pending::asked).cloned().collect();
         // Those that were read before the epoch may have written since.
-        let unwatched = asked.iter().filter(|who| !self.watches.has(&Watched::Member(who.id.clone())));
+        let unwatched = asked.iter().filter(|who| !self.is_watched(&who.id));
         let mut ids: BTreeSet<_> = unwatched.map(|who| who.id.clone()).collect();
         ids.retain(|id| self.known.children.contains_key(id));
         ids.extend(self.known.unread());
         self.read_members(session, ids).await?;
-        let waited_for: BTreeSet<_> = self.pending(live).into_iter().map(|it| it.who.id).collect();
+        let mut waited_for = self.waited_for(live);
+        if waited_for.iter().filter(|id| !self.is_watched(id)).count() > MANY {
+            // Most of them will acknowledge soon, and then need no watch.
+            sleep(SETTLING).await;
+            let unwatched = waited_for.into_iter().filter(|id| !self.is_watched(id)).collect();
+            self.read_members(session, unwatched).await?;
+            waited_for = self.waited_for(live);
+        }
         self.watch_members(session, &waited_for).await?;
         self.watches.retain(|watched| match watched {
             Watched::Member(id) => waited_for.contains(id),
@@ -185,67 +200,6 @@ impl Reading<'_> {
         let pending = self.pending(live);
         self.publish(!live.is_over(), &pending);
         Ok(())
-    }
-
-    async fn read_head(&mut self, session: &dyn Session) -> Result<(), Failure> {
-        let path = &self.target.places.head;
-        let watch = match session.watch_node(path).await {
-            Ok((_, watch)) => watch,
-            Err(backend::Error::NotPermitted) => {
-                *self.problem = Some(Error::NotPermitted { path: path.to_string() });
-                self.known.history = None;
-                return Ok(());
-            }
-            Err(error) => return Err(Failure::at(path)(error)),
-        };
-        self.watches.extend([(Watched::Head, watch)]);
-        for _ in 0..TRIES {
-            let found = match session.get(path).await {
-                Err(backend::Error::NotPermitted) => {
-                    *self.problem = Some(Error::NotPermitted { path: path.to_string() });
-                    None
-                }
-                found => found.map_err(Failure::at(path))?,
-            };
-            let Some(found) = found else {
-                self.known.forget_head();
-                return Ok(());
-            };
-            let modified = found.1.modified_ms;
-            let read = match Places::read_head(&found) {
-                Ok(read) => read,
-                Err(error) => {
-                    self.head_is_useless(error.to_string());
-                    return Ok(());
-                }
-            };
-            let known = self.known.history.clone().filter(|known| known.reaches(&read));
-            match history(session, &self.target.places, known, &read).await.map_err(Failure::at(path))? {
-                Ok(history) => {
-                    self.known.follow(history, &read, modified);
-                    return Ok(());
-                }
-                Err(HistoryError::DoNotFit) => sleep(SHORTEST).await,
-                Err(HistoryError::Inconsistent(why)) => {
-                    self.head_is_useless(why.into());
-                    return Ok(());
-                }
-                Err(HistoryError::Ring(error)) => {
-                    self.head_is_useless(error.to_string());
-                    return Ok(());
-                }
-            }
-        }
-        self.head_is_useless("its snapshot does not belong to it".into());
-        // Perhaps it has changed each time.
-        self.watches.retain(|watched| *watched != Watched::Head);
-        Ok(())
-    }
-
-    fn head_is_useless(&mut self, reason: String) {
-        self.known.forget_head();
-        let Places { group, head, .. } = &self.target.places;
-        *self.problem = Some(Error::Head { group: group.name().to_owned(), path: head.to_string(), reason });
     }
 
     async fn read_group(&mut self, session: &dyn Session) -> Result<(), Failure> {
@@ -303,22 +257,28 @@ impl Reading<'_> {
         session: &dyn Session,
         ids: &BTreeSet<MemberId>,
     ) -> Result<(), Failure> {
-        let mut new: BTreeSet<MemberId> = BTreeSet::new();
-        for id in ids {
-            let watched = Watched::Member(id.clone());
-            if self.watches.has(&watched) {
-                continue;
+        let new: BTreeSet<MemberId> = ids.iter().filter(|id| !self.is_watched(id)).cloned().collect();
+        let all: Vec<_> = new.iter().map(|id| (id, self.target.places.member(id))).collect();
+        for some in all.chunks(WATCHED_AT_ONCE) {
+            let set = join_all(some.iter().map(|(_, path)| session.watch_node(path))).await;
+            for ((id, path), set) in some.iter().zip(set) {
+                match set {
+                    Ok((_, watch)) => self.watches.extend([(Watched::Member((*id).clone()), watch)]),
+                    Err(backend::Error::NotPermitted) => {}
+                    Err(error) => return Err(Failure::at(path)(error)),
+                }
             }
-            let path = self.target.places.member(id);
-            let watch: Watch = match session.watch_node(&path).await {
-                Ok((_, watch)) => watch,
-                Err(backend::Error::NotPermitted) => continue,
-                Err(error) => return Err(Failure::at(&path)(error)),
-            };
-            self.watches.extend([(watched, watch)]);
-            new.insert(id.clone());
         }
         self.read_members(session, new).await
+    }
+
+    fn is_watched(&self, id: &MemberId) -> bool {
+        self.watches.has(&Watched::Member(id.clone()))
+    }
+
+    /// The members that others wait for.
+    fn waited_for(&self, live: &Live) -> BTreeSet<MemberId> {
+        self.pending(live).into_iter().map(|it| it.who.id).collect()
     }
 
     /// Notes that a watch has fired.
@@ -426,34 +386,4 @@ impl Reading<'_> {
         let group = || self.target.places.group.name().to_owned();
         rings.plan(&members, &before).ring().map_err(|reason| Error::Ring { group: group(), reason })
     }
-}
-
-/// The history up to the head that was read, from a part of it that is `known`.
-async fn history(
-    session: &dyn Session,
-    places: &Places,
-    known: Option<History>,
-    read: &HeadRead,
-) -> Result<Result<History, HistoryError>, backend::Error> {
-    let logged = read.head.log.iter().flat_map(|change| &change.add).map(|(_, it)| u64::from(it.weight));
-    let mut weights = logged.sum::<u64>();
-    let replicas = u64::from(read.head.common.replicas);
-    let read = read.clone();
-    let (made, points): (Box<dyn FnOnce() -> _ + Send>, u64) = match known {
-        Some(known) => {
-            let points = known.ring.points() as u64;
-            (Box::new(move || known.extended(&read)), points)
-        }
-        None => {
-            let Some(found) = session.get(&places.snapshot(read.head.snapshot)).await? else {
-                return Ok(Err(HistoryError::DoNotFit));
-            };
-            let Ok(snapshot) = Places::read_snapshot(&found) else {
-                return Ok(Err(HistoryError::Inconsistent("its snapshot cannot be decoded")));
-            };
-            weights += snapshot.members.values().map(|it| u64::from(it.weight)).sum::<u64>();
-            (Box::new(move || History::new(&read, &snapshot)), 0)
-        }
-    };
-    Ok(if points + weights * replicas > LARGE { task::off_runtime(made).await } else { made() })
 }
