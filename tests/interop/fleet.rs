@@ -9,7 +9,7 @@ use crate::{
     holdings::Interval,
     member::{Member, SESSION_TIMEOUT, Start, TICK, rust_url, url},
     oracle::{Overlap, Report, Side},
-    support::{MS, SECOND, Server, eventually, python::Versions},
+    support::{MS, SECOND, Server, python::Versions},
 };
 
 pub(crate) const KEYS: u32 = 2000;
@@ -256,15 +256,13 @@ impl<'a> Fleet<'a> {
 
     /// Waits until the members of this crate say that their shares are exclusive, or are not.
     pub(crate) async fn is_exclusive(&mut self, expected: bool) {
-        let members = std::cell::RefCell::new(&mut self.members);
-        eventually("all shares say whether they are exclusive", 20 * SECOND, || async {
-            let mut are_so = true;
-            for member in members.borrow_mut().iter_mut().filter(|it| it.is_in && it.side() == Side::Rust) {
-                are_so &= member.status().await["is_exclusive"] == expected;
+        for member in self.members.iter_mut().filter(|it| it.is_in && it.side() == Side::Rust) {
+            let begin = now();
+            while member.status().await["is_exclusive"] != expected {
+                assert!(now() - begin < nanos(20 * SECOND), "{} does not say so", member.id);
+                tokio::time::sleep(20 * MS).await;
             }
-            are_so.then_some(())
-        })
-        .await;
+        }
     }
 }
 
