@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     board_worker,
     member::coordinator,
+    stalls::turn,
     support::{
         SECOND, Server,
         driven::Driven,
@@ -196,6 +197,7 @@ async fn post(board: &JobBoard, jobs: Range<u64>) {
 /// All of them authenticate: each znode belongs to the user of the fleet, whoever has created it.
 #[tokio::test]
 async fn workers_of_taskflow_and_of_this_crate_end_each_job_of_one_board_once() {
+    let _turn = turn().await;
     let (server, board) = (shared_server().await, "/mixed/jobs");
     let mut crew = Crew::default();
     for who in ["python-a", "python-b", "python-c"] {

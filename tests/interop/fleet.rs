@@ -3,12 +3,14 @@
 use std::{fmt::Write as _, time::Duration};
 
 use apportion::{HashRing, Label};
+use tokio::sync::SemaphorePermit;
 
 use crate::{
     evaluator::{Order, WORK, now},
     holdings::Interval,
     member::{Member, SESSION_TIMEOUT, Start, TICK, rust_url, url},
     oracle::{Overlap, Report, Side},
+    stalls::{Stalls, turn},
     support::{MS, SECOND, Server, python::Versions},
 };
 
@@ -17,8 +19,6 @@ pub(crate) const KEYS: u32 = 2000;
 pub(crate) const CYCLE: Duration = MS.saturating_mul(500);
 /// For how long members of this crate wait for those of Python: somewhat longer than a cycle.
 pub(crate) const GRACE: Duration = MS.saturating_mul(700);
-/// What a loaded machine may add to any bound.
-pub(crate) const SLACK: Duration = SECOND.saturating_mul(3);
 
 /// The members, in the group or not.
 pub(crate) struct Fleet<'a> {
@@ -27,15 +27,35 @@ pub(crate) struct Fleet<'a> {
     pub(crate) members: Vec<Member>,
     /// Before the hosts in the URL: empty, or `user:password@`.
     pub(crate) credentials: &'static str,
+    /// How often a member of Python asks for its part, and for how long members of this crate wait for that.
+    pub(crate) cycle: Duration,
+    pub(crate) grace: Duration,
+    stalls: Stalls,
+    _turn: SemaphorePermit<'static>,
     /// What was measured, a line each.
     pub(crate) table: String,
 }
 
 impl<'a> Fleet<'a> {
-    /// No members so far.
-    pub(crate) fn new(server: &'a Server, group: &str) -> Fleet<'a> {
-        let (members, table) = (Vec::new(), String::new());
-        Fleet { server, group: group.to_owned(), members, credentials: "", table }
+    /// No members so far. Waits until few other fleets are there.
+    pub(crate) async fn new(server: &'a Server, group: &str) -> Fleet<'a> {
+        Fleet {
+            server,
+            group: group.to_owned(),
+            members: Vec::new(),
+            credentials: "",
+            cycle: CYCLE,
+            grace: GRACE,
+            _turn: turn().await,
+            stalls: Stalls::start(),
+            table: String::new(),
+        }
+    }
+
+    /// Something happens from now on.
+    pub(crate) fn begin(&self) -> u64 {
+        self.stalls.reset();
+        now()
     }
 
     /// Starts the process of an evaluator of aodh.
@@ -46,7 +66,7 @@ impl<'a> Fleet<'a> {
     /// The same of old or current versions.
     pub(crate) async fn aodh_of(&mut self, versions: Versions, id: &str) {
         let credentials = self.credentials;
-        let cycle = CYCLE.as_secs_f64().to_string();
+        let cycle = self.cycle.as_secs_f64().to_string();
         let arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
         let start = Start::Python { versions, script: "interop/evaluator.py", arguments };
         self.members
@@ -62,7 +82,7 @@ impl<'a> Fleet<'a> {
             id: id.to_owned(),
             keys: KEYS,
             weight,
-            plain_grace: GRACE,
+            plain_grace: self.grace,
         };
         self.members.push(
             Member::new(
@@ -158,7 +178,7 @@ impl<'a> Fleet<'a> {
         }
         let longest = report.longest_gap();
         assert!(
-            longest <= gap + SLACK,
+            longest <= gap + self.stalls.slack(),
             "{what}: key {} had no member for {longest:?}\n{}",
             report.gap.1,
             self.table
@@ -173,35 +193,55 @@ impl<'a> Fleet<'a> {
         match (old.side(), new.side()) {
             (Side::Rust, Side::Rust) => Some("members of this crate are exclusive among each other"),
             // What it works on ends, and it does not start anything new.
-            (Side::Rust, Side::Python) => {
-                (end - start > nanos(WORK + SLACK)).then_some("it goes on for longer than its work takes")
-            }
+            (Side::Rust, Side::Python) => (end - start > nanos(WORK + self.stalls.slack()))
+                .then_some("it goes on for longer than its work takes"),
             (Side::Python, side) => {
-                let before = (start.saturating_sub(nanos(GRACE)), start);
-                if side == Side::Rust && old.holdings.polls_within(before).next().is_some() {
-                    return Some("the grace for members of Python was not waited for");
+                if side == Side::Rust {
+                    let before = (start.saturating_sub(nanos(self.grace)), start);
+                    let mut polls = old.holdings.polls_within(before);
+                    if polls.clone().any(|poll| !poll.has_joined) {
+                        return Some("the grace for members of Python was not waited for");
+                    }
+                    if polls.next().is_some() {
+                        // It joined again just before that, and the other one does not know it yet.
+                        let is_too_long = end - start > nanos(WORK + self.stalls.slack());
+                        return is_too_long.then_some("it goes on after the other one has joined again");
+                    }
                 }
-                let is_right = outlasts(old, new, overlap.at) || outlasts(new, old, overlap.at);
+                let is_right = self.outlasts(old, new, overlap.at) || self.outlasts(new, old, overlap.at);
                 (!is_right).then_some("an answer is kept for longer than a cycle")
             }
         }
     }
 
+    /// Whether two members act on one key for no longer than Python's cycles allow: `it` does not ask again, or it asks and
+    /// still has the key because it has joined again, and then the other one has it until that asks again.
+    fn outlasts(&self, it: &Member, other: &Member, (start, end): Interval) -> bool {
+        if it.side() == Side::Rust {
+            return false;
+        }
+        let Some(poll) = it.holdings.polls_within((start + 1, end - 1)).next() else { return true };
+        match other.side() {
+            Side::Python => other.holdings.polls_within((poll.answered, end - 1)).next().is_none(),
+            Side::Rust => end.saturating_sub(poll.answered) <= nanos(WORK + self.stalls.slack()),
+        }
+    }
+
     /// A member joins, and the fleet settles with it.
     pub(crate) async fn join(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         self.member(id).join().await;
         let settled = self.settles(30 * SECOND).await;
         // A key has to wait for a cycle of the member that joins, or for the grace.
-        self.check(&format!("{id} joins"), from, settled, CYCLE.max(GRACE));
+        self.check(&format!("{id} joins"), from, settled, self.cycle.max(self.grace));
     }
 
     /// A member leaves, and the others take over.
     pub(crate) async fn leave(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         self.member(id).leave().await;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} leaves"), from, settled, CYCLE.max(GRACE));
+        self.check(&format!("{id} leaves"), from, settled, self.cycle.max(self.grace));
     }
 
     /// The last member leaves.
@@ -212,20 +252,20 @@ impl<'a> Fleet<'a> {
 
     /// The process of a member is killed, and the others take over.
     pub(crate) async fn kill(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         self.member(id).kill().await;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} is killed"), from, settled, EXPIRY + CYCLE.max(GRACE));
+        self.check(&format!("{id} is killed"), from, settled, EXPIRY + self.cycle.max(self.grace));
         self.member(id).ready().await;
     }
 
     /// The session of a member ends at the server, and it comes back by itself.
     pub(crate) async fn expire(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         let server = self.server;
         self.member(id).expire(server).await;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("the session of {id} ends"), from, settled, 2 * CYCLE.max(GRACE));
+        self.check(&format!("the session of {id} ends"), from, settled, 2 * self.cycle.max(self.grace));
     }
 
     /// A member loses its way to the server. The others take over; then it comes back.
@@ -240,18 +280,18 @@ impl<'a> Fleet<'a> {
     }
 
     async fn is_away(&mut self, id: &str, how: &str, set: impl Fn(&mut Member, bool)) {
-        let from = now();
+        let from = self.begin();
         let member = self.member(id);
         set(member, true);
         member.is_in = false;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} is {how}"), from, settled, EXPIRY + CYCLE.max(GRACE));
-        let from = now();
+        self.check(&format!("{id} is {how}"), from, settled, EXPIRY + self.cycle.max(self.grace));
+        let from = self.begin();
         let member = self.member(id);
         set(member, false);
         member.is_in = true;
         let settled = self.settles(60 * SECOND).await;
-        self.check(&format!("{id} goes on"), from, settled, 2 * CYCLE.max(GRACE));
+        self.check(&format!("{id} goes on"), from, settled, 2 * self.cycle.max(self.grace));
     }
 
     /// Waits until the members of this crate say that their shares are exclusive, or are not.
@@ -263,19 +303,6 @@ impl<'a> Fleet<'a> {
                 tokio::time::sleep(20 * MS).await;
             }
         }
-    }
-}
-
-/// Whether two members act on one key for no longer than Python's cycles allow: `it` does not ask again, or it asks and
-/// still has the key because it has joined again, and then the other one has it until that asks again.
-fn outlasts(it: &Member, other: &Member, (start, end): Interval) -> bool {
-    if it.side() == Side::Rust {
-        return false;
-    }
-    let Some((_, answered)) = it.holdings.polls_within((start + 1, end - 1)).next() else { return true };
-    match other.side() {
-        Side::Python => other.holdings.polls_within((answered, end - 1)).next().is_none(),
-        Side::Rust => end.saturating_sub(answered) <= nanos(WORK + SLACK),
     }
 }
 
