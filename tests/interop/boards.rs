@@ -8,13 +8,14 @@ use std::{
 use apportion::{
     PartitionCoordinator,
     backend::{Connector as _, Error},
-    board::{BoardError, JobBoard, JobState, Priority, Trashed},
+    board::{BoardError, Job, JobBoard, JobState, Priority, Trashed},
 };
 use serde_json::{Value, json};
 
 use crate::{
     board_worker,
     member::coordinator,
+    stalls::turn,
     support::{
         SECOND, Server,
         driven::Driven,
@@ -138,16 +139,14 @@ impl Crew {
 
     /// Waits until so many jobs were ended, and ends the workers.
     async fn finish(&mut self, jobs: u64) {
-        let (crew, ended) =
-            (std::cell::RefCell::new(&mut *self), usize::try_from(jobs).expect("it is small"));
+        let ended = usize::try_from(jobs).expect("it is small");
         until("all jobs are ended", 90 * SECOND, || {
-            let Crew { workers, ledger } = &mut **crew.borrow_mut();
-            for (who, worker) in workers {
+            for (who, worker) in &mut self.workers {
                 while let Some(line) = worker.as_mut().and_then(Driven::has_said) {
-                    ledger.note(who, line);
+                    self.ledger.note(who, line);
                 }
             }
-            ledger.ended.len() == ended
+            self.ledger.ended.len() == ended
         })
         .await;
         for (who, worker) in &mut self.workers {
@@ -198,6 +197,7 @@ async fn post(board: &JobBoard, jobs: Range<u64>) {
 /// All of them authenticate: each znode belongs to the user of the fleet, whoever has created it.
 #[tokio::test]
 async fn workers_of_taskflow_and_of_this_crate_end_each_job_of_one_board_once() {
+    let _turn = turn().await;
     let (server, board) = (shared_server().await, "/mixed/jobs");
     let mut crew = Crew::default();
     for who in ["python-a", "python-b", "python-c"] {
@@ -278,7 +278,7 @@ async fn a_job_that_two_workers_of_one_name_claim_is_ended_once_and_the_other_on
     assert_eq!(theirs.ask(json!({"do": "claim", "number": 1})).await, json!({"claimed": 1}));
     let job = eventually("the claim is seen", 10 * SECOND, || async {
         let jobs = ours.jobs().ensure_fresh().await.unwrap();
-        jobs.into_iter().find(|job| job.is_claimed())
+        jobs.into_iter().find(Job::is_claimed)
     })
     .await;
     assert_eq!(ours.state(&job).await.unwrap(), JobState::Claimed);

@@ -16,6 +16,7 @@ class Service:
         self._keys = [key(f"alarm-{number}") for number in range(int(keys))]
         self._interval = float(interval)
         self._ends = threading.Event()
+        self._has_joined = False
         self._begin()
         self._thread = threading.Thread(target=self._repeat, daemon=True)
         self._thread.start()
@@ -51,18 +52,20 @@ class Service:
 
     def _ask(self):
         peer.say(asks=peer.now())
-        error = None
+        error, has_joined, self._has_joined = None, self._has_joined, False
         try:
             mine = self.part(self._keys)
             is_in = self.is_in()
         except Exception as raised:
             # As in the services: the cycle has failed, and the next one comes.
             mine, is_in, error = [], True, f"{type(raised).__name__}: {raised}"
-        peer.say(at=peer.now(), keys=[int(key.removeprefix("alarm-")) for key in mine if is_in], error=error)
+        at, keys = peer.now(), [int(key.removeprefix("alarm-")) for key in mine if is_in]
+        peer.say(at=at, keys=keys, has_joined=has_joined, error=error)
         if not is_in:
             # After the end of its session, tooz does not join again, and its member has no part any more.
             self._end()
             self._begin()
+            self._has_joined = True
 
 
 def main(start, *packages):

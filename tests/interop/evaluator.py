@@ -16,6 +16,16 @@ from aodh import coordination
 import peer
 
 
+class Coordinator(coordination.PartitionCoordinator):
+    """Counts how often it joins."""
+
+    joins = 0
+
+    def join_group(self, group_id):
+        self.joins += 1
+        return super().join_group(group_id)
+
+
 class Service:
     """One life of the service, from its start to its end."""
 
@@ -25,7 +35,7 @@ class Service:
         conf([], project="aodh")
         conf.set_override("backend_url", url, group="coordination")
         self._group, self._keys, self._interval = group, keys, interval
-        self._coordinator = coordination.PartitionCoordinator(conf, member.encode())
+        self._coordinator = Coordinator(conf, member.encode())
         self._ends = threading.Event()
         self._coordinator.start()
         self._coordinator.join_group(group)
@@ -54,13 +64,15 @@ class Service:
 
     def _evaluate(self):
         peer.say(asks=peer.now())
-        error = None
+        error, joins = None, self._coordinator.joins
         try:
             mine = self._coordinator.extract_my_subset(self._group, [f"alarm-{n}" for n in range(self._keys)])
         except Exception as raised:
             # As in the service: the cycle has failed, and the next one comes.
             mine, error = [], f"{type(raised).__name__}: {raised}"
-        peer.say(at=peer.now(), keys=[int(alarm.removeprefix("alarm-")) for alarm in mine], error=error)
+        at, has_joined = peer.now(), self._coordinator.joins > joins
+        keys = [int(alarm.removeprefix("alarm-")) for alarm in mine]
+        peer.say(at=at, keys=keys, has_joined=has_joined, error=error)
 
 
 def main():

@@ -2,7 +2,6 @@
 //! in both orders.
 
 use crate::{
-    evaluator::now,
     fleet::Fleet,
     support::{SECOND, shared_server},
 };
@@ -13,7 +12,7 @@ const RUST: [&str; 3] = ["rust-a", "rust-b", "rust-c"];
 /// Three members of each side join, those of the first side first. Then all that can happen to a member happens to one of
 /// the first side, and to one of the second.
 async fn all_that_can_happen(group: &str, first: [&str; 3], second: [&str; 3]) {
-    let mut fleet = Fleet::new(shared_server().await, group);
+    let mut fleet = Fleet::new(shared_server().await, group).await;
     for id in PYTHON {
         fleet.aodh(id).await;
     }
@@ -25,12 +24,12 @@ async fn all_that_can_happen(group: &str, first: [&str; 3], second: [&str; 3]) {
         fleet.member(id).join().await;
     }
     fleet.settles(30 * SECOND).await;
-    let from = now();
+    let from = fleet.begin();
     for id in second {
         fleet.member(id).join().await;
     }
     let settled = fleet.settles(30 * SECOND).await;
-    fleet.check("the other side joins", from, settled, crate::fleet::CYCLE + crate::fleet::GRACE);
+    fleet.check("the other side joins", from, settled, fleet.cycle + fleet.grace);
     for id in [first[0], second[0]] {
         fleet.leave(id).await;
         fleet.join(id).await;

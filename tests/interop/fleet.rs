@@ -3,13 +3,15 @@
 use std::{fmt::Write as _, time::Duration};
 
 use apportion::{HashRing, Label};
+use tokio::sync::SemaphorePermit;
 
 use crate::{
     evaluator::{Order, WORK, now},
     holdings::Interval,
     member::{Member, SESSION_TIMEOUT, Start, TICK, rust_url, url},
     oracle::{Overlap, Report, Side},
-    support::{MS, SECOND, Server, eventually, python::Versions},
+    stalls::{Stalls, turn},
+    support::{MS, SECOND, Server, python::Versions},
 };
 
 pub(crate) const KEYS: u32 = 2000;
@@ -17,8 +19,6 @@ pub(crate) const KEYS: u32 = 2000;
 pub(crate) const CYCLE: Duration = MS.saturating_mul(500);
 /// For how long members of this crate wait for those of Python: somewhat longer than a cycle.
 pub(crate) const GRACE: Duration = MS.saturating_mul(700);
-/// What a loaded machine may add to any bound.
-pub(crate) const SLACK: Duration = SECOND.saturating_mul(3);
 
 /// The members, in the group or not.
 pub(crate) struct Fleet<'a> {
@@ -27,28 +27,43 @@ pub(crate) struct Fleet<'a> {
     pub(crate) members: Vec<Member>,
     /// Before the hosts in the URL: empty, or `user:password@`.
     pub(crate) credentials: &'static str,
+    /// How often a member of Python asks for its part, and for how long members of this crate wait for that.
+    pub(crate) cycle: Duration,
+    pub(crate) grace: Duration,
+    stalls: Stalls,
+    _turn: SemaphorePermit<'static>,
     /// What was measured, a line each.
     pub(crate) table: String,
     /// Whether the group has the ring of tooz, and not that of aodh.
-    pub(crate) has_tooz_ring: bool,
-    session_timeout: Duration,
-    /// At the end of the URL.
-    options: &'static str,
+    has_tooz_ring: bool,
 }
 
 impl<'a> Fleet<'a> {
-    /// No members so far.
-    pub(crate) fn new(server: &'a Server, group: &str) -> Fleet<'a> {
-        let (members, table) = (Vec::new(), String::new());
-        let (has_tooz_ring, session_timeout) = (false, SESSION_TIMEOUT);
-        let (group, credentials, options) = (group.to_owned(), "", "");
-        Fleet { server, group, members, credentials, table, has_tooz_ring, session_timeout, options }
+    /// No members so far. Waits until few other fleets are there.
+    pub(crate) async fn new(server: &'a Server, group: &str) -> Fleet<'a> {
+        Fleet {
+            server,
+            group: group.to_owned(),
+            members: Vec::new(),
+            credentials: "",
+            cycle: CYCLE,
+            grace: GRACE,
+            _turn: turn().await,
+            stalls: Stalls::start(),
+            table: String::new(),
+            has_tooz_ring: false,
+        }
     }
 
-    /// The same with the ring of tooz. Its members do not join again when a busy machine has ended their session.
-    pub(crate) fn of_tooz(server: &'a Server, group: &str) -> Fleet<'a> {
-        let (session_timeout, options) = (5 * SECOND, "&timeout=5");
-        Fleet { has_tooz_ring: true, session_timeout, options, ..Fleet::new(server, group) }
+    /// The same with the ring of tooz.
+    pub(crate) async fn of_tooz(server: &'a Server, group: &str) -> Fleet<'a> {
+        Fleet { has_tooz_ring: true, ..Fleet::new(server, group).await }
+    }
+
+    /// Something happens from now on.
+    pub(crate) fn begin(&self) -> u64 {
+        self.stalls.reset();
+        now()
     }
 
     /// Starts the process of an evaluator of aodh.
@@ -58,65 +73,45 @@ impl<'a> Fleet<'a> {
 
     /// The same of old or current versions.
     pub(crate) async fn aodh_of(&mut self, versions: Versions, id: &str) {
-        self.python(versions, id, "interop/evaluator.py", 1, vec![]).await;
+        self.python(versions, id, "interop/evaluator.py", None).await;
     }
 
     /// Starts the process of a member of a partitioned group of tooz.
-    pub(crate) async fn tooz(&mut self, id: &str, script: &'static str, weight: u32) {
-        self.python(Versions::Current, id, script, weight, vec![weight.to_string()]).await;
+    pub(crate) async fn tooz(&mut self, versions: Versions, id: &str, script: &'static str, weight: u32) {
+        self.python(versions, id, script, Some(weight)).await;
     }
 
-    /// The same of old versions.
-    pub(crate) async fn old_tooz(&mut self, id: &str, weight: u32) {
-        let more = vec![weight.to_string()];
-        self.python(Versions::Old, id, "interop/partitioner.py", weight, more).await;
-    }
-
-    async fn python(
-        &mut self,
-        versions: Versions,
-        id: &str,
-        script: &'static str,
-        weight: u32,
-        more: Vec<String>,
-    ) {
-        let (credentials, options) = (self.credentials, self.options);
-        let cycle = CYCLE.as_secs_f64().to_string();
+    async fn python(&mut self, versions: Versions, id: &str, script: &'static str, weight: Option<u32>) {
+        let credentials = self.credentials;
+        let cycle = self.cycle.as_secs_f64().to_string();
         let mut arguments = vec![self.group.clone(), id.to_owned(), KEYS.to_string(), cycle];
-        arguments.extend(more);
-        let start = Start::Python { versions, script, arguments, weight };
-        self.members.push(
-            Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")) + options, start)
-                .await,
-        );
+        arguments.extend(weight.map(|weight| weight.to_string()));
+        let start = Start::Python { versions, script, arguments, weight: weight.unwrap_or(1) };
+        self.members
+            .push(Member::new(self.server, id, |hosts| url(&format!("{credentials}{hosts}")), start).await);
     }
 
     /// Starts the process of an evaluator of this crate.
     pub(crate) async fn rust(&mut self, id: &str, weight: u32) {
-        let (credentials, options) = (self.credentials, self.options);
+        let credentials = self.credentials;
         let order = Order {
             url: String::new(),
             group: self.group.clone(),
             id: id.to_owned(),
             keys: KEYS,
             weight,
-            plain_grace: GRACE,
+            plain_grace: self.grace,
             has_tooz_ring: self.has_tooz_ring,
         };
         self.members.push(
             Member::new(
                 self.server,
                 id,
-                |hosts| rust_url(&format!("{credentials}{hosts}")) + options,
+                |hosts| rust_url(&format!("{credentials}{hosts}")),
                 Start::Rust(order),
             )
             .await,
         );
-    }
-
-    /// How long a session lasts after the last sign of its member.
-    fn expiry(&self) -> Duration {
-        self.session_timeout + 2 * TICK
     }
 
     /// Waits until all processes are ready to join.
@@ -204,7 +199,7 @@ impl<'a> Fleet<'a> {
         }
         let longest = report.longest_gap();
         assert!(
-            longest <= gap + SLACK,
+            longest <= gap + self.stalls.slack(),
             "{what}: key {} had no member for {longest:?}\n{}",
             report.gap.1,
             self.table
@@ -219,35 +214,55 @@ impl<'a> Fleet<'a> {
         match (old.side(), new.side()) {
             (Side::Rust, Side::Rust) => Some("members of this crate are exclusive among each other"),
             // What it works on ends, and it does not start anything new.
-            (Side::Rust, Side::Python) => {
-                (end - start > nanos(WORK + SLACK)).then_some("it goes on for longer than its work takes")
-            }
+            (Side::Rust, Side::Python) => (end - start > nanos(WORK + self.stalls.slack()))
+                .then_some("it goes on for longer than its work takes"),
             (Side::Python, side) => {
-                let before = (start.saturating_sub(nanos(GRACE)), start);
-                if side == Side::Rust && old.holdings.polls_within(before).next().is_some() {
-                    return Some("the grace for members of Python was not waited for");
+                if side == Side::Rust {
+                    let before = (start.saturating_sub(nanos(self.grace)), start);
+                    let mut polls = old.holdings.polls_within(before);
+                    if polls.clone().any(|poll| !poll.has_joined) {
+                        return Some("the grace for members of Python was not waited for");
+                    }
+                    if polls.next().is_some() {
+                        // It joined again just before that, and the other one does not know it yet.
+                        let is_too_long = end - start > nanos(WORK + self.stalls.slack());
+                        return is_too_long.then_some("it goes on after the other one has joined again");
+                    }
                 }
-                let is_right = outlasts(old, new, overlap.at) || outlasts(new, old, overlap.at);
+                let is_right = self.outlasts(old, new, overlap.at) || self.outlasts(new, old, overlap.at);
                 (!is_right).then_some("an answer is kept for longer than a cycle")
             }
         }
     }
 
+    /// Whether two members act on one key for no longer than Python's cycles allow: `it` does not ask again, or it asks and
+    /// still has the key because it has joined again, and then the other one has it until that asks again.
+    fn outlasts(&self, it: &Member, other: &Member, (start, end): Interval) -> bool {
+        if it.side() == Side::Rust {
+            return false;
+        }
+        let Some(poll) = it.holdings.polls_within((start + 1, end - 1)).next() else { return true };
+        match other.side() {
+            Side::Python => other.holdings.polls_within((poll.answered, end - 1)).next().is_none(),
+            Side::Rust => end.saturating_sub(poll.answered) <= nanos(WORK + self.stalls.slack()),
+        }
+    }
+
     /// A member joins, and the fleet settles with it.
     pub(crate) async fn join(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         self.member(id).join().await;
         let settled = self.settles(30 * SECOND).await;
         // A key has to wait for a cycle of the member that joins, or for the grace.
-        self.check(&format!("{id} joins"), from, settled, CYCLE.max(GRACE));
+        self.check(&format!("{id} joins"), from, settled, self.cycle.max(self.grace));
     }
 
     /// A member leaves, and the others take over.
     pub(crate) async fn leave(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         self.member(id).leave().await;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} leaves"), from, settled, CYCLE.max(GRACE));
+        self.check(&format!("{id} leaves"), from, settled, self.cycle.max(self.grace));
     }
 
     /// The last member leaves.
@@ -258,20 +273,20 @@ impl<'a> Fleet<'a> {
 
     /// The process of a member is killed, and the others take over.
     pub(crate) async fn kill(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         self.member(id).kill().await;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} is killed"), from, settled, self.expiry() + CYCLE.max(GRACE));
+        self.check(&format!("{id} is killed"), from, settled, EXPIRY + self.cycle.max(self.grace));
         self.member(id).ready().await;
     }
 
     /// The session of a member ends at the server, and it comes back by itself.
     pub(crate) async fn expire(&mut self, id: &str) {
-        let from = now();
+        let from = self.begin();
         let server = self.server;
         self.member(id).expire(server).await;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("the session of {id} ends"), from, settled, 2 * CYCLE.max(GRACE));
+        self.check(&format!("the session of {id} ends"), from, settled, 2 * self.cycle.max(self.grace));
     }
 
     /// A member loses its way to the server. The others take over; then it comes back.
@@ -286,46 +301,34 @@ impl<'a> Fleet<'a> {
     }
 
     async fn is_away(&mut self, id: &str, how: &str, set: impl Fn(&mut Member, bool)) {
-        let from = now();
+        let from = self.begin();
         let member = self.member(id);
         set(member, true);
         member.is_in = false;
         let settled = self.settles(30 * SECOND).await;
-        self.check(&format!("{id} is {how}"), from, settled, self.expiry() + CYCLE.max(GRACE));
-        let from = now();
+        self.check(&format!("{id} is {how}"), from, settled, EXPIRY + self.cycle.max(self.grace));
+        let from = self.begin();
         let member = self.member(id);
         set(member, false);
         member.is_in = true;
         let settled = self.settles(60 * SECOND).await;
-        self.check(&format!("{id} goes on"), from, settled, 2 * CYCLE.max(GRACE));
+        self.check(&format!("{id} goes on"), from, settled, 2 * self.cycle.max(self.grace));
     }
 
     /// Waits until the members of this crate say that their shares are exclusive, or are not.
     pub(crate) async fn is_exclusive(&mut self, expected: bool) {
-        let members = std::cell::RefCell::new(&mut self.members);
-        eventually("all shares say whether they are exclusive", 20 * SECOND, || async {
-            let mut are_so = true;
-            for member in members.borrow_mut().iter_mut().filter(|it| it.is_in && it.side() == Side::Rust) {
-                are_so &= member.status().await["is_exclusive"] == expected;
+        for member in self.members.iter_mut().filter(|it| it.is_in && it.side() == Side::Rust) {
+            let begin = now();
+            while member.status().await["is_exclusive"] != expected {
+                assert!(now() - begin < nanos(20 * SECOND), "{} does not say so", member.id);
+                tokio::time::sleep(20 * MS).await;
             }
-            are_so.then_some(())
-        })
-        .await;
+        }
     }
 }
 
-/// Whether two members act on one key for no longer than Python's cycles allow: `it` does not ask again, or it asks and
-/// still has the key because it has joined again, and then the other one has it until that asks again.
-fn outlasts(it: &Member, other: &Member, (start, end): Interval) -> bool {
-    if it.side() == Side::Rust {
-        return false;
-    }
-    let Some((_, answered)) = it.holdings.polls_within((start + 1, end - 1)).next() else { return true };
-    match other.side() {
-        Side::Python => other.holdings.polls_within((answered, end - 1)).next().is_none(),
-        Side::Rust => end.saturating_sub(answered) <= nanos(WORK + SLACK),
-    }
-}
+/// How long a session lasts after the last sign of its member.
+const EXPIRY: Duration = SESSION_TIMEOUT.saturating_add(TICK.saturating_mul(2));
 
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("584 years fit")

@@ -11,6 +11,15 @@ const ONE_POLL: u64 = 400_000_000;
 /// From when to when, in nanoseconds.
 pub(crate) type Interval = (u64, u64);
 
+/// A member of Python asked for its part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Poll {
+    pub(crate) asked: u64,
+    pub(crate) answered: u64,
+    /// Whether it was not in the group when it asked, and joined again.
+    pub(crate) has_joined: bool,
+}
+
 /// What one member acted on so far.
 #[derive(Default, Debug)]
 pub(crate) struct Holdings {
@@ -18,8 +27,8 @@ pub(crate) struct Holdings {
     open: BTreeMap<u32, u64>,
     /// What it acted on before.
     closed: BTreeMap<u32, Vec<Interval>>,
-    /// When it asked for its part and had the answer: a member of Python at each cycle.
-    polls: Vec<Interval>,
+    /// When it asked for its part: a member of Python at each cycle.
+    polls: Vec<Poll>,
     /// Since when it waits for the answer.
     asks_since: Option<u64>,
     /// When it was stopped.
@@ -41,7 +50,7 @@ impl Holdings {
         if line["asks"].is_u64() {
             self.asks_since = Some(time("asks"));
         } else if line["keys"].is_array() {
-            self.answered(time("at"), &numbers(&line["keys"]));
+            self.answered(time("at"), &numbers(&line["keys"]), line["has_joined"] == true);
         } else if line["started"].is_array() {
             self.end(&numbers(&line["ended"]), time("checked"));
             self.end(&numbers(&line["lost"]), time("lost_at"));
@@ -54,9 +63,9 @@ impl Holdings {
         true
     }
 
-    fn answered(&mut self, at: u64, keys: &[u32]) {
+    fn answered(&mut self, at: u64, keys: &[u32], has_joined: bool) {
         let asked = self.asks_since.take().expect("it asks before it has an answer");
-        self.polls.push((asked, at));
+        self.polls.push(Poll { asked, answered: at, has_joined });
         let is_one_poll = at - asked < ONE_POLL;
         let ends = |key: &u32| !is_one_poll || keys.binary_search(key).is_err();
         let ended: Vec<_> = self.open.keys().copied().filter(ends).collect();
@@ -106,9 +115,9 @@ impl Holdings {
         self.stopped_since.is_none() && self.asks_since.is_none_or(|since| now < since + ONE_POLL)
     }
 
-    /// When it asked for its part, in these bounds, and when it had the answer.
-    pub(crate) fn polls_within(&self, (from, to): Interval) -> impl Iterator<Item = Interval> {
-        self.polls.iter().copied().filter(move |(asked, _)| (from..=to).contains(asked))
+    /// When it asked for its part, in these bounds.
+    pub(crate) fn polls_within(&self, (from, to): Interval) -> impl Iterator<Item = Poll> + Clone {
+        self.polls.iter().copied().filter(move |poll| (from..=to).contains(&poll.asked))
     }
 
     /// When it acted on a key, up to now, without the times at which it was stopped.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 async fn two_of_one_id(group: &str) -> (Fleet<'static>, usize, usize) {
-    let mut fleet = Fleet::new(shared_server().await, group);
+    let mut fleet = Fleet::new(shared_server().await, group).await;
     fleet.aodh("twin").await;
     fleet.rust("twin", 1).await;
     fleet.ready().await;
@@ -64,7 +64,7 @@ async fn a_member_in_python_with_the_id_of_another_one_works_on_the_same_keys() 
 #[tokio::test]
 async fn members_of_both_sides_with_the_same_credentials_share_and_others_are_refused() {
     let server = Server::start().await;
-    let mut fleet = Fleet::new(&server, "closed");
+    let mut fleet = Fleet::new(&server, "closed").await;
     fleet.rust("outsider", 1).await;
     fleet.credentials = "fleet:secret@";
     fleet.aodh("python").await;

@@ -25,7 +25,7 @@ class Worker:
         if user:
             options["auth_data"] = [("digest", f"{user}:{password}")]
             options["default_acl"] = [security.make_digest_acl(user, password, all=True)]
-        self._client = client.KazooClient(hosts=hosts, timeout=2.0, **options)
+        self._client = client.KazooClient(hosts=hosts, timeout=4.0, **options)
         self._client.start()
         self._board = impl_zookeeper.ZookeeperJobBoard("interop", {"path": path}, client=self._client)
         self._board.connect()

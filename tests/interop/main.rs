@@ -14,6 +14,7 @@ mod member;
 mod migration;
 mod oracle;
 mod queues;
+mod stalls;
 mod tooz;
 mod versions;
 

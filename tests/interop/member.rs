@@ -199,7 +199,7 @@ impl Start {
     }
 }
 
-/// The URL of a group's members, with a session timeout of two seconds.
+/// The URL of a group's members, with a short session timeout.
 pub(crate) fn url(servers: &str) -> String {
     format!("zookeeper://{servers}?timeout={}", SESSION_TIMEOUT.as_secs())
 }
@@ -224,6 +224,6 @@ pub(crate) async fn coordinator(server: &Server, credentials: &str, id: &str) ->
     PartitionCoordinator::connect(config).await.expect("the server is there")
 }
 
-pub(crate) const SESSION_TIMEOUT: Duration = SECOND.saturating_mul(2);
+pub(crate) const SESSION_TIMEOUT: Duration = SECOND.saturating_mul(4);
 /// The tick of the harness's servers.
 pub(crate) const TICK: Duration = MS.saturating_mul(100);

@@ -7,7 +7,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_fleet_of_aodh_is_replaced_one_by_one_and_back() {
-    let mut fleet = Fleet::new(shared_server().await, "migration");
+    let mut fleet = Fleet::new(shared_server().await, "migration").await;
     for id in ["python-a", "python-b"] {
         fleet.aodh(id).await;
     }
@@ -38,4 +38,18 @@ async fn a_fleet_of_aodh_is_replaced_one_by_one_and_back() {
     fleet.join("python-a").await;
     fleet.leave("rust-a").await;
     println!("migration:\n{}", fleet.table);
+}
+
+/// A cycle that is longer than any lease: the first member of this crate knows of no epoch before its own.
+#[tokio::test]
+async fn the_first_member_of_this_crate_waits_until_those_of_aodh_have_asked_again() {
+    let mut fleet = Fleet::new(shared_server().await, "first").await;
+    (fleet.cycle, fleet.grace) = (3 * SECOND, 4 * SECOND);
+    fleet.aodh("python").await;
+    fleet.rust("rust", 1).await;
+    fleet.ready().await;
+    fleet.member("python").join().await;
+    fleet.settles(30 * SECOND).await;
+    fleet.join("rust").await;
+    println!("first:\n{}", fleet.table);
 }

@@ -9,7 +9,7 @@ use crate::{
 
 #[tokio::test]
 async fn evaluators_of_old_and_new_aodh_and_of_this_crate_share() {
-    let mut fleet = Fleet::new(shared_server().await, "versions");
+    let mut fleet = Fleet::new(shared_server().await, "versions").await;
     fleet.aodh_of(Versions::Old, "old").await;
     fleet.aodh("new").await;
     fleet.rust("rust", 1).await;
