@@ -75,6 +75,44 @@ fn a_late_reply_thaws_only_what_was_marked_when_it_was_sent() {
     assert!(both(Fleet::without(Rule::ThawOnlyWhatWasSent)));
 }
 
+/// A head is read after a lapse, and the answer is late. Meanwhile the head is deleted, and the next one comes to the same
+/// version.
+#[test]
+fn what_extends_a_lapsed_lease_checks_that_the_head_is_the_one_that_was_read() {
+    let both = |mut fleet: Fleet| {
+        let key = key_of(&[&["b", "a"], &["a", "b", "c"]]);
+        for name in ["a", "b"] {
+            fleet.start(name);
+            fleet.run(2 * WAIT);
+        }
+        let version = fleet.head().version;
+        assert!(fleet.may_start("a", key));
+        fleet.hold("a", Held::Head);
+        fleet.is_deaf("a", true);
+        fleet.run(WAIT);
+        fleet.is_deaf("a", false);
+        fleet.run(10 * MS);
+        assert!(!fleet.may_start("a", key), "its lease has lapsed");
+        fleet.delete_head();
+        fleet.run(3 * WAIT);
+        fleet.start("c");
+        fleet.run(3 * WAIT);
+        assert_eq!(
+            (fleet.head().version, fleet.ring("c")),
+            (version, ["a", "b", "c"].map(String::from).into())
+        );
+        assert!(fleet.may_start("c", key), "{:?}", fleet.core("c").status());
+        fleet.release_first("a");
+        let early = fleet.may_start("a", key);
+        fleet.release("a");
+        fleet.run(2 * WAIT);
+        assert!(fleet.epoch("a") == fleet.epoch("c") && !fleet.may_start("a", key));
+        early
+    };
+    assert!(!both(Fleet::new()));
+    assert!(both(Fleet::without(Rule::RevivalChecksSnapshot)));
+}
+
 /// A list of the members is answered late. Meanwhile a member has acknowledged its loss, and keeps work.
 #[test]
 fn a_floor_passes_a_loss_that_is_not_acknowledged_only_with_a_check() {

@@ -66,6 +66,7 @@ struct Member {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Held {
+    Head,
     List,
     Commit(Purpose),
 }
@@ -249,6 +250,12 @@ impl Fleet {
         assert!(!held.is_empty(), "nothing was held back");
         self.events.extend(held.into_iter().map(|event| (name, event)));
         self.notice();
+    }
+
+    /// The first answer that was held back arrives; the others, and further ones, are still held back.
+    pub(super) fn release_first(&mut self, name: &'static str) {
+        let first = self.member(name).held.remove(0);
+        self.tell(name, first);
     }
 
     /// These transactions fail from now on, and do nothing.

@@ -76,7 +76,8 @@ impl Fleet {
         let event = match action {
             Action::ReadHead => {
                 member.watches.insert(Watched::Head, mzxid(&state, &places.head));
-                Event::Head(Ok(state.get(&places.head).map(|node| Places::read_head(node).unwrap())))
+                let read = state.get(&places.head).map(|node| Places::read_head(node).unwrap());
+                return Some((Some(Held::Head), Event::Head(Ok(read))));
             }
             Action::ReadSnapshot { name } => {
                 let node = state.get(&places.snapshot(name));

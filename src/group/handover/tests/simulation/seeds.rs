@@ -77,21 +77,6 @@ fn no_seed_lets_two_members_act_on_one_key_of_a_ring_of_tooz() {
     }
 }
 
-/// A head that is deleted at the right moments, which the first seeds do not come to.
-#[test]
-fn a_seed_finds_that_what_revives_a_lease_has_to_check_the_snapshot() {
-    if let Ok(seeds) = std::env::var("SIM_SEARCH") {
-        // Looks for another seed after a change of when members do what: `SIM_SEARCH="0 100000"`.
-        let (from, to) = seeds.split_once(' ').expect("two seeds");
-        let seeds = from.parse().expect("a seed")..to.parse().expect("a seed");
-        let found = first_violation(seeds, &Rules::without(Rule::RevivalChecksSnapshot));
-        return println!("{found:?}");
-    }
-    let seed = 49_019;
-    assert_eq!(first_violation(seed..=seed, &Rules::default()), None);
-    assert!(first_violation(seed..=seed, &Rules::without(Rule::RevivalChecksSnapshot)).is_some());
-}
-
 /// With `rule` switched off, a seed finds two members that act on one key.
 #[track_caller]
 fn a_seed_finds(rule: Rule) {
