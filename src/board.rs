@@ -42,6 +42,8 @@
 //! Boards with the same parent share the znodes beside them. Paths of boards are absolute: the namespace of the
 //! [`Config`](crate::Config) applies to groups only.
 //!
+//! [`JobBoard::run`] is the loop of a worker: it claims jobs, runs a handler for each, and ends them.
+//!
 //! # When work fails
 //!
 //! A worker gives a job [back](Claim::abandon) with the reason. No worker of this crate claims it during a pause, which grows

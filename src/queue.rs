@@ -41,6 +41,8 @@
 //! Any process that has the queue open gives back an owned entry whose claim is gone. An entry that a Python worker has
 //! taken has no claim, so it is not given back.
 //!
+//! [`WorkQueue::run`] is the loop of a worker: it takes entries, runs a handler for each, and ends them.
+//!
 //! # When work fails
 //!
 //! A worker gives an entry [back](Delivery::release) with the reason. No worker of this crate takes it during a pause, which

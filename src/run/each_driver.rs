@@ -1,7 +1,14 @@
 //! Runs the tasks of a `run_each`: starts and stops them as the [`Table`](super::table::Table) says, and tells it what
 //! happens.
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tokio::{sync::mpsc, time::sleep};
@@ -223,20 +230,30 @@ where
     F: Fn(KeyTask<K>) -> T,
     T: Future<Output: Outcome>,
 {
-    let work = async {
+    // Boxed, because each future around it would need room for it once more.
+    let mut work = Box::pin(caught(async {
         let key = KeyTask::new(held.clone(), stopping.clone());
         task(key).await.into_result()
-    };
-    end.ended = Some(tokio::select! {
-        biased;
-        () = stopping.clone().forced() => Ended::Forced,
-        ended = held.while_held(caught(work)) => match ended {
-            Ok(Ok(Ok(()))) => Ended::Finished,
-            Ok(Ok(Err(failure))) => Ended::Failed(failure),
-            Ok(Err(panic)) => Ended::Failed(Failure::panicked(&panic)),
-            Err(_) => Ended::Lost,
-        },
-    });
+    }));
+    let mut forced = pin!(stopping.clone().forced());
+    // As `while_held`, without a timer for each key: a change of the share asks the task to stop, and that wakes it.
+    end.ended = Some(
+        poll_fn(|context| {
+            if forced.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Ended::Forced);
+            }
+            if !held.is_valid() {
+                return Poll::Ready(Ended::Lost);
+            }
+            work.as_mut().poll(context).map(|ended| match ended {
+                Ok(Ok(())) => Ended::Finished,
+                Ok(Err(failure)) => Ended::Failed(failure),
+                Err(panic) => Ended::Failed(Failure::panicked(&panic)),
+            })
+        })
+        .await,
+    );
+    drop(work);
     // Before the end is reported: only then may another task be started for the key.
     drop(held);
 }
