@@ -13,7 +13,7 @@ use super::{
     register::{Admission, Register},
     roster::Roster,
     status,
-    view::{self, View},
+    view::{self, LARGE, View},
 };
 use crate::{
     backend::{self, Fired, Session, Watch, path::ZnodePath},
@@ -262,9 +262,6 @@ impl Driver {
         self.views.send_replace(Arc::new(view));
     }
 }
-
-/// A ring of more points is made and read on another thread: it takes so long that the runtime could not serve others.
-pub(super) const LARGE: u64 = 200_000;
 
 async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
     if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }
