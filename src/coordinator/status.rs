@@ -159,7 +159,9 @@ impl SessionStatus {
 impl GroupStatus {
     fn of(group: &Group) -> Self {
         let view = group.view();
-        GroupStatus { status: group::Status::of(&view), parts: parts(&view) }
+        let parts = parts(&view);
+        let ours = parts.iter().find(|part| part.member == *view.me());
+        GroupStatus { status: group::Status::owning(&view, ours.map_or(0.0, |part| part.owned)), parts }
     }
 }
 

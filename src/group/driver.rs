@@ -13,7 +13,7 @@ use super::{
     register::{Admission, Register},
     roster::Roster,
     status,
-    view::{self, View},
+    view::{self, LARGE, View},
     weight::Weight,
 };
 use crate::{
@@ -272,9 +272,6 @@ fn hint_at_tooz(view: &View) -> bool {
     view::hint_at_tooz(view, other.id());
     true
 }
-
-/// A ring of more points is made and read on another thread: it takes so long that the runtime could not serve others.
-pub(super) const LARGE: u64 = 50_000;
 
 async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
     if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }

@@ -21,12 +21,12 @@ use self::{
     sight::{Sight, UnderWay, report},
 };
 use super::{
-    driver::{Command, LARGE, connected, sleep_until},
+    driver::{Command, connected, sleep_until},
     engine::{self, Engine},
     handover::{self, Action, Event, Handover, Incarnation, Places, Purpose},
     register::{Admission, Register, loss::End},
     status,
-    view::View,
+    view::{LARGE, View},
 };
 use crate::{
     clock::{Clock, Moment},

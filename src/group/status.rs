@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     handover,
-    view::{Shown, Standing, View},
+    view::{LARGE, Shown, Standing, View},
 };
 use crate::{
     member::MemberId,
@@ -153,8 +153,12 @@ impl Why {
 
 impl Status {
     pub(crate) fn of(view: &View) -> Status {
+        Self::owning(view, view.ring.fraction(view.me.as_str()))
+    }
+
+    /// The same, if the part that it owns is known: to compute it hashes all points of this member.
+    pub(crate) fn owning(view: &View, owned: f64) -> Status {
         let (register, validity) = (view.register.as_ref(), view.acting());
-        let owned = view.ring.fraction(view.me.as_str());
         let has_part = view.standing() == Standing::Member;
         let shown = view.shown.as_ref();
         Status {
@@ -192,7 +196,10 @@ pub(crate) fn measure(view: &View, previous: Option<&View>) {
     if !cfg!(feature = "metrics") {
         return;
     }
-    let status = Status::of(view);
+    // What it owns of a large ring would take too long here. If it waits for none, that is what it may start.
+    let is_large = view.ring.points() as u64 > LARGE;
+    let owned = if is_large { view.mine.fraction() } else { view.ring.fraction(view.me.as_str()) };
+    let status = Status::owning(view, owned);
     let group = &*status.group;
     let count = |metric: metrics::Metric, count: usize| metric.set(&[group], count as f64);
     metrics::GROUP_STANDING.set_state(Some(group), &STANDINGS, &status.standing.to_string());
@@ -201,7 +208,9 @@ pub(crate) fn measure(view: &View, previous: Option<&View>) {
     count(metrics::GROUP_KEPT, status.kept);
     count(metrics::GROUP_PAUSED, usize::from(status.is_paused));
     metrics::GROUP_EPOCH.set(&[group], status.epoch as f64);
-    metrics::GROUP_OWNED.set(&[group], status.owned);
+    if !is_large || status.waiting.is_empty() {
+        metrics::GROUP_OWNED.set(&[group], status.owned);
+    }
     metrics::GROUP_STARTABLE.set(&[group], status.startable);
     for why in [Why::NotAcknowledged, Why::StillAtWork, Why::Gone, Why::Plain] {
         let waiting = status.waiting.iter().filter(|waiting| waiting.why == why).count();

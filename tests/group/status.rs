@@ -137,3 +137,41 @@ async fn it_says_for_whom_the_keys_of_a_group_wait() {
     theirs.pause().await.unwrap();
     assert!(until(&a, |status| status.groups[0].status.is_paused).await.obstacles().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_stall_is_named_within_a_second_after_its_cause_is_known() {
+    let memory = Memory::new();
+    let (a, b) = (member(&memory, "a").await, member(&memory, "b").await);
+    let (_ours, theirs) = (a.join("g").await.unwrap(), b.join("g").await.unwrap());
+    until(&b, |status| status.groups[0].status.members == 2).await;
+    while !theirs.status().waiting.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // A member that is stopped: a new one waits for it.
+    memory.suspend(a.session_id().unwrap());
+    let c = member(&memory, "c").await;
+    let _new = c.join("g").await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    let waiting = &c.status().groups[0].status.waiting;
+    let named = waiting.iter().find(|it| it.member.as_str() == "a" && it.why == Why::NotAcknowledged);
+    assert!(named.is_some(), "{}", c.status());
+    memory.resume(a.session_id().unwrap());
+    // A queue without room.
+    let queue = b.queue("/entries").max_len(1).await.unwrap();
+    queue.put(1).await.unwrap();
+    queue.put(2).await.unwrap_err();
+    assert_eq!(queue.entries().await.unwrap().len(), 1);
+    let entries = &b.status().queues[0];
+    assert_eq!((entries.waiting, entries.max_len), (1, 1));
+    // A permission that is missing.
+    let private = memory.as_user("owner");
+    let owner =
+        PartitionCoordinator::connect(Config::for_backend(private).namespace("private")).await.unwrap();
+    let _private = owner.join("g").await.unwrap();
+    let other = Config::for_backend(memory.as_user("other")).namespace("private");
+    let other = PartitionCoordinator::start(other).unwrap();
+    let _denied = other.join("g").await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    let said = other.status().obstacles().join("\n");
+    assert!(said.contains("not permitted on znode `/private`"), "{said}");
+}
