@@ -19,6 +19,7 @@ on_both_backends![
     an_observer_sees_the_members_and_who_owns_what_and_writes_nothing,
     an_observer_sees_who_waits_for_whom_and_since_when,
     a_member_that_does_not_acknowledge_is_shown_until_its_lease_has_ended,
+    keys_of_a_plain_member_that_is_gone_are_pending_for_the_grace,
     a_group_of_plain_members_alone_is_listed,
     a_group_of_immediate_members_has_the_ring_of_its_list,
     a_group_that_does_not_exist_yet_is_seen_when_it_does_and_again_when_it_was_deleted_and_made_again,
@@ -162,6 +163,23 @@ async fn a_member_that_does_not_acknowledge_is_shown_until_its_lease_has_ended(s
     let seen = sees(&observer, &store, "its session has ended", left).await;
     assert!(seen.pending().is_empty(), "{seen:?}");
     drop(line);
+}
+
+async fn keys_of_a_plain_member_that_is_gone_are_pending_for_the_grace(store: Store) {
+    let (watcher, a) = (store.agent("watcher").await, store.agent("a").await);
+    let grace = 4 * SECOND;
+    let observer = watcher.coordinator.observe("g").plain_grace(grace).await.unwrap();
+    let in_a = a.coordinator.join("g").plain_grace(grace).await.unwrap();
+    let python = store.plain("g", "python", b"\xc0").await;
+    let both = |seen: &Observation| members(seen) == all(&["a", "python"]);
+    let seen = sees(&observer, &store, "both", both).await;
+    assert!(seen.hands_over() && !seen.is_exclusive() && seen.members()[1].member.is_plain(), "{seen:?}");
+    python.close().await;
+    let waits = |seen: &Observation| seen.pending().iter().any(|it| it.why == Why::Plain);
+    let seen = sees(&observer, &store, "keys wait", waits).await;
+    assert_eq!((seen.pending()[0].member.as_str(), seen.pending()[0].is_present), ("python", false));
+    sees(&observer, &store, "the grace is over", |seen| seen.pending().is_empty()).await;
+    settles_within(store.round(), &[&in_a]).await;
 }
 
 async fn a_group_of_plain_members_alone_is_listed(store: Store) {
