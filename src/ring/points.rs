@@ -49,7 +49,8 @@ impl AllPoints {
                 fractions(points, 1 << 32, members)
             }
             AllPoints::Wide(points) => {
-                let points = points.sorted.iter().map(|point| ((point.position() >> 80) as u64, point.member()));
+                let points =
+                    points.sorted.iter().map(|point| ((point.position() >> 80) as u64, point.member()));
                 fractions(points, 1 << 48, members)
             }
         }
