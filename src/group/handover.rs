@@ -51,13 +51,12 @@ mod tests;
 mod types;
 
 pub(crate) use self::{
-    ended::{Cause, Ended},
     places::Places,
     settings::{Problem, Settings},
     shown::{Status, Why},
     state::Handover,
     types::{
-        Action, Event, GroupStat, HeadRead, Incarnation, Listing, MemberRead, Members, Outcome, Part,
-        Presence, Purpose, ReadError, Refusal, Write,
+        Action, Cause, Ended, Event, GroupStat, HeadRead, Incarnation, Listing, MemberRead, Members, Outcome,
+        Part, Presence, Purpose, ReadError, Refusal, Write,
     },
 };
