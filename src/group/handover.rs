@@ -51,14 +51,13 @@ mod tests;
 mod types;
 
 pub(crate) use self::{
-    ended::{Cause, Ended},
     history::{History, HistoryError},
     places::Places,
     settings::{Problem, Settings},
     shown::{Status, Why},
     state::Handover,
     types::{
-        Action, Event, GroupStat, HeadRead, Incarnation, Listing, Members, Outcome, Part, Presence, Purpose,
-        ReadError, Refusal, Write,
+        Action, Cause, Ended, Event, GroupStat, HeadRead, Incarnation, Listing, Members, Outcome, Part, Presence,
+        Purpose, ReadError, Refusal, Write,
     },
 };

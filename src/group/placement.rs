@@ -123,7 +123,7 @@ impl Plan {
         if self.work() < WORTH_SHARING {
             return self.made();
         }
-        if let Some(ring) = recent::find(self.rings, &self.members) {
+        if let Some(ring) = recent::find(self.rings.label, self.rings.replicas, &self.members) {
             return Ok(ring);
         }
         let ring = self.made()?;

@@ -148,10 +148,10 @@ impl Handover {
         self.settings.settle.saturating_mul(place * (self.spread() - 1).min(2))
     }
 
-    pub(super) fn on_group_stat(&mut self, read: Result<GroupStat, ReadError>) {
+    pub(super) fn on_group_stat(&mut self, read: &Result<GroupStat, ReadError>) {
         self.publisher.is_comparing = false;
         let is_probing = std::mem::take(&mut self.publisher.is_probing);
-        let Ok(GroupStat { pzxid, children }) = read else {
+        let Ok(GroupStat { pzxid, children }) = *read else {
             self.publisher.is_watching = false;
             self.publisher.not_before = self.now + self.settings.retry;
             self.publisher.compare = self.publisher.compare.min(self.publisher.not_before);

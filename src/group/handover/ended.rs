@@ -3,44 +3,13 @@
 //! How long it takes until this member has the keys that it gained: a handover begins when its cause is known, and ends when
 //! every key of the newest epoch is this member's to start on.
 
-use std::time::Duration;
-
 use super::{
     history::History,
+    parts::Ongoing,
     state::Handover,
-    types::{Action, Epoch},
+    types::{Action, Cause, Ended, Epoch},
 };
-use crate::{clock::Moment, ring::Ranges};
-
-/// Why this member has gained keys.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Cause {
-    /// It has joined.
-    Join,
-    /// Another member has left, has crashed, or was cut off.
-    Leave,
-    /// Another member was replaced by one with the same id.
-    Restart,
-    /// The weights of members have changed.
-    Weights,
-    /// The head was made anew.
-    Head,
-}
-
-/// A handover that has ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Ended {
-    pub(crate) cause: Cause,
-    /// Since its cause was known. If another change came before the end, since the first.
-    pub(crate) waited: Duration,
-}
-
-/// A handover that has not ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ongoing {
-    cause: Cause,
-    since: Moment,
-}
+use crate::ring::Ranges;
 
 impl Handover {
     /// Our znode was created, or has become ready.

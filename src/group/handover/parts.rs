@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     history::History,
-    types::{Action, Epoch, Head, HeadRead, Incarnation, MemberRead, Part, Purpose, Write},
+    types::{Action, Cause, Epoch, Head, HeadRead, Incarnation, MemberRead, Part, Purpose, Write},
 };
 use crate::{
     clock::Moment,
@@ -246,6 +246,13 @@ impl Donors {
             self.plain.retain(|who| losers.contains(who));
         }
     }
+}
+
+/// A handover that has not ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ongoing {
+    pub(super) cause: Cause,
+    pub(super) since: Moment,
 }
 
 /// A member that joined more often than this within [`FLAPPING`] is held back.

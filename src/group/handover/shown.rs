@@ -5,9 +5,8 @@
 use std::sync::Arc;
 
 use super::{
-    ended::Ended,
     settings::Problem,
-    types::{Epoch, Incarnation, Members},
+    types::{Ended, Epoch, Incarnation, Members},
 };
 use crate::{
     clock::Moment,

@@ -5,13 +5,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    ended::{Ended, Ongoing},
     history::History,
     marks::Marks,
-    parts::{Donors, HeadReading, Lease, Own, Publisher},
+    parts::{Donors, HeadReading, Lease, Ongoing, Own, Publisher},
     rules::Rule,
     settings::{Problem, Settings},
-    types::{Action, Epoch, Event, Head, Incarnation, Outcome, Part, Presence, Purpose},
+    types::{Action, Ended, Epoch, Event, Head, Incarnation, Outcome, Part, Presence, Purpose},
 };
 use crate::{clock::Moment, member::MemberId, ring::Ranges, session::timing::Timing};
 
@@ -179,7 +178,7 @@ impl Handover {
             Event::Snapshot(read) => self.on_snapshot(read),
             Event::Members(read) => self.on_members(read),
             Event::Listed(read) => self.on_listed(read),
-            Event::GroupStat(read) => self.on_group_stat(read),
+            Event::GroupStat(read) => self.on_group_stat(&read),
             Event::Own(read) => self.on_own(read),
             Event::Committed { purpose, outcome } => self.on_committed(purpose, &outcome),
             Event::HeadChanged => self.head_reading.wanted = true,

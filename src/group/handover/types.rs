@@ -4,7 +4,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::ended::Ended;
 use crate::{
     clock::Moment,
     error::unclear::Unclear,
@@ -305,6 +304,29 @@ pub(crate) enum Refusal {
     NotPermitted,
     TooLarge,
     Other,
+}
+
+/// Why this member has gained keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Cause {
+    /// It has joined.
+    Join,
+    /// Another member has left, has crashed, or was cut off.
+    Leave,
+    /// Another member was replaced by one with the same id.
+    Restart,
+    /// The weights of members have changed.
+    Weights,
+    /// The head was made anew.
+    Head,
+}
+
+/// A handover that has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Ended {
+    pub(crate) cause: Cause,
+    /// Since its cause was known. If another change came before the end, since the first.
+    pub(crate) waited: Duration,
 }
 
 /// What the driver has to do, in this order.

@@ -8,8 +8,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use super::Rings;
-use crate::{member::MemberId, ring::HashRing};
+use crate::{
+    member::MemberId,
+    ring::{HashRing, Label},
+};
 
 /// How many are known.
 const MOST: usize = 8;
@@ -17,9 +19,9 @@ const MOST: usize = 8;
 static RECENT: Mutex<VecDeque<Weak<HashRing>>> = Mutex::new(VecDeque::new());
 
 /// The ring of these members, which are sorted by id, if it is in use.
-pub(super) fn find(rings: Rings, members: &[(MemberId, u32)]) -> Option<Arc<HashRing>> {
+pub(super) fn find(label: Label, replicas: u32, members: &[(MemberId, u32)]) -> Option<Arc<HashRing>> {
     let is_it = |ring: &HashRing| {
-        (ring.label(), ring.replicas(), ring.len()) == (rings.label, rings.replicas, members.len())
+        (ring.label(), ring.replicas(), ring.len()) == (label, replicas, members.len())
             && ring.weights().eq(members.iter().map(|(id, weight)| (id.as_str(), *weight)))
     };
     let recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,13 +9,12 @@ use std::{
 
 use super::{
     super::{
-        ended::Ended,
         places::Places,
         rules::{Rule, Rules},
         settings::Settings,
         shown::Startable,
         state::Handover,
-        types::{Event, HeadRead, Part, Purpose},
+        types::{Ended, Event, HeadRead, Part, Purpose},
     },
     ensemble::Ensemble,
     register::Register,

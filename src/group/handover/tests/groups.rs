@@ -4,10 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     super::{
-        ended::Cause,
         settings::Settings,
         shown::Why,
-        types::{Event, Presence, Purpose},
+        types::{Cause, Event, Presence, Purpose},
     },
     fleet::{Fleet, MS, WAIT, id, key_of, settings},
 };
