@@ -57,7 +57,7 @@ pub(crate) use self::{
     shown::{Status, Why},
     state::Handover,
     types::{
-        Action, Cause, Ended, Event, GroupStat, HeadRead, Incarnation, Listing, Members, Outcome, Part, Presence,
-        Purpose, ReadError, Refusal, Write,
+        Action, Cause, Ended, Event, GroupStat, HeadRead, Incarnation, Listing, Members, Outcome, Part,
+        Presence, Purpose, ReadError, Refusal, Write,
     },
 };
