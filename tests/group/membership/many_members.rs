@@ -158,26 +158,30 @@ async fn one_epoch_gives_one_ring_also_to_a_member_that_reads_while_another_leav
 
 async fn one_epoch_gives_one_ring(store: Store) {
     let (connector, hold) = Hold::on(store.ensemble());
-    let a = store.connect(connector, "a").await;
-    let (b, c) = (store.agent("b").await, store.agent("c").await);
-    let (in_a, in_b, in_c) = (store.join(&a, "g").await.unwrap(), b.join("g").await, c.join("g").await);
-    agree_within(store.round(), &[&in_a, &in_b, &in_c], 3).await;
+    // One of the first three members lists an exclusive group, and `z` is not one of them.
+    let a = store.connect(connector.clone(), "a").await;
+    let b = store.connect(connector.clone(), "b").await;
+    let c = store.connect(connector, "c").await;
+    let z = store.agent("z").await;
+    let (in_a, in_b) = (store.join(&a, "g").await.unwrap(), store.join(&b, "g").await.unwrap());
+    let (in_c, in_z) = (store.join(&c, "g").await.unwrap(), z.join("g").await);
+    agree_within(store.round(), &[&in_a, &in_b, &in_c, &in_z], 4).await;
 
     let mut of_epoch = BTreeMap::new();
     let compare = |of_epoch: &mut BTreeMap<i64, u64>| {
-        for view in [in_a.view(), in_c.view()] {
+        for view in [in_a.view(), in_b.view(), in_c.view()] {
             let digest = *of_epoch.entry(view.epoch()).or_insert(view.ring().digest());
             assert_eq!(digest, view.ring().digest(), "epoch {} of {}", view.epoch(), view.me());
         }
     };
-    // The next list of `a` is that of the arrival of `d`, and `b` goes before its znode is read. Meanwhile `c` had
-    // the time to adopt the membership with `b`.
+    // The next list is that of the arrival of `d`, and `z` goes before its znode is read. Meanwhile the others had the
+    // time to adopt the membership with `z`.
     let mut held = hold.after(0, |request| matches!(request, Request::GetMany(_)));
     let leave = async {
         held.reached().await;
         tokio::time::sleep(200 * MS).await;
-        b.coordinator.shutdown().await.unwrap();
-        drop(in_b);
+        z.coordinator.shutdown().await.unwrap();
+        drop(in_z);
         held.release();
     };
     let d = store.agent("d").await;
@@ -190,5 +194,5 @@ async fn one_epoch_gives_one_ring(store: Store) {
     };
     tokio::join!(leave, comparing);
     assert!(of_epoch.len() >= 3, "{of_epoch:?}");
-    assert_eq!(in_d.view().members().len(), 3);
+    assert_eq!(in_d.view().members().len(), 4);
 }
