@@ -25,6 +25,15 @@ pub(super) struct Record {
     pub(super) is_trashed: bool,
 }
 
+/// What was read of the record of a job.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recorded {
+    /// Whether there is a znode, so that it is not created again.
+    pub(super) is_there: bool,
+    /// `None` as well if it cannot be read.
+    pub(super) record: Option<Record>,
+}
+
 /// How much of a reason is kept, in characters.
 const MOST_OF_A_REASON: usize = 1000;
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tracing::{Instrument as _, info, warn};
 
 use super::{
-    attempts::Record,
+    attempts::{Record, Recorded},
     cache::{Mark, SetAside},
     error::BoardError,
     job::Job,
@@ -33,7 +33,7 @@ pub(super) struct ClaimedJob {
     job: Job,
     /// The number of this attempt.
     attempt: u32,
-    record: Option<Record>,
+    recorded: Recorded,
     /// How it is given back if it is dropped or its end fails. The claim counts once a caller has got it.
     if_dropped: GivenBack,
     /// Since when this process has it.
@@ -44,12 +44,12 @@ pub(super) struct ClaimedJob {
 const DROPPED: &str = "its worker dropped the claim without ending it";
 
 impl ClaimedJob {
-    pub(super) fn new(job: Job, guard: LeaseGuard, attempt: u32, record: Option<Record>) -> Self {
+    pub(super) fn new(job: Job, guard: LeaseGuard, attempt: u32, recorded: Recorded) -> Self {
         guard.check_subject();
         let lease = guard.lease().clone();
         let age = job.shared().held.begin(job.shared().clock.now());
         let if_dropped = GivenBack::uncounted();
-        ClaimedJob { guard: Some(guard), lease, job, attempt, record, if_dropped, age }
+        ClaimedJob { guard: Some(guard), lease, job, attempt, recorded, if_dropped, age }
     }
 
     /// From here on it counts as an attempt.
@@ -70,7 +70,7 @@ impl ClaimedJob {
     }
 
     pub(super) fn last_error(&self) -> Option<&str> {
-        self.record.as_ref()?.error.as_deref()
+        self.recorded.record.as_ref()?.error.as_deref()
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -81,7 +81,7 @@ impl ClaimedJob {
     pub(super) async fn consume(mut self) -> Result<(), BoardError> {
         let ops = Around { before: Vec::new(), after: vec![delete(&self.job)] };
         self.finish("consumed", ops, true, Mark::Removed(self.job.known().clone())).await?;
-        if self.record.is_some() {
+        if self.recorded.is_there {
             // Afterwards, because an operator may have removed the record: that must not refuse the end. If it stays, it
             // is removed when a board is opened.
             let record = self.shared().record_of(self.job.known());
@@ -175,9 +175,10 @@ impl ClaimedJob {
     /// Writes the record.
     fn write(&self, record: &Record) -> Op {
         let path = self.shared().record_of(self.job.known());
-        match self.record {
-            Some(_) => Op::set(&path, record.data(), None),
-            None => Op::create(&path, record.data(), CreateMode::Persistent),
+        if self.recorded.is_there {
+            Op::set(&path, record.data(), None)
+        } else {
+            Op::create(&path, record.data(), CreateMode::Persistent)
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{Span, info_span};
 
 use super::{
-    attempts::{Record, attempt as attempt_number},
+    attempts::{Record, Recorded, attempt as attempt_number},
     cache::{Mark, SetAside},
     claim::Claim,
     claimed::{ClaimedJob, after_claim},
@@ -72,12 +72,12 @@ async fn take(
         // The lock comes first in the transaction, so that a claim of another process is not taken for a changed
         // posting.
         let version = known.stat.version;
-        let record = match version {
+        let recorded = match version {
             // It was never claimed.
-            0 => None,
+            0 => Recorded::default(),
             _ => read_record(shared, &live, &known).await?,
         };
-        let not_before = record.as_ref().and_then(|record| record.not_before).max(known.not_before);
+        let not_before = recorded.record.as_ref().and_then(|record| record.not_before).max(known.not_before);
         if let Some(until) =
             not_before.and_then(|unix_ms| shared.clock.moment_of(unix_ms)).filter(|_| !at_once)
         {
@@ -95,10 +95,16 @@ async fn take(
             Ok((guard, applied)) => {
                 let known = Arc::new(after_claim(&known, applied));
                 shared.mark(Mark::Claimed(known.clone()));
-                let attempt = attempt_number(record.as_ref(), known.stat.version);
+                // Once more, because the claim before may have ended after the first read, with a record of it. If that
+                // fails, the session of the lease has probably ended as well.
+                let recorded = match version {
+                    0 => recorded,
+                    _ => read_record(shared, &live, &known).await.unwrap_or(recorded),
+                };
+                let attempt = attempt_number(recorded.record.as_ref(), known.stat.version);
                 let job = Job::new(known.clone(), true, handle.clone());
                 guard.lease().set_span(span(&caller, shared, &job, attempt, guard.lease().token()));
-                let claimed = ClaimedJob::new(job, guard, attempt, record);
+                let claimed = ClaimedJob::new(job, guard, attempt, recorded);
                 // Boxed, because both are seldom polled and large.
                 if known.stat.num_children > 0 {
                     // It could not be taken off the board in the end, so it is not begun. If it cannot be given back
@@ -175,11 +181,12 @@ fn span(caller: &Span, shared: &Shared, job: &Job, attempt: u32, token: FencingT
 }
 
 /// Reads the record of the attempts at a job, if there is one.
-async fn read_record(shared: &Shared, live: &Live, known: &Known) -> Result<Option<Record>, BoardError> {
+async fn read_record(shared: &Shared, live: &Live, known: &Known) -> Result<Recorded, BoardError> {
     let path = shared.record_of(known);
     match live.session.get(&path).await {
-        Ok(found) => Ok(found.and_then(|(data, _)| Record::read(&data))),
-        Err(backend::Error::NotPermitted) => Ok(None),
+        Ok(None) => Ok(Recorded::default()),
+        Ok(Some((data, _))) => Ok(Recorded { is_there: true, record: Record::read(&data) }),
+        Err(backend::Error::NotPermitted) => Ok(Recorded { is_there: true, record: None }),
         Err(error) => Err(Error::from_backend(error, &path).into()),
     }
 }

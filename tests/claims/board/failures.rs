@@ -15,6 +15,7 @@ use crate::support::{
     MS,
     fate::{Fate, Fates},
     fleet::{on_both_backends, znode},
+    hold::Hold,
     soon,
 };
 
@@ -29,6 +30,55 @@ on_both_backends!(
     a_job_with_a_znode_below_it_is_not_begun,
     records_go_with_their_jobs,
 );
+
+/// Its worker gives it back between the two reads that another process makes before it claims the job.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_ends_while_another_process_claims_the_job_counts() {
+    let store = Store::memory();
+    let (agent, board) = worker(&store, "a").await;
+    board.post("job").await.unwrap();
+    let (connector, hold) = Hold::on(store.ensemble());
+    let slow = PartitionCoordinator::connect(store.config_via(connector, "slow")).await.unwrap();
+    let mut reading = hold.after(0, |request| {
+        let reads = matches!(request, Request::Get(_) | Request::GetMany(_));
+        reads && request.paths().iter().any(|path| path.name().starts_with("job"))
+    });
+    let place = place(&store);
+    let claiming = tokio::spawn(async move {
+        let board = slow.job_board(place).at_once().await.unwrap();
+        (board.claim_next().await, slow)
+    });
+    soon(reading.reached()).await;
+    let first = soon(board.claim_next()).await.unwrap();
+    let mut committing = hold.after(0, |request| {
+        request.paths().iter().any(|path| path.name().ends_with(".lock"))
+            && matches!(request, Request::Commit(_))
+    });
+    reading.release();
+    soon(committing.reached()).await;
+    first.abandon().because("broken").await.unwrap();
+    committing.release();
+    let (second, _slow) = soon(claiming).await.unwrap();
+    let second = second.unwrap();
+    assert_eq!((second.attempt(), second.last_error()), (2, Some("broken")));
+    second.abandon().await.unwrap();
+    drop(agent);
+}
+
+/// An operator, or a newer version, has written it.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_does_not_keep_a_job_from_being_given_back() {
+    let store = Store::memory();
+    let (_agent, board) = worker(&store, "a").await;
+    board.post("job").await.unwrap();
+    soon(board.claim_next()).await.unwrap().abandon().because("broken").await.unwrap();
+    let folder = board.path().parent().unwrap().join(".attempts").unwrap();
+    let session = store.session().await;
+    let (names, _) = session.children(&folder).await.unwrap();
+    session.commit(vec![Op::set(&folder.join(&names[0]).unwrap(), "?", None)]).await.unwrap();
+    soon(board.claim_next()).await.unwrap().abandon().because("broken again").await.unwrap();
+    assert_eq!(soon(board.claim_next()).await.unwrap().last_error(), Some("broken again"));
+}
 
 /// The board with its usual pauses.
 async fn pausing(store: &Store, agent: &Agent) -> JobBoard {
