@@ -68,6 +68,8 @@ struct Breaks {
     left: AtomicU32,
     /// On the way to a real server.
     proxy: Option<Proxy>,
+    /// Requests that are sent together break one connection after the other.
+    one: tokio::sync::Mutex<()>,
 }
 
 impl Breaks {
@@ -89,6 +91,7 @@ impl Hook for Breaks {
         Box::pin(async move {
             let Some(lost) = self.is_due(call.request()) else { return call.send().await };
             if let Some(proxy) = &self.proxy {
+                let _one = self.one.lock().await;
                 proxy.set(match lost {
                     LostReply::BeforeApplying => Mode::SwallowToServer,
                     LostReply::AfterApplying => Mode::SwallowToClient,
@@ -114,10 +117,10 @@ async fn breakable(store: &Store) -> (Arc<Breaks>, PartitionCoordinator) {
     if let Reach::Server(port) = store.reach {
         let proxy = Proxy::start(port).await;
         let connector = zookeeper(&proxy.connect_string());
-        let breaks = Arc::new(Breaks { own, head, plan, left, proxy: Some(proxy) });
+        let breaks = Arc::new(Breaks { own, head, plan, left, proxy: Some(proxy), one: Default::default() });
         return connect(store, Arc::new(connector), breaks).await;
     }
-    let breaks = Arc::new(Breaks { own, head, plan, left, proxy: None });
+    let breaks = Arc::new(Breaks { own, head, plan, left, proxy: None, one: Default::default() });
     connect(store, store.connector(), breaks).await
 }
 
