@@ -62,6 +62,10 @@ async fn a_watch_survives_a_reconnect_and_fires_for_a_change_in_the_gap() {
 /// A request on a connection that has just ended fails at once. If such a connection were given to a caller that tries
 /// again, its loop would never yield, and no other task of the thread would open the next one.
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what may keep a thread needs one of its own, and a runtime on it"
+)]
 fn callers_that_try_again_at_once_do_not_keep_a_session_from_connecting_again() {
     let (done, is_done) = std::sync::mpsc::channel();
     // A loop that never yields stops all timers of its runtime, so the deadline is that of another thread.
