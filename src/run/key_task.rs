@@ -3,11 +3,7 @@
 use std::{fmt, future::Future, ops::Deref, sync::Arc, time::Duration};
 
 use super::{guarded::Guarded, phase::Stopping};
-use crate::{
-    group::held::ItemLost,
-    ring::RingKey,
-    token::FencingToken,
-};
+use crate::{group::held::ItemLost, ring::RingKey, token::FencingToken};
 
 /// The key that a task of [`run_each`](crate::Group::run_each) runs for, with the guard of it. It dereferences to the
 /// key.

@@ -17,12 +17,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroU32,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
     failure::{Failure, Remedy},
@@ -209,7 +204,11 @@ impl<K> Table<K> {
     }
 
     fn within(&self, ranges: &Ranges) -> Vec<Id> {
-        ranges.iter_wide().flat_map(|range| self.at(*range.start(), *range.end())).map(|(id, _)| *id).collect()
+        ranges
+            .iter_wide()
+            .flat_map(|range| self.at(*range.start(), *range.end()))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Changes the state of a row, with what belongs to the one before.
