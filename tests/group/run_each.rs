@@ -56,9 +56,14 @@ impl Census {
         state.running.values().filter(is_one).count()
     }
 
+    /// The members that have a task for this key.
+    fn members(&self, key: &str) -> Vec<String> {
+        self.0.lock().unwrap().running.get(key).cloned().unwrap_or_default()
+    }
+
     /// How many tasks this key has.
     fn of(&self, key: &str) -> usize {
-        self.0.lock().unwrap().running.get(key).map_or(0, Vec::len)
+        self.members(key).len()
     }
 
     fn running(&self) -> usize {
@@ -453,17 +458,17 @@ async fn a_coordinator_without_a_backend_runs_all_keys() {
 #[tokio::test(start_paused = true)]
 async fn a_key_gets_no_second_task_before_the_work_elsewhere_that_has_the_first_one_has_ended() {
     let (store, census, release) = (Store::memory(), Census::default(), Arc::new(tokio::sync::Notify::new()));
+    let elsewhere = Arc::new(Mutex::new(JoinSet::new()));
     let task = {
         let (census, release) = (census.clone(), release.clone());
         move |key: KeyTask<String>| -> BoxTask {
-            let (census, release) = (census.clone(), release.clone());
+            let (census, release, elsewhere) = (census.clone(), release.clone(), elsewhere.clone());
             Box::pin(async move {
-                let work = tokio::spawn(async move {
+                elsewhere.lock().unwrap().spawn(async move {
                     let _here = census.enter("a", &key);
                     release.notified().await;
                 });
-                let _ = work.await;
-                Ok(())
+                std::future::pending().await
             })
         }
     };
@@ -538,6 +543,9 @@ async fn keys_beside_a_point_of_a_ring_of_tooz_run_as_all_others() {
         running.spawn(group.run_each(&divided, obedient(&census, id)).into_future());
         agents.push(agent);
     }
-    all_served(&census, 3, 4 * store.round(), &["a", "b"]).await;
+    assert_eq!(divided.each_ref().map(|key| ring.owner(key).unwrap()), ["a", "b", "a"]);
+    let at_their_owners = || divided.iter().all(|key| census.members(key) == [ring.owner(key).unwrap()]);
+    until("each has a task of its owner", 10 * SECOND + 4 * store.round(), at_their_owners).await;
+    census.never_had_two();
     running.shutdown().await;
 }
