@@ -373,6 +373,14 @@ impl Group {
         Ok(())
     }
 
+    /// How long a guard lasts after its item was lost.
+    pub(crate) fn max_drain(&self) -> Duration {
+        match &self.behind {
+            Behind::Alone(_) => Duration::MAX,
+            Behind::Driver { max_drain, .. } => *max_drain,
+        }
+    }
+
     /// Whether both are handles to one membership.
     pub(crate) fn is_same(&self, other: &Group) -> bool {
         self.views.same_channel(&other.views)

@@ -63,6 +63,7 @@ pub(crate) use self::{
     batch::{By, Itself, KeyOf, Turn},
     builder::ironic_partitions,
     range_index::RangeIndex,
+    tooz::hash as hash_of,
 };
 pub use self::{
     builder::{HashRingBuilder, RingError},

@@ -35,8 +35,9 @@
 //! # What runs
 //!
 //! Each task or handler is a task of the runtime, and gets what it works on: a [`KeyTask`], a [`JobTask`] or an
-//! [`EntryTask`]. Its future is run only as long as this process may act: as by [`Held::while_held`](crate::Held::while_held)
-//! and [`Lease::while_held`](crate::Lease::while_held). A panic is a failure like any other error. A poll that blocks its
+//! [`EntryTask`]. Its future is polled only while this process may act. That of a job or entry is dropped at the moment
+//! at which its lease is lost, as by [`Lease::while_held`](crate::Lease::while_held). That of a key is dropped when it would
+//! be polled next, at the latest within some seconds. A panic is a failure like any other error. A poll that blocks its
 //! thread cannot be interrupted: use `tokio::task::spawn_blocking`.
 //!
 //! A [`Failure`] says what follows: another attempt after a growing pause, which is what any error becomes, another pause,
@@ -48,6 +49,7 @@ mod counts;
 mod each;
 mod each_driver;
 mod failure;
+mod guarded;
 mod key_task;
 mod keys;
 mod phase;

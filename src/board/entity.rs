@@ -1,6 +1,7 @@
 //! Entities: processes that show that they serve a board, as TaskFlow's conductors do.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -28,11 +29,32 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The entities that this process has registered at one board.
 #[derive(Debug, Default)]
 pub(super) struct Entities {
-    all: Mutex<Vec<Entity>>,
+    state: Mutex<State>,
     /// Wakes the registrar: an entity was registered in a session that has ended meanwhile.
     missing: Notify,
     /// Held while they are unregistered, so that each caller returns after they are gone.
     unregistering: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    all: Vec<Entity>,
+    /// The registrations that were asked for and are not done, and whether each was withdrawn meanwhile.
+    asked: BTreeMap<u64, (ZnodePath, bool)>,
+    numbers: u64,
+}
+
+/// A registration that was asked for, until this is dropped.
+pub(super) struct Asked {
+    entities: Arc<Entities>,
+    number: u64,
+    path: ZnodePath,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.entities.lock().asked.remove(&self.number);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -44,22 +66,27 @@ struct Entity {
 }
 
 impl Entities {
-    fn lock(&self) -> MutexGuard<'_, Vec<Entity>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Comes before [`Entities::register`]: from here on, [`Entities::unregister_one`] withdraws it.
+    pub(super) fn ask(self: &Arc<Self>, path: ZnodePath) -> Asked {
+        let mut state = self.lock();
+        state.numbers += 1;
+        let number = state.numbers;
+        state.asked.insert(number, (path.clone(), false));
+        Asked { entities: self.clone(), number, path }
     }
 
     /// Registers an entity, in this session and in later ones. [`Unapplied::Overtaken`] if another session has it.
-    pub(super) async fn register(
-        &self,
-        live: &Live,
-        path: ZnodePath,
-        data: Vec<u8>,
-    ) -> Result<(), Unapplied> {
-        register(live, &path, &data).await?;
-        {
-            let mut entities = self.lock();
-            entities.retain(|entity| entity.path != path);
-            entities.push(Entity { path, data, session: Some(live.id()) });
+    pub(super) async fn register(&self, live: &Live, asked: &Asked, data: Vec<u8>) -> Result<(), Unapplied> {
+        let path = &asked.path;
+        register(live, path, &data).await?;
+        if !self.note(asked, data, live.id()) {
+            let _turn = self.unregistering.lock().await;
+            self.delete(live, path).await;
+            return Ok(());
         }
         if live.is_over() {
             // The registrar may have registered the entities of the next session already.
@@ -68,33 +95,54 @@ impl Entities {
         Ok(())
     }
 
-    /// Removes all registrations of this session. Tries again while the store does not answer, until the session ends.
-    pub(super) async fn unregister(&self, access: &Access) {
-        let _turn = self.unregistering.lock().await;
-        let all = std::mem::take(&mut *self.lock());
-        let Some(live) = access.present() else { return };
-        for Entity { path, .. } in all {
-            if let Err(error) = persist(&live, || unregister(&live, &path)).await {
-                debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
-            }
+    /// Notes that it is registered. Returns whether its znode is wanted: it may have been withdrawn meanwhile.
+    fn note(&self, asked: &Asked, data: Vec<u8>, session: SessionId) -> bool {
+        let (path, mut state) = (&asked.path, self.lock());
+        if state.asked.get(&asked.number).is_some_and(|(_, is_withdrawn)| *is_withdrawn) {
+            let again = state.asked.values().any(|(other, is_withdrawn)| other == path && !is_withdrawn);
+            return again || state.all.iter().any(|entity| entity.path == *path);
+        }
+        state.all.retain(|entity| entity.path != *path);
+        state.all.push(Entity { path: path.clone(), data, session: Some(session) });
+        true
+    }
+
+    async fn delete(&self, live: &Live, path: &ZnodePath) {
+        if let Err(error) = persist(live, || unregister(live, path)).await {
+            debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
         }
     }
 
-    /// Removes one registration. Tries again while the store does not answer, until the session ends.
-    pub(super) async fn unregister_one(&self, access: &Access, path: &ZnodePath) {
+    /// Removes all registrations of this session. Tries again while the store does not answer, until the session ends.
+    pub(super) async fn unregister(&self, access: &Access) {
         let _turn = self.unregistering.lock().await;
-        self.lock().retain(|entity| entity.path != *path);
+        let all = std::mem::take(&mut self.lock().all);
         let Some(live) = access.present() else { return };
-        if let Err(error) = persist(&live, || unregister(&live, path)).await {
-            debug!(entity = %path, %error, "the entity could not be unregistered: it stays until the session ends");
+        for Entity { path, .. } in all {
+            self.delete(&live, &path).await;
         }
+    }
+
+    /// Removes one registration, also one that was asked for and is not done. Tries again while the store does not answer, until the session ends.
+    pub(super) async fn unregister_one(&self, access: &Access, path: &ZnodePath) {
+        self.withdraw(path);
+        let _turn = self.unregistering.lock().await;
+        let Some(live) = access.present() else { return };
+        self.delete(&live, path).await;
+    }
+
+    fn withdraw(&self, path: &ZnodePath) {
+        let mut state = self.lock();
+        state.all.retain(|entity| entity.path != *path);
+        let asked = state.asked.values_mut().filter(|(asked, _)| asked == path);
+        asked.for_each(|(_, is_withdrawn)| *is_withdrawn = true);
     }
 
     /// Registers the entities again whose znodes have ended with an earlier session. Returns whether all are
     /// registered.
     async fn register_again(&self, live: &Live) -> bool {
         let id = Some(live.id());
-        let missing: Vec<_> = self.lock().iter().filter(|entity| entity.session != id).cloned().collect();
+        let missing: Vec<_> = self.lock().all.iter().filter(|entity| entity.session != id).cloned().collect();
         for Entity { path, data, .. } in missing {
             let is_there = match register(live, &path, &data).await {
                 Ok(()) => true,
@@ -107,11 +155,11 @@ impl Entities {
                     false
                 }
             };
-            if let Some(entity) = self.lock().iter_mut().find(|entity| is_there && entity.path == path) {
+            if let Some(entity) = self.lock().all.iter_mut().find(|entity| is_there && entity.path == path) {
                 entity.session = id;
             }
         }
-        self.lock().iter().all(|entity| entity.session == id)
+        self.lock().all.iter().all(|entity| entity.session == id)
     }
 }
 

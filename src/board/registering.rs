@@ -56,10 +56,12 @@ impl JobBoard {
             |error: serde_json::Error| BoardError::Details { name: name.into(), reason: error.to_string() };
         let data = posting::entity_data(kind, name, &serde_json::to_value(metadata).map_err(refused)?);
         let handle = self.handle.clone();
+        // Here and not in the task, which may begin after it was withdrawn.
+        let asked = handle.shared.entities.ask(path.clone());
         let register = async move {
             let shared = &handle.shared;
             let live = shared.live().await?;
-            match shared.entities.register(&live, path.clone(), data).await {
+            match shared.entities.register(&live, &asked, data).await {
                 // Closed meanwhile: what takes registrations back may not have seen this one.
                 Ok(()) if shared.is_closed() => {
                     shared.entities.unregister(shared.leases.access()).await;
@@ -75,7 +77,7 @@ impl JobBoard {
         self.shared().run("register", register).await?
     }
 
-    /// Removes an entity that this process has registered. If the store does not answer, it tries again until the session
+    /// Removes an entity that this process has registered, or is registering. If the store does not answer, it tries again until the session
     /// ends.
     ///
     /// # Cancel safety

@@ -292,7 +292,9 @@ impl Shared {
                 shared.forget(&joining, &over);
             }
         });
-        let behind = Behind::Driver { commands, access: access.clone(), is_leaving: Arc::default() };
+        let (access, max_drain) = (access.clone(), options.max_drain);
+        let behind =
+            Behind::Driver { commands, access: access.clone(), is_leaving: Arc::default(), max_drain };
         let group = Group { views: view, behind };
         self.tasks.spawn("group permissions", {
             let (cancelled, group) = (self.tasks.cancelled(), group.clone());

@@ -1,6 +1,9 @@
 //! [`Behind`]: what keeps the membership of a group handle.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 
@@ -13,5 +16,11 @@ pub(crate) enum Behind {
     /// No other member can join; the handles themselves keep the view.
     Alone(Arc<watch::Sender<Arc<View>>>),
     /// A task keeps it.
-    Driver { commands: mpsc::UnboundedSender<Command>, access: Access, is_leaving: Arc<AtomicBool> },
+    Driver {
+        commands: mpsc::UnboundedSender<Command>,
+        access: Access,
+        is_leaving: Arc<AtomicBool>,
+        /// How long a guard lasts after its item was lost.
+        max_drain: Duration,
+    },
 }

@@ -65,6 +65,11 @@ impl<T> Held<T> {
         self.in_flight.is_valid()
     }
 
+    /// Whether the item was lost while this guard was in progress, so that it ends within the drain of the group.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.in_flight.is_marked()
+    }
+
     /// A token for stores that must refuse stale writers: from one owner of the item to the next it never decreases. It
     /// is that of the share, [`Share::token`](crate::Share::token), or a higher one if the membership has changed before
     /// the turn of the item.

@@ -238,6 +238,14 @@ impl InFlight {
         self.token
     }
 
+    /// Whether its item was lost while it was in progress.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.register
+            .shards
+            .get(self.shard as usize)
+            .is_some_and(|shard| shard.lock().marks.contains_key(&self.slot))
+    }
+
     /// The deadline that a heartbeat does not move any more, if it has one.
     fn frozen_until(&self) -> Option<Moment> {
         self.register.shards.get(self.shard as usize)?.lock().marks.get(&self.slot)?.until

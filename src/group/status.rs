@@ -187,6 +187,9 @@ impl Status {
 
 /// Sets the gauge of the items in progress.
 pub(crate) fn measure_items(view: &View) {
+    if !cfg!(feature = "metrics") {
+        return;
+    }
     let items = view.register.as_ref().map_or(0, |register| register.counts().sum());
     metrics::GROUP_ITEMS.set(&[view.group()], items as f64);
 }

@@ -132,7 +132,7 @@ impl Ranges {
 
     /// Whether a key is in the ranges. `prefix` is the first 32 bits of its hash; `hash` computes all of it.
     #[inline]
-    pub(super) fn contains_hash(&self, prefix: u32, hash: impl FnOnce() -> u128) -> bool {
+    pub(crate) fn contains_hash(&self, prefix: u32, hash: impl FnOnce() -> u128) -> bool {
         self.contains_position(prefix) || !self.pieces_of(prefix).is_empty() && contains(&self.pieces, hash())
     }
 

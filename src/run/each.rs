@@ -52,13 +52,15 @@ impl Group {
     ///   [asked to stop](KeyTask::stopping). It has time for that, and other members do not start on the key before it has
     ///   ended. At the end of [`drain`](RunEach::drain) its future is dropped.
     /// - This member may not act on the key any more at that moment, because its session has ended or lapsed, or because the
-    ///   group is [immediate](crate::Join::immediate): the future is dropped at its next await, without a drain.
+    ///   group is [immediate](crate::Join::immediate): the future is not polled any more, and dropped within seconds, without
+    ///   a drain.
     /// - It returns an error or panics: it is started again after a pause, which grows with each failure in a row.
     /// - It returns without an error: it is started again when this member gets the key another time.
     ///
     /// Each task is a task of the runtime. One that blocks its thread cannot be stopped, and keeps its key until it has
     /// returned or [`max_drain`](crate::Join::max_drain) is over; use `tokio::task::spawn_blocking` and keep the
-    /// [`KeyTask`] in there.
+    /// [`KeyTask`] in there. A task has ended when its future and all that has its [`KeyTask`] are gone: before that, no
+    /// other task of this process is started for the key.
     ///
     /// Returns what the tasks have done, when [`until`](RunEach::until) has ended and all tasks have, too. While this member
     /// cannot be in the group, or the store cannot be reached, it waits: [`Group::status`] says why.
@@ -108,8 +110,8 @@ impl<K, F> RunEach<K, F> {
         Keys { shared: self.shared.clone() }
     }
 
-    /// How long a task that is asked to stop may take before its future is dropped. Default: 30 seconds. A guard ends
-    /// [`max_drain`](crate::Join::max_drain) after its key was lost in any case.
+    /// How long a task that is asked to stop may take before its future is dropped, but not longer than the
+    /// [`max_drain`](crate::Join::max_drain) of the group, after which the guard of a lost key ends. Default: 30 seconds.
     pub fn drain(mut self, drain: Duration) -> Self {
         self.settings.drain = drain;
         self
@@ -148,6 +150,8 @@ where
 {
     async fn run(self) -> Result<EachCounts, Error> {
         let RunEach { group, shared, settings, task, until } = self;
+        // A guard that was lost does not last longer.
+        let settings = Settings { drain: settings.drain.min(group.max_drain()), ..settings };
         shared.table().configure(settings);
         let until = until.unwrap_or_else(|| Box::pin(std::future::pending()));
         Driver::new(group, shared, task).run(until).await

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::Poll,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     failure::{Failure, Outcome},
+    guarded::Guarded,
     key_task::{KeyTask, text},
     keys::Shared,
     phase::{Phase, Stopping},
@@ -26,7 +27,7 @@ use crate::{
     clock::Moment,
     error::Error,
     future::BoxFuture,
-    group::{Group, held::Held, rebalance::Rebalance, rebalances::Rebalances},
+    group::{Group, rebalance::Rebalance, rebalances::Rebalances},
     ring::{Ranges, RingKey},
     share::Grant,
     task::{Tasks, caught},
@@ -36,19 +37,29 @@ use crate::{
 /// How long the driver waits at its end for tasks whose futures are to be dropped.
 const FORCED: Duration = Duration::from_secs(1);
 
+/// How often the guards of the tasks that run are checked.
+const CHECK: Duration = Duration::from_secs(5);
+
 /// See the module documentation.
 pub(super) struct Driver<K, F> {
     group: Group,
     shared: Arc<Shared<K>>,
     task: Arc<F>,
     tasks: Tasks,
-    /// What each task that runs is told.
-    phases: HashMap<Id, watch::Sender<Phase>>,
+    running: HashMap<Id, Running<K>>,
+    /// When the guards are checked next.
+    check: Moment,
     /// What the share of this member rests on.
     grant: Option<Grant>,
     turn: usize,
     ends: mpsc::UnboundedSender<(Id, Ended)>,
     ended: mpsc::UnboundedReceiver<(Id, Ended)>,
+}
+
+struct Running<K> {
+    /// What the task is told.
+    phases: watch::Sender<Phase>,
+    guarded: Weak<Guarded<K>>,
 }
 
 impl<K, F, T> Driver<K, F>
@@ -61,10 +72,11 @@ where
         let (ends, ended) = mpsc::unbounded_channel();
         Driver {
             group,
+            check: shared.now() + CHECK,
             shared,
             task: Arc::new(task),
             tasks: Tasks::new(),
-            phases: HashMap::new(),
+            running: HashMap::new(),
             grant: None,
             turn: 0,
             ends,
@@ -77,6 +89,7 @@ where
         let shared = self.shared.clone();
         let is_asked = loop {
             let due = self.act();
+            let due = if self.running.is_empty() { due } else { due.into_iter().chain([self.check]).min() };
             tokio::select! {
                 biased;
                 () = &mut until => break true,
@@ -123,7 +136,7 @@ where
         }
         let stuck = shared.table().running() as u64;
         if stuck > 0 {
-            warn!(group = %self.group.name(), stuck, "tasks block their threads and have not ended");
+            warn!(group = %self.group.name(), stuck, "tasks block their threads, or other work has their keys, and have not ended");
         }
         EachCounts { stuck, ..shared.table().counts() }
     }
@@ -131,6 +144,9 @@ where
     /// Does what is to be done now; returns when there is more to do.
     fn act(&mut self) -> Option<Moment> {
         let now = self.shared.now();
+        if now >= self.check {
+            self.check_guards(now);
+        }
         let signals = {
             let mut table = self.shared.table();
             table.tick(now);
@@ -141,8 +157,8 @@ where
                 Signal::Stop(id) => (id, Phase::Stop),
                 Signal::Force(id) => (id, Phase::End),
             };
-            if let Some(phases) = self.phases.get(&id) {
-                phases.send_replace(phase);
+            if let Some(running) = self.running.get(&id) {
+                running.phases.send_replace(phase);
             }
         }
         loop {
@@ -153,18 +169,33 @@ where
         self.shared.table().due()
     }
 
+    /// Stops the tasks whose guards end although their keys are owned: the keys may have been lost for a moment that the
+    /// last change of the share does not show.
+    fn check_guards(&mut self, now: Moment) {
+        self.check = now + CHECK;
+        let mut table = self.shared.table();
+        for (id, running) in &self.running {
+            let Some(guarded) = running.guarded.upgrade() else { continue };
+            if guarded.held.is_marked() || !guarded.held.is_valid() {
+                table.ask_to_stop(*id, now);
+                // Wakes the task, also if it was asked before.
+                running.phases.send_modify(|_| {});
+            }
+        }
+    }
+
     fn start(&mut self, id: Id, key: Arc<K>, now: Moment) {
         self.turn = self.turn.wrapping_add(1);
         let grant = self.grant.as_ref();
-        let Some(held) = grant.and_then(|grant| grant.start(key, id.position, self.turn)) else {
+        let Some(held) = grant.and_then(|grant| grant.start(key, id.position(), self.turn)) else {
             self.shared.table().not_held(id, now);
             return;
         };
         let phases = watch::Sender::new(Phase::Run);
-        let (held, stopping) = (Arc::new(held), Stopping::new(&phases));
-        let end = End { id, ends: self.ends.clone(), ended: None };
-        self.phases.insert(id, phases);
-        self.tasks.spawn("key", run_task(end, self.task.clone(), held, stopping));
+        let stopping = Stopping::new(&phases);
+        let guarded = Guarded::new(held, id, self.ends.clone());
+        self.running.insert(id, Running { phases, guarded: Arc::downgrade(&guarded) });
+        self.tasks.spawn("key", run_task(guarded, self.task.clone(), stopping));
     }
 
     /// The share of this member has changed.
@@ -179,7 +210,7 @@ where
     fn note(&mut self, id: Id, ended: Ended) {
         let mut next = Some((id, ended));
         while let Some((id, ended)) = next {
-            self.phases.remove(&id);
+            self.running.remove(&id);
             self.note_one(id, ended);
             next = self.ended.recv().now_or_never().flatten();
         }
@@ -208,54 +239,36 @@ where
     }
 }
 
-/// Reports the end of a task, however it comes.
-struct End {
-    id: Id,
-    ends: mpsc::UnboundedSender<(Id, Ended)>,
-    ended: Option<Ended>,
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let ended = self.ended.take();
-        let ended = ended.unwrap_or_else(|| Ended::Failed(Failure::panicked("when its future was dropped")));
-        // Without a driver, no one asks.
-        let _ = self.ends.send((self.id, ended));
-    }
-}
-
-/// The end comes first, so that it is dropped last if the drop of the future panics.
-async fn run_task<K, F, T>(mut end: End, task: Arc<F>, held: Arc<Held<Arc<K>>>, stopping: Stopping)
+/// The guard comes first, so that it is dropped last if the drop of the future panics.
+async fn run_task<K, F, T>(guarded: Arc<Guarded<K>>, task: Arc<F>, stopping: Stopping)
 where
     F: Fn(KeyTask<K>) -> T,
     T: Future<Output: Outcome>,
 {
     // Boxed, because each future around it would need room for it once more.
     let mut work = Box::pin(caught(async {
-        let key = KeyTask::new(held.clone(), stopping.clone());
+        let key = KeyTask::new(guarded.clone(), stopping.clone());
         task(key).await.into_result()
     }));
     let mut forced = pin!(stopping.clone().forced());
-    // As `while_held`, without a timer for each key: a change of the share asks the task to stop, and that wakes it.
-    end.ended = Some(
-        poll_fn(|context| {
-            if forced.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Ended::Forced);
-            }
-            if !held.is_valid() {
-                return Poll::Ready(Ended::Lost);
-            }
-            work.as_mut().poll(context).map(|ended| match ended {
-                Ok(Ok(())) => Ended::Finished,
-                Ok(Err(failure)) => Ended::Failed(failure),
-                Err(panic) => Ended::Failed(Failure::panicked(&panic)),
-            })
+    // Without a timer for each key: a change of the share asks the task to stop, and so does a check of the driver, and that
+    // wakes it.
+    let ended = poll_fn(|context| {
+        if forced.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ended::Forced);
+        }
+        if !guarded.held.is_valid() {
+            return Poll::Ready(Ended::Lost);
+        }
+        work.as_mut().poll(context).map(|ended| match ended {
+            Ok(Ok(())) => Ended::Finished,
+            Ok(Err(failure)) => Ended::Failed(failure),
+            Err(panic) => Ended::Failed(Failure::panicked(&panic)),
         })
-        .await,
-    );
+    })
+    .await;
+    guarded.has_ended(ended);
     drop(work);
-    // Before the end is reported: only then may another task be started for the key.
-    drop(held);
 }
 
 async fn sleep_until(now: Moment, due: Option<Moment>) {

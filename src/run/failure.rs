@@ -33,8 +33,8 @@ pub(super) enum Remedy {
     Again(Option<Duration>),
     /// No further attempt.
     Never,
-    /// Another attempt at once. This one does not count.
-    Uncounted,
+    /// Another attempt, after this pause or a short one. This one does not count.
+    Uncounted(Option<Duration>),
 }
 
 impl Failure {
@@ -49,15 +49,17 @@ impl Failure {
         Failure { reason: reason.to_string(), remedy: Remedy::Never }
     }
 
-    /// The work was stopped before it was tried to the end, for instance because the process ends: it is tried again at
-    /// once, here or elsewhere, and the attempt does not count.
+    /// The work was stopped before it was tried to the end, for instance because the process ends: it is tried again, and
+    /// the attempt does not count. A job or an entry of a runner that ends is free for others at once, and that of another
+    /// one after a second. A key that [`run_each`](crate::Group::run_each) has a task for gets the next one after the
+    /// [first pause](crate::run::RunEach::pauses).
     pub fn interrupted(reason: impl fmt::Display) -> Self {
-        Failure { reason: reason.to_string(), remedy: Remedy::Uncounted }
+        Failure { reason: reason.to_string(), remedy: Remedy::Uncounted(None) }
     }
 
     /// With this pause instead of the usual one, if the work is tried again.
     pub fn after(mut self, pause: Duration) -> Self {
-        if let Remedy::Again(after) = &mut self.remedy {
+        if let Remedy::Again(after) | Remedy::Uncounted(after) = &mut self.remedy {
             *after = Some(pause);
         }
         self
@@ -144,6 +146,6 @@ mod tests {
         let pause = Duration::from_secs(9);
         assert_eq!(Failure::new("x").after(pause).remedy, Remedy::Again(Some(pause)));
         assert_eq!(Failure::permanent("x").after(pause).remedy, Remedy::Never);
-        assert_eq!(Failure::interrupted("x").after(pause).remedy, Remedy::Uncounted);
+        assert_eq!(Failure::interrupted("x").after(pause).remedy, Remedy::Uncounted(Some(pause)));
     }
 }

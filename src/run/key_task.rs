@@ -2,32 +2,29 @@
 
 use std::{fmt, future::Future, ops::Deref, sync::Arc, time::Duration};
 
-use super::phase::Stopping;
-use crate::{
-    group::held::{Held, ItemLost},
-    ring::RingKey,
-    token::FencingToken,
-};
+use super::{guarded::Guarded, phase::Stopping};
+use crate::{group::held::ItemLost, ring::RingKey, token::FencingToken};
 
 /// The key that a task of [`run_each`](crate::Group::run_each) runs for, with the guard of it. It dereferences to the
 /// key.
 ///
 /// The task may act on the key until its future ends: the guard is dropped then, and another member may start. So what the
 /// task begins elsewhere, for instance in a task of its own, has to end before, or keep this value: no other member starts
-/// on the key as long as it lives, for at most [`max_drain`](crate::Join::max_drain).
+/// on the key as long as it lives, for at most [`max_drain`](crate::Join::max_drain), and this process starts no other task for
+/// the key before it is dropped.
 pub struct KeyTask<K> {
-    held: Arc<Held<Arc<K>>>,
+    guarded: Arc<Guarded<K>>,
     stopping: Stopping,
 }
 
 impl<K> KeyTask<K> {
-    pub(super) fn new(held: Arc<Held<Arc<K>>>, stopping: Stopping) -> Self {
-        KeyTask { held, stopping }
+    pub(super) fn new(guarded: Arc<Guarded<K>>, stopping: Stopping) -> Self {
+        KeyTask { guarded, stopping }
     }
 
     /// The key.
     pub fn key(&self) -> &K {
-        &self.held
+        &self.guarded.held
     }
 
     /// Waits until the task is asked to stop: the key belongs to another member, or was removed, or the service ends. The
@@ -65,23 +62,23 @@ impl<K> KeyTask<K> {
         self.stopping.has_come()
     }
 
-    /// Whether this member may act on the key at this moment: [`Held::is_valid`]. The future of the task is dropped at its
-    /// first await after it may not.
+    /// Whether this member may act on the key at this moment: [`Held::is_valid`](crate::Held::is_valid). The future of
+    /// the task is not polled any more once it may not.
     pub fn is_valid(&self) -> bool {
-        self.held.is_valid()
+        self.guarded.held.is_valid()
     }
 
-    /// A token for stores that must refuse stale writers: [`Held::token`].
+    /// A token for stores that must refuse stale writers: [`Held::token`](crate::Held::token).
     pub fn token(&self) -> FencingToken {
-        self.held.token()
+        self.guarded.held.token()
     }
 
-    /// The time until the current deadline: [`Held::remaining`].
+    /// The time until the current deadline: [`Held::remaining`](crate::Held::remaining).
     pub fn remaining(&self) -> Duration {
-        self.held.remaining()
+        self.guarded.held.remaining()
     }
 
-    /// Runs a part of the work as long as this member may act on the key: [`Held::while_held`]. The future of the task
+    /// Runs a part of the work as long as this member may act on the key: [`Held::while_held`](crate::Held::while_held). The future of the task
     /// itself is run in this way. This is for work in another task that has this value.
     ///
     /// # Errors
@@ -92,7 +89,7 @@ impl<K> KeyTask<K> {
     ///
     /// As that of `work`.
     pub async fn while_held<F: Future>(&self, work: F) -> Result<F::Output, ItemLost> {
-        self.held.while_held(work).await
+        self.guarded.held.while_held(work).await
     }
 }
 
@@ -100,7 +97,7 @@ impl<K> Deref for KeyTask<K> {
     type Target = K;
 
     fn deref(&self) -> &K {
-        &self.held
+        &self.guarded.held
     }
 }
 
@@ -112,7 +109,7 @@ impl<K: fmt::Display> fmt::Display for KeyTask<K> {
 
 impl<K: fmt::Debug> fmt::Debug for KeyTask<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyTask").field("held", &self.held).field("stopping", &self.stopping).finish()
+        f.debug_struct("KeyTask").field("held", &self.guarded.held).field("stopping", &self.stopping).finish()
     }
 }
 

@@ -2,6 +2,8 @@
 
 //! What becomes of a job or an entry when its handler has ended.
 
+use std::time::Duration;
+
 use super::failure::{Failure, Remedy};
 use crate::lease::GivenBack;
 
@@ -28,13 +30,25 @@ pub(super) enum End<T> {
     Overdue,
 }
 
-/// What becomes of work whose handler has ended in this attempt, of so many.
-pub(super) fn plan<T>(verdict: Verdict<T>, attempt: u32, max_attempts: Option<u32>) -> End<T> {
+/// The pause after an attempt that does not count, unless the runner ends: it would get the work again at once, before all
+/// other.
+const UNCOUNTED: Duration = Duration::from_secs(1);
+
+/// What becomes of work whose handler has ended in this attempt, of so many. `is_stopping`: the runner takes no more work.
+pub(super) fn plan<T>(
+    verdict: Verdict<T>,
+    attempt: u32,
+    max_attempts: Option<u32>,
+    is_stopping: bool,
+) -> End<T> {
     match verdict {
         Verdict::Done(output) => End::Done(output),
         Verdict::Interrupted => End::Back(GivenBack::uncounted()),
         Verdict::Failed(Failure { reason, remedy }) => match remedy {
-            Remedy::Uncounted => End::Back(GivenBack { reason: Some(reason), ..GivenBack::uncounted() }),
+            Remedy::Uncounted(after) => {
+                let after = after.or_else(|| (!is_stopping).then_some(UNCOUNTED));
+                End::Back(GivenBack { after, reason: Some(reason), ..GivenBack::uncounted() })
+            }
             Remedy::Never => End::GivenUp { reason },
             Remedy::Again(_) if max_attempts.is_some_and(|max| attempt >= max) => End::GivenUp { reason },
             Remedy::Again(after) => End::Back(GivenBack { after, ..GivenBack::because(&reason) }),
@@ -54,9 +68,11 @@ pub(super) fn smaller(one: Option<u32>, other: Option<u32>) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    fn plan<T>(verdict: Verdict<T>, attempt: u32, max_attempts: Option<u32>) -> End<T> {
+        super::plan(verdict, attempt, max_attempts, false)
+    }
 
     fn failed(failure: Failure) -> Verdict<()> {
         Verdict::Failed(failure)
@@ -87,9 +103,23 @@ mod tests {
         let End::Back(back) = plan(failed(Failure::new("x").after(after)), 1, None) else { panic!() };
         assert_eq!((back.after, back.is_uncounted), (Some(after), false));
         assert_eq!(plan(failed(Failure::permanent("x")), 1, None), End::GivenUp { reason: "x".into() });
-        let uncounted = GivenBack { reason: Some("x".into()), ..GivenBack::uncounted() };
-        assert_eq!(plan(failed(Failure::interrupted("x")), 3, Some(3)), End::Back(uncounted));
         assert_eq!(plan::<()>(Verdict::Interrupted, 3, Some(3)), End::Back(GivenBack::uncounted()));
         assert_eq!(plan(Verdict::Done(7), 3, Some(3)), End::Done(7));
+    }
+
+    #[test]
+    fn what_was_interrupted_waits_unless_the_runner_ends() {
+        let after = |failure: Failure, is_stopping| {
+            let End::Back(back) = super::plan(failed(failure), 3, Some(3), is_stopping) else { panic!() };
+            assert!(back.is_uncounted && back.reason.as_deref() == Some("x"));
+            back.after
+        };
+        let interrupted = || Failure::interrupted("x");
+        let long = 9 * UNCOUNTED;
+        assert_eq!((after(interrupted(), true), after(interrupted(), false)), (None, Some(UNCOUNTED)));
+        assert_eq!(
+            (after(interrupted().after(long), true), after(interrupted().after(long), false)),
+            (Some(long), Some(long))
+        );
     }
 }

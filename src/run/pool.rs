@@ -265,7 +265,7 @@ async fn attempt<S: Source>(
         return;
     };
     let has_failed = matches!(verdict, Verdict::Failed(_));
-    let end = plan(verdict, number, max_attempts);
+    let end = plan(verdict, number, max_attempts, stopping.has_come());
     match &end {
         End::Back(back) if has_failed => {
             let error = back.reason.as_deref().unwrap_or_default();

@@ -305,7 +305,7 @@ impl Source for Entries {
                     // Nothing was done: a result of that kind does not fit into the store.
                     Err(error @ (QueueError::TooLarge { .. } | QueueError::Payload { .. })) => {
                         let failed = Verdict::Failed(Failure::new(error));
-                        plan(failed, delivery.attempt(), max_attempts)
+                        plan(failed, delivery.attempt(), max_attempts, false)
                     }
                     Err(error) => return Err(error),
                 },

@@ -76,12 +76,13 @@ pub struct EachCounts {
     pub finished: u64,
     /// Tasks that have ended with an error or a panic.
     pub failed: u64,
-    /// Tasks that were dropped because their key was lost at that moment: see [`Held::while_held`](crate::Held::while_held).
+    /// Tasks whose futures were dropped without a drain, because this member could not act on their keys any more.
     pub lost: u64,
     /// Tasks that were dropped at the end of the drain.
     pub forced: u64,
-    /// Tasks that block their thread, so that they have not ended yet. Their keys stay with this member until then, or
-    /// until [`max_drain`](crate::Join::max_drain).
+    /// Tasks that have not ended yet, because they block their thread, or other work still has their
+    /// [`KeyTask`](super::KeyTask). Their keys stay with this member until then, or until
+    /// [`max_drain`](crate::Join::max_drain).
     pub stuck: u64,
 }
 

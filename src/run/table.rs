@@ -17,12 +17,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    num::NonZeroU32,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
     failure::{Failure, Remedy},
@@ -32,15 +27,27 @@ use super::{
 use crate::{
     backoff::Pauses,
     clock::Moment,
-    ring::{Position, Ranges, RingKey, position},
+    ring::{Position, Ranges, RingKey, hash_of},
     session::later::Later,
 };
 
 /// The key of a row: by position, so that the rows of a range are found together. The number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Id {
-    pub(super) position: Position,
+    /// All bits: on a ring of tooz a point may divide the positions that begin with the same 32.
+    hash: u128,
     number: u64,
+}
+
+impl Id {
+    /// The position on a ring of 32 bits.
+    pub(super) fn position(self) -> Position {
+        (self.hash >> 96) as Position
+    }
+
+    fn is_in(self, ranges: &Ranges) -> bool {
+        ranges.contains_hash(self.position(), || self.hash)
+    }
 }
 
 /// How the tasks are run.
@@ -72,8 +79,9 @@ pub(super) struct Table<K> {
     numbers: u64,
     /// What this member owns and may start.
     owned: Ranges,
-    /// Rows whose turn to start comes; some may have changed since.
-    queue: VecDeque<Id>,
+    /// The rows whose turn to start comes, by their turns.
+    queue: BTreeMap<u64, Id>,
+    turns: u64,
     rate: Rate,
     /// When a row changes by itself.
     timers: Later<Id>,
@@ -96,7 +104,7 @@ struct Row<K> {
 #[derive(Debug)]
 enum State {
     Waiting,
-    Queued,
+    Queued { turn: u64 },
     Running { since: Moment },
     Stopping { began: Moment, since: Moment, is_forced: bool },
     Restarting { at: Moment, error: Box<str> },
@@ -111,7 +119,8 @@ impl<K: RingKey> Table<K> {
             rows: BTreeMap::new(),
             numbers: 0,
             owned: Ranges::none(),
-            queue: VecDeque::new(),
+            queue: BTreeMap::new(),
+            turns: 0,
             timers: Later::new(),
             signals: Vec::new(),
             running: 0,
@@ -138,9 +147,9 @@ impl<K: RingKey> Table<K> {
             return std::mem::take(&mut row.is_removed);
         }
         self.numbers += 1;
-        let id = Id { position: position(&*key), number: self.numbers };
+        let id = Id { hash: hash_of(&*key), number: self.numbers };
         self.rows.insert(id, Row { key, state: State::Waiting, errors: 0, is_removed: false });
-        if self.owned.contains_position(id.position) {
+        if id.is_in(&self.owned) {
             self.enqueue(id);
         }
         true
@@ -170,14 +179,14 @@ impl<K: RingKey> Table<K> {
         if matches!(row.state, State::Running { .. } | State::Stopping { .. }) {
             self.ask_to_stop(id, now);
         } else {
-            self.timers.remove(&id);
+            self.set(id, State::Waiting);
             self.rows.remove(&id);
         }
     }
 
     fn find<Q: RingKey + ?Sized>(&self, key: &Q) -> Option<Id> {
-        let (position, bytes) = (position(key), key.ring_key());
-        let alike = self.at(position, position).find(|(_, row)| row.key.ring_key() == bytes);
+        let (hash, bytes) = (hash_of(key), key.ring_key());
+        let alike = self.at(hash, hash).find(|(_, row)| row.key.ring_key() == bytes);
         alike.map(|(id, _)| *id)
     }
 
@@ -190,12 +199,25 @@ impl<K: RingKey> Table<K> {
 
 impl<K> Table<K> {
     /// The rows at these positions, both included.
-    fn at(&self, first: Position, last: Position) -> impl Iterator<Item = (&Id, &Row<K>)> {
-        self.rows.range(Id { position: first, number: 0 }..=Id { position: last, number: u64::MAX })
+    fn at(&self, first: u128, last: u128) -> impl Iterator<Item = (&Id, &Row<K>)> {
+        self.rows.range(Id { hash: first, number: 0 }..=Id { hash: last, number: u64::MAX })
     }
 
     fn within(&self, ranges: &Ranges) -> Vec<Id> {
-        ranges.iter().flat_map(|range| self.at(*range.start(), *range.end())).map(|(id, _)| *id).collect()
+        ranges
+            .iter_wide()
+            .flat_map(|range| self.at(*range.start(), *range.end()))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Changes the state of a row, with what belongs to the one before.
+    fn set(&mut self, id: Id, state: State) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        self.timers.remove(&id);
+        if let State::Queued { turn } = std::mem::replace(&mut row.state, state) {
+            self.queue.remove(&turn);
+        }
     }
 
     /// This member owns these ranges now, and may start what is in them.
@@ -207,9 +229,9 @@ impl<K> Table<K> {
                 self.rows.get(&id)
             {
                 self.ask_to_stop(id, now);
-            } else if let Some(row) = self.rows.get_mut(&id) {
-                (row.state, row.errors) = (State::Waiting, 0);
-                self.timers.remove(&id);
+            } else {
+                self.set(id, State::Waiting);
+                self.rows.get_mut(&id).expect("it was found").errors = 0;
             }
         }
         for id in self.within(&gained) {
@@ -223,20 +245,17 @@ impl<K> Table<K> {
     /// Asks all tasks to stop, and starts no more.
     pub(super) fn stop_all(&mut self, now: Moment) {
         self.is_stopping = true;
-        self.queue.clear();
         for id in self.rows.keys().copied().collect::<Vec<_>>() {
-            match &mut self.rows.get_mut(&id).expect("it is a key").state {
+            match &self.rows[&id].state {
                 State::Running { .. } | State::Stopping { .. } => self.ask_to_stop(id, now),
-                state @ (State::Queued | State::Restarting { .. }) => {
-                    *state = State::Waiting;
-                    self.timers.remove(&id);
-                }
+                State::Queued { .. } | State::Restarting { .. } => self.set(id, State::Waiting),
                 State::Waiting | State::Finished { .. } => {}
             }
         }
     }
 
-    fn ask_to_stop(&mut self, id: Id, now: Moment) {
+    /// Asks a task to stop, unless it was asked before.
+    pub(super) fn ask_to_stop(&mut self, id: Id, now: Moment) {
         let Some(row) = self.rows.get_mut(&id) else { return };
         if let State::Running { since } = row.state {
             row.state = State::Stopping { began: since, since: now, is_forced: false };
@@ -246,12 +265,12 @@ impl<K> Table<K> {
     }
 
     fn enqueue(&mut self, id: Id) {
-        let Some(row) = self.rows.get_mut(&id) else { return };
-        self.timers.remove(&id);
-        row.state = if self.is_stopping { State::Waiting } else { State::Queued };
-        if !self.is_stopping {
-            self.queue.push_back(id);
+        if self.is_stopping {
+            return self.set(id, State::Waiting);
         }
+        self.turns += 1;
+        self.set(id, State::Queued { turn: self.turns });
+        self.queue.insert(self.turns, id);
     }
 
     /// Does what is due.
@@ -263,27 +282,21 @@ impl<K> Table<K> {
                     self.signals.push(Signal::Force(id));
                 }
                 Some(State::Waiting | State::Restarting { .. }) => self.enqueue(id),
-                Some(State::Queued | State::Running { .. } | State::Finished { .. }) | None => {}
+                Some(State::Queued { .. } | State::Running { .. } | State::Finished { .. }) | None => {}
             }
         }
     }
 
     /// The next task to start: it counts as running from here on. `None`: none may start now.
     pub(super) fn next_start(&mut self, now: Moment) -> Option<(Id, Arc<K>)> {
-        loop {
-            let row = self.rows.get_mut(self.queue.front()?);
-            let Some(row) = row.filter(|row| matches!(row.state, State::Queued)) else {
-                self.queue.pop_front();
-                continue;
-            };
-            if !self.rate.take(now) {
-                return None;
-            }
-            row.state = State::Running { since: now };
-            self.running += 1;
-            self.counts.started += 1;
-            return Some((self.queue.pop_front()?, row.key.clone()));
+        let (_, &id) = self.queue.first_key_value()?;
+        if !self.rate.take(now) {
+            return None;
         }
+        self.set(id, State::Running { since: now });
+        self.running += 1;
+        self.counts.started += 1;
+        Some((id, self.rows[&id].key.clone()))
     }
 
     /// The task was not started, because its key cannot be held at this moment.
@@ -294,9 +307,7 @@ impl<K> Table<K> {
     }
 
     fn wait(&mut self, id: Id, retry: Option<Moment>) {
-        let Some(row) = self.rows.get_mut(&id) else { return };
-        row.state = State::Waiting;
-        self.timers.remove(&id);
+        self.set(id, State::Waiting);
         if let Some(at) = retry.filter(|_| !self.is_stopping) {
             self.timers.insert(id, at);
         }
@@ -319,7 +330,7 @@ impl<K> Table<K> {
             State::Stopping { began, .. } => (began, true),
             _ => (now, false),
         };
-        let is_owned = self.owned.contains_position(id.position) && !self.is_stopping;
+        let is_owned = id.is_in(&self.owned) && !self.is_stopping;
         self.counts.note(&ended);
         if row.is_removed {
             self.rows.remove(&id);
@@ -348,9 +359,9 @@ impl<K> Table<K> {
                     }
                     Remedy::Again(Some(pause)) => pause,
                     Remedy::Again(None) => self.settings.pauses.after(row.errors, random),
-                    Remedy::Uncounted => {
+                    Remedy::Uncounted(after) => {
                         row.errors = before;
-                        self.settings.pauses.after(1, random)
+                        after.unwrap_or_else(|| self.settings.pauses.after(1, random))
                     }
                 };
                 let errors = row.errors;
@@ -369,7 +380,7 @@ impl<K> Table<K> {
 
     /// When [`Table::tick`] or [`Table::next_start`] has something to do.
     pub(super) fn due(&self) -> Option<Moment> {
-        let start = self.queue.front().map(|_| self.rate.ready());
+        let start = self.queue.first_key_value().map(|_| self.rate.ready());
         [start, self.timers.next()].into_iter().flatten().min()
     }
 
@@ -402,7 +413,7 @@ impl State {
     fn shown(&self, errors: u32, now: Moment) -> KeyState {
         match self {
             State::Waiting => KeyState::Waiting,
-            State::Queued => KeyState::Queued,
+            State::Queued { .. } => KeyState::Queued,
             State::Running { since } => KeyState::Running { since: now.saturating_since(*since) },
             State::Stopping { since, is_forced, .. } => {
                 KeyState::Stopping { since: now.saturating_since(*since), is_forced: *is_forced }

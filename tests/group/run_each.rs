@@ -10,14 +10,15 @@ use std::{
 };
 
 use apportion::{
-    Error, Group, PartitionCoordinator,
+    Config, Error, Group, HashRing, Label, PartitionCoordinator,
     run::{EachCounts, Failure, KeyState, KeyTask, Keys, RunEach},
 };
+use md5::{Digest, Md5};
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 
 use crate::support::{
     MS, SECOND, eventually,
-    fleet::{Agent, Store, immediate_on_both_backends, on_both_backends, universe},
+    fleet::{Agent, Store, immediate_on_both_backends, on_both_backends, sees, universe},
     until,
 };
 
@@ -53,6 +54,16 @@ impl Census {
         let state = self.0.lock().unwrap();
         let is_one = |on: &&Vec<String>| matches!(&on[..], [one] if members.contains(&one.as_str()));
         state.running.values().filter(is_one).count()
+    }
+
+    /// The members that have a task for this key.
+    fn members(&self, key: &str) -> Vec<String> {
+        self.0.lock().unwrap().running.get(key).cloned().unwrap_or_default()
+    }
+
+    /// How many tasks this key has.
+    fn of(&self, key: &str) -> usize {
+        self.members(key).len()
     }
 
     fn running(&self) -> usize {
@@ -441,4 +452,100 @@ async fn a_coordinator_without_a_backend_runs_all_keys() {
     let keys = run.keys();
     let counts = run.until(tokio::time::sleep(SECOND)).await.unwrap();
     assert_eq!((counts.started, counts.finished, keys.running()), (2, 2, 0));
+}
+
+/// What it has begun elsewhere keeps the guard, so the key still has this task.
+#[tokio::test(start_paused = true)]
+async fn a_key_gets_no_second_task_before_the_work_elsewhere_that_has_the_first_one_has_ended() {
+    let (store, census, release) = (Store::memory(), Census::default(), Arc::new(tokio::sync::Notify::new()));
+    let elsewhere = Arc::new(Mutex::new(JoinSet::new()));
+    let task = {
+        let (census, release) = (census.clone(), release.clone());
+        move |key: KeyTask<String>| -> BoxTask {
+            let (census, release, elsewhere) = (census.clone(), release.clone(), elsewhere.clone());
+            Box::pin(async move {
+                elsewhere.lock().unwrap().spawn(async move {
+                    let _here = census.enter("a", &key);
+                    release.notified().await;
+                });
+                std::future::pending().await
+            })
+        }
+    };
+    let mut a = Service::start_with(&store, "a", vec!["key".into()], task, |run| run.drain(SECOND)).await;
+    until("its work runs", store.round(), || census.running() == 1).await;
+    assert!(a.keys.remove("key"));
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(a.keys.insert("key".into()));
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!((census.starts(), census.running(), a.keys.running()), (1, 1, 1));
+    release.notify_one();
+    until("the next one runs", SECOND, || census.starts() == 2 && census.running() == 1).await;
+    let counts = a.stop().await;
+    assert_eq!((counts.forced, counts.stuck), (1, 1), "the second one goes on after the end of the run");
+    census.never_had_two();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_dropped_when_its_guard_ends_although_its_drain_is_longer() {
+    let (store, census) = (Store::memory(), Census::default());
+    let ignores = |census: &Census| {
+        let census = census.clone();
+        move |key: KeyTask<String>| -> BoxTask {
+            let here = census.enter("a", &key);
+            Box::pin(async move {
+                let _here = here;
+                std::future::pending().await
+            })
+        }
+    };
+    let agent = store.agent("a").await;
+    let group = agent.joining("g").max_drain(3 * SECOND).await.unwrap();
+    let run = group.run_each(universe(), ignores(&census)).drain(300 * SECOND);
+    let keys = run.keys();
+    let mut running = JoinSet::new();
+    running.spawn(run.into_future());
+    until("all run", store.round(), || census.running() == 100).await;
+
+    // A key that was lost.
+    let b = store.agent("b").await;
+    let other = b.join("g").await;
+    sees(&other, 2 * store.round(), &["a", "b"]).await;
+    until("what b has is dropped", 10 * SECOND, || census.running() < 80).await;
+
+    // A session that ends while a task is asked to stop: nothing else would wake it.
+    let mine = keys.states().into_iter().find(|(_, state)| is_running(state)).unwrap().0;
+    let before = keys.counts().lost;
+    keys.remove(&*mine);
+    agent.expire(&store).await;
+    let lost = || keys.counts().lost > before && census.of(&mine) == 0;
+    until("it is dropped", 8 * SECOND, lost).await;
+    running.shutdown().await;
+}
+
+/// The keys are at positions whose first 32 bits are those of a point as well.
+#[tokio::test(start_paused = true)]
+async fn keys_beside_a_point_of_a_ring_of_tooz_run_as_all_others() {
+    let (store, census) = (Store::memory(), Census::default());
+    let divided = ["key-11291720", "key-13382537", "key-13748044"].map(String::from);
+    let ring = HashRing::builder().tooz(1000).members(["a", "b"]).build().unwrap();
+    for key in &divided {
+        let hash: [u8; 16] = Md5::digest(key).into();
+        let position = u32::from_be_bytes(*hash.first_chunk().unwrap());
+        assert!(!["a", "b"].iter().any(|id| ring.ranges(id).contains_position(position)));
+    }
+    let config = |config: Config| config.label(Label::Tooz).replicas(1000);
+    let mut running = JoinSet::new();
+    let mut agents = Vec::new();
+    for id in ["a", "b"] {
+        let agent = store.agent_with(id, config).await;
+        let group = agent.join("g").await;
+        running.spawn(group.run_each(&divided, obedient(&census, id)).into_future());
+        agents.push(agent);
+    }
+    assert_eq!(divided.each_ref().map(|key| ring.owner(key).unwrap()), ["a", "b", "a"]);
+    let at_their_owners = || divided.iter().all(|key| census.members(key) == [ring.owner(key).unwrap()]);
+    until("each has a task of its owner", 10 * SECOND + 4 * store.round(), at_their_owners).await;
+    census.never_had_two();
+    running.shutdown().await;
 }

@@ -47,6 +47,17 @@ impl Handover {
         self.publisher.helps = false;
     }
 
+    /// The same for what all members are to publish at that moment: in a large group not all at once, and one is enough.
+    pub(super) fn publish_with_others_at(&mut self, due: Moment) {
+        let spread = self.spread();
+        if spread == 1 {
+            return self.publish_at(due);
+        }
+        let pause = self.jitter(self.settings.settle.saturating_mul(spread));
+        self.publish_at(due + pause);
+        self.publisher.helps = !self.has_own_change();
+    }
+
     // --- What is known ----------------------------------------------------------------------------------------
 
     /// The group was read.
@@ -187,6 +198,10 @@ impl Handover {
             } else if self.publisher.due.is_none() {
                 // Those who watch should do it. If they are gone, one of the others does, and not all.
                 let delay = self.settings.rank_delay.saturating_mul(3);
+                // During a pause the head does not show that one has listed the group for this change.
+                let sharers = self.history.as_ref().filter(|history| history.head.is_paused);
+                let sharers = sharers.map_or(1, |history| history.members().len().max(1));
+                let delay = delay.saturating_mul(u32::try_from(sharers).unwrap_or(u32::MAX));
                 let pause = delay.saturating_add(self.jitter(delay.saturating_mul(self.spread())));
                 self.publish_at(self.now + pause);
                 self.publisher.helps = true;

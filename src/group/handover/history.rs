@@ -151,6 +151,14 @@ impl History {
         self.losses.range(after).map(|(version, losses)| (*version, &**losses))
     }
 
+    /// Whether `who`, which has lost something at this epoch, was a plain member.
+    pub(crate) fn was_plain(&self, version: i32, who: &Incarnation) -> bool {
+        [version - 1, version].into_iter().any(|version| {
+            let entry = self.members_at(version).and_then(|members| members.get(&who.id));
+            entry.is_some_and(|entry| entry.is_plain && entry.czxid == who.czxid)
+        })
+    }
+
     /// With the ring of tooz: a member because of which the Python members may not agree on the ring.
     pub(crate) fn unclear(&self) -> Option<(&MemberId, Unclear)> {
         unclear(&self.head.common, self.members())

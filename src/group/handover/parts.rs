@@ -229,11 +229,7 @@ impl Donors {
         for (version, losses) in next.losses_after(known.unwrap_or(next.floor()).max(next.floor())) {
             for (who, ranges) in losses {
                 self.unreleased.insert((version, who.clone()), ranges.clone());
-                let is_plain = [version - 1, version].into_iter().any(|version| {
-                    let entry = next.members_at(version).and_then(|members| members.get(&who.id));
-                    entry.is_some_and(|entry| entry.is_plain && entry.czxid == who.czxid)
-                });
-                if is_plain {
+                if next.was_plain(version, who) {
                     self.plain.insert(who.clone());
                 }
             }

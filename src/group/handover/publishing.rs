@@ -195,13 +195,15 @@ impl Handover {
         members
     }
 
-    /// The members that have ended their work for good, if others wait for them. Only strict mode needs it: else the end of
-    /// their znodes is enough.
+    /// The members that have ended their work for good, if others wait for them. Members say so in strict mode only: without
+    /// it, the end of their znodes is enough. Any member publishes it, whatever its own mode is.
     fn released(&self, history: &History, listing: &Listing) -> Vec<Incarnation> {
-        let is_strict = self.settings.rules.hold(Rule::ReleasedIsDrained);
         let drained = listing.members.iter().filter(|(_, read)| {
-            let presence = read.part.as_ref().map(|part| part.presence);
-            presence == Some(Presence::Drained) || !is_strict && presence == Some(Presence::Draining)
+            read.part.as_ref().is_some_and(|part| match part.presence {
+                Presence::Drained => part.keep.is_empty(),
+                Presence::Draining => !self.settings.rules.hold(Rule::ReleasedIsDrained),
+                Presence::Ready | Presence::Warming => false,
+            })
         });
         let drained = drained.map(|(id, read)| Incarnation { id: id.clone(), czxid: read.czxid });
         drained.filter(|who| history.waits_for(who)).collect()
@@ -221,7 +223,7 @@ impl Handover {
         if self.now > over {
             return false;
         }
-        self.publish_at(over + Duration::from_millis(1));
+        self.publish_with_others_at(over + Duration::from_millis(1));
         true
     }
 
@@ -239,7 +241,7 @@ impl Handover {
         if self.now >= since + wait {
             return false;
         }
-        self.publish_at(since + wait);
+        self.publish_with_others_at(since + wait);
         true
     }
 

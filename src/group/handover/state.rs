@@ -286,6 +286,8 @@ impl Handover {
 
     pub(super) fn pursue_leaving(&mut self) {
         let wait = self.wait();
+        let is_paused = self.history.as_ref().is_some_and(|history| history.head.is_paused);
+        let is_waited_for = !is_paused && self.problem.is_none();
         let Some(leaving) = &mut self.leaving else { return };
         if !leaving.is_idle && self.now >= leaving.until {
             leaving.is_idle = true;
@@ -296,10 +298,11 @@ impl Handover {
             return;
         }
         if self.settings.is_strict {
-            let by = leaving.released_by.unwrap_or(self.now + wait);
+            // Within the drain: the caller waits no longer, and no member may be able to publish it.
+            let by = leaving.released_by.unwrap_or((self.now + wait).min(leaving.until));
             leaving.released_by = Some(by);
             self.settings.presence = Presence::Drained;
-            if self.now < by && self.is_releasing() {
+            if self.now < by && is_waited_for && self.is_releasing() {
                 return;
             }
         }

@@ -75,10 +75,7 @@ pub(super) fn pending<'a>(
     for (version, losses) in history.losses_after(history.floor()) {
         for (who, lost) in losses {
             let since = age(version);
-            let is_plain = [version - 1, version].into_iter().any(|version| {
-                let entry = history.members_at(version).and_then(|members| members.get(&who.id));
-                entry.is_some_and(|entry| entry.is_plain && entry.czxid == who.czxid)
-            });
+            let is_plain = history.was_plain(version, who);
             let still =
                 |ranges, why, left| Pending { who: who.clone(), ranges, why, version: Some(version), left };
             let waits_for = |why, limit: Duration| {

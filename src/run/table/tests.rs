@@ -196,3 +196,20 @@ fn after_the_shutdown_nothing_is_started() {
     assert_eq!((table.running(), table.due()), (0, None));
     assert!(table.states(at(0)).iter().all(|(_, state)| *state == KeyState::Waiting));
 }
+
+#[test]
+fn what_waits_for_its_turn_is_in_the_queue_once_and_leaves_it_when_it_is_lost_or_removed() {
+    let mut table =
+        Table::new(Settings { starts_per_second: NonZeroU32::new(1), ..settings() }, (0..3).map(Arc::new));
+    table.own(&all(), at(0));
+    assert_eq!((start(&mut table, at(0)).len(), table.queue.len()), (1, 2));
+    for _ in 0..100 {
+        table.own(&Ranges::none(), at(1));
+        assert_eq!(table.queue.len(), 0);
+        table.own(&all(), at(1));
+        assert!(table.insert(Arc::new(9)) && table.queue.len() == 3);
+        assert!(table.remove(&9, at(1)) && table.queue.len() == 2);
+    }
+    table.stop_all(at(2));
+    assert_eq!(table.queue.len(), 0);
+}

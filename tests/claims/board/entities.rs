@@ -7,6 +7,7 @@ use super::*;
 use crate::support::{
     fate::{Fate, Fates},
     fleet::exists,
+    hold::Hold,
     path, soon,
 };
 
@@ -123,4 +124,26 @@ async fn closing_a_board_unregisters_its_entities_although_the_connection_breaks
         // The session is still the same one.
         assert!(coordinator.extract_my_subset("group", ["a"]).await.is_ok());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_unregistered_before_the_store_has_registered_it_does_not_stay() {
+    let store = Store::memory();
+    let (connector, hold) = Hold::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    let mut held = hold.after(0, |request| request.is_write() && request.paths().contains(&&entity("me")));
+    let (registered, ()) = tokio::join!(soon(board.register_entity("conductor", "me", json!({}))), async {
+        held.reached().await;
+        soon(board.unregister_entity("conductor", "me")).await;
+        held.release();
+    });
+    registered.unwrap();
+    let session = store.session().await;
+    assert!(!exists(&*session, &entity("me")).await);
+    store.ensemble().expire(coordinator.session_id().unwrap());
+    tokio::time::sleep(TIMEOUT).await;
+    assert!(!exists(&*session, &entity("me")).await, "nor in the next session");
+    soon(board.register_entity("conductor", "me", json!({}))).await.unwrap();
+    assert!(exists(&*session, &entity("me")).await, "it can be registered later");
 }

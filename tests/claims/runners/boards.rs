@@ -430,3 +430,35 @@ async fn a_service_is_a_handler_with_its_layers() {
     let reason = board.trashed().await.unwrap()[0].reason.clone().unwrap();
     assert!(reason.contains("timed out"), "{reason}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_interrupted_again_and_again_waits_and_lets_the_others_be_done() {
+    let store = Store::memory();
+    let (_a, board) = worker(&store, "a").await;
+    for name in ["interrupted", "good", "good"] {
+        board.post(name).await.unwrap();
+    }
+    let (tries, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let handler = {
+        let (tries, done) = (tries.clone(), done.clone());
+        move |job: JobTask| {
+            let (tries, done) = (tries.clone(), done.clone());
+            async move {
+                if job.name() == "good" {
+                    done.fetch_add(1, SeqCst);
+                    return Ok(());
+                }
+                assert_eq!(job.attempt(), 1);
+                tries.fetch_add(1, SeqCst);
+                Err(Failure::interrupted("what it needs is away"))
+            }
+        }
+    };
+    let mut run = Run::start(|stopped| board.run().otherwise(handler).until(stopped));
+    until("the others are done", 5 * SECOND, || done.load(SeqCst) == 2).await;
+    let before = tries.load(SeqCst);
+    tokio::time::sleep(10 * SECOND).await;
+    let tries = tries.load(SeqCst) - before;
+    assert!((5..=10).contains(&tries), "{tries} tries in 10 s");
+    assert_eq!(run.stop().await.unwrap().finished, 2);
+}

@@ -7,10 +7,11 @@ use super::{
     super::{
         rules::Rule,
         settings::Settings,
-        types::{Event, Purpose},
+        types::{Event, Part, Presence, Purpose},
     },
     fleet::{Fleet, Held, LEASE, MS, WAIT, id, key_of, settings},
 };
+use crate::ring::Ranges;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -243,6 +244,23 @@ fn a_member_that_leaves_a_strict_group_releases_its_keys_when_its_work_has_ended
     };
     assert!(!both(Fleet::new()));
     assert!(both(Fleet::without(Rule::ReleasedIsDrained)));
+}
+
+/// The two contradict each other.
+#[test]
+fn a_member_that_has_drained_and_still_lists_work_is_waited_for() {
+    let key = key_of(&[&["a", "p"]]);
+    let mut fleet = Fleet::new();
+    fleet.start("a");
+    fleet.run(2 * WAIT);
+    fleet.say("p", Part { presence: Presence::Ready, ..Part::default() });
+    fleet.run(SECOND);
+    assert_eq!(fleet.ring("a"), ["a", "p"]);
+    fleet.say("p", Part { presence: Presence::Drained, keep: Ranges::all(), ..Part::default() });
+    fleet.start("b");
+    fleet.run(SECOND);
+    assert_eq!(fleet.ring("a"), ["a", "b"]);
+    assert!(!["a", "b"].iter().any(|name| fleet.may_start(name, key)));
 }
 
 #[test]

@@ -193,6 +193,26 @@ impl Fleet {
         self.notice();
     }
 
+    /// The znode of a member without a process says this.
+    pub(super) fn say(&mut self, name: &str, part: Part) {
+        let ours = Ours {
+            version: 1,
+            label: Some(Label::Plain),
+            replicas: Some(REPLICAS),
+            handover: Some(part),
+            ..Ours::default()
+        };
+        let (path, data) = (member_path(name), Payload::new(1, ours).encode());
+        let op = if self.exists(name) {
+            Op::set(&path, &*data, None)
+        } else {
+            create(path, data, CreateMode::Ephemeral)
+        };
+        self.number += 1;
+        self.ensemble.commit(SessionId(self.number as i64), &[op]).unwrap();
+        self.notice();
+    }
+
     /// Ends a process: its session ends at once.
     pub(super) fn stop(&mut self, name: &str) {
         let member = self.members.remove(name).unwrap();

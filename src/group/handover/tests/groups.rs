@@ -97,6 +97,11 @@ fn a_member_that_joins_a_few_times_is_not_held_back() {
     }
 }
 
+/// So many names.
+fn many(count: usize) -> Vec<&'static str> {
+    (0..count).map(|number| &*format!("m{number:02}").leak()).collect()
+}
+
 // --- A loss of most members -----------------------------------------------------------------------------------
 
 #[test]
@@ -177,6 +182,26 @@ fn a_paused_group_is_not_listed_all_the_time() {
     let lists = fleet.lists;
     fleet.run(60 * SECOND);
     assert_eq!(fleet.lists - lists, 0);
+}
+
+#[test]
+fn a_change_in_a_large_group_that_is_paused_is_listed_by_few() {
+    let names = many(60);
+    let mut fleet = fleet_of(&names);
+    fleet.tell("m30", Event::Pause(true));
+    fleet.run(SECOND);
+    fleet.stop("m40");
+    fleet.start("m40");
+    let lists = fleet.lists;
+    fleet.run(30 * SECOND);
+    assert!((1..12).contains(&(fleet.lists - lists)), "{}", fleet.lists - lists);
+    let lists = fleet.lists;
+    // If the members that watch are gone, one of the others lists it, and they share the time.
+    fleet.run(30 * SECOND);
+    assert!(fleet.lists - lists < 30, "{}", fleet.lists - lists);
+    fleet.tell("m30", Event::Pause(false));
+    fleet.run(SECOND);
+    assert_eq!(fleet.ring("m00"), names);
 }
 
 /// It does not know the pause, and works on its keys.
@@ -489,4 +514,38 @@ fn a_group_of_one_works_on_everything() {
     let startable = fleet.startable("a");
     assert_eq!(startable.ranges, fleet.core("a").owned());
     assert!((startable.ranges.fraction() - 1.0).abs() < 1e-9);
+}
+
+/// All of them know the moment from which on the first epoch of the new head may be published.
+#[test]
+fn a_large_group_whose_head_was_deleted_is_not_listed_by_all_when_the_old_leases_have_ended() {
+    let names = many(60);
+    let mut fleet = fleet_of(&names);
+    fleet.delete_head();
+    fleet.run(WAIT - 100 * MS);
+    let lists = fleet.lists;
+    fleet.run(5 * SECOND);
+    assert_eq!(fleet.ring("m00"), names);
+    assert!(fleet.lists - lists < 20, "{}", fleet.lists - lists);
+}
+
+#[test]
+fn a_member_leaves_a_strict_group_within_its_drain_although_no_epoch_can_follow() {
+    let strict = |it| Settings { is_strict: true, ..it };
+    let idle = |drain| Event::Leave { is_idle: true, drain };
+    let mut fleet = fleet_with(&["a", "b"], strict);
+    fleet.tell("b", Event::Pause(true));
+    fleet.run(SECOND);
+    fleet.tell("a", idle(60 * SECOND));
+    fleet.run(100 * MS);
+    assert!(!fleet.exists("a"), "during a pause");
+
+    let mut fleet = fleet_with(&["a", "b"], strict);
+    fleet.fail("a", Purpose::Publish);
+    fleet.fail("b", Purpose::Publish);
+    fleet.tell("a", idle(2 * SECOND));
+    fleet.run(1900 * MS);
+    assert!(fleet.exists("a"), "an epoch may follow");
+    fleet.run(200 * MS);
+    assert!(!fleet.exists("a"), "the head cannot be written");
 }
