@@ -67,7 +67,7 @@ impl Page {
         self.0.push_str(markup);
     }
 
-    /// A text of anyone.
+    /// A text of another process.
     fn text(&mut self, text: &impl Display) {
         write!(self.0, "{}", Escaped(text)).expect("a string takes everything");
     }

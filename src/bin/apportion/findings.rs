@@ -109,7 +109,7 @@ fn of_member(seen: &Observation, member: &ObservedMember) -> Option<Finding> {
             let since = member.joined.map(age).filter(|age| *age >= JOINING)?;
             Some(Finding::problem(
                 format!("member `{id}` has joined {} ago, and no epoch names it", short(since)),
-                "Is the group paused? May its members write the head, beside the namespace? `apportion doctor` tries that",
+                "Is the group paused? Has it the label and replicas of the others? May its members write the head, beside the namespace? `apportion doctor` tries that",
             ))
         }
         MemberState::Member | MemberState::Warming | MemberState::Draining => None,

@@ -1,4 +1,4 @@
-//! [`Output`]: tables and lines for people, or JSON.
+//! [`Output`]: tables and lines for operators, or JSON.
 
 use std::{
     env, fmt,
@@ -37,7 +37,7 @@ impl Output {
         Ok(out.flush()?)
     }
 
-    /// One JSON value: over several lines, because a person may read it as well.
+    /// One JSON value: over several lines, because an operator may read it as well.
     pub(crate) fn json(self, value: &Value) -> Result<(), Failure> {
         self.line(format_args!("{value:#}"))
     }

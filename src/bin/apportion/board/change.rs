@@ -188,7 +188,7 @@ pub(super) async fn abandon(
             Err(Failure::at(&lock)(apportion::backend::Error::NotPermitted))
         }
         Err(CommitError { index: Some(_), .. }) => {
-            Err(Failure::NotDone(format!("job {} has changed meanwhile: look again", row.path)))
+            Err(Failure::NotDone(format!("job {} has changed meanwhile: read it again", row.path)))
         }
         Err(CommitError { error, .. }) => Err(Failure::at(&lock)(error)),
     }
@@ -253,7 +253,7 @@ pub(super) async fn restore(
         }
         Err(CommitError { index: Some(0), error }) => Err(Failure::at(&place.board)(error)),
         Err(CommitError { index: Some(_), .. }) => {
-            Err(Failure::NotDone(format!("{} has changed or gone meanwhile: look again", row.path)))
+            Err(Failure::NotDone(format!("{} has changed or gone meanwhile: read it again", row.path)))
         }
         Err(CommitError { error, .. }) => Err(Failure::at(&place.parent())(error)),
     }

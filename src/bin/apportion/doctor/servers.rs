@@ -124,8 +124,8 @@ fn judge_version(host: &str, version: &str) -> Option<Finding> {
     let is_safe = version_of >= (3, 9, 2) || ((3, 8, 4)..(3, 9, 0)).contains(&version_of);
     (!is_safe).then(|| {
         Finding::note(format!(
-            "{host}: ZooKeeper {version} shows the stat of a znode to clients that may not read it (CVE-2024-23944); \
-             3.8.4, 3.9.2 and later do not"
+            "{host}: ZooKeeper {version} shows persistent watches the paths of znodes that the client may not list \
+             (CVE-2024-23944); 3.8.4, 3.9.2 and later do not"
         ))
     })
 }
