@@ -206,11 +206,11 @@ fn ends_of_claims_and_deliveries_are_counted_by_how_they_ended() {
 }
 
 #[test]
-fn a_group_shows_what_it_owns_and_how_long_it_has_waited_for_which_reason() {
+fn a_group_shows_what_it_owns_and_how_long_its_handovers_took() {
     let sent = sent_by(groups());
     assert_eq!(value(&sent, "apportion_group_members", &["g"]), 2.0);
     assert_eq!(value(&sent, "apportion_group_standing", &["g", "member"]), 1.0);
-    assert_eq!(value(&sent, "apportion_group_handover_wait_seconds", &["g", "still_at_work"]), 1.0);
+    assert!(value(&sent, "apportion_group_handover_duration_seconds", &["g", "join"]) >= 2.0, "{sent:#?}");
     assert_eq!(value(&sent, "apportion_session_lapses_total", &[]), 1.0);
     assert!(value(&sent, "apportion_group_joins_total", &["g"]) >= 3.0, "{sent:#?}");
     let owned = value(&sent, "apportion_group_owned_ratio", &["g"]);

@@ -9,7 +9,7 @@ use apportion::{
 };
 
 use crate::{
-    output::{count, percent},
+    output::percent,
     time::{age, short},
 };
 
@@ -66,13 +66,18 @@ pub(crate) fn of_group(seen: &Observation) -> Vec<Finding> {
     found.extend(seen.pending().iter().map(|pending| waits(seen, pending)));
     found.extend(seen.members().iter().filter_map(|member| of_member(seen, member)));
     if seen.hands_over() && !seen.is_exclusive() {
-        let plain = seen.members().iter().filter(|it| it.member.is_plain());
+        let plain = seen.members().iter().filter(|it| !it.hands_over);
         let names: Vec<_> = plain.map(|it| it.member.id().as_str()).collect();
-        found.push(Finding::note(format!(
-            "shares are not exclusive: {} hands no keys over ({})",
-            count(names.len(), "member"),
-            names.join(", ")
-        )));
+        found.push(Finding::note(match names.as_slice() {
+            [] => "shares are not exclusive: keys wait for a member that is gone and handed no keys over"
+                .to_owned(),
+            [name] => format!("shares are not exclusive: 1 member hands no keys over ({name})"),
+            _ => format!(
+                "shares are not exclusive: {} members hand no keys over ({})",
+                names.len(),
+                names.join(", ")
+            ),
+        }));
     }
     found
 }
@@ -82,6 +87,12 @@ fn denied_or_broken(error: &Error) -> Finding {
         Error::NotPermitted { .. } => "Until that is granted, who waits for whom cannot be seen",
         Error::Head { .. } => {
             "No member of this version acts. Upgrade, or delete that znode: its members make a new one"
+        }
+        Error::RingUnclear { .. } => {
+            "No member of this library has a share until that member leaves, or starts as `apportion::guide::coming_from_tooz` says"
+        }
+        Error::RingMismatch { .. } => {
+            "No member of an immediate group has a share until all have one `label` and one number of `replicas`"
         }
         _ => "It is tried again",
     };
