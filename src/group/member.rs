@@ -136,6 +136,11 @@ impl Member {
         self.weight
     }
 
+    /// Whether its znode has a weight, as those of tooz's partitioned groups have, and those of aodh have not.
+    pub fn announces_weight(&self) -> bool {
+        matches!(self.python_weight, Weight::Announced(_))
+    }
+
     /// What Python members give it on a ring of tooz.
     pub(crate) fn python_weight(&self) -> &Weight {
         &self.python_weight

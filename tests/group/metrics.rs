@@ -94,6 +94,25 @@ async fn groups() {
     b.record_metrics();
 }
 
+/// A board with a job whose time has not come.
+async fn delayed() {
+    let memory = Memory::new();
+    let a = member(&memory, "a").await;
+    let board = a.job_board("/later").await.unwrap();
+    board.post("now").await.unwrap();
+    board.post("then").delay(Duration::from_secs(3600)).await.unwrap();
+    a.record_metrics();
+    let status = a.status();
+    assert_eq!((status.boards[0].unclaimed, status.boards[0].delayed), (1, 1));
+}
+
+#[test]
+fn a_job_that_its_poster_has_delayed_is_delayed_in_the_gauges_as_in_the_status() {
+    let sent = sent_by(delayed());
+    let jobs = |state| value(&sent, "apportion_board_jobs", &["/later", state]);
+    assert_eq!(["unclaimed", "delayed", "claimed"].map(jobs), [1.0, 1.0, 0.0]);
+}
+
 /// Each end of a claim and of a delivery once, and a worker that is gone.
 async fn claims() {
     let memory = Memory::new();

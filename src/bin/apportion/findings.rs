@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use apportion::{
-    Error,
+    Error, Label,
     group::{MemberState, Observation, ObservedMember, PendingHandover, Why},
     serde_json::{Value, json},
 };
@@ -65,6 +65,16 @@ pub(crate) fn of_group(seen: &Observation) -> Vec<Finding> {
     }
     found.extend(seen.pending().iter().map(|pending| waits(seen, pending)));
     found.extend(seen.members().iter().filter_map(|member| of_member(seen, member)));
+    let is_tooz = |it: &&ObservedMember| it.member.is_plain() && it.member.announces_weight();
+    if seen.ring().label() != Label::Tooz
+        && let Some(other) = seen.members().iter().find(is_tooz)
+    {
+        found.push(Finding::note(format!(
+            "member `{}` announces a weight, so it may have the ring of tooz, and this is another one: ceilometer's has \
+             32 partitions (--tooz 32)",
+            other.member.id()
+        )));
+    }
     if seen.hands_over() && !seen.is_exclusive() {
         let plain = seen.members().iter().filter(|it| !it.hands_over);
         let names: Vec<_> = plain.map(|it| it.member.id().as_str()).collect();

@@ -100,7 +100,7 @@ pub(crate) async fn status(common: &Common, which: &Which, output: Output) -> Re
         if at > 0 {
             output.line("")?;
         }
-        output.line(headline(seen, output))?;
+        headline(seen, output)?;
         table(seen, output)?;
         output.findings(found)?;
     }
@@ -116,10 +116,10 @@ pub(crate) fn unreadable(group: &str, failure: &Failure) -> Finding {
     Finding::problem(format!("group `{group}`: {failure}"), "It was not examined")
 }
 
-fn headline(seen: &Observation, output: Output) -> String {
-    let name = output.bold(&format!("group {}", seen.group()));
+fn headline(seen: &Observation, output: Output) -> Result<(), Failure> {
+    let name = format!("group {}", seen.group());
     if !seen.exists() {
-        return name;
+        return output.titled(&name, "");
     }
     let kind = match (seen.hands_over(), seen.is_exclusive()) {
         (true, true) => "exclusive",
@@ -128,7 +128,7 @@ fn headline(seen: &Observation, output: Output) -> String {
     };
     let since = if seen.hands_over() { format!(" for {}", short(age(seen.since()))) } else { String::new() };
     let members = count(seen.members().len(), "member");
-    format!("{name}: {members}, epoch {}{since}, {kind}", seen.epoch())
+    output.titled(&name, format_args!(": {members}, epoch {}{since}, {kind}", seen.epoch()))
 }
 
 fn table(seen: &Observation, output: Output) -> Result<(), Failure> {
@@ -328,22 +328,23 @@ impl<'a> Answer<'a> {
     }
 
     fn print(&self, output: Output) -> Result<(), Failure> {
-        let key = output.bold(self.key);
+        let key = self.key;
         match self.owner {
             Some(owner) if self.causes.is_empty() => {
                 let process = findings::process(owner);
                 let id = owner.member.id();
-                output.line(format_args!(
-                    "{key}: owned by `{id}`{process} and nothing keeps it from acting on it"
-                ))
+                output.titled(
+                    key,
+                    format_args!(": owned by `{id}`{process} and nothing keeps it from acting on it"),
+                )
             }
             Some(owner) => {
                 let verb = if self.pending.is_empty() { "owned by" } else { "goes to" };
-                output.line(format_args!("{key}: {verb} `{}`", owner.member.id()))?;
+                output.titled(key, format_args!(": {verb} `{}`", owner.member.id()))?;
                 output.findings(&self.causes)
             }
             None => {
-                output.line(format_args!("{key}: no owner"))?;
+                output.titled(key, ": no owner")?;
                 output.findings(&self.causes)
             }
         }
