@@ -62,6 +62,7 @@ async fn a_watch_survives_a_reconnect_and_fires_for_a_change_in_the_gap() {
 /// A request on a connection that has just ended fails at once. If such a connection were given to a caller that tries
 /// again, its loop would never yield, and no other task of the thread would open the next one.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a second runtime needs a thread, and has no owner of tasks")]
 fn callers_that_try_again_at_once_do_not_keep_a_session_from_connecting_again() {
     let (done, is_done) = std::sync::mpsc::channel();
     // A loop that never yields stops all timers of its runtime, so the deadline is that of another thread.
