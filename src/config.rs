@@ -284,6 +284,11 @@ impl Config {
         if let Backend::Servers(servers) = &self.backend { &servers.hosts } else { &[] }
     }
 
+    /// Whether the connections to the servers are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.use_ssl
+    }
+
     /// The user to log in as, `None` for an anonymous session.
     pub fn user(&self) -> Option<&str> {
         let Backend::Servers(Servers { auth: Some(auth), .. }) = &self.backend else { return None };

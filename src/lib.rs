@@ -58,9 +58,11 @@
 //! # What is guaranteed
 //!
 //! A member stops before another one can take over: its shares are empty and invalid, by its own clock, before
-//! ZooKeeper can expire its session. While a membership does not change, every key has exactly one owner. A change
-//! moves only the keys of the members that joined or left. *Not* guaranteed yet: during a change, two members can own
-//! the same key for a moment. A claim has one owner at a time, at the store and by the owner's clock.
+//! ZooKeeper can expire its session. No two members act on one key, also during a change: a member starts on a key when
+//! each member that had it has ended its work on it, or has certainly stopped. Beside Python members, and with
+//! [`Join::immediate`], two can: [`Share::is_exclusive`] says which of the two holds. While a membership does not change
+//! and no work is in progress on keys that moved, every key has exactly one owner. A change moves only the keys of the
+//! members that joined or left. A claim has one owner at a time, at the store and by the owner's clock.
 //! [`guide::guarantees`] has the tables, the bounds and the assumptions. [`guide`] also says what changes for users
 //! who come from Python.
 //!

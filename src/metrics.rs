@@ -5,8 +5,10 @@
 //! nothing is measured. Labels have few values: names of groups, paths of boards and queues, topics and tasks of workers,
 //! and fixed words. There is never a key, a member, a job or a request in a label.
 //!
-//! Gauges are set when what they show changes. [`PartitionCoordinator::record_metrics`] sets all of them to what holds at that
-//! moment: call it before each scrape. The HTTP service of the feature `http` does.
+//! Gauges are set when what they show changes. [`PartitionCoordinator::record_metrics`] sets the state of its session
+//! and the gauges of its groups, boards and queues to what holds at that moment: call it before each scrape. The HTTP
+//! service of the feature `http` does. The time until which it may act is set at each heartbeat; those of workers and
+//! executors by themselves.
 //!
 //! Two coordinators in one process set the same gauges.
 //!

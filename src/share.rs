@@ -129,7 +129,8 @@ impl<T> Share<T> {
 
     /// Whether no other member can act on any of these items while the share is valid:
     /// [`View::is_exclusive`](crate::group::View::is_exclusive). Otherwise a change of the membership reaches members
-    /// one after another, so two of them may own a key for a moment.
+    /// one after another, so two of them may act on a key until the later one has seen it: a Python member when it asks
+    /// again.
     pub fn is_exclusive(&self) -> bool {
         self.grant.is_exclusive
     }

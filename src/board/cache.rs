@@ -77,6 +77,8 @@ pub(super) struct Cache {
     unclaimed: BTreeSet<Place>,
     /// Unclaimed ones that are passed over for a while.
     later: Later<Place>,
+    /// Those that their poster has delayed, claimed or not, whether their time has come or not.
+    posted_later: BTreeSet<Place>,
     aside: BTreeMap<Box<str>, Aside>,
     /// The last reason that was logged for each znode that was set aside, as long as it is on the board.
     reported: HashMap<Box<str>, PostingError>,
@@ -115,6 +117,7 @@ impl Cache {
             places: HashMap::new(),
             unclaimed: BTreeSet::new(),
             later: Later::new(),
+            posted_later: BTreeSet::new(),
             aside: BTreeMap::new(),
             reported: HashMap::new(),
             aside_due: None,
@@ -159,10 +162,15 @@ impl Cache {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        let (unclaimed, delayed) = (self.unclaimed.len(), self.later.len());
-        let claimed = self.jobs.len() - unclaimed - delayed;
-        Counts { unclaimed, delayed, claimed, set_aside: self.aside.len() }
+    /// `is_early` says whether a time, in milliseconds since 1970, is still to come.
+    pub(super) fn counts(&self, is_early: impl Fn(u64) -> bool) -> Counts {
+        let (unclaimed, later) = (self.unclaimed.len(), self.later.len());
+        let claimed = self.jobs.len() - unclaimed - later;
+        // A job that its poster has delayed is passed over only when a caller would choose it.
+        let posted_later = self.posted_later.iter().filter(|place| self.unclaimed.contains(place));
+        let not_before = |place: &Place| self.jobs.get(place)?.known.not_before;
+        let early = posted_later.filter(|place| not_before(place).is_some_and(&is_early)).count();
+        Counts { unclaimed: unclaimed - early, delayed: later + early, claimed, set_aside: self.aside.len() }
     }
 
     /// When the oldest job was posted that is not claimed, in milliseconds since 1970.
@@ -274,6 +282,9 @@ impl Cache {
         if !slot.is_claimed {
             self.unclaimed.insert(place.clone());
         }
+        if slot.known.not_before.is_some() {
+            self.posted_later.insert(place.clone());
+        }
         self.places.insert(place.name.clone(), place.clone());
         self.jobs.insert(place, slot);
     }
@@ -283,6 +294,7 @@ impl Cache {
             self.jobs.remove(&place);
             self.unclaimed.remove(&place);
             self.later.remove(&place);
+            self.posted_later.remove(&place);
             self.has_changed(name);
         }
     }

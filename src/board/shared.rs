@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     attempts::Record,
-    cache::{Cache, Mark},
+    cache::{Cache, Counts, Mark},
     entity::Entities,
     error::BoardError,
     known::Known,
@@ -282,12 +282,17 @@ impl Shared {
         }
     }
 
+    /// How many jobs there are, as far as this process knows it.
+    pub(super) fn counts(&self) -> Counts {
+        self.cache().counts(|ms| self.clock.moment_of(ms).is_some())
+    }
+
     /// Sets the gauges of its jobs.
     pub(crate) fn measure(&self) {
         if !cfg!(feature = "metrics") {
             return;
         }
-        let counts = self.cache().counts();
+        let counts = self.counts();
         let board = self.layout.board.as_str();
         let set = |state, count: usize| metrics::BOARD_JOBS.set(&[board, state], count as f64);
         set("unclaimed", counts.unclaimed);

@@ -42,19 +42,13 @@ impl BoardStatus {
         }
         let now = shared.clock.now();
         let since = |since: Option<_>| since.map(|since| now.saturating_since(since));
-        let (counts, oldest, early) = {
-            let cache = shared.cache();
-            let is_early = |ms: u64| shared.clock.moment_of(ms).is_some();
-            // A job that its poster has delayed is passed over when a caller would choose it.
-            let early = cache.unclaimed().filter(|known| known.not_before.is_some_and(is_early)).count();
-            (cache.counts(), cache.oldest_ms(), early)
-        };
+        let (counts, oldest) = (shared.counts(), shared.cache().oldest_ms());
         let age = |created: u64| shared.clock.unix_time().saturating_sub(Duration::from_millis(created));
         let (held, oldest_held) = shared.held.present();
         Some(BoardStatus {
             board: shared.layout.board.to_string(),
-            unclaimed: counts.unclaimed - early,
-            delayed: counts.delayed + early,
+            unclaimed: counts.unclaimed,
+            delayed: counts.delayed,
             claimed: counts.claimed,
             set_aside: counts.set_aside,
             oldest: oldest.map(age),

@@ -233,8 +233,9 @@ impl PartitionCoordinator {
         self.shared.status()
     }
 
-    /// Sets all gauges of this coordinator to what holds now, for a recorder that is read next: see
-    /// [`metrics`](crate::metrics). Nothing without the feature `metrics`.
+    /// Sets the state of the session and the gauges of the groups, boards and queues of this coordinator to what holds
+    /// now, for a recorder that is read next: see [`metrics`](crate::metrics). The time until which it may act is set at
+    /// each heartbeat. Nothing without the feature `metrics`.
     pub fn record_metrics(&self) {
         self.shared.record_metrics();
     }

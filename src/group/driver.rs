@@ -14,7 +14,6 @@ use super::{
     roster::Roster,
     status,
     view::{self, LARGE, View},
-    weight::Weight,
 };
 use crate::{
     backend::{self, Fired, Session, Watch, path::ZnodePath},
@@ -267,7 +266,7 @@ impl Driver {
 
 /// Warns if a Python peer seems to use the ring of tooz, and this member does not. Returns whether it has.
 fn hint_at_tooz(view: &View) -> bool {
-    let is_tooz = |it: &&super::Member| it.is_plain() && matches!(it.python_weight(), Weight::Announced(_));
+    let is_tooz = |it: &&super::Member| it.is_plain() && it.announces_weight();
     let Some(other) = view.members.iter().find(is_tooz) else { return false };
     view::hint_at_tooz(view, other.id());
     true

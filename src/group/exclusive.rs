@@ -268,7 +268,11 @@ impl Running {
         match action {
             Action::Update => self.update(),
             Action::Status => self.is_news = true,
-            Action::Ended(handover::Ended { cause, waited }) => {
+            Action::Ended(ended) => {
+                let handover::Ended { cause, waited } = ended;
+                let kind = status::HandoverEnded::from(ended).kind;
+                metrics::GROUP_HANDOVER_DURATION
+                    .record(&[&self.it.views.borrow().group, kind.as_str()], waited);
                 let (group, member) = (&self.it.places.group, &self.it.me);
                 debug!(%group, %member, ?cause, ?waited, "this member has the keys that it gained");
                 self.is_news = true;

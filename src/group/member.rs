@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::unclear::Unclear,
     member::{MAX_WEIGHT, MemberId},
-    ring::Label,
+    ring::{HashRing, Label},
 };
 
 /// A process, so that others can recognize it. A pid can be used again; a pid with its start time is unique.
@@ -119,8 +119,9 @@ impl Member {
     }
 
     /// The only member of a group without a backend.
-    pub(crate) fn alone(id: &MemberId) -> Member {
-        Member { id: id.clone(), weight: 1, czxid: 0, ring: None, python_weight: Weight::Default }
+    pub(crate) fn alone(id: &MemberId, ring: &HashRing) -> Member {
+        let ours = Ours { label: Some(ring.label()), replicas: Some(ring.replicas()), ..Ours::default() };
+        Member::published(id, 1, 0, Some(&ours))
     }
 
     /// The id of the member.
@@ -133,6 +134,11 @@ impl Member {
     /// [plain](Member::is_plain). [`HashRing::weight`](crate::HashRing::weight) gives the one that counts.
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// Whether its znode has a weight, as those of tooz's partitioned groups have, and those of aodh have not.
+    pub fn announces_weight(&self) -> bool {
+        matches!(self.python_weight, Weight::Announced(_))
     }
 
     /// What Python members give it on a ring of tooz.

@@ -223,11 +223,6 @@ pub(crate) fn measure(view: &View, previous: Option<&View>) {
     if view.epoch != previous.epoch {
         metrics::GROUP_CHANGES.add(&[group]);
     }
-    let before = previous.shown.as_ref().map(waiting).unwrap_or_default();
-    let waits = |it: &Waiting| status.waiting.iter().any(|now| now.incarnation == it.incarnation);
-    for ended in before.iter().filter(|it| !waits(it)) {
-        metrics::GROUP_WAIT_DURATION.record(&[group, ended.why.word()], ended.since);
-    }
 }
 
 fn waiting(shown: &Shown) -> Vec<Waiting> {
@@ -254,6 +249,9 @@ impl fmt::Display for Status {
         write!(f, "owns {:.1} %, may start {:.1} %", 100.0 * self.owned, 100.0 * self.startable)?;
         for waiting in &self.waiting {
             write!(f, "; waits for {waiting}")?;
+        }
+        if let Some(HandoverEnded { kind, waited }) = &self.last_handover {
+            write!(f, "; last handover: {} in {waited:.1?}", kind.as_str())?;
         }
         self.problem.iter().try_for_each(|problem| write!(f, "; {problem}"))
     }

@@ -109,7 +109,7 @@ impl View {
             group,
             me: me.clone(),
             epoch: 0,
-            members: [Member::alone(me)].into(),
+            members: [Member::alone(me, &ring)].into(),
             mine: Arc::new(ring.ranges(me.as_str())),
             ring: Arc::new(ring),
             is_exclusive: true,

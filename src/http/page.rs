@@ -67,7 +67,7 @@ impl Page {
         self.0.push_str(markup);
     }
 
-    /// A text of anyone.
+    /// A text of another process.
     fn text(&mut self, text: &impl Display) {
         write!(self.0, "{}", Escaped(text)).expect("a string takes everything");
     }
@@ -168,6 +168,9 @@ impl Page {
         self.fact("items in progress", &status.in_progress);
         if status.kept > 0 {
             self.fact("lost ranges still in progress", &status.kept);
+        }
+        if let Some(last) = &status.last_handover {
+            self.fact("last handover", &format_args!("{} in {:.1?}", last.kind.as_str(), last.waited));
         }
         self.fact("epoch", &status.epoch);
         self.fact("digest of the ring", &format_args!("{:016x}", status.digest));

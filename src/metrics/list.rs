@@ -58,8 +58,8 @@ metrics! {
         "how often this member has joined; all but the first are rejoins";
     GROUP_CHANGES = Counter "apportion_group_changes_total" in "" by ["group"]:
         "changes of the membership that this member has followed";
-    GROUP_WAIT_DURATION = Histogram "apportion_group_handover_wait_seconds" in "seconds" by ["group", "reason"]:
-        "how long this member has waited for another one to hand its keys over, by the last reason";
+    GROUP_HANDOVER_DURATION = Histogram "apportion_group_handover_duration_seconds" in "seconds" by ["group", "type"]:
+        "from the cause of a handover, as this member knows it, until it may start on every key that it owns";
     BOARD_JOBS = Gauge "apportion_board_jobs" in "" by ["board", "state"]:
         "jobs on the board by the last listing of this process";
     BOARD_POSTED = Counter "apportion_board_posted_total" in "" by ["board"]:

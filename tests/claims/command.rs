@@ -158,6 +158,85 @@ async fn a_job_is_claimed_for_a_command_which_does_it_or_gives_it_back() {
 }
 
 #[tokio::test]
+async fn a_command_is_ended_before_another_worker_can_have_its_job() {
+    let (url, _session, coordinator) = setup().await;
+    let board = coordinator.job_board("/command-term/jobs").await.unwrap();
+    let job = board.post("long").await.unwrap();
+    let written = std::env::temp_dir().join(format!("apportion-command-{}", std::process::id()));
+    let script = format!("echo $$ > {0}.new && mv {0}.new {0} && exec sleep 600", written.display());
+    let claim = ["board", "claim", "--board", "/command-term/jobs", "0", "--", "sh", "-c", &script];
+    let mut child = command(&url, &claim).spawn().unwrap();
+    let probe = || async { std::fs::read_to_string(&written).ok() };
+    let pid = eventually("the command runs", 20 * SECOND, probe).await;
+    std::fs::remove_file(&written).unwrap();
+    let signal = |name: &str, pid: &str| {
+        let mut kill = std::process::Command::new("kill");
+        kill.args([name, pid.trim()]).stderr(std::process::Stdio::null()).status().unwrap().success()
+    };
+    assert!(signal("-0", &pid) && signal("-TERM", &child.id().unwrap().to_string()));
+    let ended = tokio::time::timeout(20 * SECOND, child.wait()).await.unwrap().unwrap();
+    assert!(ended.code() == Some(1) && !signal("-0", &pid), "{ended}");
+    assert_eq!(board.state(&job).await.unwrap(), JobState::Unclaimed);
+    let shown = run(&url, &["board", "show", "0", "--json", "--board", "/command-term/jobs"]).await.json();
+    assert_eq!(shown["attempts"], 0, "it does not count: {shown}");
+
+    let missing = "no\u{1b}[31m such program";
+    let claim = ["board", "claim", "--board", "/command-term/jobs", "0", "--", missing];
+    let ran = run(&url, &claim).await;
+    assert!(ran.code == 1 && ran.out.contains("given back"), "{ran:?}");
+    assert!(!ran.out.contains('\u{1b}') && ran.out.contains("no\\u{1b}[31m such"), "{ran:?}");
+    let shown = run(&url, &["board", "show", "0", "--json", "--board", "/command-term/jobs"]).await.json();
+    assert_eq!(shown["attempts"], 0, "it does not count: {shown}");
+}
+
+#[tokio::test]
+async fn a_job_of_another_board_in_the_shared_trash_is_restored_only_with_a_yes() {
+    let (url, session, coordinator) = setup().await;
+    let one = coordinator.job_board("/command-shared/one").await.unwrap();
+    let _other = coordinator.job_board("/command-shared/other").await.unwrap();
+    one.post("resize").await.unwrap();
+    let claim = one.claim_where(|_| true).await.unwrap();
+    claim.trash_because("no such volume").await.unwrap();
+    let to_other = ["board", "restore", "job0000000000", "--board", "/command-shared/other"];
+    says(&url, &to_other, 4, &["of the board `one`", "--yes"]).await;
+    assert!(exists(&*session, "/command-shared/.trash/job0000000000").await);
+    well(&url, &["board", "restore", "job0000000000", "--board", "/command-shared/one"]).await;
+}
+
+#[tokio::test]
+async fn dead_letters_behind_the_first_thousand_are_found_by_name() {
+    let (url, session, coordinator) = setup().await;
+    let queue = coordinator.queue("/command-many").await.unwrap();
+    let name = |number: usize| format!("entry-100--{number:010}");
+    let value = json!({ "payload": 1 }).to_string();
+    for numbers in (0..1002).collect::<Vec<_>>().chunks(167) {
+        let create = |number: &usize| {
+            let at = path(&format!("/command-many/dead/{}", name(*number)));
+            Op::create(&at, value.as_str(), CreateMode::Persistent)
+        };
+        write(&*session, numbers.iter().map(create).collect()).await;
+    }
+    let with = |arguments: &[&str]| -> Vec<String> {
+        let all = [&["queue"], arguments, &["--queue", "/command-many"]].concat();
+        all.into_iter().map(str::to_owned).collect()
+    };
+    let run = async |arguments: &[&str]| {
+        let arguments = with(arguments);
+        run(&url, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
+    };
+    let dead = run(&["dead", "--json"]).await.json();
+    assert!(dead["total"] == 1002 && dead["entries"].as_array().unwrap().len() == 1000);
+    assert!(run(&["dead"]).await.out.ends_with("1002 dead letters, of which 1000 are shown\n"));
+    let shown = run(&["show", &name(1001), "--json"]).await;
+    assert!(shown.code == 0 && shown.json()["state"] == "dead letter", "{shown:?}");
+    let ran = run(&["revive", &name(1001)]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "revived 1 dead letter\n"), "{ran:?}");
+    assert_eq!(queue.len().await.unwrap(), 1);
+    let ran = run(&["discard", &name(1000), "--yes"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, "discarded 1 dead letter\n"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_board_of_python_alone_is_shown_and_what_is_left_over_is_named() {
     let (url, session, _coordinator) = setup().await;
     for at in ["/command-python", "/command-python/jobs"] {
@@ -280,7 +359,8 @@ async fn entries_are_put_listed_shown_revived_and_discarded() {
     delivery.release().because("no such day").await.unwrap();
     says(&url, &with(&["dead"]), 1, &["no such day", "worker", "1 dead letter"]).await;
     let dead = run(&url, &with(&["dead", "--json"])).await.json();
-    let name = dead[0]["entry"].as_str().unwrap().to_owned();
+    assert_eq!(dead["total"], 1, "{dead}");
+    let name = dead["entries"][0]["entry"].as_str().unwrap().to_owned();
     let one = |verb: &'static str, more: &[&'static str]| -> Vec<String> {
         let all = [&["queue", verb, &name, "--queue", "/command-queue"], more].concat();
         all.into_iter().map(str::to_owned).collect()

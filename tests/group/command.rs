@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use apportion::{
-    HashRing, Held, Label,
+    Config, HashRing, Held, Label,
     backend::{CreateMode, Op, path::ZnodePath},
     group::{Standing, Why},
 };
@@ -175,7 +175,7 @@ async fn a_paused_group_and_a_member_that_waits_for_its_place_are_named() {
         (ran.code == 1 && is_named).then_some(())
     };
     eventually("both are named", 10 * SECOND, seen).await;
-    named(&url, &["why", "alarm-1"], &["goes to `a`", "is paused"]).await;
+    named(&url, &["why", "alarm-1"], &["owned by `a`", "is paused"]).await;
     in_a.resume().await.unwrap();
     settles_within(store.round() + SECOND, &[&in_a, &in_b]).await;
 }
@@ -204,6 +204,19 @@ async fn a_missing_permission_is_named_with_its_znode() {
 }
 
 #[tokio::test]
+async fn a_missing_permission_to_create_the_folder_of_the_heads_is_named() {
+    let url = format!("{}&namespace=command-begin/ns", example::url(&shared_server().await.connect_string()));
+    let mine = zookeeper(&shared_server().await.connect_string()).digest("owner", "secret");
+    let session = apportion::backend::Connector::open(&mine, 20 * SECOND).await.unwrap();
+    create_with_ancestors(&*session, &ZnodePath::parse("/command-begin/ns").unwrap()).await;
+    let said = ["`/command-begin/ns.ring` is not there", "create children of `/command-begin` is denied"];
+    named(&url, &["doctor"], &said).await;
+    let ran = run(&url, &["doctor", "--read-only"]).await;
+    assert!(!ran.out.contains("is not there"), "{ran:?}");
+    session.close().await;
+}
+
+#[tokio::test]
 async fn a_group_of_python_members_is_shown_with_their_ring() {
     let (store, _) = store("command-python").await;
     let url = example::url(&shared_server().await.connect_string());
@@ -222,6 +235,43 @@ async fn a_group_of_python_members_is_shown_with_their_ring() {
     let ran = run(&url, &[&["owner", "--json", "k1", "k2", "k3"], &fleet[..]].concat()).await;
     for answer in ran.json().as_array().unwrap() {
         assert_eq!(answer["owner"].as_str(), ring.owner(answer["key"].as_str().unwrap()), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_of_tooz_that_stands_still_is_named_with_the_member_that_is_the_reason() {
+    let (store, url) = store("command-unclear").await;
+    let tooz = |config: Config| config.label(Label::Tooz).replicas(32);
+    let a = store.agent_with("a", tooz).await;
+    let in_a = a.coordinator.join("g").await.unwrap();
+    let _odd = store.plain("g", "odd", b"\xc0").await;
+    let refused = || async { (in_a.view().standing() == Standing::Refused).then_some(()) };
+    eventually("the member is refused", 10 * SECOND, refused).await;
+    let said = "the ring of group `g` is not certain: member `odd`";
+    named(&url, &["status", "--tooz", "32"], &[said]).await;
+    named(&url, &["why", "k", "--tooz", "32"], &["k: no owner", said]).await;
+    named(&url, &["owner", "k", "--tooz", "32"], &[said]).await;
+}
+
+#[tokio::test]
+async fn a_member_of_tooz_in_a_group_with_another_ring_is_noted() {
+    let (store, url) = store("command-hint").await;
+    let _python = store.plain("g", "python", b"\x81\xa6weight\x01").await;
+    let ran = run(&url, &["status"]).await;
+    assert!(ran.code == 0 && ran.out.contains("note: member `python` announces a weight"), "{ran:?}");
+    let ran = run(&url, &["status", "--tooz", "32"]).await;
+    assert!(ran.code == 0 && !ran.out.contains("announces"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn an_answer_is_not_certain_while_the_head_cannot_be_read() {
+    let (store, url) = store("command-head").await;
+    let session = store.session().await;
+    create_with_ancestors(&*session, &store.head("g")).await;
+    let _python = store.plain("g", "python", b"\xc0").await;
+    for answer in ["why", "owner"] {
+        let ran = named(&url, &[answer, "k"], &["problem: ", "/command-head.ring/g", "python"]).await;
+        assert!(!ran.out.contains("nothing keeps it"), "{ran:?}");
     }
 }
 

@@ -94,6 +94,25 @@ async fn groups() {
     b.record_metrics();
 }
 
+/// A board with a job whose time has not come.
+async fn delayed() {
+    let memory = Memory::new();
+    let a = member(&memory, "a").await;
+    let board = a.job_board("/later").await.unwrap();
+    board.post("now").await.unwrap();
+    board.post("then").delay(Duration::from_secs(3600)).await.unwrap();
+    a.record_metrics();
+    let status = a.status();
+    assert_eq!((status.boards[0].unclaimed, status.boards[0].delayed), (1, 1));
+}
+
+#[test]
+fn a_job_that_its_poster_has_delayed_is_delayed_in_the_gauges_as_in_the_status() {
+    let sent = sent_by(delayed());
+    let jobs = |state| value(&sent, "apportion_board_jobs", &["/later", state]);
+    assert_eq!(["unclaimed", "delayed", "claimed"].map(jobs), [1.0, 1.0, 0.0]);
+}
+
 /// Each end of a claim and of a delivery once, and a worker that is gone.
 async fn claims() {
     let memory = Memory::new();
@@ -206,11 +225,11 @@ fn ends_of_claims_and_deliveries_are_counted_by_how_they_ended() {
 }
 
 #[test]
-fn a_group_shows_what_it_owns_and_how_long_it_has_waited_for_which_reason() {
+fn a_group_shows_what_it_owns_and_how_long_its_handovers_took() {
     let sent = sent_by(groups());
     assert_eq!(value(&sent, "apportion_group_members", &["g"]), 2.0);
     assert_eq!(value(&sent, "apportion_group_standing", &["g", "member"]), 1.0);
-    assert_eq!(value(&sent, "apportion_group_handover_wait_seconds", &["g", "still_at_work"]), 1.0);
+    assert!(value(&sent, "apportion_group_handover_duration_seconds", &["g", "join"]) >= 2.0, "{sent:#?}");
     assert_eq!(value(&sent, "apportion_session_lapses_total", &[]), 1.0);
     assert!(value(&sent, "apportion_group_joins_total", &["g"]) >= 3.0, "{sent:#?}");
     let owned = value(&sent, "apportion_group_owned_ratio", &["g"]);

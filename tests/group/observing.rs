@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use apportion::{
-    Config, Error, Held, PartitionCoordinator,
+    Config, Error, Held, Label, PartitionCoordinator,
     backend::{CreateMode, Memory, Op},
     group::{MemberState, Observation, Observer, Why},
 };
@@ -12,7 +12,9 @@ use tokio::time::timeout;
 
 use crate::support::{
     SECOND, eventually,
-    fleet::{Agent, Store, delete_recursively, on_both_backends, settles_within, universe},
+    fleet::{
+        Agent, Store, create_with_ancestors, delete_recursively, on_both_backends, settles_within, universe,
+    },
 };
 
 on_both_backends![
@@ -22,6 +24,10 @@ on_both_backends![
     keys_of_a_plain_member_that_is_gone_are_pending_for_the_grace,
     a_group_of_plain_members_alone_is_listed,
     a_group_of_immediate_members_has_the_ring_of_its_list,
+    an_immediate_member_beside_others_is_one_that_hands_no_keys_over,
+    a_member_that_is_gone_does_not_become_one_of_python,
+    a_head_that_cannot_be_read_is_a_problem_until_it_can,
+    no_key_has_an_owner_while_the_members_do_not_agree_on_the_ring,
     a_group_that_does_not_exist_yet_is_seen_when_it_does_and_again_when_it_was_deleted_and_made_again,
     a_group_that_may_not_be_read_is_a_typed_error_and_seen_when_it_is_allowed,
     an_observer_goes_on_in_the_next_session,
@@ -213,6 +219,83 @@ async fn a_group_of_immediate_members_has_the_ring_of_its_list(store: Store) {
     assert!(!seen.hands_over() && !seen.is_exclusive());
     assert_eq!(seen.ring().digest(), in_a.view().ring().digest());
     assert_eq!(seen.epoch(), in_a.view().epoch());
+}
+
+async fn an_immediate_member_beside_others_is_one_that_hands_no_keys_over(store: Store) {
+    let (watcher, a, b) = (store.agent("watcher").await, store.agent("a").await, store.agent("b").await);
+    let observer = observe(&watcher, "g").await;
+    let in_a = a.join("g").await;
+    let _in_b = b.coordinator.join("g").immediate().await.unwrap();
+    let seen = sees(&observer, &store, "both", |seen| members(seen) == all(&["a", "b"])).await;
+    assert!(seen.hands_over() && !seen.is_exclusive(), "{seen:?}");
+    let kinds: Vec<_> = seen.members().iter().map(|it| (it.member.is_plain(), it.hands_over)).collect();
+    assert_eq!(kinds, [(false, true), (false, false)]);
+    eventually("so says the member", store.round(), || async {
+        (in_a.view().epoch() == seen.epoch()).then_some(())
+    })
+    .await;
+    assert!(!in_a.view().is_exclusive());
+}
+
+async fn a_member_that_is_gone_does_not_become_one_of_python(store: Store) {
+    let (watcher, a, b) = (store.agent("watcher").await, store.agent("a").await, store.agent("b").await);
+    let observer = observe(&watcher, "g").await;
+    let (in_a, in_b) = (a.join("g").await, b.join("g").await);
+    settles_within(store.round(), &[&in_a, &in_b]).await;
+    in_a.pause().await.unwrap();
+    b.faults().deny(&store.path("g"));
+    let admin = store.session().await;
+    delete_recursively(&*admin, &store.path("g/b")).await;
+    let gone = |seen: &Observation| seen.members().iter().any(|it| it.state == MemberState::Gone);
+    let seen = sees(&observer, &store, "b is gone", gone).await;
+    assert!(seen.is_exclusive() && seen.is_paused(), "{seen:?}");
+    assert!(seen.members().iter().all(|it| !it.member.is_plain() && it.hands_over), "{seen:?}");
+}
+
+async fn a_head_that_cannot_be_read_is_a_problem_until_it_can(store: Store) {
+    let watcher = store.agent("watcher").await;
+    let observer = observe(&watcher, "g").await;
+    let admin = store.session().await;
+    create_with_ancestors(&*admin, &store.head("g")).await;
+    let _first = store.plain("g", "python-1", b"\xc0").await;
+    let is_head = |seen: &Observation| matches!(seen.problem(), Some(Error::Head { .. }));
+    sees(&observer, &store, "the head", is_head).await;
+    let _second = store.plain("g", "python-2", b"\xc0").await;
+    let both = |seen: &Observation| members(seen) == all(&["python-1", "python-2"]);
+    let seen = sees(&observer, &store, "both", both).await;
+    assert!(is_head(&seen), "it was not read again: {seen:?}");
+    delete_recursively(&*admin, &store.head("g")).await;
+    sees(&observer, &store, "it is mended", |seen| seen.problem().is_none()).await;
+}
+
+async fn no_key_has_an_owner_while_the_members_do_not_agree_on_the_ring(store: Store) {
+    let watcher = store.agent("watcher").await;
+    let tooz = |config: Config| config.label(Label::Tooz).replicas(32);
+    let a = store.agent_with("a", tooz).await;
+    for name in ["exclusive", "immediate"] {
+        let observer = observe(&watcher, name).await;
+        let join = a.coordinator.join(name);
+        let _in_a = if name == "immediate" { join.immediate() } else { join }.await.unwrap();
+        let odd = store.plain(name, "odd", b"\xc0").await;
+        let unclear = |seen: &Observation| matches!(seen.problem(), Some(Error::RingUnclear { .. }));
+        let seen = sees(&observer, &store, "it is unclear", unclear).await;
+        assert!(owners(&seen).values().all(Option::is_none), "{seen:?}");
+        assert!(seen.members().iter().all(|it| it.owned == 0.0), "{seen:?}");
+        odd.close().await;
+        let clear = |seen: &Observation| seen.problem().is_none() && members(seen) == all(&["a"]);
+        let seen = sees(&observer, &store, "it is clear", clear).await;
+        assert!(owners(&seen).values().all(Option::is_some), "{seen:?}");
+    }
+    let observer = observe(&watcher, "mixed").await;
+    let announces = |replicas: u8| {
+        [&b"\x82\xa6weight\x01\xa9apportion\x83\xa1v\x01\xa5label\xa5plain\xa8replicas"[..], &[replicas]]
+            .concat()
+    };
+    let _seven = store.plain("mixed", "seven", &announces(7)).await;
+    let _nine = store.plain("mixed", "nine", &announces(9)).await;
+    let differs = |seen: &Observation| matches!(seen.problem(), Some(Error::RingMismatch { .. }));
+    let seen = sees(&observer, &store, "another ring", differs).await;
+    assert!(owners(&seen).values().all(Option::is_none), "{seen:?}");
 }
 
 async fn a_group_that_does_not_exist_yet_is_seen_when_it_does_and_again_when_it_was_deleted_and_made_again(

@@ -33,6 +33,9 @@ pub(crate) struct Common {
     /// The settings of a fleet with aodh: namespace `tooz`, ring labels of Python.
     #[arg(long, global = true)]
     pub(crate) aodh: bool,
+    /// The settings of a fleet with tooz, such as ceilometer: namespace `tooz`, its ring with so many partitions.
+    #[arg(long, global = true, value_name = "PARTITIONS", conflicts_with = "aodh")]
+    pub(crate) tooz: Option<u32>,
     /// Prints JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -158,6 +161,8 @@ pub(crate) enum BoardCommand {
     Restore {
         /// The name of its znode in the trash, or its uuid.
         job: String,
+        #[command(flatten)]
+        yes: Yes,
     },
     /// Posts a job.
     Post {

@@ -32,7 +32,7 @@ pub(crate) async fn run(common: &Common, board: &Board, output: Output) -> Resul
         BoardCommand::Trash { job, because, yes } => {
             change::trash(&store, &place, job, because.as_deref(), yes.yes, output).await
         }
-        BoardCommand::Restore { job } => change::restore(&store, &place, job, output).await,
+        BoardCommand::Restore { job, yes } => change::restore(&store, &place, job, yes.yes, output).await,
         BoardCommand::Post { name, details, priority, delay, create } => {
             let post = change::Posted { name, details, priority, delay: *delay, create: *create };
             change::post(&store, &place, &post, output).await
@@ -153,7 +153,7 @@ async fn show(store: &Store, place: &Place, job: &str, output: Output) -> Result
     add("problem", row.problem());
     output.table(&["FIELD", "VALUE"], rows)?;
     if let Ok(posting) = &row.posting {
-        output.line(format_args!("details {:#}", posting.details()))?;
+        output.value("details", posting.details())?;
     }
     Ok(Outcome::of(row.posting.is_err()))
 }

@@ -20,7 +20,7 @@ pub(crate) async fn run(common: &Common, doctor: &Doctor, output: Output) -> Res
     let config = config(common)?;
     let mut sections: Vec<(&str, Vec<Finding>)> = Vec::new();
     // First, because they say why there is no session.
-    let servers = servers::examine(&config, common);
+    let servers = servers::examine(&config);
     let store = match Store::open(common).await {
         Ok(store) => store,
         Err(failure @ Failure::Usage(_)) => return Err(failure),
@@ -56,7 +56,7 @@ fn show(sections: &[(&str, Vec<Finding>)], quiet: bool, output: Output) -> Resul
     for (name, found) in sections {
         let shown: Vec<Finding> = found.iter().filter(|it| it.is_problem || !quiet).cloned().collect();
         if !shown.is_empty() {
-            output.line(output.bold(name))?;
+            output.titled(name, "")?;
             output.findings(&shown)?;
         }
     }

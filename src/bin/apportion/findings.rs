@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use apportion::{
-    Error,
+    Error, Label,
     group::{MemberState, Observation, ObservedMember, PendingHandover, Why},
     serde_json::{Value, json},
 };
 
 use crate::{
-    output::{count, percent},
+    output::percent,
     time::{age, short},
 };
 
@@ -65,14 +65,29 @@ pub(crate) fn of_group(seen: &Observation) -> Vec<Finding> {
     }
     found.extend(seen.pending().iter().map(|pending| waits(seen, pending)));
     found.extend(seen.members().iter().filter_map(|member| of_member(seen, member)));
-    if seen.hands_over() && !seen.is_exclusive() {
-        let plain = seen.members().iter().filter(|it| it.member.is_plain());
-        let names: Vec<_> = plain.map(|it| it.member.id().as_str()).collect();
+    let is_tooz = |it: &&ObservedMember| it.member.is_plain() && it.member.announces_weight();
+    if seen.ring().label() != Label::Tooz
+        && let Some(other) = seen.members().iter().find(is_tooz)
+    {
         found.push(Finding::note(format!(
-            "shares are not exclusive: {} hands no keys over ({})",
-            count(names.len(), "member"),
-            names.join(", ")
+            "member `{}` announces a weight, so it may have the ring of tooz, and this is another one: ceilometer's has \
+             32 partitions (--tooz 32)",
+            other.member.id()
         )));
+    }
+    if seen.hands_over() && !seen.is_exclusive() {
+        let plain = seen.members().iter().filter(|it| !it.hands_over);
+        let names: Vec<_> = plain.map(|it| it.member.id().as_str()).collect();
+        found.push(Finding::note(match names.as_slice() {
+            [] => "shares are not exclusive: keys wait for a member that is gone and handed no keys over"
+                .to_owned(),
+            [name] => format!("shares are not exclusive: 1 member hands no keys over ({name})"),
+            _ => format!(
+                "shares are not exclusive: {} members hand no keys over ({})",
+                names.len(),
+                names.join(", ")
+            ),
+        }));
     }
     found
 }
@@ -82,6 +97,12 @@ fn denied_or_broken(error: &Error) -> Finding {
         Error::NotPermitted { .. } => "Until that is granted, who waits for whom cannot be seen",
         Error::Head { .. } => {
             "No member of this version acts. Upgrade, or delete that znode: its members make a new one"
+        }
+        Error::RingUnclear { .. } => {
+            "No member of this library has a share until that member leaves, or starts as `apportion::guide::coming_from_tooz` says"
+        }
+        Error::RingMismatch { .. } => {
+            "No member of an immediate group has a share until all have one `label` and one number of `replicas`"
         }
         _ => "It is tried again",
     };
@@ -109,7 +130,7 @@ fn of_member(seen: &Observation, member: &ObservedMember) -> Option<Finding> {
             let since = member.joined.map(age).filter(|age| *age >= JOINING)?;
             Some(Finding::problem(
                 format!("member `{id}` has joined {} ago, and no epoch names it", short(since)),
-                "Is the group paused? May its members write the head, beside the namespace? `apportion doctor` tries that",
+                "Is the group paused? Has it the label and replicas of the others? May its members write the head, beside the namespace? `apportion doctor` tries that",
             ))
         }
         MemberState::Member | MemberState::Warming | MemberState::Draining => None,

@@ -100,7 +100,7 @@ pub(crate) async fn status(common: &Common, which: &Which, output: Output) -> Re
         if at > 0 {
             output.line("")?;
         }
-        output.line(headline(seen, output))?;
+        headline(seen, output)?;
         table(seen, output)?;
         output.findings(found)?;
     }
@@ -116,10 +116,10 @@ pub(crate) fn unreadable(group: &str, failure: &Failure) -> Finding {
     Finding::problem(format!("group `{group}`: {failure}"), "It was not examined")
 }
 
-fn headline(seen: &Observation, output: Output) -> String {
-    let name = output.bold(&format!("group {}", seen.group()));
+fn headline(seen: &Observation, output: Output) -> Result<(), Failure> {
+    let name = format!("group {}", seen.group());
     if !seen.exists() {
-        return name;
+        return output.titled(&name, "");
     }
     let kind = match (seen.hands_over(), seen.is_exclusive()) {
         (true, true) => "exclusive",
@@ -128,7 +128,7 @@ fn headline(seen: &Observation, output: Output) -> String {
     };
     let since = if seen.hands_over() { format!(" for {}", short(age(seen.since()))) } else { String::new() };
     let members = count(seen.members().len(), "member");
-    format!("{name}: {members}, epoch {}{since}, {kind}", seen.epoch())
+    output.titled(&name, format_args!(": {members}, epoch {}{since}, {kind}", seen.epoch()))
 }
 
 fn table(seen: &Observation, output: Output) -> Result<(), Failure> {
@@ -139,13 +139,22 @@ fn table(seen: &Observation, output: Output) -> Result<(), Failure> {
             state(it).into(),
             percent(it.owned),
             it.member.weight().to_string(),
-            if it.member.is_plain() { "plain".into() } else { "apportion".into() },
+            kind(seen, it).into(),
             it.host.clone().unwrap_or_else(dash),
             it.pid.map_or_else(dash, |pid| pid.to_string()),
             it.joined.map_or_else(dash, |joined| short(age(joined))),
         ]
     });
     output.table(&["MEMBER", "STATE", "OWNS", "WEIGHT", "KIND", "HOST", "PID", "JOINED"], rows.collect())
+}
+
+fn kind(seen: &Observation, member: &ObservedMember) -> &'static str {
+    match (member.member.is_plain(), member.hands_over) {
+        (true, _) => "plain",
+        // In an immediate group that goes without saying.
+        (false, false) if seen.hands_over() => "immediate",
+        (false, _) => "apportion",
+    }
 }
 
 fn state(member: &ObservedMember) -> &'static str {
@@ -185,6 +194,7 @@ fn member_json(it: &ObservedMember) -> Value {
         "owned": it.owned,
         "weight": it.member.weight(),
         "plain": it.member.is_plain(),
+        "hands_over": it.hands_over,
         "kept": it.kept,
         "incarnation": it.member.incarnation(),
         "session": it.session.map(|session| session.to_string()),
@@ -231,6 +241,7 @@ pub(crate) async fn owner(common: &Common, keys: &Keys, output: Output) -> Resul
     let seen = seen(common, &keys.which).await?;
     let owners: Vec<_> = keys.keys.iter().map(|key| (key, seen.owner(key))).collect();
     let waits = |key: &String| seen.pending_for(key).count() > 0;
+    let problem = findings::of_group(&seen).into_iter().find(|_| seen.problem().is_some());
     if output.is_json {
         let owners = owners.iter().map(|(key, owner)| {
             let owner = owner.map(|it| it.member.id().as_str());
@@ -242,9 +253,11 @@ pub(crate) async fn owner(common: &Common, keys: &Keys, output: Output) -> Resul
             let owner = owner.map_or("-", |it| it.member.id().as_str());
             vec![(*key).clone(), owner.to_owned(), if waits(key) { "waits: see why" } else { "" }.to_owned()]
         });
+        output.findings(problem.as_slice())?;
         output.table(&["KEY", "OWNER", ""], rows.collect())?;
     }
-    Ok(Outcome::of(owners.iter().any(|(key, owner)| owner.is_none() || waits(key))))
+    let is_problem = problem.is_some() || owners.iter().any(|(key, owner)| owner.is_none() || waits(key));
+    Ok(Outcome::of(is_problem))
 }
 
 pub(crate) async fn why(common: &Common, keys: &Keys, output: Output) -> Result<Outcome, Failure> {
@@ -257,7 +270,9 @@ pub(crate) async fn why(common: &Common, keys: &Keys, output: Output) -> Result<
             answer.print(output)?;
         }
     }
-    Ok(Outcome::of(answers.iter().any(|it| it.causes.iter().any(|cause| cause.is_problem))))
+    Ok(Outcome::of(
+        answers.iter().any(|it| it.owner.is_none() || it.causes.iter().any(|cause| cause.is_problem)),
+    ))
 }
 
 /// Why a key does not move.
@@ -273,9 +288,21 @@ impl<'a> Answer<'a> {
         let (owner, pending) = (seen.owner(key), seen.pending_for(key).collect::<Vec<_>>());
         let mut causes: Vec<Finding> = pending.iter().map(|it| waits_for(seen, it)).collect();
         let of_all = findings::of_group(seen);
+        if owner.is_some() && seen.problem().is_some() {
+            // Without the epochs it is not certain that nothing keeps the owner from acting.
+            causes.splice(0..0, of_all.first().cloned());
+        }
         match owner {
             // What is wrong with the group is why.
-            None => causes.extend(of_all.into_iter().filter(|it| it.is_problem)),
+            None => {
+                causes.extend(of_all.into_iter().filter(|it| it.is_problem));
+                if causes.is_empty() {
+                    causes.push(Finding::problem(
+                        "no member of the ring can own it: none has a weight",
+                        "Give a member a weight, or start one",
+                    ));
+                }
+            }
             Some(owner) => {
                 let id = owner.member.id();
                 let named = format!("member `{id}`");
@@ -301,21 +328,23 @@ impl<'a> Answer<'a> {
     }
 
     fn print(&self, output: Output) -> Result<(), Failure> {
-        let key = output.bold(self.key);
+        let key = self.key;
         match self.owner {
             Some(owner) if self.causes.is_empty() => {
                 let process = findings::process(owner);
                 let id = owner.member.id();
-                output.line(format_args!(
-                    "{key}: owned by `{id}`{process} and nothing keeps it from acting on it"
-                ))
+                output.titled(
+                    key,
+                    format_args!(": owned by `{id}`{process} and nothing keeps it from acting on it"),
+                )
             }
             Some(owner) => {
-                output.line(format_args!("{key}: goes to `{}`", owner.member.id()))?;
+                let verb = if self.pending.is_empty() { "owned by" } else { "goes to" };
+                output.titled(key, format_args!(": {verb} `{}`", owner.member.id()))?;
                 output.findings(&self.causes)
             }
             None => {
-                output.line(format_args!("{key}: no owner"))?;
+                output.titled(key, ": no owner")?;
                 output.findings(&self.causes)
             }
         }

@@ -1,4 +1,4 @@
-//! [`Output`]: tables and lines for people, or JSON.
+//! [`Output`]: tables and lines for operators, or JSON.
 
 use std::{
     env, fmt,
@@ -25,8 +25,23 @@ impl Output {
         Output { is_json, has_colour }
     }
 
+    /// Prints a text, which may have text of other processes.
     pub(crate) fn line(self, text: impl fmt::Display) -> Result<(), Failure> {
-        let text = text.to_string();
+        self.write(&printable(&text.to_string()))
+    }
+
+    /// Prints a line that begins with a title.
+    pub(crate) fn titled(self, title: &str, rest: impl fmt::Display) -> Result<(), Failure> {
+        self.write(&format!("{}{}", self.bold(&printable(title)), printable(&rest.to_string())))
+    }
+
+    /// Prints a JSON value with its name, over several lines.
+    pub(crate) fn value(self, name: &str, value: &Value) -> Result<(), Failure> {
+        format!("{name} {value:#}").lines().try_for_each(|line| self.line(line))
+    }
+
+    /// Prints lines in which only markup of ours has control characters.
+    fn write(self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         for line in text.lines().map(str::trim_end) {
             writeln!(out, "{line}")?;
@@ -37,14 +52,14 @@ impl Output {
         Ok(out.flush()?)
     }
 
-    /// One JSON value: over several lines, because a person may read it as well.
+    /// One JSON value: over several lines, because an operator may read it as well.
     pub(crate) fn json(self, value: &Value) -> Result<(), Failure> {
-        self.line(format_args!("{value:#}"))
+        self.write(&format!("{value:#}"))
     }
 
     /// One JSON value in one line, for a sequence of them.
     pub(crate) fn json_line(self, value: &Value) -> Result<(), Failure> {
-        self.line(value)
+        self.write(&value.to_string())
     }
 
     /// A table without borders. Nothing if it has no rows.
@@ -59,14 +74,14 @@ impl Output {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        self.line(table)
+        self.write(&table.to_string())
     }
 
     /// The findings, the worst first.
     pub(crate) fn findings(self, findings: &[Finding]) -> Result<(), Failure> {
         for finding in findings {
             let name = if finding.is_problem { self.red("problem") } else { "note".to_owned() };
-            self.line(format_args!("{name}: {}", printable(&finding.what)))?;
+            self.write(&format!("{name}: {}", printable(&finding.what)))?;
             if let Some(advice) = &finding.advice {
                 self.line(format_args!("  {advice}"))?;
             }
@@ -74,7 +89,7 @@ impl Output {
         Ok(())
     }
 
-    pub(crate) fn bold(self, text: &str) -> String {
+    fn bold(self, text: &str) -> String {
         self.styled("1", text)
     }
 

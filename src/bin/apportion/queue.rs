@@ -128,8 +128,13 @@ impl Row {
 /// How many entries are shown whose values are read.
 const SHOWN: usize = 1000;
 
-/// The entries of a folder in their order; of the first, the values. Also how many znodes there are.
-async fn rows(store: &Store, folders: &Folders, folder: &ZnodePath) -> Result<(Vec<Row>, usize), Failure> {
+/// The entries of a folder in their order; of the first `limit`, the values. Also how many znodes there are.
+async fn rows(
+    store: &Store,
+    folders: &Folders,
+    folder: &ZnodePath,
+    limit: usize,
+) -> Result<(Vec<Row>, usize), Failure> {
     let Some((names, _)) = store.children(folder).await? else {
         if store.get(&folders.unowned).await?.is_some() {
             // A queue that Python alone uses has no such folder.
@@ -143,7 +148,12 @@ async fn rows(store: &Store, folders: &Folders, folder: &ZnodePath) -> Result<(V
     let total = names.len();
     let mut entries: Vec<Entry> = names.iter().filter_map(|name| name.parse().ok()).collect();
     entries.sort_unstable();
-    entries.truncate(SHOWN);
+    entries.truncate(limit);
+    Ok((read(store, folder, entries).await?, total))
+}
+
+/// Those of these entries that are in the folder.
+async fn read(store: &Store, folder: &ZnodePath, entries: Vec<Entry>) -> Result<Vec<Row>, Failure> {
     let places =
         entries.into_iter().filter_map(|entry| folder.join(entry.name()).ok().map(|path| (entry, path)));
     let places: Vec<_> = places.collect();
@@ -156,7 +166,12 @@ async fn rows(store: &Store, folders: &Folders, folder: &ZnodePath) -> Result<(V
         }
         Err(()) => Some(Row { path, entry, stat: None, value: None }),
     });
-    Ok((rows.collect(), total))
+    Ok(rows.collect())
+}
+
+/// How many of them are shown, if not all.
+fn shown(rows: &[Row], total: usize) -> String {
+    if total > rows.len() { format!(", of which {} are shown", rows.len()) } else { String::new() }
 }
 
 /// Whether a queue takes no more entries.
@@ -176,7 +191,7 @@ async fn list(
     max_len: usize,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let (rows, total) = rows(store, folders, folder).await?;
+    let (rows, total) = rows(store, folders, folder, SHOWN).await?;
     let full = (*folder == folders.unowned).then(|| fullness(folders, total, max_len)).flatten();
     if output.is_json {
         let findings: Vec<_> = full.iter().map(Finding::json).collect();
@@ -201,8 +216,7 @@ async fn list(
     });
     let header = ["ENTRY", "PRIORITY", "LABEL", "AGE", "ATTEMPTS", "WORKER", "DELAYED", "LAST ERROR"];
     output.table(&header, table.collect())?;
-    let more =
-        if total > rows.len() { format!(", of which {} are shown", rows.len()) } else { String::new() };
+    let more = shown(&rows, total);
     let entries = if total == 1 { "1 entry".to_owned() } else { format!("{total} entries") };
     output.line(format_args!("{entries}{more}"))?;
     output.findings(full.as_slice())?;
@@ -220,10 +234,16 @@ async fn show(store: &Store, folders: &Folders, wanted: &str, output: Output) ->
         ("done", &folders.done),
         ("dead letter", &folders.dead),
     ] {
-        let (rows, _) = rows(store, folders, folder).await?;
-        let is_it =
-            |row: &&Row| row.entry.name() == wanted || id.as_deref().is_some_and(|id| row.text("id") == id);
-        let Some(row) = rows.iter().find(is_it) else { continue };
+        let rows = match &id {
+            // The value has it, so all are read.
+            Some(id) => {
+                let (mut rows, _) = rows(store, folders, folder, usize::MAX).await?;
+                rows.retain(|row| row.entry.name() == wanted || row.text("id") == *id);
+                rows
+            }
+            None => read(store, folder, wanted.parse().ok().into_iter().collect()).await?,
+        };
+        let Some(row) = rows.first() else { continue };
         let mut value = row.json();
         value["state"] = name.into();
         value["value"] = row.value.clone().unwrap_or_default();
@@ -242,7 +262,7 @@ async fn show(store: &Store, folders: &Folders, wanted: &str, output: Output) ->
             }
         }
         output.table(&["FIELD", "VALUE"], fields)?;
-        output.line(format_args!("value {:#}", row.value.clone().unwrap_or_default()))?;
+        output.value("value", &row.value.clone().unwrap_or_default())?;
         return Ok(Outcome::Fine);
     }
     Err(Failure::NotDone(format!(
@@ -309,9 +329,10 @@ async fn open(
 }
 
 async fn dead(store: &Store, folders: &Folders, output: Output) -> Result<Outcome, Failure> {
-    let (rows, total) = rows(store, folders, &folders.dead).await?;
+    let (rows, total) = rows(store, folders, &folders.dead, SHOWN).await?;
     if output.is_json {
-        output.json(&rows.iter().map(Row::json).collect())?;
+        let entries: Vec<_> = rows.iter().map(Row::json).collect();
+        output.json(&json!({ "total": total, "entries": entries }))?;
         return Ok(Outcome::of(total > 0));
     }
     let table = rows.iter().map(|row| {
@@ -319,7 +340,7 @@ async fn dead(store: &Store, folders: &Folders, output: Output) -> Result<Outcom
         vec![row.entry.name().to_owned(), row.age(), row.text("attempt"), row.text("worker"), last_error]
     });
     output.table(&["ENTRY", "SINCE", "ATTEMPTS", "LAST WORKER", "REASON"], table.collect())?;
-    output.line(count(total, "dead letter"))?;
+    output.line(count(total, "dead letter") + &shown(&rows, total))?;
     Ok(Outcome::of(total > 0))
 }
 
@@ -336,7 +357,9 @@ async fn end_letters(
     end: &End,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let (known, total) = rows(store, folders, &folders.dead).await?;
+    let (_, total) = rows(store, folders, &folders.dead, 0).await?;
+    let named = letters.entries.iter().filter_map(|name| name.parse().ok()).collect();
+    let known = read(store, &folders.dead, named).await?;
     if let Some(entry) =
         letters.entries.iter().find(|name| !known.iter().any(|row| row.entry.name() == **name))
     {

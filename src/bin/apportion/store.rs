@@ -28,7 +28,11 @@ pub(crate) fn config(common: &Common) -> Result<Config, Failure> {
             Failure::Usage(format!("which servers? Give {how}"))
         })?,
     };
-    let base = if common.aodh { Config::aodh() } else { Config::default() };
+    let base = match common.tooz {
+        Some(partitions) => Config::tooz(partitions),
+        None if common.aodh => Config::aodh(),
+        None => Config::default(),
+    };
     let mut config = base.url(url.as_str())?;
     if let Some(namespace) = &common.namespace {
         config = config.namespace(namespace);

@@ -1,4 +1,4 @@
-//! Times and durations, as people read them.
+//! Times and durations, as an operator reads them.
 
 use std::time::{Duration, SystemTime};
 

@@ -14,7 +14,8 @@ use crate::{
     error::Error,
     group::{
         handover::{HeadRead, History, Incarnation, Part, Presence},
-        member::{Member, Payload},
+        member::{Member, Ours, Payload},
+        placement::Rings,
     },
     member::MemberId,
 };
@@ -23,6 +24,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) history: Option<History>,
+    /// What was wrong with the head when it was read last.
+    pub(super) head_problem: Option<Error>,
     /// When the epochs of the current head were published, of those that were seen, in milliseconds since 1970.
     pub(super) published: BTreeMap<i32, i64>,
     /// The stat of the group at the last list; `None` if it does not exist.
@@ -51,6 +54,7 @@ impl Child {
             member: self.member.clone(),
             state,
             owned: 0.0,
+            hands_over: self.part().is_some(),
             is_behind: false,
             kept: self.part().map_or(0, |part| part.keep.len()),
             session: self.stat.and_then(|stat| stat.ephemeral_owner),
@@ -116,29 +120,47 @@ impl Known {
         child.is_some_and(|child| child.stat.is_none_or(|stat| stat.czxid == who.czxid))
     }
 
+    /// The ring parameters that the first member of this library announces.
+    pub(super) fn announced(&self) -> Option<Rings> {
+        self.children.values().flatten().find_map(|child| {
+            let ours = child.payload.ours.as_ref()?;
+            Some(Rings { label: ours.label?, replicas: ours.replicas? })
+        })
+    }
+
     pub(super) fn is_read(&self, problem: Option<&Error>) -> bool {
         problem.is_none() || self.group.is_some()
     }
 
     /// The members that the newest epoch names, and those whose znode it does not name yet.
     pub(super) fn named(&self, history: &History) -> Vec<ObservedMember> {
+        let common = &history.head.common;
+        let ours = Ours { label: Some(common.label), replicas: Some(common.replicas), ..Ours::default() };
         let mut members = Vec::new();
         for (id, entry) in history.members().iter() {
             let who = Incarnation { id: id.clone(), czxid: entry.czxid };
             let child = self.children.get(id).and_then(Option::as_ref).filter(|_| self.has(&who));
             members.push(match child {
                 Some(child) => {
-                    let draining = child.part().is_some_and(|part| part.presence == Presence::Draining);
+                    let leaves =
+                        |part: &Part| matches!(part.presence, Presence::Draining | Presence::Drained);
+                    let draining = child.part().is_some_and(leaves);
                     let state = if draining { MemberState::Draining } else { MemberState::Member };
                     let is_behind = child.part().is_some_and(|part| pending::is_behind(history, &who, part));
                     let observed = child.observed(state);
                     let kept = if is_behind { 0 } else { observed.kept };
-                    ObservedMember { is_behind, kept, ..observed }
+                    ObservedMember { hands_over: !entry.is_plain, is_behind, kept, ..observed }
                 }
                 None => ObservedMember {
-                    member: Member::published(id, entry.weight, entry.czxid, None),
+                    member: Member::published(
+                        id,
+                        entry.weight,
+                        entry.czxid,
+                        Some(&ours).filter(|_| !entry.is_plain),
+                    ),
                     state: MemberState::Gone,
                     owned: 0.0,
+                    hands_over: !entry.is_plain,
                     is_behind: false,
                     kept: 0,
                     session: None,

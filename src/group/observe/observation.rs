@@ -21,6 +21,9 @@ pub struct Observation {
     pub(super) exists: bool,
     pub(super) is_current: bool,
     pub(super) hands_over: bool,
+    pub(super) is_exclusive: bool,
+    /// Whether keys have owners: not while the members do not agree on the ring.
+    pub(super) is_owned: bool,
     pub(super) is_paused: bool,
     pub(super) epoch: i64,
     pub(super) since: SystemTime,
@@ -40,6 +43,9 @@ pub struct ObservedMember {
     pub state: MemberState,
     /// The part of all keys that it owns by the ring, from 0 to 1.
     pub owned: f64,
+    /// Whether it hands its keys over. False for a Python member, and for one that joined with
+    /// [`immediate`](crate::Join::immediate).
+    pub hands_over: bool,
     /// Whether it has lost keys and has not acknowledged that. If it does not, others wait until its lease has ended. It
     /// does not act beyond its lease, on any key, until it follows the newest epoch.
     pub is_behind: bool,
@@ -120,6 +126,8 @@ impl Observation {
             exists: false,
             is_current: false,
             hands_over: false,
+            is_exclusive: false,
+            is_owned: true,
             is_paused: false,
             epoch: 0,
             since: SystemTime::UNIX_EPOCH,
@@ -133,9 +141,10 @@ impl Observation {
     /// A group without a backend, with this member alone.
     pub(super) fn of_one(group: &str, me: &MemberId, ring: HashRing) -> Observation {
         let member = ObservedMember {
-            member: Member::alone(me),
+            member: Member::alone(me, &ring),
             state: MemberState::Member,
             owned: 1.0,
+            hands_over: false,
             is_behind: false,
             kept: 0,
             session: None,
@@ -147,6 +156,7 @@ impl Observation {
             is_read: true,
             exists: true,
             is_current: true,
+            is_exclusive: true,
             members: [member].into(),
             ..Observation::nothing(group.into(), ring.into())
         }
@@ -174,9 +184,10 @@ impl Observation {
         self.hands_over
     }
 
-    /// Whether no two members act on one key. False while a member is there that hands no keys over.
+    /// Whether no two members act on one key. False while the newest epoch names a member that hands no keys over, and
+    /// while keys wait for one that is gone.
     pub fn is_exclusive(&self) -> bool {
-        self.hands_over && !self.members.iter().any(|it| it.member.is_plain())
+        self.is_exclusive
     }
 
     /// Whether an operator has [paused](crate::Group::pause) the group.
@@ -205,9 +216,10 @@ impl Observation {
         &self.ring
     }
 
-    /// The member that owns `key` by the ring. Whether it may act on it yet says [`Observation::pending_for`].
+    /// The member that owns `key` by the ring; `None` as well while the members do not agree on the ring: then
+    /// [`Observation::problem`] says why. Whether it may act on it yet says [`Observation::pending_for`].
     pub fn owner<K: RingKey + ?Sized>(&self, key: &K) -> Option<&ObservedMember> {
-        let id = self.ring.owner(key)?;
+        let id = self.ring.owner(key).filter(|_| self.is_owned)?;
         let named = |it: &&ObservedMember| it.member.id().as_str() == id && it.state != MemberState::Joining;
         self.members.iter().find(named)
     }
@@ -233,11 +245,11 @@ impl Observation {
 
     /// Whether a caller sees the same in both.
     pub(super) fn is_same(&self, other: &Observation) -> bool {
-        let flags = |it: &Observation| {
-            (it.is_read, it.exists, it.is_current, it.hands_over, it.is_paused, it.epoch, it.since)
-        };
+        let flags = |it: &Observation| (it.is_read, it.exists, it.is_current, it.is_exclusive, it.is_owned);
+        let epoch = |it: &Observation| (it.hands_over, it.is_paused, it.epoch, it.since);
         let problem = |it: &Observation| it.problem.as_ref().map(ToString::to_string);
         flags(self) == flags(other)
+            && epoch(self) == epoch(other)
             && self.members == other.members
             && self.pending == other.pending
             && self.ring.digest() == other.ring.digest()

@@ -10,7 +10,7 @@ use crate::{
         handover::{History, Incarnation, Part},
         status::Why,
     },
-    ring::Ranges,
+    ring::{Label, Ranges},
 };
 
 /// Keys that a member may still act on, although it owns them no more.
@@ -53,8 +53,10 @@ pub(super) fn pending<'a>(
 ) -> Vec<Pending> {
     let mut found: BTreeMap<(Incarnation, Order), Pending> = BTreeMap::new();
     let mut note = |it: Pending| {
-        // What it has lost at the newest epoch it does not own. To find what it owns takes time in a large ring.
-        let may_own = it.version.is_none_or(|version| version < history.epoch.version);
+        // What it has lost at the newest epoch it does not own, except on a ring of tooz, where losses are whole positions
+        // and it may own a part of one. To find what it owns takes time in a large ring.
+        let is_older = it.version.is_none_or(|version| version < history.epoch.version);
+        let may_own = is_older || history.head.common.label == Label::Tooz;
         let it = match may_own && !it.ranges.is_empty() {
             true => Pending { ranges: it.ranges.difference(&owned(history, &it.who)), ..it },
             false => it,

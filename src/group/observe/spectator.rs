@@ -5,7 +5,11 @@
 
 mod head;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
@@ -23,19 +27,22 @@ use crate::{
     error::Error,
     group::{
         handover::{Incarnation, Places},
-        member::{Member, Payload},
+        member::{Member, Ours, Payload},
         placement::Rings,
+        python,
+        status::Why,
+        view::LARGE,
         watches::Watches,
     },
     member::MemberId,
-    ring::HashRing,
+    ring::{HashRing, Label, RingError},
     session::{
         Live,
         follow::Follower,
         read::{Denied, Sizes, read_each},
         requests::Failure,
     },
-    watch,
+    task, watch,
 };
 
 /// What is observed, and how.
@@ -82,9 +89,6 @@ const WATCHED_AT_ONCE: usize = 64;
 /// If others wait for more members than that, they are read once more after a while, before they are watched.
 const MANY: usize = 16;
 const SETTLING: Duration = Duration::from_millis(100);
-/// A ring of more points is made on another thread: it takes so long that the runtime could not serve others.
-const LARGE: u64 = 200_000;
-
 /// Says that what was read is not current any more, when the session ends.
 struct WhileCurrent<'a>(&'a watch::Sender<Arc<Observation>>);
 
@@ -118,7 +122,7 @@ impl Follower for Spectator {
                     debug!(group = %target.places.group, error = %failure.error, "could not be observed");
                     if !failure.error.is_unknown() {
                         *reading.problem = Some(failure.into_error(&target.places.group));
-                        reading.publish(false, &[]);
+                        reading.publish(false, &[]).await;
                     }
                     sleep(backoff.next_delay(live.random.unit())).await;
                     continue;
@@ -170,10 +174,10 @@ impl Reading<'_> {
     /// Reads what may have changed, and publishes it.
     async fn refresh(&mut self, live: &Live) -> Result<(), Failure> {
         let session = &*live.session;
-        *self.problem = None;
         if !self.watches.has(&Watched::Head) {
             self.read_head(session).await?;
         }
+        *self.problem = self.known.head_problem.clone();
         if !self.watches.has(&Watched::Children) {
             self.read_group(session).await?;
         }
@@ -198,7 +202,7 @@ impl Reading<'_> {
             Watched::Head | Watched::Group | Watched::Children => true,
         });
         let pending = self.pending(live);
-        self.publish(!live.is_over(), &pending);
+        self.publish(!live.is_over(), &pending).await;
         Ok(())
     }
 
@@ -230,19 +234,20 @@ impl Reading<'_> {
         let paths: Vec<ZnodePath> = ids.iter().map(|id| self.target.places.member(id)).collect();
         let found = read_each(session, &paths, self.sizes).await?;
         for (id, found) in ids.into_iter().zip(found) {
-            let child =
-                match found {
-                    // An election under the group leaves a persistent child, which is no member.
-                    Ok(Some((_, stat))) if stat.ephemeral_owner.is_none() => None,
-                    Ok(Some((data, stat))) => Member::read(id.as_str(), &data, stat.czxid)
-                        .map(|member| Child { member, payload: Payload::decode(&data), stat: Some(stat) }),
-                    Ok(None) => None,
-                    Err(Denied) => Member::denied(id.as_str()).map(|member| Child {
-                        member,
-                        payload: Payload { weight: 1, ours: None },
-                        stat: None,
-                    }),
-                };
+            let child = match found {
+                // An election under the group leaves a persistent child, which is no member.
+                Ok(Some((_, stat))) if stat.ephemeral_owner.is_none() => None,
+                Ok(Some((data, stat))) => Member::read(id.as_str(), &data, stat.czxid).map(|member| {
+                    let member = member.with_version(stat.version);
+                    Child { member, payload: Payload::decode(&data), stat: Some(stat) }
+                }),
+                Ok(None) => None,
+                Err(Denied) => Member::denied(id.as_str()).map(|member| Child {
+                    member,
+                    payload: Payload { weight: 1, ours: None },
+                    stat: None,
+                }),
+            };
             match child {
                 Some(child) => drop(self.known.children.insert(id, Some(child))),
                 None => drop(self.known.children.remove(&id)),
@@ -314,40 +319,63 @@ impl Reading<'_> {
         pending::pending(history, read, age, waits)
     }
 
-    /// After which time others wait for fewer members, if nothing is written.
+    /// After which time others wait for fewer members, if nothing is written, or the head has to be read again.
     fn due(&self, live: &Live) -> Duration {
         let left = self.pending(live).into_iter().filter_map(|it| it.left).min();
-        left.map_or(Duration::MAX, |left| left + Duration::from_millis(1))
+        let left = left.map_or(Duration::MAX, |left| left + Duration::from_millis(1));
+        if self.watches.has(&Watched::Head) { left } else { left.min(LONGEST_RETRY) }
     }
 
-    fn publish(&mut self, is_current: bool, pending: &[Pending]) {
+    async fn publish(&mut self, is_current: bool, pending: &[Pending]) {
         let (known, before) = (&*self.known, self.seen.borrow().clone());
         let children = || known.children.values().flatten();
         let history = known.history.as_ref().filter(|_| children().any(|child| child.part().is_some()));
-        let (ring, mut members) = match history {
-            Some(history) => (history.ring.clone(), known.named(history)),
-            None => {
-                let members: Vec<_> = children().map(|child| child.observed(MemberState::Member)).collect();
-                let ring = self.ring(&before.ring).unwrap_or_else(|problem| {
-                    *self.problem = Some(problem);
-                    before.ring.clone()
+        let group = || self.target.places.group.name().to_owned();
+        let (ring, mut members, disagreement) = match history {
+            Some(history) => {
+                let unclear = history.unclear().map(|(member, reason)| Error::RingUnclear {
+                    group: group(),
+                    member: member.clone(),
+                    reason,
                 });
-                (ring, members)
+                (history.ring.clone(), known.named(history), unclear)
+            }
+            None => {
+                let observed: Vec<_> = children().map(|child| child.observed(MemberState::Member)).collect();
+                let rings = known.announced().unwrap_or(self.target.rings);
+                let members: Vec<_> = children().map(|child| child.member.clone()).collect();
+                let ring = match ring(rings, &members, &before.ring).await {
+                    Ok(ring) => ring,
+                    Err(reason) => {
+                        *self.problem = Some(Error::Ring { group: group(), reason });
+                        before.ring.clone()
+                    }
+                };
+                (ring, observed, disagreement(&group(), rings, &members))
             }
         };
+        let is_owned = disagreement.is_none();
+        // What may not be read is the first thing to mend.
+        *self.problem = self.problem.take().or(disagreement);
+        let owned = if is_owned { fractions(&ring).await } else { BTreeMap::new() };
         for member in &mut members {
             let owns = matches!(member.state, MemberState::Member | MemberState::Gone);
-            member.owned = if owns { ring.fraction(member.member.id().as_str()) } else { 0.0 };
+            let part = owned.get(member.member.id().as_str()).copied();
+            member.owned = part.filter(|_| owns).unwrap_or_default();
         }
-        let pending = pending.iter().filter(|_| history.is_some()).map(|it| PendingHandover {
-            member: it.who.id.clone(),
-            incarnation: it.who.czxid,
-            is_present: known.has(&it.who),
-            fraction: it.ranges.fraction(),
-            since: wall_clock(it.version.map_or_else(|| known.oldest(), |at| known.published_at(at))),
-            why: it.why,
-            ranges: it.ranges.clone(),
-        });
+        let pending: Arc<[_]> = pending
+            .iter()
+            .filter(|_| history.is_some())
+            .map(|it| PendingHandover {
+                member: it.who.id.clone(),
+                incarnation: it.who.czxid,
+                is_present: known.has(&it.who),
+                fraction: it.ranges.fraction(),
+                since: wall_clock(it.version.map_or_else(|| known.oldest(), |at| known.published_at(at))),
+                why: it.why,
+                ranges: it.ranges.clone(),
+            })
+            .collect();
         let newest = history.map(|history| known.published_at(history.epoch.version));
         let observation = Observation {
             group: before.group.clone(),
@@ -355,35 +383,58 @@ impl Reading<'_> {
             exists: known.group.is_some(),
             is_current,
             hands_over: history.is_some(),
+            is_exclusive: history.is_some_and(|history| {
+                let waits_for_plain = pending.iter().any(|it| it.why == Why::Plain);
+                !history.members().values().any(|entry| entry.is_plain) && !waits_for_plain
+            }),
+            is_owned,
             is_paused: history.is_some_and(|history| history.head.is_paused),
             epoch: history.map_or_else(|| known.group.map_or(0, |stat| stat.pzxid), |history| history.token),
             since: wall_clock(newest.unwrap_or_default()),
             members: members.into(),
             ring,
-            pending: pending.collect(),
+            pending,
             problem: self.problem.clone(),
         };
         if !observation.is_same(&before) {
             self.seen.send_replace(Arc::new(observation));
         }
     }
+}
 
-    /// The ring of a group whose members hand no keys over.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Ring`] if there would be too many points.
-    fn ring(&self, before: &Arc<HashRing>) -> Result<Arc<HashRing>, Error> {
-        let children = || self.known.children.values().flatten();
-        let announced = children().find_map(|child| {
-            let ours = child.payload.ours.as_ref()?;
-            Some(Rings { label: ours.label?, replicas: ours.replicas? })
-        });
-        let rings = announced.unwrap_or(self.target.rings);
-        let members: Vec<_> = children().map(|child| child.member.clone()).collect();
-        let is_alike = before.label() == rings.label && before.replicas() == rings.replicas;
-        let before = if is_alike { before.clone() } else { Arc::new(rings.empty()) };
-        let group = || self.target.places.group.name().to_owned();
-        rings.plan(&members, &before).ring().map_err(|reason| Error::Ring { group: group(), reason })
+/// The ring of a group whose members hand no keys over.
+///
+/// # Errors
+///
+/// If there would be too many points.
+async fn ring(rings: Rings, members: &[Member], before: &Arc<HashRing>) -> Result<Arc<HashRing>, RingError> {
+    let is_alike = before.label() == rings.label && before.replicas() == rings.replicas;
+    let before = if is_alike { before.clone() } else { Arc::new(rings.empty()) };
+    let plan = rings.plan(members, &before);
+    if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }
+}
+
+/// The part of all keys that each member of a ring owns.
+async fn fractions(ring: &Arc<HashRing>) -> BTreeMap<String, f64> {
+    let large = ring.points() as u64 > LARGE;
+    let ring = ring.clone();
+    let fractions =
+        move || ring.fractions().into_iter().map(|(id, fraction)| (id.to_owned(), fraction)).collect();
+    if large { task::off_runtime(fractions).await } else { fractions() }
+}
+
+/// Why no member of a group without epochs has a share: its members do not agree on the ring.
+fn disagreement(group: &str, rings: Rings, members: &[Member]) -> Option<Error> {
+    let ours = Ours { label: Some(rings.label), replicas: Some(rings.replicas), ..Ours::default() };
+    let group = || group.to_owned();
+    if let Some((member, theirs)) =
+        members.iter().find_map(|it| Some((it.id().clone(), it.other_ring(&ours)?)))
+    {
+        return Some(Error::RingMismatch { group: group(), member, theirs, ours: ours.ring_as_text() });
     }
+    if rings.label != Label::Tooz {
+        return None;
+    }
+    let (member, reason) = python::unclear(members.iter().map(Member::as_peer), rings.replicas)?;
+    Some(Error::RingUnclear { group: group(), member: member.clone(), reason })
 }

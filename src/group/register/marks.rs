@@ -5,7 +5,7 @@ use crate::{clock::Moment, ring::Position};
 /// A guard whose item was lost while it was in progress.
 pub(super) struct Mark {
     pub(super) position: Position,
-    /// The number of the change that marked it. [`NO_NUMBER`]: no one waits for the end of the guard.
+    /// The number of the change that marked it. [`NO_NUMBER`]: no caller waits for the end of the guard.
     pub(super) number: u64,
     /// The deadline that a heartbeat does not move; `None`: that of the lease.
     pub(super) until: Option<Moment>,

@@ -1,6 +1,6 @@
 //! What changes a board.
 
-use std::{process::Stdio, time::Duration};
+use std::{io, process::Stdio, time::Duration};
 
 use apportion::{
     JobBoard, PartitionCoordinator,
@@ -10,7 +10,7 @@ use apportion::{
 };
 use tokio::process::Command;
 
-use super::read::{Place, Row, find, find_in_trash};
+use super::read::{Place, Row, find, find_in_trash, other_board};
 use crate::{
     failure::Failure,
     outcome::Outcome,
@@ -105,7 +105,7 @@ async fn work(board: &JobBoard, row: &Row, command: &[String], output: Output) -
         let token = claim.token().get();
         let held = json!({ "claimed": path, "token": token });
         done(output, &format!("claimed {path}; until this is interrupted, no worker gets it"), &held)?;
-        let lost = claim.lease().while_held(tokio::signal::ctrl_c()).await.is_err();
+        let lost = claim.lease().while_held(interruption()?).await.is_err();
         if lost {
             return Err(Failure::NotDone(format!("the claim of {path} was lost: a worker may have it")));
         }
@@ -119,9 +119,17 @@ async fn work(board: &JobBoard, row: &Row, command: &[String], output: Output) -
         child.stdout(std::io::stderr());
     }
     child.env("APPORTION_JOB", &path).env("APPORTION_TOKEN", claim.token().to_string());
+    let interrupted = interruption()?;
+    let mut child = match child.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            // That says nothing about the job.
+            claim.abandon().uncounted().await?;
+            return given_back(&path, &format!("{program}: {error}"), output);
+        }
+    };
     let details = claim.job().details().to_string();
     let running = async {
-        let mut child = child.spawn()?;
         if let Some(mut input) = child.stdin.take() {
             use tokio::io::AsyncWriteExt as _;
             // A command that does not read it is no failure.
@@ -129,23 +137,67 @@ async fn work(board: &JobBoard, row: &Row, command: &[String], output: Output) -
         }
         child.wait().await
     };
-    match claim.lease().while_held(running).await {
-        Ok(Ok(status)) if status.success() => {
+    let ended = claim.lease().while_held(async {
+        tokio::select! {
+            biased;
+            () = interrupted => None,
+            ended = running => Some(ended),
+        }
+    });
+    match ended.await {
+        Ok(Some(Ok(status))) if status.success() => {
             claim.consume().await?;
             done(output, &format!("done {path}"), &json!({ "done": path }))
         }
-        Ok(ended) => {
+        Ok(Some(ended)) => {
             let reason = match ended {
                 Ok(status) => format!("{program} ended with {status}"),
                 Err(error) => format!("{program}: {error}"),
             };
             claim.abandon().because(&reason).await?;
-            let given_back = json!({ "given_back": path, "reason": reason });
-            done(output, &format!("given back {path}: {reason}"), &given_back)?;
-            Ok(Outcome::Problem)
+            given_back(&path, &reason, output)
         }
-        Err(_) => Err(Failure::NotDone(format!("the claim of {path} was lost: {program} was ended"))),
+        Ok(None) => {
+            // Before another worker can have the job.
+            child.kill().await?;
+            claim.abandon().uncounted().await?;
+            given_back(&path, &format!("interrupted, and {program} was ended"), output)
+        }
+        Err(_) => {
+            child.kill().await?;
+            Err(Failure::NotDone(format!("the claim of {path} was lost: {program} was ended")))
+        }
     }
+}
+
+fn given_back(path: &str, reason: &str, output: Output) -> Result<Outcome, Failure> {
+    let given_back = json!({ "given_back": path, "reason": reason });
+    done(output, &format!("given back {path}: {reason}"), &given_back)?;
+    Ok(Outcome::Problem)
+}
+
+/// Waits until this process is told to end. From the call on, those signals no longer end it.
+#[cfg(unix)]
+fn interruption() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+fn interruption() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        // Without a handler the signal ends the process.
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
 
 pub(super) async fn abandon(
@@ -188,7 +240,7 @@ pub(super) async fn abandon(
             Err(Failure::at(&lock)(apportion::backend::Error::NotPermitted))
         }
         Err(CommitError { index: Some(_), .. }) => {
-            Err(Failure::NotDone(format!("job {} has changed meanwhile: look again", row.path)))
+            Err(Failure::NotDone(format!("job {} has changed meanwhile: read it again", row.path)))
         }
         Err(CommitError { error, .. }) => Err(Failure::at(&lock)(error)),
     }
@@ -230,9 +282,16 @@ pub(super) async fn restore(
     store: &Store,
     place: &Place,
     wanted: &str,
+    yes: bool,
     output: Output,
 ) -> Result<Outcome, Failure> {
     let row = find_in_trash(store, place, wanted).await?;
+    if !yes && let Some(other) = other_board(store, place, &row).await? {
+        return Err(Failure::needs_yes(&format!(
+            "{} is of the board `{other}`, which shares this trash; this would put it on {}",
+            row.path, place.board
+        )));
+    }
     let (Ok(_), Some(stat)) = (&row.posting, row.stat) else {
         let why = row.problem().unwrap_or_default();
         return Err(Failure::NotDone(format!("{} cannot be read as a job: {why}", row.path)));
@@ -253,7 +312,7 @@ pub(super) async fn restore(
         }
         Err(CommitError { index: Some(0), error }) => Err(Failure::at(&place.board)(error)),
         Err(CommitError { index: Some(_), .. }) => {
-            Err(Failure::NotDone(format!("{} has changed or gone meanwhile: look again", row.path)))
+            Err(Failure::NotDone(format!("{} has changed or gone meanwhile: read it again", row.path)))
         }
         Err(CommitError { error, .. }) => Err(Failure::at(&place.parent())(error)),
     }

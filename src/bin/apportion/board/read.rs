@@ -158,6 +158,28 @@ async fn rows(
     Ok(rows)
 }
 
+/// The other board that a job of the trash is from, by what that one knows of its attempts. Boards with one parent share the
+/// trash. `None` if it is of this board, or no board knows.
+pub(super) async fn other_board(store: &Store, place: &Place, row: &Row) -> Result<Option<String>, Failure> {
+    if row.record.is_some() {
+        return Ok(None);
+    }
+    let Some((names, _)) = store.children(&place.attempts).await? else { return Ok(None) };
+    let of_this = |name: &String| {
+        let (board, job) = name.rsplit_once('.')?.0.rsplit_once('.')?;
+        let is_it = row.name == job || row.name.starts_with(&format!("{job}."));
+        Some((board.to_owned(), place.attempts.join(name).ok()?))
+            .filter(|_| is_it && board != place.board.name())
+    };
+    let (boards, paths): (Vec<_>, Vec<_>) = names.iter().filter_map(of_this).unzip();
+    let found = store.read(&paths).await?;
+    let trashed = boards.into_iter().zip(found).find(|(_, found)| {
+        let Ok(Some((data, _))) = found else { return false };
+        serde_json::from_slice(data).is_ok_and(|record| is_trashed(&record))
+    });
+    Ok(trashed.map(|(board, _)| board))
+}
+
 fn is_trashed(record: &Value) -> bool {
     record.get("is_trashed").and_then(Value::as_bool).unwrap_or(false)
 }

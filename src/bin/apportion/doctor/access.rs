@@ -93,6 +93,9 @@ pub(super) async fn permissions(store: &Store, doctor: &Doctor) -> Vec<Finding> 
     let namespace = &store.namespace;
     let mut folders = vec![namespace.clone()];
     if let Ok(heads) = ZnodePath::parse(&format!("{namespace}.ring")) {
+        if !doctor.read_only {
+            found.extend(may_begin(store, &heads).await);
+        }
         folders.push(heads.clone());
         let groups = crate::group::chosen(store, &doctor.which).await.unwrap_or_default();
         for group in groups {
@@ -152,6 +155,22 @@ async fn examine(store: &Store, folder: &ZnodePath, read_only: bool, found: &mut
     if !read_only {
         found.extend(may_write(store, folder).await.map(|what| Finding::problem(what, advice)));
     }
+}
+
+/// Whether the folder of the heads can be created, if it is not there.
+async fn may_begin(store: &Store, heads: &ZnodePath) -> Option<Finding> {
+    if !matches!(store.session.get(heads).await, Ok(None)) {
+        return None;
+    }
+    let mut parent = heads.parent()?;
+    while let Ok(None) = store.session.get(&parent).await {
+        parent = parent.parent()?;
+    }
+    let denied = may_write(store, &parent).await.filter(|denied| denied.contains("to create"))?;
+    Some(Finding::problem(
+        format!("`{heads}` is not there, and {denied}: members that hand keys over could not start"),
+        "Create that znode, owned by the services, or grant it; a group of Python or immediate members needs none",
+    ))
 }
 
 /// Whether children can be created and deleted: asked by a transaction that fails at its last operation, so that nothing is

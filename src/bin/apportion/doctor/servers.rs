@@ -8,7 +8,7 @@ use std::{
 
 use apportion::Config;
 
-use crate::{arguments::Common, findings::Finding};
+use crate::findings::Finding;
 
 /// How long a server may take to answer.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -20,9 +20,8 @@ struct Server {
     mode: Option<String>,
 }
 
-pub(super) fn examine(config: &Config, common: &Common) -> Vec<Finding> {
-    let url = common.url.clone().or_else(|| std::env::var("APPORTION_URL").ok()).unwrap_or_default();
-    if url.contains("use_ssl=true") {
+pub(super) fn examine(config: &Config) -> Vec<Finding> {
+    if config.is_encrypted() {
         let what =
             "could not find out: versions and settings of the servers, because the connections are encrypted";
         return vec![Finding::note(what)];
@@ -124,8 +123,8 @@ fn judge_version(host: &str, version: &str) -> Option<Finding> {
     let is_safe = version_of >= (3, 9, 2) || ((3, 8, 4)..(3, 9, 0)).contains(&version_of);
     (!is_safe).then(|| {
         Finding::note(format!(
-            "{host}: ZooKeeper {version} shows the stat of a znode to clients that may not read it (CVE-2024-23944); \
-             3.8.4, 3.9.2 and later do not"
+            "{host}: ZooKeeper {version} shows persistent watches the paths of znodes that the client may not list \
+             (CVE-2024-23944); 3.8.4, 3.9.2 and later do not"
         ))
     })
 }

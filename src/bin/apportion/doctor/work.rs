@@ -22,7 +22,7 @@ use crate::{
 
 /// A listing of more bytes is refused by clients in Java, by default.
 const LISTING_BYTES: usize = 900 * 1024;
-/// Numbers go to 2147483647; then they are negative, which not all readers understand.
+/// Numbers go to 2147483647; then they are negative, which not all readers decode.
 const NUMBERS: i32 = i32::MAX - 10_000_000;
 
 pub(super) async fn board(store: &Store, place: &Place, doctor: &Doctor) -> Vec<Finding> {

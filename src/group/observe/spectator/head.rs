@@ -2,22 +2,26 @@
 
 use tokio::time::sleep;
 
-use super::{LARGE, Reading, SHORTEST, TRIES, Watched};
+use super::{Reading, SHORTEST, TRIES, Watched};
 use crate::{
     backend::{self, Session},
     error::Error,
-    group::handover::{HeadRead, History, HistoryError, Places},
+    group::{
+        handover::{HeadRead, History, HistoryError, Places},
+        view::LARGE,
+    },
     session::requests::Failure,
     task,
 };
 
 impl Reading<'_> {
     pub(super) async fn read_head(&mut self, session: &dyn Session) -> Result<(), Failure> {
+        self.known.head_problem = None;
         let path = &self.target.places.head;
         let watch = match session.watch_node(path).await {
             Ok((_, watch)) => watch,
             Err(backend::Error::NotPermitted) => {
-                *self.problem = Some(Error::NotPermitted { path: path.to_string() });
+                self.known.head_problem = Some(Error::NotPermitted { path: path.to_string() });
                 self.known.history = None;
                 return Ok(());
             }
@@ -27,7 +31,7 @@ impl Reading<'_> {
         for _ in 0..TRIES {
             let found = match session.get(path).await {
                 Err(backend::Error::NotPermitted) => {
-                    *self.problem = Some(Error::NotPermitted { path: path.to_string() });
+                    self.known.head_problem = Some(Error::NotPermitted { path: path.to_string() });
                     None
                 }
                 found => found.map_err(Failure::at(path))?,
@@ -48,7 +52,7 @@ impl Reading<'_> {
             let made = history(session, &self.target.places, known, &read).await;
             if matches!(made, Err(backend::Error::NotPermitted)) {
                 let path = self.target.places.snapshot(read.head.snapshot).to_string();
-                *self.problem = Some(Error::NotPermitted { path });
+                self.known.head_problem = Some(Error::NotPermitted { path });
                 self.known.forget_head();
                 return Ok(());
             }
@@ -77,7 +81,8 @@ impl Reading<'_> {
     fn head_is_useless(&mut self, reason: String) {
         self.known.forget_head();
         let Places { group, head, .. } = &self.target.places;
-        *self.problem = Some(Error::Head { group: group.name().to_owned(), path: head.to_string(), reason });
+        self.known.head_problem =
+            Some(Error::Head { group: group.name().to_owned(), path: head.to_string(), reason });
     }
 }
 
