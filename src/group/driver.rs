@@ -9,11 +9,12 @@ use tracing::{debug, info};
 use super::{
     engine::{Action, Engine, Event},
     joining::{Outcome, Znode, failed},
+    large,
     placement::{Plan, Rings},
     register::{Admission, Register},
     roster::Roster,
     status,
-    view::{self, LARGE, View},
+    view::{self, View},
 };
 use crate::{
     backend::{self, Fired, Session, Watch, path::ZnodePath},
@@ -29,7 +30,6 @@ use crate::{
         read::{Sizes, read_each},
         validity::Validity,
     },
-    task,
     token::FencingToken,
     watch,
 };
@@ -273,7 +273,7 @@ fn hint_at_tooz(view: &View) -> bool {
 }
 
 async fn make(plan: Plan) -> Result<Arc<HashRing>, RingError> {
-    if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }
+    large::on_points(plan.work(), move || plan.ring()).await
 }
 
 /// What this member owns, and may start: in an immediate group that is the same.
@@ -286,7 +286,7 @@ async fn owned(view: &View) -> (Ranges, Admission) {
         let ranges = ring.ranges(me.as_str());
         (ranges.clone(), Admission::within(ranges).under(token))
     };
-    if view.ring.points() as u64 > LARGE { task::off_runtime(owned).await } else { owned() }
+    large::on_points(view.ring.points() as u64, owned).await
 }
 
 /// Waits until the state of the connection changes; returns whether it is up then.

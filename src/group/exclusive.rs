@@ -24,9 +24,10 @@ use super::{
     driver::{Command, connected, sleep_until},
     engine::{self, Engine},
     handover::{self, Action, Event, Handover, Incarnation, Places, Purpose},
+    large::LARGE,
     register::{Admission, Register, loss::End},
     status,
-    view::{LARGE, View},
+    view::View,
 };
 use crate::{
     clock::{Clock, Moment},

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     handover,
-    view::{LARGE, Shown, Standing, View},
+    large::LARGE,
+    view::{Shown, Standing, View},
 };
 use crate::{
     member::MemberId,
@@ -194,7 +195,7 @@ pub(crate) fn measure_items(view: &View) {
     metrics::GROUP_ITEMS.set(&[view.group()], items as f64);
 }
 
-/// Sets the gauges of a membership, and notes how long this member has waited for those that it does not wait for any more.
+/// Sets the gauges of a membership, and counts a change of it.
 pub(crate) fn measure(view: &View, previous: Option<&View>) {
     if !cfg!(feature = "metrics") {
         return;

@@ -235,9 +235,6 @@ pub(crate) fn hint_at_tooz(view: &View, other: &MemberId) {
     );
 }
 
-/// A ring of more points is made and read on another thread: it takes so long that the runtime could not serve others.
-pub(super) const LARGE: u64 = 50_000;
-
 /// A ring without members.
 pub(crate) fn empty_ring() -> HashRing {
     HashRing::builder().build().expect("an empty ring is within all limits")

@@ -10,7 +10,7 @@ use super::{
     parts::{Donors, HeadReading, Lease, Ongoing, Own, Publisher},
     rules::Rule,
     settings::{Problem, Settings},
-    types::{Action, Ended, Epoch, Event, Head, Incarnation, Outcome, Part, Presence, Purpose},
+    types::{Action, Ended, Epoch, Event, Incarnation, Outcome, Part, Presence, Purpose},
 };
 use crate::{clock::Moment, member::MemberId, ring::Ranges, session::timing::Timing};
 
@@ -143,18 +143,16 @@ impl Handover {
     /// How many points the rings have that `event` may make: a measure of the time that its step takes.
     pub(crate) fn points(&self, event: &Event) -> u64 {
         let known = self.history.as_ref().map_or(0, |history| history.ring.points() as u64);
-        let logged =
-            |head: &Head| head.log.iter().flat_map(|change| &change.add).map(|(_, it)| it.weight).collect();
-        let weights: Vec<u32> = match event {
-            Event::Head(Ok(Some(read))) => logged(&read.head),
+        let weight: u64 = match event {
+            Event::Head(Ok(Some(read))) => read.head.added_weight(),
             Event::Snapshot(Ok(Some(snapshot))) => {
-                let waits = self.head_reading.waits.iter().flat_map(|read| logged(&read.head));
-                snapshot.members.values().map(|entry| entry.weight).chain(waits).collect()
+                snapshot.weight()
+                    + self.head_reading.waits.iter().map(|read| read.head.added_weight()).sum::<u64>()
             }
-            Event::Listed(Ok(listing)) => listing.members.values().map(|read| read.weight).collect(),
+            Event::Listed(Ok(listing)) => listing.members.values().map(|read| u64::from(read.weight)).sum(),
             _ => return 0,
         };
-        known + u64::from(self.settings.replicas) * weights.into_iter().map(u64::from).sum::<u64>()
+        known + u64::from(self.settings.replicas) * weight
     }
 
     /// Whether work on `position` may start at `now`.

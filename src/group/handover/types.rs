@@ -110,6 +110,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// The weights of all members that its log adds.
+    pub(crate) fn added_weight(&self) -> u64 {
+        self.log.iter().flat_map(|change| &change.add).map(|(_, entry)| u64::from(entry.weight)).sum()
+    }
+
     /// The version that a head with this log has.
     pub(crate) fn version(&self) -> i32 {
         self.base.saturating_add(i32::try_from(self.log.len()).unwrap_or(i32::MAX))
@@ -121,6 +126,13 @@ impl Head {
 pub(crate) struct Snapshot {
     pub(crate) epoch: i32,
     pub(crate) members: Members,
+}
+
+impl Snapshot {
+    /// The weights of all members.
+    pub(crate) fn weight(&self) -> u64 {
+        self.members.values().map(|entry| u64::from(entry.weight)).sum()
+    }
 }
 
 /// The format of head and snapshot that this version writes. It reads this one and none that is newer.

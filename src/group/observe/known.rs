@@ -151,23 +151,12 @@ impl Known {
                     let kept = if is_behind { 0 } else { observed.kept };
                     ObservedMember { hands_over: !entry.is_plain, is_behind, kept, ..observed }
                 }
-                None => ObservedMember {
-                    member: Member::published(
-                        id,
-                        entry.weight,
-                        entry.czxid,
-                        Some(&ours).filter(|_| !entry.is_plain),
-                    ),
-                    state: MemberState::Gone,
-                    owned: 0.0,
-                    hands_over: !entry.is_plain,
-                    is_behind: false,
-                    kept: 0,
-                    session: None,
-                    host: None,
-                    pid: None,
-                    joined: None,
-                },
+                None => {
+                    let ours = Some(&ours).filter(|_| !entry.is_plain);
+                    let member = Member::published(id, entry.weight, entry.czxid, ours);
+                    let gone = ObservedMember::without_znode(member, MemberState::Gone);
+                    ObservedMember { hands_over: !entry.is_plain, ..gone }
+                }
             });
         }
         for (id, child) in &self.children {

@@ -61,6 +61,24 @@ pub struct ObservedMember {
     pub joined: Option<SystemTime>,
 }
 
+impl ObservedMember {
+    /// A member of which there is no znode to read.
+    pub(super) fn without_znode(member: Member, state: MemberState) -> ObservedMember {
+        ObservedMember {
+            member,
+            state,
+            owned: 0.0,
+            hands_over: false,
+            is_behind: false,
+            kept: 0,
+            session: None,
+            host: None,
+            pid: None,
+            joined: None,
+        }
+    }
+}
+
 /// The state of an observed member.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,16 +159,8 @@ impl Observation {
     /// A group without a backend, with this member alone.
     pub(super) fn of_one(group: &str, me: &MemberId, ring: HashRing) -> Observation {
         let member = ObservedMember {
-            member: Member::alone(me, &ring),
-            state: MemberState::Member,
             owned: 1.0,
-            hands_over: false,
-            is_behind: false,
-            kept: 0,
-            session: None,
-            host: None,
-            pid: None,
-            joined: None,
+            ..ObservedMember::without_znode(Member::alone(me, &ring), MemberState::Member)
         };
         Observation {
             is_read: true,

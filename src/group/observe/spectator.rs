@@ -27,11 +27,11 @@ use crate::{
     error::Error,
     group::{
         handover::{Incarnation, Places},
+        large,
         member::{Member, Ours, Payload},
         placement::Rings,
         python,
         status::Why,
-        view::LARGE,
         watches::Watches,
     },
     member::MemberId,
@@ -42,7 +42,7 @@ use crate::{
         read::{Denied, Sizes, read_each},
         requests::Failure,
     },
-    task, watch,
+    watch,
 };
 
 /// What is observed, and how.
@@ -411,16 +411,15 @@ async fn ring(rings: Rings, members: &[Member], before: &Arc<HashRing>) -> Resul
     let is_alike = before.label() == rings.label && before.replicas() == rings.replicas;
     let before = if is_alike { before.clone() } else { Arc::new(rings.empty()) };
     let plan = rings.plan(members, &before);
-    if plan.work() > LARGE { task::off_runtime(move || plan.ring()).await } else { plan.ring() }
+    large::on_points(plan.work(), move || plan.ring()).await
 }
 
 /// The part of all keys that each member of a ring owns.
 async fn fractions(ring: &Arc<HashRing>) -> BTreeMap<String, f64> {
-    let large = ring.points() as u64 > LARGE;
-    let ring = ring.clone();
+    let (points, ring) = (ring.points() as u64, ring.clone());
     let fractions =
         move || ring.fractions().into_iter().map(|(id, fraction)| (id.to_owned(), fraction)).collect();
-    if large { task::off_runtime(fractions).await } else { fractions() }
+    large::on_points(points, fractions).await
 }
 
 /// Why no member of a group without epochs has a share: its members do not agree on the ring.

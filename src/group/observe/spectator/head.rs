@@ -8,10 +8,9 @@ use crate::{
     error::Error,
     group::{
         handover::{HeadRead, History, HistoryError, Places},
-        view::LARGE,
+        large,
     },
     session::requests::Failure,
-    task,
 };
 
 impl Reading<'_> {
@@ -93,8 +92,7 @@ async fn history(
     known: Option<History>,
     read: &HeadRead,
 ) -> Result<Result<History, HistoryError>, backend::Error> {
-    let logged = read.head.log.iter().flat_map(|change| &change.add).map(|(_, it)| u64::from(it.weight));
-    let mut weights = logged.sum::<u64>();
+    let mut weights = read.head.added_weight();
     let replicas = u64::from(read.head.common.replicas);
     let read = read.clone();
     let (made, points): (Box<dyn FnOnce() -> _ + Send>, u64) = match known {
@@ -109,9 +107,9 @@ async fn history(
             let Ok(snapshot) = Places::read_snapshot(&found) else {
                 return Ok(Err(HistoryError::Inconsistent("its snapshot cannot be decoded")));
             };
-            weights += snapshot.members.values().map(|it| u64::from(it.weight)).sum::<u64>();
+            weights += snapshot.weight();
             (Box::new(move || History::new(&read, &snapshot)), 0)
         }
     };
-    Ok(if points + weights * replicas > LARGE { task::off_runtime(made).await } else { made() })
+    Ok(large::on_points(points + weights * replicas, made).await)
 }
