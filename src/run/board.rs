@@ -14,7 +14,7 @@ use super::{
     conductor,
     counts::{Counts, Ended},
     failure::Failure,
-    phase::Stopping,
+    phase::{Stopping, until},
     plan::{End, smaller},
     pool::{self, Kind, Settings, Source},
 };
@@ -86,7 +86,7 @@ impl JobBoard {
             handlers: Handlers::default(),
             settings: Settings::default(),
             name: None,
-            until: None,
+            until: Box::pin(pending()),
         }
     }
 }
@@ -98,7 +98,7 @@ pub struct RunBoard {
     handlers: Handlers,
     settings: Settings,
     name: Option<String>,
-    until: Option<BoxFuture<'static, ()>>,
+    until: BoxFuture<'static, ()>,
 }
 
 #[derive(Default)]
@@ -168,9 +168,7 @@ impl RunBoard {
     /// Runs until this future ends; then it claims no more jobs, and [asks](JobTask::stopping) its handlers to stop.
     /// Default: until the board or the coordinator is closed, which is an error then.
     pub fn until<U: Future + Send + 'static>(mut self, shutdown: U) -> Self {
-        self.until = Some(Box::pin(async move {
-            shutdown.await;
-        }));
+        self.until = until(shutdown);
         self
     }
 
@@ -185,7 +183,6 @@ impl RunBoard {
         let RunBoard { board, handlers, mut settings, name, until } = self;
         settings.max_attempts = smaller(settings.max_attempts, board.max_attempts());
         let (showing, conductor) = conductor::show(&board, name);
-        let until = until.unwrap_or_else(|| Box::pin(pending()));
         let counts = pool::run(Arc::new(Jobs { board, handlers }), settings, until, showing).await;
         conductor.end().await;
         counts

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::{Future, IntoFuture},
+    future::{Future, IntoFuture, pending},
     num::NonZeroU32,
     pin::Pin,
     sync::Arc,
@@ -14,6 +14,7 @@ use super::{
     failure::Outcome,
     key_task::KeyTask,
     keys::{KeyList, Keys, Shared},
+    phase::until,
     states::EachCounts,
     table::{Settings, Table},
 };
@@ -85,7 +86,7 @@ impl Group {
         };
         // That of tokio, because it is for timers only.
         let shared = Shared::new(Table::new(settings, keys.into().0), Arc::new(TokioClock::new()));
-        RunEach { group: self.clone(), shared, settings, task, until: None }
+        RunEach { group: self.clone(), shared, settings, task, until: Box::pin(pending()) }
     }
 }
 
@@ -101,7 +102,7 @@ pub struct RunEach<K, F> {
     shared: Arc<Shared<K>>,
     settings: Settings,
     task: F,
-    until: Option<BoxFuture<'static, ()>>,
+    until: BoxFuture<'static, ()>,
 }
 
 impl<K, F> RunEach<K, F> {
@@ -120,9 +121,7 @@ impl<K, F> RunEach<K, F> {
     /// Runs until this future ends; then no task is started any more, and all are asked to stop. Default: until the group
     /// is left or the coordinator is shut down, which is an error then.
     pub fn until<U: Future + Send + 'static>(mut self, shutdown: U) -> Self {
-        self.until = Some(Box::pin(async move {
-            shutdown.await;
-        }));
+        self.until = until(shutdown);
         self
     }
 
@@ -153,7 +152,6 @@ where
         // A guard that was lost does not last longer.
         let settings = Settings { drain: settings.drain.min(group.max_drain()), ..settings };
         shared.table().configure(settings);
-        let until = until.unwrap_or_else(|| Box::pin(std::future::pending()));
         Driver::new(group, shared, task).run(until).await
     }
 }

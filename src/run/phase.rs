@@ -1,8 +1,8 @@
 //! [`Phase`]: how far the end of a piece of work has come, and [`Stopping`], which its task sees of it.
 
-use std::fmt;
+use std::{fmt, future::Future};
 
-use crate::watch;
+use crate::{future::BoxFuture, watch};
 
 /// How far the end of a piece of work has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +12,13 @@ pub(super) enum Phase {
     Stop,
     /// It is ended by force.
     End,
+}
+
+/// The future at whose end a runner stops; its output is nothing.
+pub(super) fn until(shutdown: impl Future + Send + 'static) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        shutdown.await;
+    })
 }
 
 /// Tells a task when it is to stop. Cheap to clone.

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::{
     counts::{Counts, Ended},
     failure::Failure,
-    phase::Stopping,
+    phase::{Stopping, until},
     plan::{End, Verdict, plan, smaller},
     pool::{self, Kind, Settings, Source},
 };
@@ -83,7 +83,13 @@ impl WorkQueue {
                     .map_err(|error| Failure::new(format!("the result cannot be written as JSON: {error}")))
             })
         });
-        RunQueue { queue: self.clone(), handler, preferred: None, settings: Settings::default(), until: None }
+        RunQueue {
+            queue: self.clone(),
+            handler,
+            preferred: None,
+            settings: Settings::default(),
+            until: Box::pin(pending()),
+        }
     }
 }
 
@@ -97,7 +103,7 @@ pub struct RunQueue {
     handler: Handler,
     preferred: Option<Preferred>,
     settings: Settings,
-    until: Option<BoxFuture<'static, ()>>,
+    until: BoxFuture<'static, ()>,
 }
 
 impl RunQueue {
@@ -131,16 +137,13 @@ impl RunQueue {
     /// Runs until this future ends; then it takes no more entries, and [asks](EntryTask::stopping) its handlers to stop.
     /// Default: until the coordinator is closed, which is an error then.
     pub fn until<U: Future + Send + 'static>(mut self, shutdown: U) -> Self {
-        self.until = Some(Box::pin(async move {
-            shutdown.await;
-        }));
+        self.until = until(shutdown);
         self
     }
 
     async fn run(self) -> Result<Counts, QueueError> {
         let RunQueue { queue, handler, preferred, mut settings, until } = self;
         settings.max_attempts = smaller(settings.max_attempts, queue.max_attempts());
-        let until = until.unwrap_or_else(|| Box::pin(pending()));
         let entries = Entries { queue, handler, preferred, max_attempts: settings.max_attempts };
         pool::run(Arc::new(entries), settings, until, Box::pin(pending())).await
     }
