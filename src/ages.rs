@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::clock::Moment;
@@ -58,10 +60,26 @@ impl Drop for Age {
     }
 }
 
+/// Writes what this process has in progress of a folder, and when it was listed: the end of the text of a status.
+pub(crate) fn write_present(
+    f: &mut fmt::Formatter<'_>,
+    (held, oldest): (usize, Option<Duration>),
+    listed: Option<Duration>,
+    problem: Option<&str>,
+) -> fmt::Result {
+    write!(f, "; {held} held here")?;
+    if let Some(age) = oldest {
+        write!(f, ", the oldest for {age:.1?}")?;
+    }
+    match listed {
+        Some(age) => write!(f, "; listed {age:.1?} ago")?,
+        None => write!(f, "; not listed yet")?,
+    }
+    problem.iter().try_for_each(|problem| write!(f, "; {problem}"))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

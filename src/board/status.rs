@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::shared::Shared;
+use crate::ages::write_present;
 
 /// How a board is, as this process knows it by its last listing. From
 /// [`PartitionCoordinator::status`](crate::PartitionCoordinator::status). No I/O.
@@ -62,7 +63,7 @@ impl BoardStatus {
 
 impl fmt::Display for BoardStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BoardStatus { board, unclaimed, delayed, claimed, set_aside, held, .. } = self;
+        let BoardStatus { board, unclaimed, delayed, claimed, set_aside, .. } = self;
         write!(
             f,
             "{board}: {unclaimed} unclaimed, {delayed} delayed, {claimed} claimed, {set_aside} set aside"
@@ -70,14 +71,6 @@ impl fmt::Display for BoardStatus {
         if let Some(age) = self.oldest {
             write!(f, "; the oldest was posted {age:.1?} ago")?;
         }
-        write!(f, "; {held} held here")?;
-        if let Some(age) = self.oldest_held {
-            write!(f, ", the oldest for {age:.1?}")?;
-        }
-        match self.listed {
-            Some(age) => write!(f, "; listed {age:.1?} ago")?,
-            None => write!(f, "; not listed yet")?,
-        }
-        self.problem.iter().try_for_each(|problem| write!(f, "; {problem}"))
+        write_present(f, (self.held, self.oldest_held), self.listed, self.problem.as_deref())
     }
 }

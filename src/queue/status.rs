@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::shared::Shared;
+use crate::ages::write_present;
 
 /// How a queue is, as this process knows it by its last listing: a process lists a queue while it takes entries. From
 /// [`PartitionCoordinator::status`](crate::PartitionCoordinator::status). No I/O.
@@ -60,19 +61,11 @@ impl QueueStatus {
 
 impl fmt::Display for QueueStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let QueueStatus { queue, waiting, delayed, max_len, held, .. } = self;
+        let QueueStatus { queue, waiting, delayed, max_len, .. } = self;
         write!(f, "{queue}: {waiting} waiting, {delayed} delayed, room for {max_len}")?;
         if let Some(age) = self.oldest {
             write!(f, "; the oldest has waited for at least {age:.1?}")?;
         }
-        write!(f, "; {held} held here")?;
-        if let Some(age) = self.oldest_held {
-            write!(f, ", the oldest for {age:.1?}")?;
-        }
-        match self.listed {
-            Some(age) => write!(f, "; listed {age:.1?} ago")?,
-            None => write!(f, "; not listed yet")?,
-        }
-        self.problem.iter().try_for_each(|problem| write!(f, "; {problem}"))
+        write_present(f, (self.held, self.oldest_held), self.listed, self.problem.as_deref())
     }
 }
