@@ -34,6 +34,13 @@ pub(super) struct Recorded {
     pub(super) record: Option<Record>,
 }
 
+impl Recorded {
+    /// Whether it is of the last claim, which has left the posting with this version: no claim is still to write it.
+    pub(super) fn is_of(&self, version: i32) -> bool {
+        version == 0 || self.record.as_ref().is_some_and(|record| record.version == version)
+    }
+}
+
 /// How much of a reason is kept, in characters.
 const MOST_OF_A_REASON: usize = 1000;
 

@@ -95,11 +95,12 @@ async fn take(
             Ok((guard, applied)) => {
                 let known = Arc::new(after_claim(&known, applied));
                 shared.mark(Mark::Claimed(known.clone()));
-                // Once more, because the claim before may have ended after the first read, with a record of it. If that
-                // fails, the session of the lease has probably ended as well.
-                let recorded = match version {
-                    0 => recorded,
-                    _ => read_record(shared, &live, &known).await.unwrap_or(recorded),
+                // Otherwise the claim before may have ended after the read, with a record of it. If reading that fails, the
+                // session of the lease has probably ended as well.
+                let recorded = if recorded.is_of(version) {
+                    recorded
+                } else {
+                    read_record(shared, &live, &known).await.unwrap_or(recorded)
                 };
                 let attempt = attempt_number(recorded.record.as_ref(), known.stat.version);
                 let job = Job::new(known.clone(), true, handle.clone());
