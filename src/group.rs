@@ -11,6 +11,7 @@ pub(crate) mod exclusive;
 pub(crate) mod handover;
 pub(crate) mod held;
 pub(crate) mod joining;
+mod large;
 pub(crate) mod member;
 pub(crate) mod observe;
 pub(crate) mod placement;
