@@ -175,17 +175,21 @@ impl Handover {
         let is_new = pzxid > self.publisher.newest;
         self.sees_group(pzxid, children);
         if is_probing {
-            self.publisher.is_quiet = !is_new;
+            // How large the group is was not known when this attempt was planned: then many others try as well, and it
+            // has to wait for its turn among them.
+            let is_larger = self.spread() > self.publisher.spread;
+            self.publisher.is_quiet = !is_new && !is_larger;
             // The next read shows whether they still come. If they do, it is the turn of another joiner.
             let had_turn = std::mem::replace(&mut self.publisher.has_probed, is_new);
             let pause = match (is_new, had_turn) {
+                (false, _) if is_larger => self.pause_of_a_joiner(),
                 (false, _) => Duration::ZERO,
                 (true, false) => self.settings.settle.saturating_mul(1 + self.spread() / SPREAD_OF_A_PART),
                 (true, true) => self.pause_of_a_joiner(),
             };
             self.publish_at(self.now + pause);
             self.publisher.helps = true;
-        } else if self.publisher.helps && !self.is_published() && self.spread() > 2 * self.publisher.spread {
+        } else if self.publisher.helps && !self.is_published() && self.spread() > self.publisher.spread {
             // The group is larger than we knew when we planned it.
             self.publisher.due = None;
             self.leave_it_to_others();
@@ -304,15 +308,16 @@ impl Handover {
             }
         }
         let is_due = self.publisher.due.is_some_and(|due| self.now >= due);
-        if !is_due || self.publisher.stage != Stage::Idle {
+        // If there may be a newer epoch, a list would be in vain. The stat of the group may show that it is larger than we
+        // knew, and many others try as well.
+        let is_open = self.head_reading.is_open() || self.publisher.is_comparing;
+        if !is_due || is_open || self.publisher.stage != Stage::Idle {
             return;
         }
         if self.has_to_probe() {
-            if !self.publisher.is_comparing {
-                self.publisher.due = None;
-                self.publisher.is_probing = true;
-                self.stat_group(false);
-            }
+            self.publisher.due = None;
+            self.publisher.is_probing = true;
+            self.stat_group(false);
             return;
         }
         self.publisher.due = None;

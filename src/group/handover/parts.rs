@@ -43,6 +43,11 @@ pub(crate) struct HeadReading {
 }
 
 impl HeadReading {
+    /// Whether the head is being read, or is to be read.
+    pub(super) fn is_open(&self) -> bool {
+        self.wanted || self.under_way.is_some() || self.waits.is_some()
+    }
+
     /// Our znode was created: read anew.
     pub(super) fn restart(&mut self) {
         *self = HeadReading {

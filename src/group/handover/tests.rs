@@ -6,5 +6,6 @@ mod ensemble;
 mod explorer;
 mod fleet;
 mod groups;
+mod large;
 mod register;
 mod simulation;

@@ -43,6 +43,8 @@ pub(super) struct Fleet {
     events: VecDeque<(&'static str, Event)>,
     /// How often all members were listed.
     pub(super) lists: u32,
+    /// Of members that start from now on these answers are held back.
+    pub(super) holds: BTreeSet<Held>,
     /// The handovers that have ended.
     pub(super) ended: Vec<(&'static str, Ended)>,
 }
@@ -66,6 +68,7 @@ struct Member {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Held {
     Head,
+    Stat,
     List,
     Commit(Purpose),
 }
@@ -119,6 +122,7 @@ impl Fleet {
             members: BTreeMap::new(),
             events: VecDeque::new(),
             lists: 0,
+            holds: BTreeSet::new(),
             ended: Vec::new(),
         }
     }
@@ -147,7 +151,7 @@ impl Fleet {
             session: SessionId(self.number as i64),
             watches: BTreeMap::new(),
             is_deaf: false,
-            holds: BTreeSet::new(),
+            holds: self.holds.clone(),
             held: Vec::new(),
             fails: BTreeSet::new(),
         };

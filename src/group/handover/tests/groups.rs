@@ -9,6 +9,7 @@ use super::{
         types::{Cause, Event, Presence, Purpose},
     },
     fleet::{Fleet, MS, WAIT, id, key_of, settings},
+    large::names,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -97,11 +98,6 @@ fn a_member_that_joins_a_few_times_is_not_held_back() {
     }
 }
 
-/// So many names.
-fn many(count: usize) -> Vec<&'static str> {
-    (0..count).map(|number| &*format!("m{number:02}").leak()).collect()
-}
-
 // --- A loss of most members -----------------------------------------------------------------------------------
 
 #[test]
@@ -186,12 +182,12 @@ fn a_paused_group_is_not_listed_all_the_time() {
 
 #[test]
 fn a_change_in_a_large_group_that_is_paused_is_listed_by_few() {
-    let names = many(60);
+    let names = names(60);
     let mut fleet = fleet_of(&names);
-    fleet.tell("m30", Event::Pause(true));
+    fleet.tell("m030", Event::Pause(true));
     fleet.run(SECOND);
-    fleet.stop("m40");
-    fleet.start("m40");
+    fleet.stop("m040");
+    fleet.start("m040");
     let lists = fleet.lists;
     fleet.run(30 * SECOND);
     assert!((1..12).contains(&(fleet.lists - lists)), "{}", fleet.lists - lists);
@@ -199,9 +195,9 @@ fn a_change_in_a_large_group_that_is_paused_is_listed_by_few() {
     // If the members that watch are gone, one of the others lists it, and they share the time.
     fleet.run(30 * SECOND);
     assert!(fleet.lists - lists < 30, "{}", fleet.lists - lists);
-    fleet.tell("m30", Event::Pause(false));
+    fleet.tell("m030", Event::Pause(false));
     fleet.run(SECOND);
-    assert_eq!(fleet.ring("m00"), names);
+    assert_eq!(fleet.ring("m000"), names);
 }
 
 /// It does not know the pause, and works on its keys.
@@ -282,82 +278,6 @@ fn a_member_that_leaves_gives_its_keys_away_and_ends_its_work() {
     fleet.end("a");
     fleet.run(SECOND);
     assert!(fleet.may_start("b", key));
-}
-
-// --- Large groups ---------------------------------------------------------------------------------------------
-
-/// The names of so many members, in the order of their ranks.
-fn names(count: usize) -> Vec<&'static str> {
-    (0..count).map(|number| &*format!("m{number:03}").leak()).collect()
-}
-
-/// How many follow an epoch with all of `wanted`.
-fn following(fleet: &Fleet, wanted: &[&'static str]) -> usize {
-    let is_current = |name: &&&str| {
-        fleet.startable(name).ring.is_some_and(|ring| ring.members().eq(wanted.iter().copied()))
-    };
-    wanted.iter().filter(is_current).count()
-}
-
-#[test]
-fn many_members_that_start_at_once_are_listed_by_a_few_of_them() {
-    let names = names(100);
-    let mut fleet = Fleet::new();
-    names.iter().for_each(|name| fleet.start(name));
-    fleet.run(2 * SECOND);
-    assert_eq!(following(&fleet, &names), 100);
-    assert_eq!(fleet.head().version, 1, "all are in the first epoch");
-    assert!(fleet.lists < 10, "{} lists", fleet.lists);
-    let lists = fleet.lists;
-    fleet.run(60 * SECOND);
-    assert_eq!(fleet.lists, lists, "nothing has changed since");
-}
-
-#[test]
-fn one_list_is_enough_for_a_change_of_a_large_group() {
-    let names = names(48);
-    let mut fleet = Fleet::new();
-    names.iter().for_each(|name| fleet.start(name));
-    fleet.run(10 * SECOND);
-    let lists = fleet.lists;
-    fleet.stop(names[20]);
-    fleet.run(60 * SECOND);
-    let rest: Vec<_> = names.into_iter().filter(|name| *name != "m020").collect();
-    assert_eq!(following(&fleet, &rest), 47);
-    assert_eq!(fleet.lists - lists, 1);
-}
-
-#[test]
-fn if_the_members_that_watch_a_large_group_are_stuck_others_publish_its_changes() {
-    let names = names(48);
-    let mut fleet = Fleet::new();
-    names.iter().for_each(|name| fleet.start(name));
-    fleet.run(10 * SECOND);
-    for name in &names[..3] {
-        fleet.is_deaf(name, true);
-    }
-    let lists = fleet.lists;
-    fleet.stop(names[20]);
-    fleet.start("n");
-    fleet.run(5 * SECOND);
-    let mut wanted: Vec<_> = names.into_iter().filter(|name| *name != "m020").collect();
-    wanted.push("n");
-    assert_eq!(following(&fleet, &wanted), 45, "all but those that are stuck");
-    assert_eq!(fleet.startable("n").ring.map(|ring| ring.len()), Some(48));
-    assert!(fleet.lists - lists < 10, "{} lists", fleet.lists - lists);
-}
-
-/// Those that would have been the first to publish are stuck.
-#[test]
-fn if_most_of_those_that_start_at_once_are_stuck_the_others_publish_the_first_epoch() {
-    let names = names(60);
-    let mut fleet = Fleet::new();
-    names.iter().for_each(|name| fleet.start(name));
-    for name in &names[..50] {
-        fleet.is_deaf(name, true);
-    }
-    fleet.run(5 * SECOND);
-    assert_eq!(following(&fleet, &names), 10);
 }
 
 // --- How long a handover takes ------------------------------------------------------------------------------------
@@ -519,13 +439,13 @@ fn a_group_of_one_works_on_everything() {
 /// All of them know the moment from which on the first epoch of the new head may be published.
 #[test]
 fn a_large_group_whose_head_was_deleted_is_not_listed_by_all_when_the_old_leases_have_ended() {
-    let names = many(60);
+    let names = names(60);
     let mut fleet = fleet_of(&names);
     fleet.delete_head();
     fleet.run(WAIT - 100 * MS);
     let lists = fleet.lists;
     fleet.run(5 * SECOND);
-    assert_eq!(fleet.ring("m00"), names);
+    assert_eq!(fleet.ring("m000"), names);
     assert!(fleet.lists - lists < 20, "{}", fleet.lists - lists);
 }
 

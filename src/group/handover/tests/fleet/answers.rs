@@ -97,7 +97,7 @@ impl Fleet {
                 }
                 if matches!(action, Action::StatGroup { .. }) {
                     let children = state.children(&places.group).count();
-                    Event::GroupStat(Ok(GroupStat { pzxid, children }))
+                    return Some((Some(Held::Stat), Event::GroupStat(Ok(GroupStat { pzxid, children }))));
                 } else {
                     self.lists += 1;
                     let ids = state.children(&places.group).map(|(name, _)| id(name));
