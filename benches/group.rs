@@ -1,8 +1,8 @@
 //! What a change of the membership costs in a large group on a real server: bytes that all members read, and the time
 //! until all of them agree.
 //!
-//! `cargo bench --bench group`, with the number of members as an argument (default: 1000), and the ring points of each
-//! as a second one (default: 100). It takes some minutes, and needs what the tests need: run scripts/test once. All
+//! `cargo bench --bench group`, with the number of members as an argument (default: 1000), the ring points of each as a
+//! second one (default: 100), and the word `immediate` for a group of that mode. It takes some minutes, and needs what the tests need: run scripts/test once. All
 //! members are in this process, each with a session of its own, so they and the server share the processors. On
 //! separate hosts only the load of the server is the same.
 
@@ -30,6 +30,8 @@ use support::{Server, Settings, zookeeper};
 const REST: Duration = Duration::from_secs(20);
 /// The pause between two measurements.
 const QUIET: Duration = Duration::from_secs(10);
+/// How many members are replaced by others one after another, as in a rolling restart.
+const RESTARTED: usize = 20;
 /// After how long a group counts as one that does not agree.
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -37,8 +39,9 @@ fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
     let count = numbers.next().unwrap_or(1000);
     let replicas = numbers.next().unwrap_or(100);
+    let is_immediate = std::env::args().any(|argument| argument == "immediate");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(measure(count, u32::try_from(replicas).expect("a small number")));
+    runtime.block_on(measure(count, u32::try_from(replicas).expect("a small number"), is_immediate));
 }
 
 /// Counts what all members read, in bytes on the wire.
@@ -157,6 +160,7 @@ struct Fleet {
     connector: Intercept,
     meter: Arc<Meter>,
     replicas: u32,
+    is_immediate: bool,
 }
 
 impl Fleet {
@@ -167,7 +171,9 @@ impl Fleet {
             .replicas(self.replicas)
             .session_timeout(Duration::from_secs(10));
         let coordinator = PartitionCoordinator::start(config).expect("the settings are valid");
-        let group = coordinator.join("large").await.expect("it does not wait");
+        let join = coordinator.join("large");
+        let join = if self.is_immediate { join.immediate() } else { join };
+        let group = join.await.expect("it does not wait");
         (coordinator, group)
     }
 
@@ -196,7 +202,7 @@ fn counts(count: usize) -> impl Fn(&View) -> bool {
     move |view| view.ring().len() == count && view.standing() == Standing::Member
 }
 
-async fn measure(count: usize, replicas: u32) {
+async fn measure(count: usize, replicas: u32, is_immediate: bool) {
     let settings = Settings {
         tick: Duration::from_secs(2),
         min_session_timeout: Duration::from_secs(4),
@@ -207,8 +213,9 @@ async fn measure(count: usize, replicas: u32) {
     let server = Server::start_with(&settings).await;
     let meter = Arc::<Meter>::default();
     let backend: Arc<dyn Connector> = Arc::new(zookeeper(&server.connect_string()));
-    let fleet = Fleet { connector: Intercept::new(backend, meter.clone()), meter, replicas };
-    println!("{count} members of {replicas} points each, on one server");
+    let fleet = Fleet { connector: Intercept::new(backend, meter.clone()), meter, replicas, is_immediate };
+    let mode = if is_immediate { "immediate" } else { "exclusive" };
+    println!("{count} members of {replicas} points each, {mode}, on one server");
 
     let since = fleet.meter.now();
     let mut members = Vec::new();
@@ -244,6 +251,20 @@ async fn measure(count: usize, replicas: u32) {
     let (_, stat) = session.get(&other).await.expect("a reply").expect("it is there");
     let has_seen = |view: &View| view.members().iter().any(|member| member.incarnation() == stat.czxid);
     fleet.wait("one is restarted under its id", since, &groups, has_seen).await;
+
+    let since = fleet.meter.now();
+    for number in 0..RESTARTED {
+        let (coordinator, group) =
+            std::mem::replace(&mut members[number], fleet.member(number + count).await);
+        group.leave().await.expect("it is in the group");
+        coordinator.shutdown().await.expect("it ends");
+        let group = &members[number].1;
+        while group.view().standing() != Standing::Member {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
+    fleet.wait(&format!("{RESTARTED} are replaced, one by one"), since, &groups, counts(count)).await;
 
     let leavers: Vec<_> = members.drain(..count / 10).collect();
     let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
