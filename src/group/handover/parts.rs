@@ -172,6 +172,8 @@ pub(crate) struct Donors {
     pub(super) read: BTreeMap<MemberId, DonorRead>,
     /// The members that are being read, and the epoch at which they were asked for.
     pub(super) under_way: Option<(Epoch, BTreeSet<MemberId>)>,
+    /// Members that may not be read, and when that is tried again.
+    pub(super) denied: BTreeMap<MemberId, Denied>,
     /// The check that is under way, and for which epochs it releases.
     pub(super) check: Option<Check>,
     /// Nothing is asked for again before this moment.
@@ -196,6 +198,13 @@ pub(crate) struct DonorRead {
     /// The newest epoch when it was asked for.
     pub(super) at: Epoch,
     pub(super) read: Option<MemberRead>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Denied {
+    /// It grows.
+    pub(super) pause: Duration,
+    pub(super) until: Moment,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -195,6 +195,11 @@ impl MemberRead {
         let unclear = (label == Label::Tooz).then_some(Unclear::NoMap);
         MemberRead { czxid: 0, version: 0, weight: 1, part: None, fits: true, unclear, hints_at_tooz: false }
     }
+
+    /// Whether it is [`MemberRead::denied`]: no transaction has the number 0.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.czxid == 0
+    }
 }
 
 /// All ephemeral children of the group: the list was read first, then the data and stat of each.

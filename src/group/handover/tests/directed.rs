@@ -263,6 +263,73 @@ fn a_member_that_has_drained_and_still_lists_work_is_waited_for() {
     assert!(!["a", "b"].iter().any(|name| fleet.may_start(name, key)));
 }
 
+/// An operator changes an access control list, or the members have different credentials.
+#[test]
+fn a_member_that_may_not_be_read_is_not_taken_for_one_that_is_gone() {
+    for is_carried in [false, true] {
+        let mut fleet = Fleet::new();
+        let key = a_keeps_what_b_gained(&mut fleet, false);
+        fleet.run(WAIT + SECOND);
+        if is_carried {
+            fleet.tell("b", Event::Pause(true));
+            assert_eq!(fleet.head().head.carried.len(), 1);
+        }
+        fleet.deny("a", true);
+        // It makes a list, and an epoch.
+        fleet.tell("b", Event::Pause(!is_carried));
+        fleet.run(WAIT + SECOND);
+        fleet.tell("b", Event::Pause(is_carried));
+        fleet.run(60 * SECOND);
+        assert!(fleet.acts("a") && !fleet.may_start("b", key), "carried: {is_carried}");
+        fleet.deny("a", false);
+        fleet.tell("b", Event::Pause(false));
+        fleet.end("a");
+        fleet.run(6 * SECOND);
+        assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+    }
+}
+
+/// A plain member, as a Python peer, of which nothing is known but the name.
+#[test]
+fn a_plain_member_that_may_not_be_read_keeps_no_epoch_from_being_published() {
+    let mut fleet = Fleet::new();
+    fleet.start_plain("p");
+    fleet.deny("p", true);
+    fleet.start("a");
+    fleet.run(2 * WAIT);
+    assert_eq!(fleet.ring("a"), ["a", "p"]);
+    fleet.start("b");
+    fleet.run(70 * SECOND);
+    let floor = fleet.head().head.floor;
+    fleet.start("c");
+    fleet.run(5 * SECOND);
+    assert_eq!(fleet.ring("c"), ["a", "b", "c", "p"]);
+    assert!(fleet.head().head.floor > floor, "what it lost is released when it was waited for");
+}
+
+#[test]
+fn a_donor_that_may_not_be_read_is_read_again_and_again_with_growing_pauses() {
+    let key = key_of(&[&["a"], &["a", "b"]]);
+    let mut fleet = Fleet::new();
+    fleet.start("a");
+    fleet.run(2 * WAIT);
+    fleet.take("a", key);
+    fleet.start("b");
+    while fleet.ring("b").len() < 2 {
+        fleet.run(100 * MS);
+    }
+    fleet.deny("a", true);
+    fleet.tell("b", Event::MemberChanged(id("a")));
+    let reads = fleet.reads;
+    fleet.run(60 * SECOND);
+    assert!(fleet.acts("a") && !fleet.may_start("b", key));
+    assert!((10..25).contains(&(fleet.reads - reads)), "{} reads", fleet.reads - reads);
+    fleet.deny("a", false);
+    fleet.end("a");
+    fleet.run(6 * SECOND);
+    assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+}
+
 #[test]
 fn an_idle_member_leaves_a_strict_group_at_once() {
     let mut fleet = Fleet::new();

@@ -41,6 +41,10 @@ pub(super) struct Fleet {
     ensemble: Ensemble,
     members: BTreeMap<&'static str, Member>,
     events: VecDeque<(&'static str, Event)>,
+    /// Only they themselves may read their znodes.
+    denied: BTreeSet<MemberId>,
+    /// How often members were read, not counting lists.
+    pub(super) reads: u32,
     /// How often all members were listed.
     pub(super) lists: u32,
     /// The handovers that have ended.
@@ -118,6 +122,8 @@ impl Fleet {
             ensemble,
             members: BTreeMap::new(),
             events: VecDeque::new(),
+            denied: BTreeSet::new(),
+            reads: 0,
             lists: 0,
             ended: Vec::new(),
         }
@@ -230,6 +236,15 @@ impl Fleet {
         let path = member_path(name);
         self.ensemble.commit(SessionId(0), &[Op::Delete { path, version: None }]).unwrap();
         self.notice();
+    }
+
+    /// An operator denies all others permission to read the znode of a member, or grants it again.
+    pub(super) fn deny(&mut self, name: &str, is_denied: bool) {
+        if is_denied {
+            self.denied.insert(id(name))
+        } else {
+            self.denied.remove(&id(name))
+        };
     }
 
     /// An operator deletes the head, and its snapshot.
