@@ -52,9 +52,11 @@ impl Handover {
         carried.sort();
         carried.dedup();
         carried.retain(|who| match present(who) {
-            // If permission is denied, it is not known whether it keeps anything.
-            Some(read) if read.is_denied() => history.head.carried.contains(who),
-            Some(read) => read.part.as_ref().is_some_and(|part| part.keep != Ranges::default()),
+            // A plain member keeps nothing. One of ours without a readable part is not known to have ended anything.
+            Some(read) => match &read.part {
+                Some(part) => part.keep != Ranges::default(),
+                None => history.head.carried.contains(who),
+            },
             None if history.released().any(|it| *it == *who) => false,
             None => {
                 let waits = self.settings.is_strict && self.settings.rules.hold(Rule::StrictCarriedWaits);
@@ -82,9 +84,9 @@ impl Handover {
         }
     }
 
-    /// The newest epoch that this process first saw more than a lease ago. It stays below the loss of a member that may
-    /// not be read, and below that of a plain member while that is waited for; in strict mode also below the first loss
-    /// of a member that is not gone for as long.
+    /// The newest epoch that this process first saw more than a lease ago. It stays below the loss of a member of which
+    /// nothing can be read, and below that of a plain member while that is waited for; in strict mode also below the
+    /// first loss of a member that is not gone for as long.
     fn highest_floor(&self, history: &History, listing: &Listing) -> i32 {
         let (old, wait) = (history.floor(), self.wait());
         let waits = self.settings.rules.hold(Rule::FloorWaits);

@@ -47,7 +47,8 @@ impl Handover {
             own.bundled = None;
         }
         let is_time = keep.is_empty() || own.bundled.is_some_and(|due| self.now >= due);
-        if !(owed || shrinks && is_time || own.part.presence != self.settings.presence) {
+        let is_wrong = own.is_overwritten || own.part.presence != self.settings.presence;
+        if !(owed || shrinks && is_time || is_wrong) {
             return;
         }
         let ack = if owed { Some(view) } else { own.part.ack };
@@ -89,6 +90,7 @@ impl Handover {
         let Some(own) = &mut self.own else { return };
         let was = std::mem::replace(&mut own.part, write.part);
         own.version = write.version + 1;
+        own.is_overwritten = false;
         let (ack, is_changed) = (own.part.ack, was.presence != own.part.presence);
         self.confirm_lease(write.sent);
         self.thaw(ack, write.mark);
@@ -132,14 +134,15 @@ impl Handover {
                     own.not_before = self.now;
                 }
                 let write = own.write.take();
-                let part = read.part.unwrap_or_default();
-                match write {
-                    Some(write) if read.version == write.version + 1 && part == write.part => {
+                match (write, read.part) {
+                    (Some(write), Some(part)) if read.version == write.version + 1 && part == write.part => {
                         self.own_is_confirmed(write);
                     }
-                    _ => {
+                    (_, part) => {
                         own.version = read.version;
-                        own.part = part;
+                        // Nothing of it can be read: another process has written it.
+                        own.is_overwritten = part.is_none();
+                        own.part = part.unwrap_or_default();
                     }
                 }
             }

@@ -106,6 +106,8 @@ pub(crate) struct Own {
     pub(super) write: Option<OwnWrite>,
     /// The result of the last write is not known, or the version is another one: read it before the next write.
     pub(super) is_uncertain: bool,
+    /// Another process has overwritten it, so that others cannot read our part: it has to be written again.
+    pub(super) is_overwritten: bool,
     pub(super) is_reading: bool,
     pub(super) is_deleting: bool,
     /// Nothing is asked for again before this moment.
@@ -135,6 +137,7 @@ impl Own {
             part,
             write: None,
             is_uncertain: false,
+            is_overwritten: false,
             is_reading: false,
             is_deleting: false,
             not_before: Moment::default(),

@@ -159,7 +159,13 @@ impl Handover {
             if !is_ready || !read.fits {
                 continue;
             }
-            let is_known = history.members().get(id).is_some_and(|entry| entry.czxid == read.czxid);
+            let known = history.members().get(id).filter(|entry| entry.czxid == read.czxid);
+            if let Some(known) = known.filter(|known| read.part.is_none() && !known.is_plain) {
+                // Another process has overwritten its data. It still acts, and writes them again.
+                members.insert(id.clone(), known.clone());
+                continue;
+            }
+            let is_known = known.is_some();
             let mut until = self.publisher.held_until(id);
             if self.me().is_some_and(|me| me.id == *id && me.czxid == read.czxid) {
                 until = until.max(self.publisher.is_held_until(&history.head, read.czxid));

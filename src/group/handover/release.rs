@@ -171,7 +171,8 @@ impl Handover {
             };
             let kept = match &donor.read {
                 Some(read) if self.is_same(&who, read) => {
-                    read.part.as_ref().map_or_else(Ranges::default, |part| part.keep.clone())
+                    // No plain member is carried: another process has written what cannot be read.
+                    read.part.as_ref().map_or_else(Ranges::all, |part| part.keep.clone())
                 }
                 _ => {
                     if !self.has_stopped_now(&who) {
@@ -322,7 +323,9 @@ impl Handover {
             if !self.is_same(&who, read) {
                 continue;
             }
-            let ack = read.part.as_ref().and_then(|part| part.ack);
+            // Another process may have overwritten what it has acknowledged, and keeps.
+            let Some(part) = &read.part else { continue };
+            let ack = part.ack;
             if ack.is_some_and(|ack| ack.head > followed.head)
                 && self.settings.rules.hold(Rule::NewerHeadIsNoLapse)
             {

@@ -322,6 +322,35 @@ fn a_donor_that_may_not_be_read_is_read_again_and_again_with_growing_pauses() {
     fleet.tell("b", Event::MemberChanged(id("a")));
     let reads = fleet.reads;
     fleet.run(60 * SECOND);
+    }
+}
+
+/// Another process overwrites the data of a member, which cannot write them again at once.
+#[test]
+fn a_member_whose_data_was_overwritten_may_still_act_on_what_it_has_lost() {
+    for is_carried in [false, true] {
+        let mut fleet = Fleet::new();
+        let key = a_keeps_what_b_gained(&mut fleet, false);
+        fleet.run(WAIT + SECOND);
+        if is_carried {
+            fleet.tell("b", Event::Pause(true));
+            assert_eq!(fleet.head().head.carried.len(), 1);
+        }
+        fleet.is_deaf("a", true);
+        fleet.overwrite("a", b"garbage");
+        for pause in [!is_carried, is_carried, false] {
+            fleet.tell("b", Event::Pause(pause));
+            fleet.run(SECOND);
+            assert!(fleet.acts("a") && !fleet.may_start("b", key), "carried: {is_carried}");
+        }
+        assert!(fleet.startable("b").is_exclusive, "it is not taken for a plain member");
+        fleet.is_deaf("a", false);
+        fleet.run(2 * SECOND);
+        assert!(fleet.part("a").keep.contains_position(key), "it has written its data again");
+        assert!(fleet.acts("a") && !fleet.may_start("b", key));
+        fleet.end("a");
+        fleet.run(6 * SECOND);
+        assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
     assert!(fleet.acts("a") && !fleet.may_start("b", key));
     assert!((10..25).contains(&(fleet.reads - reads)), "{} reads", fleet.reads - reads);
     fleet.deny("a", false);

@@ -229,6 +229,12 @@ impl Fleet {
     /// A plain member leaves.
     pub(super) fn stop_plain(&mut self, name: &str) {
         self.delete(name);
+    /// Another process overwrites the znode of a member.
+    pub(super) fn overwrite(&mut self, name: &str, data: &[u8]) {
+        self.ensemble.commit(SessionId(0), &[Op::set(&member_path(name), data, None)]).unwrap();
+        self.notice();
+    }
+
     }
 
     /// An operator deletes the znode of a member.
