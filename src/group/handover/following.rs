@@ -266,6 +266,7 @@ impl Handover {
     fn see(&mut self, next: &History) {
         let known = self.history.as_ref().filter(|known| known.epoch.head == next.epoch.head);
         let known = known.map(|history| history.epoch.version);
+        self.longest_lease = self.longest_lease.max(next.head.common.lease);
         if self.seen.head != Some(next.epoch.head) {
             self.seen = Seen { head: Some(next.epoch.head), since: self.now, ..Seen::default() };
         }

@@ -26,7 +26,7 @@ impl Handover {
     pub(super) fn pursue_own(&mut self) {
         let keep = self.marks.kept(self.now).covered_by_at_most(MAX_KEEP);
         let (owed, is_refused) = (self.owes_ack(), self.lease.is_refused);
-        let snapshot = self.check_of_the_head_itself();
+        let (snapshot, unchanged) = (self.check_of_the_head_itself(), self.part());
         let Some(own) = &mut self.own else { return };
         // While the answer to a write may come, a read shows nothing.
         let is_out = own.write.as_ref().is_some_and(|write| !write.is_unknown);
@@ -52,7 +52,7 @@ impl Handover {
             return;
         }
         let ack = if owed { Some(view) } else { own.part.ack };
-        let part = Part { presence: self.settings.presence, ack, keep, zone: own.part.zone.clone() };
+        let part = Part { ack, keep, ..unchanged };
         let mut writes = vec![
             Write::CheckHead { version: view.version },
             Write::SetOwn { part: part.clone(), version: own.version },

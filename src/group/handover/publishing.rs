@@ -215,7 +215,8 @@ impl Handover {
         drained.filter(|who| history.waits_for(who)).collect()
     }
 
-    /// The first epoch after a new head: the leases under the head before have to end, if there may have been one.
+    /// The first epoch after a new head: the leases under the head before have to end, if there may have been one. They
+    /// may be longer than those under the new one, which has the lease of the process that made it.
     fn must_wait_for_old_leases(&mut self, history: &History, listing: &Listing) -> bool {
         if history.epoch.version > 0 || !self.settings.rules.hold(Rule::NewHeadWaits) {
             return false;
@@ -225,7 +226,9 @@ impl Handover {
         if !self.settings.is_strict && is_first && !self.marks.is_any_valid(self.now) {
             return false;
         }
-        let over = self.seen.since + self.wait();
+        let older = listing.members.values().filter(|read| read.czxid < history.epoch.head);
+        let theirs = older.filter_map(|read| read.part.as_ref()?.lease).max().unwrap_or_default();
+        let over = self.seen.since + self.wait_for(theirs.max(self.longest_lease));
         if self.now > over {
             return false;
         }

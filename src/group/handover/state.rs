@@ -27,6 +27,8 @@ pub(crate) struct Handover {
     pub(super) history: Option<History>,
     /// When this process first saw the head, and each of its epochs.
     pub(super) seen: Seen,
+    /// The longest lease of the heads that this process has followed.
+    pub(super) longest_lease: Duration,
     /// When this process first knew that these are gone.
     pub(super) gone: BTreeMap<Incarnation, Moment>,
 
@@ -79,6 +81,7 @@ impl Handover {
             problem: None,
             history: None,
             seen: Seen::default(),
+            longest_lease: Duration::ZERO,
             gone: BTreeMap::new(),
             session: None,
             own: None,
@@ -126,7 +129,12 @@ impl Handover {
 
     /// What has to be in the payload of our znode when it is created.
     pub(crate) fn part(&self) -> Part {
-        Part { presence: self.settings.presence, zone: self.settings.zone.clone(), ..Part::default() }
+        Part {
+            presence: self.settings.presence,
+            zone: self.settings.zone.clone(),
+            lease: self.session.map(|timing| timing.heartbeat_validity),
+            ..Part::default()
+        }
     }
 
     /// Whether this member takes part in the ring, as far as it is concerned.
@@ -336,8 +344,14 @@ impl Handover {
     /// How long others have to be waited for: the lease that they may have, and a margin for their clocks.
     pub(super) fn wait(&self) -> Duration {
         let lease = self.history.as_ref().map(|history| history.head.common.lease);
-        let timing = self.session.as_ref();
-        lease.unwrap_or_default() + timing.map_or(Duration::ZERO, |timing| timing.margin)
+        self.wait_for(lease.unwrap_or_default())
+    }
+
+    /// How long such a lease has to be waited for. Our margin fits our own: what a longer one has more, a clock may
+    /// measure wrong by a thousandth at each side.
+    pub(super) fn wait_for(&self, lease: Duration) -> Duration {
+        let Some(timing) = &self.session else { return lease };
+        lease + timing.margin + lease.saturating_sub(timing.heartbeat_validity) / 500
     }
 
     /// Our incarnation; `None` without a znode.

@@ -51,6 +51,8 @@ pub(crate) struct Part {
     pub(crate) keep: Ranges,
     /// Where it runs. Carried through; nothing depends on it.
     pub(crate) zone: Option<Arc<str>>,
+    /// The longest lease that it may have. `None` if its version does not say it.
+    pub(crate) lease: Option<Duration>,
 }
 
 /// A member in a published membership.

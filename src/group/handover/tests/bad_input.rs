@@ -11,7 +11,7 @@ use super::super::{
     state::Handover,
     types::{
         Action, Change, Common, Entry, Epoch, Event, FormatError, Head, HeadRead, Incarnation, MAX_BYTES,
-        Part, Presence, ReadError, Snapshot,
+        Outcome, Part, Presence, Purpose, ReadError, Snapshot,
     },
 };
 use crate::{
@@ -122,8 +122,12 @@ fn head_snapshot_and_part_are_read_back() {
     }
     for presence in [Presence::Warming, Presence::Ready, Presence::Draining] {
         let keep = Ranges::from_parts([(0, 0), (5, 9), (u32::MAX, u32::MAX)]);
-        let part = Part { presence, ack: Some(Epoch { head: 4, version: 2 }), keep, zone: Some("z".into()) };
-        assert_eq!(codec::part_from(&codec::part_value(&part)), Some(part));
+        let (ack, zone) = (Some(Epoch { head: 4, version: 2 }), Some("z".into()));
+        for lease in [None, Some(Duration::from_millis(1500))] {
+            let (keep, zone) = (keep.clone(), zone.clone());
+            let part = Part { presence, ack, keep, zone, lease };
+            assert_eq!(codec::part_from(&codec::part_value(&part)), Some(part));
+        }
     }
 }
 
@@ -145,6 +149,53 @@ fn a_newer_format_is_told_from_garbage() {
         (0..20_000).map(|number| (id(&format!("a-member-with-a-long-name-{number}")), entry(number)));
     let large = Snapshot { epoch: 1, members: members.collect() };
     assert!(matches!(codec::encode_snapshot(&large), Err(FormatError::TooLarge(_))));
+}
+
+/// All others would wait for it.
+#[test]
+fn a_lease_that_no_session_can_have_is_not_believed() {
+    let of = |lease: Value| {
+        let mut values = array(&codec::encode_head(&head()).unwrap());
+        values[3] = lease.clone();
+        let part = Value::Map(vec![("state".into(), "ready".into()), ("lease".into(), lease)]);
+        let part = codec::part_from(&part).expect("the rest of it counts");
+        (codec::decode_head(&bytes(&Value::Array(values))).map(|head| head.common.lease), part.lease)
+    };
+    for lease in [Value::from(0), u64::MAX.into(), (1_u64 << 31).into(), (-1).into(), "5000".into()] {
+        let (in_head, in_part) = of(lease.clone());
+        assert!(matches!(in_head, Err(FormatError::Garbage(_))), "{lease}: {in_head:?}");
+        assert_eq!(in_part, None, "{lease}");
+    }
+    for lease in [1, 5000, u64::try_from(i32::MAX).unwrap()] {
+        let read = Duration::from_millis(lease);
+        assert_eq!(of(lease.into()), (Ok(read), Some(read)));
+    }
+    let short = Head { common: Common { lease: Duration::ZERO, ..head().common }, ..head() };
+    assert!(codec::decode_head(&codec::encode_head(&short).unwrap()).is_ok());
+}
+
+#[test]
+fn a_member_whose_heartbeats_are_too_slow_for_the_head_acts_only_while_its_lease_lasts_and_says_so() {
+    let mut member = member();
+    let now = Moment::from_origin(Duration::from_secs(100));
+    let short = Duration::from_secs(2);
+    let log = vec![Change { add: vec![(id("a"), entry(9))], ..head().log[0].clone() }];
+    let short_head = Head { common: Common { lease: short, ..head().common }, log, ..head() };
+    let head = HeadRead { head: Arc::new(short_head), ..read(5, 8) };
+    member.step(now, 4, Event::Head(Ok(Some(head))));
+    let actions = member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
+    let problem = Problem::LeaseTooShort { group: short, heartbeat: Duration::from_secs(1) };
+    assert_eq!(member.status().problem.as_ref(), Some(&problem));
+    let is_heartbeat =
+        |it: &Action| matches!(it, Action::Commit { purpose: Purpose::Heartbeat | Purpose::Own, .. });
+    assert!(actions.iter().any(is_heartbeat), "{actions:?}");
+    let later = now + Duration::from_millis(100);
+    let confirmed = Event::Committed { purpose: Purpose::Heartbeat, outcome: Outcome::Applied };
+    assert!(member.step(later, 6, confirmed).contains(&Action::Lease(now + short)));
+    assert!(
+        member.may_start(now + short - Duration::from_millis(1), 17) && !member.may_start(now + short, 17)
+    );
+    assert_eq!(member.status().problem, Some(problem), "it is still so");
 }
 
 #[test]

@@ -9,9 +9,9 @@ use super::{
         settings::Settings,
         types::{Event, Part, Presence, Purpose},
     },
-    fleet::{Fleet, Held, LEASE, MS, WAIT, id, key_of, settings},
+    fleet::{Fleet, Held, LEASE, MS, TIMING, WAIT, id, key_of, settings},
 };
-use crate::ring::Ranges;
+use crate::{ring::Ranges, session::timing::Timing};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -263,6 +263,42 @@ fn a_member_that_has_drained_and_still_lists_work_is_waited_for() {
     assert!(!["a", "b"].iter().any(|name| fleet.may_start(name, key)));
 }
 
+/// The lease of the group was five seconds. That of the process which makes the next head is little more than one.
+#[test]
+fn after_a_new_head_the_longest_lease_of_those_before_it_has_to_end() {
+    let quick = Timing { timeout: 4 * SECOND, heartbeat: 400 * MS, heartbeat_validity: 1200 * MS, ..TIMING };
+    for others in [&["a"][..], &["b", "a"]] {
+        let key = key_of(&[others, &["a", "b", "c"]]);
+        let mut fleet = Fleet::new();
+        fleet.start("a");
+        fleet.run(2 * WAIT);
+        if others.len() == 2 {
+            // It has followed the head before.
+            fleet.start_timed("b", quick);
+            fleet.run(2 * WAIT);
+        }
+        fleet.take("a", key);
+        fleet.run(SECOND);
+        fleet.is_deaf("a", true);
+        fleet.delete_head();
+        fleet.run(100 * MS);
+        if others.len() == 1 {
+            // It never knew that head.
+            fleet.start_timed("b", quick);
+        }
+        fleet.start_timed("c", quick);
+        while fleet.acts("a") {
+            assert!(!fleet.may_start("c", key), "two act on one key");
+            fleet.run(50 * MS);
+        }
+        assert_eq!(fleet.head().head.common.lease, quick.heartbeat_validity);
+        fleet.run(2 * SECOND);
+        assert_eq!(fleet.ring("c"), ["a", "b", "c"]);
+        fleet.run(2 * SECOND);
+        assert!(fleet.may_start("c", key), "{:?}", fleet.core("c").status());
+    }
+}
+
 /// An operator changes an access control list, or the members have different credentials.
 #[test]
 fn a_member_that_may_not_be_read_is_not_taken_for_one_that_is_gone() {
@@ -283,6 +319,35 @@ fn a_member_that_may_not_be_read_is_not_taken_for_one_that_is_gone() {
         assert!(fleet.acts("a") && !fleet.may_start("b", key), "carried: {is_carried}");
         fleet.deny("a", false);
         fleet.tell("b", Event::Pause(false));
+        fleet.end("a");
+        fleet.run(6 * SECOND);
+        assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+    }
+}
+
+/// Another process overwrites the data of a member, which cannot write them again at once.
+#[test]
+fn a_member_whose_data_was_overwritten_may_still_act_on_what_it_has_lost() {
+    for is_carried in [false, true] {
+        let mut fleet = Fleet::new();
+        let key = a_keeps_what_b_gained(&mut fleet, false);
+        fleet.run(WAIT + SECOND);
+        if is_carried {
+            fleet.tell("b", Event::Pause(true));
+            assert_eq!(fleet.head().head.carried.len(), 1);
+        }
+        fleet.is_deaf("a", true);
+        fleet.overwrite("a", b"garbage");
+        for pause in [!is_carried, is_carried, false] {
+            fleet.tell("b", Event::Pause(pause));
+            fleet.run(SECOND);
+            assert!(fleet.acts("a") && !fleet.may_start("b", key), "carried: {is_carried}");
+        }
+        assert!(fleet.startable("b").is_exclusive, "it is not taken for a plain member");
+        fleet.is_deaf("a", false);
+        fleet.run(2 * SECOND);
+        assert!(fleet.part("a").keep.contains_position(key), "it has written its data again");
+        assert!(fleet.acts("a") && !fleet.may_start("b", key));
         fleet.end("a");
         fleet.run(6 * SECOND);
         assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
@@ -322,35 +387,6 @@ fn a_donor_that_may_not_be_read_is_read_again_and_again_with_growing_pauses() {
     fleet.tell("b", Event::MemberChanged(id("a")));
     let reads = fleet.reads;
     fleet.run(60 * SECOND);
-    }
-}
-
-/// Another process overwrites the data of a member, which cannot write them again at once.
-#[test]
-fn a_member_whose_data_was_overwritten_may_still_act_on_what_it_has_lost() {
-    for is_carried in [false, true] {
-        let mut fleet = Fleet::new();
-        let key = a_keeps_what_b_gained(&mut fleet, false);
-        fleet.run(WAIT + SECOND);
-        if is_carried {
-            fleet.tell("b", Event::Pause(true));
-            assert_eq!(fleet.head().head.carried.len(), 1);
-        }
-        fleet.is_deaf("a", true);
-        fleet.overwrite("a", b"garbage");
-        for pause in [!is_carried, is_carried, false] {
-            fleet.tell("b", Event::Pause(pause));
-            fleet.run(SECOND);
-            assert!(fleet.acts("a") && !fleet.may_start("b", key), "carried: {is_carried}");
-        }
-        assert!(fleet.startable("b").is_exclusive, "it is not taken for a plain member");
-        fleet.is_deaf("a", false);
-        fleet.run(2 * SECOND);
-        assert!(fleet.part("a").keep.contains_position(key), "it has written its data again");
-        assert!(fleet.acts("a") && !fleet.may_start("b", key));
-        fleet.end("a");
-        fleet.run(6 * SECOND);
-        assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
     assert!(fleet.acts("a") && !fleet.may_start("b", key));
     assert!((10..25).contains(&(fleet.reads - reads)), "{} reads", fleet.reads - reads);
     fleet.deny("a", false);

@@ -34,6 +34,15 @@ pub(super) const LEASE: Duration = Duration::from_secs(5);
 pub(super) const WAIT: Duration = Duration::from_millis(5500);
 pub(super) const MS: Duration = Duration::from_millis(1);
 
+/// The times of all sessions but those of [`Fleet::start_timed`].
+pub(super) const TIMING: Timing = Timing {
+    timeout: Duration::from_secs(10),
+    heartbeat: Duration::from_secs(1),
+    heartbeat_validity: LEASE,
+    margin: Duration::from_millis(500),
+    server_tick: Duration::from_secs(1),
+};
+
 pub(super) struct Fleet {
     pub(super) now: Moment,
     rules: Rules,
@@ -56,6 +65,7 @@ struct Member {
     register: Register,
     places: Places,
     session: SessionId,
+    timing: Timing,
     /// What each watched znode was when it was read: the transaction that set it.
     watches: BTreeMap<Watched, i64>,
     /// Nothing reaches it; it still acts.
@@ -133,14 +143,19 @@ impl Fleet {
 
     /// Starts a process with settings of its own.
     pub(super) fn start_with(&mut self, name: &'static str, settings: Settings) {
-        self.start_process(name, settings, 1);
+        self.start_process(name, settings, 1, TIMING);
     }
 
     pub(super) fn start_weighted(&mut self, name: &'static str, weight: u32) {
-        self.start_process(name, settings(name), weight);
+        self.start_process(name, settings(name), weight, TIMING);
     }
 
-    fn start_process(&mut self, name: &'static str, settings: Settings, weight: u32) {
+    /// Starts a process whose session has other times.
+    pub(super) fn start_timed(&mut self, name: &'static str, timing: Timing) {
+        self.start_process(name, settings(name), 1, timing);
+    }
+
+    fn start_process(&mut self, name: &'static str, settings: Settings, weight: u32, timing: Timing) {
         let ours =
             Ours { version: 1, label: Some(Label::Plain), replicas: Some(REPLICAS), ..Ours::default() };
         let namespace = ZnodePath::parse("/tooz").unwrap();
@@ -151,6 +166,7 @@ impl Fleet {
             register: Register::default(),
             places,
             session: SessionId(self.number as i64),
+            timing,
             watches: BTreeMap::new(),
             is_deaf: false,
             holds: BTreeSet::new(),
@@ -175,13 +191,7 @@ impl Fleet {
     }
 
     fn open(&mut self, name: &'static str) {
-        let timing = Timing {
-            timeout: Duration::from_secs(10),
-            heartbeat: Duration::from_secs(1),
-            heartbeat_validity: LEASE,
-            margin: WAIT - LEASE,
-            server_tick: Duration::from_secs(1),
-        };
+        let timing = self.members[name].timing;
         self.tell(name, Event::SessionBegan { asked: self.now, timing });
     }
 
@@ -219,6 +229,12 @@ impl Fleet {
         self.notice();
     }
 
+    /// Another process overwrites the znode of a member.
+    pub(super) fn overwrite(&mut self, name: &str, data: &[u8]) {
+        self.ensemble.commit(SessionId(0), &[Op::set(&member_path(name), data, None)]).unwrap();
+        self.notice();
+    }
+
     /// Ends a process: its session ends at once.
     pub(super) fn stop(&mut self, name: &str) {
         let member = self.members.remove(name).unwrap();
@@ -229,12 +245,6 @@ impl Fleet {
     /// A plain member leaves.
     pub(super) fn stop_plain(&mut self, name: &str) {
         self.delete(name);
-    /// Another process overwrites the znode of a member.
-    pub(super) fn overwrite(&mut self, name: &str, data: &[u8]) {
-        self.ensemble.commit(SessionId(0), &[Op::set(&member_path(name), data, None)]).unwrap();
-        self.notice();
-    }
-
     }
 
     /// An operator deletes the znode of a member.
