@@ -102,7 +102,8 @@ impl Handover {
                         .get(&version)
                         .is_some_and(|seen| self.now < *seen + self.settings.plain_grace);
                 let read = listing.members.get(&who.id).filter(|read| self.may_be(who, read));
-                let is_unknown = read.is_some_and(MemberRead::is_denied) && !history.was_plain(version, who);
+                let is_unknown =
+                    read.is_some_and(|read| read.part.is_none()) && !history.was_plain(version, who);
                 let strict = self.settings.is_strict && self.settings.rules.hold(Rule::StrictFloorWaits);
                 plain || is_unknown || strict && read.is_none() && !self.has_stopped(who)
             });

@@ -70,7 +70,9 @@ impl Handover {
         let Some(write) = own.write.take() else { return };
         match outcome {
             Outcome::Applied => self.own_is_confirmed(write),
-            Outcome::Refused { index: 0 | 2, .. } => self.head_is_another(write.sent),
+            Outcome::Refused { index: index @ (0 | 2), why } => {
+                self.head_is_another(write.sent, *index, *why);
+            }
             Outcome::Refused { why: Refusal::NoNode, .. } => self.on_gone(),
             Outcome::Refused { why: Refusal::BadVersion, .. } => self.own_is_uncertain(),
             Outcome::Refused { .. } => {

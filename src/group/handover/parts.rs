@@ -37,6 +37,10 @@ pub(crate) struct HeadReading {
     pub(super) is_creating: bool,
     /// How often in a row it could not be made.
     pub(super) failures: u32,
+    /// How often in a row what was read could not be used, although each part of it can be read.
+    pub(super) misfits: u32,
+    /// The snapshot that is missing although the head names it.
+    pub(super) missing: Option<u64>,
     /// We have no znode, and wait for one.
     pub(super) join_wanted: bool,
     pub(super) join_asked: bool,

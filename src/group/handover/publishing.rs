@@ -21,6 +21,8 @@ use super::{
 };
 use crate::{group::placement, member::MemberId, ring::Label};
 
+/// The place of what is done to the snapshot in the transaction of an epoch.
+const SNAPSHOT: usize = 1;
 /// A log that adds and deletes more members than this is shortened: all members read it at each epoch.
 const MOST_ENTRIES: usize = 64;
 
@@ -223,7 +225,8 @@ impl Handover {
         }
         let me = &self.settings.me;
         let is_first = listing.members.iter().all(|(id, read)| id == me || read.czxid > history.epoch.head);
-        if !self.settings.is_strict && is_first && !self.marks.is_any_valid(self.now) {
+        let others_may_act = self.settings.is_strict || self.is_restored || !is_first;
+        if !others_may_act && !self.marks.is_any_valid(self.now) {
             return false;
         }
         let older = listing.members.values().filter(|read| read.czxid < history.epoch.head);
@@ -272,10 +275,13 @@ impl Handover {
             }
             Outcome::Refused { .. } | Outcome::Unknown | Outcome::Failed => {
                 // Another one was faster, or a member has changed: read the head, and list again.
+                if *outcome == (Outcome::Refused { index: SNAPSHOT, why: Refusal::NoNode }) {
+                    self.snapshot_was_refused();
+                }
                 self.head_reading.wanted = true;
                 let settle = self.settings.settle.min(Duration::from_secs(1));
                 let pause = settle / 2 + self.jitter(settle);
-                self.publish_at(self.now + pause);
+                self.publish_at((self.now + pause).max(self.head_reading.not_before));
                 self.publisher.helps = !self.has_own_change();
             }
         }

@@ -29,6 +29,8 @@ pub(crate) struct Handover {
     pub(super) seen: Seen,
     /// The longest lease of the heads that this process has followed.
     pub(super) longest_lease: Duration,
+    /// What was read before this head is of a store that was replaced by another one. Others may still act by it.
+    pub(super) is_restored: bool,
     /// When this process first knew that these are gone.
     pub(super) gone: BTreeMap<Incarnation, Moment>,
 
@@ -82,6 +84,7 @@ impl Handover {
             history: None,
             seen: Seen::default(),
             longest_lease: Duration::ZERO,
+            is_restored: false,
             gone: BTreeMap::new(),
             session: None,
             own: None,
@@ -187,7 +190,7 @@ impl Handover {
             Event::GroupStat(read) => self.on_group_stat(&read),
             Event::Own(read) => self.on_own(read),
             Event::Committed { purpose, outcome } => self.on_committed(purpose, &outcome),
-            Event::HeadChanged => self.head_reading.wanted = true,
+            Event::HeadChanged => self.on_head_changed(),
             Event::MemberChanged(id) => self.donors.forget(&id),
             Event::ChildrenChanged => self.on_children_changed(),
             Event::Marked { mark, positions } => self.marks.marked(mark, positions),
@@ -242,12 +245,26 @@ impl Handover {
 
     pub(super) fn on_joined(&mut self, czxid: i64, version: i32) {
         self.lose_own();
+        if self.history.as_ref().is_some_and(|history| czxid < history.token) {
+            self.forget_the_store();
+        }
         let me = Incarnation { id: self.settings.me.clone(), czxid };
         self.own = Some(Own::new(me, version, self.part()));
         // A head that was asked for before does not count.
         self.head_reading.restart();
         self.publisher.join(self.now, self.settings.presence == Presence::Ready);
         self.handover_begins();
+    }
+
+    /// Transactions are numbered anew: the data of the servers were deleted, or replaced by an older copy. What was read
+    /// of them before says nothing any more. All our guards have ended with the znode that we had there.
+    fn forget_the_store(&mut self) {
+        self.history = None;
+        self.seen = Seen::default();
+        self.gone.clear();
+        self.donors = Donors::default();
+        self.is_restored = true;
+        self.actions.push(Action::StoreWentBack);
     }
 
     pub(super) fn on_gone(&mut self) {

@@ -387,6 +387,8 @@ pub(crate) enum Action {
     Status,
     /// Every key that this member has gained is its own to start on.
     Ended(Ended),
+    /// The data of the servers were deleted, or replaced by an older copy: what was read before counts no more.
+    StoreWentBack,
     /// Our znode is gone: join again, after every action before this one.
     Rejoin,
     /// Our znode is deleted, and nothing is in flight.

@@ -66,18 +66,19 @@ fn bytes(value: &Value) -> Vec<u8> {
     bytes
 }
 
+const TIMING: Timing = Timing {
+    timeout: Duration::from_secs(10),
+    heartbeat: Duration::from_secs(1),
+    heartbeat_validity: Duration::from_secs(5),
+    margin: Duration::from_millis(500),
+    server_tick: Duration::from_secs(2),
+};
+
 /// A member that has joined and asked for the head.
 fn member() -> Handover {
-    let timing = Timing {
-        timeout: Duration::from_secs(10),
-        heartbeat: Duration::from_secs(1),
-        heartbeat_validity: Duration::from_secs(5),
-        margin: Duration::from_millis(500),
-        server_tick: Duration::from_secs(2),
-    };
     let mut member = Handover::new(Settings::new(id("a"), Label::Plain, 4));
     let now = Moment::from_origin(Duration::from_secs(100));
-    member.step(now, 1, Event::SessionBegan { asked: now, timing });
+    member.step(now, 1, Event::SessionBegan { asked: now, timing: TIMING });
     member.step(now, 2, Event::Head(Ok(Some(read(5, 8)))));
     assert!(member.step(now, 3, Event::Joined { czxid: 9, version: 0 }).contains(&Action::ReadHead));
     member
@@ -180,7 +181,8 @@ fn a_member_whose_heartbeats_are_too_slow_for_the_head_acts_only_while_its_lease
     let now = Moment::from_origin(Duration::from_secs(100));
     let short = Duration::from_secs(2);
     let log = vec![Change { add: vec![(id("a"), entry(9))], ..head().log[0].clone() }];
-    let short_head = Head { common: Common { lease: short, ..head().common }, log, ..head() };
+    let short_head =
+        Head { common: Common { lease: short, ..head().common }, carried: vec![], log, ..head() };
     let head = HeadRead { head: Arc::new(short_head), ..read(5, 8) };
     member.step(now, 4, Event::Head(Ok(Some(head))));
     let actions = member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
@@ -275,6 +277,43 @@ fn a_head_that_went_back_is_not_followed() {
     member.step(now, 7, Event::Head(Ok(Some(HeadRead { head: Arc::new(older), ..read(5, 7) }))));
     assert_eq!(member.startable().epoch, Some(Epoch { head: 5, version: 8 }));
     assert_eq!(member.status().problem, Some(Problem::WentBack { found: 7, known: 8 }));
+}
+
+/// Data from a backup. They stay as they are until an operator deletes the head.
+#[test]
+fn a_head_that_stays_at_an_older_version_is_read_now_and_then() {
+    let mut member = member();
+    let now = Moment::from_origin(Duration::from_secs(100));
+    member.step(now, 4, Event::Head(Ok(Some(read(5, 8)))));
+    member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
+    let older = Head { log: vec![], ..head() };
+    let older = Event::Head(Ok(Some(HeadRead { head: Arc::new(older), ..read(5, 7) })));
+    assert!(member.step(now, 6, Event::HeadChanged).contains(&Action::ReadHead));
+    member.step(now, 7, older.clone());
+    let steps = steps_in_a_minute(&mut member, &older);
+    assert!((10..120).contains(&steps), "{steps} steps in a minute");
+    assert_eq!(member.status().problem, Some(Problem::WentBack { found: 7, known: 8 }));
+}
+
+/// All data of the servers were deleted, or replaced by an older copy: transactions are numbered anew.
+#[test]
+fn a_member_whose_znode_is_older_than_what_it_has_read_forgets_that() {
+    let mut member = member();
+    let now = Moment::from_origin(Duration::from_secs(100));
+    member.step(now, 4, Event::Head(Ok(Some(read(5, 8)))));
+    member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
+    assert!(member.startable().epoch.is_some());
+    for (czxid, is_forgotten) in [(21, false), (19, true)] {
+        member.step(now, 6, Event::SessionEnded);
+        member.step(now, 7, Event::SessionBegan { asked: now, timing: TIMING });
+        member.step(now, 8, Event::Head(Ok(Some(read(3, 8)))));
+        let actions = member.step(now, 9, Event::Joined { czxid, version: 0 });
+        assert_eq!(actions.contains(&Action::StoreWentBack), is_forgotten, "{actions:?}");
+        member.step(now, 10, Event::Head(Ok(Some(read(3, 8)))));
+        member.step(now, 11, Event::Snapshot(Ok(Some(snapshot()))));
+        let followed = member.startable().epoch.map(|epoch| epoch.head);
+        assert_eq!(followed, is_forgotten.then_some(3), "{:?}", member.status().problem);
+    }
 }
 
 proptest! {

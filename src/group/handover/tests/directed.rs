@@ -299,6 +299,68 @@ fn after_a_new_head_the_longest_lease_of_those_before_it_has_to_end() {
     }
 }
 
+/// Another member was cut off before, and acts by what it had read there.
+#[test]
+fn when_the_data_of_the_servers_were_deleted_the_members_begin_anew_after_the_leases_from_before() {
+    let key = key_of(&[&["b", "a"], &["b"]]);
+    let mut fleet = Fleet::new();
+    for name in ["a", "b"] {
+        fleet.start(name);
+        fleet.run(2 * WAIT);
+    }
+    fleet.take("a", key);
+    fleet.run(SECOND);
+    fleet.is_deaf("a", true);
+    fleet.delete_all();
+    fleet.renew("b");
+    while fleet.acts("a") {
+        assert!(!fleet.may_start("b", key), "two act on one key");
+        fleet.run(50 * MS);
+    }
+    fleet.run(2 * SECOND);
+    assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+    fleet.is_deaf("a", false);
+    fleet.renew("a");
+    fleet.run(2 * WAIT);
+    assert_eq!((fleet.ring("a"), fleet.core("a").status().problem), (vec!["a".into(), "b".into()], None));
+    assert_eq!(fleet.startable("a").ranges, fleet.core("a").owned());
+}
+
+#[test]
+fn a_head_without_its_snapshot_is_a_problem_and_neither_read_nor_listed_all_the_time() {
+    let mut fleet = Fleet::new();
+    for name in ["a", "b"] {
+        fleet.start(name);
+        fleet.run(2 * WAIT);
+    }
+    fleet.delete_snapshot();
+    fleet.start("c");
+    let is_missing = |fleet: &Fleet, name| {
+        let problem = fleet.core(name).status().problem;
+        problem
+            .is_some_and(|problem| problem.to_string().contains("its snapshot is missing; delete the head"))
+    };
+    // One cannot follow it, one cannot go on after its lease has lapsed, and one cannot publish.
+    fleet.is_deaf("a", true);
+    fleet.run(2 * WAIT);
+    fleet.is_deaf("a", false);
+    fleet.run(10 * SECOND);
+    for name in ["a", "b", "c"] {
+        assert!(is_missing(&fleet, name), "{name}: {:?}", fleet.core(name).status().problem);
+    }
+    assert!(fleet.startable("a").epoch.is_some() && !fleet.may_start("a", key_of(&[&["b", "a"]])));
+    let (heads, lists) = (fleet.head_reads, fleet.lists);
+    fleet.run(60 * SECOND);
+    assert!(fleet.head_reads - heads < 90, "{} reads of the head", fleet.head_reads - heads);
+    assert!(fleet.lists - lists < 60, "{} lists", fleet.lists - lists);
+    fleet.delete_head();
+    fleet.run(3 * WAIT);
+    for name in ["a", "b", "c"] {
+        assert_eq!((fleet.ring(name).len(), fleet.core(name).status().problem), (3, None), "{name}");
+        assert_eq!(fleet.startable(name).ranges, fleet.core(name).owned());
+    }
+}
+
 /// An operator changes an access control list, or the members have different credentials.
 #[test]
 fn a_member_that_may_not_be_read_is_not_taken_for_one_that_is_gone() {

@@ -54,6 +54,8 @@ pub(super) struct Fleet {
     denied: BTreeSet<MemberId>,
     /// How often members were read, not counting lists.
     pub(super) reads: u32,
+    /// How often the head was read.
+    pub(super) head_reads: u32,
     /// How often all members were listed.
     pub(super) lists: u32,
     /// The handovers that have ended.
@@ -120,20 +122,16 @@ impl Fleet {
     }
 
     fn with(rules: Rules) -> Fleet {
-        let mut ensemble = Ensemble::new(1);
-        for path in ["/tooz", "/tooz/group", "/tooz.ring"] {
-            let path = ZnodePath::parse(path).unwrap();
-            ensemble.commit(SessionId(0), &[create(path, vec![], CreateMode::Persistent)]).unwrap();
-        }
         Fleet {
             now: Moment::from_origin(Duration::from_secs(1000)),
             rules,
             number: 0,
-            ensemble,
+            ensemble: new_store(),
             members: BTreeMap::new(),
             events: VecDeque::new(),
             denied: BTreeSet::new(),
             reads: 0,
+            head_reads: 0,
             lists: 0,
             ended: Vec::new(),
         }
@@ -265,11 +263,24 @@ impl Fleet {
 
     /// An operator deletes the head, and its snapshot.
     pub(super) fn delete_head(&mut self) {
+        self.delete_snapshot();
         let path = ZnodePath::parse("/tooz.ring/group").unwrap();
-        let snapshot = path.join(&format!("{:016x}", self.head().head.snapshot)).unwrap();
-        let delete = |path| Op::Delete { path, version: None };
-        self.ensemble.commit(SessionId(0), &[delete(snapshot), delete(path)]).unwrap();
+        self.ensemble.commit(SessionId(0), &[Op::Delete { path, version: None }]).unwrap();
         self.notice();
+    }
+
+    /// The snapshot of the head is gone, if it was there.
+    pub(super) fn delete_snapshot(&mut self) {
+        let path = ZnodePath::parse("/tooz.ring/group").unwrap();
+        let path = path.join(&format!("{:016x}", self.head().head.snapshot)).unwrap();
+        let _ = self.ensemble.commit(SessionId(0), &[Op::Delete { path, version: None }]);
+        self.notice();
+    }
+
+    /// All data of the servers are deleted. A member finds that out with its next session: see [`Fleet::renew`].
+    pub(super) fn delete_all(&mut self) {
+        self.ensemble = new_store();
+        self.members.values_mut().for_each(|member| member.watches.clear());
     }
 
     /// Passes an event, and everything that follows from it at once.
@@ -400,6 +411,15 @@ impl Fleet {
     fn member(&mut self, name: &str) -> &mut Member {
         self.members.get_mut(name).unwrap()
     }
+}
+
+fn new_store() -> Ensemble {
+    let mut ensemble = Ensemble::new(1);
+    for path in ["/tooz", "/tooz/group", "/tooz.ring"] {
+        let path = ZnodePath::parse(path).unwrap();
+        ensemble.commit(SessionId(0), &[create(path, vec![], CreateMode::Persistent)]).unwrap();
+    }
+    ensemble
 }
 
 fn member_path(name: &str) -> ZnodePath {

@@ -77,6 +77,7 @@ impl Fleet {
         };
         let event = match action {
             Action::ReadHead => {
+                self.head_reads += 1;
                 member.watches.insert(Watched::Head, mzxid(&state, &places.head));
                 let read = state.get(&places.head).map(|node| Places::read_head(node).unwrap());
                 return Some((Some(Held::Head), Event::Head(Ok(read))));
