@@ -116,8 +116,9 @@ pub struct Config {
     /// It has to be at least three heartbeats, and has to end two heartbeats and a server tick before the session
     /// timeout. Shorter: a member that lost contact stops sooner. Longer: it works through longer outages.
     pub heartbeat_validity: Option<Duration>,
-    /// How long before its session can expire a member stops, by its own clock. Default: a twentieth of the session
-    /// timeout. Make it longer if clocks are inaccurate or if single actions take long.
+    /// How long before its session can expire a member stops, by its own clock. Default: a tenth of the session timeout,
+    /// less if that does not fit. At least 0.2 % of it, by which two clocks may differ. Make it longer if clocks are
+    /// inaccurate or if single actions take long.
     pub margin: Option<Duration>,
     /// The `tickTime` of the servers, which a client cannot read. Default: 2 s, the default of ZooKeeper. It must not
     /// be shorter than the real tick: the deadline of each share depends on it. If the real tick is shorter, set it

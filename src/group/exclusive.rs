@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use self::{
     present::{Own, Present, Reply, Request},
@@ -277,6 +277,13 @@ impl Running {
                 let (group, member) = (&self.it.places.group, &self.it.me);
                 debug!(%group, %member, ?cause, ?waited, "this member has the keys that it gained");
                 self.is_news = true;
+            }
+            Action::StoreWentBack => {
+                let (group, member) = (&self.it.places.group, &self.it.me);
+                warn!(%group, %member, "the data of the servers were deleted, or replaced by an older copy: tokens may be lower than before");
+                // The number of an epoch there may be the same, with other members.
+                let view = View { epoch: 0, ..View::clone(&self.it.views.borrow()) };
+                self.it.views.send_replace(Arc::new(view));
             }
             Action::Rejoin => self.rejoin(),
             Action::HasLeft => self.tell_engine(engine::Event::Leave),

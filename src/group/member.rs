@@ -8,7 +8,7 @@
 //! ```text
 //! {"weight": 3, "apportion": {"v": 1, "label": "plain", "replicas": 100, "nonce": "<uuid>",
 //!                             "host": .., "boot": .., "pidns": .., "pid": .., "start": ..,
-//!                             "handover": {"state": "ready", "ack": [17, 4], "keep": [9, 9]}}}
+//!                             "handover": {"state": "ready", "ack": [17, 4], "keep": [9, 9], "lease": 5000}}}
 //! ```
 //!
 //! Any process can write a member znode, so reading never fails: a payload that cannot be decoded is a plain member of

@@ -16,7 +16,7 @@
 //! again before a newer heartbeat can take the place of `b`. So a deadline that has passed moves only if it will not
 //! pass again for that reason.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::timing::Timing;
 use crate::clock::Moment;
@@ -42,7 +42,9 @@ impl Deadline {
         let mut deadline =
             Deadline { timing, anchor: sent, newest: sent, young: VecDeque::new(), moment: sent };
         // The first heartbeat is sent now, and is confirmed one interval later at the latest.
-        if deadline.outlasts_the_anchor(now) && deadline.computed() >= now + timing.heartbeat {
+        if deadline.outlasts_the_anchor(now, timing.heartbeat)
+            && deadline.computed() >= now + timing.heartbeat
+        {
             deadline.moment = deadline.computed();
         }
         deadline
@@ -51,7 +53,7 @@ impl Deadline {
     /// Notes that a heartbeat was sent at `sent` and is confirmed `now`, and returns the deadline.
     pub(crate) fn confirm(&mut self, sent: Moment, now: Moment) -> Moment {
         let computed = self.note(sent, now);
-        if now < self.moment || self.lasts() {
+        if now < self.moment || self.lasts(self.timing.heartbeat) {
             self.moment = computed;
         }
         self.moment
@@ -78,9 +80,11 @@ impl Deadline {
         self.anchor = self.anchor.max(moment);
     }
 
-    /// Whether a deadline that has passed would not pass again for the reason that the anchor is old.
-    pub(crate) fn lasts(&self) -> bool {
-        self.outlasts_the_anchor(self.young.front().map_or(self.newest, |(_, confirmed)| *confirmed))
+    /// Whether a deadline that has passed would not pass again for the reason that the anchor is old. `interval`: from
+    /// one heartbeat to the next.
+    pub(crate) fn lasts(&self, interval: Duration) -> bool {
+        let next = self.young.front().map_or(self.newest, |(_, confirmed)| *confirmed);
+        self.outlasts_the_anchor(next, interval)
     }
 
     /// A moment of which the leader certainly knows that the session lived.
@@ -105,31 +109,30 @@ impl Deadline {
     /// Whether the anchor lasts until the heartbeat that is sent at `next` takes its place: that is when another one is
     /// confirmed that is sent a tick later. One interval passes at most until that is sent, and another one until it is
     /// confirmed.
-    fn outlasts_the_anchor(&self, next: Moment) -> bool {
-        let Timing { server_tick, heartbeat, .. } = self.timing;
-        self.by_server() >= next + server_tick + heartbeat + heartbeat
+    fn outlasts_the_anchor(&self, next: Moment, interval: Duration) -> bool {
+        self.by_server() >= next + self.timing.server_tick + interval + interval
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::*;
+    use super::{super::timing::Wanted, *};
 
     fn at(seconds: f64) -> Moment {
         Moment::from_origin(Duration::from_secs_f64(seconds))
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn defaults() -> Timing {
-        let seconds = Duration::from_secs_f64;
-        Timing {
-            timeout: seconds(10.0),
-            heartbeat: seconds(1.0),
-            heartbeat_validity: seconds(5.0),
-            margin: seconds(0.5),
-            server_tick: seconds(2.0),
-        }
+        of(10)
+    }
+
+    /// The default timing of a session with a timeout of so many seconds.
+    fn of(timeout: u32) -> Timing {
+        let wanted =
+            Wanted { heartbeat: None, heartbeat_validity: None, margin: None, server_tick: 2 * SECOND };
+        Timing::fit(&wanted, timeout * SECOND).unwrap()
     }
 
     /// Each heartbeat is confirmed at once.
@@ -158,15 +161,15 @@ mod tests {
     fn the_anchor_is_the_newest_heartbeat_at_least_one_tick_older() {
         let long_validity = Timing { heartbeat_validity: Duration::from_secs(60), ..defaults() };
         let mut deadline = Deadline::new(long_validity, at(100.0), at(100.0));
-        assert_eq!(deadline.moment(), at(109.5), "anchored at the request for the session");
+        assert_eq!(deadline.moment(), at(109.0), "anchored at the request for the session");
         assert_eq!(
             confirm(&mut deadline, 101.0),
-            at(109.5),
+            at(109.0),
             "the first heartbeat may not have reached the leader"
         );
-        assert_eq!(confirm(&mut deadline, 102.9), at(109.5), "101 is not yet a tick older than 102.9");
-        assert_eq!(confirm(&mut deadline, 103.0), at(110.5), "anchored at 101");
-        assert_eq!(confirm(&mut deadline, 109.0), at(112.5), "anchored at 103, the one before");
+        assert_eq!(confirm(&mut deadline, 102.9), at(109.0), "101 is not yet a tick older than 102.9");
+        assert_eq!(confirm(&mut deadline, 103.0), at(110.0), "anchored at 101");
+        assert_eq!(confirm(&mut deadline, 109.0), at(112.0), "anchored at 103, the one before");
     }
 
     #[test]
@@ -198,6 +201,80 @@ mod tests {
                 revived = revived.or(was_valid.then_some(beat));
             }
             assert!(revived.is_some_and(|beat| beat <= 2), "{outage}: {revived:?}");
+        }
+    }
+
+    /// A server that dies right after the last heartbeat, and has reported its clients once a tick until then. The leader
+    /// ends the session at this moment at the earliest, over all moments at which those reports may have been sent.
+    fn earliest_expiry(timing: Timing, heartbeats: &[Moment]) -> Moment {
+        let last = heartbeats[heartbeats.len() - 1];
+        let tick = timing.server_tick;
+        let steps = tick.as_millis() as u32 / 50;
+        let of_phase = |phase: u32| {
+            let reports = (0..20).map(|number| last - phase * Duration::from_millis(50) - number * tick);
+            let shows = |report: &Moment| {
+                heartbeats.iter().any(|sent| sent <= report && report.saturating_since(*sent) < tick)
+            };
+            // The leader itself has opened the session.
+            reports.into_iter().find(shows).unwrap_or(heartbeats[0]) + timing.timeout
+        };
+        (0..steps).map(of_phase).min().expect("there are phases")
+    }
+
+    #[test]
+    fn with_the_default_settings_a_share_is_empty_a_second_before_the_session_can_end_after_every_outage() {
+        let timing = defaults();
+        let mut shortest = Duration::MAX;
+        for outage in (0..9950).step_by(50).map(Duration::from_millis) {
+            let mut deadline = Deadline::new(timing, at(80.0), at(80.0));
+            let mut heartbeats = vec![at(80.0)];
+            let confirm = |sent: Moment, deadline: &mut Deadline, heartbeats: &mut Vec<Moment>| {
+                heartbeats.push(sent);
+                let until = deadline.confirm(sent, sent);
+                let expiry = earliest_expiry(timing, heartbeats);
+                (until > sent).then(|| expiry.saturating_since(until))
+            };
+            for second in 81..=100 {
+                confirm(at(f64::from(second)), &mut deadline, &mut heartbeats);
+            }
+            // The next outage may begin after each of these.
+            for number in 0..6 {
+                let sent = at(100.0) + outage + number * SECOND;
+                let distance = confirm(sent, &mut deadline, &mut heartbeats);
+                shortest = shortest.min(distance.unwrap_or(shortest));
+            }
+        }
+        assert!(shortest >= SECOND, "{shortest:?}");
+        assert!(
+            shortest < SECOND + Duration::from_millis(100),
+            "the distance that is documented: {shortest:?}"
+        );
+    }
+
+    /// As that of a large group.
+    #[test]
+    fn a_deadline_that_has_passed_lasts_for_long_intervals_as_well_once_it_moves() {
+        let (timing, interval) = (of(30), 5 * SECOND);
+        for outage in (5..285).map(|tenths| tenths * Duration::from_millis(100)) {
+            let mut deadline = Deadline::new(timing, at(0.0), at(0.0));
+            let mut sent = at(0.0);
+            for _ in 0..20 {
+                sent = sent + interval;
+                deadline.note(sent, sent);
+            }
+            let mut until = deadline.note(sent, sent);
+            sent = sent + outage;
+            let (mut was_valid, mut revived) = (sent < until, None);
+            for beat in 0..8 {
+                assert!(!was_valid || sent < until, "{outage:?}: it has passed again");
+                let next = deadline.note(sent, sent);
+                if was_valid || deadline.lasts(interval) {
+                    (until, was_valid) = (next, true);
+                    revived = revived.or(Some(beat));
+                }
+                sent = sent + interval;
+            }
+            assert!(revived.is_some_and(|beat| beat <= 2), "{outage:?}: {revived:?}");
         }
     }
 

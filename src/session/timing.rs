@@ -31,7 +31,7 @@ pub(crate) struct Wanted {
     pub(crate) heartbeat: Option<Duration>,
     /// Derived: half the timeout, or as much of it as fits.
     pub(crate) heartbeat_validity: Option<Duration>,
-    /// Derived: a twentieth of the timeout.
+    /// Derived: a tenth of the timeout, or as much of it as fits, at least a twentieth.
     pub(crate) margin: Option<Duration>,
     /// The `tickTime` of the servers, which a client cannot read.
     pub(crate) server_tick: Duration,
@@ -73,21 +73,25 @@ pub enum TimingError {
         /// The longest heartbeat validity that fits.
         most: Duration,
     },
-    /// The margin leaves too little time to act.
+    /// The margin leaves too little time to act, or is less than two clocks may differ by.
     #[error(
-        "a margin of {margin:?} does not fit a session timeout of {timeout:?}: set it to at most {most:?}"
+        "a margin of {margin:?} does not fit a session timeout of {timeout:?}: set it between {least:?} and {most:?}"
     )]
     Margin {
         /// The margin, configured or derived.
         margin: Duration,
         /// The session timeout that was granted.
         timeout: Duration,
+        /// The shortest margin that fits: 0.2 % of the timeout.
+        least: Duration,
         /// The longest margin that fits.
         most: Duration,
     },
 }
 
 impl Timing {
+    /// The shortest margin is this part of the timeout: each of two clocks may run wrong by a thousandth.
+    const MARGIN_PART: u32 = 500;
     /// The longest heartbeat that is derived.
     const HEARTBEAT_AT_MOST: Duration = Duration::from_secs(1);
 
@@ -119,10 +123,11 @@ impl Timing {
         }
 
         // Heartbeat `b` can be one interval older than a tick, and three more have to fit after it.
-        let margin = wanted.margin.unwrap_or(timeout / 20);
         let most = timeout.saturating_sub(heartbeat.saturating_mul(4)).saturating_sub(server_tick);
-        if margin > most {
-            return Err(TimingError::Margin { margin, timeout, most });
+        let margin = wanted.margin.unwrap_or((timeout / 10).min(most).max(timeout / 20));
+        let least = timeout / Timing::MARGIN_PART;
+        if margin < least || margin > most {
+            return Err(TimingError::Margin { margin, timeout, least, most });
         }
         Ok(Timing { timeout, heartbeat, heartbeat_validity, margin, server_tick })
     }
@@ -150,10 +155,10 @@ mod tests {
         let timing = Timing::fit(&DERIVED, ms(10_000)).unwrap();
         assert_eq!(
             (timing.heartbeat, timing.heartbeat_validity, timing.margin),
-            (ms(1000), ms(5000), ms(500))
+            (ms(1000), ms(5000), ms(1000))
         );
         let long = Timing::fit(&DERIVED, ms(60_000)).unwrap();
-        assert_eq!((long.heartbeat, long.heartbeat_validity, long.margin), (ms(1000), ms(30_000), ms(3000)));
+        assert_eq!((long.heartbeat, long.heartbeat_validity, long.margin), (ms(1000), ms(30_000), ms(6000)));
     }
 
     #[test]
@@ -161,7 +166,7 @@ mod tests {
         let timing = Timing::fit(&DERIVED, ms(4000)).unwrap();
         assert_eq!(
             (timing.heartbeat, timing.heartbeat_validity, timing.margin),
-            (ms(400), ms(1200), ms(200))
+            (ms(400), ms(1200), ms(400))
         );
         let fast = Wanted { server_tick: ms(100), ..DERIVED };
         let timing = Timing::fit(&fast, ms(1000)).unwrap();
@@ -201,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn a_margin_must_leave_time_to_act() {
-        for (margin, fits) in [(1, true), (4000, true), (4001, false)] {
+    fn a_margin_must_leave_time_to_act_and_is_more_than_two_clocks_may_differ_by() {
+        for (margin, fits) in [(1, false), (19, false), (20, true), (4000, true), (4001, false)] {
             let wanted = Wanted { margin: Some(ms(margin)), ..DERIVED };
             let result = Timing::fit(&wanted, ms(10_000));
             assert_eq!(result.is_ok(), fits, "margin {margin} ms: {result:?}");
@@ -232,6 +237,7 @@ mod tests {
                     prop_assert!(t.heartbeat * 3 <= t.heartbeat_validity);
                     prop_assert!(t.heartbeat_validity + t.heartbeat * 2 + server_tick <= timeout);
                     prop_assert!(server_tick + t.heartbeat * 4 + t.margin <= timeout);
+                    prop_assert!(t.margin >= timeout / 500);
                 }
                 Err(TimingError::Timeout { needed, .. }) => {
                     let roomy = Wanted { heartbeat_validity: None, margin: None, ..wanted };

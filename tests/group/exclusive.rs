@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use apportion::{
     Error, Group, Held,
+    backend::Op,
     group::{HandoverKind, Standing, Status, Waiting, Why},
 };
 use futures_util::FutureExt as _;
@@ -27,6 +28,7 @@ on_both_backends![
     a_leave_waits_for_work_in_progress_and_hands_over_the_rest_at_once,
     a_leave_from_a_strict_group_is_not_waited_for,
     a_member_that_crashed_in_its_work_is_waited_for_until_its_session_ends_and_not_longer,
+    a_member_of_which_another_can_read_nothing_is_not_taken_for_one_that_is_gone,
     a_stuck_member_delays_only_the_keys_that_it_holds,
     a_restart_under_the_same_id_waits_for_nobody_else,
     what_a_rebalance_gains_is_what_may_be_started,
@@ -165,6 +167,37 @@ async fn a_member_that_crashed_in_its_work_is_waited_for_until_its_session_ends_
     until("its keys are owned again", store.expiry() + store.round(), all).await;
     assert!(held.iter().all(|guard| !guard.is_valid()));
     drop(line);
+}
+
+async fn a_member_of_which_another_can_read_nothing_is_not_taken_for_one_that_is_gone(store: Store) {
+    let (a, in_a, held, b, in_b) = overtaken(&store).await;
+    let acting = || held.iter().filter(|guard| guard.is_valid()).count();
+    let both = || held.iter().any(|guard| guard.is_valid() && in_b.view().owns(&**guard));
+    // From then on an epoch may say that what `a` has lost is released.
+    tokio::time::sleep(store.session_timeout).await;
+    b.faults().deny(&store.path("g/a"));
+    in_b.pause().await.unwrap();
+    for _ in 0..10 {
+        tokio::time::sleep(store.session_timeout / 20).await;
+        assert!(!both() && acting() == held.len(), "permission is denied");
+    }
+    b.faults().allow();
+    in_b.resume().await.unwrap();
+    sees(&in_b, store.round(), &["a", "b"]).await;
+    // Another process writes into its znode; it cannot write that again.
+    a.suspend();
+    let admin = store.session().await;
+    admin.commit(vec![Op::set(&store.path("g/a"), "garbage", None)]).await.unwrap();
+    in_b.pause().await.unwrap();
+    for _ in 0..4 {
+        tokio::time::sleep(store.session_timeout / 20).await;
+        assert!(!both(), "its data were overwritten");
+    }
+    a.resume();
+    in_b.resume().await.unwrap();
+    drop(held);
+    settles_within(store.expiry() + 2 * store.round(), &[&in_a, &in_b]).await;
+    until("its data are its own again", store.round(), || in_b.view().is_exclusive()).await;
 }
 
 async fn a_stuck_member_delays_only_the_keys_that_it_holds(store: Store) {

@@ -10,7 +10,7 @@
 //!                                             "no map", "weight" or "changed", why Python peers may disagree
 //! carried  [id, czxid]
 //! part     {"state": "warming" | "ready" | "draining" | "drained", "ack": [head, version], "keep": [first, last, first, last, ..],
-//!           "zone": text}
+//!           "zone": text, "lease": milliseconds}
 //! ```
 //!
 //! The first number of head and snapshot is the format. A later version may append values to any of these arrays; what
@@ -32,6 +32,8 @@ use crate::{
 
 type Result<T> = std::result::Result<T, FormatError>;
 
+/// In milliseconds: session timeouts are 32-bit numbers of them, 24 days at most.
+const LONGEST_LEASE: u64 = i32::MAX as u64;
 /// Twice the deepest nesting that is read, as the decoder counts.
 const MAX_DEPTH: usize = 32;
 
@@ -55,7 +57,7 @@ pub(crate) fn encode_head(head: &Head) -> Result<Vec<u8>> {
         FORMAT.into(),
         head.common.label.to_string().into(),
         head.common.replicas.into(),
-        u64::try_from(head.common.lease.as_millis()).unwrap_or(u64::MAX).into(),
+        milliseconds(head.common.lease).into(),
         head.is_paused.into(),
         head.floor.into(),
         Value::Array(carried),
@@ -81,7 +83,7 @@ pub(crate) fn decode_head(data: &[u8]) -> Result<Head> {
                 .parse::<Label>()
                 .map_err(|_| FormatError::Garbage("its label is not known"))?,
             replicas: small(at(2))?,
-            lease: Duration::from_millis(at(3).as_u64().ok_or(NUMBER)?),
+            lease: lease(at(3)).ok_or(FormatError::Garbage("its lease is out of range"))?,
         },
         is_paused: at(4).as_bool().ok_or(FormatError::Garbage("a flag is missing"))?,
         floor: version(at(5))?,
@@ -148,6 +150,7 @@ pub(crate) fn part_value(part: &Part) -> Value {
     if let Some(zone) = &part.zone {
         map.push(("zone".into(), (&**zone).into()));
     }
+    map.extend(part.lease.map(|lease| ("lease".into(), milliseconds(lease).into())));
     Value::Map(map)
 }
 
@@ -170,10 +173,20 @@ pub(crate) fn part_from(value: &Value) -> Option<Part> {
         Some(Epoch { head: head.as_i64()?, version: i32::try_from(version.as_i64()?).ok()? })
     });
     let zone = get("zone").and_then(Value::as_str).map(Arc::from);
+    let lease = get("lease").and_then(lease);
     Some(match keep {
-        Some(keep) => Part { presence, ack, keep, zone },
-        None => Part { presence, ack: None, keep: Ranges::all(), zone },
+        Some(keep) => Part { presence, ack, keep, zone, lease },
+        None => Part { presence, ack: None, keep: Ranges::all(), zone, lease },
     })
+}
+
+fn milliseconds(lease: Duration) -> u64 {
+    u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Others wait for as long, so no longer one is believed than sessions can have.
+fn lease(value: &Value) -> Option<Duration> {
+    value.as_u64().filter(|lease| (1..=LONGEST_LEASE).contains(lease)).map(Duration::from_millis)
 }
 
 fn keep(value: &Value) -> Option<Ranges> {

@@ -26,7 +26,7 @@ impl Handover {
         let old = history.floor();
         self.note_the_gone(history, listing);
         let floor = self.highest_floor(history, listing);
-        let present = |who: &Incarnation| listing.members.get(&who.id).filter(|read| self.is_them(who, read));
+        let present = |who: &Incarnation| listing.members.get(&who.id).filter(|read| self.may_be(who, read));
 
         // The newest loss of each member that the floor passes.
         let mut passed: BTreeMap<&Incarnation, i32> = BTreeMap::new();
@@ -35,7 +35,8 @@ impl Handover {
         }
         let mut checks = Vec::new();
         for (who, version) in &passed {
-            let Some(read) = present(who) else { continue };
+            // A check of what may not be read is refused.
+            let Some(read) = present(who).filter(|read| !read.is_denied()) else { continue };
             let ack = read.part.as_ref().and_then(|part| part.ack);
             let ack = ack.filter(|ack| {
                 ack.head == history.epoch.head || !self.settings.rules.hold(Rule::AckNamesHead)
@@ -51,7 +52,11 @@ impl Handover {
         carried.sort();
         carried.dedup();
         carried.retain(|who| match present(who) {
-            Some(read) => read.part.as_ref().is_some_and(|part| part.keep != Ranges::default()),
+            // A plain member keeps nothing. One of ours without a readable part is not known to have ended anything.
+            Some(read) => match &read.part {
+                Some(part) => part.keep != Ranges::default(),
+                None => history.head.carried.contains(who),
+            },
             None if history.released().any(|it| *it == *who) => false,
             None => {
                 let waits = self.settings.is_strict && self.settings.rules.hold(Rule::StrictCarriedWaits);
@@ -64,22 +69,24 @@ impl Handover {
         FloorPlan { floor, carried, checks }
     }
 
-    fn is_them(&self, who: &Incarnation, read: &MemberRead) -> bool {
-        read.czxid == who.czxid || !self.settings.rules.hold(Rule::IdentityHasCreation)
+    /// Whether what was listed may be the znode of `who`. If permission is denied, that is not known.
+    fn may_be(&self, who: &Incarnation, read: &MemberRead) -> bool {
+        self.is_same(who, read) || read.is_denied()
     }
 
     /// Notes since when members that lost something, or are carried, are gone.
     fn note_the_gone(&mut self, history: &History, listing: &Listing) {
         let losers = history.losses_after(history.floor()).flat_map(|(_, losses)| losses.keys());
         for who in losers.chain(&history.head.carried) {
-            if !listing.members.get(&who.id).is_some_and(|read| self.is_them(who, read)) {
+            if !listing.members.get(&who.id).is_some_and(|read| self.may_be(who, read)) {
                 self.gone.entry(who.clone()).or_insert(self.now);
             }
         }
     }
 
-    /// The newest epoch that this process first saw more than a lease ago. In strict mode it stays below the first loss
-    /// of a member that is not gone for as long; and while a plain member is waited for, below its loss.
+    /// The newest epoch that this process first saw more than a lease ago. It stays below the loss of a member of which
+    /// nothing can be read, and below that of a plain member while that is waited for; in strict mode also below the
+    /// first loss of a member that is not gone for as long.
     fn highest_floor(&self, history: &History, listing: &Listing) -> i32 {
         let (old, wait) = (history.floor(), self.wait());
         let waits = self.settings.rules.hold(Rule::FloorWaits);
@@ -94,9 +101,11 @@ impl Handover {
                         .epochs
                         .get(&version)
                         .is_some_and(|seen| self.now < *seen + self.settings.plain_grace);
-                let is_gone = !listing.members.get(&who.id).is_some_and(|read| self.is_them(who, read));
+                let read = listing.members.get(&who.id).filter(|read| self.may_be(who, read));
+                let is_unknown =
+                    read.is_some_and(|read| read.part.is_none()) && !history.was_plain(version, who);
                 let strict = self.settings.is_strict && self.settings.rules.hold(Rule::StrictFloorWaits);
-                plain || strict && is_gone && !self.has_stopped(who)
+                plain || is_unknown || strict && read.is_none() && !self.has_stopped(who)
             });
             if is_early {
                 floor = floor.min(version - 1);

@@ -16,6 +16,10 @@ use crate::{clock::Moment, ring::Ranges};
 
 /// After so many failures to make the first head the pauses grow.
 const FEW_FAILURES: u32 = 8;
+/// After so many misfits in a row they are a problem. Before that, a head that was written meanwhile explains them.
+const FEW_MISFITS: u32 = 6;
+const MISSING: Problem =
+    Problem::Inconsistent("its snapshot is missing; delete the head, then the members make a new one");
 
 impl Handover {
     // --- Reading ----------------------------------------------------------------------------------------------
@@ -118,8 +122,9 @@ impl Handover {
             && (read.czxid < known.head || read.czxid == known.head && read.version < known.version)
         {
             // A server that lags behind, or data from a backup. Views never go backwards.
-            self.problem = Some(Problem::WentBack { found: read.version, known: known.version });
-            self.read_head_later(2 * self.settings.retry);
+            let problem = Problem::WentBack { found: read.version, known: known.version };
+            self.problem = Some(problem.clone());
+            self.misfit(problem);
             return;
         }
         if !self.can_follow(&read) {
@@ -161,9 +166,12 @@ impl Handover {
     pub(super) fn on_snapshot(&mut self, read: Result<Option<Snapshot>, ReadError>) {
         let Some(head) = self.head_reading.waits.take() else { return };
         match read {
-            Ok(Some(snapshot)) => self.on_history(History::new(&head, &snapshot)),
-            // The head was written anew meanwhile: read both again.
-            Ok(None) => self.read_head_later(self.settings.retry / 4),
+            Ok(Some(snapshot)) => {
+                self.head_reading.missing = None;
+                self.on_history(History::new(&head, &snapshot));
+            }
+            // The head may have been written anew meanwhile: read both again.
+            Ok(None) => self.snapshot_is_missing(head.head.snapshot),
             Err(error) => self.on_head_error(error),
         }
     }
@@ -171,7 +179,9 @@ impl Handover {
     fn on_history(&mut self, next: Result<History, HistoryError>) {
         match next {
             Ok(next) => self.adopt(next),
-            Err(HistoryError::DoNotFit) => self.read_head_later(self.settings.retry / 4),
+            Err(HistoryError::DoNotFit) => {
+                self.misfit(Problem::Inconsistent("its snapshot does not belong to it"));
+            }
             Err(error) => {
                 let problem = match error {
                     HistoryError::Inconsistent(why) => Problem::Inconsistent(why),
@@ -180,6 +190,41 @@ impl Handover {
                 let pause = self.head_problem(problem);
                 self.read_head_later(pause);
             }
+        }
+    }
+
+    /// What was read cannot be used together: reads the head again, at first soon. `problem`: what it is if that lasts.
+    fn misfit(&mut self, problem: Problem) {
+        let count = self.head_reading.misfits;
+        self.head_reading.misfits = count.saturating_add(1);
+        if count >= FEW_MISFITS {
+            self.problem = Some(problem);
+        }
+        let pause = (self.settings.retry / 4).saturating_mul(1 << count.min(16));
+        self.read_head_later(pause.min(self.settings.recheck.max(self.settings.retry)));
+    }
+
+    /// There is no snapshot of this name, and the head names it.
+    fn snapshot_is_missing(&mut self, name: u64) {
+        self.head_reading.missing = Some(name);
+        self.misfit(MISSING);
+    }
+
+    /// A check of the snapshot of the head that we follow was refused. If a read of the head is to come, that may explain it.
+    pub(super) fn snapshot_was_refused(&mut self) {
+        if let Some(history) = &self.history
+            && !self.head_reading.wanted
+            && self.head_reading.under_way.is_none()
+        {
+            self.snapshot_is_missing(history.head.snapshot);
+        }
+    }
+
+    /// The head has changed: what was not usable may be so now.
+    pub(super) fn on_head_changed(&mut self) {
+        self.head_reading.wanted = true;
+        if self.head_reading.misfits > 0 {
+            self.head_reading.not_before = self.now;
         }
     }
 
@@ -228,8 +273,17 @@ impl Handover {
         self.lease.has_reread |= self.head_reading.after_lapse;
         let needed = 3 * timing.heartbeat;
         let lease = next.head.common.lease;
-        self.problem =
-            (lease < needed).then_some(Problem::LeaseTooShort { group: lease, heartbeat: timing.heartbeat });
+        let is_missing = self.followed == Some(next.epoch)
+            && self.head_reading.missing == Some(next.head.snapshot)
+            && self.head_reading.misfits > FEW_MISFITS;
+        if self.followed != Some(next.epoch) || self.head_reading.missing.is_none() {
+            (self.head_reading.misfits, self.head_reading.missing) = (0, None);
+        }
+        self.problem = if is_missing {
+            Some(MISSING)
+        } else {
+            (lease < needed).then_some(Problem::LeaseTooShort { group: lease, heartbeat: timing.heartbeat })
+        };
         let published = next.members().get(&self.settings.me);
         if self.own.is_some()
             && published.is_some_and(|entry| entry.czxid == MemberRead::denied(self.settings.label).czxid)
@@ -255,6 +309,7 @@ impl Handover {
         let is_new_head = before.is_some_and(|before| before.head != epoch.head);
         self.history = Some(next);
         self.followed = Some(epoch);
+        self.is_restored &= epoch.version == 0;
         self.compute_startable();
         self.actions.push(Action::Update);
         self.mark(&lost, is_new_head);
@@ -266,6 +321,7 @@ impl Handover {
     fn see(&mut self, next: &History) {
         let known = self.history.as_ref().filter(|known| known.epoch.head == next.epoch.head);
         let known = known.map(|history| history.epoch.version);
+        self.longest_lease = self.longest_lease.max(next.head.common.lease);
         if self.seen.head != Some(next.epoch.head) {
             self.seen = Seen { head: Some(next.epoch.head), since: self.now, ..Seen::default() };
         }

@@ -16,6 +16,8 @@ use super::{
 };
 use crate::{clock::Moment, session::timing::Timing};
 
+/// The place of the check of the snapshot in a heartbeat, and in a write of our znode.
+const SNAPSHOT: usize = 2;
 /// How much a heartbeat is longer for each member.
 const A_MEMBER: Duration = Duration::from_millis(10);
 
@@ -66,7 +68,10 @@ impl Handover {
         let grown = A_MEMBER * u32::try_from(members).unwrap_or(u32::MAX);
         let lease = self.history.as_ref().map_or(Duration::ZERO, |history| history.head.common.lease);
         let lease = timing.heartbeat_validity.min(lease);
-        let most = timing.timeout.saturating_sub(timing.server_tick).saturating_sub(lease) / 2;
+        let before_expiry = timing.timeout.saturating_sub(timing.server_tick);
+        // The second, so that a lease which has lapsed can go on: see `session/deadline.rs`.
+        let most =
+            (before_expiry.saturating_sub(lease) / 2).min(before_expiry.saturating_sub(timing.margin) / 4);
         timing.heartbeat.max(grown.min(most).min(lease / 3))
     }
 
@@ -89,7 +94,7 @@ impl Handover {
             Outcome::Applied => self.confirm_lease(sent),
             Outcome::Refused { index: 0, why: Refusal::NoNode } => self.on_gone(),
             Outcome::Refused { index: 0, .. } => self.own_is_uncertain(),
-            Outcome::Refused { .. } => self.head_is_another(sent),
+            Outcome::Refused { index, why } => self.head_is_another(sent, *index, *why),
             Outcome::Unknown | Outcome::Failed => self.lease.next = self.now + self.settings.retry,
         }
     }
@@ -99,15 +104,21 @@ impl Handover {
         if self.lease.has_lapsed && !sent.revives {
             return;
         }
+        let Some(timing) = self.session else { return };
+        let interval = self.heartbeat(timing);
         let Some(counted) = &mut self.lease.counted else { return };
         let longest = self.history.as_ref().map_or(Duration::ZERO, |history| history.head.common.lease);
         let deadline = counted.note(sent.at, self.now).min(sent.at + longest);
         // A lease that goes on must not lapse again before the next heartbeat counts.
-        let goes_on = !self.lease.has_lapsed || counted.lasts();
+        let goes_on = !self.lease.has_lapsed || counted.lasts(interval);
         if goes_on && deadline > self.now && deadline > self.lease.deadline {
             self.lease.has_lapsed = false;
             self.lease.deadline = deadline;
             self.actions.push(Action::Lease(deadline));
+        }
+        if sent.revives && self.head_reading.missing.take().is_some() {
+            // It was checked that the snapshot is there.
+            (self.head_reading.misfits, self.problem) = (0, None);
         }
         let problems = [Some(Problem::NotPermitted), None];
         if problems.contains(&self.problem) {
@@ -115,8 +126,11 @@ impl Handover {
         }
     }
 
-    /// A check of the head has failed: read it, adopt it, and send the next heartbeat at once.
-    pub(super) fn head_is_another(&mut self, sent: Sent) {
+    /// A check of the head, or of its snapshot, has failed: read it, adopt it, and send the next heartbeat at once.
+    pub(super) fn head_is_another(&mut self, sent: Sent, index: usize, why: Refusal) {
+        if (index, why) == (SNAPSHOT, Refusal::NoNode) {
+            self.snapshot_was_refused();
+        }
         self.head_reading.wanted = true;
         self.lease.next = self.now + self.settings.retry;
         if self.followed == Some(sent.view) {

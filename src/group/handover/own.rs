@@ -26,7 +26,7 @@ impl Handover {
     pub(super) fn pursue_own(&mut self) {
         let keep = self.marks.kept(self.now).covered_by_at_most(MAX_KEEP);
         let (owed, is_refused) = (self.owes_ack(), self.lease.is_refused);
-        let snapshot = self.check_of_the_head_itself();
+        let (snapshot, unchanged) = (self.check_of_the_head_itself(), self.part());
         let Some(own) = &mut self.own else { return };
         // While the answer to a write may come, a read shows nothing.
         let is_out = own.write.as_ref().is_some_and(|write| !write.is_unknown);
@@ -47,11 +47,12 @@ impl Handover {
             own.bundled = None;
         }
         let is_time = keep.is_empty() || own.bundled.is_some_and(|due| self.now >= due);
-        if !(owed || shrinks && is_time || own.part.presence != self.settings.presence) {
+        let is_wrong = own.is_overwritten || own.part.presence != self.settings.presence;
+        if !(owed || shrinks && is_time || is_wrong) {
             return;
         }
         let ack = if owed { Some(view) } else { own.part.ack };
-        let part = Part { presence: self.settings.presence, ack, keep, zone: own.part.zone.clone() };
+        let part = Part { ack, keep, ..unchanged };
         let mut writes = vec![
             Write::CheckHead { version: view.version },
             Write::SetOwn { part: part.clone(), version: own.version },
@@ -69,7 +70,9 @@ impl Handover {
         let Some(write) = own.write.take() else { return };
         match outcome {
             Outcome::Applied => self.own_is_confirmed(write),
-            Outcome::Refused { index: 0 | 2, .. } => self.head_is_another(write.sent),
+            Outcome::Refused { index: index @ (0 | 2), why } => {
+                self.head_is_another(write.sent, *index, *why);
+            }
             Outcome::Refused { why: Refusal::NoNode, .. } => self.on_gone(),
             Outcome::Refused { why: Refusal::BadVersion, .. } => self.own_is_uncertain(),
             Outcome::Refused { .. } => {
@@ -89,6 +92,7 @@ impl Handover {
         let Some(own) = &mut self.own else { return };
         let was = std::mem::replace(&mut own.part, write.part);
         own.version = write.version + 1;
+        own.is_overwritten = false;
         let (ack, is_changed) = (own.part.ack, was.presence != own.part.presence);
         self.confirm_lease(write.sent);
         self.thaw(ack, write.mark);
@@ -132,14 +136,15 @@ impl Handover {
                     own.not_before = self.now;
                 }
                 let write = own.write.take();
-                let part = read.part.unwrap_or_default();
-                match write {
-                    Some(write) if read.version == write.version + 1 && part == write.part => {
+                match (write, read.part) {
+                    (Some(write), Some(part)) if read.version == write.version + 1 && part == write.part => {
                         self.own_is_confirmed(write);
                     }
-                    _ => {
+                    (_, part) => {
                         own.version = read.version;
-                        own.part = part;
+                        // Nothing of it can be read: another process has written it.
+                        own.is_overwritten = part.is_none();
+                        own.part = part.unwrap_or_default();
                     }
                 }
             }

@@ -37,6 +37,10 @@ pub(crate) struct HeadReading {
     pub(super) is_creating: bool,
     /// How often in a row it could not be made.
     pub(super) failures: u32,
+    /// How often in a row what was read could not be used, although each part of it can be read.
+    pub(super) misfits: u32,
+    /// The snapshot that is missing although the head names it.
+    pub(super) missing: Option<u64>,
     /// We have no znode, and wait for one.
     pub(super) join_wanted: bool,
     pub(super) join_asked: bool,
@@ -111,6 +115,8 @@ pub(crate) struct Own {
     pub(super) write: Option<OwnWrite>,
     /// The result of the last write is not known, or the version is another one: read it before the next write.
     pub(super) is_uncertain: bool,
+    /// Another process has overwritten it, so that others cannot read our part: it has to be written again.
+    pub(super) is_overwritten: bool,
     pub(super) is_reading: bool,
     pub(super) is_deleting: bool,
     /// Nothing is asked for again before this moment.
@@ -140,6 +146,7 @@ impl Own {
             part,
             write: None,
             is_uncertain: false,
+            is_overwritten: false,
             is_reading: false,
             is_deleting: false,
             not_before: Moment::default(),
@@ -177,6 +184,8 @@ pub(crate) struct Donors {
     pub(super) read: BTreeMap<MemberId, DonorRead>,
     /// The members that are being read, and the epoch at which they were asked for.
     pub(super) under_way: Option<(Epoch, BTreeSet<MemberId>)>,
+    /// Members that may not be read, and when that is tried again.
+    pub(super) denied: BTreeMap<MemberId, Denied>,
     /// The check that is under way, and for which epochs it releases.
     pub(super) check: Option<Check>,
     /// Nothing is asked for again before this moment.
@@ -201,6 +210,13 @@ pub(crate) struct DonorRead {
     /// The newest epoch when it was asked for.
     pub(super) at: Epoch,
     pub(super) read: Option<MemberRead>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Denied {
+    /// It grows.
+    pub(super) pause: Duration,
+    pub(super) until: Moment,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

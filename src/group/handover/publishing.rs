@@ -21,6 +21,8 @@ use super::{
 };
 use crate::{group::placement, member::MemberId, ring::Label};
 
+/// The place of what is done to the snapshot in the transaction of an epoch.
+const SNAPSHOT: usize = 1;
 /// A log that adds and deletes more members than this is shortened: all members read it at each epoch.
 const MOST_ENTRIES: usize = 64;
 
@@ -159,7 +161,13 @@ impl Handover {
             if !is_ready || !read.fits {
                 continue;
             }
-            let is_known = history.members().get(id).is_some_and(|entry| entry.czxid == read.czxid);
+            let known = history.members().get(id).filter(|entry| entry.czxid == read.czxid);
+            if let Some(known) = known.filter(|known| read.part.is_none() && !known.is_plain) {
+                // Another process has overwritten its data. It still acts, and writes them again.
+                members.insert(id.clone(), known.clone());
+                continue;
+            }
+            let is_known = known.is_some();
             let mut until = self.publisher.held_until(id);
             if self.me().is_some_and(|me| me.id == *id && me.czxid == read.czxid) {
                 until = until.max(self.publisher.is_held_until(&history.head, read.czxid));
@@ -209,17 +217,21 @@ impl Handover {
         drained.filter(|who| history.waits_for(who)).collect()
     }
 
-    /// The first epoch after a new head: the leases under the head before have to end, if there may have been one.
+    /// The first epoch after a new head: the leases under the head before have to end, if there may have been one. They
+    /// may be longer than those under the new one, which has the lease of the process that made it.
     fn must_wait_for_old_leases(&mut self, history: &History, listing: &Listing) -> bool {
         if history.epoch.version > 0 || !self.settings.rules.hold(Rule::NewHeadWaits) {
             return false;
         }
         let me = &self.settings.me;
         let is_first = listing.members.iter().all(|(id, read)| id == me || read.czxid > history.epoch.head);
-        if !self.settings.is_strict && is_first && !self.marks.is_any_valid(self.now) {
+        let others_may_act = self.settings.is_strict || self.is_restored || !is_first;
+        if !others_may_act && !self.marks.is_any_valid(self.now) {
             return false;
         }
-        let over = self.seen.since + self.wait();
+        let older = listing.members.values().filter(|read| read.czxid < history.epoch.head);
+        let theirs = older.filter_map(|read| read.part.as_ref()?.lease).max().unwrap_or_default();
+        let over = self.seen.since + self.wait_for(theirs.max(self.longest_lease));
         if self.now > over {
             return false;
         }
@@ -263,10 +275,13 @@ impl Handover {
             }
             Outcome::Refused { .. } | Outcome::Unknown | Outcome::Failed => {
                 // Another one was faster, or a member has changed: read the head, and list again.
+                if *outcome == (Outcome::Refused { index: SNAPSHOT, why: Refusal::NoNode }) {
+                    self.snapshot_was_refused();
+                }
                 self.head_reading.wanted = true;
                 let settle = self.settings.settle.min(Duration::from_secs(1));
                 let pause = settle / 2 + self.jitter(settle);
-                self.publish_at(self.now + pause);
+                self.publish_at((self.now + pause).max(self.head_reading.not_before));
                 self.publisher.helps = !self.has_own_change();
             }
         }

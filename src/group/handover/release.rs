@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     history::History,
-    parts::{Blocking, Check, DonorRead},
+    parts::{Blocking, Check, Denied, DonorRead},
     rules::Rule,
     state::Handover,
     types::{Action, Epoch, Incarnation, MemberRead, Outcome, Purpose, ReadError, Write},
@@ -41,7 +41,7 @@ impl Handover {
     }
 
     /// Whether the znode that was read is that of `who`.
-    fn is_same(&self, who: &Incarnation, read: &MemberRead) -> bool {
+    pub(super) fn is_same(&self, who: &Incarnation, read: &MemberRead) -> bool {
         read.czxid == who.czxid || !self.settings.rules.hold(Rule::IdentityHasCreation)
     }
 
@@ -134,9 +134,13 @@ impl Handover {
         let Some((at, ids)) = self.donors.under_way.take() else { return };
         match read {
             Ok(read) => {
-                if ids.iter().any(|id| !read.contains_key(id)) {
-                    // Permission is denied: an operator may change that.
-                    self.donors.not_before = self.now + self.settings.retry;
+                let longest = self.settings.recheck.max(self.settings.retry);
+                self.donors.denied.retain(|id, _| !read.contains_key(id));
+                for id in ids.iter().filter(|id| !read.contains_key(id)) {
+                    // An operator may change that.
+                    let pause = self.donors.denied.get(id).map_or(self.settings.retry, |it| 2 * it.pause);
+                    let pause = pause.min(longest);
+                    self.donors.denied.insert(id.clone(), Denied { pause, until: self.now + pause });
                 }
                 let read = read.into_iter().filter(|(id, _)| ids.contains(id));
                 self.donors.read.extend(read.map(|(id, read)| (id, DonorRead { at, read })));
@@ -167,7 +171,8 @@ impl Handover {
             };
             let kept = match &donor.read {
                 Some(read) if self.is_same(&who, read) => {
-                    read.part.as_ref().map_or_else(Ranges::default, |part| part.keep.clone())
+                    // No plain member is carried: another process has written what cannot be read.
+                    read.part.as_ref().map_or_else(Ranges::all, |part| part.keep.clone())
                 }
                 _ => {
                     if !self.has_stopped_now(&who) {
@@ -233,6 +238,7 @@ impl Handover {
         self.followed?;
         let just_after = |moment: Moment| moment + Duration::from_nanos(1);
         let mut due = vec![self.donors.not_before];
+        due.extend(self.donors.denied.values().map(|denied| denied.until));
         for Blocking { who, version, .. } in &self.donors.blocking {
             let seen = version.and_then(|version| self.seen.epochs.get(&version));
             if self.donors.plain.contains(who) {
@@ -278,6 +284,9 @@ impl Handover {
         if self.donors.plain.contains(who) || self.gone.contains_key(who) && version.is_some() {
             return false;
         }
+        if self.donors.denied.get(&who.id).is_some_and(|denied| self.now < denied.until) {
+            return false;
+        }
         match self.donors.read.get(&who.id) {
             None => true,
             Some(donor) if donor.at == followed => false,
@@ -314,7 +323,9 @@ impl Handover {
             if !self.is_same(&who, read) {
                 continue;
             }
-            let ack = read.part.as_ref().and_then(|part| part.ack);
+            // Another process may have overwritten what it has acknowledged, and keeps.
+            let Some(part) = &read.part else { continue };
+            let ack = part.ack;
             if ack.is_some_and(|ack| ack.head > followed.head)
                 && self.settings.rules.hold(Rule::NewerHeadIsNoLapse)
             {

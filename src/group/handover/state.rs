@@ -27,6 +27,10 @@ pub(crate) struct Handover {
     pub(super) history: Option<History>,
     /// When this process first saw the head, and each of its epochs.
     pub(super) seen: Seen,
+    /// The longest lease of the heads that this process has followed.
+    pub(super) longest_lease: Duration,
+    /// What was read before this head is of a store that was replaced by another one. Others may still act by it.
+    pub(super) is_restored: bool,
     /// When this process first knew that these are gone.
     pub(super) gone: BTreeMap<Incarnation, Moment>,
 
@@ -79,6 +83,8 @@ impl Handover {
             problem: None,
             history: None,
             seen: Seen::default(),
+            longest_lease: Duration::ZERO,
+            is_restored: false,
             gone: BTreeMap::new(),
             session: None,
             own: None,
@@ -126,7 +132,12 @@ impl Handover {
 
     /// What has to be in the payload of our znode when it is created.
     pub(crate) fn part(&self) -> Part {
-        Part { presence: self.settings.presence, zone: self.settings.zone.clone(), ..Part::default() }
+        Part {
+            presence: self.settings.presence,
+            zone: self.settings.zone.clone(),
+            lease: self.session.map(|timing| timing.heartbeat_validity),
+            ..Part::default()
+        }
     }
 
     /// Whether this member takes part in the ring, as far as it is concerned.
@@ -179,7 +190,7 @@ impl Handover {
             Event::GroupStat(read) => self.on_group_stat(&read),
             Event::Own(read) => self.on_own(read),
             Event::Committed { purpose, outcome } => self.on_committed(purpose, &outcome),
-            Event::HeadChanged => self.head_reading.wanted = true,
+            Event::HeadChanged => self.on_head_changed(),
             Event::MemberChanged(id) => self.donors.forget(&id),
             Event::ChildrenChanged => self.on_children_changed(),
             Event::Marked { mark, positions } => self.marks.marked(mark, positions),
@@ -234,12 +245,26 @@ impl Handover {
 
     pub(super) fn on_joined(&mut self, czxid: i64, version: i32) {
         self.lose_own();
+        if self.history.as_ref().is_some_and(|history| czxid < history.token) {
+            self.forget_the_store();
+        }
         let me = Incarnation { id: self.settings.me.clone(), czxid };
         self.own = Some(Own::new(me, version, self.part()));
         // A head that was asked for before does not count.
         self.head_reading.restart();
         self.publisher.join(self.now, self.settings.presence == Presence::Ready);
         self.handover_begins();
+    }
+
+    /// Transactions are numbered anew: the data of the servers were deleted, or replaced by an older copy. What was read
+    /// of them before says nothing any more. All our guards have ended with the znode that we had there.
+    fn forget_the_store(&mut self) {
+        self.history = None;
+        self.seen = Seen::default();
+        self.gone.clear();
+        self.donors = Donors::default();
+        self.is_restored = true;
+        self.actions.push(Action::StoreWentBack);
     }
 
     pub(super) fn on_gone(&mut self) {
@@ -336,8 +361,14 @@ impl Handover {
     /// How long others have to be waited for: the lease that they may have, and a margin for their clocks.
     pub(super) fn wait(&self) -> Duration {
         let lease = self.history.as_ref().map(|history| history.head.common.lease);
-        let timing = self.session.as_ref();
-        lease.unwrap_or_default() + timing.map_or(Duration::ZERO, |timing| timing.margin)
+        self.wait_for(lease.unwrap_or_default())
+    }
+
+    /// How long such a lease has to be waited for. Our margin fits our own: what a longer one has more, a clock may
+    /// measure wrong by a thousandth at each side.
+    pub(super) fn wait_for(&self, lease: Duration) -> Duration {
+        let Some(timing) = &self.session else { return lease };
+        lease + timing.margin + lease.saturating_sub(timing.heartbeat_validity) / 500
     }
 
     /// Our incarnation; `None` without a znode.

@@ -51,6 +51,8 @@ pub(crate) struct Part {
     pub(crate) keep: Ranges,
     /// Where it runs. Carried through; nothing depends on it.
     pub(crate) zone: Option<Arc<str>>,
+    /// The longest lease that it may have. `None` if its version does not say it.
+    pub(crate) lease: Option<Duration>,
 }
 
 /// A member in a published membership.
@@ -194,6 +196,11 @@ impl MemberRead {
     pub(crate) fn denied(label: Label) -> MemberRead {
         let unclear = (label == Label::Tooz).then_some(Unclear::NoMap);
         MemberRead { czxid: 0, version: 0, weight: 1, part: None, fits: true, unclear, hints_at_tooz: false }
+    }
+
+    /// Whether it is [`MemberRead::denied`]: no transaction has the number 0.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.czxid == 0
     }
 }
 
@@ -380,6 +387,8 @@ pub(crate) enum Action {
     Status,
     /// Every key that this member has gained is its own to start on.
     Ended(Ended),
+    /// The data of the servers were deleted, or replaced by an older copy: what was read before counts no more.
+    StoreWentBack,
     /// Our znode is gone: join again, after every action before this one.
     Rejoin,
     /// Our znode is deleted, and nothing is in flight.

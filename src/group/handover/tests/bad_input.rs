@@ -11,7 +11,7 @@ use super::super::{
     state::Handover,
     types::{
         Action, Change, Common, Entry, Epoch, Event, FormatError, Head, HeadRead, Incarnation, MAX_BYTES,
-        Part, Presence, ReadError, Snapshot,
+        Outcome, Part, Presence, Purpose, ReadError, Snapshot,
     },
 };
 use crate::{
@@ -66,18 +66,19 @@ fn bytes(value: &Value) -> Vec<u8> {
     bytes
 }
 
+const TIMING: Timing = Timing {
+    timeout: Duration::from_secs(10),
+    heartbeat: Duration::from_secs(1),
+    heartbeat_validity: Duration::from_secs(5),
+    margin: Duration::from_millis(500),
+    server_tick: Duration::from_secs(2),
+};
+
 /// A member that has joined and asked for the head.
 fn member() -> Handover {
-    let timing = Timing {
-        timeout: Duration::from_secs(10),
-        heartbeat: Duration::from_secs(1),
-        heartbeat_validity: Duration::from_secs(5),
-        margin: Duration::from_millis(500),
-        server_tick: Duration::from_secs(2),
-    };
     let mut member = Handover::new(Settings::new(id("a"), Label::Plain, 4));
     let now = Moment::from_origin(Duration::from_secs(100));
-    member.step(now, 1, Event::SessionBegan { asked: now, timing });
+    member.step(now, 1, Event::SessionBegan { asked: now, timing: TIMING });
     member.step(now, 2, Event::Head(Ok(Some(read(5, 8)))));
     assert!(member.step(now, 3, Event::Joined { czxid: 9, version: 0 }).contains(&Action::ReadHead));
     member
@@ -122,8 +123,12 @@ fn head_snapshot_and_part_are_read_back() {
     }
     for presence in [Presence::Warming, Presence::Ready, Presence::Draining] {
         let keep = Ranges::from_parts([(0, 0), (5, 9), (u32::MAX, u32::MAX)]);
-        let part = Part { presence, ack: Some(Epoch { head: 4, version: 2 }), keep, zone: Some("z".into()) };
-        assert_eq!(codec::part_from(&codec::part_value(&part)), Some(part));
+        let (ack, zone) = (Some(Epoch { head: 4, version: 2 }), Some("z".into()));
+        for lease in [None, Some(Duration::from_millis(1500))] {
+            let (keep, zone) = (keep.clone(), zone.clone());
+            let part = Part { presence, ack, keep, zone, lease };
+            assert_eq!(codec::part_from(&codec::part_value(&part)), Some(part));
+        }
     }
 }
 
@@ -145,6 +150,54 @@ fn a_newer_format_is_told_from_garbage() {
         (0..20_000).map(|number| (id(&format!("a-member-with-a-long-name-{number}")), entry(number)));
     let large = Snapshot { epoch: 1, members: members.collect() };
     assert!(matches!(codec::encode_snapshot(&large), Err(FormatError::TooLarge(_))));
+}
+
+/// All others would wait for it.
+#[test]
+fn a_lease_that_no_session_can_have_is_not_believed() {
+    let of = |lease: Value| {
+        let mut values = array(&codec::encode_head(&head()).unwrap());
+        values[3] = lease.clone();
+        let part = Value::Map(vec![("state".into(), "ready".into()), ("lease".into(), lease)]);
+        let part = codec::part_from(&part).expect("the rest of it counts");
+        (codec::decode_head(&bytes(&Value::Array(values))).map(|head| head.common.lease), part.lease)
+    };
+    for lease in [Value::from(0), u64::MAX.into(), (1_u64 << 31).into(), (-1).into(), "5000".into()] {
+        let (in_head, in_part) = of(lease.clone());
+        assert!(matches!(in_head, Err(FormatError::Garbage(_))), "{lease}: {in_head:?}");
+        assert_eq!(in_part, None, "{lease}");
+    }
+    for lease in [1, 5000, u64::try_from(i32::MAX).unwrap()] {
+        let read = Duration::from_millis(lease);
+        assert_eq!(of(lease.into()), (Ok(read), Some(read)));
+    }
+    let short = Head { common: Common { lease: Duration::ZERO, ..head().common }, ..head() };
+    assert!(codec::decode_head(&codec::encode_head(&short).unwrap()).is_ok());
+}
+
+#[test]
+fn a_member_whose_heartbeats_are_too_slow_for_the_head_acts_only_while_its_lease_lasts_and_says_so() {
+    let mut member = member();
+    let now = Moment::from_origin(Duration::from_secs(100));
+    let short = Duration::from_secs(2);
+    let log = vec![Change { add: vec![(id("a"), entry(9))], ..head().log[0].clone() }];
+    let short_head =
+        Head { common: Common { lease: short, ..head().common }, carried: vec![], log, ..head() };
+    let head = HeadRead { head: Arc::new(short_head), ..read(5, 8) };
+    member.step(now, 4, Event::Head(Ok(Some(head))));
+    let actions = member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
+    let problem = Problem::LeaseTooShort { group: short, heartbeat: Duration::from_secs(1) };
+    assert_eq!(member.status().problem.as_ref(), Some(&problem));
+    let is_heartbeat =
+        |it: &Action| matches!(it, Action::Commit { purpose: Purpose::Heartbeat | Purpose::Own, .. });
+    assert!(actions.iter().any(is_heartbeat), "{actions:?}");
+    let later = now + Duration::from_millis(100);
+    let confirmed = Event::Committed { purpose: Purpose::Heartbeat, outcome: Outcome::Applied };
+    assert!(member.step(later, 6, confirmed).contains(&Action::Lease(now + short)));
+    assert!(
+        member.may_start(now + short - Duration::from_millis(1), 17) && !member.may_start(now + short, 17)
+    );
+    assert_eq!(member.status().problem, Some(problem), "it is still so");
 }
 
 #[test]
@@ -224,6 +277,43 @@ fn a_head_that_went_back_is_not_followed() {
     member.step(now, 7, Event::Head(Ok(Some(HeadRead { head: Arc::new(older), ..read(5, 7) }))));
     assert_eq!(member.startable().epoch, Some(Epoch { head: 5, version: 8 }));
     assert_eq!(member.status().problem, Some(Problem::WentBack { found: 7, known: 8 }));
+}
+
+/// Data from a backup. They stay as they are until an operator deletes the head.
+#[test]
+fn a_head_that_stays_at_an_older_version_is_read_now_and_then() {
+    let mut member = member();
+    let now = Moment::from_origin(Duration::from_secs(100));
+    member.step(now, 4, Event::Head(Ok(Some(read(5, 8)))));
+    member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
+    let older = Head { log: vec![], ..head() };
+    let older = Event::Head(Ok(Some(HeadRead { head: Arc::new(older), ..read(5, 7) })));
+    assert!(member.step(now, 6, Event::HeadChanged).contains(&Action::ReadHead));
+    member.step(now, 7, older.clone());
+    let steps = steps_in_a_minute(&mut member, &older);
+    assert!((10..120).contains(&steps), "{steps} steps in a minute");
+    assert_eq!(member.status().problem, Some(Problem::WentBack { found: 7, known: 8 }));
+}
+
+/// All data of the servers were deleted, or replaced by an older copy: transactions are numbered anew.
+#[test]
+fn a_member_whose_znode_is_older_than_what_it_has_read_forgets_that() {
+    let mut member = member();
+    let now = Moment::from_origin(Duration::from_secs(100));
+    member.step(now, 4, Event::Head(Ok(Some(read(5, 8)))));
+    member.step(now, 5, Event::Snapshot(Ok(Some(snapshot()))));
+    assert!(member.startable().epoch.is_some());
+    for (czxid, is_forgotten) in [(21, false), (19, true)] {
+        member.step(now, 6, Event::SessionEnded);
+        member.step(now, 7, Event::SessionBegan { asked: now, timing: TIMING });
+        member.step(now, 8, Event::Head(Ok(Some(read(3, 8)))));
+        let actions = member.step(now, 9, Event::Joined { czxid, version: 0 });
+        assert_eq!(actions.contains(&Action::StoreWentBack), is_forgotten, "{actions:?}");
+        member.step(now, 10, Event::Head(Ok(Some(read(3, 8)))));
+        member.step(now, 11, Event::Snapshot(Ok(Some(snapshot()))));
+        let followed = member.startable().epoch.map(|epoch| epoch.head);
+        assert_eq!(followed, is_forgotten.then_some(3), "{:?}", member.status().problem);
+    }
 }
 
 proptest! {

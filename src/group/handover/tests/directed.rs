@@ -9,9 +9,9 @@ use super::{
         settings::Settings,
         types::{Event, Part, Presence, Purpose},
     },
-    fleet::{Fleet, Held, LEASE, MS, WAIT, id, key_of, settings},
+    fleet::{Fleet, Held, LEASE, MS, TIMING, WAIT, id, key_of, settings},
 };
-use crate::ring::Ranges;
+use crate::{ring::Ranges, session::timing::Timing};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -261,6 +261,200 @@ fn a_member_that_has_drained_and_still_lists_work_is_waited_for() {
     fleet.run(SECOND);
     assert_eq!(fleet.ring("a"), ["a", "b"]);
     assert!(!["a", "b"].iter().any(|name| fleet.may_start(name, key)));
+}
+
+/// The lease of the group was five seconds. That of the process which makes the next head is little more than one.
+#[test]
+fn after_a_new_head_the_longest_lease_of_those_before_it_has_to_end() {
+    let quick = Timing { timeout: 4 * SECOND, heartbeat: 400 * MS, heartbeat_validity: 1200 * MS, ..TIMING };
+    for others in [&["a"][..], &["b", "a"]] {
+        let key = key_of(&[others, &["a", "b", "c"]]);
+        let mut fleet = Fleet::new();
+        fleet.start("a");
+        fleet.run(2 * WAIT);
+        if others.len() == 2 {
+            // It has followed the head before.
+            fleet.start_timed("b", quick);
+            fleet.run(2 * WAIT);
+        }
+        fleet.take("a", key);
+        fleet.run(SECOND);
+        fleet.is_deaf("a", true);
+        fleet.delete_head();
+        fleet.run(100 * MS);
+        if others.len() == 1 {
+            // It never knew that head.
+            fleet.start_timed("b", quick);
+        }
+        fleet.start_timed("c", quick);
+        while fleet.acts("a") {
+            assert!(!fleet.may_start("c", key), "two act on one key");
+            fleet.run(50 * MS);
+        }
+        assert_eq!(fleet.head().head.common.lease, quick.heartbeat_validity);
+        fleet.run(2 * SECOND);
+        assert_eq!(fleet.ring("c"), ["a", "b", "c"]);
+        fleet.run(2 * SECOND);
+        assert!(fleet.may_start("c", key), "{:?}", fleet.core("c").status());
+    }
+}
+
+/// Another member was cut off before, and acts by what it had read there.
+#[test]
+fn when_the_data_of_the_servers_were_deleted_the_members_begin_anew_after_the_leases_from_before() {
+    let key = key_of(&[&["b", "a"], &["b"]]);
+    let mut fleet = Fleet::new();
+    for name in ["a", "b"] {
+        fleet.start(name);
+        fleet.run(2 * WAIT);
+    }
+    fleet.take("a", key);
+    fleet.run(SECOND);
+    fleet.is_deaf("a", true);
+    fleet.delete_all();
+    fleet.renew("b");
+    while fleet.acts("a") {
+        assert!(!fleet.may_start("b", key), "two act on one key");
+        fleet.run(50 * MS);
+    }
+    fleet.run(2 * SECOND);
+    assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+    fleet.is_deaf("a", false);
+    fleet.renew("a");
+    fleet.run(2 * WAIT);
+    assert_eq!((fleet.ring("a"), fleet.core("a").status().problem), (vec!["a".into(), "b".into()], None));
+    assert_eq!(fleet.startable("a").ranges, fleet.core("a").owned());
+}
+
+#[test]
+fn a_head_without_its_snapshot_is_a_problem_and_neither_read_nor_listed_all_the_time() {
+    let mut fleet = Fleet::new();
+    for name in ["a", "b"] {
+        fleet.start(name);
+        fleet.run(2 * WAIT);
+    }
+    fleet.delete_snapshot();
+    fleet.start("c");
+    let is_missing = |fleet: &Fleet, name| {
+        let problem = fleet.core(name).status().problem;
+        problem
+            .is_some_and(|problem| problem.to_string().contains("its snapshot is missing; delete the head"))
+    };
+    // One cannot follow it, one cannot go on after its lease has lapsed, and one cannot publish.
+    fleet.is_deaf("a", true);
+    fleet.run(2 * WAIT);
+    fleet.is_deaf("a", false);
+    fleet.run(10 * SECOND);
+    for name in ["a", "b", "c"] {
+        assert!(is_missing(&fleet, name), "{name}: {:?}", fleet.core(name).status().problem);
+    }
+    assert!(fleet.startable("a").epoch.is_some() && !fleet.may_start("a", key_of(&[&["b", "a"]])));
+    let (heads, lists) = (fleet.head_reads, fleet.lists);
+    fleet.run(60 * SECOND);
+    assert!(fleet.head_reads - heads < 90, "{} reads of the head", fleet.head_reads - heads);
+    assert!(fleet.lists - lists < 60, "{} lists", fleet.lists - lists);
+    fleet.delete_head();
+    fleet.run(3 * WAIT);
+    for name in ["a", "b", "c"] {
+        assert_eq!((fleet.ring(name).len(), fleet.core(name).status().problem), (3, None), "{name}");
+        assert_eq!(fleet.startable(name).ranges, fleet.core(name).owned());
+    }
+}
+
+/// An operator changes an access control list, or the members have different credentials.
+#[test]
+fn a_member_that_may_not_be_read_is_not_taken_for_one_that_is_gone() {
+    for is_carried in [false, true] {
+        let mut fleet = Fleet::new();
+        let key = a_keeps_what_b_gained(&mut fleet, false);
+        fleet.run(WAIT + SECOND);
+        if is_carried {
+            fleet.tell("b", Event::Pause(true));
+            assert_eq!(fleet.head().head.carried.len(), 1);
+        }
+        fleet.deny("a", true);
+        // It makes a list, and an epoch.
+        fleet.tell("b", Event::Pause(!is_carried));
+        fleet.run(WAIT + SECOND);
+        fleet.tell("b", Event::Pause(is_carried));
+        fleet.run(60 * SECOND);
+        assert!(fleet.acts("a") && !fleet.may_start("b", key), "carried: {is_carried}");
+        fleet.deny("a", false);
+        fleet.tell("b", Event::Pause(false));
+        fleet.end("a");
+        fleet.run(6 * SECOND);
+        assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+    }
+}
+
+/// Another process overwrites the data of a member, which cannot write them again at once.
+#[test]
+fn a_member_whose_data_was_overwritten_may_still_act_on_what_it_has_lost() {
+    for is_carried in [false, true] {
+        let mut fleet = Fleet::new();
+        let key = a_keeps_what_b_gained(&mut fleet, false);
+        fleet.run(WAIT + SECOND);
+        if is_carried {
+            fleet.tell("b", Event::Pause(true));
+            assert_eq!(fleet.head().head.carried.len(), 1);
+        }
+        fleet.is_deaf("a", true);
+        fleet.overwrite("a", b"garbage");
+        for pause in [!is_carried, is_carried, false] {
+            fleet.tell("b", Event::Pause(pause));
+            fleet.run(SECOND);
+            assert!(fleet.acts("a") && !fleet.may_start("b", key), "carried: {is_carried}");
+        }
+        assert!(fleet.startable("b").is_exclusive, "it is not taken for a plain member");
+        fleet.is_deaf("a", false);
+        fleet.run(2 * SECOND);
+        assert!(fleet.part("a").keep.contains_position(key), "it has written its data again");
+        assert!(fleet.acts("a") && !fleet.may_start("b", key));
+        fleet.end("a");
+        fleet.run(6 * SECOND);
+        assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
+    }
+}
+
+/// A plain member, as a Python peer, of which nothing is known but the name.
+#[test]
+fn a_plain_member_that_may_not_be_read_keeps_no_epoch_from_being_published() {
+    let mut fleet = Fleet::new();
+    fleet.start_plain("p");
+    fleet.deny("p", true);
+    fleet.start("a");
+    fleet.run(2 * WAIT);
+    assert_eq!(fleet.ring("a"), ["a", "p"]);
+    fleet.start("b");
+    fleet.run(70 * SECOND);
+    let floor = fleet.head().head.floor;
+    fleet.start("c");
+    fleet.run(5 * SECOND);
+    assert_eq!(fleet.ring("c"), ["a", "b", "c", "p"]);
+    assert!(fleet.head().head.floor > floor, "what it lost is released when it was waited for");
+}
+
+#[test]
+fn a_donor_that_may_not_be_read_is_read_again_and_again_with_growing_pauses() {
+    let key = key_of(&[&["a"], &["a", "b"]]);
+    let mut fleet = Fleet::new();
+    fleet.start("a");
+    fleet.run(2 * WAIT);
+    fleet.take("a", key);
+    fleet.start("b");
+    while fleet.ring("b").len() < 2 {
+        fleet.run(100 * MS);
+    }
+    fleet.deny("a", true);
+    fleet.tell("b", Event::MemberChanged(id("a")));
+    let reads = fleet.reads;
+    fleet.run(60 * SECOND);
+    assert!(fleet.acts("a") && !fleet.may_start("b", key));
+    assert!((10..25).contains(&(fleet.reads - reads)), "{} reads", fleet.reads - reads);
+    fleet.deny("a", false);
+    fleet.end("a");
+    fleet.run(6 * SECOND);
+    assert!(fleet.may_start("b", key), "{:?}", fleet.core("b").status());
 }
 
 #[test]

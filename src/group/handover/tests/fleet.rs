@@ -34,6 +34,15 @@ pub(super) const LEASE: Duration = Duration::from_secs(5);
 pub(super) const WAIT: Duration = Duration::from_millis(5500);
 pub(super) const MS: Duration = Duration::from_millis(1);
 
+/// The times of all sessions but those of [`Fleet::start_timed`].
+pub(super) const TIMING: Timing = Timing {
+    timeout: Duration::from_secs(10),
+    heartbeat: Duration::from_secs(1),
+    heartbeat_validity: LEASE,
+    margin: Duration::from_millis(500),
+    server_tick: Duration::from_secs(1),
+};
+
 pub(super) struct Fleet {
     pub(super) now: Moment,
     rules: Rules,
@@ -41,6 +50,12 @@ pub(super) struct Fleet {
     ensemble: Ensemble,
     members: BTreeMap<&'static str, Member>,
     events: VecDeque<(&'static str, Event)>,
+    /// Only they themselves may read their znodes.
+    denied: BTreeSet<MemberId>,
+    /// How often members were read, not counting lists.
+    pub(super) reads: u32,
+    /// How often the head was read.
+    pub(super) head_reads: u32,
     /// How often all members were listed.
     pub(super) lists: u32,
     /// Of members that start from now on these answers are held back.
@@ -54,6 +69,7 @@ struct Member {
     register: Register,
     places: Places,
     session: SessionId,
+    timing: Timing,
     /// What each watched znode was when it was read: the transaction that set it.
     watches: BTreeMap<Watched, i64>,
     /// Nothing reaches it; it still acts.
@@ -109,18 +125,16 @@ impl Fleet {
     }
 
     fn with(rules: Rules) -> Fleet {
-        let mut ensemble = Ensemble::new(1);
-        for path in ["/tooz", "/tooz/group", "/tooz.ring"] {
-            let path = ZnodePath::parse(path).unwrap();
-            ensemble.commit(SessionId(0), &[create(path, vec![], CreateMode::Persistent)]).unwrap();
-        }
         Fleet {
             now: Moment::from_origin(Duration::from_secs(1000)),
             rules,
             number: 0,
-            ensemble,
+            ensemble: new_store(),
             members: BTreeMap::new(),
             events: VecDeque::new(),
+            denied: BTreeSet::new(),
+            reads: 0,
+            head_reads: 0,
             lists: 0,
             holds: BTreeSet::new(),
             ended: Vec::new(),
@@ -131,14 +145,19 @@ impl Fleet {
 
     /// Starts a process with settings of its own.
     pub(super) fn start_with(&mut self, name: &'static str, settings: Settings) {
-        self.start_process(name, settings, 1);
+        self.start_process(name, settings, 1, TIMING);
     }
 
     pub(super) fn start_weighted(&mut self, name: &'static str, weight: u32) {
-        self.start_process(name, settings(name), weight);
+        self.start_process(name, settings(name), weight, TIMING);
     }
 
-    fn start_process(&mut self, name: &'static str, settings: Settings, weight: u32) {
+    /// Starts a process whose session has other times.
+    pub(super) fn start_timed(&mut self, name: &'static str, timing: Timing) {
+        self.start_process(name, settings(name), 1, timing);
+    }
+
+    fn start_process(&mut self, name: &'static str, settings: Settings, weight: u32, timing: Timing) {
         let ours =
             Ours { version: 1, label: Some(Label::Plain), replicas: Some(REPLICAS), ..Ours::default() };
         let namespace = ZnodePath::parse("/tooz").unwrap();
@@ -149,6 +168,7 @@ impl Fleet {
             register: Register::default(),
             places,
             session: SessionId(self.number as i64),
+            timing,
             watches: BTreeMap::new(),
             is_deaf: false,
             holds: self.holds.clone(),
@@ -173,13 +193,7 @@ impl Fleet {
     }
 
     fn open(&mut self, name: &'static str) {
-        let timing = Timing {
-            timeout: Duration::from_secs(10),
-            heartbeat: Duration::from_secs(1),
-            heartbeat_validity: LEASE,
-            margin: WAIT - LEASE,
-            server_tick: Duration::from_secs(1),
-        };
+        let timing = self.members[name].timing;
         self.tell(name, Event::SessionBegan { asked: self.now, timing });
     }
 
@@ -217,6 +231,12 @@ impl Fleet {
         self.notice();
     }
 
+    /// Another process overwrites the znode of a member.
+    pub(super) fn overwrite(&mut self, name: &str, data: &[u8]) {
+        self.ensemble.commit(SessionId(0), &[Op::set(&member_path(name), data, None)]).unwrap();
+        self.notice();
+    }
+
     /// Ends a process: its session ends at once.
     pub(super) fn stop(&mut self, name: &str) {
         let member = self.members.remove(name).unwrap();
@@ -236,13 +256,35 @@ impl Fleet {
         self.notice();
     }
 
+    /// An operator denies all others permission to read the znode of a member, or grants it again.
+    pub(super) fn deny(&mut self, name: &str, is_denied: bool) {
+        if is_denied {
+            self.denied.insert(id(name))
+        } else {
+            self.denied.remove(&id(name))
+        };
+    }
+
     /// An operator deletes the head, and its snapshot.
     pub(super) fn delete_head(&mut self) {
+        self.delete_snapshot();
         let path = ZnodePath::parse("/tooz.ring/group").unwrap();
-        let snapshot = path.join(&format!("{:016x}", self.head().head.snapshot)).unwrap();
-        let delete = |path| Op::Delete { path, version: None };
-        self.ensemble.commit(SessionId(0), &[delete(snapshot), delete(path)]).unwrap();
+        self.ensemble.commit(SessionId(0), &[Op::Delete { path, version: None }]).unwrap();
         self.notice();
+    }
+
+    /// The snapshot of the head is gone, if it was there.
+    pub(super) fn delete_snapshot(&mut self) {
+        let path = ZnodePath::parse("/tooz.ring/group").unwrap();
+        let path = path.join(&format!("{:016x}", self.head().head.snapshot)).unwrap();
+        let _ = self.ensemble.commit(SessionId(0), &[Op::Delete { path, version: None }]);
+        self.notice();
+    }
+
+    /// All data of the servers are deleted. A member finds that out with its next session: see [`Fleet::renew`].
+    pub(super) fn delete_all(&mut self) {
+        self.ensemble = new_store();
+        self.members.values_mut().for_each(|member| member.watches.clear());
     }
 
     /// Passes an event, and everything that follows from it at once.
@@ -373,6 +415,15 @@ impl Fleet {
     fn member(&mut self, name: &str) -> &mut Member {
         self.members.get_mut(name).unwrap()
     }
+}
+
+fn new_store() -> Ensemble {
+    let mut ensemble = Ensemble::new(1);
+    for path in ["/tooz", "/tooz/group", "/tooz.ring"] {
+        let path = ZnodePath::parse(path).unwrap();
+        ensemble.commit(SessionId(0), &[create(path, vec![], CreateMode::Persistent)]).unwrap();
+    }
+    ensemble
 }
 
 fn member_path(name: &str) -> ZnodePath {

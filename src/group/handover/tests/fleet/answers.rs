@@ -4,7 +4,7 @@ use super::{
     super::{
         super::{
             places::Places,
-            types::{Action, Event, GroupStat, Listing, Outcome},
+            types::{Action, Event, GroupStat, Listing, Outcome, Refusal, Write},
         },
         ensemble::State,
     },
@@ -69,12 +69,15 @@ impl Fleet {
         let state = self.ensemble.newest().clone();
         let member = self.members.get_mut(name).unwrap();
         let places = &member.places;
+        let (me, denied) = (id(name), &self.denied);
+        let is_denied = |id: &MemberId| *id != me && denied.contains(id);
         let read = |id: &MemberId| {
             let path = places.group.join(id.as_str()).unwrap();
             state.get(&path).and_then(|node: &Znode| places.read_member(node))
         };
         let event = match action {
             Action::ReadHead => {
+                self.head_reads += 1;
                 member.watches.insert(Watched::Head, mzxid(&state, &places.head));
                 let read = state.get(&places.head).map(|node| Places::read_head(node).unwrap());
                 return Some((Some(Held::Head), Event::Head(Ok(read))));
@@ -88,7 +91,9 @@ impl Fleet {
                     let path = places.group.join(id.as_str()).unwrap();
                     member.watches.insert(Watched::Member(id.clone()), mzxid(&state, &path));
                 }
-                Event::Members(Ok(ids.into_iter().map(|id| (id.clone(), read(&id))).collect()))
+                self.reads += 1;
+                let ids = ids.into_iter().filter(|id| !is_denied(id));
+                Event::Members(Ok(ids.map(|id| (id.clone(), read(&id))).collect()))
             }
             Action::StatGroup { watch } | Action::ListMembers { watch } => {
                 let pzxid = state.pzxid(&places.group);
@@ -101,15 +106,21 @@ impl Fleet {
                 } else {
                     self.lists += 1;
                     let ids = state.children(&places.group).map(|(name, _)| id(name));
-                    let members = ids.filter_map(|id| Some((id.clone(), read(&id)?))).collect();
+                    let found = |id: &MemberId| if is_denied(id) { Some(places.denied()) } else { read(id) };
+                    let members = ids.filter_map(|id| Some((id.clone(), found(&id)?))).collect();
                     return Some((Some(Held::List), Event::Listed(Ok(Listing { pzxid, members }))));
                 }
             }
             Action::ReadOwn => Event::Own(Ok(read(&id(name)))),
             Action::Commit { purpose, writes } => {
                 let ops = places.ops(&writes).unwrap();
+                let mut checks = writes.iter();
+                let denied =
+                    checks.position(|it| matches!(it, Write::CheckMember { id, .. } if is_denied(id)));
                 let outcome = if member.fails.contains(&purpose) {
                     Outcome::Failed
+                } else if let Some(index) = denied {
+                    Outcome::Refused { index, why: Refusal::NotPermitted }
                 } else {
                     match self.ensemble.commit(member.session, &ops) {
                         Ok(()) => Outcome::Applied,
