@@ -106,7 +106,9 @@ async fn the_status_is_json_for_programs_and_a_page_for_browsers() {
     let (b, _theirs) = member(&memory, "b").await;
     let board = a.job_board("/jobs").await.unwrap();
     board.post("resize").await.unwrap();
-    let _queue = a.queue("/entries").await.unwrap();
+    let queue = a.queue("/entries").max_len(1).await.unwrap();
+    queue.put(1).await.unwrap();
+    assert_eq!(queue.entries().await.unwrap().len(), 1);
     tokio::time::sleep(5 * SECOND).await;
     let app = mounted(&a);
     let json = get(&app, "/internal/status", "*/*").await;
@@ -124,7 +126,9 @@ async fn the_status_is_json_for_programs_and_a_page_for_browsers() {
         page.headers
     );
     let (text, _) = text_of(&page.body);
-    for expected in ["may act", "Group g", "this process", "/jobs", "/entries", "connected", "owns"] {
+    for expected in
+        ["may act", "Group g", "this process", "/jobs", "/entries", "connected", "owns", "full", "limit"]
+    {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     let digest = format!("{:016x}", status.groups[0].status.digest);
