@@ -273,6 +273,23 @@ async fn a_lock_without_an_owner_is_shown_and_ended_and_a_broken_posting_is_move
 }
 
 #[tokio::test]
+async fn a_doctor_tries_all_folders_of_a_board() {
+    let (url, session, _coordinator) = setup().await;
+    let servers = shared_server().await.connect_string();
+    let owner = zookeeper(&servers).digest("owner", "secret").open(20 * SECOND).await.unwrap();
+    for at in ["/command-beside", "/command-beside/jobs"] {
+        write(&*session, vec![Op::create(&path(at), "", CreateMode::Persistent)]).await;
+    }
+    for name in [".attempts", ".entities", ".posting"] {
+        let at = format!("/command-beside/{name}");
+        write(&*owner, vec![Op::create(&path(&at), "", CreateMode::Persistent)]).await;
+        let denied = format!("permission to read `{at}` is denied by its ACL");
+        says(&url, &["doctor", "--quiet", "--board", "/command-beside/jobs"], 1, &[&denied]).await;
+    }
+    owner.close().await;
+}
+
+#[tokio::test]
 async fn the_first_thousand_jobs_are_shown_and_one_is_read_by_its_name() {
     let (url, session, coordinator) = setup().await;
     let _board = coordinator.job_board("/command-thousand/jobs").await.unwrap();

@@ -111,3 +111,52 @@ fn changes(before: Option<&Observation>, now: &Observation) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use apportion::{Config, PartitionCoordinator, backend::Memory};
+
+    use super::*;
+
+    /// What the next changes say, until one of them says this.
+    async fn until(observer: &mut Observer, before: &mut Arc<Observation>, said: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        let following = async {
+            while !lines.iter().any(|line: &String| line.contains(said)) {
+                let now = observer.next().await.expect("it goes on");
+                lines.extend(changes(Some(&**before), &now));
+                *before = now;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(600), following).await;
+        assert!(ended.is_ok(), "{said:?} is not said");
+        lines
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_directions_of_a_change_are_said() {
+        let memory = Memory::new();
+        let connect = async |id: &str| {
+            let config = Config::for_backend(memory.clone()).member_id(id);
+            PartitionCoordinator::connect(config).await.unwrap()
+        };
+        let (a, watcher) = (connect("a").await, connect("watcher").await);
+        let group = a.join("g").await.unwrap();
+        let mut observer = watcher.observe("g").await.unwrap();
+        let mut seen = observer.next().await.unwrap();
+        assert_eq!(changes(None, &seen)[1], "  a: member, owns 100.0 %");
+        memory.expire(watcher.session_id().unwrap());
+        until(&mut observer, &mut seen, "the connection is lost").await;
+        until(&mut observer, &mut seen, "the connection is back").await;
+        group.pause().await.unwrap();
+        until(&mut observer, &mut seen, "  paused").await;
+        assert!(changes(None, &seen).contains(&"  paused".to_owned()), "one that comes later is told");
+        group.resume().await.unwrap();
+        until(&mut observer, &mut seen, "  resumed").await;
+        // It lives, and does not follow.
+        memory.suspend(a.session_id().unwrap());
+        let b = connect("b").await;
+        let _theirs = b.join("g").await.unwrap();
+        until(&mut observer, &mut seen, "  a: behind, owns ").await;
+    }
+}

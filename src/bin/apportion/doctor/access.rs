@@ -205,3 +205,49 @@ async fn may_write(store: &Store, folder: &ZnodePath) -> Option<Finding> {
     let what = format!("permission to {what} children of `{folder}` is denied by its ACL");
     Some(Finding::problem(code, what, ADVICE))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use apportion::{
+        Config,
+        backend::{BoxFuture, Connector as _, Memory},
+        testing::{Call, Hook, Intercept, Outcome, Request},
+    };
+
+    use super::*;
+
+    /// Answers each transaction with an error of its operation.
+    struct Answers(usize, backend::Error);
+
+    impl Hook for Answers {
+        fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+            Box::pin(async move {
+                match call.request() {
+                    Request::Commit(_) => Err(CommitError { index: Some(self.0), error: self.1.clone() }),
+                    _ => call.send().await,
+                }
+            })
+        }
+    }
+
+    async fn found(index: usize, error: backend::Error) -> Option<Finding> {
+        let memory = Memory::new();
+        let intercept = Intercept::new(Arc::new(memory.clone()), Arc::new(Answers(index, error)));
+        let session = intercept.open(Duration::from_secs(10)).await.unwrap();
+        let store = Store { config: Config::for_backend(memory), namespace: ZnodePath::root(), session };
+        may_write(&store, &ZnodePath::parse("/ns").unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_permission_that_could_not_be_tried_is_not_taken_for_granted() {
+        assert_eq!(found(2, backend::Error::NoNode).await, None, "granted");
+        let denied = found(1, backend::Error::NotPermitted).await.unwrap();
+        assert!(denied.is_problem && denied.code == "delete_denied", "{denied:?}");
+        for other in [backend::Error::NoNode, backend::Error::Unknown("lost".into())] {
+            let unknown = found(0, other).await.unwrap();
+            assert!(unknown.code == "not_found_out" && unknown.what.contains("`/ns`"), "{unknown:?}");
+        }
+    }
+}
