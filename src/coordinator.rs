@@ -22,7 +22,7 @@ use self::shared::{Backing, Options, Shared};
 pub use self::{
     join::Join,
     observe::Observe,
-    status::{GroupStatus, Part, SessionState, SessionStatus, Status as CoordinatorStatus},
+    status::{GroupStatus, Part, SessionStatus, Status as CoordinatorStatus},
 };
 
 use crate::{

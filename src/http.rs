@@ -108,10 +108,8 @@ impl StatusService {
     }
 
     fn health(&self) -> Response<Body> {
-        let obstacles = match self.observed.status() {
-            Some(status) => status.obstacles(),
-            None => vec!["the coordinator is closed".to_owned()],
-        };
+        let closed = || vec!["the coordinator is closed".to_owned()];
+        let obstacles = self.observed.obstacles().unwrap_or_else(closed);
         match obstacles.is_empty() {
             true => text(StatusCode::OK, "ok\n".into()),
             false => text(StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),

@@ -198,9 +198,10 @@ pub mod worker;
 pub mod status {
     pub use crate::{
         board::BoardStatus,
-        coordinator::{CoordinatorStatus as Status, GroupStatus, Part, SessionState, SessionStatus},
+        coordinator::{CoordinatorStatus as Status, GroupStatus, Part, SessionStatus},
         group::{Standing, Status as MembershipStatus, Waiting, Why},
         queue::QueueStatus,
+        session::shown::SessionState,
     };
 }
 

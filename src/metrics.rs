@@ -63,9 +63,14 @@ impl Metric {
 
     /// Sets the gauge to 1 for the present one of `states`, its last label, and to 0 for the others.
     #[inline]
-    pub(crate) fn set_state(&self, label: Option<&str>, states: &[&str], present: &str) {
+    pub(crate) fn set_state<'a>(
+        &self,
+        label: Option<&str>,
+        states: impl IntoIterator<Item = &'a str>,
+        present: &str,
+    ) {
         for state in states {
-            let value = if *state == present { 1.0 } else { 0.0 };
+            let value = if state == present { 1.0 } else { 0.0 };
             match label {
                 Some(label) => self.set(&[label, state], value),
                 None => self.set(&[state], value),

@@ -22,6 +22,7 @@ pub(crate) mod read;
 pub(crate) mod receipts;
 pub(crate) mod requests;
 pub(crate) mod rivals;
+pub(crate) mod shown;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timing;
@@ -40,6 +41,7 @@ use self::{
     heartbeat::{End, Heart},
     measured::{counted, measured},
     requests::ensure,
+    shown::SessionState,
     timing::Timing,
     validity::SessionValidity,
 };
@@ -152,11 +154,11 @@ impl Drop for EndOnDrop {
 impl KeeperTask {
     fn show(&self, status: Status) {
         let state = match &status {
-            Status::Opening { .. } => "opening",
-            Status::Live(_) => "connected",
-            Status::Closed => "closed",
+            Status::Opening { .. } => SessionState::Opening,
+            Status::Live(_) => SessionState::Connected,
+            Status::Closed => SessionState::Closed,
         };
-        metrics::SESSION_STATE.set_state(None, &metrics::SESSION_STATES, state);
+        state.measure();
         self.status.send_replace(status);
     }
 

@@ -14,6 +14,11 @@ impl Observed {
         self.0.upgrade().map(|shared| shared.status())
     }
 
+    /// What keeps the member from acting, without the rest of its status; `None` if the last handle was dropped.
+    pub(crate) fn obstacles(&self) -> Option<Vec<String>> {
+        self.0.upgrade().map(|shared| shared.obstacles())
+    }
+
     pub(crate) fn record_metrics(&self) {
         self.0.upgrade().iter().for_each(|shared| shared.record_metrics());
     }

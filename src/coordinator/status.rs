@@ -9,9 +9,8 @@ use crate::{
     board::BoardStatus,
     group::{self, Group, Standing, View},
     member::MemberId,
-    metrics,
     queue::QueueStatus,
-    session::{self, Keeper},
+    session::{self, Keeper, shown::SessionState},
 };
 
 /// How a coordinator is, with its groups, boards and queues, for an operator. From [`PartitionCoordinator::status`]. No I/O.
@@ -50,23 +49,6 @@ pub struct SessionStatus {
     pub problem: Option<String>,
 }
 
-/// The state of the session of a coordinator.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum SessionState {
-    /// There is no backend.
-    Standalone,
-    /// There is no session, and one is being opened.
-    Opening,
-    /// There is a session, and its connection is up.
-    Connected,
-    /// There is a session, and its connection is down.
-    Suspended,
-    /// The coordinator is closed.
-    Closed,
-}
-
 /// How a membership is, and which part each member has.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -99,29 +81,39 @@ impl Status {
     /// A new process will seldom be better off, so let an orchestrator use it to decide whether the process is *ready*, and
     /// not whether to restart it.
     pub fn obstacles(&self) -> Vec<String> {
-        let session = match (self.session.state, &self.session.problem) {
+        let groups = self.groups.iter().filter_map(|GroupStatus { status, .. }| {
+            obstacle(&status.group, status.standing, || status.problem.clone())
+        });
+        self.session.obstacle().into_iter().chain(groups).collect()
+    }
+}
+
+/// Why a membership does not act.
+fn obstacle(group: &str, standing: Standing, problem: impl FnOnce() -> Option<String>) -> Option<String> {
+    match standing {
+        Standing::Member | Standing::Left => None,
+        _ => Some(match problem() {
+            Some(problem) => format!("group {group}: {standing}: {problem}"),
+            None => format!("group {group}: {standing}"),
+        }),
+    }
+}
+
+impl SessionStatus {
+    /// Why nothing of this process acts.
+    fn obstacle(&self) -> Option<String> {
+        match (self.state, &self.problem) {
             (SessionState::Standalone, _) => None,
             (SessionState::Closed, _) => Some("the coordinator is closed".to_owned()),
             (SessionState::Opening, Some(problem)) => Some(format!("no session: {problem}")),
             (SessionState::Opening, None) => Some("no session yet".to_owned()),
             (SessionState::Connected | SessionState::Suspended, _) => {
-                let has_lapsed = self.session.remaining.is_some_and(|remaining| remaining.is_zero());
+                let has_lapsed = self.remaining.is_some_and(|remaining| remaining.is_zero());
                 has_lapsed.then(|| "no heartbeat is confirmed: shares and leases have lapsed".to_owned())
             }
-        };
-        let groups = self.groups.iter().filter_map(|GroupStatus { status, .. }| {
-            let group::Status { group, standing, problem, .. } = status;
-            match (standing, problem) {
-                (Standing::Member | Standing::Left, _) => None,
-                (_, Some(problem)) => Some(format!("group {group}: {standing}: {problem}")),
-                (_, None) => Some(format!("group {group}: {standing}")),
-            }
-        });
-        session.into_iter().chain(groups).collect()
+        }
     }
-}
 
-impl SessionStatus {
     fn of(shared: &Shared) -> Self {
         let servers = shared.config.hosts().to_vec();
         let without = |state, remaining, problem| SessionStatus {
@@ -195,18 +187,24 @@ impl Shared {
         }
     }
 
+    /// [`Status::obstacles`] alone: the rest of a status takes time in a large group, and this is asked often.
+    pub(super) fn obstacles(&self) -> Vec<String> {
+        let groups = self.present_groups().into_iter().filter_map(|group| {
+            let view = group.view();
+            obstacle(view.group(), view.standing(), || group::status::problem(&view))
+        });
+        SessionStatus::of(self).obstacle().into_iter().chain(groups).collect()
+    }
+
     pub(super) fn record_metrics(&self) {
         if !cfg!(feature = "metrics") {
             return;
         }
-        let state = match SessionStatus::of(self).state {
-            SessionState::Standalone => return,
-            SessionState::Opening => "opening",
-            SessionState::Connected => "connected",
-            SessionState::Suspended => "suspended",
-            SessionState::Closed => "closed",
-        };
-        metrics::SESSION_STATE.set_state(None, &metrics::SESSION_STATES, state);
+        let state = SessionStatus::of(self).state;
+        if state == SessionState::Standalone {
+            return;
+        }
+        state.measure();
         self.present_groups().iter().for_each(|group| group::status::measure(&group.view(), None));
         let Some(backing) = &self.backing else { return };
         backing.boards.all().iter().for_each(|board| board.measure());
@@ -265,17 +263,5 @@ impl fmt::Display for SessionStatus {
             None => {}
         }
         self.problem.iter().try_for_each(|problem| write!(f, ", {problem}"))
-    }
-}
-
-impl fmt::Display for SessionState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SessionState::Standalone => "standalone",
-            SessionState::Opening => "opening",
-            SessionState::Connected => "connected",
-            SessionState::Suspended => "suspended",
-            SessionState::Closed => "closed",
-        })
     }
 }

@@ -9,11 +9,7 @@ use super::{
     large::LARGE,
     view::{Shown, Standing, View},
 };
-use crate::{
-    member::MemberId,
-    metrics::{self, STANDINGS},
-    session::validity::Validity,
-};
+use crate::{member::MemberId, metrics, session::validity::Validity};
 
 /// How a membership is, for an operator. From [`Group::status`](super::Group::status). No I/O.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -127,7 +123,7 @@ pub struct Waiting {
 
 /// Why keys wait for a member.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Why {
     /// It has not acknowledged that it lost them. If it does not, they wait until its lease has ended.
@@ -141,8 +137,11 @@ pub enum Why {
 }
 
 impl Why {
-    /// In one word.
-    fn word(self) -> &'static str {
+    /// All of them.
+    pub const ALL: &'static [Why] = &[Why::NotAcknowledged, Why::StillAtWork, Why::Gone, Why::Plain];
+
+    /// In one word, as in the serialized form.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Why::NotAcknowledged => "not_acknowledged",
             Why::StillAtWork => "still_at_work",
@@ -178,12 +177,17 @@ impl Status {
             waiting: shown.map(waiting).unwrap_or_default(),
             last_handover: shown.and_then(|shown| shown.status.ended).map(HandoverEnded::from),
             is_paused: shown.is_some_and(|shown| shown.status.is_paused),
-            problem: view.refusal().or(view.blocked.as_ref()).map(ToString::to_string).or_else(|| {
-                let problem = shown?.status.problem.as_ref()?;
-                Some(problem.to_string())
-            }),
+            problem: problem(view),
         }
     }
+}
+
+/// What keeps this member from acting or from publishing a change.
+pub(crate) fn problem(view: &View) -> Option<String> {
+    view.refusal().or(view.blocked.as_ref()).map(ToString::to_string).or_else(|| {
+        let problem = view.shown.as_ref()?.status.problem.as_ref()?;
+        Some(problem.to_string())
+    })
 }
 
 /// Sets the gauge of the items in progress.
@@ -206,7 +210,8 @@ pub(crate) fn measure(view: &View, previous: Option<&View>) {
     let status = Status::owning(view, owned);
     let group = &*status.group;
     let count = |metric: metrics::Metric, count: usize| metric.set(&[group], count as f64);
-    metrics::GROUP_STANDING.set_state(Some(group), &STANDINGS, &status.standing.to_string());
+    let standings = Standing::ALL.iter().map(|it| it.as_str());
+    metrics::GROUP_STANDING.set_state(Some(group), standings, status.standing.as_str());
     count(metrics::GROUP_MEMBERS, status.members);
     count(metrics::GROUP_ITEMS, status.in_progress);
     count(metrics::GROUP_KEPT, status.kept);
@@ -216,9 +221,9 @@ pub(crate) fn measure(view: &View, previous: Option<&View>) {
         metrics::GROUP_OWNED.set(&[group], status.owned);
     }
     metrics::GROUP_STARTABLE.set(&[group], status.startable);
-    for why in [Why::NotAcknowledged, Why::StillAtWork, Why::Gone, Why::Plain] {
-        let waiting = status.waiting.iter().filter(|waiting| waiting.why == why).count();
-        metrics::GROUP_WAITING.set(&[group, why.word()], waiting as f64);
+    for why in Why::ALL {
+        let waiting = status.waiting.iter().filter(|waiting| waiting.why == *why).count();
+        metrics::GROUP_WAITING.set(&[group, why.as_str()], waiting as f64);
     }
     let Some(previous) = previous else { return };
     if view.epoch != previous.epoch {

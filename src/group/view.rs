@@ -75,15 +75,26 @@ pub enum Standing {
     Left,
 }
 
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Standing {
+    /// All of them.
+    pub const ALL: &'static [Standing] =
+        &[Standing::Joining, Standing::Member, Standing::Lapsed, Standing::Refused, Standing::Left];
+
+    /// In one word, as in the serialized form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Standing::Joining => "joining",
             Standing::Member => "member",
             Standing::Lapsed => "lapsed",
             Standing::Refused => "refused",
             Standing::Left => "left",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -12,9 +12,10 @@ use std::{
 use self::text::{Escaped, ago, percent};
 use crate::{
     board::BoardStatus,
-    coordinator::{CoordinatorStatus as Status, GroupStatus, SessionState, SessionStatus},
+    coordinator::{CoordinatorStatus as Status, GroupStatus, SessionStatus},
     group::Standing,
     queue::QueueStatus,
+    session::shown::SessionState,
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -251,14 +252,18 @@ impl Page {
             return;
         }
         self.raw("<section><h2>Queues</h2>");
-        self.table_head(&["queue", "waiting", "delayed", "room for", "oldest", "held here", "listed"]);
+        self.table_head(&["queue", "waiting", "delayed", "limit", "oldest", "held here", "listed"]);
         for queue in queues {
-            let is_full = queue.waiting + queue.delayed >= queue.max_len;
-            self.raw("<tr>");
-            self.cell("queue", "name", &queue.queue);
+            let is_full = queue.is_full();
+            self.raw("<tr><td class=\"name\" data-label=\"queue\">");
+            self.text(&queue.queue);
+            if is_full {
+                self.badge(Tone::Warning, &"full");
+            }
+            self.raw("</td>");
             self.cell("waiting", if is_full { "number warning" } else { "number" }, &queue.waiting);
             self.cell("delayed", "number", &queue.delayed);
-            self.cell("room for", "number", &queue.max_len);
+            self.cell("limit", "number", &queue.max_len);
             self.cell("oldest", "number", &maybe(queue.oldest));
             self.held(queue.held, queue.oldest_held);
             self.cell("listed", "number", &listed(queue.listed));

@@ -5,11 +5,6 @@ use super::{
     Metric,
 };
 
-/// The values of the label of [`SESSION_STATE`].
-pub(crate) const SESSION_STATES: [&str; 4] = ["opening", "connected", "suspended", "closed"];
-/// The values of the last label of [`GROUP_STANDING`].
-pub(crate) const STANDINGS: [&str; 5] = ["joining", "member", "lapsed", "refused", "left"];
-
 /// Declares the metrics, and the list of them.
 macro_rules! metrics {
     ($($constant:ident = $kind:ident $name:literal in $unit:literal by [$($label:literal),*]: $help:literal;)*) => {

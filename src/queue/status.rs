@@ -33,6 +33,11 @@ pub struct QueueStatus {
 }
 
 impl QueueStatus {
+    /// Whether puts of this process are refused, by its last listing.
+    pub fn is_full(&self) -> bool {
+        self.waiting + self.delayed >= self.max_len
+    }
+
     /// `None` if it is closed.
     pub(crate) fn of(shared: &Shared) -> Option<Self> {
         if shared.listing.is_closed() {
@@ -62,7 +67,8 @@ impl QueueStatus {
 impl fmt::Display for QueueStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let QueueStatus { queue, waiting, delayed, max_len, .. } = self;
-        write!(f, "{queue}: {waiting} waiting, {delayed} delayed, room for {max_len}")?;
+        let full = if self.is_full() { "full: " } else { "" };
+        write!(f, "{queue}: {full}{waiting} waiting, {delayed} delayed, limit {max_len}")?;
         if let Some(age) = self.oldest {
             write!(f, "; the oldest has waited for at least {age:.1?}")?;
         }

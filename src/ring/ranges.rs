@@ -124,6 +124,13 @@ impl Ranges {
         self.contains_hash(position(key), || tooz::hash(key))
     }
 
+    /// Whether the position of `key` is a range of its own.
+    pub(crate) fn has_alone<K: RingKey + ?Sized>(&self, key: &K) -> bool {
+        let position = position(key);
+        let at = self.parts.binary_search_by_key(&position, |part| part.first);
+        at.is_ok_and(|at| self.parts[at].last == position)
+    }
+
     /// Whether `position` is in the ranges. On a ring of tooz it is the first 32 bits of positions, and all of them
     /// have to be in the ranges.
     pub fn contains_position(&self, position: u32) -> bool {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     read::Denied,
+    shown,
     timing::Timing,
     validity::{SessionValidity, Validity},
 };
@@ -17,7 +18,6 @@ use crate::{
     backend::{self, CommitError, Loss, Op, Session, SessionId, SessionState, Znode, path::ZnodePath},
     clock::Moment,
     error::Error,
-    metrics,
     random::Random,
     watch,
 };
@@ -133,8 +133,8 @@ impl Live {
     pub(super) fn note_connection(&self, is_up: bool) {
         if *self.connection.borrow() != is_up {
             self.connection.send_replace(is_up);
-            let state = if is_up { "connected" } else { "suspended" };
-            metrics::SESSION_STATE.set_state(None, &metrics::SESSION_STATES, state);
+            let state = if is_up { shown::SessionState::Connected } else { shown::SessionState::Suspended };
+            state.measure();
         }
     }
 

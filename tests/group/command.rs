@@ -26,7 +26,7 @@ async fn store(namespace: &str) -> (Store, String) {
 
 /// The only group of the namespace in an answer of `status --json`.
 fn group(ran: &Ran) -> Value {
-    let groups = ran.json()["groups"].clone();
+    let groups = ran.json()["items"].clone();
     assert_eq!(groups.as_array().map(Vec::len), Some(1), "{groups}");
     groups[0].clone()
 }
@@ -72,7 +72,9 @@ async fn status_members_and_owner_show_a_group_that_is_well() {
         ["owner", "--json"].into_iter().chain(keys.iter().map(String::as_str)).collect();
     let ran = run(&url, &arguments).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    for (key, answer) in keys.iter().zip(ran.json().as_array().unwrap()) {
+    let shown = ran.json();
+    assert!(shown["total"] == keys.len() && shown["findings"] == serde_json::json!([]), "{shown}");
+    for (key, answer) in keys.iter().zip(shown["items"].as_array().unwrap()) {
         let owner = if in_a.view().owns(key) { "a" } else { "b" };
         assert!(answer["key"] == key.as_str() && answer["owner"] == owner, "{key}: {answer}");
     }
@@ -108,13 +110,22 @@ async fn a_stuck_item_is_named_with_its_member_and_process() {
     let stuck = universe().into_iter().find(|key| in_b.view().ring().owner(key) == Some("b")).unwrap();
     let session = a.coordinator.session_id().unwrap().to_string();
     let pid = format!("pid {}", std::process::id());
-    let said = ["goes to `b`", "waits for member `a`", &pid, "still works", &session, "lives", "max_drain"];
+    let said = [
+        "goes to `b`",
+        "waits for member `a`",
+        &pid,
+        "a guard of this key is held there",
+        &session,
+        "max_drain",
+    ];
     named(&url, &["why", &stuck], &said).await;
     named(&url, &["status"], &["of the keys wait for member `a`", "still works on some of them"]).await;
-    let answer = named(&url, &["why", &stuck, "--json"], &[]).await.json();
-    assert!(answer[0]["owner"] == "b" && answer[0]["waits_for"][0]["member"] == "a", "{answer}");
-    assert_eq!(answer[0]["waits_for"][0]["why"], "still-at-work");
-    let seconds = answer[0]["waits_for"][0]["seconds"].as_f64().unwrap();
+    let answer = named(&url, &["why", &stuck, "--json"], &[]).await.json()["items"][0].clone();
+    let waits_for = &answer["waits_for"][0];
+    assert!(answer["owner"] == "b" && waits_for["member"] == "a", "{answer}");
+    assert!(waits_for["why"] == "still_at_work" && waits_for["guard_of_this_key"] == true, "{answer}");
+    assert_eq!(answer["causes"][0]["code"], "still_at_work");
+    let seconds = waits_for["seconds"].as_f64().unwrap();
     assert!((0.0..60.0).contains(&seconds), "{answer}");
     assert_eq!(run(&url, &["owner", &stuck]).await.code, 1, "it waits");
     drop(held);
@@ -149,14 +160,16 @@ async fn a_paused_member_is_named_while_its_keys_wait_and_while_it_does_not_act(
     named(&url, &["why", &key], &["goes to `c`", "waits for member `a`", "has not acknowledged"]).await;
     named(&url, &["status"], &["wait for member `a`", "has not acknowledged", "behind"]).await;
     let shown = group(&run(&url, &["status", "--json"]).await);
-    assert!(shown["members"][0]["behind"] == true && shown["members"][1]["behind"] == false, "{shown}");
-    // What it owns still is not acted on either.
+    assert!(shown["members"][0]["state"] == "behind" && shown["members"][1]["state"] == "member", "{shown}");
+    // What it owns still is not certain either, although no other member waits for that.
     let kept = universe().into_iter().find(of_a).expect("it owns some");
-    let seen = || async {
-        let ran = run(&url, &["why", &kept]).await;
-        (ran.code == 1 && ran.out.contains("does not follow the newest epoch")).then_some(())
-    };
-    eventually("its lease has ended", 60 * SECOND, seen).await;
+    named(&url, &["why", &kept], &["owned by `a`", "does not follow the newest epoch"]).await;
+    named(&url, &["owner", &kept], &["behind: see why", "does not follow the newest epoch"]).await;
+    let answer = named(&url, &["owner", &kept, "--json"], &[]).await.json();
+    assert!(answer["items"][0]["state"] == "behind" && answer["findings"][0]["code"] == "behind", "{answer}");
+    let text = named(&url, &["status"], &["has not acknowledged that it lost them"]).await;
+    assert!(!text.out.contains("does not follow the newest epoch"), "it is said once: {text:?}");
+    assert!(text.out.contains("for at least "), "an observer that comes now knows no more: {text:?}");
     a.resume();
     settles_within(60 * SECOND, &[&in_a, &in_b, &in_c]).await;
     assert_eq!(run(&url, &["status"]).await.code, 0);
@@ -176,6 +189,17 @@ async fn a_paused_group_and_a_member_that_waits_for_its_place_are_named() {
     };
     eventually("both are named", 10 * SECOND, seen).await;
     named(&url, &["why", "alarm-1"], &["owned by `a`", "is paused"]).await;
+    // An owner that is gone is none, as long as no epoch gives its keys away.
+    let session = store.session().await;
+    session.commit(vec![Op::delete(&store.path("g/a"), None)]).await.unwrap();
+    let gone = || async {
+        let ran = run(&url, &["owner", "alarm-1"]).await;
+        (ran.code == 1 && ran.out.contains("a      gone: see why")).then_some(())
+    };
+    eventually("the owner is gone", 10 * SECOND, gone).await;
+    named(&url, &["why", "alarm-1"], &["member `a` is gone"]).await;
+    let answer = named(&url, &["owner", "alarm-1", "--json"], &[]).await.json();
+    assert!(answer["items"][0]["state"] == "gone" && answer["findings"][0]["code"] == "gone", "{answer}");
     in_a.resume().await.unwrap();
     settles_within(store.round() + SECOND, &[&in_a, &in_b]).await;
 }
@@ -204,6 +228,39 @@ async fn a_missing_permission_is_named_with_its_znode() {
 }
 
 #[tokio::test]
+async fn members_that_may_not_write_the_head_are_shown_as_those_that_do_not_act() {
+    let (store, url) = store("command-no-epoch").await;
+    let servers = shared_server().await.connect_string();
+    // Each client may read the folder of the heads, and its owner alone may write it.
+    let mine = zookeeper(&servers).digest("owner", "secret");
+    let session = apportion::backend::Connector::open(&mine, 20 * SECOND).await.unwrap();
+    let heads = ZnodePath::parse("/command-no-epoch.ring").unwrap();
+    create_with_ancestors(&*session, &heads).await;
+    let admin = zookeeper_client::Client::connector().with_auth("digest", b"owner:secret");
+    let admin = admin.connect(&servers).await.unwrap();
+    let acl = |permission, who| zookeeper_client::Acl::new(permission, who);
+    let read = acl(zookeeper_client::Permission::READ, zookeeper_client::AuthId::anyone());
+    let own = acl(zookeeper_client::Permission::ALL, zookeeper_client::AuthId::authed());
+    admin.set_acl(heads.as_str(), &[read, own], None).await.unwrap();
+
+    let a = store.started("a").await;
+    let in_a = a.join("g").await;
+    let there = || async { session.get(&store.path("g/a")).await.unwrap().map(drop) };
+    eventually("the member is there", 10 * SECOND, there).await;
+    let ran = named(&url, &["status"], &["no epoch names the members", "write the head", "doctor"]).await;
+    assert_eq!(ran.lines()[0], "group g: 1 member, no epoch", "{ran:?}");
+    assert!(ran.lines()[2].starts_with("a joining 0.0 % "), "{ran:?}");
+    named(&url, &["why", "k"], &["k: no owner", "no epoch names the members"]).await;
+    named(&url, &["owner", "k"], &["no epoch names the members"]).await;
+    let answer = named(&url, &["owner", "k", "--json"], &[]).await.json();
+    assert!(answer["items"][0]["owner"].is_null() && answer["findings"][0]["code"] == "no_epoch", "{answer}");
+    let denied = "permission to create children of `/command-no-epoch.ring` is denied";
+    named(&url, &["doctor"], &[denied]).await;
+    assert!(!in_a.view().owns("k"));
+    session.close().await;
+}
+
+#[tokio::test]
 async fn a_missing_permission_to_create_the_folder_of_the_heads_is_named() {
     let url = format!("{}&namespace=command-begin/ns", example::url(&shared_server().await.connect_string()));
     let mine = zookeeper(&shared_server().await.connect_string()).digest("owner", "secret");
@@ -226,15 +283,26 @@ async fn a_group_of_python_members_is_shown_with_their_ring() {
     let ran = run(&url, &[&["members"], &fleet[..]].concat()).await;
     let ring = HashRing::builder().label(Label::PythonBytes).members(["host-1", "host-2"]).build().unwrap();
     let owns = |id: &str| format!("{:.1}", 100.0 * ring.fraction(id));
+    let assumed =
+        "no member says which ring it has: assumed is the one of label `python-bytes` with 100 replicas";
     let table = [
         "MEMBER STATE OWNS WEIGHT KIND HOST PID JOINED".to_owned(),
         format!("host-1 member {} % 1 plain - - AGE", owns("host-1")),
         format!("host-2 member {} % 1 plain - - AGE", owns("host-2")),
+        format!("note: {assumed}. --aodh and --tooz PARTITIONS assume others"),
     ];
     assert_eq!((ran.code, ran.lines()), (0, table.to_vec()), "{ran:?}");
-    let ran = run(&url, &[&["owner", "--json", "k1", "k2", "k3"], &fleet[..]].concat()).await;
-    for answer in ran.json().as_array().unwrap() {
+    let answers = run(&url, &[&["owner", "--json", "k1", "k2", "k3"], &fleet[..]].concat()).await.json();
+    for answer in answers["items"].as_array().unwrap() {
         assert_eq!(answer["owner"].as_str(), ring.owner(answer["key"].as_str().unwrap()), "{answer}");
+    }
+    // Which ring that is no member says, so each answer about owners says what it assumes.
+    for command in [&["status"][..], &["owner", "k"], &["why", "k"], &["simulate", "--leave", "host-1"]] {
+        let ran = run_with(&url, &[command, &fleet[..]].concat(), "k").await;
+        assert!(ran.code == 0 && ran.out.contains(assumed), "{ran:?}");
+        let shown = run_with(&url, &[command, &fleet[..], &["--json"]].concat(), "k").await.json();
+        let found = shown["items"].get(0).and_then(|item| item.get("findings")).unwrap_or(&shown["findings"]);
+        assert!(findings(found).contains(assumed), "{command:?}: {shown}");
     }
 }
 
@@ -304,6 +372,14 @@ async fn what_would_move_is_simulated_for_keys_of_standard_input() {
 
     let ran = run_with(&url, &["simulate", "--leave", "x"], &keys).await;
     assert!(ran.code == 4 && ran.err.contains("no member `x`") && ran.err.contains("a, b"), "{ran:?}");
+    // A group that is not there has no owners, whatever would join it.
+    for arguments in [&["simulate", "--join", "c"][..], &["owner", "k"], &["members"], &["why", "k"]] {
+        let ran = run_with(&url, &[arguments, &["--group", "typo"]].concat(), &keys).await;
+        assert!(ran.code == 1 && ran.out.contains("there is no group `typo`"), "{arguments:?}: {ran:?}");
+        assert!(!ran.out.contains("would move"), "{ran:?}");
+        let ran = run_with(&url, &[arguments, &["--group", "typo", "--json"]].concat(), &keys).await;
+        assert!(ran.code == 1 && ran.json()["findings"][0]["code"] == "no_group", "{arguments:?}: {ran:?}");
+    }
     assert_eq!(run(&url, &["simulate"]).await.code, 2);
     assert_eq!(run(&url, &["simulate", "--join", "c=0"]).await.code, 2);
 
@@ -347,10 +423,16 @@ async fn a_watch_prints_each_change_and_ends_when_it_is_told_to() {
         ran.out.starts_with("epoch ") && ran.out.contains("  a: ") && !ran.out.contains('\u{1b}'),
         "{ran:?}"
     );
+    assert_eq!(ran.out.lines().count(), 4, "{ran:?}");
+    assert_eq!(run(&url, &["watch", "--count", "1"]).await.out.lines().count(), 1);
     let ran = run(&url, &["watch", "--json", "--for", "500ms"]).await;
     let first: Value = serde_json::from_str(ran.out.lines().next().unwrap()).unwrap();
     assert!(ran.code == 0 && first["group"] == "g", "{ran:?}");
+    assert!(first["current"] == true && first["problem"].is_null(), "{first}");
 }
+
+/// No server is there.
+const NOWHERE: &str = "zookeeper://127.0.0.1:1?timeout=1&server_tick=100ms";
 
 #[tokio::test]
 async fn a_command_that_cannot_do_its_work_says_what_to_do_and_never_the_password() {
@@ -373,10 +455,25 @@ async fn a_command_that_cannot_do_its_work_says_what_to_do_and_never_the_passwor
         ),
         (&["frobnicate"], 2, "unrecognized"),
         (&["owner"], 2, "KEY"),
+        // Wrong arguments are found before a server is asked.
+        (&["queue", "put", "1", "--priority", "5000", "--url", NOWHERE], 2, "5000"),
+        (&["owner", "k", "-g", "a/b", "--url", NOWHERE], 2, "a/b"),
+        (&["doctor", "--board", "nopath", "--url", NOWHERE], 2, "nopath"),
+        (&["status", "--queue", "/q/", "--url", NOWHERE], 2, "/q/"),
+        (&["simulate", "--join", "c=x", "--url", NOWHERE], 2, "MEMBER=WEIGHT"),
     ] {
         let ran = run(&url, arguments).await;
         assert!(ran.code == code && ran.err.contains(said), "{arguments:?}: {ran:?}");
         assert!(!ran.err.contains("topsecret") && !ran.out.contains("topsecret"), "{arguments:?}: {ran:?}");
+    }
+    for (arguments, code, word) in [
+        (&["status"][..], 4, "not_done"),
+        (&["owner"], 2, "usage"),
+        (&["status", "--url", NOWHERE], 3, "unreachable"),
+    ] {
+        let ran = run(&url, &[arguments, &["--json"]].concat()).await;
+        let said: Value = serde_json::from_str(&ran.err).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+        assert!(ran.code == code && said["code"] == word && said["error"].is_string(), "{ran:?}");
     }
     let mut without = command(&url, &["status"]);
     let ended = without.env_remove("APPORTION_URL").output().await.unwrap();
@@ -428,8 +525,9 @@ async fn a_doctor_finds_unsafe_settings_and_leaves_nothing() {
     named(&url, &["doctor"], &["maxSessionTimeout is 60s", "granted a session timeout of 60s"]).await;
     assert_eq!(tree().await, before);
     let ran = run(&url, &["doctor", "--json", "--read-only"]).await;
-    let sections = ran.json();
-    let all: String = sections.as_array().unwrap().iter().map(|it| findings(&it["findings"])).collect();
+    let found = ran.json()["findings"].clone();
+    assert!(found[0]["section"] == "servers" && found[0]["code"].is_string(), "{found}");
+    let all = findings(&found);
     assert!(
         all.contains("could not find out: the clock") && all.contains("what this user may write"),
         "{all}"

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use apportion::{Config, Group, PartitionCoordinator, backend::Memory, http::StatusService, status::Status};
+use apportion::{
+    Config, Group, PartitionCoordinator,
+    backend::{Connector as _, CreateMode, Memory, Op},
+    http::StatusService,
+    status::Status,
+};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -106,7 +111,9 @@ async fn the_status_is_json_for_programs_and_a_page_for_browsers() {
     let (b, _theirs) = member(&memory, "b").await;
     let board = a.job_board("/jobs").await.unwrap();
     board.post("resize").await.unwrap();
-    let _queue = a.queue("/entries").await.unwrap();
+    let queue = a.queue("/entries").max_len(1).await.unwrap();
+    queue.put(1).await.unwrap();
+    assert_eq!(queue.entries().await.unwrap().len(), 1);
     tokio::time::sleep(5 * SECOND).await;
     let app = mounted(&a);
     let json = get(&app, "/internal/status", "*/*").await;
@@ -124,7 +131,9 @@ async fn the_status_is_json_for_programs_and_a_page_for_browsers() {
         page.headers
     );
     let (text, _) = text_of(&page.body);
-    for expected in ["may act", "Group g", "this process", "/jobs", "/entries", "connected", "owns"] {
+    for expected in
+        ["may act", "Group g", "this process", "/jobs", "/entries", "connected", "owns", "full", "limit"]
+    {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     let digest = format!("{:016x}", status.groups[0].status.digest);
@@ -187,4 +196,37 @@ async fn other_paths_and_methods_are_refused_and_metrics_are_those_of_the_caller
     assert_eq!((head.status, &*head.body), (StatusCode::OK, ""));
     let without = Router::new().nest_service("/internal", StatusService::new(&a));
     assert_eq!(get(&without, "/internal/metrics", "*/*").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "it measures what a request costs the runtime")]
+async fn a_request_for_the_health_does_not_compute_what_each_member_of_a_large_group_owns() {
+    let memory = Memory::new();
+    let a = PartitionCoordinator::connect(Config::for_backend(memory.clone())).await.unwrap();
+    let group = a.join("g").immediate().await.unwrap();
+    let others = memory.open(10 * SECOND).await.unwrap();
+    let namespace = Config::default().namespace_path().unwrap();
+    let join = |number: usize| {
+        let at = namespace.join("g").unwrap().join(&format!("python-{number}")).unwrap();
+        Op::create(&at, "\u{c0}", CreateMode::Ephemeral)
+    };
+    others.commit((0..1000).map(join).collect()).await.unwrap();
+    let all = async {
+        while group.view().members().len() < 1001 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(all).await;
+    let app = mounted(&a);
+    let mut shortest = [Duration::MAX; 2];
+    for _ in 0..5 {
+        for (path, shortest) in ["/healthz", "/internal/status"].into_iter().zip(&mut shortest) {
+            let began = std::time::Instant::now();
+            assert_eq!(get(&app, path, "*/*").await.status, StatusCode::OK, "{path}");
+            *shortest = began.elapsed().min(*shortest);
+        }
+    }
+    let [health, status] = shortest;
+    println!("healthz: {health:?}, status: {status:?}");
+    assert!(10 * health < status, "healthz takes {health:?}, the whole status {status:?}");
 }

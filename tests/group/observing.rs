@@ -120,12 +120,14 @@ async fn an_observer_sees_who_waits_for_whom_and_since_when(store: Store) {
     let still = |seen: &Observation| seen.pending().iter().any(|it| it.why == Why::StillAtWork);
     let seen = sees(&observer, &store, "a still works", still).await;
     let [pending] = seen.pending() else { panic!("{seen:?}") };
+    assert!(!seen.lacks_epoch() && (0..10_000).any(|key| !pending.is_exact(&key)));
     assert_eq!((pending.member.as_str(), pending.is_present), ("a", true));
     assert_eq!(pending.incarnation, in_a.view().members()[0].incarnation());
     let moved: Vec<_> =
         universe().into_iter().filter(|key| in_a.view().ring().owner(key) == Some("b")).collect();
     for key in universe() {
         assert!(!moved.contains(&key) || seen.pending_for(&key).count() == 1, "{key} waits for a");
+        assert_eq!(pending.is_exact(&key), moved.contains(&key), "{key}: a guard of it is held");
     }
     assert!(pending.fraction > 0.0 && pending.fraction < 1.0);
     assert_eq!(pending.since, seen.since(), "since the epoch at which b came");
@@ -246,9 +248,11 @@ async fn a_member_that_is_gone_does_not_become_one_of_python(store: Store) {
     b.faults().deny(&store.path("g"));
     let admin = store.session().await;
     delete_recursively(&*admin, &store.path("g/b")).await;
-    let gone = |seen: &Observation| seen.members().iter().any(|it| it.state == MemberState::Gone);
-    let seen = sees(&observer, &store, "b is gone", gone).await;
-    assert!(seen.is_exclusive() && seen.is_paused(), "{seen:?}");
+    // Head and list are watched each for itself.
+    let is_gone = |seen: &Observation| seen.members().iter().any(|it| it.state == MemberState::Gone);
+    let gone = |seen: &Observation| seen.is_paused() && is_gone(seen);
+    let seen = sees(&observer, &store, "b is gone, and the group paused", gone).await;
+    assert!(seen.is_exclusive(), "{seen:?}");
     assert!(seen.members().iter().all(|it| !it.member.is_plain() && it.hands_over), "{seen:?}");
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use apportion::{
     Config, PartitionCoordinator,
     backend::Memory,
-    status::{SessionState, Status, Why},
+    group::MemberState,
+    status::{SessionState, Standing, Status, Why},
 };
 
 use crate::support::SECOND;
@@ -174,4 +175,34 @@ async fn each_stall_is_named_within_a_second_after_its_cause_is_known() {
     tokio::time::sleep(SECOND).await;
     let said = other.status().obstacles().join("\n");
     assert!(said.contains("not permitted on znode `/private`"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_called_full() {
+    let memory = Memory::new();
+    let a = member(&memory, "a").await;
+    let queue = a.queue("/entries").max_len(2).await.unwrap();
+    queue.put(1).await.unwrap();
+    assert_eq!(queue.entries().await.unwrap().len(), 1);
+    assert!(a.status().to_string().contains("/entries: 1 waiting, 0 delayed, limit 2"), "{}", a.status());
+    queue.put(2).delay(60 * SECOND).await.unwrap();
+    assert_eq!(queue.entries().await.unwrap().len(), 2);
+    let status = until(&a, |status| status.queues[0].is_full()).await;
+    let text = status.to_string();
+    assert!(text.contains("/entries: full: ") && text.contains(", limit 2"), "{text}");
+}
+
+#[test]
+fn the_word_of_a_state_is_that_of_its_serialized_form() {
+    fn same<T: serde::Serialize + Copy>(all: &[T], word: impl Fn(T) -> &'static str) {
+        for state in all {
+            assert_eq!(serde_json::to_value(state).unwrap(), word(*state));
+        }
+    }
+    same(SessionState::ALL, SessionState::as_str);
+    same(Standing::ALL, Standing::as_str);
+    same(Why::ALL, Why::as_str);
+    same(MemberState::ALL, MemberState::as_str);
+    let counts = [SessionState::ALL.len(), Standing::ALL.len(), Why::ALL.len(), MemberState::ALL.len()];
+    assert_eq!(counts, [5, 5, 4, 5]);
 }

@@ -17,7 +17,7 @@ use source::{paths_in, tokens};
 /// leaf that layers between it and its parent may use.
 const LAYERS: &[(&str, &[&str])] = &[
     ("guide", &[]),
-    ("http", &["coordinator", "board", "queue", "group"]),
+    ("http", &["coordinator", "board", "queue", "group", "session::shown"]),
     ("testing", &["backend", "backend::path", "clock", "future", "task"]),
     (
         "run",
@@ -51,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lease",
             "share",
             "session",
+            "session::shown",
             "error",
             "config",
             "member",
@@ -110,6 +111,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "session",
         &[
             "metrics",
+            "session::shown",
             "session::timing",
             "error",
             "config",
@@ -127,6 +129,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["member", "session::timing", "backend", "backend::path", "ring", "tls", "host"]),
     ("member", &["backend::path"]),
     ("session::timing", &[]),
+    ("session::shown", &["metrics"]),
     ("backend", &["backend::path", "task", "clock", "future", "random", "tls", "host"]),
     ("backend::path", &[]),
     ("task", &[]),

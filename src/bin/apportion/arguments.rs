@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use apportion::{
+    backend::path::ZnodePath,
+    board::Priority,
+    serde_json::{self, Value},
+};
 use clap::{Args, Parser, Subcommand};
 
-use crate::time;
+use crate::{board::Place, queue::Folders, time};
 
 /// Shows groups, job boards and work queues over ZooKeeper, says why a key does not move, and mends what only an operator
 /// can mend. It joins no group.
@@ -19,7 +24,10 @@ pub(crate) struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 nothing is wrong; 1 a problem was found and named, or a key waits; 2 wrong \
 arguments; 3 no server answers, or the credentials were refused; 4 not done: not found, not permitted, refused, or --yes \
-is missing.";
+is missing; 5 it may be done, because the reply was lost.";
+
+/// The number of entries at which the services refuse more, if they set no other one.
+const MAX_LEN: usize = 20_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct Common {
@@ -43,8 +51,8 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Groups: epochs, members, who waits for whom, and what is wrong.
-    Status(Which),
+    /// Groups: epochs, members, who waits for whom, and what is wrong. Boards and queues, if they are named.
+    Status(Status),
     /// The members of a group: states, parts, processes, sessions.
     Members(Which),
     /// Which member owns these keys.
@@ -66,8 +74,27 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Which {
     /// The group. Without it, all groups of the namespace; where there can be one only, the only one.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = group)]
     pub(crate) group: Option<String>,
+}
+
+fn group(name: &str) -> Result<String, String> {
+    ZnodePath::root().join(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// A job board to show as well. May be repeated.
+    #[arg(long, value_name = "PATH", value_parser = Place::parse)]
+    pub(crate) board: Vec<Place>,
+    /// A work queue to show as well. May be repeated.
+    #[arg(long, value_name = "PATH", value_parser = Folders::parse)]
+    pub(crate) queue: Vec<Folders>,
+    /// The number of entries at which a board or queue counts as full.
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_LEN)]
+    pub(crate) max_len: usize,
 }
 
 #[derive(Debug, Args)]
@@ -99,18 +126,42 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "MEMBER")]
     pub(crate) leave: Vec<String>,
     /// A member that joins, with its weight if that is not 1. May be repeated.
-    #[arg(long, value_name = "MEMBER[=WEIGHT]")]
-    pub(crate) join: Vec<String>,
+    #[arg(long, value_name = "MEMBER[=WEIGHT]", value_parser = newcomer)]
+    pub(crate) join: Vec<Newcomer>,
     /// Also prints each key that moves.
     #[arg(long)]
     pub(crate) list: bool,
 }
 
+/// A member that joins.
+#[derive(Debug, Clone)]
+pub(crate) struct Newcomer {
+    pub(crate) id: String,
+    pub(crate) weight: u32,
+}
+
+fn newcomer(text: &str) -> Result<Newcomer, String> {
+    let (id, weight) = match text.rsplit_once('=') {
+        Some((id, weight)) => (id, weight.parse().unwrap_or(0)),
+        None => (text, 1),
+    };
+    match weight == 0 || id.is_empty() {
+        true => Err("it is not MEMBER or MEMBER=WEIGHT, with a weight from 1".into()),
+        false => Ok(Newcomer { id: id.to_owned(), weight }),
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Board {
     /// The path of the board.
-    #[arg(long = "board", global = true, value_name = "PATH", default_value = "/taskflow/jobs")]
-    pub(crate) path: String,
+    #[arg(
+        long = "board",
+        global = true,
+        value_name = "PATH",
+        default_value = "/taskflow/jobs",
+        value_parser = Place::parse
+    )]
+    pub(crate) place: Place,
     #[command(subcommand)]
     pub(crate) command: BoardCommand,
 }
@@ -125,6 +176,9 @@ pub(crate) enum BoardCommand {
         /// The jobs in the trash.
         #[arg(long, conflicts_with = "unclaimed")]
         trash: bool,
+        /// The number of jobs at which the board counts as full.
+        #[arg(long, value_name = "NUMBER", default_value_t = MAX_LEN)]
+        max_len: usize,
     },
     /// All that is known of one job.
     Show {
@@ -140,7 +194,7 @@ pub(crate) enum BoardCommand {
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
-    /// Ends the claim of another process, so that the job can be claimed again.
+    /// Ends the claim of another process, or a lock without a session, so that the job can be claimed again.
     Abandon {
         /// Its number, name of its znode, or uuid.
         job: String,
@@ -169,11 +223,11 @@ pub(crate) enum BoardCommand {
         /// Its name, which says which handler does it.
         name: String,
         /// A JSON object.
-        #[arg(long, value_name = "JSON", default_value = "{}")]
-        details: String,
+        #[arg(long, value_name = "JSON", default_value = "{}", value_parser = json)]
+        details: Value,
         /// `VERY_HIGH`, `HIGH`, `NORMAL`, `LOW` or `VERY_LOW`.
-        #[arg(long, default_value = "NORMAL")]
-        priority: String,
+        #[arg(long, default_value = "NORMAL", value_parser = priority)]
+        priority: Priority,
         /// Not to be claimed before this time has passed.
         #[arg(long, value_name = "DURATION", value_parser = time::parse)]
         delay: Option<Duration>,
@@ -183,11 +237,26 @@ pub(crate) enum BoardCommand {
     },
 }
 
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("it is no JSON: {error}. A text has quotes: '\"text\"'"))
+}
+
+fn priority(text: &str) -> Result<Priority, String> {
+    text.parse().map_err(|_| "it is none of VERY_HIGH, HIGH, NORMAL, LOW, VERY_LOW".into())
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Queue {
     /// The path of the queue.
-    #[arg(long = "queue", global = true, value_name = "PATH", default_value = "/queue")]
-    pub(crate) path: String,
+    #[arg(
+        long = "queue",
+        global = true,
+        value_name = "PATH",
+        default_value = "/queue",
+        value_parser = Folders::parse
+    )]
+    pub(crate) folders: Folders,
     #[command(subcommand)]
     pub(crate) command: QueueCommand,
 }
@@ -203,7 +272,7 @@ pub(crate) enum QueueCommand {
         #[arg(long, conflicts_with = "owned")]
         done: bool,
         /// The number of waiting entries at which the services refuse more.
-        #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
+        #[arg(long, value_name = "NUMBER", default_value_t = MAX_LEN)]
         max_len: usize,
     },
     /// All that is known of one entry.
@@ -214,9 +283,10 @@ pub(crate) enum QueueCommand {
     /// Puts an entry.
     Put {
         /// The payload, as JSON.
-        payload: String,
+        #[arg(value_parser = json)]
+        payload: Value,
         /// From 0 to 999; the highest is taken first.
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=999))]
         priority: u16,
         /// The label.
         #[arg(long, default_value = "")]
@@ -228,7 +298,7 @@ pub(crate) enum QueueCommand {
         #[arg(long)]
         create: bool,
         /// The number of waiting entries at which it is refused.
-        #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
+        #[arg(long, value_name = "NUMBER", default_value_t = MAX_LEN)]
         max_len: usize,
     },
     /// The dead letters, with their reasons.
@@ -270,13 +340,13 @@ pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) which: Which,
     /// A job board to examine as well. May be repeated.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) board: Vec<String>,
+    #[arg(long, value_name = "PATH", value_parser = Place::parse)]
+    pub(crate) board: Vec<Place>,
     /// A work queue to examine as well. May be repeated.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) queue: Vec<String>,
+    #[arg(long, value_name = "PATH", value_parser = Folders::parse)]
+    pub(crate) queue: Vec<Folders>,
     /// The number of entries at which a board or queue counts as full.
-    #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_LEN)]
     pub(crate) max_len: usize,
     /// Does not compare the clocks, for which a znode is created and deleted in one transaction, and does not try out what
     /// this user may write.

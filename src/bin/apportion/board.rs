@@ -3,54 +3,61 @@
 //! Lists are read from the store as they are, so they create nothing, and show the boards of TaskFlow alone as well.
 
 mod change;
+mod claim;
+mod process;
 mod read;
 
 use apportion::{
-    board::{JobState, PostingError},
+    board::{Posting, PostingError},
     serde_json::{Value, json},
 };
 
-pub(crate) use self::read::{Place, Row, jobs};
+pub(crate) use self::read::{LOCK, Listing, Place, Row, list as listing, rows};
 use crate::{
     arguments::{Board, BoardCommand, Common},
     failure::Failure,
     outcome::Outcome,
-    output::{Output, count},
+    output::{Output, count, listed, shown},
+    state::State,
     store::Store,
     time::{age, from_ms, now, short},
+    work,
 };
 
 pub(crate) async fn run(common: &Common, board: &Board, output: Output) -> Result<Outcome, Failure> {
-    let place = Place::new(&board.path)?;
-    let store = Store::open(common).await?;
-    let done = match &board.command {
-        BoardCommand::List { trash: true, .. } => trash(&store, &place, output).await,
-        BoardCommand::List { unclaimed, .. } => list(&store, &place, *unclaimed, output).await,
-        BoardCommand::Show { job } => show(&store, &place, job, output).await,
-        BoardCommand::Claim { job, command } => change::claim(&store, &place, job, command, output).await,
-        BoardCommand::Abandon { job, yes } => change::abandon(&store, &place, job, yes.yes, output).await,
-        BoardCommand::Trash { job, because, yes } => {
-            change::trash(&store, &place, job, because.as_deref(), yes.yes, output).await
-        }
-        BoardCommand::Restore { job, yes } => change::restore(&store, &place, job, yes.yes, output).await,
-        BoardCommand::Post { name, details, priority, delay, create } => {
-            let post = change::Posted { name, details, priority, delay: *delay, create: *create };
-            change::post(&store, &place, &post, output).await
-        }
-    };
-    store.close().await;
-    done
+    Store::with(common, async |store: &Store| run_with(store, board, output).await).await
 }
+
+async fn run_with(store: &Store, board: &Board, output: Output) -> Result<Outcome, Failure> {
+    let place = &board.place;
+    match &board.command {
+        BoardCommand::List { trash: true, .. } => trash(store, place, output).await,
+        BoardCommand::List { unclaimed, max_len, .. } => {
+            list(store, place, *unclaimed, *max_len, output).await
+        }
+        BoardCommand::Show { job } => show(store, place, job, output).await,
+        BoardCommand::Claim { job, command } => claim::claim(store, place, job, command, output).await,
+        BoardCommand::Abandon { job, yes } => change::abandon(store, place, job, yes.yes, output).await,
+        BoardCommand::Trash { job, because, yes } => {
+            change::trash(store, place, job, because.as_deref(), yes.yes, output).await
+        }
+        BoardCommand::Restore { job, yes } => change::restore(store, place, job, yes.yes, output).await,
+        BoardCommand::Post { name, details, priority, delay, create } => {
+            let post = change::Posted { name, details, priority: *priority, delay: *delay, create: *create };
+            change::post(store, place, &post, output).await
+        }
+    }
+}
+
+/// How many jobs are shown.
+const SHOWN: usize = 1000;
 
 /// What an operator calls the state of a job.
 fn state(row: &Row) -> String {
-    match (&row.posting, row.state()) {
-        (Err(_), _) => "set aside".into(),
-        (_, JobState::Claimed) => "claimed".into(),
-        _ => match row.not_before().map(from_ms).and_then(|then| then.duration_since(now()).ok()) {
-            Some(left) => format!("in {}", short(left)),
-            None => "waits".into(),
-        },
+    let left = row.not_before().map(from_ms).and_then(|then| then.duration_since(now()).ok());
+    match (row.state(), left) {
+        (State::Delayed, Some(left)) => format!("in {}", short(left)),
+        (state, _) => state.text().into(),
     }
 }
 
@@ -60,9 +67,9 @@ fn json_of(row: &Row) -> Value {
         "job": row.name,
         "path": row.path.as_str(),
         "name": posting.map(|it| it.name()),
-        "uuid": posting.map(apportion::board::Posting::uuid),
+        "uuid": posting.map(Posting::uuid),
         "priority": posting.map(|it| it.priority().as_str()),
-        "state": row.posting.is_ok().then(|| row.state().to_string()),
+        "state": row.state().as_str(),
         "owner": row.owner(),
         "claimed_ms": row.lock_stat().map(|stat| stat.created_ms),
         "session": row.lock_stat().and_then(|stat| stat.ephemeral_owner).map(|id| id.to_string()),
@@ -74,13 +81,25 @@ fn json_of(row: &Row) -> Value {
     })
 }
 
-async fn list(store: &Store, place: &Place, unclaimed: bool, output: Output) -> Result<Outcome, Failure> {
-    let mut rows = read::jobs(store, place).await?;
-    rows.retain(|row| !unclaimed || row.posting.is_ok() && row.state() == JobState::Unclaimed);
-    let broken = rows.iter().filter(|row| row.posting.is_err()).count();
+async fn list(
+    store: &Store,
+    place: &Place,
+    unclaimed: bool,
+    max_len: usize,
+    output: Output,
+) -> Result<Outcome, Failure> {
+    let mut listing = read::list(store, place).await?;
+    let found = work::of_board(store, place, &listing, max_len).await?;
+    listing.jobs.retain(|job| !unclaimed || job.posting.is_ok() && !job.is_locked);
+    let total = listing.jobs.len();
+    let names: Vec<_> = listing.jobs.iter().take(SHOWN).map(|job| job.name.as_str()).collect();
+    let mut rows = rows(store, place, &names).await?;
+    // One may have been claimed since.
+    rows.retain(|row| !unclaimed || row.lock.is_none());
+    let has_problems = found.iter().any(|it| it.is_problem);
     if output.is_json {
-        output.json(&rows.iter().map(json_of).collect())?;
-        return Ok(Outcome::of(broken > 0));
+        output.json(&listed(rows.iter().map(json_of), total, &found))?;
+        return Ok(Outcome::of(has_problems));
     }
     let table = rows.iter().map(|row| {
         let posting = row.posting.as_ref().ok();
@@ -95,15 +114,18 @@ async fn list(store: &Store, place: &Place, unclaimed: bool, output: Output) -> 
         ]
     });
     output.table(&["JOB", "NAME", "PRIORITY", "STATE", "OWNER", "AGE", "LAST PROBLEM"], table.collect())?;
-    let claimed = rows.iter().filter(|row| row.state() == JobState::Claimed).count();
-    output.line(format_args!("{}, {claimed} claimed", count(rows.len(), "job")))?;
-    Ok(Outcome::of(broken > 0))
+    let more = shown(rows.len(), total);
+    output.line(format_args!("{}, {} claimed{more}", count(total, "job"), listing.claimed()))?;
+    output.findings(&found)?;
+    Ok(Outcome::of(has_problems))
 }
 
 async fn trash(store: &Store, place: &Place, output: Output) -> Result<Outcome, Failure> {
-    let rows = read::trash(store, place).await?;
+    let jobs = read::list_trash(store, place).await?;
+    let names: Vec<_> = jobs.iter().take(SHOWN).map(|job| job.name.as_str()).collect();
+    let rows = read::trash_rows(store, place, &names).await?;
     if output.is_json {
-        output.json(&rows.iter().map(json_of).collect())?;
+        output.json(&listed(rows.iter().map(json_of), jobs.len(), &[]))?;
         return Ok(Outcome::Fine);
     }
     let table = rows.iter().map(|row| {
@@ -118,7 +140,8 @@ async fn trash(store: &Store, place: &Place, output: Output) -> Result<Outcome, 
         ]
     });
     output.table(&["JOB", "NAME", "ATTEMPTS", "SINCE", "REASON"], table.collect())?;
-    output.line(format_args!("{} in the trash", count(rows.len(), "job")))?;
+    let more = shown(rows.len(), jobs.len());
+    output.line(format_args!("{} in the trash{more}", count(jobs.len(), "job")))?;
     Ok(Outcome::Fine)
 }
 

@@ -2,7 +2,6 @@
 
 mod access;
 mod servers;
-mod work;
 
 use apportion::serde_json::json;
 
@@ -14,6 +13,7 @@ use crate::{
     outcome::Outcome,
     output::{Output, count},
     store::{Store, config},
+    work,
 };
 
 pub(crate) async fn run(common: &Common, doctor: &Doctor, output: Output) -> Result<Outcome, Failure> {
@@ -33,13 +33,11 @@ pub(crate) async fn run(common: &Common, doctor: &Doctor, output: Output) -> Res
     sections.push(("session", access::session(&store, doctor.read_only).await));
     sections.push(("permissions", access::permissions(&store, doctor).await));
     sections.push(("groups", groups(&store, doctor).await));
-    for board in &doctor.board {
-        let place = crate::board::Place::new(board)?;
-        sections.push(("board", work::board(&store, &place, doctor).await));
+    for place in &doctor.board {
+        sections.push(("board", work::board(&store, place, doctor.max_len).await));
     }
-    for queue in &doctor.queue {
-        let folders = crate::queue::Folders::new(queue)?;
-        sections.push(("queue", work::queue(&store, &folders, doctor).await));
+    for folders in &doctor.queue {
+        sections.push(("queue", work::queue(&store, folders, doctor.max_len).await));
     }
     store.close().await;
     show(&sections, doctor.quiet, output)?;
@@ -48,10 +46,13 @@ pub(crate) async fn run(common: &Common, doctor: &Doctor, output: Output) -> Res
 
 fn show(sections: &[(&str, Vec<Finding>)], quiet: bool, output: Output) -> Result<(), Failure> {
     if output.is_json {
-        let sections = sections.iter().map(|(name, found)| {
-            json!({ "section": name, "findings": found.iter().map(Finding::json).collect::<Vec<_>>() })
+        let of_all = sections.iter().flat_map(|(name, found)| found.iter().map(move |it| (*name, it)));
+        let found = of_all.filter(|(_, it)| it.is_problem || !quiet).map(|(name, it)| {
+            let mut value = it.json();
+            value["section"] = name.into();
+            value
         });
-        return output.json(&sections.collect());
+        return output.json(&json!({ "findings": found.collect::<Vec<_>>() }));
     }
     for (name, found) in sections {
         let shown: Vec<Finding> = found.iter().filter(|it| it.is_problem || !quiet).cloned().collect();
@@ -81,7 +82,7 @@ async fn groups(store: &Store, doctor: &Doctor) -> Vec<Finding> {
                 match seen {
                     Ok(seen) => {
                         let members = count(seen.members().len(), "member");
-                        found.push(Finding::note(format!("group `{group}`: {members}")));
+                        found.push(Finding::note("group", format!("group `{group}`: {members}")));
                         found.extend(findings::of_group(&seen));
                         found.extend(persistent(store, &group).await);
                     }
@@ -92,9 +93,11 @@ async fn groups(store: &Store, doctor: &Doctor) -> Vec<Finding> {
         }
         // A fleet with boards and queues alone has no groups.
         Err(failure) if doctor.which.group.is_none() && has_work(doctor) => {
-            vec![Finding::note(failure.to_string())]
+            vec![Finding::note("no_groups", failure.to_string())]
         }
-        Err(failure) => vec![Finding::problem(failure.to_string(), "The groups were not examined")],
+        Err(failure) => {
+            vec![Finding::problem("not_examined", failure.to_string(), "The groups were not examined")]
+        }
     }
 }
 
@@ -115,6 +118,9 @@ async fn persistent(store: &Store, group: &str) -> Vec<Finding> {
         .iter()
         .zip(read)
         .filter(|(_, read)| matches!(read, Ok(Some((_, stat))) if stat.ephemeral_owner.is_none()));
-    let note = |path| Finding::note(format!("`{path}` is no member, and each Python peer takes it for one"));
+    let note = |path| {
+        let what = format!("`{path}` is no member, and each Python peer takes it for one");
+        Finding::note("no_member_znode", what)
+    };
     persistent.map(|(path, _)| note(path)).collect()
 }

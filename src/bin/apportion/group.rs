@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use apportion::{
-    group::{MemberState, Observation, ObservedMember, PendingHandover},
+    group::{MemberState, Observation, ObservedMember, PendingHandover, Why},
     serde_json::{Value, json},
 };
 
 use crate::{
-    arguments::{Common, Keys, Which},
+    arguments::{Common, Keys, Status, Which},
     failure::Failure,
     findings::{self, Finding},
     outcome::Outcome,
-    output::{Output, count, percent},
+    output::{Output, count, listed, percent},
     store::Store,
     time::{age, ms, short},
+    work,
 };
 
 /// The groups of the namespace, as the store has them.
@@ -62,41 +63,63 @@ pub(crate) async fn observe(
 }
 
 /// Reads the group that the caller means once.
-pub(crate) async fn observe_one(store: &Store, which: &Which) -> Result<Arc<Observation>, Failure> {
-    let group = chosen_one(store, which).await?;
-    observe(store, &[group]).await?.remove(0)
+pub(crate) async fn observe_one(common: &Common, which: &Which) -> Result<Arc<Observation>, Failure> {
+    let read = async |store: &Store| {
+        let group = chosen_one(store, which).await?;
+        observe(store, &[group]).await?.remove(0)
+    };
+    Store::with(common, read).await
 }
 
-async fn seen(common: &Common, which: &Which) -> Result<Arc<Observation>, Failure> {
-    let store = Store::open(common).await?;
-    let seen = observe_one(&store, which).await;
-    store.close().await;
-    seen
+/// What a status has read.
+struct Read {
+    namespace: String,
+    seen: Vec<Arc<Observation>>,
+    /// What is wrong beside the groups that could be read.
+    found: Vec<Finding>,
 }
 
-pub(crate) async fn status(common: &Common, which: &Which, output: Output) -> Result<Outcome, Failure> {
-    let store = Store::open(common).await?;
-    let groups = chosen(&store, which).await?;
-    let namespace = store.namespace.to_string();
-    let observed = observe(&store, &groups).await;
-    store.close().await;
-    let (mut seen, mut denied) = (Vec::new(), Vec::new());
-    for (group, observed) in groups.iter().zip(observed?) {
-        match observed {
-            Ok(one) => seen.push(one),
-            Err(failure) if which.group.is_some() => return Err(failure),
-            Err(failure) => denied.push(unreadable(group, &failure)),
+async fn read(store: &Store, status: &Status) -> Result<Read, Failure> {
+    let (mut seen, mut found) = (Vec::new(), Vec::new());
+    let has_work = !status.board.is_empty() || !status.queue.is_empty();
+    match chosen(store, &status.which).await {
+        Ok(groups) => {
+            for (group, observed) in groups.iter().zip(observe(store, &groups).await?) {
+                match observed {
+                    Ok(one) => seen.push(one),
+                    Err(failure) if status.which.group.is_some() => return Err(failure),
+                    Err(failure) => found.push(unreadable(group, &failure)),
+                }
+            }
         }
+        // A fleet with boards and queues alone has no groups.
+        Err(failure) if has_work && status.which.group.is_none() => {
+            found.push(Finding::note("no_groups", failure.to_string()));
+        }
+        Err(failure) => return Err(failure),
     }
-    let found: Vec<Vec<Finding>> = seen.iter().map(|seen| findings::of_group(seen)).collect();
-    let has_problems = found.iter().flatten().chain(&denied).any(|it| it.is_problem);
+    for place in &status.board {
+        found.extend(work::board(store, place, status.max_len).await);
+    }
+    for folders in &status.queue {
+        found.extend(work::queue(store, folders, status.max_len).await);
+    }
+    Ok(Read { namespace: store.namespace.to_string(), seen, found })
+}
+
+pub(crate) async fn status(common: &Common, status: &Status, output: Output) -> Result<Outcome, Failure> {
+    let Read { namespace, seen, found } =
+        Store::with(common, async |store: &Store| read(store, status).await).await?;
+    let of_groups: Vec<Vec<Finding>> = seen.iter().map(|seen| findings::of_group(seen)).collect();
+    let has_problems = of_groups.iter().flatten().chain(&found).any(|it| it.is_problem);
     if output.is_json {
-        let groups: Vec<_> = seen.iter().zip(&found).map(|(seen, found)| json_of(seen, found)).collect();
-        let denied: Vec<_> = denied.iter().map(Finding::json).collect();
-        output.json(&json!({ "namespace": namespace, "groups": groups, "findings": denied }))?;
+        let groups = seen.iter().zip(&of_groups).map(|(seen, found)| json_of(seen, found));
+        let mut value = listed(groups, seen.len(), &found);
+        value["namespace"] = namespace.into();
+        output.json(&value)?;
         return Ok(Outcome::of(has_problems));
     }
-    for (at, (seen, found)) in seen.iter().zip(&found).enumerate() {
+    for (at, (seen, found)) in seen.iter().zip(&of_groups).enumerate() {
         if at > 0 {
             output.line("")?;
         }
@@ -104,8 +127,11 @@ pub(crate) async fn status(common: &Common, which: &Which, output: Output) -> Re
         table(seen, output)?;
         output.findings(found)?;
     }
-    output.findings(&denied)?;
-    if groups.is_empty() {
+    if !seen.is_empty() && !found.is_empty() {
+        output.line("")?;
+    }
+    output.findings(&found)?;
+    if seen.is_empty() && found.is_empty() {
         output.line(format_args!("namespace `{namespace}` has no group"))?;
     }
     Ok(Outcome::of(has_problems))
@@ -113,7 +139,7 @@ pub(crate) async fn status(common: &Common, which: &Which, output: Output) -> Re
 
 /// A group that could not be read.
 pub(crate) fn unreadable(group: &str, failure: &Failure) -> Finding {
-    Finding::problem(format!("group `{group}`: {failure}"), "It was not examined")
+    Finding::problem("not_read", format!("group `{group}`: {failure}"), "It was not examined")
 }
 
 fn headline(seen: &Observation, output: Output) -> Result<(), Failure> {
@@ -121,13 +147,16 @@ fn headline(seen: &Observation, output: Output) -> Result<(), Failure> {
     if !seen.exists() {
         return output.titled(&name, "");
     }
+    let members = count(seen.members().len(), "member");
+    if seen.lacks_epoch() {
+        return output.titled(&name, format_args!(": {members}, no epoch"));
+    }
     let kind = match (seen.hands_over(), seen.is_exclusive()) {
         (true, true) => "exclusive",
         (true, false) => "exclusive among members of this library",
         (false, _) => "no keys are handed over",
     };
     let since = if seen.hands_over() { format!(" for {}", short(age(seen.since()))) } else { String::new() };
-    let members = count(seen.members().len(), "member");
     output.titled(&name, format_args!(": {members}, epoch {}{since}, {kind}", seen.epoch()))
 }
 
@@ -157,15 +186,11 @@ fn kind(seen: &Observation, member: &ObservedMember) -> &'static str {
     }
 }
 
-fn state(member: &ObservedMember) -> &'static str {
+/// The state of a member in one word.
+pub(crate) fn state(member: &ObservedMember) -> &'static str {
     match member.state {
-        MemberState::Joining => "joining",
-        MemberState::Warming => "warming",
         MemberState::Member if member.is_behind => "behind",
-        MemberState::Member => "member",
-        MemberState::Draining => "draining",
-        MemberState::Gone => "gone",
-        _ => "unknown",
+        state => state.as_str(),
     }
 }
 
@@ -174,11 +199,15 @@ pub(crate) fn json_of(seen: &Observation, found: &[Finding]) -> Value {
     json!({
         "group": seen.group(),
         "exists": seen.exists(),
+        "current": seen.is_current(),
+        "problem": seen.problem().map(ToString::to_string),
         "epoch": seen.epoch(),
         "since_ms": seen.hands_over().then(|| ms(seen.since())),
         "hands_over": seen.hands_over(),
         "exclusive": seen.is_exclusive(),
         "paused": seen.is_paused(),
+        "label": seen.ring().label().to_string(),
+        "replicas": seen.ring().replicas(),
         "digest": format!("{:016x}", seen.ring().digest()),
         "members": seen.members().iter().map(member_json).collect::<Vec<_>>(),
         "pending": seen.pending().iter().map(|it| pending_json(seen, it)).collect::<Vec<_>>(),
@@ -189,8 +218,7 @@ pub(crate) fn json_of(seen: &Observation, found: &[Finding]) -> Value {
 fn member_json(it: &ObservedMember) -> Value {
     json!({
         "id": it.member.id().as_str(),
-        "state": it.state,
-        "behind": it.is_behind,
+        "state": state(it),
         "owned": it.owned,
         "weight": it.member.weight(),
         "plain": it.member.is_plain(),
@@ -213,62 +241,72 @@ fn pending_json(seen: &Observation, it: &PendingHandover) -> Value {
         "fraction": it.fraction,
         "since_ms": ms(it.since),
         "seconds": age(it.since).as_secs_f64(),
-        "why": it.why,
+        "why": it.why.as_str(),
         "host": member.and_then(|it| it.host.clone()),
         "pid": member.and_then(|it| it.pid),
     })
 }
 
 pub(crate) async fn members(common: &Common, which: &Which, output: Output) -> Result<Outcome, Failure> {
-    let seen = seen(common, which).await?;
-    if !seen.exists() {
-        return Err(Failure::NotDone(format!(
-            "there is no group `{}`: see `apportion status`",
-            seen.group()
-        )));
-    }
+    let seen = observe_one(common, which).await?;
+    let found = findings::of_ring(&seen);
+    let members = seen.members();
     if output.is_json {
-        output.json(&seen.members().iter().map(member_json).collect())?;
-    } else if seen.members().is_empty() {
-        output.line(format_args!("group `{}` has no member", seen.group()))?;
+        output.json(&listed(members.iter().map(member_json), members.len(), &found))?;
     } else {
         table(&seen, output)?;
+        output.findings(&found)?;
     }
-    Ok(Outcome::Fine)
+    Ok(Outcome::of(found.iter().any(|it| it.is_problem)))
 }
 
 pub(crate) async fn owner(common: &Common, keys: &Keys, output: Output) -> Result<Outcome, Failure> {
-    let seen = seen(common, &keys.which).await?;
+    let seen = observe_one(common, &keys.which).await?;
+    let mut found = findings::of_ring(&seen);
     let owners: Vec<_> = keys.keys.iter().map(|key| (key, seen.owner(key))).collect();
+    for about in owners.iter().filter_map(|(_, owner)| findings::of_member((*owner)?)) {
+        if !found.contains(&about) {
+            found.push(about);
+        }
+    }
     let waits = |key: &String| seen.pending_for(key).count() > 0;
-    let problem = findings::of_group(&seen).into_iter().find(|_| seen.problem().is_some());
     if output.is_json {
-        let owners = owners.iter().map(|(key, owner)| {
-            let owner = owner.map(|it| it.member.id().as_str());
-            json!({ "key": key, "owner": owner, "waits": waits(key) })
+        let items = owners.iter().map(|(key, owner)| {
+            let (id, state) = (owner.map(|it| it.member.id().as_str()), owner.map(state));
+            json!({ "key": key, "owner": id, "state": state, "waits": waits(key) })
         });
-        output.json(&owners.collect())?;
+        output.json(&listed(items, owners.len(), &found))?;
     } else {
         let rows = owners.iter().map(|(key, owner)| {
-            let owner = owner.map_or("-", |it| it.member.id().as_str());
-            vec![(*key).clone(), owner.to_owned(), if waits(key) { "waits: see why" } else { "" }.to_owned()]
+            let id = owner.map_or("-", |it| it.member.id().as_str());
+            let more = match owner.map(state) {
+                _ if waits(key) => "waits: see why".to_owned(),
+                Some("member" | "draining") | None => String::new(),
+                Some(state) => format!("{state}: see why"),
+            };
+            vec![(*key).clone(), id.to_owned(), more]
         });
-        output.findings(problem.as_slice())?;
         output.table(&["KEY", "OWNER", ""], rows.collect())?;
+        output.findings(&found)?;
     }
-    let is_problem = problem.is_some() || owners.iter().any(|(key, owner)| owner.is_none() || waits(key));
+    let is_problem = found.iter().any(|it| it.is_problem)
+        || owners.iter().any(|(key, owner)| owner.is_none() || waits(key));
     Ok(Outcome::of(is_problem))
 }
 
 pub(crate) async fn why(common: &Common, keys: &Keys, output: Output) -> Result<Outcome, Failure> {
-    let seen = seen(common, &keys.which).await?;
+    let seen = observe_one(common, &keys.which).await?;
     let answers: Vec<Answer<'_>> = keys.keys.iter().map(|key| Answer::of(&seen, key)).collect();
+    let found = findings::of_ring(&seen);
     if output.is_json {
-        output.json(&answers.iter().map(|it| it.json(&seen)).collect())?;
+        output.json(&listed(answers.iter().map(|it| it.json(&seen)), answers.len(), &found))?;
     } else {
         for answer in &answers {
             answer.print(output)?;
         }
+        // The problems are among the causes.
+        let notes: Vec<_> = found.into_iter().filter(|it| !it.is_problem).collect();
+        output.findings(&notes)?;
     }
     Ok(Outcome::of(
         answers.iter().any(|it| it.owner.is_none() || it.causes.iter().any(|cause| cause.is_problem)),
@@ -286,43 +324,45 @@ struct Answer<'a> {
 impl<'a> Answer<'a> {
     fn of(seen: &'a Observation, key: &'a String) -> Answer<'a> {
         let (owner, pending) = (seen.owner(key), seen.pending_for(key).collect::<Vec<_>>());
-        let mut causes: Vec<Finding> = pending.iter().map(|it| waits_for(seen, it)).collect();
-        let of_all = findings::of_group(seen);
-        if owner.is_some() && seen.problem().is_some() {
+        let waits = pending.iter().map(|it| findings::key_waits(seen, key, it));
+        let causes = match owner {
             // Without the epochs it is not certain that nothing keeps the owner from acting.
-            causes.splice(0..0, of_all.first().cloned());
-        }
-        match owner {
+            Some(owner) => findings::of_reading(seen)
+                .into_iter()
+                .chain(waits)
+                .chain(findings::of_member(owner))
+                .chain(findings::of_pause(seen))
+                .collect(),
             // What is wrong with the group is why.
             None => {
-                causes.extend(of_all.into_iter().filter(|it| it.is_problem));
+                let of_group = findings::of_group(seen).into_iter().filter(|it| it.is_problem);
+                let mut causes: Vec<Finding> = waits.chain(of_group).collect();
                 if causes.is_empty() {
                     causes.push(Finding::problem(
+                        "no_weight",
                         "no member of the ring can own it: none has a weight",
                         "Give a member a weight, or start one",
                     ));
                 }
+                causes
             }
-            Some(owner) => {
-                let id = owner.member.id();
-                let named = format!("member `{id}`");
-                let about = |it: &Finding| it.is_problem && it.what.starts_with(&named);
-                if owner.state != MemberState::Member || owner.is_behind && pending.is_empty() {
-                    causes.extend(of_all.iter().filter(|it| about(it)).cloned());
-                }
-                if seen.is_paused() {
-                    causes.extend(of_all.into_iter().filter(|it| it.what.contains("is paused")));
-                }
-            }
-        }
+        };
         Answer { key, owner, pending, causes }
     }
 
     fn json(&self, seen: &Observation) -> Value {
+        let pending = self.pending.iter().map(|it| {
+            let mut value = pending_json(seen, it);
+            if it.why == Why::StillAtWork {
+                value["guard_of_this_key"] = if it.is_exact(self.key) { true.into() } else { Value::Null };
+            }
+            value
+        });
         json!({
             "key": self.key,
             "owner": self.owner.map(|it| it.member.id().as_str()),
-            "waits_for": self.pending.iter().map(|it| pending_json(seen, it)).collect::<Vec<_>>(),
+            "state": self.owner.map(state),
+            "waits_for": pending.collect::<Vec<_>>(),
             "causes": self.causes.iter().map(Finding::json).collect::<Vec<_>>(),
         })
     }
@@ -349,19 +389,4 @@ impl<'a> Answer<'a> {
             }
         }
     }
-}
-
-/// A key waits for a member.
-fn waits_for(seen: &Observation, pending: &PendingHandover) -> Finding {
-    let member = findings::member_of(seen, pending);
-    let process = member.map(findings::process).unwrap_or_default();
-    let session = match member.and_then(|it| it.session).filter(|_| pending.is_present) {
-        Some(session) => format!("its session {session} lives"),
-        None if pending.is_present => "its session lives".into(),
-        None => "its session has ended".into(),
-    };
-    let PendingHandover { member, since, why, .. } = pending;
-    let what =
-        format!("it waits for member `{member}`{process} for {}: {why}; {session}", short(age(*since)));
-    Finding::problem(what, findings::advice(pending))
 }

@@ -13,9 +13,11 @@ mod outcome;
 mod output;
 mod queue;
 mod simulate;
+mod state;
 mod store;
 mod time;
 mod watch;
+mod work;
 
 use std::process::ExitCode;
 
@@ -29,8 +31,10 @@ use self::{
 };
 
 fn main() -> ExitCode {
-    // Errors in the arguments end the process with 2 here.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return not_parsed(&error),
+    };
     let output = Output::new(arguments.common.json);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = match runtime {
@@ -48,9 +52,21 @@ fn main() -> ExitCode {
         Err(Failure::PipeClosed) => ExitCode::SUCCESS,
         Err(failure) => {
             output.error(&failure);
-            ExitCode::from(failure.code())
+            ExitCode::from(failure.exit())
         }
     }
+}
+
+/// Help that was asked for, or arguments that are wrong.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().take_while(|it| it != "--").any(|it| it == "--json");
+    if error.use_stderr() && wants_json {
+        Output::new(true).error_as(error.to_string().trim_end(), "usage");
+    } else {
+        // If that cannot be written, the exit code says it.
+        let _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
 async fn run(arguments: Arguments, output: Output) -> Result<Outcome, Failure> {

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
 };
 
-use apportion::serde_json::Value;
+use apportion::serde_json::{Value, json};
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::{failure::Failure, findings::Finding};
@@ -54,12 +54,12 @@ impl Output {
 
     /// One JSON value: over several lines, because an operator may read it as well.
     pub(crate) fn json(self, value: &Value) -> Result<(), Failure> {
-        self.write(&format!("{value:#}"))
+        self.write(&escaped(&format!("{value:#}")))
     }
 
     /// One JSON value in one line, for a sequence of them.
     pub(crate) fn json_line(self, value: &Value) -> Result<(), Failure> {
-        self.write(&value.to_string())
+        self.write(&escaped(&value.to_string()))
     }
 
     /// A table without borders. Nothing if it has no rows.
@@ -77,7 +77,7 @@ impl Output {
         self.write(&table.to_string())
     }
 
-    /// The findings, the worst first.
+    /// The findings, in their order.
     pub(crate) fn findings(self, findings: &[Finding]) -> Result<(), Failure> {
         for finding in findings {
             let name = if finding.is_problem { self.red("problem") } else { "note".to_owned() };
@@ -101,18 +101,56 @@ impl Output {
         if self.has_colour { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
+    /// Says something on standard error to an operator at a terminal.
+    pub(crate) fn hint(self, text: &str) {
+        // It is of no use to a program.
+        let _ = writeln!(io::stderr(), "apportion: {text}");
+    }
+
     /// Says on standard error why a command has failed.
     pub(crate) fn error(self, failure: &Failure) {
-        // If that cannot be written either, the exit code says it.
-        let _ = writeln!(io::stderr(), "apportion: {}", printable(&failure.to_string()));
+        self.error_as(&failure.to_string(), failure.code());
     }
+
+    pub(crate) fn error_as(self, text: &str, code: &str) {
+        let said = match self.is_json {
+            true => escaped(&json!({ "error": text, "code": code }).to_string()),
+            false => format!("apportion: {}", printable(text)),
+        };
+        // If that cannot be written either, the exit code says it.
+        let _ = writeln!(io::stderr(), "{said}");
+    }
+}
+
+/// A list for programs: its items, how many there are, which may be more, and what was found.
+pub(crate) fn listed(items: impl IntoIterator<Item = Value>, total: usize, found: &[Finding]) -> Value {
+    let (items, found): (Vec<_>, Vec<_>) =
+        (items.into_iter().collect(), found.iter().map(Finding::json).collect());
+    json!({ "items": items, "total": total, "findings": found })
+}
+
+/// How many of them are shown, if not all.
+pub(crate) fn shown(number: usize, total: usize) -> String {
+    if total > number { format!(", of which {number} are shown") } else { String::new() }
 }
 
 /// Text of other programs, without characters that a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+    let is_obeyed = |c: &char| c.is_control() || changes_direction(*c);
+    text.chars().map(|c| if is_obeyed(&c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// JSON, without characters that a terminal would obey: outside of texts there are none.
+fn escaped(json: &str) -> String {
+    let is_obeyed = |c: &char| matches!(c, '\u{7f}'..='\u{9f}') || changes_direction(*c);
+    json.chars()
+        .map(|c| if is_obeyed(&c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() })
         .collect()
+}
+
+/// Whether it changes the direction of the text that follows.
+fn changes_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `47.2 %`.
@@ -123,4 +161,25 @@ pub(crate) fn percent(fraction: f64) -> String {
 /// `1 key`, `2 keys`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_of_another_process_reaches_a_terminal_as_a_command() {
+        let foreign = "a\u{1b}[31m\u{7f}\u{9b}2J\u{202e}txt\u{2066}é\u{2069}";
+        assert_eq!(
+            printable(foreign),
+            r"a\u{1b}[31m\u{7f}\u{9b}2J\u{202e}txt\u{2066}é\u{2069}",
+            "in a line or a table"
+        );
+        let value = json!({ foreign: [foreign, 1] });
+        for text in [escaped(&value.to_string()), escaped(&format!("{value:#}"))] {
+            let is_obeyed = |c: char| c != '\n' && c.is_control() || changes_direction(c);
+            assert!(!text.contains(is_obeyed) && text.contains(r"\u009b2J\u202etxt\u2066é"), "{text}");
+            assert_eq!(apportion::serde_json::from_str::<Value>(&text).unwrap(), value);
+        }
+    }
 }

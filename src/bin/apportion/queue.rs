@@ -2,26 +2,31 @@
 //!
 //! Lists are read from the store as they are, so they create nothing, and show the queues of Python alone as well.
 
+mod read;
+
 use std::time::Duration;
 
 use apportion::{
     PartitionCoordinator, WorkQueue,
-    backend::{Stat, path::ZnodePath},
+    backend::path::ZnodePath,
     queue::{Entry, EntryId, Finished},
-    serde_json::{self, Value, json},
+    serde_json::{Value, json},
 };
 
+use self::read::{Row, first, names, read, with_id};
 use crate::{
     arguments::{Common, Letters, Queue, QueueCommand},
     failure::Failure,
     findings::Finding,
     outcome::Outcome,
-    output::{Output, count},
-    store::{Store, path},
-    time::{age, from_ms, now, short},
+    output::{Output, count, listed, shown},
+    state::State,
+    store::Store,
+    time::{from_ms, now, short},
 };
 
 /// The folders of a queue.
+#[derive(Debug, Clone)]
 pub(crate) struct Folders {
     pub(crate) root: ZnodePath,
     pub(crate) unowned: ZnodePath,
@@ -32,11 +37,9 @@ pub(crate) struct Folders {
 }
 
 impl Folders {
-    pub(crate) fn new(text: &str) -> Result<Folders, Failure> {
-        let root = path(text)?;
-        let below = |name: &str| {
-            root.join(name).map_err(|error| Failure::Usage(format!("`{text}` cannot be a queue: {error}")))
-        };
+    pub(crate) fn parse(text: &str) -> Result<Folders, String> {
+        let root = ZnodePath::parse(text).map_err(|error| error.to_string())?;
+        let below = |name: &str| root.join(name).map_err(|error| error.to_string());
         Ok(Folders {
             unowned: below("unowned")?,
             owned: below("owned")?,
@@ -46,21 +49,38 @@ impl Folders {
             root,
         })
     }
+
+    pub(crate) fn all(&self) -> [&ZnodePath; 6] {
+        [&self.root, &self.unowned, &self.owned, &self.done, &self.dead, &self.claims]
+    }
+
+    /// The state of the entries of a folder.
+    fn state(&self, folder: &ZnodePath) -> State {
+        match folder {
+            _ if *folder == self.owned => State::Taken,
+            _ if *folder == self.done => State::Done,
+            _ if *folder == self.dead => State::Dead,
+            _ => State::Waits,
+        }
+    }
 }
 
 pub(crate) async fn run(common: &Common, queue: &Queue, output: Output) -> Result<Outcome, Failure> {
-    let folders = Folders::new(&queue.path)?;
-    let store = Store::open(common).await?;
-    let done = match &queue.command {
+    Store::with(common, async |store: &Store| run_with(store, queue, output).await).await
+}
+
+async fn run_with(store: &Store, queue: &Queue, output: Output) -> Result<Outcome, Failure> {
+    let folders = &queue.folders;
+    match &queue.command {
         QueueCommand::List { owned, done, max_len } => {
             let folder = match (owned, done) {
                 (true, _) => &folders.owned,
                 (_, true) => &folders.done,
                 _ => &folders.unowned,
             };
-            list(&store, &folders, folder, *max_len, output).await
+            list(store, folders, folder, *max_len, output).await
         }
-        QueueCommand::Show { entry } => show(&store, &folders, entry, output).await,
+        QueueCommand::Show { entry } => show(store, folders, entry, output).await,
         QueueCommand::Put { payload, priority, label, delay, create, max_len } => {
             let put = Putting {
                 payload,
@@ -70,114 +90,21 @@ pub(crate) async fn run(common: &Common, queue: &Queue, output: Output) -> Resul
                 create: *create,
                 max_len: *max_len,
             };
-            self::put(&store, &folders, &put, output).await
+            self::put(store, folders, &put, output).await
         }
-        QueueCommand::Dead => dead(&store, &folders, output).await,
-        QueueCommand::Revive { letters } => {
-            end_letters(&store, &folders, letters, &End::Revive, output).await
-        }
+        QueueCommand::Dead => dead(store, folders, output).await,
+        QueueCommand::Revive { letters } => end_letters(store, folders, letters, &End::Revive, output).await,
         QueueCommand::Discard { letters, yes } => {
-            end_letters(&store, &folders, letters, &End::Discard { yes: yes.yes }, output).await
-        }
-    };
-    store.close().await;
-    done
-}
-
-/// An entry with its value.
-struct Row {
-    path: ZnodePath,
-    entry: Entry,
-    stat: Option<Stat>,
-    value: Option<Value>,
-}
-
-impl Row {
-    fn field(&self, name: &str) -> Option<&Value> {
-        self.value.as_ref()?.get(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        match self.field(name) {
-            None => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
+            end_letters(store, folders, letters, &End::Discard { yes: yes.yes }, output).await
         }
     }
-
-    fn age(&self) -> String {
-        self.stat.map_or_else(|| "?".into(), |stat| short(age(from_ms(stat.created_ms))))
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "entry": self.entry.name(),
-            "path": self.path.as_str(),
-            "priority": self.entry.priority(),
-            "label": self.entry.label(),
-            "created_ms": self.stat.map(|stat| stat.created_ms),
-            "attempts": self.field("attempt"),
-            "worker": self.field("worker"),
-            "claim": self.field("claim"),
-            "not_before_ms": self.field("not_before"),
-            "last_error": self.field("last_error"),
-        })
-    }
-}
-
-/// How many entries are shown whose values are read.
-const SHOWN: usize = 1000;
-
-/// The entries of a folder in their order; of the first `limit`, the values. Also how many znodes there are.
-async fn rows(
-    store: &Store,
-    folders: &Folders,
-    folder: &ZnodePath,
-    limit: usize,
-) -> Result<(Vec<Row>, usize), Failure> {
-    let Some((names, _)) = store.children(folder).await? else {
-        if store.get(&folders.unowned).await?.is_some() {
-            // A queue that Python alone uses has no such folder.
-            return Ok((Vec::new(), 0));
-        }
-        return Err(Failure::NotDone(format!(
-            "there is no queue `{}`: name it with --queue. `queue put --create` makes one",
-            folders.root
-        )));
-    };
-    let total = names.len();
-    let mut entries: Vec<Entry> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    entries.sort_unstable();
-    entries.truncate(limit);
-    Ok((read(store, folder, entries).await?, total))
-}
-
-/// Those of these entries that are in the folder.
-async fn read(store: &Store, folder: &ZnodePath, entries: Vec<Entry>) -> Result<Vec<Row>, Failure> {
-    let places =
-        entries.into_iter().filter_map(|entry| folder.join(entry.name()).ok().map(|path| (entry, path)));
-    let places: Vec<_> = places.collect();
-    let paths: Vec<_> = places.iter().map(|(_, path)| path.clone()).collect();
-    let found = store.read(&paths).await?;
-    let rows = places.into_iter().zip(found).filter_map(|((entry, path), found)| match found {
-        Ok(None) => None,
-        Ok(Some((data, stat))) => {
-            Some(Row { path, entry, stat: Some(stat), value: serde_json::from_slice(&data).ok() })
-        }
-        Err(()) => Some(Row { path, entry, stat: None, value: None }),
-    });
-    Ok(rows.collect())
-}
-
-/// How many of them are shown, if not all.
-fn shown(rows: &[Row], total: usize) -> String {
-    if total > rows.len() { format!(", of which {} are shown", rows.len()) } else { String::new() }
 }
 
 /// Whether a queue takes no more entries.
 pub(crate) fn fullness(folders: &Folders, waiting: usize, max_len: usize) -> Option<Finding> {
     (waiting >= max_len).then(|| {
         Finding::problem(
+            "full",
             format!("queue {} is full: {waiting} entries wait, and the limit is {max_len}", folders.root),
             "Puts are refused until entries are taken. Are its workers running? Else raise `max_len` in the services",
         )
@@ -191,22 +118,22 @@ async fn list(
     max_len: usize,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let (rows, total) = rows(store, folders, folder, SHOWN).await?;
+    let (rows, total) = first(store, folders, folder).await?;
     let full = (*folder == folders.unowned).then(|| fullness(folders, total, max_len)).flatten();
+    let found: Vec<Finding> = full.into_iter().chain(rows.iter().filter_map(Row::finding)).collect();
     if output.is_json {
-        let findings: Vec<_> = full.iter().map(Finding::json).collect();
-        let entries: Vec<_> = rows.iter().map(Row::json).collect();
-        output.json(&json!({ "total": total, "entries": entries, "findings": findings }))?;
-        return Ok(Outcome::of(full.is_some()));
+        output.json(&listed(rows.iter().map(Row::json), total, &found))?;
+        return Ok(Outcome::of(!found.is_empty()));
     }
     let table = rows.iter().map(|row| {
         let delayed = row.field("not_before").and_then(Value::as_i64).map(from_ms);
         let left = delayed.and_then(|then| then.duration_since(now()).ok());
         let state = left.map_or_else(String::new, |left| format!("in {}", short(left)));
+        let entry = row.entry.as_ref();
         vec![
-            row.entry.name().to_owned(),
-            row.entry.priority().to_string(),
-            row.entry.label().to_owned(),
+            row.name().to_owned(),
+            entry.map_or_else(|| "?".into(), |entry| entry.priority().to_string()),
+            entry.map_or("?", Entry::label).to_owned(),
             row.age(),
             row.text("attempt"),
             row.text("worker"),
@@ -216,11 +143,11 @@ async fn list(
     });
     let header = ["ENTRY", "PRIORITY", "LABEL", "AGE", "ATTEMPTS", "WORKER", "DELAYED", "LAST ERROR"];
     output.table(&header, table.collect())?;
-    let more = shown(&rows, total);
+    let more = shown(rows.len(), total);
     let entries = if total == 1 { "1 entry".to_owned() } else { format!("{total} entries") };
     output.line(format_args!("{entries}{more}"))?;
-    output.findings(full.as_slice())?;
-    Ok(Outcome::of(full.is_some()))
+    output.findings(&found)?;
+    Ok(Outcome::of(!found.is_empty()))
 }
 
 async fn show(store: &Store, folders: &Folders, wanted: &str, output: Output) -> Result<Outcome, Failure> {
@@ -228,32 +155,23 @@ async fn show(store: &Store, folders: &Folders, wanted: &str, output: Output) ->
         let uuid = wanted.rsplit('-').next()?;
         (uuid.len() == 32).then(|| uuid.to_owned())
     });
-    for (name, folder) in [
-        ("waits", &folders.unowned),
-        ("taken", &folders.owned),
-        ("done", &folders.done),
-        ("dead letter", &folders.dead),
-    ] {
-        let rows = match &id {
-            // The value has it, so all are read.
-            Some(id) => {
-                let (mut rows, _) = rows(store, folders, folder, usize::MAX).await?;
-                rows.retain(|row| row.entry.name() == wanted || row.text("id") == *id);
-                rows
-            }
-            None => read(store, folder, wanted.parse().ok().into_iter().collect()).await?,
+    for folder in [&folders.unowned, &folders.owned, &folders.done, &folders.dead] {
+        let row = match &id {
+            Some(id) => with_id(store, folders, folder, wanted, id).await?,
+            None => read(store, folders, folder, &[wanted.to_owned()]).await?.into_iter().next(),
         };
-        let Some(row) = rows.first() else { continue };
+        let Some(row) = row else { continue };
+        let found: Vec<Finding> = row.finding().into_iter().collect();
         let mut value = row.json();
-        value["state"] = name.into();
         value["value"] = row.value.clone().unwrap_or_default();
+        value["findings"] = found.iter().map(Finding::json).collect();
         if output.is_json {
             output.json(&value)?;
-            return Ok(Outcome::Fine);
+            return Ok(Outcome::of(!found.is_empty()));
         }
         let mut fields = vec![
             vec!["path".to_owned(), row.path.to_string()],
-            vec!["state".into(), name.into()],
+            vec!["state".into(), row.state.text().into()],
             vec!["in this folder".into(), format!("for {}", row.age())],
         ];
         for field in ["worker", "attempt", "last_error", "error", "result"] {
@@ -262,8 +180,11 @@ async fn show(store: &Store, folders: &Folders, wanted: &str, output: Output) ->
             }
         }
         output.table(&["FIELD", "VALUE"], fields)?;
-        output.value("value", &row.value.clone().unwrap_or_default())?;
-        return Ok(Outcome::Fine);
+        if let Some(value) = &row.value {
+            output.value("value", value)?;
+        }
+        output.findings(&found)?;
+        return Ok(Outcome::of(!found.is_empty()));
     }
     Err(Failure::NotDone(format!(
         "there is no entry `{wanted}` in {}: it may have another name in another folder; see `queue list`",
@@ -273,7 +194,7 @@ async fn show(store: &Store, folders: &Folders, wanted: &str, output: Output) ->
 
 /// An entry to put.
 struct Putting<'a> {
-    payload: &'a str,
+    payload: &'a Value,
     priority: u16,
     label: &'a str,
     delay: Option<Duration>,
@@ -287,15 +208,12 @@ async fn put(
     put: &Putting<'_>,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let payload: Value = serde_json::from_str(put.payload).map_err(|error| {
-        Failure::Usage(format!("the payload is no JSON: {error}. A text has quotes: '\"text\"'"))
-    })?;
     if !put.create && store.get(&folders.unowned).await?.is_none() {
         let root = &folders.root;
         return Err(Failure::NotDone(format!("there is no queue `{root}`: --create makes it")));
     }
     let (coordinator, queue) = open(store, folders, put.max_len).await?;
-    let mut putting = queue.put(payload).priority(put.priority).label(put.label);
+    let mut putting = queue.put(put.payload).priority(put.priority).label(put.label);
     if let Some(delay) = put.delay {
         putting = putting.delay(delay);
     }
@@ -329,18 +247,19 @@ async fn open(
 }
 
 async fn dead(store: &Store, folders: &Folders, output: Output) -> Result<Outcome, Failure> {
-    let (rows, total) = rows(store, folders, &folders.dead, SHOWN).await?;
+    let (rows, total) = first(store, folders, &folders.dead).await?;
+    let found: Vec<Finding> = rows.iter().filter_map(Row::finding).collect();
     if output.is_json {
-        let entries: Vec<_> = rows.iter().map(Row::json).collect();
-        output.json(&json!({ "total": total, "entries": entries }))?;
+        output.json(&listed(rows.iter().map(Row::json), total, &found))?;
         return Ok(Outcome::of(total > 0));
     }
     let table = rows.iter().map(|row| {
         let last_error = row.text("last_error");
-        vec![row.entry.name().to_owned(), row.age(), row.text("attempt"), row.text("worker"), last_error]
+        vec![row.name().to_owned(), row.age(), row.text("attempt"), row.text("worker"), last_error]
     });
     output.table(&["ENTRY", "SINCE", "ATTEMPTS", "LAST WORKER", "REASON"], table.collect())?;
-    output.line(count(total, "dead letter") + &shown(&rows, total))?;
+    output.line(count(total, "dead letter") + &shown(rows.len(), total))?;
+    output.findings(&found)?;
     Ok(Outcome::of(total > 0))
 }
 
@@ -357,12 +276,9 @@ async fn end_letters(
     end: &End,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let (_, total) = rows(store, folders, &folders.dead, 0).await?;
-    let named = letters.entries.iter().filter_map(|name| name.parse().ok()).collect();
-    let known = read(store, &folders.dead, named).await?;
-    if let Some(entry) =
-        letters.entries.iter().find(|name| !known.iter().any(|row| row.entry.name() == **name))
-    {
+    let total = names(store, folders, &folders.dead).await?.len();
+    let known = read(store, folders, &folders.dead, &letters.entries).await?;
+    if let Some(entry) = letters.entries.iter().find(|name| !known.iter().any(|row| row.name() == **name)) {
         return Err(Failure::NotDone(format!("there is no dead letter `{entry}`: see `queue dead`")));
     }
     let number = if letters.all { total } else { letters.entries.len() };

@@ -2,28 +2,30 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead as _},
+    io::{self, BufRead as _, IsTerminal as _},
 };
 
 use apportion::{HashRing, serde_json::json};
 
 use crate::{
-    arguments::{Common, Simulate},
+    arguments::{Common, Newcomer, Simulate},
     failure::Failure,
+    findings::{self, Finding},
     group::observe_one,
     outcome::Outcome,
     output::{Output, count},
-    store::Store,
 };
 
 pub(crate) async fn simulate(common: &Common, change: &Simulate, output: Output) -> Result<Outcome, Failure> {
     if change.leave.is_empty() && change.join.is_empty() {
         return Err(Failure::Usage("what changes? Say --leave MEMBER or --join MEMBER[=WEIGHT]".into()));
     }
-    let store = Store::open(common).await?;
-    let seen = observe_one(&store, &change.which).await;
-    store.close().await;
-    let seen = seen?;
+    let seen = observe_one(common, &change.which).await?;
+    let found = findings::of_ring(&seen);
+    if !seen.exists() {
+        show(&[], seen.ring(), seen.ring(), change.list, &found, output)?;
+        return Ok(Outcome::Problem);
+    }
     let before = seen.ring();
     let mut after = before.clone();
     for id in &change.leave {
@@ -34,25 +36,19 @@ pub(crate) async fn simulate(common: &Common, change: &Simulate, output: Output)
         }
         after = after.without_member(id);
     }
-    for join in &change.join {
-        let (id, weight) = match join.rsplit_once('=') {
-            Some((id, weight)) => (id, weight.parse().map_err(|_| weightless(join))?),
-            None => (join.as_str(), 1),
-        };
-        if weight == 0 || id.is_empty() {
-            return Err(weightless(join));
-        }
-        after =
-            after.with_member(id, weight).map_err(|error| Failure::Usage(format!("`{join}`: {error}")))?;
+    for Newcomer { id, weight } in &change.join {
+        after = after
+            .with_member(id, *weight)
+            .map_err(|error| Failure::Usage(format!("`--join {id}={weight}`: {error}")))?;
+    }
+    if io::stdin().is_terminal() {
+        output.hint("reads keys from this terminal, one a line, until Ctrl-D");
     }
     let read = || io::stdin().lock().lines().collect::<Result<Vec<_>, _>>();
     let keys: Vec<String> = tokio::task::block_in_place(read)?;
     let keys: Vec<String> = keys.into_iter().filter(|key| !key.is_empty()).collect();
-    show(&keys, before, &after, change.list, output)
-}
-
-fn weightless(join: &str) -> Failure {
-    Failure::Usage(format!("`{join}` is not MEMBER or MEMBER=WEIGHT, with a weight from 1"))
+    show(&keys, before, &after, change.list, &found, output)?;
+    Ok(Outcome::of(found.iter().any(|it| it.is_problem)))
 }
 
 /// How many keys of a member there are, and how many of them come and go.
@@ -69,8 +65,9 @@ fn show(
     before: &HashRing,
     after: &HashRing,
     lists: bool,
+    found: &[Finding],
     output: Output,
-) -> Result<Outcome, Failure> {
+) -> Result<(), Failure> {
     let mut parts: BTreeMap<&str, Part> = BTreeMap::new();
     for id in before.members().chain(after.members()) {
         parts.entry(id).or_default();
@@ -95,9 +92,10 @@ fn show(
             let moved = moved.iter().map(|(key, from, to)| json!({ "key": key, "from": from, "to": to }));
             moved.collect::<Vec<_>>()
         });
-        output
-            .json(&json!({ "keys": keys.len(), "moved": moved.len(), "members": members, "list": list }))?;
-        return Ok(Outcome::Fine);
+        let found: Vec<_> = found.iter().map(Finding::json).collect();
+        return output.json(&json!({
+            "keys": keys.len(), "moved": moved.len(), "members": members, "list": list, "findings": found
+        }));
     }
     if lists {
         let name = |id: &Option<&str>| id.unwrap_or("-").to_owned();
@@ -109,6 +107,8 @@ fn show(
         [vec![(*id).to_owned()], numbers.map(|number| number.to_string()).to_vec()].concat()
     });
     output.table(&["MEMBER", "BEFORE", "AFTER", "GAINS", "LOSES"], rows.collect())?;
-    output.line(format_args!("{} of {} would move", moved.len(), count(keys.len(), "key")))?;
-    Ok(Outcome::Fine)
+    if !parts.is_empty() {
+        output.line(format_args!("{} of {} would move", moved.len(), count(keys.len(), "key")))?;
+    }
+    output.findings(found)
 }

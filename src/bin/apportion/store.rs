@@ -17,7 +17,7 @@ pub(crate) struct Store {
 }
 
 /// How many znodes are read in one request.
-const AT_ONCE: usize = 64;
+pub(crate) const AT_ONCE: usize = 64;
 
 /// The configuration that the caller has given. No message has its password.
 pub(crate) fn config(common: &Common) -> Result<Config, Failure> {
@@ -49,6 +49,17 @@ pub(crate) fn config(common: &Common) -> Result<Config, Failure> {
 }
 
 impl Store {
+    /// Opens a session for `work`, and closes it however that ends.
+    pub(crate) async fn with<T>(
+        common: &Common,
+        work: impl AsyncFnOnce(&Store) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let store = Store::open(common).await?;
+        let done = work(&store).await;
+        store.close().await;
+        done
+    }
+
     pub(crate) async fn open(common: &Common) -> Result<Store, Failure> {
         let config = config(common)?;
         let namespace = config.namespace_path()?;
@@ -114,10 +125,4 @@ impl Store {
     pub(crate) async fn close(self) {
         self.session.close().await;
     }
-}
-
-/// The path of a znode that the caller has given.
-pub(crate) fn path(text: &str) -> Result<ZnodePath, Failure> {
-    ZnodePath::parse(text)
-        .map_err(|error| Failure::Usage(format!("`{}` is no path of a znode: {error}", text.escape_debug())))
 }

@@ -48,6 +48,15 @@ impl Child {
         self.payload.ours.as_ref()?.handover.as_ref()
     }
 
+    /// Its state while no epoch names it.
+    fn before_its_epoch(&self) -> MemberState {
+        match self.part().map(|part| part.presence) {
+            Some(Presence::Warming) => MemberState::Warming,
+            Some(Presence::Draining | Presence::Drained) => MemberState::Draining,
+            Some(Presence::Ready) | None => MemberState::Joining,
+        }
+    }
+
     pub(super) fn observed(&self, state: MemberState) -> ObservedMember {
         let process = self.payload.process();
         ObservedMember {
@@ -128,6 +137,18 @@ impl Known {
         })
     }
 
+    /// Whether members wait for an epoch, of which there is none. While the head may not be read, that is not known.
+    pub(super) fn lacks_epoch(&self) -> bool {
+        let is_known = !matches!(self.head_problem, Some(Error::NotPermitted { .. }));
+        is_known && self.history.is_none() && self.children.values().flatten().any(|it| it.part().is_some())
+    }
+
+    /// A member of a group of which no epoch is known. One that hands keys over acts on none without an epoch.
+    pub(super) fn unnamed(&self, child: &Child) -> ObservedMember {
+        let waits = self.lacks_epoch() && child.part().is_some();
+        child.observed(if waits { child.before_its_epoch() } else { MemberState::Member })
+    }
+
     pub(super) fn is_read(&self, problem: Option<&Error>) -> bool {
         problem.is_none() || self.group.is_some()
     }
@@ -165,11 +186,7 @@ impl Known {
             if entry.is_some_and(|entry| child.stat.is_none_or(|stat| stat.czxid == entry.czxid)) {
                 continue;
             }
-            members.push(child.observed(match child.part().map(|part| part.presence) {
-                Some(Presence::Warming) => MemberState::Warming,
-                Some(Presence::Draining | Presence::Drained) => MemberState::Draining,
-                Some(Presence::Ready) | None => MemberState::Joining,
-            }));
+            members.push(child.observed(child.before_its_epoch()));
         }
         members.sort_by(|a, b| {
             (a.member.id(), a.member.incarnation()).cmp(&(b.member.id(), b.member.incarnation()))

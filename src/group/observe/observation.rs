@@ -21,6 +21,7 @@ pub struct Observation {
     pub(super) exists: bool,
     pub(super) is_current: bool,
     pub(super) hands_over: bool,
+    pub(super) lacks_epoch: bool,
     pub(super) is_exclusive: bool,
     /// Whether keys have owners: not while the members do not agree on the ring.
     pub(super) is_owned: bool,
@@ -96,15 +97,31 @@ pub enum MemberState {
     Gone,
 }
 
-impl fmt::Display for MemberState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl MemberState {
+    /// All of them.
+    pub const ALL: &'static [MemberState] = &[
+        MemberState::Joining,
+        MemberState::Warming,
+        MemberState::Member,
+        MemberState::Draining,
+        MemberState::Gone,
+    ];
+
+    /// In one word, as in the serialized form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             MemberState::Joining => "joining",
             MemberState::Warming => "warming",
             MemberState::Member => "member",
             MemberState::Draining => "draining",
             MemberState::Gone => "gone",
-        })
+        }
+    }
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -133,6 +150,13 @@ impl PendingHandover {
     pub fn has<K: RingKey + ?Sized>(&self, key: &K) -> bool {
         self.ranges.contains(key)
     }
+
+    /// Whether it waits for the position of `key` alone, not for a range around it. Under [`Why::StillAtWork`] that is a
+    /// guard of this key. A range is what a member announces that works on more than 64 lost items: whether on this one,
+    /// only that member knows.
+    pub fn is_exact<K: RingKey + ?Sized>(&self, key: &K) -> bool {
+        self.ranges.has_alone(key)
+    }
 }
 
 impl Observation {
@@ -144,6 +168,7 @@ impl Observation {
             exists: false,
             is_current: false,
             hands_over: false,
+            lacks_epoch: false,
             is_exclusive: false,
             is_owned: true,
             is_paused: false,
@@ -189,9 +214,16 @@ impl Observation {
     }
 
     /// Whether the members hand keys over, so that there are epochs that all of them follow. False in an
-    /// [immediate](crate::Join::immediate) group, and in one of Python members alone.
+    /// [immediate](crate::Join::immediate) group, in one of Python members alone, and as long as
+    /// [no epoch](Observation::lacks_epoch) names the members.
     pub fn hands_over(&self) -> bool {
         self.hands_over
+    }
+
+    /// Whether there are members that hand keys over, and no epoch names them, so that none of these acts. The first one is
+    /// published within seconds, unless the members may not write the head, which is beside the namespace.
+    pub fn lacks_epoch(&self) -> bool {
+        self.lacks_epoch
     }
 
     /// Whether no two members act on one key. False while the newest epoch names a member that hands no keys over, and
@@ -256,7 +288,7 @@ impl Observation {
     /// Whether a caller sees the same in both.
     pub(super) fn is_same(&self, other: &Observation) -> bool {
         let flags = |it: &Observation| (it.is_read, it.exists, it.is_current, it.is_exclusive, it.is_owned);
-        let epoch = |it: &Observation| (it.hands_over, it.is_paused, it.epoch, it.since);
+        let epoch = |it: &Observation| (it.hands_over, it.lacks_epoch, it.is_paused, it.epoch, it.since);
         let problem = |it: &Observation| it.problem.as_ref().map(ToString::to_string);
         flags(self) == flags(other)
             && epoch(self) == epoch(other)

@@ -341,7 +341,7 @@ impl Reading<'_> {
                 (history.ring.clone(), known.named(history), unclear)
             }
             None => {
-                let observed: Vec<_> = children().map(|child| child.observed(MemberState::Member)).collect();
+                let observed: Vec<_> = children().map(|child| known.unnamed(child)).collect();
                 let rings = known.announced().unwrap_or(self.target.rings);
                 let members: Vec<_> = children().map(|child| child.member.clone()).collect();
                 let ring = match ring(rings, &members, &before.ring).await {
@@ -383,6 +383,7 @@ impl Reading<'_> {
             exists: known.group.is_some(),
             is_current,
             hands_over: history.is_some(),
+            lacks_epoch: known.lacks_epoch(),
             is_exclusive: history.is_some_and(|history| {
                 let waits_for_plain = pending.iter().any(|it| it.why == Why::Plain);
                 !history.members().values().any(|entry| entry.is_plain) && !waits_for_plain

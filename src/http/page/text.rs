@@ -23,8 +23,10 @@ impl<T: Display> Display for Escaped<'_, T> {
                     '"' => self.0.write_str("&quot;"),
                     '\'' => self.0.write_str("&#39;"),
                     '\n' | '\t' => self.0.write_char(char),
-                    // No markup may contain these.
-                    char if char.is_control() || ('\u{fffe}'..='\u{ffff}').contains(&char) => {
+                    // No markup may contain these, or they change the order of what follows.
+                    char if char.is_control()
+                        || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}'..='\u{ffff}') =>
+                    {
                         self.0.write_char(char::REPLACEMENT_CHARACTER)
                     }
                     char => self.0.write_char(char),
@@ -65,11 +67,12 @@ mod tests {
 
     #[test]
     fn no_text_ends_an_element_or_an_attribute() {
-        let foreign = "<script>alert('x')</script>\" onload=\"&amp;\u{0}\u{1b}\u{85}\u{ffff}é\n";
+        let foreign =
+            "<script>alert('x')</script>\" onload=\"&amp;\u{0}\u{1b}\u{85}\u{ffff}\u{202e}\u{2066}é\n";
         let shown = Escaped(&foreign).to_string();
         assert_eq!(
             shown,
-            "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload=&quot;&amp;amp;\u{fffd}\u{fffd}\u{fffd}\u{fffd}é\n"
+            "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload=&quot;&amp;amp;\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}é\n"
         );
     }
 

@@ -1,37 +1,76 @@
 //! What a board has in the store.
 
-use std::cmp::Reverse;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
 
 use apportion::{
     backend::{Stat, Znode, path::ZnodePath},
-    board::{JobState, Posting, PostingError},
+    board::{Posting, PostingError, Priority},
     serde_json::{self, Value},
 };
 
 use crate::{
     failure::Failure,
-    store::{Store, path},
+    state::State,
+    store::{AT_ONCE, Store},
+    time::{from_ms, now},
 };
 
 /// The znodes of a board.
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) board: ZnodePath,
     pub(crate) trash: ZnodePath,
-    attempts: ZnodePath,
+    pub(crate) attempts: ZnodePath,
+    pub(crate) entities: ZnodePath,
+    pub(crate) posting: ZnodePath,
+    pub(crate) parent: ZnodePath,
 }
 
 impl Place {
-    pub(crate) fn new(text: &str) -> Result<Place, Failure> {
-        let board = path(text)?;
-        let beside = |name: &str| board.parent().and_then(|parent| parent.join(name).ok());
-        let (Some(trash), Some(attempts)) = (beside(".trash"), beside(".attempts")) else {
-            return Err(Failure::Usage("the root cannot be a board".into()));
-        };
-        Ok(Place { board, trash, attempts })
+    pub(crate) fn parse(text: &str) -> Result<Place, String> {
+        let board = ZnodePath::parse(text).map_err(|error| error.to_string())?;
+        let parent = board.parent().ok_or("the root cannot be a board")?;
+        let beside = |name: &str| parent.join(name).map_err(|error| error.to_string());
+        let (trash, attempts) = (beside(".trash")?, beside(".attempts")?);
+        let (entities, posting) = (beside(".entities")?, beside(".posting")?);
+        Ok(Place { board, trash, attempts, entities, posting, parent })
     }
 
-    pub(super) fn parent(&self) -> ZnodePath {
-        self.board.parent().expect("the root is refused")
+    /// The lock of a job.
+    pub(crate) fn lock_of(&self, job: &str) -> Option<ZnodePath> {
+        self.board.join(&format!("{job}{LOCK}")).ok()
+    }
+}
+
+/// The end of the name of a lock.
+pub(crate) const LOCK: &str = ".lock";
+
+/// What one listing of a board has shown.
+pub(crate) struct Listing {
+    pub(crate) stat: Stat,
+    /// All children.
+    pub(crate) names: Vec<String>,
+    /// The jobs, in the order in which they are claimed; those that cannot be read come last.
+    pub(crate) jobs: Vec<Listed>,
+}
+
+/// What is kept of each job, however many there are.
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    /// Its priority, or why it cannot be read.
+    pub(crate) posting: Result<Priority, PostingError>,
+    /// Whether the listing had its lock.
+    pub(crate) is_locked: bool,
+    uuid: Option<String>,
+    czxid: i64,
+}
+
+impl Listing {
+    pub(crate) fn claimed(&self) -> usize {
+        self.jobs.iter().filter(|job| job.is_locked).count()
     }
 }
 
@@ -47,6 +86,8 @@ pub(crate) struct Row {
     pub(crate) lock: Option<Result<Znode, ()>>,
     /// What is known of its attempts.
     record: Option<Value>,
+    /// The board that has moved it to the trash, if a record proves it.
+    pub(super) trashed_by: Option<String>,
 }
 
 impl Row {
@@ -64,8 +105,20 @@ impl Row {
         }
     }
 
-    pub(crate) fn state(&self) -> JobState {
-        if self.owner().is_some() { JobState::Claimed } else { JobState::Unclaimed }
+    /// The owner in words, of a job that has a lock.
+    pub(crate) fn owner_text(&self) -> String {
+        self.owner().map_or_else(|| "no owner".into(), |owner| format!("owner `{owner}`"))
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let is_delayed = self.not_before().is_some_and(|then| from_ms(then) > now());
+        match (&self.posting, &self.lock) {
+            (Err(_), _) => State::SetAside,
+            (Ok(_), Some(_)) if self.owner().is_some() => State::Claimed,
+            (Ok(_), Some(_)) => State::Locked,
+            (Ok(_), None) if is_delayed => State::Delayed,
+            (Ok(_), None) => State::Waits,
+        }
     }
 
     pub(crate) fn lock_stat(&self) -> Option<Stat> {
@@ -92,123 +145,145 @@ impl Row {
     }
 }
 
-/// The jobs on the board, in the order in which they are claimed; those that cannot be read come last.
-pub(crate) async fn jobs(store: &Store, place: &Place) -> Result<Vec<Row>, Failure> {
-    let Some((names, _)) = store.children(&place.board).await? else {
+/// The jobs on the board. Of each, only what orders it is kept.
+pub(crate) async fn list(store: &Store, place: &Place) -> Result<Listing, Failure> {
+    let Some((names, stat)) = store.children(&place.board).await? else {
         return Err(Failure::NotDone(format!(
             "there is no board `{}`: name it with --board. `board post --create` makes one",
             place.board
         )));
     };
-    let is_job = |name: &&String| name.starts_with("job") && !name.contains(".lock");
-    let names: Vec<String> = names.iter().filter(is_job).cloned().collect();
-    let mut rows = rows(store, place, &place.board, names).await?;
-    rows.sort_by_key(|row| {
-        let priority = row.posting.as_ref().ok().map(Posting::priority);
-        (Reverse(priority), row.stat.map_or(i64::MAX, |stat| stat.czxid))
-    });
-    Ok(rows)
+    let locks: BTreeSet<&str> = names.iter().filter_map(|name| name.strip_suffix(LOCK)).collect();
+    let is_job = |name: &&String| name.starts_with("job") && !name.contains(LOCK);
+    let mut jobs = read_each(store, &place.board, names.iter().filter(is_job)).await?;
+    jobs.iter_mut().for_each(|job| job.is_locked = locks.contains(job.name.as_str()));
+    jobs.sort_by_key(|job| (Reverse(job.posting.as_ref().ok().copied()), job.czxid));
+    Ok(Listing { stat, names, jobs })
 }
 
 /// The jobs in the trash, the oldest first. Boards with one parent share it.
-pub(crate) async fn trash(store: &Store, place: &Place) -> Result<Vec<Row>, Failure> {
+pub(crate) async fn list_trash(store: &Store, place: &Place) -> Result<Vec<Listed>, Failure> {
     let Some((names, _)) = store.children(&place.trash).await? else { return Ok(Vec::new()) };
-    let mut rows = rows(store, place, &place.trash, names).await?;
-    rows.sort_by_key(|row| row.stat.map_or(i64::MAX, |stat| stat.czxid));
+    let mut jobs = read_each(store, &place.trash, names.iter()).await?;
+    jobs.sort_by_key(|job| job.czxid);
+    Ok(jobs)
+}
+
+async fn read_each(
+    store: &Store,
+    folder: &ZnodePath,
+    names: impl Iterator<Item = &String>,
+) -> Result<Vec<Listed>, Failure> {
+    let names: Vec<_> = names.collect();
+    let mut jobs = Vec::with_capacity(names.len());
+    for some in names.chunks(AT_ONCE) {
+        let paths: Vec<_> = some.iter().filter_map(|name| folder.join(name).ok()).collect();
+        for (path, found) in paths.iter().zip(store.read(&paths).await?) {
+            let (posting, czxid) = match found {
+                Ok(None) => continue,
+                Ok(Some((data, stat))) => (Posting::decode(&data), stat.czxid),
+                Err(()) => (Err(PostingError::NotPermitted), i64::MAX),
+            };
+            let uuid = posting.as_ref().ok().and_then(|it| it.uuid().as_str().map(str::to_owned));
+            let posting = posting.map(|it| it.priority());
+            jobs.push(Listed { name: path.name().to_owned(), posting, is_locked: false, uuid, czxid });
+        }
+    }
+    Ok(jobs)
+}
+
+/// Reads these jobs of the board with their locks and records. Those that are gone are missing.
+pub(crate) async fn rows(store: &Store, place: &Place, names: &[&str]) -> Result<Vec<Row>, Failure> {
+    let mut rows = postings(store, &place.board, names).await?;
+    let locks: Vec<_> = rows.iter().filter_map(|row| place.lock_of(&row.name)).collect();
+    let mut locks: HashMap<_, _> = locks.iter().cloned().zip(store.read(&locks).await?).collect();
+    for row in &mut rows {
+        let lock = place.lock_of(&row.name).and_then(|lock| locks.remove(&lock));
+        row.lock = lock.and_then(|lock| lock.map_or(Some(Err(())), |lock| lock.map(Ok)));
+    }
+    // The name of a record has the creation of its job, because a name may belong to another job later.
+    let record = |row: &Row| {
+        let name = format!("{}.{}.{:x}", place.board.name(), row.name, row.stat?.czxid);
+        place.attempts.join(&name).ok()
+    };
+    let records: Vec<_> = rows.iter().filter_map(record).collect();
+    let mut records: HashMap<_, _> = records.iter().cloned().zip(store.read(&records).await?).collect();
+    for row in &mut rows {
+        let found = record(row).and_then(|path| records.remove(&path));
+        row.record = found.and_then(|found| serde_json::from_slice(&found.ok()??.0).ok());
+    }
     Ok(rows)
 }
 
-async fn rows(
-    store: &Store,
-    place: &Place,
-    folder: &ZnodePath,
-    names: Vec<String>,
-) -> Result<Vec<Row>, Failure> {
-    let named: Vec<_> =
-        names.into_iter().filter_map(|name| folder.join(&name).ok().map(|path| (name, path))).collect();
-    let paths: Vec<_> = named.iter().map(|(_, path)| path.clone()).collect();
-    let locks: Vec<_> =
-        paths.iter().filter_map(|path| ZnodePath::parse(&format!("{path}.lock")).ok()).collect();
-    let is_board = *folder == place.board;
+/// Reads these jobs of the trash with their records.
+pub(crate) async fn trash_rows(store: &Store, place: &Place, names: &[&str]) -> Result<Vec<Row>, Failure> {
+    let mut rows = postings(store, &place.trash, names).await?;
+    let listed = store.children(&place.attempts).await?.map(|(names, _)| names).unwrap_or_default();
+    // A job in the trash has its name, or its name and its creation, if the name was taken.
+    let mut by_place: HashMap<String, Vec<(&str, ZnodePath)>> = HashMap::new();
+    for name in &listed {
+        let Some((of_job, czxid)) = name.rsplit_once('.') else { continue };
+        let Some((board, job)) = of_job.rsplit_once('.') else { continue };
+        let Ok(path) = place.attempts.join(name) else { continue };
+        by_place.entry(job.to_owned()).or_default().push((board, path.clone()));
+        by_place.entry(format!("{job}.{czxid}")).or_default().push((board, path));
+    }
+    for row in &mut rows {
+        let Some(known) = by_place.get(&row.name) else { continue };
+        let paths: Vec<_> = known.iter().map(|(_, path)| path.clone()).collect();
+        let mut newest = None;
+        for ((board, _), found) in known.iter().zip(store.read(&paths).await?) {
+            let Ok(Some((data, stat))) = found else { continue };
+            let Ok(record) = serde_json::from_slice::<Value>(&data) else { continue };
+            let is_trashed = record.get("is_trashed").and_then(Value::as_bool).unwrap_or(false);
+            // It was written in the transaction that moved the job. Another one is that of another job of this name.
+            let is_proof = is_trashed && row.stat.is_none_or(|it| it.czxid == stat.mzxid);
+            if is_proof && row.stat.is_some() {
+                row.trashed_by = Some((*board).to_owned());
+            }
+            let order = (is_trashed, stat.mzxid);
+            let is_its = *board == place.board.name() && (is_proof || !is_trashed);
+            if is_its && newest.is_none_or(|newest| newest < order) {
+                newest = Some(order);
+                row.record = Some(record);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+async fn postings(store: &Store, folder: &ZnodePath, names: &[&str]) -> Result<Vec<Row>, Failure> {
+    let paths: Vec<_> = names.iter().filter_map(|name| folder.join(name).ok()).collect();
     let found = store.read(&paths).await?;
-    let locks = if is_board { store.read(&locks).await? } else { Vec::new() };
-    let mut locks = locks.into_iter();
-    let records = records(store, place).await?;
-    let mut rows = Vec::new();
-    for ((name, path), found) in named.into_iter().zip(found) {
-        let lock = match locks.next() {
-            Some(Ok(lock)) => lock.map(Ok),
-            Some(Err(())) => Some(Err(())),
-            None => None,
-        };
+    let rows = paths.into_iter().zip(found).filter_map(|(path, found)| {
         let (posting, stat, data) = match found {
-            Ok(None) => continue,
+            Ok(None) => return None,
             Ok(Some((data, stat))) => (Posting::decode(&data), Some(stat), data),
             Err(()) => (Err(PostingError::NotPermitted), None, Vec::new()),
         };
-        let of_this = |(job, czxid, record): &(String, i64, Value)| {
-            // In the trash it is another znode, and may have another name behind the dot.
-            let is_its =
-                if is_board { stat.is_some_and(|it| it.czxid == *czxid) } else { is_trashed(record) };
-            (*job == name || !is_board && name.starts_with(&format!("{job}."))) && is_its
-        };
-        let record = records.iter().rfind(|it| of_this(it)).map(|(_, _, record)| record.clone());
-        rows.push(Row { name, path, posting, stat, data, lock, record });
-    }
-    Ok(rows)
+        let name = path.name().to_owned();
+        Some(Row { name, path, posting, stat, data, lock: None, record: None, trashed_by: None })
+    });
+    Ok(rows.collect())
 }
 
-/// The other board that a job of the trash is from, by what that one knows of its attempts. Boards with one parent share the
-/// trash. `None` if it is of this board, or no board knows.
-pub(super) async fn other_board(store: &Store, place: &Place, row: &Row) -> Result<Option<String>, Failure> {
-    if row.record.is_some() {
-        return Ok(None);
-    }
-    let Some((names, _)) = store.children(&place.attempts).await? else { return Ok(None) };
-    let of_this = |name: &String| {
-        let (board, job) = name.rsplit_once('.')?.0.rsplit_once('.')?;
-        let is_it = row.name == job || row.name.starts_with(&format!("{job}."));
-        Some((board.to_owned(), place.attempts.join(name).ok()?))
-            .filter(|_| is_it && board != place.board.name())
-    };
-    let (boards, paths): (Vec<_>, Vec<_>) = names.iter().filter_map(of_this).unzip();
-    let found = store.read(&paths).await?;
-    let trashed = boards.into_iter().zip(found).find(|(_, found)| {
-        let Ok(Some((data, _))) = found else { return false };
-        serde_json::from_slice(data).is_ok_and(|record| is_trashed(&record))
-    });
-    Ok(trashed.map(|(board, _)| board))
-}
-
-fn is_trashed(record: &Value) -> bool {
-    record.get("is_trashed").and_then(Value::as_bool).unwrap_or(false)
-}
-
-/// What is known of attempts: the name of the job, its creation, and the record.
-async fn records(store: &Store, place: &Place) -> Result<Vec<(String, i64, Value)>, Failure> {
-    let Some((names, _)) = store.children(&place.attempts).await? else { return Ok(Vec::new()) };
-    let board = place.board.name();
-    let ours = names.into_iter().filter_map(|name| {
-        let (job, czxid) = name.strip_prefix(board)?.strip_prefix('.')?.rsplit_once('.')?;
-        let czxid = i64::from_str_radix(czxid, 16).ok()?;
-        Some((job.to_owned(), czxid, place.attempts.join(&name).ok()?))
-    });
-    let ours: Vec<_> = ours.collect();
-    let paths: Vec<_> = ours.iter().map(|(_, _, path)| path.clone()).collect();
-    let found = store.read(&paths).await?;
-    let records = ours.into_iter().zip(found).filter_map(|((job, czxid, _), found)| {
-        let (data, _) = found.ok()??;
-        Some((job, czxid, serde_json::from_slice(&data).ok()?))
-    });
-    let mut records: Vec<_> = records.collect();
-    records.sort_by_key(|(_, czxid, _)| *czxid);
-    Ok(records)
+/// Whether there are other folders beside the board that may be boards with the same trash.
+pub(super) async fn may_be_shared(store: &Store, place: &Place) -> Result<bool, Failure> {
+    let beside = store.children(&place.parent).await?.map(|(names, _)| names).unwrap_or_default();
+    Ok(beside.iter().any(|name| !name.starts_with('.') && name != place.board.name()))
 }
 
 /// The job that the caller means, by number, name or uuid.
 pub(crate) async fn find(store: &Store, place: &Place, wanted: &str) -> Result<Row, Failure> {
-    let rows = jobs(store, place).await?;
-    rows.into_iter().find(|row| is(row, wanted)).ok_or_else(|| {
+    let named = name(&place.board, wanted);
+    let mut found = rows(store, place, &named.as_deref().into_iter().collect::<Vec<_>>()).await?;
+    if found.is_empty() {
+        let listing = list(store, place).await?;
+        if let Some(job) = listing.jobs.iter().find(|job| is(job, wanted)) {
+            found = rows(store, place, &[&job.name]).await?;
+        }
+    }
+    found.into_iter().next().ok_or_else(|| {
         Failure::NotDone(format!(
             "there is no job `{wanted}` on the board {}: it is done, or in the trash. See `board list`",
             place.board
@@ -218,17 +293,30 @@ pub(crate) async fn find(store: &Store, place: &Place, wanted: &str) -> Result<R
 
 /// The same in the trash.
 pub(crate) async fn find_in_trash(store: &Store, place: &Place, wanted: &str) -> Result<Row, Failure> {
-    let rows = trash(store, place).await?;
-    rows.into_iter().find(|row| is(row, wanted)).ok_or_else(|| {
+    let named = name(&place.trash, wanted);
+    let mut found = trash_rows(store, place, &named.as_deref().into_iter().collect::<Vec<_>>()).await?;
+    if found.is_empty()
+        && let Some(job) = list_trash(store, place).await?.iter().find(|job| is(job, wanted))
+    {
+        found = trash_rows(store, place, &[&job.name]).await?;
+    }
+    found.into_iter().next().ok_or_else(|| {
         Failure::NotDone(format!("there is no job `{wanted}` in {}: see `board list --trash`", place.trash))
     })
 }
 
-fn is(row: &Row, wanted: &str) -> bool {
+/// The name of a job by its name, path or number: then no other job has to be read.
+fn name(folder: &ZnodePath, wanted: &str) -> Option<String> {
+    if let Ok(number) = wanted.parse::<i64>() {
+        return Some(format!("job{number:010}"));
+    }
+    let name = wanted.strip_prefix(folder.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(wanted);
+    let is_job = name.starts_with("job") && !name.contains('/') && !name.ends_with(LOCK);
+    is_job.then(|| name.to_owned())
+}
+
+fn is(job: &Listed, wanted: &str) -> bool {
     let number = |name: &str| name.strip_prefix("job").and_then(|number| number.parse::<i64>().ok());
-    let is_uuid = |posting: &Posting| posting.uuid().as_str() == Some(wanted);
-    row.name == wanted
-        || row.path.as_str() == wanted
-        || wanted.parse().ok().is_some_and(|wanted| number(&row.name) == Some(wanted))
-        || row.posting.as_ref().is_ok_and(is_uuid)
+    wanted.parse().is_ok_and(|wanted: i64| number(&job.name) == Some(wanted))
+        || job.uuid.as_deref() == Some(wanted)
 }

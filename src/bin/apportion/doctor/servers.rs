@@ -24,7 +24,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     if config.is_encrypted() {
         let what =
             "could not find out: versions and settings of the servers, because the connections are encrypted";
-        return vec![Finding::note(what)];
+        return vec![Finding::note("not_found_out", what)];
     }
     let mut found = Vec::new();
     let mut servers = Vec::new();
@@ -36,10 +36,11 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     }
     let versions: Vec<_> = servers.iter().filter_map(|server| server.version.as_ref()).collect();
     if versions.windows(2).any(|pair| pair[0] != pair[1]) {
-        found.push(Finding::note("the servers have different versions"));
+        found.push(Finding::note("versions_differ", "the servers have different versions"));
     }
     if servers.iter().any(|server| server.mode.as_deref() == Some("standalone")) {
-        found.push(Finding::note("a server runs alone: while it is down, no member may act for long"));
+        let what = "a server runs alone: while it is down, no member may act for long";
+        found.push(Finding::note("one_server", what));
     }
     found
 }
@@ -73,7 +74,8 @@ fn examine_one(host: &str, config: &Config) -> (Server, Vec<Finding>) {
         Ok(answer) => answer,
         Err(error) => {
             let advice = "Sessions are opened at the other servers, if there are any";
-            return (server, vec![Finding::problem(format!("{host} does not answer: {error}"), advice)]);
+            let what = format!("{host} does not answer: {error}");
+            return (server, vec![Finding::problem("no_answer", what, advice)]);
         }
     };
     let field = |name: &str| {
@@ -82,31 +84,37 @@ fn examine_one(host: &str, config: &Config) -> (Server, Vec<Finding>) {
     };
     if answer.contains("not currently serving") {
         let advice = "It has no quorum, or is starting: look at the other servers and at its log";
-        return (server, vec![Finding::problem(format!("{host} does not serve requests"), advice)]);
+        let what = format!("{host} does not serve requests");
+        return (server, vec![Finding::problem("not_serving", what, advice)]);
     }
     if answer.contains("whitelist") || answer.is_empty() {
-        found.push(Finding::note(format!(
+        let what = format!(
             "could not find out: version and mode of {host}. It answers with `4lw.commands.whitelist=srvr,conf`"
-        )));
+        );
+        found.push(Finding::note("not_found_out", what));
     } else {
         let version = field("Zookeeper version:")
             .map(|text| text.split([',', '-']).next().unwrap_or_default().trim().to_owned());
         let mode = field("Mode:");
         let latency = field("Latency min/avg/max:").unwrap_or_else(|| "?".into());
-        found.push(Finding::note(format!(
+        let what = format!(
             "{host}: ZooKeeper {}, {}, latency min/avg/max {latency} ms, {} znodes",
             version.as_deref().unwrap_or("?"),
             mode.as_deref().unwrap_or("?"),
             field("Node count:").unwrap_or_else(|| "?".into())
-        )));
+        );
+        found.push(Finding::note("server", what));
         found.extend(version.as_deref().and_then(|version| judge_version(host, version)));
         (server.version, server.mode) = (version, mode);
     }
     match ask(host, "conf") {
         Ok(answer) if answer.contains("tickTime") => found.extend(judge_settings(host, &answer, config)),
-        _ => found.push(Finding::note(format!(
-            "could not find out: the settings of {host}. It answers with `4lw.commands.whitelist=srvr,conf`"
-        ))),
+        _ => {
+            let what = format!(
+                "could not find out: the settings of {host}. It answers with `4lw.commands.whitelist=srvr,conf`"
+            );
+            found.push(Finding::note("not_found_out", what));
+        }
     }
     (server, found)
 }
@@ -116,16 +124,18 @@ fn judge_version(host: &str, version: &str) -> Option<Finding> {
     let version_of = (parts.next()?, parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if version_of < (3, 6, 0) {
         return Some(Finding::problem(
+            "old_version",
             format!("{host}: ZooKeeper {version} is too old for job boards"),
             "Boards need 3.6; recommended are 3.8.4, 3.9.2 and later",
         ));
     }
     let is_safe = version_of >= (3, 9, 2) || ((3, 8, 4)..(3, 9, 0)).contains(&version_of);
     (!is_safe).then(|| {
-        Finding::note(format!(
+        let what = format!(
             "{host}: ZooKeeper {version} shows persistent watches the paths of znodes that the client may not list \
              (CVE-2024-23944); 3.8.4, 3.9.2 and later do not"
-        ))
+        );
+        Finding::note("cve_2024_23944", what)
     })
 }
 
@@ -139,6 +149,7 @@ fn judge_settings(host: &str, answer: &str, config: &Config) -> Vec<Finding> {
     let tick = number("tickTime").map(Duration::from_millis);
     if let Some(tick) = tick.filter(|tick| *tick > config.server_tick) {
         found.push(Finding::problem(
+            "tick_time",
             format!(
                 "{host}: tickTime is {tick:?}, and the URL says server_tick={:?}: the deadline of each share is too late",
                 config.server_tick
@@ -152,6 +163,7 @@ fn judge_settings(host: &str, answer: &str, config: &Config) -> Vec<Finding> {
         let Some(bound) = number(name).map(Duration::from_millis) else { continue };
         if is_least && timeout < bound || !is_least && timeout > bound {
             found.push(Finding::problem(
+                "session_timeout_bounds",
                 format!(
                     "{host}: {name} is {bound:?}, so sessions do not get the timeout {timeout:?} of the URL"
                 ),
@@ -160,9 +172,10 @@ fn judge_settings(host: &str, answer: &str, config: &Config) -> Vec<Finding> {
         }
     }
     if let Some(most) = number("maxClientCnxns").filter(|most| (1..=60).contains(most)) {
-        found.push(Finding::note(format!(
+        let what = format!(
             "{host}: maxClientCnxns is {most}: so many connections from one address, so members on one host may be refused"
-        )));
+        );
+        found.push(Finding::note("max_client_cnxns", what));
     }
     found
 }

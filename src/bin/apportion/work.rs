@@ -1,0 +1,342 @@
+//! Boards and queues: what is full, broken, or left over.
+
+use std::collections::BTreeSet;
+
+use apportion::{
+    backend::{Stat, path::ZnodePath},
+    queue::Entry,
+    serde_json::Value,
+};
+
+use crate::{
+    board::{self, LOCK, Listing, Place, Row},
+    failure::Failure,
+    findings::Finding,
+    output::count,
+    queue::{Folders, fullness},
+    store::Store,
+    time::{age, from_ms, short},
+};
+
+/// A listing of more bytes is refused by clients in Java, by default.
+const LISTING_BYTES: usize = 900 * 1024;
+/// Numbers go to 2147483647; then they are negative, which not all readers decode.
+const NUMBERS: i32 = i32::MAX - 10_000_000;
+/// How many locks are examined at a time.
+const AT_ONCE: usize = 500;
+
+/// How a board is, and what is wrong with it.
+pub(crate) async fn board(store: &Store, place: &Place, max_len: usize) -> Vec<Finding> {
+    let examined = async {
+        let listing = board::listing(store, place).await?;
+        let (jobs, claimed) = (count(listing.jobs.len(), "job"), listing.claimed());
+        let mut found =
+            vec![Finding::note("board", format!("board {}: {jobs}, {claimed} claimed", place.board))];
+        found.extend(of_board(store, place, &listing, max_len).await?);
+        Ok::<_, Failure>(found)
+    };
+    examined.await.unwrap_or_else(|failure| {
+        vec![Finding::problem("not_examined", failure.to_string(), "The board was not examined")]
+    })
+}
+
+/// What is wrong with a board that was listed.
+pub(crate) async fn of_board(
+    store: &Store,
+    place: &Place,
+    listing: &Listing,
+    max_len: usize,
+) -> Result<Vec<Finding>, Failure> {
+    let path = &place.board;
+    let jobs = &listing.jobs;
+    let mut found = size(path, &listing.names, &listing.stat);
+    found.extend(quota(store, path).await);
+    if jobs.len() >= max_len {
+        found.push(Finding::problem(
+            "full",
+            format!("board {path} is full: it has {}, and --max-len is {max_len}", count(jobs.len(), "job")),
+            "Are its workers running? See `board list`",
+        ));
+    }
+    for job in jobs {
+        let Err(why) = &job.posting else { continue };
+        found.push(Finding::problem(
+            "set_aside",
+            format!("{path}/{} is set aside: {why}", job.name),
+            "No worker of this library claims it, and TaskFlow's board may fail on it: repair it, or `board trash` it",
+        ));
+    }
+    let locked: Vec<_> = jobs.iter().filter(|job| job.is_locked).map(|job| job.name.as_str()).collect();
+    for some in locked.chunks(AT_ONCE) {
+        found.extend(board::rows(store, place, some).await?.iter().filter_map(leftover));
+    }
+    found.extend(orphans(store, place, listing).await?);
+    Ok(found)
+}
+
+/// Locks of jobs that are not on the board.
+async fn orphans(store: &Store, place: &Place, listing: &Listing) -> Result<Vec<Finding>, Failure> {
+    let names: BTreeSet<&str> = listing.names.iter().map(String::as_str).collect();
+    let suspects = names.iter().filter_map(|name| name.strip_suffix(LOCK)).filter(|job| !names.contains(job));
+    let mut found = Vec::new();
+    for job in suspects {
+        let (Some(lock), Ok(path)) = (place.lock_of(job), place.board.join(job)) else { continue };
+        // The same lock before and after the job was missing: no worker has just claimed it or done it.
+        let read = store.read(&[lock.clone(), path, lock.clone()]).await?;
+        if let [Ok(Some((_, before))), Ok(None), Ok(Some((_, after)))] = &read[..]
+            && before.czxid == after.czxid
+        {
+            found.push(Finding::problem(
+                "orphan_lock",
+                format!("{lock} is the lock of a job that is not on the board"),
+                "It does no harm unless a job of that name is posted. Delete it",
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// A lock that no session ends.
+fn leftover(row: &Row) -> Option<Finding> {
+    let stat = row.lock_stat().filter(|stat| stat.ephemeral_owner.is_none())?;
+    let since = short(age(from_ms(stat.created_ms)));
+    Some(Finding::problem(
+        "persistent_lock",
+        format!("{}{LOCK} is persistent ({}, for {since})", row.path, row.owner_text()),
+        "No session ends it, so no worker can claim the job: end it with `board abandon --yes`",
+    ))
+}
+
+/// An entry that is not taken.
+pub(crate) fn set_aside_entry(path: &ZnodePath, why: &str) -> Finding {
+    Finding::problem(
+        "set_aside",
+        format!("{path} is set aside: {why}"),
+        "No worker of this library takes it, and the Python original may fail on it: repair it or remove it",
+    )
+}
+
+/// How a queue is, and what is wrong with it.
+pub(crate) async fn queue(store: &Store, folders: &Folders, max_len: usize) -> Vec<Finding> {
+    examine_queue(store, folders, max_len).await.unwrap_or_else(|failure| {
+        vec![Finding::problem("not_examined", failure.to_string(), "The queue was not examined")]
+    })
+}
+
+async fn examine_queue(store: &Store, folders: &Folders, max_len: usize) -> Result<Vec<Finding>, Failure> {
+    let Some((waiting, stat)) = store.children(&folders.unowned).await? else {
+        return Err(Failure::NotDone(format!("there is no queue `{}`", folders.root)));
+    };
+    let owned = store.children(&folders.owned).await?.map(|(names, _)| names).unwrap_or_default();
+    let root = &folders.root;
+    let mut found = vec![Finding::note(
+        "queue",
+        format!("queue {root}: {} entries wait, {} are taken", waiting.len(), owned.len()),
+    )];
+    found.extend(fullness(folders, waiting.len(), max_len));
+    found.extend(size(&folders.unowned, &waiting, &stat));
+    found.extend(quota(store, root).await);
+    let invalid = waiting.iter().filter(|name| name.parse::<Entry>().is_err());
+    let invalid = invalid.filter_map(|name| folders.unowned.join(name).ok());
+    found.extend(invalid.map(|path| set_aside_entry(&path, "its name is not that of an entry")));
+    for some in owned.chunks(AT_ONCE) {
+        found.extend(orphaned(store, folders, some).await?);
+    }
+    Ok(found)
+}
+
+/// Entries whose worker is gone, or may be.
+async fn orphaned(store: &Store, folders: &Folders, names: &[String]) -> Result<Vec<Finding>, Failure> {
+    let paths: Vec<_> = names.iter().filter_map(|name| folders.owned.join(name).ok()).collect();
+    let mut found = Vec::new();
+    for (path, read) in paths.iter().zip(store.read(&paths).await?) {
+        let Ok(Some((data, stat))) = read else { continue };
+        let value: Option<Value> = apportion::serde_json::from_slice(&data).ok();
+        let field = |name: &str| value.as_ref().and_then(|value| value.get(name)?.as_str());
+        let worker = field("worker").unwrap_or("?");
+        let Some(claim) = field("claim").and_then(|claim| folders.claims.join(claim).ok()) else {
+            let since = short(age(from_ms(stat.created_ms)));
+            found.push(Finding::note(
+                "no_claim",
+                format!(
+                    "{path} was taken {since} ago by `{worker}`, which makes no claims: if it is dead, the entry stays there"
+                ),
+            ));
+            continue;
+        };
+        // The same entry before and after its claim was missing: no worker has just done it.
+        let read = store.read(&[claim, path.clone()]).await?;
+        if let [Ok(None), Ok(Some((_, after)))] = &read[..]
+            && after.mzxid == stat.mzxid
+        {
+            found.push(Finding::problem(
+                "worker_gone",
+                format!("{path} has no claim any more: its worker `{worker}` is gone"),
+                "Any process that has the queue open gives it back within a second. Is one running?",
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// Listings that some clients refuse, and numbers that come to their end.
+fn size(folder: &ZnodePath, names: &[String], stat: &Stat) -> Vec<Finding> {
+    let bytes: usize = names.iter().map(|name| name.len() + 4).sum();
+    let mut found = Vec::new();
+    if bytes > LISTING_BYTES {
+        found.push(Finding::problem(
+            "large_listing",
+            format!("a listing of {folder} has {bytes} bytes"),
+            "Clients in Java refuse replies of more than a mebibyte: let workers catch up, or remove what is not needed",
+        ));
+    }
+    if stat.cversion > NUMBERS {
+        found.push(Finding::note(
+            "numbers_end",
+            format!("the numbers in {folder} come to their end: they go on from -2147483648"),
+        ));
+    }
+    found
+}
+
+/// Whether the quota of a folder, or of one above it, is used up.
+async fn quota(store: &Store, folder: &ZnodePath) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for at in folder.with_ancestors() {
+        let Ok(limits) = ZnodePath::parse(&format!("/zookeeper/quota{at}/zookeeper_limits")) else {
+            continue;
+        };
+        let Ok(stats) = ZnodePath::parse(&format!("/zookeeper/quota{at}/zookeeper_stats")) else { continue };
+        let (Ok(Some((limit, _))), Ok(Some((used, _)))) =
+            (store.session.get(&limits).await, store.session.get(&stats).await)
+        else {
+            continue;
+        };
+        let (limit, used) = (numbers(&limit), numbers(&used));
+        let of = |values: &[(String, i64)], names: &[&str]| {
+            let named = |name: &&str| values.iter().find(|(key, _)| key == *name).map(|(_, value)| *value);
+            names.iter().find_map(|name| named(name).filter(|value| *value >= 0))
+        };
+        for (what, used_as, limited_as) in
+            [("znodes", "count", ["countHardLimit", "count"]), ("bytes", "bytes", ["byteHardLimit", "bytes"])]
+        {
+            let (Some(most), Some(used)) = (of(&limit, &limited_as), of(&used, &[used_as])) else { continue };
+            if used >= most {
+                found.push(Finding::problem(
+                    "quota",
+                    format!("the quota of {at} is used up: {used} of {most} {what}, so posts and puts may be refused"),
+                    "Raise it with `setquota` in zkCli, or let workers catch up",
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// `count=5,bytes=-1;byteHardLimit=-1;countHardLimit=5`, as servers write it.
+fn numbers(data: &[u8]) -> Vec<(String, i64)> {
+    let text = String::from_utf8_lossy(data);
+    let pairs = text.split([',', ';', '=']).collect::<Vec<_>>();
+    pairs
+        .chunks(2)
+        .filter_map(|pair| match pair {
+            [key, value] => Some(((*key).to_owned(), value.trim().parse().ok()?)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use apportion::{
+        Config,
+        backend::{BoxFuture, Connector as _, CreateMode, Memory, Op, Session},
+        testing::{Call, Hook, Intercept, Outcome, Request},
+    };
+
+    use super::*;
+
+    /// Another process, which writes once after this folder was listed for the first time.
+    struct Meanwhile {
+        folder: ZnodePath,
+        other: Arc<dyn Session>,
+        writes: Mutex<Option<Vec<Op>>>,
+    }
+
+    impl Hook for Meanwhile {
+        fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+            let is_listing = *call.request() == Request::Children(&self.folder);
+            Box::pin(async move {
+                let outcome = call.send().await;
+                let writes = self.writes.lock().unwrap().take_if(|_| is_listing);
+                if let Some(writes) = writes {
+                    self.other.commit(writes).await.unwrap();
+                }
+                outcome
+            })
+        }
+    }
+
+    fn path(text: &str) -> ZnodePath {
+        ZnodePath::parse(text).unwrap()
+    }
+
+    fn create(at: &str, data: &str) -> Op {
+        Op::create(&path(at), data, CreateMode::Persistent)
+    }
+
+    /// A store with these znodes, in which another process does `writes` once `folder` was listed.
+    async fn store(znodes: Vec<Op>, folder: &str, writes: Vec<Op>) -> Store {
+        let memory = Memory::new();
+        let timeout = std::time::Duration::from_secs(10);
+        let other = memory.open(timeout).await.unwrap();
+        other.commit(znodes).await.unwrap();
+        let hook = Meanwhile { folder: path(folder), other, writes: Mutex::new(Some(writes)) };
+        let session = Intercept::new(Arc::new(memory.clone()), Arc::new(hook)).open(timeout).await.unwrap();
+        Store { config: Config::for_backend(memory), namespace: path("/ns"), session }
+    }
+
+    fn problems(found: &[Finding]) -> Vec<&str> {
+        found.iter().filter(|it| it.is_problem).map(|it| it.code).collect()
+    }
+
+    #[tokio::test]
+    async fn the_lock_of_a_job_that_is_posted_or_done_meanwhile_is_no_leftover() {
+        let place = Place::parse("/tf/jobs").unwrap();
+        let posting = r#"{"uuid": "u", "name": "n", "details": {}}"#;
+        let (job, lock) = ("/tf/jobs/job0000000001", "/tf/jobs/job0000000001.lock");
+        let board = || vec![create("/tf", ""), create("/tf/jobs", "")];
+        let claimed = || vec![create(job, posting), Op::create(&path(lock), "{}", CreateMode::Ephemeral)];
+        let posted = store(board(), "/tf/jobs", claimed()).await;
+        assert_eq!(problems(&super::board(&posted, &place, 10).await), [""; 0], "posted and claimed");
+        let done = vec![Op::delete(&path(lock), None), Op::delete(&path(job), None)];
+        let ended = store([board(), claimed()].concat(), "/tf/jobs", done).await;
+        assert_eq!(problems(&super::board(&ended, &place, 10).await), [""; 0], "done");
+        let orphan = || vec![Op::create(&path(lock), "{}", CreateMode::Ephemeral)];
+        let gone = store([board(), orphan()].concat(), "/tf/jobs", vec![Op::delete(&path(lock), None)]).await;
+        assert_eq!(problems(&super::board(&gone, &place, 10).await), [""; 0], "its session has ended");
+        let left = store([board(), orphan()].concat(), "/none", Vec::new()).await;
+        assert_eq!(problems(&super::board(&left, &place, 10).await), ["orphan_lock"]);
+    }
+
+    #[tokio::test]
+    async fn the_worker_of_an_entry_that_is_taken_or_done_meanwhile_is_not_gone() {
+        let folders = Folders::parse("/q").unwrap();
+        let queue = || {
+            let below = ["/q", "/q/unowned", "/q/owned", "/q/claims"];
+            below.map(|at| create(at, "")).to_vec()
+        };
+        let entry = "/q/owned/entry-100--0000000000";
+        let taken = || create(entry, r#"{"worker": "w", "claim": "c"}"#);
+        let claim = || create("/q/claims/c", "");
+        let busy = store([queue(), vec![claim(), taken()]].concat(), "/none", Vec::new()).await;
+        assert_eq!(problems(&super::queue(&busy, &folders, 10).await), [""; 0]);
+        let finished = vec![Op::delete(&path(entry), None), Op::delete(&path("/q/claims/c"), None)];
+        let done = store([queue(), vec![claim(), taken()]].concat(), "/q/owned", finished).await;
+        assert_eq!(problems(&super::queue(&done, &folders, 10).await), [""; 0]);
+        let gone = store([queue(), vec![taken()]].concat(), "/none", Vec::new()).await;
+        assert_eq!(problems(&super::queue(&gone, &folders, 10).await), ["worker_gone"]);
+    }
+}
