@@ -1,6 +1,6 @@
 //! [`Status`]: how a membership is, for an operator.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -195,10 +195,40 @@ pub(crate) fn measure_items(view: &View) {
     metrics::GROUP_ITEMS.set(&[view.group()], items as f64);
 }
 
+/// All reasons to wait.
+const REASONS: [Why; 4] = [Why::NotAcknowledged, Why::StillAtWork, Why::Gone, Why::Plain];
+
+/// Sets the gauges of a membership to those of one that is over. The driver of the group has it until its end.
+pub(crate) struct Gauges(pub(crate) Arc<str>);
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        forget(&self.0);
+    }
+}
+
+fn forget(group: &str) {
+    metrics::GROUP_STANDING.set_state(Some(group), &STANDINGS, &Standing::Left.to_string());
+    let others = [
+        metrics::GROUP_MEMBERS,
+        metrics::GROUP_EPOCH,
+        metrics::GROUP_OWNED,
+        metrics::GROUP_STARTABLE,
+        metrics::GROUP_ITEMS,
+        metrics::GROUP_KEPT,
+        metrics::GROUP_PAUSED,
+    ];
+    others.iter().for_each(|gauge| gauge.set(&[group], 0.0));
+    REASONS.iter().for_each(|why| metrics::GROUP_WAITING.set(&[group, why.word()], 0.0));
+}
+
 /// Sets the gauges of a membership, and counts a change of it.
 pub(crate) fn measure(view: &View, previous: Option<&View>) {
     if !cfg!(feature = "metrics") {
         return;
+    }
+    if view.standing() == Standing::Left {
+        return forget(view.group());
     }
     // What it owns of a large ring would take too long here. If it waits for none, that is what it may start.
     let is_large = view.ring.points() as u64 > LARGE;
@@ -216,7 +246,7 @@ pub(crate) fn measure(view: &View, previous: Option<&View>) {
         metrics::GROUP_OWNED.set(&[group], status.owned);
     }
     metrics::GROUP_STARTABLE.set(&[group], status.startable);
-    for why in [Why::NotAcknowledged, Why::StillAtWork, Why::Gone, Why::Plain] {
+    for why in REASONS {
         let waiting = status.waiting.iter().filter(|waiting| waiting.why == why).count();
         metrics::GROUP_WAITING.set(&[group, why.word()], waiting as f64);
     }
