@@ -5,7 +5,7 @@ use std::{error::Error, time::Duration};
 
 use apportion::{Group, PartitionCoordinator, http::StatusService};
 use axum::Router;
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, signal};
 
 #[derive(serde::Deserialize)]
@@ -20,36 +20,35 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let mut next = || arguments.next().ok_or("usage: alarm_service URL ADDRESS FILE");
     let (url, address, file) = (next()?, next()?, next()?);
-    let metrics = PrometheusBuilder::new().install_recorder()?;
+    let metrics = PrometheusBuilder::new().set_buckets(&[0.01, 0.1, 1.0, 10.0])?.install_recorder()?;
+    let upkeep = metrics.clone();
     let coordinator = PartitionCoordinator::start(&*url)?; // it starts also while ZooKeeper is down
     let group = coordinator.join("alarm-service").await?;
     let status = StatusService::new(&coordinator).metrics(move || metrics.render());
     let server = axum::serve(TcpListener::bind(address).await?, Router::new().fallback_service(status));
     let mut stop = signal::unix::signal(signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        ended = server.with_graceful_shutdown(coordinator.closed()) => ended?,
-        ended = evaluate_all(&group, &file) => ended?,
-        _ = stop.recv() => {}
-        asked = signal::ctrl_c() => asked?,
-    }
-    // The others take over at once, not a session timeout later.
-    Ok(coordinator.shutdown().await?)
+    let ended = tokio::select! {
+        ended = server.with_graceful_shutdown(coordinator.closed()) => ended.map_err(Into::into),
+        ended = evaluate_all(&group, &file, &upkeep) => ended,
+        _ = stop.recv() => Ok(()),
+        asked = signal::ctrl_c() => asked.map_err(Into::into),
+    };
+    coordinator.shutdown().await?; // the others take over at once, not a session timeout later
+    ended
 }
 
-async fn evaluate_all(group: &Group, file: &str) -> Result<(), Box<dyn Error>> {
-    let mut cycle = tokio::time::interval(Duration::from_secs(1));
+async fn evaluate_all(group: &Group, file: &str, metrics: &PrometheusHandle) -> Result<(), Box<dyn Error>> {
     loop {
-        cycle.tick().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        metrics.run_upkeep();
         let alarms: Vec<Alarm> = csv::Reader::from_path(file)?.deserialize().collect::<Result<_, _>>()?;
         let mine = match group.extract_my_subset_by(alarms, |alarm| alarm.id.clone()).await {
-            Ok(mine) => mine, // empty while this member may not act
             Err(error) if error.is_transient() => continue,
-            Err(error) => return Err(error.into()),
+            mine => mine?, // empty while this member may not act
         };
         metrics::gauge!("alarm_service_alarms").set(mine.len() as f64);
         for alarm in mine {
-            // Dropped when another process may have the alarm.
-            let _ = alarm.while_held(evaluate(&alarm)).await;
+            let _ = alarm.while_held(evaluate(&alarm)).await; // dropped when another process may have it
         }
     }
 }

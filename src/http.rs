@@ -76,7 +76,8 @@ impl StatusService {
     /// this coordinator are set: see [`PartitionCoordinator::record_metrics`].
     ///
     /// With `metrics-exporter-prometheus`, `render` is `move || handle.render()`, where the handle comes from
-    /// `PrometheusBuilder::install_recorder`.
+    /// `PrometheusBuilder::install_recorder`. Call its `run_upkeep` every few seconds as well: the exporter keeps each sample
+    /// of a histogram until then or until it is rendered. Set buckets, if histograms of several processes are to be added.
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.render = Some(Arc::new(render));
         self

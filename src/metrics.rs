@@ -5,12 +5,15 @@
 //! nothing is measured. Labels have few values: names of groups, paths of boards and queues, topics and tasks of workers,
 //! and fixed words. There is never a key, a member, a job or a request in a label.
 //!
-//! Gauges are set when what they show changes. [`PartitionCoordinator::record_metrics`] sets the state of its session
+//! Gauges are set when what they show changes, those of a board at each listing of this process. [`PartitionCoordinator::record_metrics`] sets the state of its session
 //! and the gauges of its groups, boards and queues to what holds at that moment: call it before each scrape. The HTTP
 //! service of the feature `http` does. The time until which it may act is set at each heartbeat; those of workers and
 //! executors by themselves.
 //!
-//! Two coordinators in one process set the same gauges.
+//! When a group is left, or what is measured is closed or dropped, its gauges are set to 0.
+//!
+//! Two coordinators in one process set the same gauges. So do two executors, two workers of one topic, and two runners of
+//! one group, board or queue: the last one that sets a gauge counts, also if it is at its end.
 //!
 //! [`PartitionCoordinator::record_metrics`]: crate::PartitionCoordinator::record_metrics
 //!

@@ -136,12 +136,17 @@ pub(crate) async fn caught<F: Future>(work: F) -> Result<F::Output, String> {
     let mut work = pin!(work);
     poll_fn(|context| {
         // It is not polled again after a panic.
-        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        match caught_now(|| work.as_mut().poll(context)) {
             Ok(polled) => polled.map(Ok),
-            Err(panic) => Poll::Ready(Err(message(&*panic))),
+            Err(panic) => Poll::Ready(Err(panic)),
         }
     })
     .await
+}
+
+/// The result of `work`; if it panics, the message of the panic.
+pub(crate) fn caught_now<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -93,7 +93,7 @@ pub(super) struct Cache {
 }
 
 /// How many jobs there are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     /// Those that may be claimed now.
     pub(super) unclaimed: usize,

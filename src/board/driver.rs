@@ -36,6 +36,13 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// The board is closed, or the last handle to it is gone.
+    fn drop(&mut self) {
+        self.shared.measure();
+    }
+}
+
 impl Contents for Driver {
     fn begin(&mut self) {
         self.shared.cache().expect_listing();

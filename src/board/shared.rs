@@ -274,7 +274,6 @@ impl Shared {
             cache.mark(mark);
             cache.plan_aside(self.clock.now() + ASIDE);
         }
-        self.measure();
         if can_be_late {
             self.listing.invalidate();
         } else {
@@ -287,12 +286,12 @@ impl Shared {
         self.cache().counts(|ms| self.clock.moment_of(ms).is_some())
     }
 
-    /// Sets the gauges of its jobs.
+    /// Sets the gauges of its jobs; to 0 if it is closed.
     pub(crate) fn measure(&self) {
         if !cfg!(feature = "metrics") {
             return;
         }
-        let counts = self.counts();
+        let counts = if self.is_closed() { Counts::default() } else { self.counts() };
         let board = self.layout.board.as_str();
         let set = |state, count: usize| metrics::BOARD_JOBS.set(&[board, state], count as f64);
         set("unclaimed", counts.unclaimed);
@@ -311,7 +310,6 @@ impl Shared {
     /// Passes over a job until this moment.
     pub(super) fn pass_over(&self, known: Arc<Known>, until: Moment) {
         self.cache().mark(Mark::PassedOver(known, until));
-        self.measure();
         // Callers that wait may have to wake earlier.
         self.listing.announce();
     }

@@ -96,6 +96,7 @@ impl Drop for Present {
 
 impl Driver {
     pub(crate) async fn run(mut self, cancelled: CancellationToken) {
+        let _gauges = status::Gauges(self.views.borrow().group.clone());
         let mut present: Option<Present> = None;
         let (mut revision, mut has_hinted) = (0, self.places.rings.label == Label::Tooz);
         loop {

@@ -81,6 +81,7 @@ enum Happened {
 
 impl Exclusive {
     pub(crate) async fn run(self, cancelled: CancellationToken) {
+        let _gauges = status::Gauges(self.views.borrow().group.clone());
         let mut running = Running {
             it: self,
             present: None,

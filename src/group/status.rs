@@ -1,6 +1,6 @@
 //! [`Status`]: how a membership is, for an operator.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -199,10 +199,42 @@ pub(crate) fn measure_items(view: &View) {
     metrics::GROUP_ITEMS.set(&[view.group()], items as f64);
 }
 
+/// Sets the gauges of a membership to those of one that is over. The driver of the group has it until its end.
+pub(crate) struct Gauges(pub(crate) Arc<str>);
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        forget(&self.0);
+    }
+}
+
+fn forget(group: &str) {
+    set_standing(group, Standing::Left);
+    let others = [
+        metrics::GROUP_MEMBERS,
+        metrics::GROUP_EPOCH,
+        metrics::GROUP_OWNED,
+        metrics::GROUP_STARTABLE,
+        metrics::GROUP_ITEMS,
+        metrics::GROUP_KEPT,
+        metrics::GROUP_PAUSED,
+    ];
+    others.iter().for_each(|gauge| gauge.set(&[group], 0.0));
+    Why::ALL.iter().for_each(|why| metrics::GROUP_WAITING.set(&[group, why.as_str()], 0.0));
+}
+
+fn set_standing(group: &str, standing: Standing) {
+    let all = Standing::ALL.iter().map(|it| it.as_str());
+    metrics::GROUP_STANDING.set_state(Some(group), all, standing.as_str());
+}
+
 /// Sets the gauges of a membership, and counts a change of it.
 pub(crate) fn measure(view: &View, previous: Option<&View>) {
     if !cfg!(feature = "metrics") {
         return;
+    }
+    if view.standing() == Standing::Left {
+        return forget(view.group());
     }
     // What it owns of a large ring would take too long here. If it waits for none, that is what it may start.
     let is_large = view.ring.points() as u64 > LARGE;
@@ -210,8 +242,7 @@ pub(crate) fn measure(view: &View, previous: Option<&View>) {
     let status = Status::owning(view, owned);
     let group = &*status.group;
     let count = |metric: metrics::Metric, count: usize| metric.set(&[group], count as f64);
-    let standings = Standing::ALL.iter().map(|it| it.as_str());
-    metrics::GROUP_STANDING.set_state(Some(group), standings, status.standing.as_str());
+    set_standing(group, status.standing);
     count(metrics::GROUP_MEMBERS, status.members);
     count(metrics::GROUP_ITEMS, status.in_progress);
     count(metrics::GROUP_KEPT, status.kept);

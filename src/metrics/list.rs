@@ -85,7 +85,15 @@ metrics! {
         "from a delivery to its end";
     QUEUE_RECOVERED = Counter "apportion_queue_recovered_total" in "" by ["queue"]:
         "entries of workers that are gone, which this process has given back";
-    EXECUTOR_REQUESTS = Gauge "apportion_executor_requests" in "" by ["state"]:
+    RUNNER_TASKS = Gauge "apportion_runner_tasks" in "" by ["group"]:
+        "tasks of `run_each` that have not ended";
+    RUNNER_TASKS_ENDED = Counter "apportion_runner_tasks_ended_total" in "" by ["group", "outcome"]:
+        "tasks of `run_each` that have ended, restarts included";
+    RUNNER_HANDLERS = Gauge "apportion_runner_handlers" in "" by ["path"]:
+        "handlers of a runner of a board or queue that have not ended";
+    RUNNER_ATTEMPTS = Counter "apportion_runner_attempts_total" in "" by ["path", "outcome"]:
+        "attempts of a runner at a job or an entry that have ended";
+    EXECUTOR_OPEN = Gauge "apportion_executor_open_requests" in "" by ["state"]:
         "open requests of the executor, counted every second";
     EXECUTOR_ENDED = Counter "apportion_executor_requests_total" in "" by ["outcome"]:
         "requests of the executor that have ended";
@@ -93,7 +101,7 @@ metrics! {
         "from the submission of a request to the report that a worker runs it";
     EXECUTOR_RUN_DURATION = Histogram "apportion_executor_run_seconds" in "seconds" by []:
         "from that report to the end of the request";
-    WORKER_REQUESTS = Gauge "apportion_worker_requests" in "" by ["topic", "state"]:
+    WORKER_OPEN = Gauge "apportion_worker_open_requests" in "" by ["topic", "state"]:
         "requests at the worker";
     WORKER_ENDED = Counter "apportion_worker_requests_total" in "" by ["topic", "task", "outcome"]:
         "requests that the worker has run";

@@ -153,16 +153,14 @@ impl EntryCache {
     /// Adds an entry that this process has put, unless there are too many since the last listing: a process that only
     /// puts would never remove them. Passes over it until that moment. Returns whether it was added.
     pub(super) fn add(&mut self, entry: Entry, until: Option<Moment>) -> bool {
-        let entry = Arc::new(entry);
-        if let Some(until) = until {
-            self.later.insert(entry.clone(), until);
-        }
-        self.added += 1;
-        if self.added > MOST_ADDED {
+        if self.added == MOST_ADDED {
             return false;
         }
-        if until.is_none() {
-            self.entries.insert(entry);
+        self.added += 1;
+        let entry = Arc::new(entry);
+        match until {
+            Some(until) => self.later.insert(entry, until),
+            None => drop(self.entries.insert(entry)),
         }
         true
     }
@@ -275,9 +273,11 @@ mod tests {
 
     #[test]
     fn entries_do_not_pile_up_in_a_process_that_only_puts() {
-        let mut cache = cache([]);
-        let added =
-            (0..2000).filter(|number| cache.add(format!("entry-100-l-{number:010}").parse().unwrap(), None));
-        assert_eq!(added.count(), MOST_ADDED);
+        for until in [None, Some(Moment::from_origin(Duration::from_secs(60)))] {
+            let mut cache = cache([]);
+            let mut add = |number| cache.add(format!("entry-100-l-{number:010}").parse().unwrap(), until);
+            assert_eq!((0..2000).filter(|number| add(*number)).count(), MOST_ADDED);
+            assert_eq!(cache.entries().len(), MOST_ADDED, "{until:?}");
+        }
     }
 }

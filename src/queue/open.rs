@@ -35,6 +35,10 @@ use crate::{
     watch,
 };
 
+/// How long a change waits for a listing while no caller takes entries: the status and the gauges of a process that only
+/// puts, or whose handlers are all busy, are not older than that. A listing of a full queue is large, so it is not shorter.
+const UNASKED: Duration = Duration::from_secs(10);
+
 /// Opens a queue when it is awaited. From [`PartitionCoordinator::queue`](crate::PartitionCoordinator::queue).
 ///
 /// ```
@@ -137,7 +141,7 @@ impl OpenQueue {
             folder: layout.unowned.clone(),
             clock: clock.clone(),
             random: leases.random().clone(),
-            unasked: None,
+            unasked: Some(UNASKED),
             closed: closed.clone(),
         };
         let shared = Arc::new(Shared {

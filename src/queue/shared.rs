@@ -114,15 +114,22 @@ impl Shared {
         self.measure();
     }
 
-    /// Sets the gauges of its entries.
+    /// Sets the gauges of its entries; to 0 if it is closed.
     pub(crate) fn measure(&self) {
         if !cfg!(feature = "metrics") {
             return;
         }
-        let (waiting, delayed) = self.cache().counts();
+        let (waiting, delayed) = if self.listing.is_closed() { (0, 0) } else { self.counts() };
         let queue = self.layout().root.as_str();
         metrics::QUEUE_ENTRIES.set(&[queue, "waiting"], waiting as f64);
         metrics::QUEUE_ENTRIES.set(&[queue, "delayed"], delayed as f64);
+    }
+
+    /// How many entries may be taken now, and how many are passed over, as far as this process knows it.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let mut cache = self.cache();
+        cache.wake(self.clock.now());
+        cache.counts()
     }
 
     /// Counts an attempt to take an entry.
@@ -246,6 +253,13 @@ pub(super) struct Handle {
 
 /// Adopts the listings of `unowned`.
 pub(super) struct Waiting(pub(super) Arc<Shared>);
+
+impl Drop for Waiting {
+    /// The coordinator is closed, or the last handle to the queue is gone.
+    fn drop(&mut self) {
+        self.0.measure();
+    }
+}
 
 impl Contents for Waiting {
     async fn adopt(

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::shared::Shared;
 use crate::ages::write_present;
 
-/// How a queue is, as this process knows it by its last listing: a process lists a queue while it takes entries. From
-/// [`PartitionCoordinator::status`](crate::PartitionCoordinator::status). No I/O.
+/// How a queue is, as this process knows it by its last listing. A process lists a queue that has changed: at once while it
+/// takes entries, else ten seconds later. From [`PartitionCoordinator::status`](crate::PartitionCoordinator::status). No I/O.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct QueueStatus {
@@ -45,10 +45,7 @@ impl QueueStatus {
         }
         let now = shared.clock.now();
         let since = |since: Option<_>| since.map(|since| now.saturating_since(since));
-        let ((waiting, delayed), oldest) = {
-            let cache = shared.cache();
-            (cache.counts(), cache.oldest_since())
-        };
+        let ((waiting, delayed), oldest) = (shared.counts(), shared.cache().oldest_since());
         let (held, oldest_held) = shared.held.present();
         Some(QueueStatus {
             queue: shared.layout().root.to_string(),

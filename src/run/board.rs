@@ -16,7 +16,7 @@ use super::{
     failure::Failure,
     phase::{Stopping, until},
     plan::{End, smaller},
-    pool::{self, Kind, Settings, Source},
+    pool::{self, Settings, Source},
 };
 use crate::{
     board::{BoardError, Claim, Job, JobBoard},
@@ -73,7 +73,8 @@ impl JobBoard {
     /// # Errors
     ///
     /// [`BoardError::Closed`] if the board or the coordinator is closed before, [`BoardError::Service`] if the store refuses
-    /// a claim or the end of one, for instance because permission is denied by ACL. All handlers have ended then.
+    /// a claim or the end of one, for instance because permission is denied by ACL. The handlers are drained before, as at
+    /// any end, and what was done is logged.
     ///
     /// # Cancel safety
     ///
@@ -352,11 +353,10 @@ impl Source for Jobs {
         })
     }
 
-    fn kind(error: &BoardError) -> Kind {
+    fn is_final(error: &BoardError) -> bool {
         match error {
-            BoardError::Service(error) if error.is_transient() => Kind::Passing,
-            BoardError::Service(_) | BoardError::Closed { .. } => Kind::Final,
-            _ => Kind::Passing,
+            BoardError::Service(error) => !error.is_transient(),
+            error => error.is_closed(),
         }
     }
 }

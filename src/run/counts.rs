@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Counts {
     /// Jobs or entries that are done.
     pub finished: u64,
-    /// Attempts that have failed: with an error or a panic.
+    /// Attempts that have failed: with an error or a panic, or with a result that cannot be kept. What was
+    /// [interrupted](super::Failure::interrupted) has not failed.
     pub failed: u64,
     /// Jobs or entries that were given back for another attempt, because it has failed or because the runner ended.
     pub given_back: u64,
@@ -20,7 +21,7 @@ pub struct Counts {
     pub given_up: u64,
     /// Attempts whose lease was lost, or whose end the store did not confirm: other workers get what was not done.
     pub lost: u64,
-    /// Handlers that block their thread, so that they have not ended yet.
+    /// Handlers that have not ended yet: they block their thread, or the store has not yet confirmed the end of their work.
     pub stuck: u64,
 }
 
@@ -31,6 +32,18 @@ pub(super) enum Ended {
     GivenBack,
     GivenUp,
     Lost,
+}
+
+impl Ended {
+    /// How an attempt that has not failed has ended, in one word, for the metrics.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Ended::Finished => "finished",
+            Ended::GivenBack => "interrupted",
+            Ended::GivenUp => "overdue",
+            Ended::Lost => "lost",
+        }
+    }
 }
 
 impl Counts {

@@ -28,6 +28,7 @@ use crate::{
     error::Error,
     future::BoxFuture,
     group::{Group, rebalance::Rebalance, rebalances::Rebalances},
+    metrics,
     ring::{Ranges, RingKey},
     share::Grant,
     task::{Tasks, caught},
@@ -110,7 +111,7 @@ where
 
     /// Waits until all tasks have ended.
     async fn drain(&mut self, mut rebalances: Rebalances) -> EachCounts {
-        let shared = self.shared.clone();
+        let (shared, group) = (self.shared.clone(), self.group.name());
         shared.table().stop_all(shared.now());
         let mut is_over = false;
         // After the drain all are forced, and only those are left that block their threads.
@@ -131,12 +132,14 @@ where
                     None => is_over = true,
                 },
                 Some((id, ended)) = self.ended.recv() => self.note(id, ended),
-                () = sleep_until(now, due.or(give_up)) => {}
+                // A session that ends while the tasks stop wakes none of them.
+                () = sleep_until(now, due.or(give_up).into_iter().chain([self.check]).min()) => {}
             }
         }
         let stuck = shared.table().running() as u64;
         if stuck > 0 {
-            warn!(group = %self.group.name(), stuck, "tasks block their threads, or other work has their keys, and have not ended");
+            (0..stuck).for_each(|_| metrics::RUNNER_TASKS_ENDED.add(&[&group, "stuck"]));
+            warn!(%group, stuck, "tasks block their threads, or other work has their keys, and have not ended");
         }
         EachCounts { stuck, ..shared.table().counts() }
     }
@@ -166,7 +169,9 @@ where
             let Some((id, key)) = next else { break };
             self.start(id, key, now);
         }
-        self.shared.table().due()
+        let table = self.shared.table();
+        metrics::RUNNER_TASKS.set(&[&self.group.name()], table.running() as f64);
+        table.due()
     }
 
     /// Stops the tasks whose guards end although their keys are owned: the keys may have been lost for a moment that the
@@ -222,20 +227,27 @@ where
         let key = table.key(id).cloned();
         let key = key.as_deref().map(text).unwrap_or_default();
         let group = self.group.name();
+        metrics::RUNNER_TASKS_ENDED.add(&[&group, ended.word()]);
         match &ended {
-            Ended::Failed(_) => {}
+            Ended::Failed(failure) if !failure.is_interrupted() => {}
             Ended::Forced => warn!(%group, key, "a task did not stop in time, and was ended"),
             ended => debug!(%group, key, ?ended, "a task has ended"),
         }
         let error = if let Ended::Failed(failure) = &ended { failure.to_string() } else { String::new() };
-        let is_failure = matches!(ended, Ended::Failed(_));
+        let is_failure = matches!(&ended, Ended::Failed(failure) if !failure.is_interrupted());
         match table.ended(id, ended, shared.now(), random) {
-            Some((errors, pause)) => {
+            Some((errors, pause)) if is_failure => {
                 warn!(%group, key, error, errors, ?pause, "a task has failed; it is started again after a pause");
             }
-            None if is_failure => warn!(%group, key, error, "a task has failed; it is not started again"),
-            None => {}
+            None if is_failure => warn!(%group, key, error, "a task has failed"),
+            _ => {}
         }
+    }
+}
+
+impl<K, F> Drop for Driver<K, F> {
+    fn drop(&mut self) {
+        metrics::RUNNER_TASKS.set(&[&self.group.name()], 0.0);
     }
 }
 

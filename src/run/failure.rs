@@ -37,6 +37,9 @@ pub(super) enum Remedy {
     Uncounted(Option<Duration>),
 }
 
+/// The shortest pause that a handler can choose.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
 impl Failure {
     /// The work is tried again after the usual pause.
     pub fn new(reason: impl fmt::Display) -> Self {
@@ -57,10 +60,11 @@ impl Failure {
         Failure { reason: reason.to_string(), remedy: Remedy::Uncounted(None) }
     }
 
-    /// With this pause instead of the usual one, if the work is tried again.
+    /// With this pause instead of the usual one, if the work is tried again: at least 10 ms, so that what fails at once is
+    /// not tried without an end.
     pub fn after(mut self, pause: Duration) -> Self {
         if let Remedy::Again(after) | Remedy::Uncounted(after) = &mut self.remedy {
-            *after = Some(pause);
+            *after = Some(pause.max(SHORTEST_PAUSE));
         }
         self
     }
@@ -68,6 +72,11 @@ impl Failure {
     /// What has gone wrong.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// Whether the work has not failed, but was stopped.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(self.remedy, Remedy::Uncounted(_))
     }
 
     /// What a panic of a handler is.
@@ -147,5 +156,12 @@ mod tests {
         assert_eq!(Failure::new("x").after(pause).remedy, Remedy::Again(Some(pause)));
         assert_eq!(Failure::permanent("x").after(pause).remedy, Remedy::Never);
         assert_eq!(Failure::interrupted("x").after(pause).remedy, Remedy::Uncounted(Some(pause)));
+        for failure in [Failure::interrupted("x"), Failure::new("x")] {
+            let (Remedy::Again(after) | Remedy::Uncounted(after)) = failure.after(Duration::ZERO).remedy
+            else {
+                panic!()
+            };
+            assert_eq!(after, Some(SHORTEST_PAUSE), "never at once without an end");
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! [`Guarded`]: the guard of a key, and the report that its task has ended.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;

@@ -78,8 +78,9 @@ impl<K> KeyTask<K> {
         self.guarded.held.remaining()
     }
 
-    /// Runs a part of the work as long as this member may act on the key: [`Held::while_held`](crate::Held::while_held). The future of the task
-    /// itself is run in this way. This is for work in another task that has this value.
+    /// Runs a part of the work as long as this member may act on the key: [`Held::while_held`](crate::Held::while_held). It
+    /// ends at that moment. The future of the task itself need not use it: it is checked before each poll. This is for work
+    /// in another task that has this value, and for work that has to end at once.
     ///
     /// # Errors
     ///

@@ -1,12 +1,15 @@
 //! Takes work from a board or a queue, runs its handlers, and ends each piece as they say: the core of both runners.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     counts::{Counts, Ended},
@@ -18,6 +21,7 @@ use crate::{
     backoff::Backoff,
     future::BoxFuture,
     lease::Lease,
+    metrics,
     random::Random,
     task::{Tasks, caught},
     watch,
@@ -49,16 +53,8 @@ pub(super) trait Source: Send + Sync + 'static {
         taken: Self::Taken,
         end: End<Self::Output>,
     ) -> BoxFuture<'static, Result<Ended, Self::Error>>;
-    fn kind(error: &Self::Error) -> Kind;
-}
-
-/// What an error means for the runner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// It may pass by itself, or concerns one piece of work.
-    Passing,
-    /// It ends the runner.
-    Final,
+    /// Whether an error ends the runner: it does not pass by itself, and concerns more than one piece of work.
+    fn is_final(error: &Self::Error) -> bool;
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,10 +105,10 @@ pub(super) async fn run<S: Source>(
                         backoff.reset();
                         taken.into_iter().for_each(|taken| pool.begin(taken));
                     }
-                    Err(error) if S::kind(&error) == Kind::Final => pool.error = Some(error),
+                    Err(error) if S::is_final(&error) => pool.error = Some(error),
                     Err(error) => {
                         let after = backoff.next_delay(source.random().unit());
-                        warn!(place = source.place(), %error, ?after, "no work; trying again after a pause");
+                        warn!(place = pool.place, %error, ?after, "no work; trying again after a pause");
                         pause = Some(after);
                     }
                 }
@@ -140,6 +136,7 @@ async fn take<S: Source>(
 
 struct Pool<S: Source> {
     source: Arc<S>,
+    place: String,
     settings: Settings,
     tasks: Tasks,
     /// What all handlers are told. Dropped, it ends them.
@@ -161,6 +158,7 @@ impl<S: Source> Pool<S> {
     fn new(source: Arc<S>, settings: Settings) -> Self {
         let (ends, reports) = mpsc::unbounded_channel();
         Pool {
+            place: source.place(),
             source,
             settings,
             tasks: Tasks::new(),
@@ -175,6 +173,7 @@ impl<S: Source> Pool<S> {
 
     fn begin(&mut self, taken: S::Taken) {
         self.running += 1;
+        self.measure();
         let end = Reporter { ends: self.ends.clone(), report: None };
         let stopping = Stopping::new(&self.phases);
         let max_attempts = self.settings.max_attempts;
@@ -183,30 +182,45 @@ impl<S: Source> Pool<S> {
 
     fn note(&mut self, Report { ended, has_failed }: Report<S::Error>) {
         self.running -= 1;
+        self.measure();
         let ended = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                warn!(place = self.source.place(), %error, "the end of an attempt is not confirmed");
-                if S::kind(&error) == Kind::Final {
+                warn!(place = self.place, %error, "the end of an attempt is not confirmed");
+                if S::is_final(&error) {
                     self.error.get_or_insert(error);
                 }
                 Ended::Lost
             }
         };
         self.counts.note(ended, has_failed);
+        let outcome = if has_failed { "failed" } else { ended.word() };
+        metrics::RUNNER_ATTEMPTS.add(&[&self.place, outcome]);
+    }
+
+    fn measure(&self) {
+        metrics::RUNNER_HANDLERS.set(&[&self.place], self.running as f64);
     }
 
     /// Waits until all handlers have ended.
     async fn drain(mut self) -> Result<Counts, S::Error> {
         self.phases.send_replace(Phase::Stop);
         if timeout(self.settings.drain, self.all_ended()).await.is_err() {
-            warn!(place = self.source.place(), running = self.running, "handlers did not stop in time");
+            warn!(place = self.place, running = self.running, "handlers did not stop in time");
             self.phases.send_replace(Phase::End);
             let _ = timeout(FORCED, self.all_ended()).await;
         }
         self.counts.stuck = self.running as u64;
-        info!(place = self.source.place(), counts = %self.counts, "the runner has ended");
-        self.error.map_or(Ok(self.counts), Err)
+        (0..self.running).for_each(|_| metrics::RUNNER_ATTEMPTS.add(&[&self.place, "stuck"]));
+        let (place, counts) = (&self.place, &self.counts);
+        match self.error.take() {
+            None => info!(place, %counts, "the runner has ended"),
+            Some(error) => {
+                warn!(place, %counts, %error, "the runner has ended with an error");
+                return Err(error);
+            }
+        }
+        Ok(self.counts)
     }
 
     /// Cancel safe.
@@ -215,6 +229,12 @@ impl<S: Source> Pool<S> {
             let Some(report) = self.reports.recv().await else { return };
             self.note(report);
         }
+    }
+}
+
+impl<S: Source> Drop for Pool<S> {
+    fn drop(&mut self) {
+        metrics::RUNNER_HANDLERS.set(&[&self.place], 0.0);
     }
 }
 
@@ -264,16 +284,23 @@ async fn attempt<S: Source>(
         reporter.report = Some(Report { ended: Ok(Ended::Lost), has_failed: false });
         return;
     };
-    let has_failed = matches!(verdict, Verdict::Failed(_));
+    let has_failed = matches!(&verdict, Verdict::Failed(failure) if !failure.is_interrupted());
+    let was_done = matches!(verdict, Verdict::Done(_));
     let end = plan(verdict, number, max_attempts, stopping.has_come());
     match &end {
-        End::Back(back) if has_failed => {
+        End::Back(back) => {
             let error = back.reason.as_deref().unwrap_or_default();
-            warn!(name, attempt = number, error, "an attempt has failed; it is given back");
+            if has_failed {
+                warn!(name, attempt = number, error, "an attempt has failed; it is given back");
+            } else {
+                debug!(name, attempt = number, error, "an attempt was interrupted; it is given back");
+            }
         }
         End::GivenUp { reason } => warn!(name, attempt = number, error = reason, "given up after a failure"),
-        End::Back(_) | End::Done(_) | End::Overdue => {}
+        End::Done(_) | End::Overdue => {}
     }
     let ended = source.end(taken, end).await;
+    // The result did not fit into the store.
+    let has_failed = has_failed || was_done && matches!(ended, Ok(Ended::GivenBack | Ended::GivenUp));
     reporter.report = Some(Report { ended, has_failed });
 }

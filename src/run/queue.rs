@@ -4,25 +4,30 @@ use std::{
     fmt,
     future::{Future, IntoFuture, pending},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
+use tracing::warn;
 
 use super::{
     counts::{Counts, Ended},
     failure::Failure,
     phase::{Stopping, until},
     plan::{End, Verdict, plan, smaller},
-    pool::{self, Kind, Settings, Source},
+    pool::{self, Settings, Source},
 };
 use crate::{
     future::BoxFuture,
     lease::{FencingToken, Lease},
     queue::{Delivery, Entry, QueueError, WorkQueue},
     random::Random,
+    task::caught_now,
 };
 
 impl WorkQueue {
@@ -61,7 +66,8 @@ impl WorkQueue {
     /// # Errors
     ///
     /// [`QueueError::Closed`] if the coordinator is closed before, [`QueueError::Service`] if the store refuses a take or the
-    /// end of one, for instance because permission is denied by ACL. All handlers have ended then.
+    /// end of one, for instance because permission is denied by ACL. The handlers are drained before, as at
+    /// any end, and what was done is logged.
     ///
     /// # Cancel safety
     ///
@@ -94,7 +100,26 @@ impl WorkQueue {
 }
 
 type Handler = Arc<dyn Fn(EntryTask) -> BoxFuture<'static, Result<Json, Failure>> + Send + Sync>;
-type Preferred = Mutex<Box<dyn FnMut(&Entry) -> bool + Send>>;
+type Choose = Box<dyn FnMut(&Entry) -> bool + Send>;
+
+/// What the caller prefers.
+struct Preferred {
+    choose: Mutex<Choose>,
+    has_warned: AtomicBool,
+}
+
+impl Preferred {
+    /// A panic is no reason to end the runner.
+    fn accepts(&self, entry: &Entry) -> bool {
+        let mut choose = self.choose.lock().unwrap_or_else(PoisonError::into_inner);
+        caught_now(|| choose(entry)).unwrap_or_else(|panic| {
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                warn!(%entry, panic, "the choice of an entry has panicked: the entry is not preferred");
+            }
+            false
+        })
+    }
+}
 
 /// Does the entries of a queue when it is awaited. From [`WorkQueue::run`].
 #[must_use = "nothing runs until it is awaited"]
@@ -108,9 +133,10 @@ pub struct RunQueue {
 
 impl RunQueue {
     /// Takes the first entry that `preferred` accepts; if it accepts none, the first entry: as
-    /// [`WorkQueue::take_preferring`].
+    /// [`WorkQueue::take_preferring`]. An entry at which it panics is not preferred.
     pub fn preferring(mut self, preferred: impl FnMut(&Entry) -> bool + Send + 'static) -> Self {
-        self.preferred = Some(Mutex::new(Box::new(preferred)));
+        let choose = Mutex::new(Box::new(preferred) as Choose);
+        self.preferred = Some(Preferred { choose, has_warned: AtomicBool::new(false) });
         self
     }
 
@@ -274,8 +300,7 @@ impl Source for Entries {
             let taken = match &self.preferred {
                 None => self.queue.take_many(most).await?,
                 Some(preferred) => {
-                    let wanted =
-                        |entry: &Entry| preferred.lock().unwrap_or_else(PoisonError::into_inner)(entry);
+                    let wanted = |entry: &Entry| preferred.accepts(entry);
                     vec![self.queue.take_preferring(wanted).await?]
                 }
             };
@@ -307,8 +332,9 @@ impl Source for Entries {
                     Ok(()) => return Ok(Ended::Finished),
                     // Nothing was done: a result of that kind does not fit into the store.
                     Err(error @ (QueueError::TooLarge { .. } | QueueError::Payload { .. })) => {
-                        let failed = Verdict::Failed(Failure::new(error));
-                        plan(failed, delivery.attempt(), max_attempts, false)
+                        let attempt = delivery.attempt();
+                        warn!(name = %delivery, attempt, %error, "the result of an attempt cannot be kept: it has failed");
+                        plan(Verdict::Failed(Failure::new(error)), attempt, max_attempts, false)
                     }
                     Err(error) => return Err(error),
                 },
@@ -323,11 +349,10 @@ impl Source for Entries {
         })
     }
 
-    fn kind(error: &QueueError) -> Kind {
+    fn is_final(error: &QueueError) -> bool {
         match error {
-            QueueError::Service(error) if error.is_transient() => Kind::Passing,
-            QueueError::Service(_) | QueueError::Closed { .. } => Kind::Final,
-            _ => Kind::Passing,
+            QueueError::Service(error) => !error.is_transient(),
+            error => error.is_closed(),
         }
     }
 }

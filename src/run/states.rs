@@ -76,6 +76,8 @@ pub struct EachCounts {
     pub finished: u64,
     /// Tasks that have ended with an error or a panic.
     pub failed: u64,
+    /// Tasks that have ended with [`Failure::interrupted`](super::Failure::interrupted).
+    pub interrupted: u64,
     /// Tasks whose futures were dropped without a drain, because this member could not act on their keys any more.
     pub lost: u64,
     /// Tasks that were dropped at the end of the drain.
@@ -97,10 +99,24 @@ pub(super) enum Ended {
     Forced,
 }
 
+impl Ended {
+    /// In one word, for the metrics.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Ended::Finished => "finished",
+            Ended::Failed(failure) if failure.is_interrupted() => "interrupted",
+            Ended::Failed(_) => "failed",
+            Ended::Lost => "lost",
+            Ended::Forced => "forced",
+        }
+    }
+}
+
 impl EachCounts {
     pub(super) fn note(&mut self, ended: &Ended) {
         let count = match ended {
             Ended::Finished => &mut self.finished,
+            Ended::Failed(failure) if failure.is_interrupted() => &mut self.interrupted,
             Ended::Failed(_) => &mut self.failed,
             Ended::Lost => &mut self.lost,
             Ended::Forced => &mut self.forced,

@@ -341,10 +341,13 @@ impl<K> Table<K> {
                 row.errors = 0;
                 self.wait(id, None);
             }
-            Ended::Finished if !was_asked => row.state = State::Finished { error: None },
-            // The key was lost, and has come back meanwhile.
-            Ended::Finished | Ended::Forced => self.enqueue(id),
-            Ended::Lost if was_asked => self.enqueue(id),
+            // The key was lost or removed, and has come back meanwhile: what became of its task before does not count.
+            _ if was_asked => {
+                row.errors = 0;
+                self.enqueue(id);
+            }
+            Ended::Finished => row.state = State::Finished { error: None },
+            Ended::Forced => self.enqueue(id),
             Ended::Lost => self.wait(id, Some(now + RETRY)),
             Ended::Failed(Failure { reason, remedy }) => {
                 // What has run well for long enough begins anew.

@@ -15,7 +15,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -95,7 +95,7 @@ impl Worker {
 
     /// How many requests it runs at this moment.
     pub fn running(&self) -> usize {
-        (self.shared.concurrency as usize).saturating_sub(self.shared.slots.available_permits())
+        self.shared.running()
     }
 
     /// Waits until the worker takes no more requests, because its transport was closed. If a connection breaks, the
@@ -317,6 +317,7 @@ impl WorkerBuilder {
             prefetch_bytes,
             heartbeat: heartbeat.max(Duration::from_millis(1)),
             slots: Arc::new(Semaphore::new(concurrency as usize)),
+            running: AtomicUsize::new(0),
             duplicates: Duplicates::default(),
             results: Results::default(),
             executors: Executors::default(),

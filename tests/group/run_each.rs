@@ -1,7 +1,7 @@
 //! One task for each key that a member owns, in memory and on a real server.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use apportion::{
-    Config, Error, Group, HashRing, Label, PartitionCoordinator,
+    Config, Error, Group, HashRing, KeySet, Label, PartitionCoordinator,
     run::{EachCounts, Failure, KeyState, KeyTask, Keys, RunEach},
 };
 use md5::{Digest, Md5};
@@ -448,7 +448,8 @@ async fn a_coordinator_without_a_backend_runs_all_keys() {
     let alone = PartitionCoordinator::standalone();
     let group = alone.join("g").await.unwrap();
     let census = Census::default();
-    let run = group.run_each(&["x".to_string(), "y".to_string()], obedient(&census, "a"));
+    let set = KeySet::new(["x".to_string(), "y".to_string()]);
+    let run = group.run_each(&set, obedient(&census, "a"));
     let keys = run.keys();
     let counts = run.until(tokio::time::sleep(SECOND)).await.unwrap();
     assert_eq!((counts.started, counts.finished, keys.running()), (2, 2, 0));
@@ -512,6 +513,11 @@ async fn a_task_is_dropped_when_its_guard_ends_although_its_drain_is_longer() {
     let other = b.join("g").await;
     sees(&other, 2 * store.round(), &["a", "b"]).await;
     until("what b has is dropped", 10 * SECOND, || census.running() < 80).await;
+    let counts = keys.counts();
+    assert!(
+        counts.forced > 0 && counts.lost == 0,
+        "at the end of the drain, before their guards end: {counts:?}"
+    );
 
     // A session that ends while a task is asked to stop: nothing else would wake it.
     let mine = keys.states().into_iter().find(|(_, state)| is_running(state)).unwrap().0;
@@ -521,6 +527,58 @@ async fn a_task_is_dropped_when_its_guard_ends_although_its_drain_is_longer() {
     let lost = || keys.counts().lost > before && census.of(&mine) == 0;
     until("it is dropped", 8 * SECOND, lost).await;
     running.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_during_the_last_drain_ends_tasks_that_ignore_it() {
+    let (store, census) = (Store::memory(), Census::default());
+    let ignores = {
+        let census = census.clone();
+        move |key: KeyTask<String>| -> BoxTask {
+            let here = census.enter("a", &key);
+            Box::pin(async move {
+                let _here = here;
+                std::future::pending().await
+            })
+        }
+    };
+    let agent = store.agent("a").await;
+    let group = agent.joining("g").max_drain(600 * SECOND).await.unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut running = JoinSet::new();
+    let run = group.run_each(universe(), ignores).drain(600 * SECOND).until(stopped);
+    running.spawn(run.into_future());
+    until("all run", store.round(), || census.running() == 100).await;
+    drop(stop);
+    tokio::time::sleep(SECOND).await;
+    agent.expire(&store).await;
+    let ended = timeout(10 * SECOND, running.join_next()).await.expect("it does not wait for the drain");
+    let counts = ended.unwrap().unwrap().unwrap();
+    assert_eq!((counts.lost, counts.forced, counts.stuck, census.running()), (100, 0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_lost_for_a_moment_that_the_runner_has_not_seen_gets_a_new_task() {
+    let (store, census) = (Store::memory(), Census::default());
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let mut run = group.run_each(universe(), obedient(&census, "a")).into_future();
+    tokio::select! {
+        ended = &mut run => panic!("{ended:?}"),
+        () = until("all run", store.round(), || census.running() == 100) => {}
+    }
+    // It is not polled while another member comes and goes.
+    let b = store.agent("b").await;
+    let _theirs = b.join("g").await;
+    sees(&group, 2 * store.round(), &["a", "b"]).await;
+    b.coordinator.shutdown().await.unwrap();
+    sees(&group, 2 * store.round(), &["a"]).await;
+    assert_eq!((census.starts(), census.running()), (100, 100));
+    tokio::select! {
+        ended = &mut run => panic!("{ended:?}"),
+        () = until("new tasks", 8 * SECOND, || census.starts() > 120 && census.running() == 100) => {}
+    }
+    census.never_had_two();
 }
 
 /// The keys are at positions whose first 32 bits are those of a point as well.
@@ -540,8 +598,19 @@ async fn keys_beside_a_point_of_a_ring_of_tooz_run_as_all_others() {
     for id in ["a", "b"] {
         let agent = store.agent_with(id, config).await;
         let group = agent.join("g").await;
-        running.spawn(group.run_each(&divided, obedient(&census, id)).into_future());
-        agents.push(agent);
+        let (work, has_failed) = (obedient(&census, id), Arc::new(Mutex::new(BTreeSet::new())));
+        // Starts again after a failure, too.
+        let task = move |key: KeyTask<String>| -> BoxTask {
+            let is_first = has_failed.lock().unwrap().insert(key.clone());
+            if is_first { Box::pin(async { Err(Failure::new("once")) }) } else { work(key) }
+        };
+        let run = group.run_each(&divided[..1], task);
+        agents.push((agent, group, run.keys()));
+        running.spawn(run.into_future());
+    }
+    for (_, group, keys) in &agents {
+        sees(group, 4 * store.round(), &["a", "b"]).await;
+        assert!(keys.insert(divided[1].clone()) && keys.insert(divided[2].clone()));
     }
     assert_eq!(divided.each_ref().map(|key| ring.owner(key).unwrap()), ["a", "b", "a"]);
     let at_their_owners = || divided.iter().all(|key| census.members(key) == [ring.owner(key).unwrap()]);

@@ -92,6 +92,31 @@ async fn the_oldest_entry_of_a_queue_has_waited_since_it_was_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_takes_nothing_knows_a_queue_ten_seconds_later() {
+    let memory = Memory::new();
+    let (a, b) = (member(&memory, "a").await, member(&memory, "b").await);
+    let (ours, theirs) = (a.queue("/entries").await.unwrap(), b.queue("/entries").await.unwrap());
+    for number in 0..3 {
+        ours.put(number).await.unwrap();
+    }
+    ours.put("later").delay(3600 * SECOND).await.unwrap();
+    let counts = || (a.status().queues[0].waiting, a.status().queues[0].delayed);
+    assert_eq!(counts(), (3, 1));
+    for _ in 0..3 {
+        theirs.take().await.unwrap().done("well").await.unwrap();
+    }
+    tokio::time::sleep(11 * SECOND).await;
+    assert_eq!(counts(), (0, 1), "another process has taken them");
+    for number in 0..5 {
+        theirs.put(number).await.unwrap();
+    }
+    tokio::time::sleep(11 * SECOND).await;
+    assert_eq!(counts(), (5, 1), "another process has put them");
+    tokio::time::sleep(3600 * SECOND).await;
+    assert_eq!(counts(), (6, 0), "its time has come");
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_says_what_keeps_the_member_from_acting() {
     let memory = Memory::new();
     let a = member(&memory, "a").await;

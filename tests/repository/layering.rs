@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "task",
             "clock",
+            "metrics",
             "backoff",
             "random",
             "future",

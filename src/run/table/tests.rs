@@ -86,17 +86,32 @@ fn a_task_that_does_not_stop_is_forced_once_at_the_end_of_the_drain() {
 
 #[test]
 fn a_key_that_comes_back_while_its_task_stops_gets_another_task_only_after_it() {
-    for ended in [Ended::Finished, Ended::Forced, Ended::Lost] {
-        let mut table = table(1);
-        table.own(&all(), at(0));
-        let [(id, _)] = start(&mut table, at(0))[..] else { panic!() };
-        table.own(&Ranges::none(), at(1));
-        table.own(&all(), at(2));
-        assert!(start(&mut table, at(2)).is_empty() && table.running() == 1);
-        table.ended(id, ended, at(3), 1.0);
-        assert_eq!(start(&mut table, at(3)), [(id, 0)]);
-        table.tick(at(60_000));
-        assert_eq!(table.take_signals(), [Signal::Stop(id)], "the drain of the first is over");
+    let permanent = || Ended::Failed(Failure::permanent("x"));
+    for ended in [Ended::Finished, Ended::Forced, Ended::Lost, failed("x"), permanent()] {
+        for is_removed in [false, true] {
+            let mut table = table(1);
+            table.own(&all(), at(0));
+            let [(id, _)] = start(&mut table, at(0))[..] else { panic!() };
+            assert_eq!(table.ended(id, failed("before"), at(0), 1.0), Some((1, SECOND)));
+            table.tick(at(1000));
+            assert_eq!(start(&mut table, at(1000)), [(id, 0)]);
+            if is_removed {
+                assert!(table.remove(&0, at(1001)) && table.insert(Arc::new(0)));
+            } else {
+                table.own(&Ranges::none(), at(1001));
+                table.own(&all(), at(1002));
+            }
+            assert!(start(&mut table, at(1002)).is_empty() && table.running() == 1);
+            assert_eq!(table.ended(id, ended.clone(), at(1003), 1.0), None);
+            assert_eq!(start(&mut table, at(1003)), [(id, 0)], "{ended:?}");
+            table.tick(at(60_000));
+            assert_eq!(table.take_signals(), [Signal::Stop(id)], "the drain of the first is over");
+            assert_eq!(
+                table.ended(id, failed("after"), at(1004), 1.0),
+                Some((1, SECOND)),
+                "a new row of errors"
+            );
+        }
     }
 }
 
@@ -117,6 +132,27 @@ fn failures_in_a_row_have_growing_pauses_until_a_task_has_run_well() {
     let [(id, _)] = start(&mut table, now)[..] else { panic!() };
     let later = now + 60 * SECOND;
     assert_eq!(table.ended(id, failed("x"), later, 0.0), Some((1, SECOND / 2)));
+}
+
+#[test]
+fn a_task_chooses_its_pause_and_an_interruption_is_no_error_in_the_row() {
+    let mut table = table(1);
+    table.own(&all(), at(0));
+    let mut now = at(0);
+    let steps = [
+        (Failure::new("x"), (1, SECOND)),
+        (Failure::interrupted("x"), (1, SECOND)),
+        (Failure::interrupted("x").after(5 * SECOND), (1, 5 * SECOND)),
+        (Failure::new("x").after(9 * SECOND), (2, 9 * SECOND)),
+        (Failure::new("x"), (3, 4 * SECOND)),
+    ];
+    for (failure, (errors, pause)) in steps {
+        let [(id, _)] = start(&mut table, now)[..] else { panic!() };
+        assert_eq!(table.ended(id, Ended::Failed(failure), now, 1.0), Some((errors, pause)));
+        now = now + pause;
+        table.tick(now);
+    }
+    assert_eq!((table.counts().failed, table.counts().interrupted), (3, 2));
 }
 
 #[test]

@@ -39,6 +39,13 @@ use crate::{
 /// How many responses are taken from the broker before they are handled.
 pub(super) const PREFETCH: u16 = 256;
 
+/// The states of a request that has not ended, and their words in the gauge.
+const OPEN_STATES: [(RequestState, &str); 3] = [
+    (RequestState::Waiting, "waiting"),
+    (RequestState::Pending, "pending"),
+    (RequestState::Running, "running"),
+];
+
 /// How often it is checked which requests have expired. As in TaskFlow.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -87,6 +94,12 @@ pub(super) struct Driver {
     pub(super) own_commands: mpsc::WeakUnboundedSender<Command>,
     /// The requests to the broker that are under way.
     pub(super) sending: Tasks,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        OPEN_STATES.iter().for_each(|(_, word)| metrics::EXECUTOR_OPEN.set(&[word], 0.0));
+    }
 }
 
 impl Driver {
@@ -205,14 +218,9 @@ impl Driver {
         if !cfg!(feature = "metrics") {
             return;
         }
-        let states = [
-            (RequestState::Waiting, "waiting"),
-            (RequestState::Pending, "pending"),
-            (RequestState::Running, "running"),
-        ];
-        for (state, word) in states {
+        for (state, word) in OPEN_STATES {
             let count = self.handles.values().filter(|open| open.status.borrow().state == state).count();
-            metrics::EXECUTOR_REQUESTS.set(&[word], count as f64);
+            metrics::EXECUTOR_OPEN.set(&[word], count as f64);
         }
     }
 

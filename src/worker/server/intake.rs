@@ -10,7 +10,7 @@ use super::{
     duplicates::RequestKey,
     report::{send_inventory, send_results_again},
     run::Job,
-    shared::{Acquaintance, Shared},
+    shared::{Acquaintance, Shared, Slot},
 };
 use crate::{
     metrics,
@@ -58,6 +58,12 @@ pub(super) async fn take_in(shared: Arc<Shared>, consumer: Consumer) {
     withdraw(&shared).await;
 }
 
+impl Drop for Intake {
+    fn drop(&mut self) {
+        metrics::WORKER_OPEN.set(&[&*self.shared.topic, "waiting"], 0.0);
+    }
+}
+
 impl Intake {
     async fn run(&mut self) {
         let shared = self.shared.clone();
@@ -69,9 +75,10 @@ impl Intake {
                 () = shared.draining.cancelled() => return,
                 // Before the messages, which may come without a pause. It does not delay them for long: it is ready only
                 // while there are free slots.
-                Ok(slot) = shared.slots.clone().acquire_owned(), if !self.waiting.is_empty() => {
+                Ok(permit) = shared.slots.clone().acquire_owned(), if !self.waiting.is_empty() => {
                     if let Some(job) = self.waiting.pop_front() {
                         self.bytes -= job.bytes;
+                        let slot = Slot::new(shared.clone(), permit);
                         let span = job.span(&shared.topic);
                         shared.tasks.spawn("request", job.run(shared.clone(), slot).instrument(span));
                     }
@@ -90,7 +97,7 @@ impl Intake {
                 },
             }
             self.fit().await;
-            metrics::WORKER_REQUESTS.set(&[&*shared.topic, "waiting"], self.waiting.len() as f64);
+            metrics::WORKER_OPEN.set(&[&*shared.topic, "waiting"], self.waiting.len() as f64);
             shared.fullness.set(self.waiting.len() >= usize::from(self.prefetch));
         }
     }
@@ -131,7 +138,7 @@ impl Intake {
         let average = self.bytes / self.waiting.len().max(1);
         // The requests that wait come on top of it until they are acknowledged.
         let fitting = u16::try_from(limit / 2 / average.max(1)).unwrap_or(u16::MAX).clamp(1, shared.prefetch);
-        let is_idle = shared.slots.available_permits() == shared.concurrency as usize;
+        let is_idle = shared.running() == 0;
         if self.is_too_much() {
             fitting.min(self.prefetch)
         } else if self.waiting.len() >= usize::from(self.prefetch) && self.bytes < limit / 2 {

@@ -3,10 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::time::sleep;
 use tracing::{Span, info_span};
 
-use super::{duplicates::Present, results::Kept, shared::Shared};
+use super::{
+    duplicates::Present,
+    results::Kept,
+    shared::{Shared, Slot},
+};
 use crate::{
     clock::Moment,
     metrics,
@@ -61,7 +65,7 @@ impl Job {
         info_span!(parent: None, "request", id = &*self.address.correlation_id, task, topic, executor)
     }
 
-    pub(super) async fn run(self, shared: Arc<Shared>, slot: OwnedSemaphorePermit) {
+    pub(super) async fn run(self, shared: Arc<Shared>, slot: Slot) {
         let Job { incoming, address, request, handler, mut present, since, .. } = self;
         let id = address.correlation_id.clone();
         let clock = shared.link.transport.clock();
@@ -95,7 +99,6 @@ impl Job {
         let (task, began) = (request.task_cls(), clock.now());
         let labels = [&*shared.topic, task];
         metrics::WORKER_QUEUE_DURATION.record(&labels, began.saturating_since(since));
-        shared.measure_running();
         let aborted = shared.tasks.cancelled();
         let result = tokio::select! {
             biased;
@@ -186,7 +189,7 @@ async fn conclude(
     shared: &Shared,
     address: &ReplyAddress,
     mut response: Response,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
     present: Option<Present>,
 ) {
     let (id, aborted) = (&address.correlation_id, shared.tasks.cancelled());
@@ -204,7 +207,6 @@ async fn conclude(
     loop {
         let sent = address.send(&response).await;
         drop(slot.take());
-        shared.measure_running();
         let Err(error) = sent else { return };
         let is_forgotten = !shared.results.has(kept);
         let is_too_late = clock.now().saturating_since(began) > AWAY || is_forgotten;

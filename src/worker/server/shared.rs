@@ -4,12 +4,12 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{duplicates::Duplicates, results::Results};
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) prefetch_bytes: usize,
     pub(super) heartbeat: Duration,
     pub(super) slots: Arc<Semaphore>,
+    /// How many slots are in use.
+    pub(super) running: AtomicUsize,
     pub(super) duplicates: Duplicates,
     pub(super) results: Results,
     pub(super) executors: Executors,
@@ -56,10 +58,14 @@ impl Shared {
         NotifyReply::new(&*self.topic, tasks)
     }
 
+    /// How many requests run. The free slots do not tell: at the end of the worker they are acquired as well.
+    pub(super) fn running(&self) -> usize {
+        self.running.load(SeqCst)
+    }
+
     /// Sets the gauge of the requests that run.
-    pub(super) fn measure_running(&self) {
-        let running = (self.concurrency as usize).saturating_sub(self.slots.available_permits());
-        metrics::WORKER_REQUESTS.set(&[&*self.topic, "running"], running as f64);
+    fn measure_running(&self) {
+        metrics::WORKER_OPEN.set(&[&*self.topic, "running"], self.running() as f64);
     }
 
     /// The prefetch before the size of the messages is known.
@@ -72,6 +78,27 @@ impl Shared {
     pub(super) fn inventory(&self, reply_to: &str, has_room: bool) -> Inventory {
         let (waiting, running) = self.duplicates.of(reply_to);
         Inventory::new(&*self.topic, has_room, self.heartbeat).with_waiting(waiting).with_running(running)
+    }
+}
+
+/// The right to run a request. Dropped, it is free for another one.
+pub(super) struct Slot {
+    shared: Arc<Shared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    pub(super) fn new(shared: Arc<Shared>, permit: OwnedSemaphorePermit) -> Self {
+        shared.running.fetch_add(1, SeqCst);
+        shared.measure_running();
+        Slot { shared, _permit: permit }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.running.fetch_sub(1, SeqCst);
+        self.shared.measure_running();
     }
 }
 

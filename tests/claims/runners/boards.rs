@@ -322,6 +322,21 @@ async fn a_store_that_denies_permission_ends_the_runner_with_that_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_denies_the_end_of_a_job_ends_the_runner_with_that_error() {
+    let store = Store::memory();
+    let (a, board) = worker(&store, "a").await;
+    board.post("x").await.unwrap();
+    let faults = a.faults().clone();
+    let handler = move |job: JobTask| {
+        faults.deny(job.path());
+        async { Ok::<_, Failure>(()) }
+    };
+    let mut run = Run::start(|stopped| board.run().otherwise(handler).until(stopped));
+    let ended = run.ended().await;
+    assert!(matches!(ended, Err(BoardError::Service(apportion::Error::NotPermitted { .. }))), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_whose_worker_died_in_its_last_attempt_is_not_begun_again() {
     let store = Store::memory();
     let (_a, board) = worker(&store, "a").await;

@@ -123,7 +123,46 @@ async fn a_result_that_does_not_fit_is_a_failure() {
     assert!(letter.is_dead_letter() && letter.error().unwrap().contains("exceeds the limit"), "{letter:?}");
     let letter = tokio::time::timeout(BOUND, queue.wait_result(&malformed)).await.expect("it ends").unwrap();
     assert_eq!((letter.is_dead_letter(), letter.error(), letter.attempts()), (true, Some("not a report"), 1));
-    assert_eq!(run.stop().await.unwrap().given_up, 2);
+    let counts = run.stop().await.unwrap();
+    assert_eq!((counts.given_up, counts.given_back, counts.failed), (2, 1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_choice_that_panics_prefers_nothing_and_does_not_end_the_runner() {
+    let store = Store::memory();
+    let (_a, queue) = worker(&store, "a").await;
+    for label in ["first", "panics", "preferred"] {
+        queue.put(label).label(label).await.unwrap();
+    }
+    let log = Log::default();
+    let noting = log.clone();
+    let handler = move |entry: EntryTask| {
+        noting.note(text(&entry));
+        async { Ok::<_, Failure>(()) }
+    };
+    let prefers = |entry: &apportion::queue::Entry| {
+        if entry.label() == "panics" {
+            panic_quietly("a choice").unwrap();
+        }
+        entry.label() == "preferred"
+    };
+    let mut run = Run::start(|stopped| queue.run(handler).preferring(prefers).until(stopped));
+    until("all are done", BOUND, || log.len() == 3).await;
+    assert_eq!(*log.0.lock().unwrap(), ["preferred", "first", "panics"]);
+    assert_eq!(run.stop().await.unwrap().finished, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_denies_permission_ends_the_runner_of_a_queue_with_that_error() {
+    let store = Store::memory();
+    let (a, queue) = worker(&store, "a").await;
+    let mut run = Run::start(|stopped| queue.run(async |_| Ok::<_, Failure>(())).until(stopped));
+    tokio::time::sleep(SECOND).await;
+    a.faults().deny(queue.path());
+    let (_b, theirs) = worker(&store, "b").await;
+    theirs.put("x").await.unwrap();
+    let ended = run.ended().await;
+    assert!(matches!(ended, Err(QueueError::Service(apportion::Error::NotPermitted { .. }))), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +190,11 @@ async fn it_takes_what_it_prefers_and_gives_back_what_it_cannot_finish() {
     until("it is at the last one", BOUND, || log.len() == 4).await;
     assert_eq!(*log.0.lock().unwrap(), ["taxi:1", "taxi:2", "bus:1", "bus:2"]);
     let counts = run.stop().await.unwrap();
-    assert_eq!((counts.finished, counts.given_back, counts.failed), (3, 1, 1));
+    assert_eq!(
+        (counts.finished, counts.given_back, counts.failed),
+        (3, 1, 0),
+        "an interruption is no failure"
+    );
     assert_eq!(queue.take().await.unwrap().attempt(), 1);
 }
 
