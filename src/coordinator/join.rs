@@ -88,8 +88,11 @@ impl Join {
     /// Waits for the lease of a member whose znode is gone. Default: not, because only the end of a session or the
     /// member itself deletes the znode. Use it where operators delete znodes of members that may still run: then keys of
     /// a member that is gone wait about a heartbeat validity longer. Those of a member that leaves do not: it first writes
-    /// that its work has ended, and waits until the others know. All members of a group should use it, and no two live
-    /// processes may have one id. Nothing in an immediate group.
+    /// that its work has ended, and waits until the others know. No two live processes may have one id. Nothing in an
+    /// immediate group.
+    ///
+    /// *All* members of a group have to use it. Nothing checks that: a member without it says in the epochs that it
+    /// publishes that a member which is gone has released its keys, and strict members rely on that.
     pub fn strict(mut self) -> Self {
         self.options.is_strict = true;
         self

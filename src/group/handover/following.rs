@@ -111,7 +111,7 @@ impl Handover {
     }
 
     /// Notes a problem that lasts, and returns the pause before the next read.
-    fn head_problem(&mut self, problem: Problem) -> Duration {
+    pub(super) fn head_problem(&mut self, problem: Problem) -> Duration {
         self.problem = Some(problem);
         self.settings.recheck.max(self.settings.retry)
     }
@@ -273,13 +273,17 @@ impl Handover {
         self.lease.has_reread |= self.head_reading.after_lapse;
         let needed = 3 * timing.heartbeat;
         let lease = next.head.common.lease;
-        let is_missing = self.followed == Some(next.epoch)
+        let is_same = self.followed == Some(next.epoch);
+        let is_denied = is_same && self.lease.is_refused && self.problem == Some(Problem::NotPermitted);
+        let is_missing = is_same
             && self.head_reading.missing == Some(next.head.snapshot)
             && self.head_reading.misfits > FEW_MISFITS;
-        if self.followed != Some(next.epoch) || self.head_reading.missing.is_none() {
+        if !is_same || self.head_reading.missing.is_none() {
             (self.head_reading.misfits, self.head_reading.missing) = (0, None);
         }
-        self.problem = if is_missing {
+        self.problem = if is_denied {
+            Some(Problem::NotPermitted)
+        } else if is_missing {
             Some(MISSING)
         } else {
             (lease < needed).then_some(Problem::LeaseTooShort { group: lease, heartbeat: timing.heartbeat })

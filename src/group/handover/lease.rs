@@ -132,6 +132,11 @@ impl Handover {
             self.snapshot_was_refused();
         }
         self.head_reading.wanted = true;
+        if why == Refusal::NotPermitted {
+            // A stat that is the same may be all that is read of the head next, and some servers deny nobody a stat.
+            let pause = self.head_problem(Problem::NotPermitted);
+            self.read_head_later(pause);
+        }
         self.lease.next = self.now + self.settings.retry;
         if self.followed == Some(sent.view) {
             self.lease.is_refused = true;
