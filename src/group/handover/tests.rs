@@ -6,5 +6,6 @@ mod ensemble;
 mod explorer;
 mod fleet;
 mod groups;
+mod joining;
 mod register;
 mod simulation;
