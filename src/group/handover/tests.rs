@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod directed;
+mod documented;
 mod ensemble;
 mod explorer;
 mod fleet;
