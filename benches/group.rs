@@ -253,13 +253,11 @@ async fn measure(count: usize, replicas: u32, is_immediate: bool) {
     fleet.wait("one is restarted under its id", since, &groups, has_seen).await;
 
     let since = fleet.meter.now();
-    for number in 0..RESTARTED {
-        let (coordinator, group) =
-            std::mem::replace(&mut members[number], fleet.member(number + count).await);
+    for (number, member) in members.iter_mut().take(RESTARTED).enumerate() {
+        let (coordinator, group) = std::mem::replace(member, fleet.member(number + count).await);
         group.leave().await.expect("it is in the group");
         coordinator.shutdown().await.expect("it ends");
-        let group = &members[number].1;
-        while group.view().standing() != Standing::Member {
+        while member.1.view().standing() != Standing::Member {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

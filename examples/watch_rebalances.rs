@@ -196,7 +196,11 @@ async fn demonstration(shards: Vec<String>) -> Result<(), Failure> {
     sleep(SESSION_TIMEOUT + pause).await;
 
     demo.title("worker-2 shuts down");
-    demo.leave("worker-2").await
+    demo.leave("worker-2").await?;
+    match &demo.board.shared()[..] {
+        [] => Ok(()),
+        shared => Err(format!("two workers have worked at once on {shared:?}").into()),
+    }
 }
 
 struct Demo {
@@ -263,7 +267,11 @@ impl Demo {
 
 /// Who works on what at this moment, as the work itself says.
 #[derive(Clone, Default)]
-struct Board(Arc<Mutex<HashMap<String, Vec<String>>>>);
+struct Board {
+    workers: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    /// Shards on which two workers have worked at once.
+    shared: Arc<Mutex<Vec<String>>>,
+}
 
 /// The entry of a task; it goes when the task ends, however it ends.
 struct Entry {
@@ -274,11 +282,20 @@ struct Entry {
 
 impl Board {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Vec<String>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, shard: String, worker: String) -> Entry {
-        self.lock().entry(shard.clone()).or_default().push(worker.clone());
+        let mut board = self.lock();
+        let workers = board.entry(shard.clone()).or_default();
+        if workers.iter().any(|other| *other != worker) {
+            self.shared().push(shard.clone());
+        }
+        workers.push(worker.clone());
         Entry { board: self.clone(), shard, worker }
     }
 

@@ -397,6 +397,9 @@ impl Demo {
             count(missing, "evaluation"),
             twice,
         );
+        if twice > 0 {
+            return Err("two evaluators evaluated one alarm at once, and shares are exclusive".into());
+        }
         if !self.inexact.is_empty() {
             return Err(format!(
                 "in the stable cycles {:?} not every alarm was evaluated once",

@@ -44,7 +44,7 @@ const STUCK: Duration = Duration::from_secs(60);
 /// An action checks its guard this often.
 const CHECK: Duration = Duration::from_millis(20);
 /// One of so many actions takes longer than the others, by this factor.
-const LONG: (u32, u32) = (16, 8);
+pub(crate) const LONG: (u32, u32) = (16, 8);
 /// A longer action becomes several lines.
 const LONGEST_LINE: u64 = 500_000_000;
 

@@ -38,6 +38,8 @@ pub(crate) struct Crew<'a> {
     /// The way of each id to each server.
     ways: BTreeMap<&'static str, Vec<Proxy>>,
     running: BTreeMap<&'static str, Running>,
+    /// Second processes of ids whose first ones run.
+    twins: BTreeMap<&'static str, Running>,
     /// Every process so far: its id and its journal.
     processes: Vec<(&'static str, PathBuf)>,
     /// When each id joined.
@@ -68,13 +70,14 @@ impl<'a> Crew<'a> {
             }
             ways.insert(id, proxies);
         }
-        let (running, joins) = (BTreeMap::new(), BTreeMap::new());
+        let (running, twins, joins) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Crew {
             ensemble,
             mode,
             namespace,
             ways,
             running,
+            twins,
             processes: Vec::new(),
             joins,
             seed,
@@ -89,6 +92,26 @@ impl<'a> Crew<'a> {
 
     /// Like [`Crew::start`], with another length of actions, in milliseconds, and another number of them at once.
     pub(crate) fn start_with(&mut self, id: &'static str, work: (u64, u64), actions: usize) {
+        self.set(id, Link::Pass);
+        let running = self.process(id, work, actions);
+        self.running.insert(id, running);
+        self.will_join(id);
+    }
+
+    /// Starts a second process under this id, while the first one runs.
+    pub(crate) fn start_twin(&mut self, id: &'static str) {
+        let twin = self.process(id, WORK, ACTIONS);
+        self.twins.insert(id, twin);
+    }
+
+    /// Kills the second process of this id.
+    pub(crate) async fn kill_twin(&mut self, id: &'static str) {
+        let twin = self.twins.remove(id).expect("it was started");
+        twin.process.signal("KILL");
+        eventually("it is gone", 10 * SECOND, || async { twin.process.exit_code() }).await;
+    }
+
+    fn process(&mut self, id: &'static str, work: (u64, u64), actions: usize) -> Running {
         let number = self.processes.len();
         let hosts: Vec<_> = self.ways[id].iter().map(Proxy::connect_string).collect();
         let url = format!(
@@ -109,11 +132,9 @@ impl<'a> Crew<'a> {
             work,
             seed: self.seed.wrapping_add(number as u64),
         };
-        self.set(id, Link::Pass);
         let process = agent::process(&order, &self.folder.path().join(format!("{number}-{id}.out")));
         self.processes.push((id, journal));
-        self.running.insert(id, Running { number, process, is_stopped: false });
-        self.will_join(id);
+        Running { number, process, is_stopped: false }
     }
 
     /// Notes that the member will join again: one that does so too often is held back for a while.

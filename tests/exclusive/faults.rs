@@ -8,7 +8,8 @@ use fastrand::Rng;
 use crate::{
     agent::Mode,
     crew::{Crew, IDS, SESSION_TIMEOUT},
-    support::{MS, Mode as Link, SECOND, eventually, expiry, fleet::delete_recursively},
+    scenarios::FAULTS,
+    support::{MS, Mode as Link, Release, SECOND, eventually, expiry, fleet::delete_recursively},
 };
 
 macro_rules! faults {
@@ -34,6 +35,9 @@ faults! {
     Kill "kill -9",
     KillAndRestart "kill -9, restart",
     LeaveAndRestart "leave, restart",
+    Twin "second process of an id",
+    RollingRestart "restart of all, one by one",
+    BriefStop "stop, less than the lease",
     ShortStop "stop, short",
     LongStop "stop, long",
     Reset "reset",
@@ -42,11 +46,14 @@ faults! {
     RequestsLost "requests lost",
     RepliesLost "replies lost",
     Delay "delay",
+    LongDelay "delay, 1 to 3 s",
     FollowerKilled "kill follower",
     LeaderKilled "kill leader",
+    ServerTerminated "terminate server",
     FollowerPaused "pause follower",
     LeaderPaused "pause leader",
     FollowerCut "cut follower",
+    LeaderCut "cut leader from both",
     QuorumLost "quorum lost",
     HeadDeleted "delete head",
     PlainMember "plain member",
@@ -69,6 +76,9 @@ impl Fault {
                 | Fault::Kill
                 | Fault::KillAndRestart
                 | Fault::LeaveAndRestart
+                | Fault::Twin
+                | Fault::RollingRestart
+                | Fault::BriefStop
                 | Fault::ShortStop
                 | Fault::LongStop
                 | Fault::Reset
@@ -77,6 +87,7 @@ impl Fault {
                 | Fault::RequestsLost
                 | Fault::RepliesLost
                 | Fault::Delay
+                | Fault::LongDelay
                 | Fault::StuckItem
         )
     }
@@ -86,28 +97,40 @@ impl Fault {
         self.is_of_store() && self < Fault::HeadDeleted
     }
 
-    fn is_permitted(self, crew: &Crew<'_>) -> bool {
-        let size = crew.ids().len();
+    /// Whether it may happen to so many agents.
+    fn is_permitted(self, mode: Mode, size: usize) -> bool {
         match self {
             Fault::Join => size < *SIZES.end(),
             Fault::Leave | Fault::Kill => size > *SIZES.start(),
             // Only the end of a session, or its owner, deletes a member in fast mode.
-            Fault::SessionClosed | Fault::MemberDeleted | Fault::GroupDeleted => crew.mode == Mode::Strict,
+            Fault::SessionClosed | Fault::MemberDeleted | Fault::GroupDeleted => mode == Mode::Strict,
+            // Strict mode needs that no two live processes have one id.
+            Fault::Twin => mode != Mode::Strict,
             _ => true,
         }
+    }
+
+    /// Whether it can happen at the same time as `other`.
+    fn fits_beside(self, other: Fault) -> bool {
+        self != other && !(self.is_of_store() && other.is_of_store()) && self != Fault::RollingRestart
     }
 
     /// How long it lasts.
     fn duration(self, rng: &mut Rng) -> Duration {
         let timeout = u64::try_from(SESSION_TIMEOUT.as_millis()).expect("it is short");
         let range = match self {
+            // A lease lasts for half of the timeout, less a tenth for a heartbeat and a margin.
+            Fault::BriefStop => 50..timeout / 4,
             Fault::ShortStop | Fault::ShortBlackHole => 100..timeout - 100,
+            Fault::Twin => 300..timeout,
             Fault::LongStop | Fault::LongBlackHole => timeout + 300..timeout * 2,
             Fault::RequestsLost | Fault::RepliesLost => 300..timeout * 2,
-            Fault::Delay => 1000..2000,
-            Fault::FollowerKilled | Fault::LeaderKilled => 200..1500,
+            Fault::Delay | Fault::LongDelay => 1000..2000,
+            Fault::FollowerKilled | Fault::LeaderKilled | Fault::ServerTerminated => 200..1500,
             // At the most 50 ticks less than a server waits for another one.
-            Fault::FollowerPaused | Fault::LeaderPaused | Fault::FollowerCut => 300..timeout * 2,
+            Fault::FollowerPaused | Fault::LeaderPaused | Fault::FollowerCut | Fault::LeaderCut => {
+                300..timeout * 2
+            }
             Fault::QuorumLost => 500..2500,
             Fault::PlainMember => 500..1500,
             Fault::SessionClosed | Fault::MemberDeleted => 100..1500,
@@ -125,17 +148,31 @@ pub(crate) struct Deck {
 }
 
 impl Deck {
-    pub(crate) fn new(seed: u64) -> Deck {
-        Deck { faults: VecDeque::new(), rng: Rng::with_seed(seed) }
+    /// The decks of one seed for the two releases begin at opposite ends: the few draws of the test command have all kinds
+    /// together.
+    pub(crate) fn new(seed: u64, release: Release) -> Deck {
+        let mut faults = Fault::ALL.to_vec();
+        Rng::with_seed(seed).shuffle(&mut faults);
+        if release == Release::V39 {
+            faults.reverse();
+            // What may have had no turn where it came late.
+            let is_always_permitted = |fault: &Fault| {
+                let sizes = [*SIZES.start(), *SIZES.end()];
+                [Mode::Fast, Mode::Strict]
+                    .iter()
+                    .all(|mode| sizes.iter().all(|size| fault.is_permitted(*mode, *size)))
+            };
+            faults.sort_by_key(is_always_permitted);
+        }
+        let rng = Rng::with_seed(seed.wrapping_add(1 + release as u64));
+        Deck { faults: faults.into(), rng }
     }
 
     /// The next fault that these agents can have now, beside others that they have.
-    fn draw(&mut self, crew: &Crew<'_>, beside: &[Fault]) -> Fault {
+    fn draw(&mut self, mode: Mode, size: usize, beside: &[Fault]) -> Fault {
         loop {
             let fits = |fault: &Fault| {
-                let is_free =
-                    beside.iter().all(|it| it != fault && !(it.is_of_store() && fault.is_of_store()));
-                is_free && fault.is_permitted(crew)
+                beside.iter().all(|it| fault.fits_beside(*it)) && fault.is_permitted(mode, size)
             };
             if let Some(index) = self.faults.iter().position(fits) {
                 return self.faults.remove(index).expect("it is there");
@@ -148,12 +185,33 @@ impl Deck {
     }
 
     /// The faults of one step: mostly one, else two at once.
-    pub(crate) fn step(&mut self, crew: &Crew<'_>) -> Vec<Fault> {
-        let mut faults = vec![self.draw(crew, &[])];
-        if self.rng.u32(0..3) == 0 {
-            faults.push(self.draw(crew, &faults));
+    pub(crate) fn step(&mut self, mode: Mode, size: usize) -> Vec<Fault> {
+        let mut faults = vec![self.draw(mode, size, &[])];
+        if faults != [Fault::RollingRestart] && self.rng.u32(0..3) == 0 {
+            faults.push(self.draw(mode, size, &faults));
         }
         faults
+    }
+}
+
+#[test]
+fn the_few_faults_of_the_test_command_on_two_releases_are_of_all_kinds() {
+    for seed in 0..1000 {
+        let mut drawn = std::collections::BTreeSet::new();
+        for release in [Release::System, Release::V39] {
+            let mut deck = Deck::new(seed, release);
+            for mode in [Mode::Fast, Mode::Strict] {
+                let mut left = FAULTS / 2;
+                while left > 0 {
+                    let size = deck.rng.usize(SIZES);
+                    let step = deck.step(mode, size);
+                    left = left.saturating_sub(step.len());
+                    drawn.extend(step);
+                }
+            }
+        }
+        let missing: Vec<_> = Fault::ALL.iter().filter(|fault| !drawn.contains(fault)).collect();
+        assert!(missing.is_empty(), "seed {seed}: {missing:?}");
     }
 }
 
@@ -202,17 +260,29 @@ pub(crate) async fn begin(fault: Fault, crew: &mut Crew<'_>, others: &[Open], rn
             crew.leave(agent).await;
             crew.start(agent);
         }
-        Fault::ShortStop | Fault::LongStop => crew.signal(agent, "STOP"),
+        Fault::Twin => crew.start_twin(agent),
+        Fault::RollingRestart => {
+            open.who = "all".to_owned();
+            for id in crew.ids() {
+                crew.leave(id).await;
+                crew.start(id);
+            }
+        }
+        Fault::BriefStop | Fault::ShortStop | Fault::LongStop => crew.signal(agent, "STOP"),
         Fault::Reset => crew.ways(agent).iter().for_each(crate::support::Proxy::reset),
         Fault::ShortBlackHole | Fault::LongBlackHole => crew.set(agent, Link::BlackHole),
         Fault::RequestsLost => crew.set(agent, Link::SwallowToServer),
         Fault::RepliesLost => crew.set(agent, Link::SwallowToClient),
         Fault::Delay => crew.set(agent, Link::Delay(MS * rng.u32(30..250))),
+        Fault::LongDelay => crew.set(agent, Link::Delay(MS * rng.u32(1000..3000))),
         Fault::StuckItem => crew.signal(agent, "USR1"),
         Fault::FollowerKilled | Fault::FollowerPaused | Fault::FollowerCut => {
             open.servers.push(rng.choice(crew.ensemble.followers().await).expect("one follows"));
         }
-        Fault::LeaderKilled | Fault::LeaderPaused => open.servers.push(crew.ensemble.leader().await),
+        Fault::LeaderKilled | Fault::LeaderPaused | Fault::LeaderCut => {
+            open.servers.push(crew.ensemble.leader().await);
+        }
+        Fault::ServerTerminated => open.servers.push(rng.usize(0..3)),
         Fault::QuorumLost => {
             open.servers = vec![0, 1, 2];
             rng.shuffle(&mut open.servers);
@@ -241,10 +311,19 @@ pub(crate) async fn begin(fault: Fault, crew: &mut Crew<'_>, others: &[Open], rn
         match fault {
             Fault::FollowerPaused | Fault::LeaderPaused => crew.ensemble.server(*server).pause(),
             Fault::FollowerCut => crew.ensemble.cut_from_leader(*server).await,
+            Fault::LeaderCut => crew.ensemble.cut_off(*server),
+            Fault::ServerTerminated => crew.ensemble.terminate(*server),
             _ => crew.ensemble.kill(*server),
         }
     }
-    if matches!(fault, Fault::LongStop | Fault::LongBlackHole | Fault::SessionClosed | Fault::MemberDeleted) {
+    if matches!(
+        fault,
+        Fault::LongStop
+            | Fault::LongBlackHole
+            | Fault::LongDelay
+            | Fault::SessionClosed
+            | Fault::MemberDeleted
+    ) {
         crew.will_join(agent);
     }
     open
@@ -253,17 +332,21 @@ pub(crate) async fn begin(fault: Fault, crew: &mut Crew<'_>, others: &[Open], rn
 /// Heals a fault.
 pub(crate) async fn heal(open: Open, crew: &mut Crew<'_>) {
     match open.fault {
-        Fault::ShortStop | Fault::LongStop => crew.signal(open.agent, "CONT"),
+        Fault::Twin => crew.kill_twin(open.agent).await,
+        Fault::BriefStop | Fault::ShortStop | Fault::LongStop => crew.signal(open.agent, "CONT"),
         Fault::ShortBlackHole
         | Fault::LongBlackHole
         | Fault::RequestsLost
         | Fault::RepliesLost
         | Fault::Delay
+        | Fault::LongDelay
         | Fault::SessionClosed
         | Fault::MemberDeleted => crew.set(open.agent, Link::Pass),
         Fault::FollowerPaused | Fault::LeaderPaused => crew.ensemble.server(open.servers[0]).resume(),
-        Fault::FollowerCut => crew.ensemble.heal(),
-        Fault::FollowerKilled | Fault::LeaderKilled | Fault::QuorumLost => {
+        Fault::FollowerCut | Fault::LeaderCut => crew.ensemble.heal(),
+        Fault::FollowerKilled | Fault::LeaderKilled | Fault::ServerTerminated | Fault::QuorumLost => {
+            // One that was told to end may not have.
+            open.servers.iter().for_each(|server| crew.ensemble.kill(*server));
             crew.ensemble.restart_all(&open.servers).await;
         }
         Fault::PlainMember => open.plain.expect("it was begun").close().await,

@@ -1,6 +1,6 @@
 //! Compares what all processes did. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::journal::Action;
 
@@ -133,6 +133,14 @@ impl Acts {
             }
         }
         longest
+    }
+
+    /// The keys on which more than one process acted in this time.
+    pub(crate) fn moved(&self, from: u64, to: u64) -> Vec<u32> {
+        let in_time = |act: &&Act| act.action.end > from && act.action.start < to;
+        let actors =
+            |acts: &[Act]| acts.iter().filter(in_time).map(|act| act.process).collect::<BTreeSet<_>>();
+        self.0.iter().filter(|(_, acts)| actors(acts).len() > 1).map(|(key, _)| *key).collect()
     }
 
     /// Whether a share was not exclusive in this time.

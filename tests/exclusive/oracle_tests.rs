@@ -86,3 +86,10 @@ fn all_have_acted_when_the_last_key_and_the_last_process_have() {
     let later = act(2, 0, 33, 34);
     assert_eq!(all_since(&[acts[0], acts[1], acts[2], later], 5), 33);
 }
+
+#[test]
+fn a_key_with_two_processes_in_a_time_has_moved() {
+    let acts = Acts::new([act(1, 7, 0, 10), act(2, 7, 20, 30), act(1, 8, 0, 10), act(1, 8, 20, 30)]);
+    assert_eq!(acts.moved(5, 25), [7]);
+    assert_eq!(acts.moved(10, 25), [0; 0]);
+}

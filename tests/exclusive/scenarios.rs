@@ -1,6 +1,6 @@
 //! The scenarios: random faults on both releases, and the proof that the oracle sees what must not be.
 
-use std::{env, fs, path::Path, time::Duration};
+use std::{env, fs, path::Path, sync::OnceLock, time::Duration};
 
 use crate::{
     agent::{Mode, now},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The number of faults on each release, unless `APPORTION_EXCLUSIVE_FAULTS` says another one.
-const FAULTS: usize = 20;
+pub(crate) const FAULTS: usize = 22;
 /// The most faults with one namespace.
 const SEASON: usize = 25;
 
@@ -21,9 +21,12 @@ on_both_releases!(no_two_processes_act_on_one_key_under_faults);
 
 async fn no_two_processes_act_on_one_key_under_faults(release: Release) {
     let faults = setting("APPORTION_EXCLUSIVE_FAULTS").map_or(FAULTS, |it| usize::try_from(it).unwrap());
-    let seed = setting("APPORTION_EXCLUSIVE_SEED").unwrap_or_else(|| u64::from(fastrand::Rng::new().u32(..)));
+    // One for both releases, so that together they have all kinds of faults.
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let random = || u64::from(fastrand::Rng::new().u32(..));
+    let seed = *SEED.get_or_init(|| setting("APPORTION_EXCLUSIVE_SEED").unwrap_or_else(random));
     println!("APPORTION_EXCLUSIVE_SEED={seed} repeats these faults");
-    let mut deck = Deck::new(seed);
+    let mut deck = Deck::new(seed, release);
     let mut ensemble = Ensemble::start_of(release, TICK).await;
     let begin = now();
     let mut run = Run { release, seed, seasons: Vec::new(), took: Duration::ZERO };

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::{
-    agent::{Mode, now},
-    crew::{Crew, SESSION_TIMEOUT, TICK, nanos},
+    agent::{LONG, Mode, now},
+    crew::{Crew, SESSION_TIMEOUT, TICK, WORK, nanos},
     faults::{Deck, Fault, begin, heal},
     oracle::{Acts, Decrease, Gap, Overlap},
-    support::{Ensemble, SECOND},
+    support::{Ensemble, MS, SECOND},
 };
 
 /// A step: one fault, or two at once, until everything is settled again.
@@ -52,11 +52,29 @@ pub(crate) struct Season {
 }
 
 /// How long it may take until each key has an owner after everything is healed.
-fn bound(faults: &[Fault]) -> Duration {
-    // An agent that was away for a session timeout has to notice it, to open a session and to join; so has one whose
-    // servers elect a leader.
-    let servers = if faults.iter().any(|fault| fault.is_of_servers()) { 6 * SECOND } else { Duration::ZERO };
-    SESSION_TIMEOUT + TICK + 4 * SECOND + servers
+fn bound(faults: &[Fault], mode: Mode) -> Duration {
+    // What is in the way may be the longest action.
+    let action = MS * LONG.1 * u32::try_from(WORK.1).expect("it is short");
+    let lease = SESSION_TIMEOUT / 2 + SESSION_TIMEOUT / 20;
+    // Where the member before has not left in good order, or may not have.
+    let strict = if mode == Mode::Strict { lease } else { Duration::ZERO };
+    match faults {
+        // As `docs/guarantees.md` says.
+        [Fault::Reset | Fault::BriefStop | Fault::Twin | Fault::StuckItem] => action,
+        [Fault::Join | Fault::Leave | Fault::LeaveAndRestart | Fault::RollingRestart] => {
+            SECOND + strict + action
+        }
+        [Fault::KillAndRestart] => SECOND / 2 + strict + action,
+        [Fault::Kill] => SESSION_TIMEOUT + TICK + 300 * MS + strict + action,
+        [Fault::HeadDeleted] => lease + SECOND + action,
+        // An agent that was away for a session timeout has to notice it, to open a session and to join; so has one whose
+        // servers elect a leader.
+        _ => {
+            let has_servers = faults.iter().any(|fault| fault.is_of_servers());
+            let servers = if has_servers { 6 * SECOND } else { Duration::ZERO };
+            SESSION_TIMEOUT + TICK + 4 * SECOND + servers
+        }
+    }
 }
 
 /// Starts four agents in a new namespace, and lets `faults` faults happen.
@@ -78,7 +96,7 @@ pub(crate) async fn run(
     while done < faults && failures.is_empty() {
         let mut step = step(&mut crew, deck).await;
         done += step.faults.len();
-        match crew.settles(bound(&step.faults)).await {
+        match crew.settles(bound(&step.faults, mode)).await {
             Ok(at) => {
                 let took = Duration::from_nanos(at.saturating_sub(step.healed));
                 println!("{:?} {:?}: settled after {took:.1?}", step.faults, step.who);
@@ -99,13 +117,17 @@ pub(crate) async fn run(
         if step.faults.contains(&Fault::PlainMember) && !acts.is_shared_with_plain(step.at, step.settled) {
             failures.push(format!("{mode:?}: all shares were exclusive beside a plain member: {step:?}"));
         }
+        let moved = acts.moved(step.at, step.settled);
+        if matches!(step.faults[..], [Fault::BriefStop | Fault::Twin | Fault::Reset]) && !moved.is_empty() {
+            failures.push(format!("{mode:?}: keys {moved:?} have moved: {step:?}"));
+        }
     }
     let (overlaps, decreases) = (acts.overlaps(), acts.decreases());
     Season { mode, from, to, steps, acts, names, overlaps, decreases, failures }
 }
 
 async fn step(crew: &mut Crew<'_>, deck: &mut Deck) -> Step {
-    let faults = deck.step(crew);
+    let faults = deck.step(crew.mode, crew.ids().len());
     sleep(Duration::from_millis(deck.rng.u64(0..200))).await;
     let at = now();
     let mut open = Vec::new();

@@ -2,9 +2,20 @@
 
 mod outages;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use apportion::{Config, Group, Share, group::Standing};
+use apportion::{
+    Config, Group, PartitionCoordinator, Share,
+    backend::{BoxFuture, Connector, Error, Memory, Session},
+    clock::{Clock, Moment},
+    group::Standing,
+};
 use tracing::Level;
 
 use crate::support::{
@@ -49,6 +60,68 @@ async fn a_share_is_valid_for_the_heartbeat_validity_after_the_last_confirmed_he
     let late = share(&group).await;
     assert!(late.is_empty() && !late.is_valid());
     assert_eq!(held.len(), universe().len(), "what was handed out stays as it is");
+}
+
+/// A store whose host shows a wall clock that is wrong.
+#[derive(Debug)]
+struct WrongTime {
+    store: Arc<dyn Connector>,
+    clock: Arc<WrongClock>,
+}
+
+#[derive(Debug)]
+struct WrongClock {
+    clock: Arc<dyn Clock>,
+    /// The wall clock, in seconds since 1970.
+    shown: AtomicU64,
+}
+
+impl Clock for WrongClock {
+    fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    fn unix_time(&self) -> Duration {
+        Duration::from_secs(self.shown.load(Ordering::SeqCst))
+    }
+}
+
+impl Connector for WrongTime {
+    fn open(&self, timeout: Duration) -> BoxFuture<'_, Result<Arc<dyn Session>, Error>> {
+        self.store.open(timeout)
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_by_an_hour_changes_no_share() {
+    let store: Arc<dyn Connector> = Arc::new(Memory::new());
+    let noon = 12 * 3600;
+    let clock = Arc::new(WrongClock { clock: store.clock(), shown: AtomicU64::new(noon) });
+    let mut members = Vec::new();
+    for id in ["a", "b"] {
+        let backend = WrongTime { store: store.clone(), clock: clock.clone() };
+        let config = Config::for_backend(backend).member_id(id);
+        let coordinator = PartitionCoordinator::connect(config).await.unwrap();
+        let group = coordinator.join("g").await.unwrap();
+        members.push((coordinator, group));
+    }
+    let groups: Vec<_> = members.iter().map(|(_, group)| group).collect();
+    settles_within(10 * SECOND, &groups).await;
+    let before = owners(&groups);
+    let (in_a, in_b) = (share(groups[0]).await, share(groups[1]).await);
+    for shown in [noon + 3600, noon, noon - 3600, noon] {
+        clock.shown.store(shown, Ordering::SeqCst);
+        // Longer than a session: what went wrong would show.
+        for _ in 0..300 {
+            tokio::time::sleep(SECOND / 20).await;
+            assert!(in_a.is_valid() && in_b.is_valid(), "at {shown}");
+            assert_eq!(owners(&groups), before, "at {shown}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

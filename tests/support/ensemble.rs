@@ -140,6 +140,15 @@ impl Ensemble {
         }
     }
 
+    /// Lets all links of a server to the others drop everything. Only votes reach it.
+    pub fn cut_off(&self, server: usize) {
+        for other in 0..SIZE {
+            for link in [&self.links[other][server], &self.links[server][other]].into_iter().flatten() {
+                link.set(Mode::BlackHole);
+            }
+        }
+    }
+
     /// Lets all links pass again.
     pub fn heal(&self) {
         for link in self.links.iter().flatten().flatten() {
@@ -150,6 +159,11 @@ impl Ensemble {
     /// Kills a server with SIGKILL. Its data stays.
     pub fn kill(&mut self, index: usize) {
         self.servers[index].kill();
+    }
+
+    /// Asks a server with SIGTERM to end, as an operator does. It has to be killed before it is started again.
+    pub fn terminate(&self, index: usize) {
+        self.servers[index].terminate();
     }
 
     /// Starts a killed server again and waits until it serves.

@@ -50,7 +50,7 @@ pub const RELEASES: [Release; 2] = [Release::System, Release::V39];
 const GUARD: &str = r#"
 trap '' INT TERM HUP
 folder=$1; shift
-"$@" </dev/null >>"$folder/log" 2>&1 &
+(trap - TERM; exec "$@") </dev/null >>"$folder/log" 2>&1 &
 java=$!
 echo $java
 read -r word
@@ -239,6 +239,11 @@ impl Server {
         if let Some(java) = self.java.take() {
             java.kill();
         }
+    }
+
+    /// Asks the server with SIGTERM to end. [`Server::kill`] waits until it has.
+    pub fn terminate(&self) {
+        self.signal("TERM");
     }
 
     /// Starts the server again after [`Server::kill`], with the same data and port, and waits until it serves.

@@ -59,6 +59,7 @@ impl Handover {
             self.create_head();
         } else if self.head_reading.join_wanted {
             self.head_reading.join_asked = true;
+            self.head_reading.joins_as = self.settings.presence;
             self.actions.push(Action::Rejoin);
         } else if self.head_reading.under_way.is_none() && self.head_reading.waits.is_none() {
             self.read_head();

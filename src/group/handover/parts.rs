@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     history::History,
-    types::{Action, Cause, Epoch, Head, HeadRead, Incarnation, MemberRead, Part, Purpose, Write},
+    types::{Action, Cause, Epoch, Head, HeadRead, Incarnation, MemberRead, Part, Presence, Purpose, Write},
 };
 use crate::{
     clock::Moment,
@@ -44,6 +44,8 @@ pub(crate) struct HeadReading {
     /// We have no znode, and wait for one.
     pub(super) join_wanted: bool,
     pub(super) join_asked: bool,
+    /// Our presence when it was asked for: what our znode says when it is created, or something older.
+    pub(super) joins_as: Presence,
 }
 
 impl HeadReading {

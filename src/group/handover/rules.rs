@@ -2,10 +2,23 @@
 
 //! [`Rule`]: what the protocol demands. Tests switch single rules off and show that two members then act on one key.
 
-/// A rule of the protocol that can be switched off in tests.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(not(test), allow(dead_code, reason = "some are named only where a test switches them off"))]
-pub(crate) enum Rule {
+macro_rules! rules {
+    ($($(#[$doc:meta])* $rule:ident,)+) => {
+        /// A rule of the protocol that can be switched off in tests.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[cfg_attr(not(test), allow(dead_code, reason = "some are named only where a test switches them off"))]
+        pub(crate) enum Rule {
+            $($(#[$doc])* $rule,)+
+        }
+
+        #[cfg(test)]
+        impl Rule {
+            pub(crate) const ALL: &[Rule] = &[$(Rule::$rule,)+];
+        }
+    };
+}
+
+rules! {
     /// A gainer waits until those who lost the key have released it.
     GainerWaits,
     /// An acknowledgement lists what is still in flight.

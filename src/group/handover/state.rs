@@ -244,12 +244,14 @@ impl Handover {
     }
 
     pub(super) fn on_joined(&mut self, czxid: i64, version: i32) {
+        // It may have changed while our znode was being created. Then it is written once more.
+        let presence = self.head_reading.joins_as;
         self.lose_own();
         if self.history.as_ref().is_some_and(|history| czxid < history.token) {
             self.forget_the_store();
         }
         let me = Incarnation { id: self.settings.me.clone(), czxid };
-        self.own = Some(Own::new(me, version, self.part()));
+        self.own = Some(Own::new(me, version, Part { presence, ..self.part() }));
         // A head that was asked for before does not count.
         self.head_reading.restart();
         self.publisher.join(self.now, self.settings.presence == Presence::Ready);

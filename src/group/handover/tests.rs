@@ -2,10 +2,12 @@
 
 mod bad_input;
 mod directed;
+mod documented;
 mod ensemble;
 mod explorer;
 mod fleet;
 mod groups;
+mod joining;
 mod large;
 mod register;
 mod simulation;

@@ -1,5 +1,5 @@
 //! A number for each state of the explorer, equal for states that differ only in names: of transactions, of versions, and
-//! of the time.
+//! of the time. What is left of the budget is not in it.
 
 mod process;
 
@@ -218,9 +218,6 @@ impl Walk<'_> {
                 self.flag(member.is_held);
             }
         }
-        self.number(world.faults_left.into());
-        self.number(world.ticks_left.into());
-        self.number(world.recreations_left.into());
         for process in &world.processes {
             self.flag(process.is_some());
             process.iter().for_each(|process| self.process(process));

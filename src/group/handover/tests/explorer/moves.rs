@@ -39,7 +39,7 @@ pub(super) enum Move {
 impl World {
     pub(super) fn moves(&self) -> Vec<Move> {
         let mut moves = vec![];
-        let any_fault = self.faults_left > 0;
+        let any_fault = self.left.faults > 0;
         for (slot, process) in self.processes.iter().enumerate() {
             match process {
                 None => {
@@ -54,10 +54,10 @@ impl World {
                 Some(process) => self.moves_of(slot, process, &mut moves),
             }
         }
-        if self.recreations_left > 0 && self.head.is_some() {
+        if self.left.recreations > 0 && self.head.is_some() {
             moves.push(Move::DeleteHead);
         }
-        if self.ticks_left > 0 {
+        if self.left.ticks > 0 {
             moves.push(Move::Tick);
         }
         moves
@@ -96,7 +96,7 @@ impl World {
             moves.push(Move::Take(slot));
         }
         moves.extend((0..process.register.guards.len()).map(|index| Move::Drop(slot, index)));
-        if self.faults_left > 0 && slot >= self.scope.faulty_from {
+        if self.left.faults > 0 && slot >= self.scope.faulty_from {
             if self.scope.may_crash {
                 moves.push(Move::Crash(slot));
             }
@@ -150,13 +150,16 @@ impl World {
             step,
             Move::Start(_) | Move::Crash(_) | Move::Expire(_) | Move::Delete(_) | Move::Hold(_)
         );
-        if is_fault && self.faults_left < u8::MAX {
-            self.faults_left = self.faults_left.saturating_sub(1);
+        if is_fault && self.left.faults < u8::MAX {
+            self.left.faults = self.left.faults.saturating_sub(1);
         }
         self.make(step);
         // What has ended for good does not matter any more.
-        for process in self.processes.iter_mut().flatten() {
-            process.register.guards.retain(|guard| !guard.is_ended);
+        for slot in 0..self.processes.len() {
+            let guards = self.processes[slot].iter().flat_map(|process| &process.register.guards);
+            if guards.into_iter().any(|guard| guard.is_ended) {
+                self.process(slot).register.guards.retain(|guard| !guard.is_ended);
+            }
         }
     }
 
@@ -164,8 +167,8 @@ impl World {
         match step {
             Move::Tick => {
                 self.now = self.now + TICK;
-                if self.ticks_left < u8::MAX {
-                    self.ticks_left -= 1;
+                if self.left.ticks < u8::MAX {
+                    self.left.ticks -= 1;
                 }
             }
             Move::Wake(slot) => self.feed(slot, Event::Tick),
@@ -178,11 +181,11 @@ impl World {
             }
             Move::Expire(slot) | Move::Delete(slot) => self.members[slot] = None,
             Move::Hold(slot) => {
-                let member = self.members[slot].as_mut().unwrap();
+                let member = self.member(slot);
                 member.is_held = !member.is_held;
             }
             Move::DeleteHead => {
-                self.recreations_left -= 1;
+                self.left.recreations -= 1;
                 self.head = None;
             }
             Move::Take(slot) => {

@@ -22,12 +22,7 @@ pub(super) struct Scope {
     pub(super) may_crash: bool,
     /// A member may be held out of the ring although it lives, and let in again.
     pub(super) may_hold: bool,
-    /// How often the head may be deleted.
-    pub(super) recreations: u8,
-    /// How many starts, crashes, expiries and deletions there may be; `u8::MAX`: any number.
-    pub(super) faults: u8,
-    /// How often the time may pass; `u8::MAX`: any number.
-    pub(super) ticks: u8,
+    pub(super) budget: Budget,
     /// From which slot on processes may crash, expire, be held and be deleted.
     pub(super) faulty_from: usize,
     /// Who may publish.
@@ -47,10 +42,32 @@ impl Scope {
         may_delete: false,
         may_crash: true,
         may_hold: false,
-        recreations: 0,
-        faults: u8::MAX,
-        ticks: u8::MAX,
+        budget: Budget { faults: u8::MAX, ticks: u8::MAX, recreations: 0 },
         faulty_from: 0,
         publishers: 8,
     };
+}
+
+/// How much may still happen. The more is left, the more can follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Budget {
+    /// How many starts, crashes, expiries, holds and deletions of znodes; `u8::MAX`: any number.
+    pub(super) faults: u8,
+    /// How often the time may pass; `u8::MAX`: any number.
+    pub(super) ticks: u8,
+    /// How often the head may be deleted.
+    pub(super) recreations: u8,
+}
+
+impl Budget {
+    /// Whether at least as much of each is left as of `other`.
+    pub(super) fn covers(self, other: Budget) -> bool {
+        self.faults >= other.faults && self.ticks >= other.ticks && self.recreations >= other.recreations
+    }
+
+    /// How much of `all` was used.
+    pub(super) fn used(self, all: Budget) -> usize {
+        let used = |all: u8, left: u8| usize::from(all - left);
+        used(all.faults, self.faults) + used(all.ticks, self.ticks) + used(all.recreations, self.recreations)
+    }
 }

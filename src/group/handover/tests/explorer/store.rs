@@ -18,7 +18,7 @@ impl World {
         pending.writes.iter().for_each(|write| self.write(slot, write));
         if extends {
             let end = pending.sent + self.wait();
-            let member = self.members[slot].as_mut().unwrap();
+            let member = self.member(slot);
             member.lease = member.lease.max(end);
         }
         Outcome::Applied
@@ -52,7 +52,7 @@ impl World {
         self.zxid += 1;
         match write {
             Write::SetOwn { part, version } => {
-                let member = self.members[slot].as_mut().unwrap();
+                let member = self.member(slot);
                 (member.part, member.version) = (part.clone(), version + 1);
             }
             Write::SetHead { head, version } => {

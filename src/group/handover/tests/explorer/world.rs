@@ -24,7 +24,7 @@ use super::{
         },
         register::Register,
     },
-    scope::Scope,
+    scope::{Budget, Scope},
 };
 use crate::{
     clock::Moment,
@@ -44,11 +44,10 @@ pub(super) struct World {
     pub(super) key: u32,
     pub(super) zxid: i64,
     pub(super) head: Option<StoredHead>,
-    pub(super) members: Vec<Option<Stored>>,
-    pub(super) processes: Vec<Option<Process>>,
-    pub(super) faults_left: u8,
-    pub(super) ticks_left: u8,
-    pub(super) recreations_left: u8,
+    pub(super) members: Vec<Option<Arc<Stored>>>,
+    /// Shared with the worlds before, as long as nothing happens to it.
+    pub(super) processes: Vec<Option<Arc<Process>>>,
+    pub(super) left: Budget,
 }
 
 #[derive(Clone)]
@@ -137,9 +136,7 @@ impl World {
             head: None,
             members: vec![None; scope.slots],
             processes: (0..scope.slots).map(|_| None).collect(),
-            faults_left: scope.faults,
-            ticks_left: scope.ticks,
-            recreations_left: scope.recreations,
+            left: scope.budget,
         }
     }
 
@@ -183,25 +180,31 @@ impl World {
             process.register.guards.iter().any(|it| process.register.is_valid(it, self.now))
         };
         let slots = self.processes.iter().enumerate();
-        slots.filter(|(_, process)| process.as_ref().is_some_and(acts)).map(|(slot, _)| slot).collect()
+        slots.filter(|(_, process)| process.as_deref().is_some_and(acts)).map(|(slot, _)| slot).collect()
     }
 
     pub(super) fn process(&mut self, slot: usize) -> &mut Process {
-        self.processes[slot].as_mut().unwrap()
+        Arc::make_mut(self.processes[slot].as_mut().unwrap())
+    }
+
+    pub(super) fn member(&mut self, slot: usize) -> &mut Stored {
+        Arc::make_mut(self.members[slot].as_mut().unwrap())
     }
 
     /// A new session, and a new znode in it.
     pub(super) fn start(&mut self, slot: usize) {
         let settings = self.settings(slot);
-        let mut process = self.processes[slot].take().unwrap_or_else(|| Process {
-            core: Handover::new(settings),
-            register: Register::default(),
-            pending: BTreeMap::new(),
-            wants_to_join: false,
+        self.processes[slot].get_or_insert_with(|| {
+            Arc::new(Process {
+                core: Handover::new(settings),
+                register: Register::default(),
+                pending: BTreeMap::new(),
+                wants_to_join: false,
+            })
         });
+        let process = self.process(slot);
         process.pending.clear();
         process.wants_to_join = false;
-        self.processes[slot] = Some(process);
         self.feed(slot, Event::SessionEnded);
         let (asked, timing) = (self.now, self.timing());
         self.feed(slot, Event::SessionBegan { asked, timing });
@@ -211,7 +214,8 @@ impl World {
         let czxid = self.zxid;
         let version = i32::try_from(czxid * 1000).unwrap();
         let part = self.process(slot).core.part();
-        self.members[slot] = Some(Stored { czxid, version, part, is_held: false, lease: self.now });
+        let lease = self.now;
+        self.members[slot] = Some(Arc::new(Stored { czxid, version, part, is_held: false, lease }));
         self.feed(slot, Event::Joined { czxid, version });
     }
 
@@ -220,7 +224,10 @@ impl World {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let (now, random) = (self.now, self.zxid as u64);
-            let Some(process) = &mut self.processes[slot] else { return };
+            if self.processes[slot].is_none() {
+                return;
+            }
+            let process = self.process(slot);
             let actions = process.core.step(now, random, event);
             let at = process.core.followed;
             for action in actions {

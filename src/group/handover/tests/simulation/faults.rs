@@ -5,7 +5,13 @@ use super::{
     parts::{MS, Queued, SECOND, TIMEOUT, duration},
     run::Simulation,
 };
-use crate::backend::{Op, SessionId};
+use crate::{
+    backend::{CreateMode, Op, SessionId},
+    group::member::Payload,
+};
+
+/// The id of a member that does not use this library.
+const PLAIN: &str = "plain";
 
 impl Simulation {
     pub(super) fn fault(&mut self) {
@@ -19,6 +25,7 @@ impl Simulation {
         self.note(format!("fault {kind} at {}", self.processes[it].id));
         match kind {
             _ if !is_alive => {}
+            _ if self.profile.is_wide && self.rng.bool() => self.wide_fault(it),
             0..12 => {
                 self.crash(it);
                 let life = self.processes[it].life;
@@ -78,6 +85,39 @@ impl Simulation {
         self.at(self.now + pause, Queued::Fault);
     }
 
+    fn wide_fault(&mut self, it: usize) {
+        let kind = self.rng.u32(0..10);
+        self.note(format!("wide fault {kind}"));
+        match kind {
+            // They come again when the head or a member is read anew.
+            0..3 => self.processes[it].watches.clear(),
+            3..5 => {
+                let pause = self.rng.u64(100 * MS..2 * TIMEOUT);
+                self.processes[it].denied_until = self.now + pause;
+            }
+            5..8 => {
+                let places = &self.processes[it].places;
+                let path = places.group.join(PLAIN).expect("a name");
+                let data = Payload { weight: 1, ours: None }.encode();
+                let op = Op::Create { path, data, mode: CreateMode::Ephemeral };
+                let _ = self.ensemble.commit(SessionId(0), &[op]);
+                self.fire_all();
+                let pause = self.rng.u64(100 * MS..2 * TIMEOUT);
+                self.at(self.now + pause, Queued::EndPlain);
+            }
+            _ => {
+                let pause = self.rng.bool();
+                self.feed(it, Event::Pause(pause));
+            }
+        }
+    }
+
+    pub(super) fn end_plain(&mut self) {
+        let path = self.group.join(PLAIN).expect("a name");
+        let _ = self.ensemble.commit(SessionId(0), &[Op::Delete { path, version: None }]);
+        self.fire_all();
+    }
+
     /// An operator deletes the znode of a member that lives.
     fn delete_member(&mut self, it: usize) {
         let op = Op::Delete { path: self.processes[it].places.own.clone(), version: None };
@@ -88,11 +128,13 @@ impl Simulation {
     pub(super) fn heal(&mut self) {
         self.is_healing = true;
         self.leader_paused_until = self.now;
+        self.end_plain();
         for server in 1..3 {
             self.repair(server);
         }
         for it in 0..self.processes.len() {
             self.processes[it].paused_until = self.now;
+            self.processes[it].denied_until = self.now;
             if !self.processes[it].is_alive {
                 let life = self.processes[it].life;
                 self.at(self.now + 10 * MS, Queued::Start(it, life));

@@ -3,14 +3,14 @@
 use super::{
     super::{
         super::{
+            settings::Settings,
             state::Handover,
-            types::{Action, Event, Outcome, ReadError},
+            types::{Action, Event, Outcome, Presence, ReadError},
         },
         register::Register,
     },
     parts::{
-        Asked, HEARTBEAT, LEASE, MARGIN, MS, Queued, SECOND, SERVER_TICK, Session, TIMEOUT, Time, duration,
-        settings,
+        Asked, HEARTBEAT, MARGIN, MS, Queued, SECOND, SERVER_TICK, Session, TIMEOUT, Time, duration, settings,
     },
     run::Simulation,
 };
@@ -54,7 +54,11 @@ impl Simulation {
                 return;
             }
             for action in actions {
-                self.digest = (self.digest ^ self.now).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+                self.mix(self.now);
+                if self.is_exact {
+                    let text = format!("{action:?}");
+                    text.bytes().for_each(|byte| self.mix(byte.into()));
+                }
                 if self.trace.is_some() {
                     let text = format!("{action:?}");
                     self.note(format!(
@@ -71,6 +75,10 @@ impl Simulation {
         }
         self.watch_over(it);
         self.set_wakeup(it);
+    }
+
+    fn mix(&mut self, number: u64) {
+        self.digest = (self.digest ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
     }
 
     fn set_wakeup(&mut self, it: usize) {
@@ -108,8 +116,10 @@ impl Simulation {
         let profile = self.profile;
         let drift = self.rng.i64(-450..=450);
         let offset = self.rng.u64(100..2000) * SECOND;
+        let is_warm = !profile.is_wide || self.rng.u32(0..3) > 0;
         let process = &mut self.processes[it];
-        process.core = Handover::new(settings(&process.id, profile, rules));
+        let presence = if is_warm { Presence::Ready } else { Presence::Warming };
+        process.core = Handover::new(Settings { presence, ..settings(&process.id, profile, rules) });
         process.register = Register::default();
         process.life += 1;
         process.is_alive = true;
@@ -119,6 +129,10 @@ impl Simulation {
         let life = process.life;
         self.at(self.now + MS, Queued::Open(it, life));
         self.at(self.now + 20 * MS, Queued::Work(it, life));
+        if !is_warm {
+            let warms_up = self.rng.u64(100 * MS..2 * SECOND);
+            self.at(self.now + warms_up, Queued::Warm(it, life));
+        }
     }
 
     pub(super) fn end_process(&mut self, it: usize) {
@@ -170,7 +184,7 @@ impl Simulation {
         let timing = Timing {
             timeout: duration(TIMEOUT),
             heartbeat: duration(HEARTBEAT),
-            heartbeat_validity: duration(LEASE),
+            heartbeat_validity: duration(self.processes[it].lease),
             margin: duration(MARGIN),
             server_tick: duration(SERVER_TICK),
         };

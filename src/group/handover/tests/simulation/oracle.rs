@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    parts::{MS, Queued, SECOND, TIMEOUT},
+    super::super::types::Event,
+    parts::{FAULTS, MS, Queued, REST, SECOND, SETTLES, TIMEOUT},
     run::Simulation,
 };
 
@@ -68,32 +69,61 @@ impl Simulation {
         }
     }
 
-    /// At the end all follow one epoch, and every key can be worked on by exactly one.
+    /// After the faults all come to follow one epoch, and every key can be worked on by exactly one. Then it stays so.
     pub(super) fn check(&mut self) {
-        let newest = self.processes.iter().filter_map(|it| it.core.startable().epoch).max();
-        for it in 0..self.processes.len() {
-            let core = &self.processes[it].core;
-            let (startable, status) = (core.startable(), core.status());
-            let id = self.processes[it].id.clone();
-            if self.processes[it].is_alive && (startable.epoch != newest || !status.waiting.is_empty()) {
-                self.violate(format!("{id} has not come to rest: {status:?}, newest {newest:?}"));
+        if self.profile.is_wide {
+            self.resume();
+        }
+        let since = self.now - FAULTS;
+        let is_last = since >= REST;
+        if self.rested.is_some() && !is_last {
+            return;
+        }
+        match self.unrest() {
+            None if self.rested.is_none() => {
+                self.rested = Some(since);
+                if since > SETTLES {
+                    self.violate(format!("came to rest after {} ms", since / MS));
+                }
             }
-            if self.processes[it].is_alive
-                && startable.members.map_or(0, |members| members.len())
-                    != self.processes.iter().filter(|it| it.is_alive).count()
-            {
-                self.violate(format!("{id} misses members: {status:?}"));
+            Some(what) if is_last => self.violate(what),
+            None | Some(_) => {}
+        }
+    }
+
+    /// An operator ends a pause, until it has ended.
+    fn resume(&mut self) {
+        for it in 0..self.processes.len() {
+            if self.processes[it].is_alive && self.processes[it].core.status().is_paused {
+                self.feed(it, Event::Pause(false));
             }
         }
-        for key in self.keys.clone() {
+    }
+
+    /// Why the fleet has not come to rest.
+    fn unrest(&self) -> Option<String> {
+        let newest = self.processes.iter().filter_map(|it| it.core.startable().epoch).max();
+        for process in self.processes.iter().filter(|process| process.is_alive) {
+            let (id, startable, status) = (&process.id, process.core.startable(), process.core.status());
+            if startable.epoch != newest || !status.waiting.is_empty() {
+                return Some(format!("{id} has not come to rest: {status:?}, newest {newest:?}"));
+            }
+            if startable.members.map_or(0, |members| members.len())
+                != self.processes.iter().filter(|it| it.is_alive).count()
+            {
+                return Some(format!("{id} misses members: {status:?}"));
+            }
+        }
+        for key in &self.keys {
             let able = (0..self.processes.len()).filter(|it| {
                 self.processes[*it].is_alive
-                    && self.processes[*it].core.may_start(self.clock(*it, self.now), key)
+                    && self.processes[*it].core.may_start(self.clock(*it, self.now), *key)
             });
-            let able: Vec<usize> = able.collect();
-            if able.len() != 1 {
-                self.violate(format!("{} members can work on {key}", able.len()));
+            let able = able.count();
+            if able != 1 {
+                return Some(format!("{able} members can work on {key}"));
             }
         }
+        None
     }
 }

@@ -29,10 +29,19 @@ pub(super) const TIMEOUT: Time = 3 * SECOND;
 pub(super) const SERVER_TICK: Time = 500 * MS;
 pub(super) const HEARTBEAT: Time = 300 * MS;
 pub(super) const LEASE: Time = 1400 * MS;
+/// Three heartbeats.
+const SHORTEST_LEASE: Time = 900 * MS;
 pub(super) const MARGIN: Time = 100 * MS;
-/// How long faults come, and how long the fleet then has to come to rest.
+/// When the head and the group are read again, give or take a half.
+pub(super) const RECHECK: Time = 2 * SECOND;
+/// For how long work may go on after its key was lost.
+const MAX_DRAIN: Time = 5 * SECOND;
+/// How long faults come, and how long the fleet is watched after that.
 pub(super) const FAULTS: Time = 14 * SECOND;
 pub(super) const REST: Time = 12 * SECOND;
+/// Within which time it comes to rest: the session of a member that is gone ends, a member whose watch was lost finds out
+/// and publishes, another one finds that out, and the lease of a member that does not acknowledge ends.
+pub(super) const SETTLES: Time = TIMEOUT + SERVER_TICK + LEASE + MARGIN + 2 * RECHECK;
 pub(super) const REPLICAS: u32 = 4;
 
 /// What kind of run a seed is.
@@ -47,6 +56,9 @@ pub(super) struct Profile {
     pub(super) is_hectic: bool,
     /// Weights change all the time.
     pub(super) is_restless: bool,
+    /// Leases differ, members warm up, watches get lost, plain members come and go, and operators pause the group and deny
+    /// access to the head.
+    pub(super) is_wide: bool,
     /// The ring of all.
     pub(super) label: Label,
 }
@@ -69,12 +81,18 @@ pub(super) struct Process {
     /// Counts its lives, so that what belongs to an earlier one is dropped.
     pub(super) life: u64,
     pub(super) paused_until: Time,
+    /// How long its lease is.
+    pub(super) lease: Time,
+    /// Until then an access control list denies it the head.
+    pub(super) denied_until: Time,
     pub(super) session: Option<i64>,
     /// Counts sessions and breaks of the connection.
     pub(super) connection: u64,
     pub(super) reconnects_at: Time,
     /// What the session has seen, in transactions: it goes only to servers that have as much.
     pub(super) seen: usize,
+    /// The newest transaction when its last one was committed.
+    pub(super) wrote: usize,
     pub(super) under_way: BTreeMap<u64, Asked>,
     pub(super) last_reply: Time,
     pub(super) last_confirmed: Time,
@@ -131,11 +149,15 @@ pub(super) enum Queued {
     Work(usize, u64),
     End(usize, u64, u64),
     Start(usize, u64),
+    /// It has warmed up.
+    Warm(usize, u64),
     SessionLost(usize, u64),
     Replicate(usize),
     LeaderTick,
     Fault,
     Repair(usize),
+    /// A plain member leaves.
+    EndPlain,
     Heal,
     Check,
 }
@@ -147,10 +169,11 @@ pub(super) fn duration(time: Time) -> Duration {
 pub(super) fn settings(id: &MemberId, profile: Profile, rules: Rules) -> Settings {
     Settings {
         is_strict: profile.is_strict,
-        max_drain: duration(5 * SECOND),
+        max_drain: duration(MAX_DRAIN),
+        plain_grace: duration(300 * MS),
         settle: duration(20 * MS),
         max_settle: duration(200 * MS),
-        recheck: duration(2 * SECOND),
+        recheck: duration(RECHECK),
         joiner_delay: duration(400 * MS),
         log_limit: 3,
         hold_down: false,
@@ -178,10 +201,13 @@ pub(super) fn process(
         is_alive: false,
         life: 0,
         paused_until: 0,
+        lease: if profile.is_wide { rng.u64(SHORTEST_LEASE..=LEASE) } else { LEASE },
+        denied_until: 0,
         session: None,
         connection: 0,
         reconnects_at: 0,
         seen: 0,
+        wrote: 0,
         under_way: BTreeMap::new(),
         last_reply: 0,
         last_confirmed: 0,

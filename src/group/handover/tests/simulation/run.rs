@@ -18,6 +18,9 @@ use crate::{
     ring::Label,
 };
 
+/// How often it is checked whether the fleet has come to rest.
+const CHECK: Time = SECOND / 4;
+
 pub(super) struct Simulation {
     pub(super) rng: fastrand::Rng,
     pub(super) profile: Profile,
@@ -38,8 +41,12 @@ pub(super) struct Simulation {
     /// The weights of members that have changed theirs.
     pub(super) weights: BTreeMap<MemberId, u32>,
     pub(super) is_healing: bool,
+    /// How long after that the fleet had come to rest.
+    pub(super) rested: Option<Time>,
     /// Everything that happened, as one number.
     pub(super) digest: u64,
+    /// Whether that has each action in full.
+    pub(super) is_exact: bool,
     pub(super) actions: u64,
     pub(super) steps: u64,
     pub(super) violation: Option<String>,
@@ -53,6 +60,15 @@ impl Simulation {
 
     /// With rings of another kind.
     pub(super) fn on(label: Label, seed: u64, rules: &Rules) -> Simulation {
+        Simulation::of(label, false, seed, rules)
+    }
+
+    /// With faults of more kinds.
+    pub(super) fn wide(seed: u64, rules: &Rules) -> Simulation {
+        Simulation::of(Label::Plain, true, seed, rules)
+    }
+
+    fn of(label: Label, is_wide: bool, seed: u64, rules: &Rules) -> Simulation {
         let mut rng = fastrand::Rng::with_seed(seed);
         let profile = Profile {
             processes: rng.usize(2..=4),
@@ -61,6 +77,7 @@ impl Simulation {
             deletes: seed % 4 >= 2,
             is_hectic: (seed / 4).is_multiple_of(2),
             is_restless: seed % 4 == 1 || seed % 16 == 2 || seed % 16 == 3,
+            is_wide,
             label,
         };
         let namespace = ZnodePath::parse("/tooz").expect("a path");
@@ -86,7 +103,9 @@ impl Simulation {
             keys,
             weights: BTreeMap::new(),
             is_healing: false,
+            rested: None,
             digest: seed,
+            is_exact: false,
             actions: 0,
             steps: 0,
             violation: None,
@@ -113,7 +132,9 @@ impl Simulation {
         let first = self.rng.u64(SECOND / 2..3 * SECOND);
         self.at(first, Queued::Fault);
         self.at(FAULTS, Queued::Heal);
-        self.at(FAULTS + REST, Queued::Check);
+        for time in (FAULTS + CHECK..=FAULTS + REST).step_by(CHECK as usize) {
+            self.at(time, Queued::Check);
+        }
     }
 
     /// Runs to the end, or to the first violation.
@@ -123,9 +144,8 @@ impl Simulation {
             if self.trace.is_some() {
                 self.note(format!("{event:?}"));
             }
-            let is_last = event == Queued::Check;
             self.handle(event);
-            if is_last || self.violation.is_some() {
+            if time >= FAULTS + REST || self.violation.is_some() {
                 return;
             }
         }
@@ -145,6 +165,7 @@ impl Simulation {
             }
             Queued::Wake(it, life)
             | Queued::Open(it, life)
+            | Queued::Warm(it, life)
             | Queued::Work(it, life)
             | Queued::End(it, life, _) => {
                 (*it, self.processes[*it].life == *life && self.processes[*it].is_alive, true)
@@ -187,6 +208,8 @@ impl Simulation {
             Queued::Work(it, _) => self.work(it),
             Queued::End(it, _, name) => self.end_guard(it, name),
             Queued::Start(it, _) => self.start(it),
+            Queued::Warm(it, _) => self.feed(it, Event::Ready),
+            Queued::EndPlain => self.end_plain(),
             Queued::SessionLost(it, _) => self.lose_session(it),
             Queued::Replicate(server) => self.replicate(server),
             Queued::LeaderTick => self.leader_tick(),

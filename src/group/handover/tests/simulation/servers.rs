@@ -30,6 +30,9 @@ impl Simulation {
         };
         let mut watches = Vec::new();
         let event = match asked {
+            Asked::Head if self.now < self.processes[it].denied_until => {
+                Event::Head(Err(ReadError::NotPermitted))
+            }
             Asked::Head => {
                 let node = state.get(&places.head);
                 watches.push((Watched::Head, node.map_or(-1, |node| node.1.mzxid)));

@@ -12,7 +12,7 @@ use super::{
                 state::Handover,
                 types::{Epoch, Outcome, Write},
             },
-            register::Register,
+            register::{Guard, Register},
         },
         world::Process,
     },
@@ -64,18 +64,23 @@ impl Walk<'_> {
 
     fn register(&mut self, register: &Register) {
         self.deadline(register.lease);
-        for guard in &register.guards {
-            self.number(1);
-            self.flag(guard.is_ended);
-            let rank = guard.mark.map(|mark| register.marks.keys().filter(|other| **other >= mark).count());
-            self.number(rank.map_or(0, |rank| rank as u64 + 1));
-        }
         // Marks without guards do not matter.
-        for (mark, deadline) in &register.marks {
-            if register.guards.iter().any(|guard| guard.mark == Some(*mark)) {
-                self.number(2);
-                deadline.iter().for_each(|deadline| self.deadline(*deadline));
-            }
+        let is_used = |mark: &u64| register.guards.iter().any(|guard| guard.mark == Some(*mark));
+        let marks = register.marks.iter().filter(|(mark, _)| is_used(mark));
+        let rank =
+            |guard: &Guard| guard.mark.map_or(0, |mark| 1 + marks.clone().filter(|it| *it.0 > mark).count());
+        // Nor does the order of the guards.
+        let mut guards: Vec<(usize, bool)> =
+            register.guards.iter().map(|guard| (rank(guard), guard.is_ended)).collect();
+        guards.sort_unstable();
+        for (rank, is_ended) in guards {
+            self.number(1);
+            self.number(rank as u64);
+            self.flag(is_ended);
+        }
+        for (_, deadline) in marks {
+            self.number(2);
+            deadline.iter().for_each(|deadline| self.deadline(*deadline));
         }
     }
 
@@ -120,6 +125,12 @@ impl Walk<'_> {
         self.epoch(core.followed);
         self.flag(core.owes_ack());
         let write = core.own.as_ref().and_then(|own| own.write.as_ref());
+        let acknowledges = |loss: Epoch| {
+            write
+                .and_then(|write| write.part.ack)
+                .is_some_and(|it| it.head == loss.head && it.version >= loss.version)
+        };
+        self.flag(core.newest_loss.is_some_and(acknowledges));
         for (mark, batch) in &core.marks.batches {
             self.flag(core.followed.is_some_and(|followed| followed.head == batch.at.head));
             let ack = write.filter(|write| write.mark >= *mark).and_then(|write| write.part.ack);
@@ -139,6 +150,7 @@ impl Walk<'_> {
         self.deadline(core.lease.deadline);
         self.flag(core.lease.has_lapsed);
         self.flag(core.lease.has_reread);
+        self.flag(core.lease.is_refused);
         let reading = &core.head_reading;
         for flag in [
             reading.wanted,
