@@ -81,7 +81,7 @@ async fn a_session_through_one_of_several_addresses_reconnects_through_it() {
 
 #[tokio::test]
 async fn a_slow_server_is_not_cut_off_by_the_shares_of_the_addresses_after_it() {
-    let timeout = 5 * SECOND;
+    let timeout = 8 * SECOND;
     let proxy = Proxy::start(shared_server_of(RELEASES[0]).await.port()).await;
     // The round trip takes a seventh of the timeout, and each of seven addresses has an eighth.
     proxy.set(Mode::Delay(timeout / 14));
