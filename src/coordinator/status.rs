@@ -188,6 +188,7 @@ impl Shared {
     }
 
     /// [`Status::obstacles`] alone: the rest of a status takes time in a large group, and this is asked often.
+    #[cfg(feature = "http")]
     pub(super) fn obstacles(&self) -> Vec<String> {
         let groups = self.present_groups().into_iter().filter_map(|group| {
             let view = group.view();
