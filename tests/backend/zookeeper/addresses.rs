@@ -81,11 +81,11 @@ async fn a_session_through_one_of_several_addresses_reconnects_through_it() {
 
 #[tokio::test]
 async fn a_slow_server_is_not_cut_off_by_the_shares_of_the_addresses_after_it() {
-    let timeout = 8 * SECOND;
+    let timeout = 6 * SECOND;
     let proxy = Proxy::start(shared_server_of(RELEASES[0]).await.port()).await;
-    // The round trip takes a seventh of the timeout, and each of seven addresses has an eighth.
-    proxy.set(Mode::Delay(timeout / 14));
-    let silent: Vec<_> = (0..6).map(|_| silent("127.0.0.2:0".parse().unwrap())).collect();
+    // A session takes two round trips of a ninth of the timeout each, and each of five addresses has a sixth.
+    proxy.set(Mode::Delay(timeout / 18));
+    let silent: Vec<_> = (0..4).map(|_| silent("127.0.0.2:0".parse().unwrap())).collect();
     let mut hosts: Vec<_> = silent.iter().map(|it| it.local_addr().unwrap().to_string()).collect();
     hosts.push(proxy.connect_string());
     for _ in 0..3 {
