@@ -220,17 +220,14 @@ impl Hashing {
         }
     }
 
-    /// After a third of the bytes, the place of the worker that has most to do for the file in its hands.
+    /// After a third of the bytes, the place of a worker that is in the middle of a file, or at least runs one.
     fn victim(&self) -> Option<usize> {
-        if self.fraction() < 0.33 {
-            return None;
-        }
-        // Of a small rest the result may be on its way already.
-        let rest = |number: usize, open: &Open| self.files[number].bytes as f64 * (1.0 - open.done);
-        let open = self.open.iter().filter(|(_, open)| open.worker.is_some());
-        let open = open.map(|(&number, open)| (rest(number, open), open));
-        let (_, open) = open.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
-        self.workers.iter().position(|worker| Some(worker.name) == open.worker.as_deref())
+        let fraction = self.fraction();
+        let is_in_the_middle = |open: &&Open| (0.1..0.8).contains(&open.done) || fraction > 0.6;
+        let open = self.open.values().filter(|open| open.worker.is_some() && open.done < 1.0);
+        let open = open.filter(is_in_the_middle).max_by(|one, other| one.done.total_cmp(&other.done))?;
+        let place = self.workers.iter().position(|worker| Some(worker.name) == open.worker.as_deref())?;
+        (fraction > 0.33).then_some(place)
     }
 
     async fn crash(&mut self, victim: usize) {
@@ -325,8 +322,8 @@ impl Hashing {
         if !wrong.is_empty() {
             return Err(format!("not what this process finds itself: the MD5 of {}", wrong.join(", ")).into());
         }
-        if self.crash.is_none() {
-            return Err("no worker crashed".into());
+        if self.crash.is_none() || self.vanished + self.expired == 0 {
+            return Err("no worker crashed in the middle of its work".into());
         }
         let right = green(format!("The hashes of all {} are right:", count(self.results.len(), "file")));
         say!("  {right}\n  computed again without workers, they are the same.");
