@@ -160,26 +160,31 @@ impl Hashing {
                     (number, order::hash(&executor, &files[number], report).await)
                 });
             }
+            let mut started = None;
             tokio::select! {
                 biased;
-                Some((number, news)) = news.recv() => self.note(number, news),
+                Some((number, news)) = news.recv() => started = self.note(number, news),
                 ended = requests.join_next() => match ended {
                     Some(ended) => self.end(ended?)?,
                     None => break,
                 },
                 _ = lines.tick() => self.show(&mut progress),
             }
-            self.check_crash(executor).await;
+            self.check_crash(executor, started).await;
         }
         drop(progress);
         self.say(&format!("all {} are hashed", count(self.results.len(), "file")));
         Ok(())
     }
 
-    fn note(&mut self, number: usize, news: News) {
+    /// Returns which worker has just started on a file, if that is what happened.
+    fn note(&mut self, number: usize, news: News) -> Option<String> {
         let open = self.open.entry(number).or_default();
         match news {
-            News::Started { worker } => open.worker = Some(worker),
+            News::Started { worker } => {
+                open.worker = Some(worker.clone());
+                return Some(worker);
+            }
             News::Progress(done) => open.done = done,
             News::SentAgain(error) => {
                 *open = Open::default();
@@ -192,6 +197,7 @@ impl Hashing {
                 say!("{:10}{name} is sent again", "");
             }
         }
+        None
     }
 
     fn end(&mut self, (number, outcome): (usize, Result<Hashed, Failure>)) -> Result<(), Failure> {
@@ -202,10 +208,13 @@ impl Hashing {
     }
 
     /// Lets a worker crash in the middle of its work, and prints when the executor notices.
-    async fn check_crash(&mut self, executor: &Executor) {
+    ///
+    /// `started`: which worker has just started on a file. Files of like sizes are done at the same moments, and then no
+    /// worker is in the middle of one.
+    async fn check_crash(&mut self, executor: &Executor, started: Option<String>) {
         match &mut self.crash {
             None => {
-                if let Some(victim) = self.victim() {
+                if let Some(victim) = started.and_then(|name| self.victim(&name)) {
                     self.crash(victim).await;
                 }
             }
@@ -220,14 +229,10 @@ impl Hashing {
         }
     }
 
-    /// After a third of the bytes, the place of a worker that is in the middle of a file, or at least runs one.
-    fn victim(&self) -> Option<usize> {
-        let fraction = self.fraction();
-        let is_in_the_middle = |open: &&Open| (0.1..0.8).contains(&open.done) || fraction > 0.6;
-        let open = self.open.values().filter(|open| open.worker.is_some() && open.done < 1.0);
-        let open = open.filter(is_in_the_middle).max_by(|one, other| one.done.total_cmp(&other.done))?;
-        let place = self.workers.iter().position(|worker| Some(worker.name) == open.worker.as_deref())?;
-        (fraction > 0.33).then_some(place)
+    /// After a third of the bytes, the place of the worker of this name.
+    fn victim(&self, name: &str) -> Option<usize> {
+        let place = self.workers.iter().position(|worker| worker.name == name)?;
+        (self.fraction() > 0.33).then_some(place)
     }
 
     async fn crash(&mut self, victim: usize) {
