@@ -135,9 +135,10 @@ impl Acts {
         longest
     }
 
-    /// The keys on which more than one process acted in this time.
+    /// The keys on which more than one process began to act in this time. What is only ended in it was begun before an
+    /// earlier fault, perhaps, whose keys have moved since.
     pub(crate) fn moved(&self, from: u64, to: u64) -> Vec<u32> {
-        let in_time = |act: &&Act| act.action.end > from && act.action.start < to;
+        let in_time = |act: &&Act| (from..to).contains(&act.action.start);
         let actors =
             |acts: &[Act]| acts.iter().filter(in_time).map(|act| act.process).collect::<BTreeSet<_>>();
         self.0.iter().filter(|(_, acts)| actors(acts).len() > 1).map(|(key, _)| *key).collect()

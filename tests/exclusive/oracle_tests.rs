@@ -88,8 +88,9 @@ fn all_have_acted_when_the_last_key_and_the_last_process_have() {
 }
 
 #[test]
-fn a_key_with_two_processes_in_a_time_has_moved() {
+fn a_key_on_which_two_processes_begin_to_act_in_a_time_has_moved() {
     let acts = Acts::new([act(1, 7, 0, 10), act(2, 7, 20, 30), act(1, 8, 0, 10), act(1, 8, 20, 30)]);
-    assert_eq!(acts.moved(5, 25), [7]);
-    assert_eq!(acts.moved(10, 25), [0; 0]);
+    assert_eq!(acts.moved(0, 21), [7]);
+    assert_eq!(acts.moved(0, 20), [0; 0]);
+    assert_eq!(acts.moved(5, 25), [0; 0], "the first only ends in this time");
 }
