@@ -2,7 +2,7 @@
 
 //! Rings with one member more or less, and the keys that move between two rings.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{iter, ops::RangeInclusive, sync::Arc};
 
 use super::{
     HashRing, Member,
@@ -210,19 +210,41 @@ fn added(small: &[Member], large: &[Member]) -> Option<Vec<u32>> {
 /// A range of positions with its owners before and after.
 type Owned<P> = (Part<P>, Option<u32>, Option<u32>);
 
-/// Every range between two neighbouring points of either ring, with its owners.
+/// Every range between two neighbouring points of either ring, with its owners, in one pass over both.
 fn sweep<P: Point>(before: &Points<P>, after: &Points<P>) -> impl Iterator<Item = Owned<P::Position>> {
-    let positions = |points: &Points<P>| points.as_slice().iter().copied().map(P::position).collect();
-    let mut starts: Vec<P::Position> =
-        [vec![P::Position::FIRST], positions(before), positions(after)].concat();
-    // The stable sort finds the sorted runs and merges them.
-    starts.sort();
-    starts.dedup();
-    let lasts: Vec<_> = starts[1..].iter().map(|next| next.before()).chain([P::Position::LAST]).collect();
-    starts
-        .into_iter()
-        .zip(lasts)
-        .map(|(first, last)| (Part { first, last }, before.owner(first), after.owner(first)))
+    let (mut old, mut new) = (Front::of(before), Front::of(after));
+    let mut next = Some(P::Position::FIRST);
+    iter::from_fn(move || {
+        let first = next?;
+        let owners = (old.owner_from(first), new.owner_from(first));
+        next = old.next().into_iter().chain(new.next()).min();
+        let last = next.map_or(P::Position::LAST, P::Position::before);
+        Some((Part { first, last }, owners.0, owners.1))
+    })
+}
+
+/// The points of a ring that a [`sweep`] has not passed.
+struct Front<'a, P> {
+    all: &'a [P],
+    rest: &'a [P],
+}
+
+impl<'a, P: Point> Front<'a, P> {
+    fn of(points: &'a Points<P>) -> Self {
+        Front { all: points.as_slice(), rest: points.as_slice() }
+    }
+
+    /// The owner of `first`, and the positions up to the next point. `first` must not become less.
+    fn owner_from(&mut self, first: P::Position) -> Option<u32> {
+        while self.rest.first().is_some_and(|point| point.position() <= first) {
+            self.rest = &self.rest[1..];
+        }
+        self.rest.first().or(self.all.first()).map(|point| point.member())
+    }
+
+    fn next(&self) -> Option<P::Position> {
+        self.rest.first().map(|point| point.position())
+    }
 }
 
 /// Leaves out ranges that keep their owner, and joins adjacent ranges with the same owners.
