@@ -32,8 +32,9 @@ pub(super) struct Entities {
     state: Mutex<State>,
     /// Wakes the registrar: an entity was registered in a session that has ended meanwhile.
     missing: Notify,
-    /// Held while they are unregistered, so that each caller returns after they are gone.
-    unregistering: tokio::sync::Mutex<()>,
+    /// Held while the store registers or unregisters, so that the last call for a name counts, and that whoever
+    /// unregisters returns after the znodes are gone.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Entities {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Comes before [`Entities::register`]: from here on, [`Entities::unregister_one`] withdraws it.
+    /// Comes before [`Entities::register`]: from here on, [`Entities::withdraw`] withdraws it.
     pub(super) fn ask(self: &Arc<Self>, path: ZnodePath) -> Asked {
         let mut state = self.lock();
         state.numbers += 1;
@@ -82,9 +83,9 @@ impl Entities {
     /// Registers an entity, in this session and in later ones. [`Unapplied::Overtaken`] if another session has it.
     pub(super) async fn register(&self, live: &Live, asked: &Asked, data: Vec<u8>) -> Result<(), Unapplied> {
         let path = &asked.path;
+        let _turn = self.turn.lock().await;
         register(live, path, &data).await?;
         if !self.note(asked, data, live.id()) {
-            let _turn = self.unregistering.lock().await;
             self.delete(live, path).await;
             return Ok(());
         }
@@ -115,7 +116,7 @@ impl Entities {
 
     /// Removes all registrations of this session. Tries again while the store does not answer, until the session ends.
     pub(super) async fn unregister(&self, access: &Access) {
-        let _turn = self.unregistering.lock().await;
+        let _turn = self.turn.lock().await;
         let all = std::mem::take(&mut self.lock().all);
         let Some(live) = access.present() else { return };
         for Entity { path, .. } in all {
@@ -123,19 +124,28 @@ impl Entities {
         }
     }
 
-    /// Removes one registration, also one that was asked for and is not done. Tries again while the store does not answer, until the session ends.
-    pub(super) async fn unregister_one(&self, access: &Access, path: &ZnodePath) {
-        self.withdraw(path);
-        let _turn = self.unregistering.lock().await;
-        let Some(live) = access.present() else { return };
-        self.delete(&live, path).await;
-    }
-
-    fn withdraw(&self, path: &ZnodePath) {
+    /// Withdraws the registrations of a name, also one that was asked for and is not done.
+    /// [`Entities::unregister_one`] comes next.
+    pub(super) fn withdraw(&self, path: &ZnodePath) {
         let mut state = self.lock();
         state.all.retain(|entity| entity.path != *path);
         let asked = state.asked.values_mut().filter(|(asked, _)| asked == path);
         asked.for_each(|(_, is_withdrawn)| *is_withdrawn = true);
+    }
+
+    /// Removes the znode of a name that was withdrawn, unless it was registered again meanwhile. Tries again while the
+    /// store does not answer, until the session ends.
+    pub(super) async fn unregister_one(&self, access: &Access, path: &ZnodePath) {
+        let _turn = self.turn.lock().await;
+        if self.is_registered(path) {
+            return;
+        }
+        let Some(live) = access.present() else { return };
+        self.delete(&live, path).await;
+    }
+
+    fn is_registered(&self, path: &ZnodePath) -> bool {
+        self.lock().all.iter().any(|entity| entity.path == *path)
     }
 
     /// Registers the entities again whose znodes have ended with an earlier session. Returns whether all are
@@ -144,6 +154,10 @@ impl Entities {
         let id = Some(live.id());
         let missing: Vec<_> = self.lock().all.iter().filter(|entity| entity.session != id).cloned().collect();
         for Entity { path, data, .. } in missing {
+            let _turn = self.turn.lock().await;
+            if !self.is_registered(&path) {
+                continue;
+            }
             let is_there = match register(live, &path, &data).await {
                 Ok(()) => true,
                 Err(Unapplied::Overtaken) => {

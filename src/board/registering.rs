@@ -104,6 +104,8 @@ impl JobBoard {
     ) -> Option<impl Future<Output = ()> + Send + 'static + use<>> {
         let path = self.shared().layout.entities.join(kind).and_then(|folder| folder.join(name)).ok()?;
         let handle = self.handle.clone();
+        // Here and not in the task, which may begin after the name was registered again.
+        handle.shared.entities.withdraw(&path);
         Some(async move {
             let shared = &handle.shared;
             shared.entities.unregister_one(shared.leases.access(), &path).await;

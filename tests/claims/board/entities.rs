@@ -135,8 +135,7 @@ async fn what_is_unregistered_before_the_store_has_registered_it_does_not_stay()
     let mut held = hold.after(0, |request| request.is_write() && request.paths().contains(&&entity("me")));
     let (registered, ()) = tokio::join!(soon(board.register_entity("conductor", "me", json!({}))), async {
         held.reached().await;
-        soon(board.unregister_entity("conductor", "me")).await;
-        held.release();
+        tokio::join!(soon(board.unregister_entity("conductor", "me")), async { held.release() });
     });
     registered.unwrap();
     let session = store.session().await;
@@ -146,4 +145,22 @@ async fn what_is_unregistered_before_the_store_has_registered_it_does_not_stay()
     assert!(!exists(&*session, &entity("me")).await, "nor in the next session");
     soon(board.register_entity("conductor", "me", json!({}))).await.unwrap();
     assert!(exists(&*session, &entity("me")).await, "it can be registered later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_registered_again_while_the_store_unregisters_it_stays() {
+    let store = Store::memory();
+    let (connector, hold) = Hold::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    board.register_entity("conductor", "me", json!({})).await.unwrap();
+    let mut held = hold.after(0, |request| request.is_write() && request.paths().contains(&&entity("me")));
+    let unregistered = soon(board.unregister_entity("conductor", "me"));
+    let ((), registered) = tokio::join!(unregistered, async {
+        held.reached().await;
+        let registered = soon(board.register_entity("conductor", "me", json!({})));
+        tokio::join!(registered, async { held.release() }).0
+    });
+    registered.unwrap();
+    assert!(exists(&*store.session().await, &entity("me")).await);
 }
