@@ -237,7 +237,7 @@ async fn both_iterators_end_at_the_deadline_with_one_warning_that_says_how_many_
     // Nothing is left, so there is nothing to warn of. After five seconds the newest heartbeat from before is too old: one
     // that is sent a server tick after the first has to be confirmed.
     agent.resume();
-    settles_within(4 * SECOND, &[&group]).await;
+    settles_within(3 * SECOND, &[&group]).await;
     let mut complete = share(&group).await.into_iter();
     assert_eq!(complete.by_ref().count(), universe().len());
     group.leave().await.unwrap();

@@ -208,25 +208,26 @@ impl Reading<'_> {
 
     async fn read_group(&mut self, session: &dyn Session) -> Result<(), Failure> {
         let path = &self.target.places.group;
-        match session.watch_children(path).await {
-            Ok((names, stat, watch)) => {
-                self.watches.retain(|watched| *watched != Watched::Group);
-                self.watches.extend([(Watched::Children, watch)]);
-                self.known.list(&names, stat);
-                Ok(())
-            }
-            Err(backend::Error::NoNode) => {
-                let (stat, watch) = session.watch_node(path).await.map_err(Failure::at(path))?;
-                self.known.group = None;
-                self.known.children.clear();
-                self.watches.extend([(Watched::Group, watch)]);
-                if stat.is_some() {
-                    // It has been created in between: this watch says when it changes, but not that it is there.
-                    return Box::pin(self.read_group(session)).await;
+        loop {
+            match session.watch_children(path).await {
+                Ok((names, stat, watch)) => {
+                    self.watches.retain(|watched| *watched != Watched::Group);
+                    self.watches.extend([(Watched::Children, watch)]);
+                    self.known.list(&names, stat);
+                    return Ok(());
                 }
-                Ok(())
+                Err(backend::Error::NoNode) => {}
+                Err(error) => return Err(Failure::at(path)(error)),
             }
-            Err(error) => Err(Failure::at(path)(error)),
+            let (stat, watch) = session.watch_node(path).await.map_err(Failure::at(path))?;
+            self.known.group = None;
+            self.known.children.clear();
+            self.watches.extend([(Watched::Group, watch)]);
+            if stat.is_none() {
+                return Ok(());
+            }
+            // It has been created in between: this watch says when it changes, but not that it is there.
+            sleep(SETTLING).await;
         }
     }
 
