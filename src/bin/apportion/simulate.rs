@@ -23,7 +23,7 @@ pub(crate) async fn simulate(common: &Common, change: &Simulate, output: Output)
     let seen = observe_one(common, &change.which).await?;
     let found = findings::of_ring(&seen);
     if !seen.exists() {
-        show(&[], seen.ring(), seen.ring(), change.list, &found, output)?;
+        show(&Tally::new(seen.ring(), seen.ring(), change.list), &found, output)?;
         return Ok(Outcome::Problem);
     }
     let before = seen.ring();
@@ -44,10 +44,10 @@ pub(crate) async fn simulate(common: &Common, change: &Simulate, output: Output)
     if io::stdin().is_terminal() {
         output.hint("reads keys from this terminal, one a line, until Ctrl-D");
     }
-    let read = || io::stdin().lock().lines().collect::<Result<Vec<_>, _>>();
-    let keys: Vec<String> = tokio::task::block_in_place(read)?;
-    let keys: Vec<String> = keys.into_iter().filter(|key| !key.is_empty()).collect();
-    show(&keys, before, &after, change.list, &found, output)?;
+    let mut tally = Tally::new(before, &after, change.list);
+    let read = || io::stdin().lock().lines().try_for_each(|key| key.map(|key| tally.add(key)));
+    tokio::task::block_in_place(read)?;
+    show(&tally, &found, output)?;
     Ok(Outcome::of(found.iter().any(|it| it.is_problem)))
 }
 
@@ -60,46 +60,62 @@ struct Part {
     loses: usize,
 }
 
-fn show(
-    keys: &[String],
-    before: &HashRing,
-    after: &HashRing,
-    lists: bool,
-    found: &[Finding],
-    output: Output,
-) -> Result<(), Failure> {
-    let mut parts: BTreeMap<&str, Part> = BTreeMap::new();
-    for id in before.members().chain(after.members()) {
-        parts.entry(id).or_default();
+/// A key with its owners before and after.
+type Moved<'a> = (String, Option<&'a str>, Option<&'a str>);
+
+/// What has been counted of the keys so far. Only keys that are to be listed are kept.
+struct Tally<'a> {
+    before: &'a HashRing,
+    after: &'a HashRing,
+    keys: usize,
+    moved: usize,
+    parts: BTreeMap<&'a str, Part>,
+    list: Option<Vec<Moved<'a>>>,
+}
+
+impl<'a> Tally<'a> {
+    fn new(before: &'a HashRing, after: &'a HashRing, lists: bool) -> Self {
+        let parts = before.members().chain(after.members()).map(|id| (id, Part::default())).collect();
+        Tally { before, after, keys: 0, moved: 0, parts, list: lists.then(Vec::new) }
     }
-    let mut moved = Vec::new();
-    for key in keys {
-        let (from, to) = (before.owner(key), after.owner(key));
-        from.into_iter().for_each(|id| parts.entry(id).or_default().before += 1);
-        to.into_iter().for_each(|id| parts.entry(id).or_default().after += 1);
-        if from != to {
-            from.into_iter().for_each(|id| parts.entry(id).or_default().loses += 1);
-            to.into_iter().for_each(|id| parts.entry(id).or_default().gains += 1);
-            moved.push((key, from, to));
+
+    fn add(&mut self, key: String) {
+        if key.is_empty() {
+            return;
+        }
+        self.keys += 1;
+        let (from, to) = (self.before.owner(&key), self.after.owner(&key));
+        from.into_iter().for_each(|id| self.parts.entry(id).or_default().before += 1);
+        to.into_iter().for_each(|id| self.parts.entry(id).or_default().after += 1);
+        if from == to {
+            return;
+        }
+        self.moved += 1;
+        from.into_iter().for_each(|id| self.parts.entry(id).or_default().loses += 1);
+        to.into_iter().for_each(|id| self.parts.entry(id).or_default().gains += 1);
+        if let Some(list) = &mut self.list {
+            list.push((key, from, to));
         }
     }
+}
+
+fn show(tally: &Tally<'_>, found: &[Finding], output: Output) -> Result<(), Failure> {
+    let Tally { keys, moved, parts, list, .. } = tally;
     if output.is_json {
         let members = parts.iter().map(|(id, part)| {
             json!({ "id": id, "before": part.before, "after": part.after, "gains": part.gains, "loses": part.loses })
         });
         let members: Vec<_> = members.collect();
-        let list = lists.then(|| {
-            let moved = moved.iter().map(|(key, from, to)| json!({ "key": key, "from": from, "to": to }));
-            moved.collect::<Vec<_>>()
-        });
+        let one = |(key, from, to): &Moved<'_>| json!({ "key": key, "from": from, "to": to });
+        let list = list.as_ref().map(|list| list.iter().map(one).collect::<Vec<_>>());
         let found: Vec<_> = found.iter().map(Finding::json).collect();
         return output.json(&json!({
-            "keys": keys.len(), "moved": moved.len(), "members": members, "list": list, "findings": found
+            "keys": keys, "moved": moved, "members": members, "list": list, "findings": found
         }));
     }
-    if lists {
+    if let Some(list) = list {
         let name = |id: &Option<&str>| id.unwrap_or("-").to_owned();
-        let rows = moved.iter().map(|(key, from, to)| vec![(*key).clone(), name(from), name(to)]);
+        let rows = list.iter().map(|(key, from, to)| vec![key.clone(), name(from), name(to)]);
         output.table(&["KEY", "FROM", "TO"], rows.collect())?;
     }
     let rows = parts.iter().map(|(id, part)| {
@@ -108,7 +124,7 @@ fn show(
     });
     output.table(&["MEMBER", "BEFORE", "AFTER", "GAINS", "LOSES"], rows.collect())?;
     if !parts.is_empty() {
-        output.line(format_args!("{} of {} would move", moved.len(), count(keys.len(), "key")))?;
+        output.line(format_args!("{moved} of {} would move", count(*keys, "key")))?;
     }
     output.findings(found)
 }
