@@ -82,19 +82,32 @@ fn group(name: &str) -> Result<String, String> {
     ZnodePath::root().join(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
 }
 
+/// Boards and queues beside the groups.
 #[derive(Debug, Args)]
-pub(crate) struct Status {
-    #[command(flatten)]
-    pub(crate) which: Which,
-    /// A job board to show as well. May be repeated.
+pub(crate) struct Work {
+    /// A job board to examine as well. May be repeated.
     #[arg(long, value_name = "PATH", value_parser = Place::parse)]
     pub(crate) board: Vec<Place>,
-    /// A work queue to show as well. May be repeated.
+    /// A work queue to examine as well. May be repeated.
     #[arg(long, value_name = "PATH", value_parser = Folders::parse)]
     pub(crate) queue: Vec<Folders>,
     /// The number of entries at which a board or queue counts as full.
     #[arg(long, value_name = "NUMBER", default_value_t = MAX_LEN)]
     pub(crate) max_len: usize,
+}
+
+impl Work {
+    pub(crate) fn is_none(&self) -> bool {
+        self.board.is_empty() && self.queue.is_empty()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) work: Work,
 }
 
 #[derive(Debug, Args)]
@@ -339,15 +352,8 @@ pub(crate) struct Yes {
 pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// A job board to examine as well. May be repeated.
-    #[arg(long, value_name = "PATH", value_parser = Place::parse)]
-    pub(crate) board: Vec<Place>,
-    /// A work queue to examine as well. May be repeated.
-    #[arg(long, value_name = "PATH", value_parser = Folders::parse)]
-    pub(crate) queue: Vec<Folders>,
-    /// The number of entries at which a board or queue counts as full.
-    #[arg(long, value_name = "NUMBER", default_value_t = MAX_LEN)]
-    pub(crate) max_len: usize,
+    #[command(flatten)]
+    pub(crate) work: Work,
     /// Does not compare the clocks, for which a znode is created and deleted in one transaction, and does not try out what
     /// this user may write.
     #[arg(long)]

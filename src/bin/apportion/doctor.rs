@@ -33,12 +33,7 @@ pub(crate) async fn run(common: &Common, doctor: &Doctor, output: Output) -> Res
     sections.push(("session", access::session(&store, doctor.read_only).await));
     sections.push(("permissions", access::permissions(&store, doctor).await));
     sections.push(("groups", groups(&store, doctor).await));
-    for place in &doctor.board {
-        sections.push(("board", work::board(&store, place, doctor.max_len).await));
-    }
-    for folders in &doctor.queue {
-        sections.push(("queue", work::queue(&store, folders, doctor.max_len).await));
-    }
+    sections.extend(work::examine(&store, &doctor.work).await);
     store.close().await;
     show(&sections, doctor.quiet, output)?;
     Ok(Outcome::of(sections.iter().flat_map(|(_, found)| found).any(|it| it.is_problem)))
@@ -102,7 +97,7 @@ async fn groups(store: &Store, doctor: &Doctor) -> Vec<Finding> {
 }
 
 fn has_work(doctor: &Doctor) -> bool {
-    !doctor.board.is_empty() || !doctor.queue.is_empty()
+    !doctor.work.is_none()
 }
 
 /// How many children of a group are examined.

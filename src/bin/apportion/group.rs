@@ -81,7 +81,6 @@ struct Read {
 
 async fn read(store: &Store, status: &Status) -> Result<Read, Failure> {
     let (mut seen, mut found) = (Vec::new(), Vec::new());
-    let has_work = !status.board.is_empty() || !status.queue.is_empty();
     match chosen(store, &status.which).await {
         Ok(groups) => {
             for (group, observed) in groups.iter().zip(observe(store, &groups).await?) {
@@ -93,17 +92,12 @@ async fn read(store: &Store, status: &Status) -> Result<Read, Failure> {
             }
         }
         // A fleet with boards and queues alone has no groups.
-        Err(failure) if has_work && status.which.group.is_none() => {
+        Err(failure) if !status.work.is_none() && status.which.group.is_none() => {
             found.push(Finding::note("no_groups", failure.to_string()));
         }
         Err(failure) => return Err(failure),
     }
-    for place in &status.board {
-        found.extend(work::board(store, place, status.max_len).await);
-    }
-    for folders in &status.queue {
-        found.extend(work::queue(store, folders, status.max_len).await);
-    }
+    found.extend(work::examine(store, &status.work).await.into_iter().flat_map(|(_, found)| found));
     Ok(Read { namespace: store.namespace.to_string(), seen, found })
 }
 

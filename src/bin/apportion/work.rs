@@ -9,6 +9,7 @@ use apportion::{
 };
 
 use crate::{
+    arguments::Work,
     board::{self, LOCK, Listing, Place, Row},
     failure::Failure,
     findings::Finding,
@@ -25,8 +26,20 @@ const NUMBERS: i32 = i32::MAX - 10_000_000;
 /// How many locks are examined at a time.
 const AT_ONCE: usize = 500;
 
+/// Each board and queue that the caller names: its kind, how it is, and what is wrong with it.
+pub(crate) async fn examine(store: &Store, work: &Work) -> Vec<(&'static str, Vec<Finding>)> {
+    let mut found = Vec::new();
+    for place in &work.board {
+        found.push(("board", board(store, place, work.max_len).await));
+    }
+    for folders in &work.queue {
+        found.push(("queue", queue(store, folders, work.max_len).await));
+    }
+    found
+}
+
 /// How a board is, and what is wrong with it.
-pub(crate) async fn board(store: &Store, place: &Place, max_len: usize) -> Vec<Finding> {
+async fn board(store: &Store, place: &Place, max_len: usize) -> Vec<Finding> {
     let examined = async {
         let listing = board::listing(store, place).await?;
         let (jobs, claimed) = (count(listing.jobs.len(), "job"), listing.claimed());
@@ -117,7 +130,7 @@ pub(crate) fn set_aside_entry(path: &ZnodePath, why: &str) -> Finding {
 }
 
 /// How a queue is, and what is wrong with it.
-pub(crate) async fn queue(store: &Store, folders: &Folders, max_len: usize) -> Vec<Finding> {
+async fn queue(store: &Store, folders: &Folders, max_len: usize) -> Vec<Finding> {
     examine_queue(store, folders, max_len).await.unwrap_or_else(|failure| {
         vec![Finding::problem("not_examined", failure.to_string(), "The queue was not examined")]
     })

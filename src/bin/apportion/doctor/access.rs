@@ -110,12 +110,12 @@ pub(super) async fn permissions(store: &Store, doctor: &Doctor) -> Vec<Finding> 
             folders.extend(heads.join(&group).ok());
         }
     }
-    for place in &doctor.board {
+    for place in &doctor.work.board {
         folders.extend(
             [&place.board, &place.trash, &place.attempts, &place.entities, &place.posting].map(Clone::clone),
         );
     }
-    for queue in &doctor.queue {
+    for queue in &doctor.work.queue {
         folders.extend(queue.all().map(Clone::clone));
     }
     for folder in folders {
