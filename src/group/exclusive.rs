@@ -6,6 +6,7 @@
 
 mod present;
 mod requests;
+mod said;
 mod sight;
 mod watches;
 
@@ -18,7 +19,8 @@ use tracing::{debug, info, warn};
 use self::{
     present::{Own, Present, Reply, Request},
     requests::Answer,
-    sight::{Sight, UnderWay, report},
+    said::Said,
+    sight::{Sight, UnderWay},
 };
 use super::{
     driver::{Command, connected, sleep_until},
@@ -36,7 +38,7 @@ use crate::{
     random::Random,
     session::{
         follow::{Change, Sessions},
-        validity::{SessionValidity, Validity},
+        validity::Validity,
     },
     task,
     token::FencingToken,
@@ -63,6 +65,7 @@ struct Running {
     present: Option<Present>,
     is_leaving: bool,
     handing: UnderWay,
+    said: Said,
     /// A caller may see something new.
     is_news: bool,
     /// That of the picture of the engine which callers have seen.
@@ -87,6 +90,7 @@ impl Exclusive {
             present: None,
             is_leaving: false,
             handing: UnderWay::default(),
+            said: Said::default(),
             is_news: false,
             revision: 0,
         };
@@ -289,8 +293,10 @@ impl Running {
             Action::Rejoin => self.rejoin(),
             Action::HasLeft => self.tell_engine(engine::Event::Leave),
             Action::Lease(deadline) => {
+                let now = self.it.clock.now();
                 if let Some(own) = self.present.as_mut().and_then(|present| present.own.as_mut()) {
                     own.lease.move_to(deadline);
+                    own.confirmed = now;
                     if !std::mem::replace(&mut own.is_granted, true) {
                         self.is_news = true;
                         self.tell_engine(engine::Event::Settled);
@@ -394,12 +400,13 @@ impl Running {
         if present.announced.replace(znode.czxid) == Some(znode.czxid) {
             return;
         }
-        let lease = SessionValidity::new(self.it.clock.clone(), Moment::default());
+        let lease = present.store.live.lease();
         let group = self.it.views.borrow().group.clone();
         metrics::GROUP_JOINS.add(&[&group]);
         let register = Register::new(group, Validity::new(&lease));
         let incarnation = Incarnation { id: self.it.me.clone(), czxid: znode.czxid };
-        present.own = Some(Own { incarnation, lease, register, is_granted: false });
+        present.own =
+            Some(Own { incarnation, lease, register, is_granted: false, confirmed: self.it.clock.now() });
         let reported = present.store.live.reported();
         // The session may have gone on for long without this group.
         self.feed(Event::Reported(reported));
@@ -427,7 +434,7 @@ impl Running {
         let picture = engine.picture();
         let sight = Sight { me, core, picture, places, own, is_leaving: self.is_leaving, clock };
         let view = sight.view(&previous);
-        report(&view, &previous);
+        self.said.report(&view, &previous, self.present.as_ref(), clock.now());
         status::measure(&view, Some(&previous));
         self.handing.follow(&view);
         self.it.views.send_replace(Arc::new(view));

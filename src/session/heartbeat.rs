@@ -131,7 +131,7 @@ impl Heart {
                     self.confirm(sent);
                 }
                 Err(CommitError { index: Some(0), error }) => {
-                    warn!(namespace = %self.namespace, %error, "the namespace is gone; creating it again");
+                    warn!(namespace = %self.namespace, %error, "the namespace could not be checked; creating it if it is gone");
                     validities.iter().for_each(Validity::end);
                     let namespace = self.namespace.clone();
                     match self.unless_ended(ensure(&*live.session, &namespace)).await {

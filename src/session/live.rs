@@ -40,6 +40,8 @@ pub(crate) struct Live {
     pub(crate) random: Random,
     validity: SessionValidity,
     checked: Mutex<Vec<Checked>>,
+    /// The leases that end with this session, whatever their own deadlines are.
+    leases: Mutex<Vec<SessionValidity>>,
     /// Whether the connection is up, as the keeper has noticed it.
     connection: watch::Sender<bool>,
     reported: Mutex<Moment>,
@@ -72,8 +74,8 @@ impl Live {
     ) -> Self {
         let connection = watch::Sender::new(true);
         let (checked, reported) = (Mutex::default(), Mutex::new(reported));
-        let relayed = Mutex::default();
-        Live { session, timing, random, validity, checked, connection, reported, relayed }
+        let (leases, relayed) = (Mutex::default(), Mutex::default());
+        Live { session, timing, random, validity, checked, leases, connection, reported, relayed }
     }
 
     /// A moment of which the leader certainly knows that the session lived: it has begun to measure the timeout then, or
@@ -108,6 +110,20 @@ impl Live {
     /// From now on each heartbeat also checks the znode at `path` for `validity`. Any session may own that znode.
     pub(crate) fn check_as_well(&self, validity: &Validity, path: &ZnodePath, version: i32) {
         self.lock().push(Checked { path: path.clone(), version, validity: validity.clone() });
+    }
+
+    /// A lease with a deadline of its own, which has passed so far. It ends with the session: its holder is a task, which
+    /// may run later than the end of the session becomes known to other processes.
+    pub(crate) fn lease(&self) -> SessionValidity {
+        let lease = self.validity.beside(Moment::default());
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.retain(|one| !one.has_ended());
+        leases.push(lease.clone());
+        // After it can be found there: then either this or the end of the session ends it.
+        if self.validity.has_ended() {
+            lease.end();
+        }
+        lease
     }
 
     /// For how long this process may act if no further heartbeat is confirmed.
@@ -151,6 +167,8 @@ impl Live {
     /// Ends the validity of everything in this session.
     pub(super) fn end(&self) {
         self.validity.end();
+        let leases = std::mem::take(&mut *self.leases.lock().unwrap_or_else(PoisonError::into_inner));
+        leases.iter().for_each(SessionValidity::end);
     }
 
     /// Waits until the server has answered all requests so far; returns whether it has. A client cannot see whether its

@@ -61,6 +61,11 @@ impl SessionValidity {
         SessionValidity(Arc::new(Session { clock, deadline, moved: Notify::new(), over: End::default() }))
     }
 
+    /// Another one, by the same clock.
+    pub(super) fn beside(&self, deadline: Moment) -> Self {
+        SessionValidity::new(self.0.clock.clone(), deadline)
+    }
+
     /// Moves the deadline.
     pub(crate) fn move_to(&self, deadline: Moment) {
         self.0.deadline.store(nanos(deadline), Ordering::Release);

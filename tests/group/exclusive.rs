@@ -33,6 +33,7 @@ on_both_backends![
     a_restart_under_the_same_id_waits_for_nobody_else,
     what_a_rebalance_gains_is_what_may_be_started,
     while_a_member_hands_no_keys_over_shares_are_not_exclusive,
+    a_member_that_joins_beside_a_plain_one_says_that_shares_are_not_exclusive,
     keys_of_a_member_that_hands_none_over_wait_for_the_grace,
     a_paused_group_changes_when_it_is_resumed,
     a_member_gets_a_share_when_it_is_ready,
@@ -282,7 +283,7 @@ async fn while_a_member_hands_no_keys_over_shares_are_not_exclusive(store: Store
     let in_a = a.coordinator.join("g").await.unwrap();
     settles_within(store.round(), &[&in_a]).await;
     assert!(in_a.view().is_exclusive());
-    let warnings = Events::of("apportion::group::exclusive::sight");
+    let warnings = Events::of("apportion::group::exclusive::said");
     let python = store.plain("g", "python", b"\xc0").await;
     until("it is noticed", store.round(), || !in_a.view().is_exclusive()).await;
     assert_eq!(ids(&in_a), ["a", "python"]);
@@ -298,6 +299,22 @@ async fn while_a_member_hands_no_keys_over_shares_are_not_exclusive(store: Store
     in_b.leave().await.unwrap();
     sees(&in_a, store.expiry() + store.round(), &["a"]).await;
     assert!(!in_a.view().is_exclusive(), "its keys are waited for: {}", in_a.status());
+}
+
+async fn a_member_that_joins_beside_a_plain_one_says_that_shares_are_not_exclusive(store: Store) {
+    let python = store.plain("g", "python", b"\xc0").await;
+    let warnings = Events::of("apportion::group::exclusive::said");
+    let a = store.agent("a").await;
+    let in_a = a.join("g").await;
+    sees(&in_a, store.round(), &["a", "python"]).await;
+    let said = warnings.take(tracing::Level::WARN);
+    assert_eq!(said.iter().filter(|text| text.contains("not exclusive")).count(), 1, "{said:?}");
+    // A session later there is nothing new to say.
+    a.expire(&store).await;
+    sees(&in_a, store.expiry() + store.round(), &["a", "python"]).await;
+    let said = warnings.take(tracing::Level::WARN);
+    assert_eq!(said.iter().filter(|text| text.contains("not exclusive")).count(), 0, "{said:?}");
+    drop(python);
 }
 
 async fn keys_of_a_member_that_hands_none_over_wait_for_the_grace(store: Store) {

@@ -3,15 +3,16 @@
 
 use std::{
     pin::pin,
+    sync::{Arc, Mutex},
     task::{Context, Waker},
     time::Duration,
 };
 
 use apportion::{
-    Config, Error, PartitionCoordinator,
-    backend::memory::LostReply,
+    Config, Error, PartitionCoordinator, Share,
+    backend::{BoxFuture, memory::LostReply},
     group::Standing,
-    testing::{Faults, Request},
+    testing::{Call, Faults, Hook, Intercept, Outcome, Request},
 };
 
 use crate::support::{
@@ -180,6 +181,59 @@ async fn handles_say_that_the_coordinator_is_gone(store: Store) {
     let outcome = group.extract_my_subset(universe()).await;
     assert!(matches!(outcome, Err(Error::Closed { .. })), "{outcome:?}");
     tokio::time::timeout(SECOND, group.leave()).await.expect("nothing to wait for").unwrap_err();
+}
+
+/// Notes whether a share is valid when the session that it comes from is closed.
+#[derive(Default)]
+struct AtClose {
+    share: Mutex<Option<Share<String>>>,
+    was_valid: Mutex<Vec<bool>>,
+}
+
+impl Hook for AtClose {
+    fn call<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Outcome> {
+        if let (Request::Close, Some(share)) = (call.request(), &*self.share.lock().unwrap()) {
+            self.was_valid.lock().unwrap().push(share.is_valid());
+        }
+        call.send()
+    }
+}
+
+/// Once the server has the request to close the session, another member may act.
+#[tokio::test(start_paused = true)]
+async fn guards_end_before_their_session_is_closed_however_that_comes() {
+    for is_cut_off in [false, true] {
+        for is_dropped in [false, true] {
+            for is_immediate in [false, true] {
+                let store = Store::memory();
+                let hook = Arc::<AtClose>::default();
+                let connector = Intercept::new(store.connector(), hook.clone());
+                let coordinator = store.connect(connector, "a").await;
+                let join = coordinator.join("g");
+                let group = if is_immediate { join.immediate().await } else { join.await }.unwrap();
+                settles_within(store.round(), &[&group]).await;
+                let share = group.extract_my_subset(universe()).await.unwrap();
+                assert!(share.is_valid() && !share.is_empty());
+                *hook.share.lock().unwrap() = Some(share);
+                if is_cut_off {
+                    store.ensemble().suspend(coordinator.session_id().unwrap());
+                }
+                if is_dropped {
+                    drop(coordinator);
+                } else {
+                    // Whether the store has confirmed it is another matter.
+                    let _ = coordinator.shutdown().await;
+                }
+                let is_closed = || !hook.was_valid.lock().unwrap().is_empty();
+                until("closed", 20 * SECOND, is_closed).await;
+                assert_eq!(
+                    *hook.was_valid.lock().unwrap(),
+                    [false],
+                    "{is_cut_off} {is_dropped} {is_immediate}"
+                );
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,12 +15,14 @@ use apportion::{
     backend::{BoxFuture, Connector, Error, Memory, Session},
     clock::{Clock, Moment},
     group::Standing,
+    testing::Request,
 };
 use tracing::Level;
 
 use crate::support::{
     MS, SECOND,
     events::Events,
+    fate::{Fate, Fates},
     fleet::{Agent, Store, next_change, owners, settles_within, universe},
     until,
 };
@@ -394,4 +396,38 @@ async fn an_empty_share_of_a_lapsed_member_stays_invalid() {
     until("back before the expiry", 120 * SECOND, || group.view().owns("alarm-1")).await;
     assert_eq!(agent.coordinator.session_id(), session);
     assert!(!share.is_valid(), "nothing was handed out with it");
+}
+
+/// A group has a lease of its own, which may lapse while that of the session goes on.
+#[tokio::test(start_paused = true)]
+async fn a_lapse_of_one_group_alone_is_said_and_one_of_the_session_is_not_said_for_each_group() {
+    let store = Store::memory();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let group = coordinator.join("g").await.unwrap();
+    settles_within(store.round(), &[&group]).await;
+    let of_group = Events::of("apportion::group::exclusive::said");
+
+    let head = store.head("g");
+    fates.decide(move |request| {
+        let is_heartbeat = !request.is_write() && request.paths().contains(&&head);
+        let lost = Fate::Refuse(Error::Unknown("the connection broke".into()));
+        if matches!(request, Request::Commit(_)) && is_heartbeat { lost } else { Fate::Pass }
+    });
+    until("lapsed", store.session_timeout, || group.view().standing() == Standing::Lapsed).await;
+    tokio::time::sleep(SECOND).await;
+    fates.pass();
+    settles_within(store.round() + 3 * SECOND, &[&group]).await;
+    let (lapses, returns) = (of_group.take(Level::WARN), of_group.take(Level::INFO));
+    assert!(matches!(&lapses[..], [one] if one.contains("since_confirmation=")), "{lapses:?}");
+    assert!(matches!(&returns[..], [one] if one.contains("valid_for=")), "{returns:?}");
+
+    let session = coordinator.session_id().unwrap();
+    store.ensemble().suspend(session);
+    until("lapsed", store.session_timeout, || group.view().standing() == Standing::Lapsed).await;
+    tokio::time::sleep(SECOND).await;
+    store.ensemble().resume(session);
+    settles_within(store.round() + 3 * SECOND, &[&group]).await;
+    let all = [of_group.take(Level::WARN), of_group.take(Level::INFO)].concat();
+    assert_eq!(all, [""; 0]);
 }

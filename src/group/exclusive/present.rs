@@ -48,6 +48,8 @@ pub(super) struct Own {
     pub(super) register: Arc<Register>,
     /// A lease was granted. Before that there is nothing to lapse.
     pub(super) is_granted: bool,
+    /// When a heartbeat was confirmed last.
+    pub(super) confirmed: Moment,
 }
 
 pub(super) enum Request {

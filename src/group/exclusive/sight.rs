@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{Span, debug, info, info_span, warn};
+use tracing::{Span, debug, info_span};
 
 use super::{
     super::{
@@ -10,7 +10,7 @@ use super::{
         handover::{self, Handover, Places, Presence, Problem},
         member::Member,
         placement,
-        view::{self, Shown, View},
+        view::{Shown, View},
     },
     present::Own,
 };
@@ -129,22 +129,5 @@ impl UnderWay {
                 debug!(for_member = %it.member.id, incarnation = it.member.czxid, why = ?it.why, "waiting");
             }
         });
-    }
-}
-
-/// Logs what has changed, each problem once.
-pub(super) fn report(view: &View, previous: &View) {
-    view::report(view, previous);
-    let View { group, me, .. } = view;
-    let hint = |view: &View| view.shown.as_ref().and_then(|shown| shown.status.tooz_hint.clone());
-    if let (Some(other), None) = (hint(view), hint(previous)) {
-        view::hint_at_tooz(view, &other);
-    }
-    if view.acting().is_some() && previous.is_exclusive != view.is_exclusive {
-        if view.is_exclusive {
-            info!(%group, member = %me, "shares are exclusive");
-        } else {
-            warn!(%group, member = %me, "a member is in the group that hands no keys over, as a Python peer: shares are not exclusive while it is there");
-        }
     }
 }
