@@ -246,7 +246,7 @@ impl Shared {
         let bad_name = |reason| Error::GroupName { group: name.into(), reason };
         let group = backing.namespace.join(name).map_err(bad_name)?;
         let own = group.join(self.me.as_str()).map_err(bad_name)?;
-        let folder = group.clone();
+        let mut folders = vec![group.clone()];
         let config = &self.config;
         let ours = Ours {
             handover: None,
@@ -283,6 +283,8 @@ impl Shared {
             Box::pin(driver.run(cancelled))
         } else {
             let places = handover::Places::new(&backing.namespace, name, &me, payload).map_err(bad_name)?;
+            // Whoever can change the head decides who acts.
+            folders.extend(places.head.parent().into_iter().chain([places.head.clone()]));
             let core = Handover::new(options.handover(config, &me));
             let places = Arc::new(places);
             let exclusive =
@@ -304,7 +306,9 @@ impl Shared {
             async move {
                 let joined = cancelled.run_until_cancelled(group.joined()).await;
                 if let (Some(Ok(())), Some(live)) = (joined, access.present()) {
-                    cancelled.run_until_cancelled(warn_if_open(&*live.session, &folder)).await;
+                    for folder in &folders {
+                        cancelled.run_until_cancelled(warn_if_open(&*live.session, folder)).await;
+                    }
                 }
             }
         });

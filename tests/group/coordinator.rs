@@ -126,6 +126,8 @@ async fn a_member_with_credentials_warns_of_folders_that_were_created_without() 
     let store = Store::memory();
     let anonymous = store.agent("anonymous").await;
     let _open = anonymous.join("open").await;
+    // What it leaves behind: an open group with an open head.
+    anonymous.join("left").await.leave().await.unwrap();
     let events = Events::of("apportion::session::requests");
     let config = store.config_via(store.ensemble().as_user("ember"), "ember");
     let member = PartitionCoordinator::connect(config).await.unwrap();
@@ -135,10 +137,22 @@ async fn a_member_with_credentials_warns_of_folders_that_were_created_without() 
         matches!(&outcome, Err(Error::Head { reason, .. }) if reason.contains("permitted to read")),
         "{outcome:?}"
     );
-    let _groups = [member.join("open").immediate().await.unwrap(), member.join("private").await.unwrap()];
+    let _groups = [
+        member.join("open").immediate().await.unwrap(),
+        member.join("left").await.unwrap(),
+        member.join("private").await.unwrap(),
+    ];
     tokio::time::sleep(SECOND).await;
     let warnings = events.take(Level::WARN);
-    for (folder, is_open) in [("/fleet", true), ("/fleet/open", true), ("/fleet/private", false)] {
+    for (folder, is_open) in [
+        ("/fleet", true),
+        ("/fleet/open", true),
+        ("/fleet/left", true),
+        ("/fleet.ring", true),
+        ("/fleet.ring/left", true),
+        ("/fleet/private", false),
+        ("/fleet.ring/private", false),
+    ] {
         let is_said = warnings.iter().any(|text| text.contains(&format!("znode={folder} ")));
         assert_eq!(is_said, is_open, "{folder}: {warnings:#?}");
     }
