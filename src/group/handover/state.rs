@@ -281,6 +281,8 @@ impl Handover {
         if self.own.take().is_some() || self.followed.is_some() {
             if self.settings.rules.hold(Rule::GuardsEndWithTheirZnode) {
                 self.actions.push(Action::EndAll);
+                // Nothing says any more when the work on them ends.
+                self.leaving.iter_mut().for_each(|leaving| leaving.is_idle = true);
             }
             self.actions.push(Action::Update);
         }

@@ -280,6 +280,19 @@ fn a_member_that_leaves_gives_its_keys_away_and_ends_its_work() {
     assert!(fleet.may_start("b", key));
 }
 
+#[test]
+fn a_leave_does_not_wait_for_work_whose_guards_have_ended_with_the_znode() {
+    let key = key_of(&[&["b", "a"]]);
+    let mut fleet = fleet_of(&["a", "b"]);
+    fleet.take("a", key);
+    fleet.tell("a", Event::Leave { is_idle: false, drain: 60 * SECOND });
+    fleet.run(SECOND);
+    assert!(fleet.acts("a") && !fleet.core("a").has_left());
+    fleet.delete("a");
+    fleet.run(SECOND);
+    assert!(!fleet.acts("a") && fleet.core("a").has_left());
+}
+
 // --- How long a handover takes ------------------------------------------------------------------------------------
 
 #[test]
