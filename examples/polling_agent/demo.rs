@@ -117,7 +117,7 @@ async fn join(ensemble: &Memory, name: &str) -> Result<(PartitionCoordinator, Gr
 }
 
 /// A round of the demonstration starts when all agents know each other. A fleet would not wait: a change moves
-/// some targets, and those are polled twice or not at all in that round.
+/// some targets, and some of those are not polled in that round.
 async fn same_size(group: &Group, size: usize) {
     let mut rebalances = group.rebalances();
     while group.view().members().len() != size {

@@ -218,7 +218,9 @@ impl<'a> Fleet<'a> {
                 .then_some("it goes on for longer than its work takes"),
             (Side::Python, side) => {
                 if side == Side::Rust {
-                    let before = (start.saturating_sub(nanos(self.grace)), start);
+                    // On a busy machine it hears of the end of its session later than the others.
+                    let grace = self.grace.saturating_sub(self.stalls.slack());
+                    let before = (start.saturating_sub(nanos(grace)), start);
                     let mut polls = old.holdings.polls_within(before);
                     if polls.clone().any(|poll| !poll.has_joined) {
                         return Some("the grace for members of Python was not waited for");

@@ -177,6 +177,20 @@ fn a_dead_process_of_this_host_is_taken_over() {
 }
 
 #[test]
+fn the_znode_of_a_dead_process_is_waited_for_if_it_was_written_too_often_to_be_replaced() {
+    for (version, expected) in [(4000, Some(Action::TakeOver { version: 4000 })), (4001, None)] {
+        let mut engine = engine();
+        up(&mut engine, 0.0);
+        feed(&mut engine, 0.0, Event::Occupied);
+        let payload = Payload::new(1, ours(2));
+        let dead =
+            Occupant { owner: Some(SessionId(6)), czxid: 5, version, created_ms: 0, payload, dead: true };
+        assert_eq!(feed(&mut engine, 0.0, Event::Occupant(Some(dead))), expected);
+        assert_eq!(engine.picture().blocked.is_some(), expected.is_none());
+    }
+}
+
+#[test]
 fn another_process_with_our_id_is_waited_for_then_refused_and_tried_again() {
     let mut engine = engine();
     up(&mut engine, 0.0);

@@ -96,10 +96,10 @@ pub(crate) enum Problem {
     WentBack { found: i32, known: i32 },
     #[error("an access control list denies what a member has to read or write")]
     NotPermitted,
-    /// Recovery: give all members the same ring parameters, or delete the head when those of this one are right.
     /// Recovery: give all members of the group the same credentials.
     #[error("the other members are not permitted to read the znode of this member")]
     Unreadable,
+    /// Recovery: give all members the same ring parameters, or delete the head when those of this one are right.
     #[error("the group has {replicas} replicas labelled {label}, and this member is set to others")]
     OtherRing { label: Label, replicas: u32 },
     #[error("the group has a lease of {group:?}, which is too short for three heartbeats of {heartbeat:?}")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fleet::{Fleet, Held, WAIT};
+use super::fleet::{Fleet, Held, LEASE, TIMING, WAIT};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -128,4 +128,23 @@ fn if_most_of_those_that_start_at_once_are_stuck_the_others_publish_the_first_ep
     }
     fleet.run(5 * SECOND);
     assert_eq!(following(&fleet, &names), 10);
+}
+
+/// The leader writes each heartbeat into its log.
+#[test]
+fn the_more_members_a_group_has_the_rarer_are_the_heartbeats_of_each() {
+    let interval = |count: usize| {
+        let names = names(count);
+        let mut fleet = Fleet::new();
+        names.iter().for_each(|name| fleet.start(name));
+        fleet.run(10 * SECOND);
+        assert_eq!(following(&fleet, &names), count);
+        let due = fleet.core(names[0]).next_heartbeat();
+        fleet.run(due.saturating_since(fleet.now));
+        fleet.core(names[0]).next_heartbeat().saturating_since(due)
+    };
+    assert_eq!(interval(2), TIMING.heartbeat);
+    assert_eq!(interval(120), Duration::from_millis(1200));
+    let most = interval(300);
+    assert!(most > interval(120) && most <= LEASE / 3, "{most:?}");
 }
