@@ -1,12 +1,13 @@
 //! Mixed fleets: members, workers and dispatchers of this crate beside those of the Python systems, on one server.
 //!
 //! Each member of a group is a process of its own. It is driven by lines on its stdin, and says on its stdout what it may
-//! act on and when. An oracle compares what all of them said.
+//! act on and when. An oracle compares what all of them said. `fencing.rs` needs nothing of that: only a database, which Python has.
 
 mod board_worker;
 mod boards;
 mod evaluator;
 mod evaluators;
+mod fencing;
 mod fleet;
 mod holdings;
 mod identity;

@@ -112,6 +112,15 @@ fn finds(rule: Rule, scope: Scope) {
     assert!(found.is_complete, "more than {limit} visits: {found:?}");
 }
 
+/// The limit that `docs/handover.md` states: without strict mode an operator must not delete the znode of a living member.
+#[test]
+fn without_strict_mode_an_operator_who_deletes_a_znode_makes_two_act() {
+    let scope = Scope { is_strict: false, budget: events_in(1, 3), ..DELETIONS };
+    let search = Search { order: Order::Steps, limit: 1_000_000, depth: usize::MAX };
+    let found = explore(scope, &Rules::default(), search);
+    assert!(found.violation.is_some(), "{found:?}");
+}
+
 /// So much may happen, and the time pass as often as it likes.
 const fn events(faults: u8) -> Budget {
     Budget { faults, ticks: u8::MAX, recreations: 0 }
