@@ -36,7 +36,7 @@
 //! | `<board>/job0000000042.lock` | ephemeral: the claim, with its owner |
 //! | `.trash/job0000000042` beside the board | a job that a worker has [moved to the trash](Claim::trash), or that has had its [last attempt](OpenBoard::max_attempts) |
 //! | `.entities/conductor/<name>` beside the board | ephemeral: a process that serves the board |
-//! | `.attempts/<board>.<job>.<czxid>` beside the board | a job whose claim ended without it being done: the attempts so far, the pause, the reason. Not known to TaskFlow |
+//! | `.attempts/<board>.<job>.<czxid>` beside the board | a job whose claim ended without it being done: the [attempts](attempts_so_far) by then, the pause, the reason. Not known to TaskFlow |
 //! | `.posting/<uuid>` beside the board | ephemeral, not known to TaskFlow: shows for a moment that a post was applied |
 //!
 //! Boards with the same parent share the znodes beside them. Paths of boards are absolute: the namespace of the
@@ -96,6 +96,7 @@ use self::shared::Handle;
 pub(crate) use self::shared::Shared;
 pub use self::{
     abandon::Abandon,
+    attempts::attempts_so_far,
     cache::SetAside,
     claim::Claim,
     error::BoardError,

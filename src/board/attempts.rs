@@ -66,12 +66,39 @@ impl Record {
     }
 }
 
-/// The number of an attempt whose claim has left the posting with this version. A claim that is in no record has ended
-/// with its process, and counts.
+/// The number of an attempt whose claim has left the posting with this version.
 pub(super) fn attempt(record: Option<&Record>, version: i32) -> u32 {
+    so_far(record, version.wrapping_sub(1)).saturating_add(1)
+}
+
+/// How many attempts there were when the posting has this version. A claim that is in no record has ended with its
+/// process, or goes on, and counts.
+fn so_far(record: Option<&Record>, version: i32) -> u32 {
     let (attempts, recorded) = record.map_or((0, 0), |record| (record.attempts, record.version));
     let since = u32::try_from(version.wrapping_sub(recorded)).unwrap_or(0);
-    attempts.saturating_add(since.max(1))
+    attempts.saturating_add(since)
+}
+
+/// How many attempts there were at a job on a board, that of its present worker included, for a program that reads the
+/// znodes of a board itself. The next claim has the number that follows: [`Claim::attempt`](super::Claim::attempt).
+///
+/// `version` is that of its posting. `record` is the data of its znode in `.attempts`, if there is one: it is written when a
+/// claim ends, so a worker that has died is known by the version alone. Data that cannot be read counts as none.
+///
+/// This does not hold for a job in the trash, whose posting has another version there: see
+/// [`Trashed::attempts`](super::Trashed::attempts).
+///
+/// ```
+/// use apportion::board::attempts_so_far;
+///
+/// assert_eq!(attempts_so_far(None, 0), 0);
+/// assert_eq!(attempts_so_far(None, 3), 3, "three workers have died with it, or the last one is still at work");
+/// let record = br#"{"attempts":1,"version":4}"#;
+/// assert_eq!(attempts_so_far(Some(record), 4), 1, "three of four claims did not count");
+/// assert_eq!(attempts_so_far(Some(record), 5), 2);
+/// ```
+pub fn attempts_so_far(record: Option<&[u8]>, version: i32) -> u32 {
+    so_far(record.and_then(Record::read).as_ref(), version)
 }
 
 #[cfg(test)]
@@ -87,6 +114,18 @@ mod tests {
         assert_eq!(attempt(Some(&record), 7), 4);
         assert_eq!(attempt(Some(&record), 4), 2, "at least this one");
         assert_eq!(attempt(Some(&record), 0), 2, "an operator has created the posting anew");
+    }
+
+    #[test]
+    fn the_next_claim_has_the_number_after_the_attempts_so_far() {
+        let record = Record::new(1, 4, None);
+        for (data, record) in [(None, None), (Some(record.data()), Some(&record))] {
+            for version in [0, 1, 4, 7, i32::MAX, i32::MIN] {
+                let so_far = attempts_so_far(data.as_deref(), version);
+                assert_eq!(attempt(record, version.wrapping_add(1)), so_far + 1, "{record:?} {version}");
+            }
+        }
+        assert_eq!(attempts_so_far(Some(b"no record"), 2), 2);
     }
 
     #[test]

@@ -77,9 +77,9 @@ async fn jobs_are_posted_listed_claimed_given_back_trashed_and_restored() {
     assert_eq!(
         lines,
         [
-            "JOB NAME PRIORITY STATE OWNER AGE LAST PROBLEM",
+            "JOB NAME PRIORITY STATE OWNER AGE ATTEMPTS LAST PROBLEM",
             "job0000000001 delete HIGH waits AGE",
-            "job0000000000 resize NORMAL claimed worker AGE",
+            "job0000000000 resize NORMAL claimed worker AGE 1",
             "job0000000002 later NORMAL in AGE AGE",
             "3 jobs, 1 claimed",
         ]
@@ -155,6 +155,39 @@ async fn a_job_is_claimed_for_a_command_which_does_it_or_gives_it_back() {
     let ended = tokio::time::timeout(20 * SECOND, child.wait()).await.unwrap().unwrap();
     assert_eq!(ended.code(), Some(0));
     assert_eq!(board.state(&name).await.unwrap(), JobState::Unclaimed);
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_is_shown_with_the_attempts_that_the_next_claim_counts() {
+    let (url, session, coordinator) = setup().await;
+    let board = coordinator.job_board("/command-poison/jobs").await.unwrap();
+    let job = board.post("poison").await.unwrap();
+    let at = ["--board", "/command-poison/jobs"];
+    let attempts = async || {
+        let shown = run(&url, &[&["board", "show", "0", "--json"], &at[..]].concat()).await.json();
+        let listed = run(&url, &[&["board", "list", "--json"], &at[..]].concat()).await.json();
+        assert_eq!(listed["items"][0]["attempts"], shown["attempts"]);
+        shown["attempts"].clone()
+    };
+    assert_eq!(attempts().await, 0);
+    for died in 1..=2 {
+        let claim = board.claim(&job).await.unwrap();
+        assert_eq!((claim.attempt(), attempts().await), (died, json!(died)), "that of its worker counts");
+        // A worker that dies leaves nothing but the posting that it has set.
+        write(&*session, vec![Op::delete(claim.lease().path(), None)]).await;
+        drop(claim);
+        let is_free = || async { (board.state(&job).await.unwrap() == JobState::Unclaimed).then_some(()) };
+        eventually("it may be claimed", 20 * SECOND, is_free).await;
+        assert_eq!(attempts().await, died, "no record says it");
+    }
+    let lines = well(&url, &[&["board", "list"], &at[..]].concat()).await.lines();
+    assert_eq!(lines[1], "job0000000000 poison NORMAL waits AGE 2");
+    says(&url, &[&["board", "show", "0"], &at[..]].concat(), 0, &["attempts  2"]).await;
+    let claim = board.claim(&job).await.unwrap();
+    assert_eq!((claim.attempt(), attempts().await), (3, json!(3)));
+    claim.trash_because("it kills its workers").await.unwrap();
+    let lines = well(&url, &[&["board", "list", "--trash"], &at[..]].concat()).await.lines();
+    assert_eq!(lines[1], "job0000000000 poison 3 AGE it kills its workers");
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ fn json_of(row: &Row) -> Value {
         "session": row.lock_stat().and_then(|stat| stat.ephemeral_owner).map(|id| id.to_string()),
         "posted_ms": row.stat.map(|stat| stat.created_ms),
         "not_before_ms": row.not_before(),
-        "attempts": row.record_field("attempts"),
+        "attempts": row.attempts,
         "last_error": row.record_field("error"),
         "set_aside": row.posting.as_ref().err().map(PostingError::to_string),
     })
@@ -110,12 +110,15 @@ async fn list(
             state(row),
             row.owner().unwrap_or_default(),
             row.stat.map_or_else(|| "?".into(), |stat| short(age(from_ms(stat.created_ms)))),
+            // As with an entry of a queue, nothing stands for none.
+            row.attempts.filter(|it| *it > 0).map_or_else(String::new, |it| it.to_string()),
             row.problem().unwrap_or_default(),
         ]
     });
-    output.table(&["JOB", "NAME", "PRIORITY", "STATE", "OWNER", "AGE", "LAST PROBLEM"], table.collect())?;
-    let more = shown(rows.len(), total);
-    output.line(format_args!("{}, {} claimed{more}", count(total, "job"), listing.claimed()))?;
+    let header = ["JOB", "NAME", "PRIORITY", "STATE", "OWNER", "AGE", "ATTEMPTS", "LAST PROBLEM"];
+    output.table(&header, table.collect())?;
+    let more = shown(rows.len(), on_board);
+    output.line(format_args!("{}, {claimed} claimed{more}", count(on_board, "job")))?;
     output.findings(&found)?;
     Ok(Outcome::of(has_problems))
 }
@@ -134,7 +137,7 @@ async fn trash(store: &Store, place: &Place, output: Output) -> Result<Outcome, 
         vec![
             row.name.clone(),
             posting.map_or_else(|| "?".into(), |it| it.name().into_owned()),
-            row.record_field("attempts").map(number).unwrap_or_default(),
+            row.attempts.map_or_else(String::new, |it| it.to_string()),
             row.stat.map_or_else(|| "?".into(), |stat| short(age(from_ms(stat.created_ms)))),
             row.problem().unwrap_or_default(),
         ]
@@ -172,7 +175,7 @@ async fn show(store: &Store, place: &Place, job: &str, output: Output) -> Result
         None => "none: this lock is persistent and never ends by itself, see `board abandon`".into(),
     };
     add("session", lock.map(session));
-    add("attempts", row.record_field("attempts").map(ToString::to_string));
+    add("attempts", row.attempts.map(|it| it.to_string()));
     add("problem", row.problem());
     output.table(&["FIELD", "VALUE"], rows)?;
     if let Ok(posting) = &row.posting {

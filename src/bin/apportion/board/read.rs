@@ -7,7 +7,7 @@ use std::{
 
 use apportion::{
     backend::{Stat, Znode, path::ZnodePath},
-    board::{Posting, PostingError, Priority},
+    board::{Posting, PostingError, Priority, attempts_so_far},
     serde_json::{self, Value},
 };
 
@@ -86,6 +86,8 @@ pub(crate) struct Row {
     pub(crate) lock: Option<Result<Znode, ()>>,
     /// What is known of its attempts.
     record: Option<Value>,
+    /// How many there were. `None` if that is not known.
+    pub(crate) attempts: Option<u32>,
     /// The board that has moved it to the trash, if a record proves it.
     pub(super) trashed_by: Option<String>,
 }
@@ -210,7 +212,10 @@ pub(crate) async fn rows(store: &Store, place: &Place, names: &[&str]) -> Result
     let mut records: HashMap<_, _> = records.iter().cloned().zip(store.read(&records).await?).collect();
     for row in &mut rows {
         let found = record(row).and_then(|path| records.remove(&path));
-        row.record = found.and_then(|found| serde_json::from_slice(&found.ok()??.0).ok());
+        let data = found.and_then(|found| Some(found.ok()??.0));
+        row.record = data.as_deref().and_then(|data| serde_json::from_slice(data).ok());
+        // As the next claim counts them: a worker that has died has written no record.
+        row.attempts = row.stat.map(|stat| attempts_so_far(data.as_deref(), stat.version));
     }
     Ok(rows)
 }
@@ -245,6 +250,9 @@ pub(crate) async fn trash_rows(store: &Store, place: &Place, names: &[&str]) -> 
             let is_its = *board == place.board.name() && (is_proof || !is_trashed);
             if is_its && newest.is_none_or(|newest| newest < order) {
                 newest = Some(order);
+                // The record alone: the posting was created anew in the trash.
+                row.attempts =
+                    record.get("attempts").and_then(Value::as_u64).and_then(|it| it.try_into().ok());
                 row.record = Some(record);
             }
         }
@@ -262,7 +270,17 @@ async fn postings(store: &Store, folder: &ZnodePath, names: &[&str]) -> Result<V
             Err(()) => (Err(PostingError::NotPermitted), None, Vec::new()),
         };
         let name = path.name().to_owned();
-        Some(Row { name, path, posting, stat, data, lock: None, record: None, trashed_by: None })
+        Some(Row {
+            name,
+            path,
+            posting,
+            stat,
+            data,
+            lock: None,
+            record: None,
+            attempts: None,
+            trashed_by: None,
+        })
     });
     Ok(rows.collect())
 }
