@@ -397,6 +397,34 @@ async fn what_would_move_is_simulated_for_keys_of_standard_input() {
 }
 
 #[tokio::test]
+async fn weights_are_simulated_as_they_would_count_beside_python_members_and_without_them() {
+    let (store, url) = store("command-weights").await;
+    let a = store.agent("a").await;
+    let in_a = a.joining("g").weight(3).await.unwrap();
+    let _python = store.plain("g", "python", b"\xc0").await;
+    let mixed = || async { in_a.view().ring().contains("python").then_some(()) };
+    eventually("both are members", store.round() + 10 * SECOND, mixed).await;
+    let keys = universe().join("\n");
+    let simulate = async |change: &[&str], after: &HashRing, notes: &[&str]| {
+        let ran = run_with(&url, &[&["simulate", "--json"], change].concat(), &keys).await;
+        let shown = ran.json();
+        for member in shown["members"].as_array().unwrap() {
+            let id = member["id"].as_str().unwrap();
+            let keys = universe().iter().filter(|key| after.owner(*key) == Some(id)).count();
+            assert_eq!(member["after"], keys, "{change:?}: {shown}");
+        }
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(findings(&shown["findings"]).lines().collect::<Vec<_>>(), notes, "{change:?}");
+    };
+    let all_one = HashRing::builder().members(["a", "python", "c"]).build().unwrap();
+    let ignored = "beside a plain or immediate member each weight counts as 1, also `a` with 3, `c` with 2";
+    simulate(&["--join", "c=2"], &all_one, &[ignored]).await;
+    let weighted = HashRing::builder().weighted_member("a", 3).weighted_member("c", 2).build().unwrap();
+    let counted = "without a plain or immediate member the weights count again: `a` with 3";
+    simulate(&["--leave", "python", "--join", "c=2"], &weighted, &[counted]).await;
+}
+
+#[tokio::test]
 async fn a_watch_prints_each_change_and_ends_when_it_is_told_to() {
     let (store, url) = store("command-watch").await;
     let a = store.agent("a").await;

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use apportion::{
-    Config, Error, Held, Label, PartitionCoordinator,
+    Config, Error, HashRing, Held, Label, PartitionCoordinator,
     backend::{CreateMode, Memory, Op},
     group::{MemberState, Observation, Observer, Why},
+    ring::{HashRingBuilder, RingError},
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::timeout;
@@ -25,6 +26,7 @@ on_both_backends![
     a_group_of_plain_members_alone_is_listed,
     a_group_of_immediate_members_has_the_ring_of_its_list,
     an_immediate_member_beside_others_is_one_that_hands_no_keys_over,
+    the_ring_after_a_change_has_the_weights_that_count_then,
     a_member_that_is_gone_does_not_become_one_of_python,
     a_head_that_cannot_be_read_is_a_problem_until_it_can,
     no_key_has_an_owner_while_the_members_do_not_agree_on_the_ring,
@@ -204,7 +206,7 @@ async fn a_group_of_plain_members_alone_is_listed(store: Store) {
     assert!(!seen.hands_over() && !seen.is_exclusive() && seen.pending().is_empty());
     assert!(seen.members().iter().all(|it| it.member.is_plain() && it.host.is_none()));
     assert_eq!(seen.members()[1].session, Some(second.id()));
-    let ring = apportion::HashRing::builder().members(["python-1", "python-2"]).build().unwrap();
+    let ring = HashRing::builder().members(["python-1", "python-2"]).build().unwrap();
     assert_eq!(seen.ring().digest(), ring.digest(), "weights do not count: Python cannot read them");
     python.close().await;
     let seen = sees(&observer, &store, "one", |seen| members(seen) == all(&["python-2"])).await;
@@ -237,6 +239,34 @@ async fn an_immediate_member_beside_others_is_one_that_hands_no_keys_over(store:
     })
     .await;
     assert!(!in_a.view().is_exclusive());
+}
+
+async fn the_ring_after_a_change_has_the_weights_that_count_then(store: Store) {
+    let (watcher, a, b) = (store.agent("watcher").await, store.agent("a").await, store.agent("b").await);
+    let observer = observe(&watcher, "g").await;
+    let _in_a = a.joining("g").weight(3).await.unwrap();
+    let _in_b = b.coordinator.join("g").immediate().weight(2).await.unwrap();
+    let seen = sees(&observer, &store, "both", |seen| members(seen) == all(&["a", "b"])).await;
+    assert_eq!(seen.ring_after(&[], &[]).as_ref(), Ok(seen.ring()));
+    let ring = |members: &[(&str, u32)]| {
+        let add = |ring: HashRingBuilder, &(id, weight): &(&str, u32)| ring.weighted_member(id, weight);
+        members.iter().fold(HashRing::builder(), add).build()
+    };
+    // b hands no keys over, so it may be one that cannot read weights, for all that an epoch says of it.
+    assert_eq!(seen.ring_after(&[], &[("c", 4)]), ring(&[("a", 1), ("b", 1), ("c", 1)]));
+    assert_eq!(seen.ring_after(&["b"], &[("c", 4)]), ring(&[("a", 3), ("c", 4)]));
+    assert_eq!(seen.ring_after(&["b"], &[("a", 5)]), ring(&[("a", 5)]));
+    assert_eq!(seen.ring_after(&["a", "b"], &[]), ring(&[]));
+    let zero = seen.ring_after(&["b"], &[("c", 0)]).unwrap_err();
+    assert_eq!(zero, RingError::ZeroWeight { member: "c".into() });
+
+    // A group without epochs, in which one of Python decides.
+    let observer = observe(&watcher, "h").await;
+    let _in_h = b.coordinator.join("h").immediate().weight(2).await.unwrap();
+    let _python = store.plain("h", "python", b"\xc0").await;
+    let seen = sees(&observer, &store, "both", |seen| members(seen) == all(&["b", "python"])).await;
+    assert_eq!(seen.ring_after(&[], &[("c", 4)]), ring(&[("b", 1), ("c", 1), ("python", 1)]));
+    assert_eq!(seen.ring_after(&["python"], &[("c", 4)]), ring(&[("b", 2), ("c", 4)]));
 }
 
 async fn a_member_that_is_gone_does_not_become_one_of_python(store: Store) {

@@ -5,10 +5,10 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _},
 };
 
-use apportion::{HashRing, serde_json::json};
+use apportion::{HashRing, Label, group::Observation, serde_json::json};
 
 use crate::{
-    arguments::{Common, Newcomer, Simulate},
+    arguments::{Common, Simulate},
     failure::Failure,
     findings::{self, Finding},
     group::observe_one,
@@ -21,26 +21,24 @@ pub(crate) async fn simulate(common: &Common, change: &Simulate, output: Output)
         return Err(Failure::Usage("what changes? Say --leave MEMBER or --join MEMBER[=WEIGHT]".into()));
     }
     let seen = observe_one(common, &change.which).await?;
-    let found = findings::of_ring(&seen);
+    let mut found = findings::of_ring(&seen);
     if !seen.exists() {
         show(&Tally::new(seen.ring(), seen.ring(), change.list), &found, output)?;
         return Ok(Outcome::Problem);
     }
     let before = seen.ring();
-    let mut after = before.clone();
-    for id in &change.leave {
-        if !before.contains(id) {
-            let members: Vec<_> = before.members().collect();
-            let known = members.join(", ");
-            return Err(Failure::NotDone(format!("there is no member `{id}` to leave; there are: {known}")));
-        }
-        after = after.without_member(id);
+    if let Some(id) = change.leave.iter().find(|id| !before.contains(id)) {
+        let members: Vec<_> = before.members().collect();
+        let known = members.join(", ");
+        return Err(Failure::NotDone(format!("there is no member `{id}` to leave; there are: {known}")));
     }
-    for Newcomer { id, weight } in &change.join {
-        after = after
-            .with_member(id, *weight)
-            .map_err(|error| Failure::Usage(format!("`--join {id}={weight}`: {error}")))?;
-    }
+    let leave: Vec<&str> = change.leave.iter().map(String::as_str).collect();
+    let join: Vec<(&str, u32)> = change.join.iter().map(|it| (it.id.as_str(), it.weight)).collect();
+    let after = seen.ring_after(&leave, &join).map_err(|error| {
+        let joining: Vec<_> = join.iter().map(|(id, weight)| format!("--join {id}={weight}")).collect();
+        Failure::Usage(format!("`{}`: {error}", joining.join(" ")))
+    })?;
+    found.extend(of_weights(&seen, &after, &join));
     if io::stdin().is_terminal() {
         output.hint("reads keys from this terminal, one a line, until Ctrl-D");
     }
@@ -49,6 +47,33 @@ pub(crate) async fn simulate(common: &Common, change: &Simulate, output: Output)
     tokio::task::block_in_place(read)?;
     show(&tally, &found, output)?;
     Ok(Outcome::of(found.iter().any(|it| it.is_problem)))
+}
+
+/// Which weights do not count in the ring after the change, and which do that did not before.
+fn of_weights(seen: &Observation, after: &HashRing, join: &[(&str, u32)]) -> Option<Finding> {
+    if after.label() == Label::Tooz {
+        return None;
+    }
+    let own = |id: &str| match join.iter().rev().find(|(new, _)| *new == id) {
+        Some((_, asked)) => Some(*asked),
+        None => seen.members().iter().find(|it| it.member.id().as_str() == id).map(|it| it.member.weight()),
+    };
+    let named = |id: &str| own(id).map(|weight| format!("`{id}` with {weight}"));
+    let differs = |ring: &HashRing, id: &str| ring.weight(id).is_some_and(|counted| own(id) != Some(counted));
+    let ignored: Vec<_> = after.members().filter(|id| differs(after, id)).filter_map(named).collect();
+    if !ignored.is_empty() {
+        let what = "beside a plain or immediate member each weight counts as 1";
+        return Some(Finding::note("weights_ignored", format!("{what}, also {}", ignored.join(", "))));
+    }
+    let counted: Vec<_> = after
+        .members()
+        .filter(|id| differs(seen.ring(), id) && own(id) != Some(1))
+        .filter_map(named)
+        .collect();
+    (!counted.is_empty()).then(|| {
+        let what = "without a plain or immediate member the weights count again";
+        Finding::note("weights_count", format!("{what}: {}", counted.join(", ")))
+    })
 }
 
 /// How many keys of a member there are, and how many of them come and go.

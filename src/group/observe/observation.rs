@@ -1,15 +1,19 @@
 //! [`Observation`]: a group as the store shows it to a process that is no member.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::SessionId,
     error::Error,
-    group::{member::Member, status::Why},
+    group::{
+        member::Member,
+        placement::{counted_weight, left_out},
+        status::Why,
+    },
     member::MemberId,
-    ring::{HashRing, Ranges, RingKey},
+    ring::{HashRing, Label, Ranges, RingError, RingKey},
 };
 
 /// An immutable snapshot of a group, as the store shows it. From [`Observer`](super::Observer). Its methods do no I/O.
@@ -256,6 +260,52 @@ impl Observation {
     /// The ring of the newest epoch; where keys are not handed over, that of the members.
     pub fn ring(&self) -> &HashRing {
         &self.ring
+    }
+
+    /// The ring if these members left, and these joined, each with its weight. Those that join use this library; one that is
+    /// in the ring already gets its new weight. Each member has the weight that counts then: beside a Python member all
+    /// count as 1, unless the ring is one of tooz. Members of the group that have no place in the ring yet get none, except
+    /// those for which there was no room.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError`] if a weight is zero, or if the points of a member that joins have no room.
+    pub fn ring_after(&self, leave: &[&str], join: &[(&str, u32)]) -> Result<HashRing, RingError> {
+        let (ring, label) = (&self.ring, self.ring.label());
+        // A member that was replaced is there twice. The older one is in the ring, and comes first.
+        let mut stay: BTreeMap<&MemberId, &ObservedMember> = BTreeMap::new();
+        for it in &*self.members {
+            let id = it.member.id();
+            let is_placed = !self.hands_over || ring.contains(id.as_str());
+            let changes = leave.contains(&id.as_str()) || join.iter().any(|(new, _)| *new == id.as_str());
+            if is_placed && !changes {
+                stay.entry(id).or_insert(it);
+            }
+        }
+        // The members of an epoch decide by the first, those of a group without epochs by the second.
+        let is_plain = |it: &ObservedMember| match self.hands_over {
+            true => !it.hands_over,
+            false => it.member.is_plain(),
+        };
+        let has_plain = stay.values().any(|it| is_plain(it));
+        let weight = |it: &ObservedMember| match label {
+            Label::Tooz => it.member.python_weight().for_ring(),
+            label => counted_weight(label, has_plain, it.member.weight()),
+        };
+        let left_out =
+            left_out(ring.replicas(), stay.iter().map(|(id, it)| (it.member.incarnation(), *id, weight(it))));
+        let has_place = |(id, it): &(&&MemberId, &&ObservedMember)| {
+            weight(it) > 0 && !left_out.iter().any(|(left, _)| left == **id)
+        };
+        let mut builder = HashRing::builder().replicas(ring.replicas()).label(label);
+        for (id, it) in stay.iter().filter(has_place) {
+            builder = builder.weighted_member(id.as_str(), weight(it));
+        }
+        let join: BTreeMap<&str, u32> = join.iter().copied().collect();
+        for (id, asked) in join {
+            builder = builder.weighted_member(id, counted_weight(label, has_plain && asked > 0, asked));
+        }
+        builder.build()
     }
 
     /// The member that owns `key` by the ring; `None` as well while the members do not agree on the ring: then
