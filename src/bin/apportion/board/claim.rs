@@ -1,6 +1,10 @@
 //! `board claim`: works on a job by hand.
 
-use std::{io, process::Stdio, time::Duration};
+use std::{
+    io,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use apportion::{JobBoard, serde_json::json};
 use tokio::process::Command;
@@ -24,12 +28,19 @@ pub(super) async fn claim(
 ) -> Result<Outcome, Failure> {
     let row = find(store, place, wanted).await?;
     let (coordinator, board) = open(store, place).await?;
-    let worked = work(&board, &row, command, output).await;
+    let worked = work(&board, &row, command, GRACE, output).await;
     let _ = coordinator.shutdown().await;
     worked
 }
 
-async fn work(board: &JobBoard, row: &Row, command: &[String], output: Output) -> Result<Outcome, Failure> {
+/// Works on the job. A command that does not end has `grace` to do so after SIGTERM.
+async fn work(
+    board: &JobBoard,
+    row: &Row,
+    command: &[String],
+    grace: Duration,
+    output: Output,
+) -> Result<Outcome, Failure> {
     let claim = board.claim(&job_of(board, row).await?).await?;
     let path = row.path.to_string();
     let Some((program, arguments)) = command.split_first() else {
@@ -60,15 +71,23 @@ async fn work(board: &JobBoard, row: &Row, command: &[String], output: Output) -
         }
     };
     let details = claim.job().details().to_string();
+    let is_done =
+        |ended: &Option<io::Result<ExitStatus>>| matches!(ended, Some(Ok(status)) if status.success());
+    // What ends the processes is watched as well: if the claim is lost meanwhile, another worker may have the job.
     let ended = claim.lease().while_held(async {
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             () = interrupted => None,
             ended = running.wait(details.as_bytes()) => Some(ended),
+        };
+        if !is_done(&ended) {
+            // Also what a command that has failed has started and left, before another worker can have the job.
+            running.end(grace).await;
         }
+        ended
     });
     match ended.await {
-        Ok(Some(Ok(status))) if status.success() => {
+        Ok(ended) if is_done(&ended) => {
             claim.consume().await?;
             done(output, &format!("done {path}"), &json!({ "done": path }))
         }
@@ -77,13 +96,10 @@ async fn work(board: &JobBoard, row: &Row, command: &[String], output: Output) -
                 Ok(status) => format!("{program} ended with {status}"),
                 Err(error) => format!("{program}: {error}"),
             };
-            // What it has started and left, before another worker can have the job.
-            running.end(GRACE).await;
             claim.abandon().because(&reason).await?;
             given_back(&path, &reason, output)
         }
         Ok(None) => {
-            running.end(GRACE).await;
             claim.abandon().uncounted().await?;
             given_back(&path, &format!("interrupted, and {program} was ended"), output)
         }
@@ -126,4 +142,70 @@ fn interruption() -> io::Result<impl Future<Output = ()>> {
         // Without a handler the signal ends the process.
         let _ = tokio::signal::ctrl_c().await;
     })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{env, fs, path::PathBuf};
+
+    use apportion::{
+        Config,
+        backend::{Connector as _, Memory, Op},
+    };
+
+    use super::*;
+
+    /// Longer than anything takes that is not wrong.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Waits until another process has written this file.
+    async fn written(file: &PathBuf) -> String {
+        let read = async {
+            loop {
+                match fs::read_to_string(file) {
+                    Ok(text) if text.ends_with('\n') => break text,
+                    _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, read).await.expect("it is written")
+    }
+
+    #[tokio::test]
+    async fn what_a_command_has_left_is_ended_at_once_if_the_claim_is_lost_in_its_grace() {
+        let folder = env::temp_dir().join(format!("apportion-grace-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let memory = Memory::new();
+        let session = memory.open(LIMIT).await.unwrap();
+        let place = Place::parse("/grace/jobs").unwrap();
+        let config = Config::for_backend(memory);
+        let store = Store { namespace: config.namespace_path().unwrap(), config, session };
+        let (coordinator, board) = open(&store, &place).await.unwrap();
+        board.post("stubborn").await.unwrap();
+        let row = find(&store, &place, "0").await.unwrap();
+
+        // It fails, and leaves a process that says that it was told to end, and goes on.
+        let script = "(trap 'echo asked > asked' TERM; echo ready > ready; for at in $(seq 900); do sleep 0.1; done) & \
+                      echo $! > pid; while [ ! -s ready ]; do sleep 0.01; done; exit 1";
+        let script = format!("cd {}; {script}", folder.display());
+        let command = ["sh", "-c", &script].map(str::to_owned);
+        let working = work(&board, &row, &command, 10 * LIMIT, Output::new(true));
+        let losing = async {
+            let pid = written(&folder.join("pid")).await;
+            written(&folder.join("asked")).await;
+            // Another operator ends the claim.
+            store.session.commit(vec![Op::delete(&place.lock_of(&row.name).unwrap(), None)]).await.unwrap();
+            pid
+        };
+        let (worked, pid) = tokio::time::timeout(LIMIT, async { tokio::join!(working, losing) })
+            .await
+            .expect("the grace does not go on without the claim");
+        let failure = worked.unwrap_err().to_string();
+        assert!(failure.contains("was lost: sh was ended"), "{failure}");
+        // A process that has ended may be listed until its parent has noticed it.
+        let shown = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        assert!(shown.is_err() || shown.is_ok_and(|shown| shown.contains(") Z ")), "{pid} goes on");
+        coordinator.shutdown().await.unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
