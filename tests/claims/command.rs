@@ -539,6 +539,29 @@ async fn entries_are_put_listed_shown_revived_and_discarded() {
 }
 
 #[tokio::test]
+async fn dead_letters_that_are_named_and_cannot_be_ended_are_a_failure_that_names_them() {
+    let (url, session, coordinator) = setup().await;
+    let queue = coordinator.queue("/command-odd").await.unwrap();
+    let value = json!({ "payload": 1 }).to_string();
+    for name in ["odd", "entry-100--0000000000", "entry-100--0000000001"] {
+        let at = path(&format!("/command-odd/dead/{name}"));
+        write(&*session, vec![Op::create(&at, value.as_str(), CreateMode::Persistent)]).await;
+    }
+    let at = ["--queue", "/command-odd"];
+    let revive = [&["queue", "revive", "odd", "entry-100--0000000000", "odd"], &at[..]].concat();
+    let said = ["revived 1 dead letter\n", "not revived: `odd`. ", "queue dead"];
+    says(&url, &revive, 4, &said).await;
+    assert_eq!(queue.len().await.unwrap(), 1);
+    let discard = [&["queue", "discard", "odd", "--yes", "--json"], &at[..]].concat();
+    let ran = says(&url, &discard, 4, &["not discarded: `odd`"]).await;
+    assert_eq!(ran.json()["discarded"], 0);
+    // All that are dead letters; the other one is named by `queue dead`.
+    let all = well(&url, &[&["queue", "revive", "--all"], &at[..]].concat()).await;
+    assert_eq!(all.out, "revived 1 dead letter\n");
+    says(&url, &[&["queue", "dead"], &at[..]].concat(), 1, &["/dead/odd is set aside"]).await;
+}
+
+#[tokio::test]
 async fn a_queue_of_python_alone_is_shown_and_entries_without_a_worker_are_named() {
     let (url, session, _coordinator) = setup().await;
     for at in ["", "/unowned", "/owned", "/done"] {

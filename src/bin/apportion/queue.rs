@@ -4,7 +4,7 @@
 
 mod read;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use apportion::{
     PartitionCoordinator, WorkQueue,
@@ -291,24 +291,32 @@ async fn end_letters(
         let wanted = |letter: &Finished| {
             letters.all || letters.entries.iter().any(|name| name == letter.entry().name())
         };
-        let mut ended = 0;
+        let mut ended = BTreeSet::new();
         for letter in queue.dead_letters().await?.iter().filter(|letter| wanted(letter)) {
             let done = match end {
                 End::Revive => queue.revive(letter).await?,
                 End::Discard { .. } => queue.discard(letter).await?,
             };
-            ended += usize::from(done);
+            ended.extend(done.then(|| letter.entry().name().to_owned()));
         }
-        Ok::<usize, Failure>(ended)
+        Ok::<_, Failure>(ended)
     };
     let ended = ended.await;
     let _ = coordinator.shutdown().await;
     let ended = ended?;
     let verb = if matches!(end, End::Revive) { "revived" } else { "discarded" };
     if output.is_json {
-        output.json(&json!({ verb: ended }))?;
+        output.json(&json!({ verb: ended.len() }))?;
     } else {
-        output.line(format_args!("{verb} {}", count(ended, "dead letter")))?;
+        output.line(format_args!("{verb} {}", count(ended.len(), "dead letter")))?;
+    }
+    let left: BTreeSet<_> = letters.entries.iter().filter(|name| !ended.contains(*name)).collect();
+    if !left.is_empty() {
+        let left: Vec<_> = left.into_iter().map(|name| format!("`{name}`")).collect();
+        return Err(Failure::NotDone(format!(
+            "not {verb}: {}. They are gone, or cannot be read as entries: see `queue dead`",
+            left.join(", ")
+        )));
     }
     Ok(Outcome::Fine)
 }
