@@ -90,6 +90,8 @@ async fn list(
 ) -> Result<Outcome, Failure> {
     let mut listing = read::list(store, place).await?;
     let found = work::of_board(store, place, &listing, max_len).await?;
+    // The summary is about the whole board, whatever is shown of it.
+    let (on_board, claimed) = (listing.jobs.len(), listing.claimed());
     listing.jobs.retain(|job| !unclaimed || job.posting.is_ok() && !job.is_locked);
     let total = listing.jobs.len();
     let names: Vec<_> = listing.jobs.iter().take(SHOWN).map(|job| job.name.as_str()).collect();
@@ -133,7 +135,6 @@ async fn trash(store: &Store, place: &Place, output: Output) -> Result<Outcome, 
     }
     let table = rows.iter().map(|row| {
         let posting = row.posting.as_ref().ok();
-        let number = |value: &Value| value.as_u64().map_or_else(String::new, |number| number.to_string());
         vec![
             row.name.clone(),
             posting.map_or_else(|| "?".into(), |it| it.name().into_owned()),

@@ -131,7 +131,8 @@ pub(crate) fn listed(items: impl IntoIterator<Item = Value>, total: usize, found
 
 /// How many of them are shown, if not all.
 pub(crate) fn shown(number: usize, total: usize) -> String {
-    if total > number { format!(", of which {number} are shown") } else { String::new() }
+    let verb = if number == 1 { "is" } else { "are" };
+    if total > number { format!(", of which {number} {verb} shown") } else { String::new() }
 }
 
 /// Text of other programs, without characters that a terminal would obey.
