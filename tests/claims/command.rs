@@ -483,6 +483,22 @@ async fn a_full_board_and_a_full_queue_are_named() {
     says(&url, &status, 1, &["queue /q: 2 entries wait, 0 are taken", "queue /q is full"]).await;
     let shown = run(&url, &[&status[..], &["--json"]].concat()).await.json();
     assert!(shown["findings"].as_array().unwrap().iter().any(|it| it["code"] == "full"), "{shown}");
+    let all = ["--board", "/tf/jobs", "--queue", "/q", "--queue", "/none", "--json", "--max-len", "7"];
+    let shown = run(&url, &[&["status"], &all[..]].concat()).await.json();
+    let ages = [&shown["boards"][0]["oldest_seconds"], &shown["queues"][0]["oldest_seconds"]];
+    assert!(ages.iter().all(|age| age.as_f64().is_some_and(|age| (0.0..600.0).contains(&age))), "{shown}");
+    let jobs = run(&url, &["board", "list", "--board", "/tf/jobs", "--json"]).await.json()["total"].clone();
+    let board = json!({
+        "path": "/tf/jobs", "jobs": jobs, "claimed": 0, "set_aside": 0, "oldest_seconds": ages[0], "limit": 7
+    });
+    assert_eq!(shown["boards"], json!([board]));
+    let queue = json!({
+        "path": "/q", "waiting": 2, "taken": 0, "set_aside": 0, "oldest_seconds": ages[1], "limit": 7
+    });
+    assert_eq!(shown["queues"], json!([queue]), "one that is not there has no numbers");
+    let shown = run(&url, &["status", "--queue", "/q"]).await.lines();
+    let note = "note: queue /q: 2 entries wait, 0 are taken; the oldest has waited for AGE";
+    assert!(shown.contains(&note.to_owned()), "{shown:?}");
     let put = ["queue", "put", "3", "--queue", "/q", "--max-len", "2"];
     says(&url, &put, 4, &["the queue is full"]).await;
 }

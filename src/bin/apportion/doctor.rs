@@ -33,7 +33,8 @@ pub(crate) async fn run(common: &Common, doctor: &Doctor, output: Output) -> Res
     sections.push(("session", access::session(&store, doctor.read_only).await));
     sections.push(("permissions", access::permissions(&store, doctor).await));
     sections.push(("groups", groups(&store, doctor).await));
-    sections.extend(work::examine(&store, &doctor.work).await);
+    let examined = work::examine(&store, &doctor.work).await;
+    sections.extend(examined.into_iter().map(|it| (it.kind.as_str(), it.found)));
     store.close().await;
     show(&sections, doctor.quiet, output)?;
     Ok(Outcome::of(sections.iter().flat_map(|(_, found)| found).any(|it| it.is_problem)))

@@ -15,7 +15,7 @@ use crate::{
     output::{Output, count, listed, percent},
     store::Store,
     time::{age, ms, short},
-    work,
+    work::{self, Examined, Kind},
 };
 
 /// The groups of the namespace, as the store has them.
@@ -75,8 +75,17 @@ pub(crate) async fn observe_one(common: &Common, which: &Which) -> Result<Arc<Ob
 struct Read {
     namespace: String,
     seen: Vec<Arc<Observation>>,
+    /// The boards and queues that the caller has named.
+    work: Vec<Examined>,
     /// What is wrong beside the groups that could be read.
     found: Vec<Finding>,
+}
+
+impl Read {
+    /// The numbers of the boards or of the queues that could be read.
+    fn numbers(&self, kind: Kind) -> Value {
+        self.work.iter().filter(|it| it.kind == kind).filter_map(|it| it.numbers.clone()).collect()
+    }
 }
 
 async fn read(store: &Store, status: &Status) -> Result<Read, Failure> {
@@ -97,19 +106,22 @@ async fn read(store: &Store, status: &Status) -> Result<Read, Failure> {
         }
         Err(failure) => return Err(failure),
     }
-    found.extend(work::examine(store, &status.work).await.into_iter().flat_map(|(_, found)| found));
-    Ok(Read { namespace: store.namespace.to_string(), seen, found })
+    let work = work::examine(store, &status.work).await;
+    found.extend(work.iter().flat_map(|it| it.found.iter().cloned()));
+    Ok(Read { namespace: store.namespace.to_string(), seen, work, found })
 }
 
 pub(crate) async fn status(common: &Common, status: &Status, output: Output) -> Result<Outcome, Failure> {
-    let Read { namespace, seen, found } =
-        Store::with(common, async |store: &Store| read(store, status).await).await?;
+    let read = Store::with(common, async |store: &Store| read(store, status).await).await?;
+    let Read { namespace, seen, found, .. } = &read;
     let of_groups: Vec<Vec<Finding>> = seen.iter().map(|seen| findings::of_group(seen)).collect();
-    let has_problems = of_groups.iter().flatten().chain(&found).any(|it| it.is_problem);
+    let has_problems = of_groups.iter().flatten().chain(found).any(|it| it.is_problem);
     if output.is_json {
         let groups = seen.iter().zip(&of_groups).map(|(seen, found)| json_of(seen, found));
-        let mut value = listed(groups, seen.len(), &found);
-        value["namespace"] = namespace.into();
+        let mut value = listed(groups, seen.len(), found);
+        value["namespace"] = namespace.as_str().into();
+        value["boards"] = read.numbers(Kind::Board);
+        value["queues"] = read.numbers(Kind::Queue);
         output.json(&value)?;
         return Ok(Outcome::of(has_problems));
     }
@@ -124,7 +136,7 @@ pub(crate) async fn status(common: &Common, status: &Status, output: Output) -> 
     if !seen.is_empty() && !found.is_empty() {
         output.line("")?;
     }
-    output.findings(&found)?;
+    output.findings(found)?;
     if seen.is_empty() && found.is_empty() {
         output.line(format_args!("namespace `{namespace}` has no group"))?;
     }

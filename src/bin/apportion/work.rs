@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use apportion::{
     backend::{Stat, path::ZnodePath},
     queue::Entry,
-    serde_json::Value,
+    serde_json::{Value, json},
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     findings::Finding,
     output::count,
     queue::{Folders, fullness},
-    store::Store,
+    store::{self, Store},
     time::{age, from_ms, short},
 };
 
@@ -26,31 +26,75 @@ const NUMBERS: i32 = i32::MAX - 10_000_000;
 /// How many locks are examined at a time.
 const AT_ONCE: usize = 500;
 
-/// Each board and queue that the caller names: its kind, how it is, and what is wrong with it.
-pub(crate) async fn examine(store: &Store, work: &Work) -> Vec<(&'static str, Vec<Finding>)> {
-    let mut found = Vec::new();
-    for place in &work.board {
-        found.push(("board", board(store, place, work.max_len).await));
-    }
-    for folders in &work.queue {
-        found.push(("queue", queue(store, folders, work.max_len).await));
-    }
-    found
+/// A board or a queue that was examined.
+pub(crate) struct Examined {
+    pub(crate) kind: Kind,
+    /// Its numbers, for programs. `None` if it could not be read.
+    pub(crate) numbers: Option<Value>,
+    /// How it is, and what is wrong with it.
+    pub(crate) found: Vec<Finding>,
 }
 
-/// How a board is, and what is wrong with it.
-async fn board(store: &Store, place: &Place, max_len: usize) -> Vec<Finding> {
-    let examined = async {
-        let listing = board::listing(store, place).await?;
-        let (jobs, claimed) = (count(listing.jobs.len(), "job"), listing.claimed());
-        let mut found =
-            vec![Finding::note("board", format!("board {}: {jobs}, {claimed} claimed", place.board))];
-        found.extend(of_board(store, place, &listing, max_len).await?);
-        Ok::<_, Failure>(found)
-    };
-    examined.await.unwrap_or_else(|failure| {
-        vec![Finding::problem("not_examined", failure.to_string(), "The board was not examined")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Board,
+    Queue,
+}
+
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Kind::Board => "board",
+            Kind::Queue => "queue",
+        }
+    }
+}
+
+/// Examines each board and queue that the caller names.
+pub(crate) async fn examine(store: &Store, work: &Work) -> Vec<Examined> {
+    let mut examined = Vec::new();
+    for place in &work.board {
+        examined.push(board(store, place, work.max_len).await);
+    }
+    for folders in &work.queue {
+        examined.push(queue(store, folders, work.max_len).await);
+    }
+    examined
+}
+
+/// How long ago that was, in seconds, for programs.
+fn seconds(created_ms: Option<i64>) -> Option<f64> {
+    created_ms.map(|created| age(from_ms(created)).as_secs_f64())
+}
+
+async fn board(store: &Store, place: &Place, max_len: usize) -> Examined {
+    let kind = Kind::Board;
+    examine_board(store, place, max_len).await.unwrap_or_else(|failure| {
+        let found = Finding::problem("not_examined", failure.to_string(), "The board was not examined");
+        Examined { kind, numbers: None, found: vec![found] }
     })
+}
+
+async fn examine_board(store: &Store, place: &Place, max_len: usize) -> Result<Examined, Failure> {
+    let listing = board::listing(store, place).await?;
+    let (path, jobs, claimed) = (&place.board, listing.jobs.len(), listing.claimed());
+    let oldest = listing.oldest_ms();
+    let mut what = format!("board {path}: {}, {claimed} claimed", count(jobs, "job"));
+    if let Some(oldest) = oldest {
+        let oldest = short(age(from_ms(oldest)));
+        what += &format!("; the oldest that is not claimed was posted {oldest} ago");
+    }
+    let mut found = vec![Finding::note("board", what)];
+    found.extend(of_board(store, place, &listing, max_len).await?);
+    let numbers = json!({
+        "path": path.as_str(),
+        "jobs": jobs,
+        "claimed": claimed,
+        "set_aside": listing.jobs.iter().filter(|job| job.posting.is_err()).count(),
+        "oldest_seconds": seconds(oldest),
+        "limit": max_len,
+    });
+    Ok(Examined { kind: Kind::Board, numbers: Some(numbers), found })
 }
 
 /// What is wrong with a board that was listed.
@@ -129,33 +173,59 @@ pub(crate) fn set_aside_entry(path: &ZnodePath, why: &str) -> Finding {
     )
 }
 
-/// How a queue is, and what is wrong with it.
-async fn queue(store: &Store, folders: &Folders, max_len: usize) -> Vec<Finding> {
+async fn queue(store: &Store, folders: &Folders, max_len: usize) -> Examined {
     examine_queue(store, folders, max_len).await.unwrap_or_else(|failure| {
-        vec![Finding::problem("not_examined", failure.to_string(), "The queue was not examined")]
+        let found = Finding::problem("not_examined", failure.to_string(), "The queue was not examined");
+        Examined { kind: Kind::Queue, numbers: None, found: vec![found] }
     })
 }
 
-async fn examine_queue(store: &Store, folders: &Folders, max_len: usize) -> Result<Vec<Finding>, Failure> {
+async fn examine_queue(store: &Store, folders: &Folders, max_len: usize) -> Result<Examined, Failure> {
     let Some((waiting, stat)) = store.children(&folders.unowned).await? else {
         return Err(Failure::NotDone(format!("there is no queue `{}`", folders.root)));
     };
     let owned = store.children(&folders.owned).await?.map(|(names, _)| names).unwrap_or_default();
     let root = &folders.root;
-    let mut found = vec![Finding::note(
-        "queue",
-        format!("queue {root}: {} entries wait, {} are taken", waiting.len(), owned.len()),
-    )];
+    let oldest = oldest_entry(store, folders, &waiting).await?;
+    let entries = if waiting.len() == 1 { "entry waits" } else { "entries wait" };
+    let verb = if owned.len() == 1 { "is" } else { "are" };
+    let mut what = format!("queue {root}: {} {entries}, {} {verb} taken", waiting.len(), owned.len());
+    if let Some(oldest) = oldest {
+        what += &format!("; the oldest has waited for {}", short(age(from_ms(oldest))));
+    }
+    let mut found = vec![Finding::note("queue", what)];
     found.extend(fullness(folders, waiting.len(), max_len));
     found.extend(size(&folders.unowned, &waiting, &stat));
     found.extend(quota(store, root).await);
-    let invalid = waiting.iter().filter(|name| name.parse::<Entry>().is_err());
-    let invalid = invalid.filter_map(|name| folders.unowned.join(name).ok());
+    let invalid: Vec<_> = waiting.iter().filter(|name| name.parse::<Entry>().is_err()).collect();
+    let set_aside = invalid.len();
+    let invalid = invalid.into_iter().filter_map(|name| folders.unowned.join(name).ok());
     found.extend(invalid.map(|path| set_aside_entry(&path, "its name is not that of an entry")));
     for some in owned.chunks(AT_ONCE) {
         found.extend(orphaned(store, folders, some).await?);
     }
-    Ok(found)
+    let numbers = json!({
+        "path": root.as_str(),
+        "waiting": waiting.len(),
+        "taken": owned.len(),
+        "set_aside": set_aside,
+        "oldest_seconds": seconds(oldest),
+        "limit": max_len,
+    });
+    Ok(Examined { kind: Kind::Queue, numbers: Some(numbers), found })
+}
+
+/// When the oldest entry that waits was put or given back, in milliseconds since 1970. Its number says which one that is, so
+/// the others need not be read.
+async fn oldest_entry(store: &Store, folders: &Folders, waiting: &[String]) -> Result<Option<i64>, Failure> {
+    let mut entries: Vec<Entry> = waiting.iter().filter_map(|name| name.parse().ok()).collect();
+    // After the highest number come the negative ones.
+    entries.sort_unstable_by_key(|entry| entry.sequence().cast_unsigned());
+    // The first ones may have been taken since.
+    let first = entries.iter().take(store::AT_ONCE);
+    let paths: Vec<_> = first.filter_map(|entry| folders.unowned.join(entry.name()).ok()).collect();
+    let read = store.read(&paths).await?;
+    Ok(read.into_iter().find_map(|found| Some(found.ok()??.1.created_ms)))
 }
 
 /// Entries whose worker is gone, or may be.
@@ -323,15 +393,46 @@ mod tests {
         let board = || vec![create("/tf", ""), create("/tf/jobs", "")];
         let claimed = || vec![create(job, posting), Op::create(&path(lock), "{}", CreateMode::Ephemeral)];
         let posted = store(board(), "/tf/jobs", claimed()).await;
-        assert_eq!(problems(&super::board(&posted, &place, 10).await), [""; 0], "posted and claimed");
+        assert_eq!(problems(&super::board(&posted, &place, 10).await.found), [""; 0], "posted and claimed");
         let done = vec![Op::delete(&path(lock), None), Op::delete(&path(job), None)];
         let ended = store([board(), claimed()].concat(), "/tf/jobs", done).await;
-        assert_eq!(problems(&super::board(&ended, &place, 10).await), [""; 0], "done");
+        assert_eq!(problems(&super::board(&ended, &place, 10).await.found), [""; 0], "done");
         let orphan = || vec![Op::create(&path(lock), "{}", CreateMode::Ephemeral)];
         let gone = store([board(), orphan()].concat(), "/tf/jobs", vec![Op::delete(&path(lock), None)]).await;
-        assert_eq!(problems(&super::board(&gone, &place, 10).await), [""; 0], "its session has ended");
+        assert_eq!(problems(&super::board(&gone, &place, 10).await.found), [""; 0], "its session has ended");
         let left = store([board(), orphan()].concat(), "/none", Vec::new()).await;
-        assert_eq!(problems(&super::board(&left, &place, 10).await), ["orphan_lock"]);
+        assert_eq!(problems(&super::board(&left, &place, 10).await.found), ["orphan_lock"]);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_entry_is_the_one_with_the_lowest_number_that_is_still_there() {
+        let folders = Folders::parse("/q").unwrap();
+        let below = ["/q", "/q/unowned", "/q/owned", "/q/claims"];
+        let pause = || tokio::time::sleep(std::time::Duration::from_millis(5));
+        let empty = store(below.map(|at| create(at, "")).to_vec(), "/none", Vec::new()).await;
+        let put = async |name: &str| {
+            let at = format!("/q/unowned/entry-{name}");
+            empty.session.commit(vec![create(&at, "{}")]).await.unwrap();
+            pause().await;
+            empty.get(&path(&at)).await.unwrap().unwrap().1.created_ms
+        };
+        let names = async || empty.children(&folders.unowned).await.unwrap().unwrap().0;
+        assert_eq!(super::oldest_entry(&empty, &folders, &names().await).await.unwrap(), None);
+        let (first, second) = (put("100--0000000007").await, put("900--0000000008").await);
+        let last = put("100---2147483648").await;
+        assert!(first < second && second < last, "{first} {second} {last}");
+        let listed = names().await;
+        assert_eq!(super::oldest_entry(&empty, &folders, &listed).await.unwrap(), Some(first));
+        empty
+            .session
+            .commit(vec![Op::delete(&path("/q/unowned/entry-100--0000000007"), None)])
+            .await
+            .unwrap();
+        assert_eq!(
+            super::oldest_entry(&empty, &folders, &listed).await.unwrap(),
+            Some(second),
+            "taken since"
+        );
     }
 
     #[tokio::test]
@@ -345,11 +446,11 @@ mod tests {
         let taken = || create(entry, r#"{"worker": "w", "claim": "c"}"#);
         let claim = || create("/q/claims/c", "");
         let busy = store([queue(), vec![claim(), taken()]].concat(), "/none", Vec::new()).await;
-        assert_eq!(problems(&super::queue(&busy, &folders, 10).await), [""; 0]);
+        assert_eq!(problems(&super::queue(&busy, &folders, 10).await.found), [""; 0]);
         let finished = vec![Op::delete(&path(entry), None), Op::delete(&path("/q/claims/c"), None)];
         let done = store([queue(), vec![claim(), taken()]].concat(), "/q/owned", finished).await;
-        assert_eq!(problems(&super::queue(&done, &folders, 10).await), [""; 0]);
+        assert_eq!(problems(&super::queue(&done, &folders, 10).await.found), [""; 0]);
         let gone = store([queue(), vec![taken()]].concat(), "/none", Vec::new()).await;
-        assert_eq!(problems(&super::queue(&gone, &folders, 10).await), ["worker_gone"]);
+        assert_eq!(problems(&super::queue(&gone, &folders, 10).await.found), ["worker_gone"]);
     }
 }

@@ -66,11 +66,19 @@ pub(crate) struct Listed {
     pub(crate) is_locked: bool,
     uuid: Option<String>,
     czxid: i64,
+    /// `None` if permission is denied.
+    created_ms: Option<i64>,
 }
 
 impl Listing {
     pub(crate) fn claimed(&self) -> usize {
         self.jobs.iter().filter(|job| job.is_locked).count()
+    }
+
+    /// When the oldest job was posted that no worker has claimed, in milliseconds since 1970.
+    pub(crate) fn oldest_ms(&self) -> Option<i64> {
+        let waits = self.jobs.iter().filter(|job| !job.is_locked && job.posting.is_ok());
+        waits.filter_map(|job| job.created_ms).min()
     }
 }
 
@@ -181,14 +189,17 @@ async fn read_each(
     for some in names.chunks(AT_ONCE) {
         let paths: Vec<_> = some.iter().filter_map(|name| folder.join(name).ok()).collect();
         for (path, found) in paths.iter().zip(store.read(&paths).await?) {
-            let (posting, czxid) = match found {
+            let (posting, stat) = match found {
                 Ok(None) => continue,
-                Ok(Some((data, stat))) => (Posting::decode(&data), stat.czxid),
-                Err(()) => (Err(PostingError::NotPermitted), i64::MAX),
+                Ok(Some((data, stat))) => (Posting::decode(&data), Some(stat)),
+                Err(()) => (Err(PostingError::NotPermitted), None),
             };
+            let (czxid, created_ms) =
+                (stat.map_or(i64::MAX, |stat| stat.czxid), stat.map(|stat| stat.created_ms));
             let uuid = posting.as_ref().ok().and_then(|it| it.uuid().as_str().map(str::to_owned));
             let posting = posting.map(|it| it.priority());
-            jobs.push(Listed { name: path.name().to_owned(), posting, is_locked: false, uuid, czxid });
+            let name = path.name().to_owned();
+            jobs.push(Listed { name, posting, is_locked: false, uuid, czxid, created_ms });
         }
     }
     Ok(jobs)
