@@ -80,7 +80,7 @@ metrics! {
     QUEUE_TAKE_DURATION = Histogram "apportion_queue_take_duration_seconds" in "seconds" by ["queue"]:
         "how long it took at the store to take the entries of one call";
     QUEUE_ENDED = Counter "apportion_queue_ended_total" in "" by ["queue", "outcome"]:
-        "deliveries of this process that have ended";
+        "deliveries of this process that have ended, and entries of gone workers that it has made dead letters";
     QUEUE_HELD_DURATION = Histogram "apportion_queue_held_seconds" in "seconds" by ["queue", "outcome"]:
         "from a delivery to its end";
     QUEUE_RECOVERED = Counter "apportion_queue_recovered_total" in "" by ["queue"]:

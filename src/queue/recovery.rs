@@ -232,10 +232,14 @@ impl Recovery {
         let evidence = Evidence::new(path, &judge).if_denied(Verdict::Overtaken);
         match live.commit_once(&ops, evidence).await {
             Ok(applied) => {
-                if !shared.moves.is_dead_after(attempt) {
+                let root = shared.layout().root.as_str();
+                if shared.moves.is_dead_after(attempt) {
+                    // The process that had the delivery can count its end no more.
+                    metrics::QUEUE_ENDED.add(&[root, "dead"]);
+                } else {
                     shared.added(applied.created(CREATED).as_ref(), Duration::ZERO);
                 }
-                metrics::QUEUE_RECOVERED.add(&[shared.layout().root.as_str()]);
+                metrics::QUEUE_RECOVERED.add(&[root]);
                 info!(%entry, worker, attempt, "the worker is gone: its entry is given back");
             }
             Err(Unapplied::Refused {

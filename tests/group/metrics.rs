@@ -20,7 +20,7 @@ use metrics_util::{
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::support::{SECOND, soon};
+use crate::support::{SECOND, eventually, soon};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 
@@ -479,6 +479,23 @@ fn ends_of_claims_and_deliveries_are_counted_by_how_they_ended() {
     assert_eq!(value(&sent, "apportion_queue_put_total", &["/entries"]), 4.0);
     assert_seconds(values(&sent, "apportion_board_held_seconds", &["/jobs", "consumed"]), &[2.0]);
     assert_seconds(values(&sent, "apportion_queue_held_seconds", &["/entries", "done"]), &[0.0, 0.0]);
+}
+
+#[test]
+fn an_entry_whose_worker_has_died_with_its_last_attempt_is_counted_as_dead() {
+    let sent = sent_by(async {
+        let memory = Memory::new();
+        let (a, b) = (member(&memory, "a").await, member(&memory, "b").await);
+        let queue = a.queue("/entries").max_attempts(1).await.unwrap();
+        queue.put("poison").await.unwrap();
+        let theirs = b.queue("/entries").max_attempts(1).await.unwrap();
+        let _delivery = theirs.take().await.unwrap();
+        memory.expire(b.session_id().unwrap());
+        let dead = || async { (queue.dead_letters().await.unwrap().len() == 1).then_some(()) };
+        eventually("it is a dead letter", 60 * SECOND, dead).await;
+    });
+    assert_eq!(value(&sent, "apportion_queue_ended_total", &["/entries", "dead"]), 1.0);
+    assert_eq!(value(&sent, "apportion_queue_recovered_total", &["/entries"]), 1.0);
 }
 
 #[test]
