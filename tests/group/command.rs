@@ -381,7 +381,9 @@ async fn what_would_move_is_simulated_for_keys_of_standard_input() {
         assert!(ran.code == 1 && ran.json()["findings"][0]["code"] == "no_group", "{arguments:?}: {ran:?}");
     }
     assert_eq!(run(&url, &["simulate"]).await.code, 2);
-    assert_eq!(run(&url, &["simulate", "--join", "c=0"]).await.code, 2);
+    for wrong in ["c=0", "c/d", "."] {
+        assert_eq!(run(&url, &["simulate", "--join", wrong]).await.code, 2, "{wrong}");
+    }
 
     // The reader of a pipe may end before the command.
     let many: String = (0..100_000).map(|number| format!("key-{number}\n")).collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use apportion::{
+    MemberId,
     backend::path::ZnodePath,
     board::Priority,
     serde_json::{self, Value},
@@ -158,10 +159,11 @@ fn newcomer(text: &str) -> Result<Newcomer, String> {
         Some((id, weight)) => (id, weight.parse().unwrap_or(0)),
         None => (text, 1),
     };
-    match weight == 0 || id.is_empty() {
-        true => Err("it is not MEMBER or MEMBER=WEIGHT, with a weight from 1".into()),
-        false => Ok(Newcomer { id: id.to_owned(), weight }),
+    if weight == 0 || id.is_empty() {
+        return Err("it is not MEMBER or MEMBER=WEIGHT, with a weight from 1".into());
     }
+    let id = MemberId::new(id).map_err(|error| error.to_string())?;
+    Ok(Newcomer { id: id.to_string(), weight })
 }
 
 #[derive(Debug, Args)]

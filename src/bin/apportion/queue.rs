@@ -281,7 +281,8 @@ async fn end_letters(
     if let Some(entry) = letters.entries.iter().find(|name| !known.iter().any(|row| row.name() == **name)) {
         return Err(Failure::NotDone(format!("there is no dead letter `{entry}`: see `queue dead`")));
     }
-    let number = if letters.all { total } else { letters.entries.len() };
+    let named: BTreeSet<_> = letters.entries.iter().collect();
+    let number = if letters.all { total } else { named.len() };
     if matches!(end, End::Discard { yes: false }) {
         let letters = count(number, "dead letter");
         return Err(Failure::needs_yes(&format!("this would remove {letters} for good")));
