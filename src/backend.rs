@@ -360,6 +360,9 @@ pub enum Done {
 /// default. The Python client Kazoo has no such limit.)
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024 - 1024;
 
+/// No server closes the connection because of a request that is smaller than this.
+pub(crate) const SMALL_REQUEST_BYTES: usize = 64 * 1024;
+
 /// Why a request to the store failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -420,6 +423,11 @@ impl Error {
     /// Whether a write that failed with this error may have been applied.
     pub const fn is_unknown(&self) -> bool {
         matches!(self, Error::Unknown(_) | Error::Lost(_))
+    }
+
+    /// Whether this request is too large, or most likely is. Smaller ones are not affected.
+    pub(crate) const fn is_too_large(&self) -> bool {
+        matches!(self, Error::TooLarge { .. } | Error::Dropped { .. })
     }
 }
 

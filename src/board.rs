@@ -110,7 +110,7 @@ pub use self::{
     status::BoardStatus,
     trash::Trashed,
 };
-use crate::{backend::path::ZnodePath, random::Random, session::read::Denied};
+use crate::{backend::path::ZnodePath, error::Error, random::Random, session::read::Denied};
 
 /// A board of jobs. Cheap to clone; all clones are one board, which is closed with the last of them and of its jobs.
 ///
@@ -133,6 +133,20 @@ impl JobBoard {
     /// After how many attempts a job goes to the trash; `None`: never.
     pub(crate) fn max_attempts(&self) -> Option<u32> {
         self.shared().max_attempts
+    }
+
+    /// Whether an error is about one job only, so that others can still be done: its request is too large, or permission is
+    /// denied to its znode, or to that of its record.
+    pub(crate) fn is_of_one_job(&self, error: &BoardError) -> bool {
+        let layout = &self.shared().layout;
+        match error {
+            BoardError::Service(Error::NotPermitted { path }) => {
+                let folder = ZnodePath::parse(path).ok().and_then(|path| path.parent());
+                folder.is_some_and(|folder| [&layout.board, &layout.attempts].contains(&&folder))
+            }
+            BoardError::Service(error) => error.is_of_one_request(),
+            _ => false,
+        }
     }
 
     /// The source of random numbers of its coordinator.

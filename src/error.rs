@@ -152,11 +152,15 @@ pub enum Error {
 impl Error {
     /// Whether trying again later may help, with nothing changed by an operator.
     pub const fn is_transient(&self) -> bool {
-        use backend::Error::{Dropped, TooLarge};
         match self {
-            Error::Backend { error, .. } => !matches!(error, TooLarge { .. } | Dropped { .. }),
+            Error::Backend { error, .. } => !error.is_too_large(),
             _ => matches!(self, Error::Unreachable { .. } | Error::NotInGroup { .. }),
         }
+    }
+
+    /// Whether it is about one request only, which is too large: other work goes on.
+    pub(crate) const fn is_of_one_request(&self) -> bool {
+        matches!(self, Error::Backend { error, .. } if error.is_too_large())
     }
 
     /// Whether the group was left, or the coordinator is shut down.

@@ -30,7 +30,7 @@ use tracing::{Instrument as _, Span};
 pub(crate) use self::{
     acquire::{LOCK_OPS, Request},
     given_back::GivenBack,
-    guard::{Around, LeaseGuard},
+    guard::{Around, LeaseGuard, Ways},
     registry::Leases,
 };
 pub use crate::token::FencingToken;

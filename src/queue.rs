@@ -63,6 +63,7 @@ mod entry;
 mod error;
 mod fill;
 mod find;
+mod fitting;
 mod id;
 mod labels;
 mod layout;

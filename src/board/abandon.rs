@@ -29,7 +29,8 @@ impl Abandon {
     }
 
     /// Why it failed: the next claim has it as its [`last_error`](super::Claim::last_error), the trash as the
-    /// [`reason`](super::Trashed::reason). At most 1000 characters are kept, beside the posting, which stays as it is.
+    /// [`reason`](super::Trashed::reason). At most 1000 characters are kept, beside the posting, which stays as it is; none if
+    /// the store does not take them, for instance because another user has written the record of the job.
     pub fn because(mut self, reason: impl fmt::Display) -> Self {
         self.how.reason = Some(reason.to_string());
         self

@@ -17,7 +17,7 @@ use crate::{
     ages::Age,
     backend::{self, CreateMode, Done, Op, Stat, path::ZnodePath},
     error::Error,
-    lease::{Around, GivenBack, Lease, LeaseGuard},
+    lease::{Around, GivenBack, Lease, LeaseGuard, Ways},
     metrics,
     session::{
         commit::{Applied, Unapplied},
@@ -80,7 +80,7 @@ impl ClaimedJob {
     /// Takes the job off the board.
     pub(super) async fn consume(mut self) -> Result<(), BoardError> {
         let ops = Around { before: Vec::new(), after: vec![delete(&self.job)] };
-        self.finish("consumed", ops, true, Mark::Removed(self.job.known().clone())).await?;
+        self.finish("consumed", ops.into(), true, Mark::Removed(self.job.known().clone())).await?;
         if self.recorded.is_there {
             // Afterwards, because an operator may have removed the record: that must not refuse the end. If it stays, it
             // is removed when a board is opened.
@@ -104,14 +104,18 @@ impl ClaimedJob {
     async fn move_to(mut self, place: ZnodePath, reason: Option<&str>) -> Result<(), BoardError> {
         let known = self.job.known().clone();
         let create = Op::create(&place, known.data.to_vec(), CreateMode::Persistent);
-        let mut after = vec![delete(&self.job)];
-        if let Some(reason) = reason {
+        let delete = delete(&self.job);
+        let record = reason.map(|reason| {
             self.if_dropped = GivenBack::because(reason);
             let mut record = Record::new(self.attempt, known.stat.version, Some(reason));
             record.is_trashed = true;
-            after.push(self.write(&record));
-        }
-        self.finish("trashed", Around { before: vec![create], after }, true, Mark::Removed(known)).await
+            record
+        });
+        let ways = self.with_record(record.as_ref(), |write| Around {
+            before: vec![create.clone()],
+            after: [delete.clone()].into_iter().chain(write).collect(),
+        });
+        self.finish("trashed", ways, true, Mark::Removed(known)).await
     }
 
     /// Moves the job to the trash after its last attempt, also if another job is there under its name: no caller is asked
@@ -155,21 +159,36 @@ impl ClaimedJob {
             return self.give_up_in_background(reason).await;
         }
         self.if_dropped = how.clone();
-        let (ops, pause) = self.back(how);
+        let (ways, pause) = self.back(how);
         let until = (!pause.is_zero()).then(|| self.shared().clock.now() + pause);
-        self.finish("abandoned", ops, false, Mark::Released(self.job.known().clone(), until)).await
+        self.finish("abandoned", ways, false, Mark::Released(self.job.known().clone(), until)).await
     }
 
-    /// The operations that give it back now, and the pause.
-    fn back(&self, how: GivenBack) -> (Around, Duration) {
+    /// How it is given back now, and the pause.
+    fn back(&self, how: GivenBack) -> (Ways, Duration) {
         let shared = self.shared();
         let random = shared.leases.random().unit();
         let (attempts, pause) = how.attempts_and_pause(self.attempt, shared.pauses, random);
         let reason = how.reason.or_else(|| self.last_error().map(str::to_owned));
         let mut record = Record::new(attempts, self.job.known().stat.version, reason.as_deref());
         record.not_before = (!pause.is_zero()).then(|| shared.clock.unix_ms_in(pause));
-        let after = vec![check(&self.job), self.write(&record)];
-        (Around { before: Vec::new(), after }, pause)
+        let check = check(&self.job);
+        let ways = self.with_record(Some(&record), |write| Around {
+            before: Vec::new(),
+            after: [check.clone()].into_iter().chain(write).collect(),
+        });
+        (ways, pause)
+    }
+
+    /// The operations `around` the one that writes the record; and for a store that does not take these, without the reason
+    /// in the record, and without the record: another user may have written it, and the posting may leave no room for it.
+    /// The attempt counts without it as well.
+    fn with_record(&self, record: Option<&Record>, around: impl Fn(Option<Op>) -> Around) -> Ways {
+        let Some(record) = record else { return around(None).into() };
+        let mut short = record.clone();
+        short.error = None;
+        let ways = Ways::from(around(Some(self.write(record))));
+        ways.or(around(Some(self.write(&short)))).or(around(None))
     }
 
     /// Writes the record.
@@ -191,9 +210,9 @@ impl ClaimedJob {
     }
 
     /// Ends the claim. If `removes`, the job has to be gone afterwards. `how` is for the count of the ends.
-    async fn finish(&mut self, how: &str, ops: Around, removes: bool, mark: Mark) -> Result<(), BoardError> {
+    async fn finish(&mut self, how: &str, ways: Ways, removes: bool, mark: Mark) -> Result<(), BoardError> {
         let span = self.lease.span();
-        let finished = self.send(ops, removes, mark).instrument(span).await;
+        let finished = self.send(ways, removes, mark).instrument(span).await;
         self.count(match &finished {
             Ok(()) => how,
             Err(BoardError::Lost { .. }) => "lost",
@@ -210,14 +229,14 @@ impl ClaimedJob {
         metrics::BOARD_HELD_DURATION.record(&labels, took);
     }
 
-    async fn send(&mut self, ops: Around, removes: bool, mark: Mark) -> Result<(), BoardError> {
+    async fn send(&mut self, ways: Ways, removes: bool, mark: Mark) -> Result<(), BoardError> {
         self.set_back();
         let guard = self.guard.take().expect("a claim ends once, by value");
         let (job, shared) = (&self.job, self.shared());
         let name = || job.path().to_string();
-        let trash = ops.before.first().map(|op| op.path().clone());
+        let trash = ways.first().before.first().map(|op| op.path().clone());
         let evidence = removes.then(|| job.path().clone());
-        match guard.finish(ops, evidence).await.map_err(|error| shared.service(error))? {
+        match guard.finish(ways, evidence).await.map_err(|error| shared.service(error))? {
             Ok(Applied::Replied(_)) => {
                 shared.mark(mark);
                 Ok(())

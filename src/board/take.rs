@@ -20,7 +20,7 @@ use crate::{
     error::Error,
     lease::{Around, FencingToken, GivenBack, LOCK_OPS, Request},
     metrics,
-    session::{Live, commit::Unapplied},
+    session::{Live, commit::Unapplied, read::Denied},
 };
 
 /// Why a job could not be claimed.
@@ -153,9 +153,11 @@ async fn take(
             error => return Err(Error::from_backend(error, &known.path).into()),
         }
         is_fresh = true;
-        let found = live.session.get(&known.path).await;
-        let found = found.map_err(|error| Error::from_backend(error, &known.path))?;
-        match Known::read(&known.path, Ok(found), live.session.max_request_bytes()) {
+        let found = match live.session.get(&known.path).await {
+            Err(backend::Error::NotPermitted) => Err(Denied),
+            found => Ok(found.map_err(|error| Error::from_backend(error, &known.path))?),
+        };
+        match Known::read(&known.path, found, live.session.max_request_bytes()) {
             None => {
                 shared.mark(Mark::Removed(known));
                 return Ok(Err(NotClaimed::Gone));

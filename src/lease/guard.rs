@@ -30,18 +30,63 @@ impl Around {
     }
 }
 
+/// How a lease is ended: the operations, and others for when the store does not take these, the best ones first. Each asks
+/// for less than those before it: for fewer bytes, or for fewer znodes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ways {
+    first: Around,
+    others: Vec<Around>,
+}
+
+impl From<Around> for Ways {
+    fn from(first: Around) -> Self {
+        Ways { first, others: Vec::new() }
+    }
+}
+
+impl Ways {
+    /// The best ones.
+    pub(crate) fn first(&self) -> &Around {
+        &self.first
+    }
+
+    /// These operations if the ones before are too large, or are refused at a znode that these do not have.
+    pub(crate) fn or(mut self, other: Around) -> Self {
+        self.others.push(other);
+        self
+    }
+}
+
+impl Around {
+    /// The operation with this index in the transaction, if it is not the one on the lock.
+    fn op(&self, index: usize) -> Option<&Op> {
+        match index.checked_sub(self.before.len()) {
+            None => self.before.get(index),
+            Some(index) => self.after.get(index.checked_sub(1)?),
+        }
+    }
+
+    /// Whether `other` may be applied although these operations were not.
+    fn is_worth(&self, other: &Around, error: &Unapplied) -> bool {
+        let Unapplied::Refused { index, .. } = error else { return error.is_too_large() };
+        let refused = self.op(*index).map(Op::path);
+        let mut theirs = other.before.iter().chain(&other.after).map(Op::path);
+        refused.is_some_and(|refused| theirs.all(|path| path != refused))
+    }
+}
+
 /// A lease that ends once. If the guard is dropped, the lease is given back in the background.
 pub(crate) struct LeaseGuard {
     lease: Lease,
     /// Further operations when the guard is dropped, beside the deletion of the lock.
-    back: Around,
+    back: Ways,
     /// `None` once it has ended.
     registered: Option<Registered>,
 }
 
 impl LeaseGuard {
     pub(super) fn new(lease: Lease, registered: Registered) -> Self {
-        LeaseGuard { lease, back: Around::default(), registered: Some(registered) }
+        LeaseGuard { lease, back: Ways::default(), registered: Some(registered) }
     }
 
     pub(crate) fn lease(&self) -> &Lease {
@@ -49,8 +94,8 @@ impl LeaseGuard {
     }
 
     /// Sets further operations for when the guard is dropped, beside the deletion of the lock.
-    pub(crate) fn set_back(&mut self, back: Around) {
-        self.back = back;
+    pub(crate) fn set_back(&mut self, back: impl Into<Ways>) {
+        self.back = back.into();
     }
 
     /// From now on each heartbeat also checks the thing, so that the lease ends when another process changes it. This
@@ -62,8 +107,9 @@ impl LeaseGuard {
         }
     }
 
-    /// Deletes the lock between `ops.before` and `ops.after`, all or nothing. `evidence` is a znode that exists before
-    /// the transaction and not after it. Without one, the end of the session counts as success.
+    /// Deletes the lock between the operations before and after it, all or nothing, in the first of the `ways` that the
+    /// store takes. `evidence` is a znode that exists before the transaction and not after it. Without one, the end of the
+    /// session counts as success.
     ///
     /// If it fails, the lease is given back. [`Unapplied::Overtaken`] if the lease had ended before.
     ///
@@ -72,9 +118,10 @@ impl LeaseGuard {
     /// If it is cancelled, it goes on in the background.
     pub(crate) async fn finish(
         self,
-        ops: Around,
+        ways: impl Into<Ways>,
         evidence: Option<ZnodePath>,
     ) -> Result<Result<Applied, Unapplied>, Error> {
+        let ways = ways.into();
         let leases = self.registered.as_ref().expect("a guard ends once, by value").leases().clone();
         // First: once the store has deleted the lock, another process may take over.
         self.lease.validity().end();
@@ -85,7 +132,7 @@ impl LeaseGuard {
                 if guard.lease.live().is_over() {
                     return Err(Unapplied::Overtaken);
                 }
-                let finished = guard.lease.give_up(&ops, evidence.as_ref()).await;
+                let finished = guard.lease.end(&ways, evidence.as_ref()).await;
                 if matches!(finished, Ok(_) | Err(Unapplied::Unknown(backend::Error::Lost(_)))) {
                     guard.registered = None;
                 }
@@ -144,6 +191,18 @@ impl Lease {
         Evidence::new(self.path(), judge).if_denied(Verdict::Applied)
     }
 
+    /// Deletes the lock in the first of these ways that the store takes.
+    async fn end(&self, ways: &Ways, evidence: Option<&ZnodePath>) -> Result<Applied, Unapplied> {
+        let (mut ops, mut others) = (&ways.first, ways.others.iter());
+        loop {
+            let ended = self.give_up(ops, evidence).await;
+            let Err(error) = &ended else { return ended };
+            let Some(other) = others.find(|other| ops.is_worth(other, error)) else { return ended };
+            warn!(lock = %self.path(), %error, "the store does not take all of it: it is ended without the reason, or without its record");
+            ops = other;
+        }
+    }
+
     /// Deletes the lock between `ops.before` and `ops.after`, all or nothing.
     async fn give_up(&self, ops: &Around, evidence: Option<&ZnodePath>) -> Result<Applied, Unapplied> {
         let live = self.live();
@@ -169,11 +228,11 @@ impl Lease {
 
     /// Gives the lease back with the operations of `back`. If they are refused, deletes only the lock. Tries until the
     /// session ends, which deletes the lock, too.
-    async fn give_back(&self, back: &Around) {
+    async fn give_back(&self, back: &Ways) {
         let (live, lock) = (self.live(), self.path());
         let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         while !live.is_over() {
-            let Err(error) = self.give_up(back, None).await else {
+            let Err(error) = self.end(back, None).await else {
                 debug!(%lock, "given back");
                 return;
             };

@@ -131,7 +131,8 @@ impl Delivery {
     /// [`QueueError::TooLarge`] and [`QueueError::Payload`] if the result is too large or not JSON: nothing was done, and
     /// this worker still has the entry, to [fail](Delivery::fail) it for instance. [`QueueError::Lost`] if this worker no
     /// longer has the entry, also because it has ended it before. [`QueueError::OutcomeUnknown`] if the session ended
-    /// before the reply came. After [`QueueError::Closed`] and [`QueueError::Service`] the entry is given back.
+    /// before the reply came. After [`QueueError::Closed`] and [`QueueError::Service`] the entry is given back, also if the
+    /// server closes the connection because the result is too large for it.
     ///
     /// # Cancel safety
     ///
@@ -142,11 +143,12 @@ impl Delivery {
     }
 
     /// Ends the entry with an error. It goes to `done` with the state [`State::Failed`](super::State::Failed), and is
-    /// not tried again. For another attempt, use [`Delivery::release`].
+    /// not tried again. For another attempt, use [`Delivery::release`]. Of a long error, as much is kept as fits into a
+    /// request.
     ///
     /// # Errors
     ///
-    /// As [`Delivery::done`].
+    /// As [`Delivery::done`], without [`QueueError::TooLarge`] and [`QueueError::Payload`].
     ///
     /// # Cancel safety
     ///
@@ -216,12 +218,7 @@ impl Delivery {
 
     async fn end(&self, outcome: Result<Json, String>) -> Result<(), QueueError> {
         let owned = self.owned.clone();
-        let end = async move {
-            let mut owned = owned.lock().await;
-            let value = owned.owned.value.ended(outcome);
-            owned.end(&value).await
-        };
-        self.run("end", end).await
+        self.run("end", async move { owned.lock().await.end(outcome).await }).await
     }
 
     async fn run<T: Send + 'static>(

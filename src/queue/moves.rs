@@ -31,6 +31,7 @@
 
 use super::{
     entry::Entry,
+    fitting::{kept, ways},
     layout::Layout,
     names::path_of,
     value::{Back, Value},
@@ -95,6 +96,24 @@ impl Moves {
         let data = owned.value.given_back(back).data();
         let moved = [owned.delete(), create(&self.layout.unowned, priority, label, data)];
         moved.into_iter().chain(self.set_bucket(label, None)).collect()
+    }
+
+    /// Gives back an owned entry, for a request with room for so many bytes: see [`ways`].
+    pub(super) fn ways_back(&self, owned: &Owned, back: &Back, room: usize) -> Vec<Vec<Op>> {
+        ways(back.reason.as_deref().map(kept), room, |reason| {
+            self.give_back(owned, &back.with_reason(reason))
+        })
+    }
+
+    /// Makes an owned entry a dead letter, as [`Moves::ways_back`].
+    pub(super) fn ways_up(&self, owned: &Owned, back: &Back, room: usize) -> Vec<Vec<Op>> {
+        ways(back.reason.as_deref().map(kept), room, |reason| self.give_up(owned, &back.with_reason(reason)))
+    }
+
+    /// Ends an owned entry with an error, as [`Moves::ways_back`].
+    pub(super) fn ways_to_fail(&self, owned: &Owned, error: &str, room: usize) -> Vec<Vec<Op>> {
+        let ended = |error: Option<&str>| owned.value.ended(Err(error.unwrap_or_default().into()));
+        ways(Some(error), room, |error| self.end(owned, ended(error).data()))
     }
 
     /// Makes an owned entry a dead letter.

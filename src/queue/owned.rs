@@ -2,18 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde_json::Value as Json;
 use tracing::Instrument as _;
 
 use super::{
     error::{QueueError, Room},
     moves::{CREATED, DELETED, Owned},
     shared::{Shared, unapplied},
-    value::{Back, State, Value},
+    value::{Back, Value},
 };
 use crate::{
     ages::Age,
-    backend::{self, Znode, path::ZnodePath},
-    lease::{Around, GivenBack, Lease, LeaseGuard, LeaseLost},
+    backend::{self, Op, Znode, path::ZnodePath},
+    lease::{Around, GivenBack, Lease, LeaseGuard, LeaseLost, Ways},
     metrics,
     session::commit::{Applied, Evidence, Unapplied, Verdict},
 };
@@ -34,6 +35,15 @@ pub(super) struct OwnedEntry {
 
 /// The reason of a delivery that was dropped.
 const DROPPED: &str = "its worker dropped the delivery without ending it";
+/// The reason of one whose end the store did not take.
+const UNENDED: &str = "the store did not take the end of the entry: it may be too large";
+
+/// The operations of a move, in the first of these ways that the store takes.
+fn one_of(ways: Vec<Vec<Op>>) -> Ways {
+    let mut ways = ways.into_iter().map(|before| Around { before, after: Vec::new() });
+    let first = ways.next().expect("there is always one");
+    ways.fold(first.into(), Ways::or)
+}
 
 impl OwnedEntry {
     /// An entry that was just taken. It does not count as an attempt until a caller gets it.
@@ -67,14 +77,14 @@ impl OwnedEntry {
 
     /// For when it is dropped, or when its end fails.
     fn set_back(&mut self) {
-        let back = self.around(&self.back(self.if_dropped.clone()).0);
+        let back = self.ways_back(&self.back(self.if_dropped.clone()).0);
         if let Some(guard) = &mut self.guard {
             guard.set_back(back);
         }
     }
 
-    fn around(&self, back: &Back) -> Around {
-        Around { before: self.shared.moves.give_back(&self.owned, back), after: Vec::new() }
+    fn ways_back(&self, back: &Back) -> Ways {
+        one_of(self.shared.moves.ways_back(&self.owned, back, self.shared.room()))
     }
 
     /// Replaces the payload.
@@ -106,21 +116,28 @@ impl OwnedEntry {
         Ok(())
     }
 
-    /// Ends it with `value`. If the value is too large, nothing is done.
-    pub(super) async fn end(&mut self, value: &Value) -> Result<(), QueueError> {
-        let data = self.shared.checked(value, Room::End)?;
-        let before = self.shared.moves.end(&self.owned, data);
+    /// Ends it with a result or an error. If the result is too large, nothing is done. Of the error, as much is kept as
+    /// fits.
+    pub(super) async fn end(&mut self, outcome: Result<Json, String>) -> Result<(), QueueError> {
+        let how = if outcome.is_ok() { "done" } else { "failed" };
+        let ways = match outcome {
+            Ok(result) => {
+                let data = self.shared.checked(&self.owned.value.ended(Ok(result)), Room::End)?;
+                vec![self.shared.moves.end(&self.owned, data)]
+            }
+            Err(error) => self.shared.moves.ways_to_fail(&self.owned, &error, self.shared.room()),
+        };
+        self.if_dropped = GivenBack::because(UNENDED);
         let (shared, entry, path) = (self.shared.clone(), self.owned.entry.clone(), self.owned.path.clone());
         let live = self.lease.live().clone();
-        let how = if value.state() == Some(State::Failed) { "failed" } else { "done" };
-        let applied = self.finish(how, Around { before, after: Vec::new() }, Some(path.clone())).await?;
+        let claim = self.owned.value.claim().unwrap_or_default();
+        let applied = self.finish(how, one_of(ways), Some(path.clone())).await?;
         // The reply was lost. Claim and entry are gone, but that does not prove that it has ended: an operator may have
         // deleted the claim, and another process may have given the entry back.
-        if let Applied::Seen(_) = applied {
-            let claim = value.claim().unwrap_or_default();
-            if shared.find(&live, &shared.layout().done, &shared.sizes.done, &entry, &claim).await.is_none() {
-                return Err(QueueError::OutcomeUnknown { path: path.to_string() });
-            }
+        if let Applied::Seen(_) = applied
+            && shared.find(&live, &shared.layout().done, &shared.sizes.done, &entry, &claim).await.is_none()
+        {
+            return Err(QueueError::OutcomeUnknown { path: path.to_string() });
         }
         shared.ended.notify_one();
         Ok(())
@@ -132,7 +149,7 @@ impl OwnedEntry {
         let (back, pause) = self.back(how);
         let is_dead = self.shared.moves.is_dead_after(back.attempt);
         let how = if is_dead { "dead" } else { "released" };
-        let created = self.finish(how, self.around(&back), None).await?.created(CREATED);
+        let created = self.finish(how, self.ways_back(&back), None).await?.created(CREATED);
         match created {
             Some(_) if is_dead => {}
             path => self.shared.added(path.as_ref(), pause),
@@ -146,20 +163,20 @@ impl OwnedEntry {
         self.if_dropped = how.clone();
         let (mut back, _) = self.back(how);
         back.not_before = None;
-        let before = self.shared.moves.give_up(&self.owned, &back);
-        self.finish("dead", Around { before, after: Vec::new() }, None).await.map(drop)
+        let ways = self.shared.moves.ways_up(&self.owned, &back, self.shared.room());
+        self.finish("dead", one_of(ways), None).await.map(drop)
     }
 
     /// Ends the delivery. `how` is for the count of the ends.
     async fn finish(
         &mut self,
         how: &str,
-        ops: Around,
+        ways: Ways,
         evidence: Option<ZnodePath>,
     ) -> Result<Applied, QueueError> {
         let had_it = self.guard.is_some();
         let span = self.lease.span();
-        let finished = self.send(ops, evidence).instrument(span).await;
+        let finished = self.send(ways, evidence).instrument(span).await;
         match &finished {
             _ if !had_it => {}
             Ok(_) => self.count(how),
@@ -176,10 +193,10 @@ impl OwnedEntry {
         metrics::QUEUE_HELD_DURATION.record(&labels, took);
     }
 
-    async fn send(&mut self, ops: Around, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
+    async fn send(&mut self, ways: Ways, evidence: Option<ZnodePath>) -> Result<Applied, QueueError> {
         self.set_back();
         let guard = self.guard.take().ok_or_else(|| self.lost())?;
-        match guard.finish(ops, evidence).await.map_err(|error| self.shared.service(error))? {
+        match guard.finish(ways, evidence).await.map_err(|error| self.shared.service(error))? {
             Ok(applied) => Ok(applied),
             Err(
                 Unapplied::Overtaken

@@ -33,7 +33,8 @@ impl Release {
     }
 
     /// Why it failed: the next delivery has it as its [`last_error`](super::Delivery::last_error), a dead letter as its
-    /// [`error`](super::Finished::error). At most 1000 characters are kept.
+    /// [`error`](super::Finished::error). At most 1000 characters are kept; fewer or none, if the value of another program
+    /// leaves no room for them in a request.
     pub fn because(mut self, reason: impl fmt::Display) -> Self {
         self.how.reason = Some(reason.to_string());
         self

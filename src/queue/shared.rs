@@ -225,6 +225,11 @@ impl Shared {
         None
     }
 
+    /// How many bytes the operations of the end of an entry may have.
+    pub(super) fn room(&self) -> usize {
+        Room::End.limit(self.leases.access().max_request_bytes())
+    }
+
     /// The data of a value, if it is not too large.
     pub(super) fn checked(&self, value: &Value, room: Room) -> Result<Vec<u8>, QueueError> {
         let data = value.data();

@@ -16,7 +16,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
-use super::object::Object;
+use super::{fitting::kept, object::Object};
 
 /// The state of an entry. The numbers are those of the original. From [`Finished::state`](super::Finished::state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,8 +92,12 @@ pub(crate) struct Back {
     pub(crate) not_before: Option<u64>,
 }
 
-/// How much of a reason is kept, in characters.
-const MOST_OF_A_REASON: usize = 1000;
+impl Back {
+    /// The same with this reason, or without one.
+    pub(super) fn with_reason(&self, reason: Option<&str>) -> Back {
+        Back { reason: reason.map(str::to_owned), ..self.clone() }
+    }
+}
 
 impl Value {
     /// The value of a new entry.
@@ -278,8 +282,7 @@ impl Value {
 
     fn explain(&mut self, reason: Option<&str>) {
         if let Some(reason) = reason {
-            let reason: String = reason.chars().take(MOST_OF_A_REASON).collect();
-            self.set("last_error", &reason.into());
+            self.set("last_error", &kept(reason).into());
         }
     }
 

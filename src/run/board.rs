@@ -74,7 +74,8 @@ impl JobBoard {
     ///
     /// [`BoardError::Closed`] if the board or the coordinator is closed before, [`BoardError::Service`] if the store refuses
     /// a claim or the end of one, for instance because permission is denied by ACL. The handlers are drained before, as at
-    /// any end, and what was done is logged.
+    /// any end, and what was done is logged. What concerns one job only does not end it, for instance if permission to its
+    /// znode is denied.
     ///
     /// # Cancel safety
     ///
@@ -353,9 +354,9 @@ impl Source for Jobs {
         })
     }
 
-    fn is_final(error: &BoardError) -> bool {
+    fn is_final(&self, error: &BoardError) -> bool {
         match error {
-            BoardError::Service(error) => !error.is_transient(),
+            BoardError::Service(service) => !service.is_transient() && !self.board.is_of_one_job(error),
             error => error.is_closed(),
         }
     }

@@ -54,7 +54,7 @@ pub(super) trait Source: Send + Sync + 'static {
         end: End<Self::Output>,
     ) -> BoxFuture<'static, Result<Ended, Self::Error>>;
     /// Whether an error ends the runner: it does not pass by itself, and concerns more than one piece of work.
-    fn is_final(error: &Self::Error) -> bool;
+    fn is_final(&self, error: &Self::Error) -> bool;
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,7 @@ pub(super) async fn run<S: Source>(
                         backoff.reset();
                         taken.into_iter().for_each(|taken| pool.begin(taken));
                     }
-                    Err(error) if S::is_final(&error) => pool.error = Some(error),
+                    Err(error) if source.is_final(&error) => pool.error = Some(error),
                     Err(error) => {
                         let after = backoff.next_delay(source.random().unit());
                         warn!(place = pool.place, %error, ?after, "no work; trying again after a pause");
@@ -187,7 +187,7 @@ impl<S: Source> Pool<S> {
             Ok(ended) => ended,
             Err(error) => {
                 warn!(place = self.place, %error, "the end of an attempt is not confirmed");
-                if S::is_final(&error) {
+                if self.source.is_final(&error) {
                     self.error.get_or_insert(error);
                 }
                 Ended::Lost

@@ -67,7 +67,8 @@ impl WorkQueue {
     ///
     /// [`QueueError::Closed`] if the coordinator is closed before, [`QueueError::Service`] if the store refuses a take or the
     /// end of one, for instance because permission is denied by ACL. The handlers are drained before, as at
-    /// any end, and what was done is logged.
+    /// any end, and what was done is logged. What concerns one entry only does not end it: a result that is too large for
+    /// the server, for instance, is a failure of that attempt.
     ///
     /// # Cancel safety
     ///
@@ -336,6 +337,12 @@ impl Source for Entries {
                         warn!(name = %delivery, attempt, %error, "the result of an attempt cannot be kept: it has failed");
                         plan(Verdict::Failed(Failure::new(error)), attempt, max_attempts, false)
                     }
+                    // The same for a server whose limit is not known: the library gives the entry back.
+                    Err(QueueError::Service(error)) if error.is_of_one_request() => {
+                        let attempt = delivery.attempt();
+                        warn!(name = %delivery, attempt, %error, "the store does not take the result of an attempt: it has failed");
+                        return Ok(Ended::GivenBack);
+                    }
                     Err(error) => return Err(error),
                 },
                 end => end,
@@ -349,9 +356,9 @@ impl Source for Entries {
         })
     }
 
-    fn is_final(error: &QueueError) -> bool {
+    fn is_final(&self, error: &QueueError) -> bool {
         match error {
-            QueueError::Service(error) => !error.is_transient(),
+            QueueError::Service(error) => !error.is_transient() && !error.is_of_one_request(),
             error => error.is_closed(),
         }
     }

@@ -15,7 +15,7 @@ use super::{
     read::Denied,
     requests::{judged_at, prepare_create},
 };
-use crate::backend::{self, CommitError, Done, Op, Znode, path::ZnodePath};
+use crate::backend::{self, CommitError, Done, Op, SMALL_REQUEST_BYTES, Znode, path::ZnodePath};
 
 /// How often a request is sent if its reply is lost each time, and the first pause between two attempts, which doubles.
 const ATTEMPTS: u32 = 5;
@@ -104,6 +104,13 @@ pub(crate) enum Unapplied {
     Unknown(backend::Error),
 }
 
+impl Unapplied {
+    /// Whether the request was too large, or most likely was: nothing was applied.
+    pub(crate) const fn is_too_large(&self) -> bool {
+        matches!(self, Unapplied::Failed(error) if error.is_too_large())
+    }
+}
+
 impl Live {
     /// Applies all of `ops` or none, once.
     ///
@@ -157,13 +164,10 @@ impl Live {
     }
 }
 
-/// A server never closes the connection because of a request that is smaller than this.
-const SMALL: usize = 64 * 1024;
-
 /// The error for a request whose reply was lost at each attempt.
 fn given_up(attempts: u32, ops: &[Op]) -> backend::Error {
     let bytes = ops.iter().map(Op::encoded_len).sum();
-    if bytes < SMALL {
+    if bytes < SMALL_REQUEST_BYTES {
         return backend::Error::Unreachable(format!("the connection broke at each of {attempts} attempts"));
     }
     backend::Error::Dropped { attempts, bytes }

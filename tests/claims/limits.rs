@@ -6,7 +6,7 @@ use apportion::{
     Config, Error, PartitionCoordinator,
     backend::{self, Connector, CreateMode, Op, Session, path::ZnodePath},
     board::BoardError,
-    queue::QueueError,
+    queue::{Finished, QueueError},
 };
 use serde_json::json;
 
@@ -135,6 +135,24 @@ async fn an_entry_that_cannot_be_taken_is_set_aside_and_those_behind_it_are_take
     assert!(in_time(queue.try_take()).await.unwrap().is_none());
     let connections = proxy.accepted() - before;
     assert!((1..=MOST_CONNECTIONS).contains(&connections), "{connections} connections");
+}
+
+#[tokio::test]
+async fn an_entry_that_the_server_takes_only_without_a_reason_is_given_back_without_it() {
+    let (server, proxy) = small_server().await;
+    let coordinator = member(&proxy).await;
+    let queue = coordinator.queue("/reports").at_once().max_attempts(3).await.unwrap();
+    let foreign = format!(r#"{{"groupid": 1, "dataset": "{}"}}"#, "x".repeat(199_000));
+    create(&server, "/reports/unowned/entry-900-a-", foreign.into()).await;
+    let reason = "\u{1}".repeat(1000);
+    in_time(queue.take()).await.unwrap().release().because(&reason).await.unwrap();
+    let delivery = in_time(queue.take()).await.unwrap();
+    assert_eq!((delivery.attempt(), delivery.last_error()), (2, None));
+    // In the background.
+    let _ = delivery.done("y".repeat(10_000)).await.unwrap_err();
+    in_time(queue.take()).await.unwrap().release().because(&reason).await.unwrap();
+    let letters = queue.dead_letters().await.unwrap();
+    assert_eq!(letters.iter().map(Finished::attempts).collect::<Vec<_>>(), [3]);
 }
 
 /// A bug: without a limit for the size of one multi-read, this ended such a server with an `OutOfMemoryError`.

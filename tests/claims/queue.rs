@@ -9,6 +9,7 @@ mod failures;
 mod foreign_entries;
 mod golden;
 mod lost_replies;
+mod no_room;
 mod permissions;
 mod put;
 mod races;

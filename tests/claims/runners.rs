@@ -2,6 +2,7 @@
 //! of a runner loses nothing.
 
 mod boards;
+mod one_of_many;
 mod queues;
 
 use std::sync::{Arc, Mutex};

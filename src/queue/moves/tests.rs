@@ -132,6 +132,33 @@ fn a_move_of_an_entry_that_another_process_has_moved_is_refused_at_the_delete() 
     assert_eq!(store.commit(moves.give_back(&owned, &back(1))), Err(DELETED), "it has another version now");
 }
 
+/// So an entry that could be taken has an end.
+#[test]
+fn each_end_without_a_reason_needs_less_room_than_the_take() {
+    let bytes = |ops: &[Op]| ops.iter().map(Op::encoded_len).sum::<usize>();
+    for (label, data) in
+        [("", "{}"), ("a:1", r#"{"state":1}"#), ("taxi", "no JSON"), ("a", r#"{"state":2,"x":"}"}"#)]
+    {
+        let moves = moves(None);
+        let mut store = Store::new(&moves.layout);
+        store.commit(moves.put(100, label, data.into(), None)).unwrap();
+        let (entry, value, version) = store.entries(&moves.layout.unowned).remove(0);
+        let claim = "c".repeat(32);
+        let lock = moves.layout.claims.join(&claim).unwrap();
+        let value = value.taken("w", &claim);
+        let create = Op::create(&lock, "w", CreateMode::Ephemeral);
+        let take = [moves.take(&entry, version, &value), vec![create, Op::set(&lock, "w", Some(0))]].concat();
+        let path = path_of(&moves.layout.owned, &entry);
+        let owned = Owned { entry, path, version: 0, value };
+        let back = Back { not_before: Some(1_700_000_000_000), ..back(1) };
+        let failed = owned.value.ended(Err(String::new())).data();
+        for end in [moves.give_back(&owned, &back), moves.give_up(&owned, &back), moves.end(&owned, failed)] {
+            let end = [end, vec![Op::delete(&lock, Some(1))]].concat();
+            assert!(bytes(&end) < bytes(&take), "{} and {}: {end:?}", bytes(&end), bytes(&take));
+        }
+    }
+}
+
 #[test]
 fn a_put_unless_queued_is_refused_when_an_entry_of_its_label_was_added() {
     let moves = moves(None);

@@ -62,7 +62,7 @@ impl Source for Script {
         unreachable!()
     }
 
-    fn is_final(error: &&'static str) -> bool {
+    fn is_final(&self, error: &&'static str) -> bool {
         *error == "final"
     }
 }

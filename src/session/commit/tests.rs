@@ -48,7 +48,7 @@ async fn a_request_that_is_lost_each_time_is_sent_a_few_times_with_growing_pause
     assert!(matches!(refused, Unapplied::Failed(backend::Error::Unreachable(_))), "{refused:?}");
     let took = crate::clock::Clock::now(&*clock).saturating_since(began);
     assert!(took >= PAUSE * 15 && took < PAUSE * 20, "{took:?}");
-    let large = Op::create(&path("/ns/x"), vec![0; SMALL], CreateMode::Persistent);
+    let large = Op::create(&path("/ns/x"), vec![0; SMALL_REQUEST_BYTES], CreateMode::Persistent);
     let refused = commit(&bench, large).await.unwrap_err();
     let dropped = matches!(refused, Unapplied::Failed(backend::Error::Dropped { attempts: ATTEMPTS, .. }));
     assert!(dropped, "{refused:?}");
