@@ -41,7 +41,8 @@ use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
     header::{
-        ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
+        ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY,
+        X_CONTENT_TYPE_OPTIONS,
     },
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -103,6 +104,9 @@ impl StatusService {
             _ => text(StatusCode::NOT_FOUND, "there are /healthz, /status and /metrics\n".into()),
         };
         if request.method() == Method::HEAD {
+            // The length of the body that GET has: a server would send that of the empty one.
+            let length = answer.body().len().into();
+            answer.headers_mut().insert(CONTENT_LENGTH, length);
             *answer.body_mut() = Body::default();
         }
         answer
@@ -167,6 +171,13 @@ impl<B> Service<Request<B>> for StatusService {
     }
 }
 
+impl Body {
+    /// In bytes.
+    fn len(&self) -> u64 {
+        self.0.as_ref().map_or(0, |bytes| bytes.len() as u64)
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = Infallible;
@@ -183,7 +194,7 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        SizeHint::with_exact(self.len())
     }
 }
 

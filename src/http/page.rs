@@ -56,7 +56,8 @@ pub(super) fn page(status: &Status) -> String {
     page.boards(&status.boards);
     page.queues(&status.queues);
     page.raw("</main><footer>As this process knows it, without a request to the store. Loaded again every ten seconds. ");
-    page.raw("With <code>Accept: application/json</code> the same as JSON.</footer></body></html>\n");
+    page.raw("With <code>Accept: application/json</code> the same as JSON. What the other members wait for is on their pages; ");
+    page.raw("<code>apportion status</code> shows all.</footer></body></html>\n");
     page.0
 }
 
@@ -178,7 +179,7 @@ impl Page {
         self.raw("</dl>");
         self.problem(status.problem.as_ref());
         if !status.waiting.is_empty() {
-            self.raw("<h3>Waits for</h3>");
+            self.raw("<h3>What this member waits for</h3>");
             self.table_head(&["member", "waiting part", "for", "why"]);
             for waiting in &status.waiting {
                 self.raw("<tr>");

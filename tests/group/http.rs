@@ -173,7 +173,7 @@ async fn the_page_says_for_whom_keys_wait_and_that_a_group_is_paused() {
         }
     };
     let text = soon(waiting).await;
-    assert!(text.contains("Waits for"), "{text}");
+    assert!(text.contains("What this member waits for") && text.contains("apportion status"), "{text}");
     drop(at_work);
     theirs.pause().await.unwrap();
     let (text, _) = text_of(&get(&app, "/internal/status", BROWSER).await.body);
@@ -196,6 +196,20 @@ async fn other_paths_and_methods_are_refused_and_metrics_are_those_of_the_caller
     assert_eq!((head.status, &*head.body), (StatusCode::OK, ""));
     let without = Router::new().nest_service("/internal", StatusService::new(&a));
     assert_eq!(get(&without, "/internal/metrics", "*/*").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_head_has_the_length_of_the_body_that_get_has() {
+    let (a, _group) = member(&Memory::new(), "a").await;
+    let mut status = StatusService::new(&a).metrics(|| "apportion_test 1\n".to_owned());
+    for path in ["/healthz", "/metrics", "/other"] {
+        let mut ask = |method| status.call(Request::builder().method(method).uri(path).body(()).unwrap());
+        let (get, head) = (ask(Method::GET).await.unwrap(), ask(Method::HEAD).await.unwrap());
+        let body = to_bytes(Body::new(get.into_body()), usize::MAX).await.unwrap();
+        assert!(!body.is_empty());
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], body.len().to_string(), "{path}");
+        assert!(to_bytes(Body::new(head.into_body()), usize::MAX).await.unwrap().is_empty(), "{path}");
+    }
 }
 
 #[tokio::test]
