@@ -2,7 +2,7 @@
 //! happens.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, Weak},
@@ -47,7 +47,8 @@ pub(super) struct Driver<K, F> {
     shared: Arc<Shared<K>>,
     task: Arc<F>,
     tasks: Tasks,
-    running: HashMap<Id, Running<K>>,
+    /// Ordered, so that tasks are asked to stop, and dropped, in the order of their keys.
+    running: BTreeMap<Id, Running<K>>,
     /// When the guards are checked next.
     check: Moment,
     /// What the share of this member rests on.
@@ -77,7 +78,7 @@ where
             shared,
             task: Arc::new(task),
             tasks: Tasks::new(),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             grant: None,
             turn: 0,
             ends,

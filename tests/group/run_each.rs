@@ -271,15 +271,16 @@ immediate_on_both_backends!(each_key_has_one_task_while_members_come_leave_and_c
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_keys_have_one_task_each_beside_five_per_cent_that_fail() {
     const KEYS: usize = 10_000;
-    let (store, census) = (Store::memory(), Census::default());
+    let (store, census, failing) = (Store::memory(), Census::default(), Census::default());
     let keys: Vec<String> = (0..KEYS).map(|number| format!("shard-{number}")).collect();
     let fails = |key: &str| key.trim_start_matches("shard-").parse::<usize>().unwrap() % 20 == 0;
     let task = |id: &'static str| {
-        let census = census.clone();
+        let (census, failing) = (census.clone(), failing.clone());
         move |key: KeyTask<String>| -> BoxTask {
-            let census = census.clone();
+            let (census, failing) = (census.clone(), failing.clone());
             Box::pin(async move {
                 if fails(&key) {
+                    let _here = failing.enter(id, &key);
                     tokio::time::sleep(100 * MS).await;
                     if key.len().is_multiple_of(2) {
                         // Without a message on the screen.
@@ -326,8 +327,34 @@ async fn ten_thousand_keys_have_one_task_each_beside_five_per_cent_that_fail() {
     for mut member in members {
         member.stop().await;
     }
-    assert_eq!(census.running(), 0);
-    census.never_had_two();
+    assert!(failing.starts() > 5 * KEYS / 20, "{} starts of those that fail", failing.starts());
+    for census in [census, failing] {
+        assert_eq!(census.running(), 0);
+        census.never_had_two();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pauses_after_failures_are_those_that_the_caller_sets() {
+    let store = Store::memory();
+    let starts = Arc::new(Mutex::new(Vec::new()));
+    let task = {
+        let starts = starts.clone();
+        #[expect(clippy::disallowed_methods, reason = "on the paused clock")]
+        move |_: KeyTask<String>| -> BoxTask {
+            starts.lock().unwrap().push(tokio::time::Instant::now());
+            Box::pin(async { Err(Failure::new("as always")) })
+        }
+    };
+    let set = |run: RunEach<String, _>| run.pauses(10 * SECOND, 40 * SECOND);
+    let mut a = Service::start_with(&store, "a", vec!["key".into()], task, set).await;
+    until("it has failed", 300 * SECOND, || starts.lock().unwrap().len() == 6).await;
+    a.stop().await;
+    let gaps: Vec<_> = starts.lock().unwrap().windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (gap, longest) in gaps.iter().zip([10, 20, 40, 40, 40]) {
+        let longest = longest * SECOND;
+        assert!(*gap >= longest / 2 && *gap <= longest + 10 * MS, "{gaps:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -579,6 +606,40 @@ async fn a_key_that_was_lost_for_a_moment_that_the_runner_has_not_seen_gets_a_ne
         () = until("new tasks", 8 * SECOND, || census.starts() > 120 && census.running() == 100) => {}
     }
     census.never_had_two();
+}
+
+/// So that a run can be repeated. The runner learns from the guards alone that they were lost, as above.
+#[tokio::test(start_paused = true)]
+async fn tasks_whose_guards_were_lost_are_asked_to_stop_in_the_order_of_their_keys() {
+    let (store, asked) = (Store::memory(), Arc::new(Mutex::new(Vec::new())));
+    let agent = store.agent("a").await;
+    let group = agent.join("g").await;
+    let noting = asked.clone();
+    let run = group.run_each(universe(), move |key: KeyTask<String>| {
+        let asked = noting.clone();
+        async move {
+            key.stopping().await;
+            asked.lock().unwrap().push(key.to_string());
+        }
+    });
+    let keys = run.keys();
+    let mut run = run.into_future();
+    tokio::select! {
+        ended = &mut run => panic!("{ended:?}"),
+        () = until("all run", store.round(), || keys.states().iter().all(|(_, state)| is_running(state))) => {}
+    }
+    let b = store.agent("b").await;
+    let _theirs = b.join("g").await;
+    sees(&group, 2 * store.round(), &["a", "b"]).await;
+    b.coordinator.shutdown().await.unwrap();
+    sees(&group, 2 * store.round(), &["a"]).await;
+    tokio::select! {
+        ended = &mut run => panic!("{ended:?}"),
+        () = until("they are asked", 8 * SECOND, || asked.lock().unwrap().len() > 20) => {}
+    }
+    let asked = asked.lock().unwrap();
+    let in_order = keys.states().into_iter().map(|(key, _)| key.to_string());
+    assert_eq!(*asked, in_order.filter(|key| asked.contains(key)).collect::<Vec<_>>());
 }
 
 /// The keys are at positions whose first 32 bits are those of a point as well.
