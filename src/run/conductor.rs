@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::sleep;
-use tracing::warn;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
 
 use crate::{
     board::{BoardError, JobBoard},
@@ -16,6 +16,8 @@ use crate::{
 const KIND: &str = "conductor";
 /// The pause before another attempt to register it.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long the end of a runner waits until it is unregistered.
+const END: Duration = Duration::from_secs(1);
 
 /// The entity of a runner. Dropped, it is unregistered in the background.
 pub(super) struct Conductor {
@@ -25,10 +27,11 @@ pub(super) struct Conductor {
 }
 
 impl Conductor {
-    /// Unregisters it.
+    /// Unregisters it. If the store does not answer in time, that goes on in the background until the session ends.
     pub(super) async fn end(mut self) {
-        if let Some(name) = self.name.take() {
-            self.board.unregister_entity(KIND, &name).await;
+        let Some(name) = self.name.take() else { return };
+        if timeout(END, self.board.unregister_entity(KIND, &name)).await.is_err() {
+            debug!(board = %self.board.path(), name, "the runner is not unregistered yet");
         }
     }
 }

@@ -5,12 +5,22 @@ mod boards;
 mod one_of_many;
 mod queues;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use apportion::run::Failure;
-use tokio::{sync::oneshot, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
-use crate::support::SECOND;
+use crate::support::{SECOND, until};
+
+/// Longer than any expected event takes.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// What handlers have done, in its order.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +37,57 @@ impl Log {
 
     fn len(&self) -> usize {
         self.0.lock().unwrap().len()
+    }
+}
+
+/// Handlers that work until they are let go, and how many do so at the same time.
+#[derive(Debug, Clone, Default)]
+struct Crowd(Arc<Mutex<Numbers>>, Arc<Notify>);
+
+#[derive(Debug, Default)]
+struct Numbers {
+    here: usize,
+    most: usize,
+    done: usize,
+    is_free: bool,
+}
+
+impl Crowd {
+    fn numbers(&self) -> MutexGuard<'_, Numbers> {
+        self.0.lock().unwrap()
+    }
+
+    async fn work(self) -> Result<(), Failure> {
+        {
+            let mut numbers = self.numbers();
+            numbers.here += 1;
+            numbers.most = numbers.most.max(numbers.here);
+        }
+        let let_go = self.1.notified();
+        if !self.numbers().is_free {
+            let_go.await;
+        }
+        let mut numbers = self.numbers();
+        numbers.here -= 1;
+        numbers.done += 1;
+        Ok(())
+    }
+
+    /// Waits until so many work, and until all are done; there are never more.
+    async fn is_always(&self, allowed: usize, all: usize) {
+        while self.numbers().done + allowed <= all {
+            until("as many work as allowed", BOUND, || self.numbers().here == allowed).await;
+            // There is time for more.
+            sleep(5 * SECOND).await;
+            assert_eq!(self.numbers().here, allowed);
+            self.1.notify_one();
+            let done = self.numbers().done;
+            until("one is done", BOUND, || self.numbers().done > done).await;
+        }
+        self.numbers().is_free = true;
+        self.1.notify_waiters();
+        until("all are done", BOUND, || self.numbers().done == all).await;
+        assert_eq!(self.numbers().most, allowed);
     }
 }
 

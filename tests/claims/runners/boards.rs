@@ -12,14 +12,12 @@ use apportion::{
 };
 use serde_json::{Value, json};
 
-use super::{Log, Run, panic_quietly};
+use super::{BOUND, Crowd, Log, Run, panic_quietly};
 use crate::support::{
     MS, SECOND, eventually,
     fleet::{Agent, Store, exists, on_both_backends, znode},
     until,
 };
-
-const BOUND: Duration = Duration::from_secs(60);
 
 fn place(store: &Store) -> String {
     format!("/runner/{}", store.namespace)
@@ -356,6 +354,44 @@ async fn a_job_whose_worker_died_in_its_last_attempt_is_not_begun_again() {
     eventually("off the board", BOUND, || async { board.is_empty().await.unwrap().then_some(()) }).await;
     assert_eq!((run.stop().await.unwrap().given_up, log.len()), (1, 0));
     assert_eq!(board.trashed().await.unwrap()[0].attempts, Some(2));
+}
+
+/// The store is away when the runner ends: it does not wait until the session ends as well.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_runner_does_not_wait_for_a_store_that_is_away() {
+    let store = Store::memory();
+    let (a, board) = worker(&store, "a").await;
+    let folder = board.path().parent().unwrap().join(".entities").unwrap().join("conductor").unwrap();
+    let session = store.session().await;
+    let count = || async { session.children(&folder).await.map_or(0, |(names, _)| names.len()) };
+    let mut run = Run::start(|stopped| board.run().otherwise(async |_| Ok::<_, Failure>(())).until(stopped));
+    eventually("registered", BOUND, || async { (count().await == 1).then_some(()) }).await;
+    let id = a.coordinator.session_id();
+    a.suspend();
+    let ended = tokio::time::timeout(1500 * MS, run.stop()).await.expect("it does not wait").unwrap();
+    assert_eq!(ended.stuck, 0);
+    assert_eq!(count().await, 1, "the store was away");
+    a.resume();
+    eventually("unregistered in the background", BOUND, || async { (count().await == 0).then_some(()) })
+        .await;
+    assert_eq!(a.coordinator.session_id(), id, "by this process, in the same session");
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_jobs_are_done_at_the_same_time_as_allowed_and_no_more() {
+    let store = Store::memory();
+    let (_a, board) = worker(&store, "a").await;
+    for _ in 0..20 {
+        board.post("x").await.unwrap();
+    }
+    let crowd = Crowd::default();
+    let entering = crowd.clone();
+    let handler = move |_: JobTask| entering.clone().work();
+    let mut run = Run::start(|stopped| board.run().otherwise(handler).concurrency(4).until(stopped));
+    crowd.is_always(4, 20).await;
+    let is_empty = || async { board.is_empty().await.unwrap().then_some(()) };
+    eventually("all are done", BOUND, is_empty).await;
+    assert_eq!(run.stop().await.unwrap().finished, 20);
 }
 
 #[tokio::test(start_paused = true)]

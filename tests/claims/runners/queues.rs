@@ -1,19 +1,15 @@
-use std::time::Duration;
-
 use apportion::{
     queue::{QueueError, WorkQueue},
     run::{EntryTask, Failure},
 };
 use serde_json::json;
 
-use super::{Log, Run, panic_quietly};
+use super::{BOUND, Crowd, Log, Run, panic_quietly};
 use crate::support::{
     MS, SECOND, eventually,
     fleet::{Agent, Store, on_both_backends},
     until,
 };
-
-const BOUND: Duration = Duration::from_secs(60);
 
 async fn worker(store: &Store, id: &str) -> (Agent, WorkQueue) {
     let agent = store.agent(id).await;
@@ -88,6 +84,54 @@ on_both_backends!(
     results_are_kept_and_an_entry_that_always_fails_is_a_dead_letter,
     an_entry_whose_lease_is_lost_is_done_again,
 );
+
+#[tokio::test(start_paused = true)]
+async fn as_many_entries_are_done_at_the_same_time_as_allowed_and_no_more() {
+    for is_preferring in [false, true] {
+        let store = Store::memory();
+        let (_a, queue) = worker(&store, "a").await;
+        for _ in 0..20 {
+            queue.put("x").await.unwrap();
+        }
+        let crowd = Crowd::default();
+        let entering = crowd.clone();
+        let handler = move |_: EntryTask| entering.clone().work();
+        let mut run = Run::start(|stopped| {
+            let run = queue.run(handler).concurrency(4).until(stopped);
+            if is_preferring { run.preferring(|_| true) } else { run }
+        });
+        crowd.is_always(4, 20).await;
+        let counts = run.stop().await.unwrap();
+        assert_eq!((counts.finished, counts.given_back), (20, 0), "{is_preferring}");
+    }
+}
+
+/// The layers of a service apply, and what it returns is the result.
+#[cfg(feature = "tower")]
+#[tokio::test(start_paused = true)]
+async fn a_service_is_a_handler_of_a_queue_with_its_layers_and_its_response_is_the_result() {
+    use apportion::run::service;
+    use tower::ServiceBuilder;
+
+    let store = Store::memory();
+    let (_a, queue) = worker(&store, "a").await;
+    let slow = queue.put("slow").priority(900).await.unwrap();
+    let good = queue.put("good").await.unwrap();
+    let handler = ServiceBuilder::new().timeout(2 * SECOND).service_fn(async |entry: EntryTask| {
+        if text(&entry) == "slow" {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, String>(json!({ "of": text(&entry) }))
+    });
+    let mut run = Run::start(|stopped| queue.run(service(handler)).max_attempts(2).until(stopped));
+    let ended =
+        async |id| tokio::time::timeout(BOUND, queue.wait_result(id)).await.expect("it ends").unwrap();
+    assert_eq!(ended(&good).await.result(), Some(&json!({ "of": "good" })));
+    let letter = ended(&slow).await;
+    assert!(letter.is_dead_letter() && letter.error().unwrap().contains("timed out"), "{letter:?}");
+    let counts = run.stop().await.unwrap();
+    assert_eq!((counts.finished, counts.failed, counts.given_up), (1, 2, 1));
+}
 
 #[tokio::test(start_paused = true)]
 async fn delayed_entries_are_taken_when_it_is_time() {
