@@ -44,9 +44,16 @@ pub(super) async fn send_results_again(shared: &Shared, executor: &str) {
     for result in shared.results.of(executor) {
         let message =
             Message::new(Response::KIND, result.body.clone()).correlation_id(&*result.correlation_id);
-        if let Err(error) = shared.link.send(executor, message.mandatory()).await {
-            tracing::warn!(executor, %error, "results could not be sent again");
-            return;
+        match shared.link.send(executor, message.mandatory()).await {
+            Ok(()) => {}
+            // The others may be smaller.
+            Err(error @ TransportError::Refused { .. }) => {
+                tracing::warn!(executor, id = result.correlation_id, %error, "a result could not be sent again");
+            }
+            Err(error) => {
+                tracing::warn!(executor, %error, "results could not be sent again");
+                return;
+            }
         }
     }
 }

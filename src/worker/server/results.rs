@@ -44,6 +44,15 @@ impl Results {
         number
     }
 
+    /// Forgets a result that the broker does not take.
+    pub(super) fn forget(&self, number: u64) {
+        let mut table = self.table();
+        let at = table.kept.iter().position(|(kept, _)| *kept == number);
+        if let Some((_, forgotten)) = at.and_then(|at| table.kept.remove(at)) {
+            table.bytes -= forgotten.body.len();
+        }
+    }
+
     /// Whether the result is still kept.
     pub(super) fn has(&self, number: u64) -> bool {
         self.table().kept.iter().any(|(kept, _)| *kept == number)

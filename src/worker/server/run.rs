@@ -214,6 +214,8 @@ async fn conclude(
             TransportError::Refused { .. } if !is_replaced => {
                 tracing::error!(id, %error, "the broker refuses the result");
                 response = Response::Failure(Failure::of(&Abnormal::Unsendable(error)));
+                // It would be refused again, and keep the results after it from an executor that is back.
+                shared.results.forget(kept);
                 kept = keep(&response);
                 is_replaced = true;
                 continue;

@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::SeqCst},
 };
 
-use apportion::worker::{Failure, LocalBroker, Worker, transport::TransportError};
+use apportion::worker::{
+    Failure, LocalBroker, Worker,
+    transport::{Message, TransportError},
+};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -86,6 +89,25 @@ async fn a_result_that_the_broker_will_not_carry_is_a_failure() {
     let (_, said) = peer.next_response().await;
     let text = "the result of the task could not be sent: refused: too large";
     assert_eq!(said["data"]["result"]["exception_str"], text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_the_broker_will_not_carry_again_does_not_keep_back_the_results_after_it() {
+    let (faulty, _worker, mut peer) = echo(Faults::default()).await;
+    for id in ["1", "2"] {
+        peer.request("w", id, &execute("echo")).await;
+        assert_eq!(
+            (peer.next_state(id).await, peer.next_state(id).await),
+            ("RUNNING".into(), "SUCCESS".into())
+        );
+    }
+    let asks = |sender: &str| Message::new("NOTIFY", "{}").reply_to("executor").sender(sender);
+    peer.send("w", asks("name")).await;
+    peer.next_of("NOTIFY").await;
+    faulty.refuse("executor", 1, TransportError::Refused { reason: "too large".into() });
+    // Its connection broke.
+    peer.send("w", asks("name/1")).await;
+    assert_eq!(peer.next_state("2").await, "SUCCESS");
 }
 
 #[tokio::test(start_paused = true)]
