@@ -74,6 +74,22 @@ async fn a_worker_of_this_crate_takes_and_ends_what_a_dispatcher_in_python_put()
     coordinator.shutdown().await.unwrap();
 }
 
+/// The delay is a field of this crate, as `Put::delay` says: a slave takes the first entry that there is.
+#[tokio::test]
+async fn a_slave_in_python_takes_a_delayed_entry_at_once_and_a_worker_of_this_crate_does_not() {
+    let (coordinator, queue, mut theirs) = queue("/delayed").await;
+    let payload = json!({"dataset": "bus", "groupid": "1", "state": 1});
+    queue.put(payload).label("bus:1").delay(3600 * SECOND).await.unwrap();
+    assert!(soon(queue.try_take()).await.unwrap().is_none());
+    let taken = theirs.ask(json!({"do": "take"})).await;
+    let value = &taken["taken"]["value"];
+    assert!(value["groupid"] == "1" && value["not_before"].is_u64(), "{taken}");
+    assert!(theirs.ask(json!({"do": "finish"})).await["done"].is_string());
+    let results = queue.collect(1).await.unwrap();
+    assert_eq!((results[0].state(), results[0].worker()), (Some(State::Successful), Some("slave")));
+    coordinator.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_slave_in_python_takes_and_ends_what_a_dispatcher_of_this_crate_put() {
     let (coordinator, queue, mut theirs) = queue("/tasks").await;
