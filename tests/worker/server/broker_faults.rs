@@ -10,7 +10,7 @@ use apportion::worker::{
     transport::{Message, TransportError},
 };
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::faulty::{Faults, Faulty};
 use crate::peer::{LONG, Peer, execute};
@@ -107,7 +107,9 @@ async fn a_result_that_the_broker_will_not_carry_again_does_not_keep_back_the_re
     faulty.refuse("executor", 1, TransportError::Refused { reason: "too large".into() });
     // Its connection broke.
     peer.send("w", asks("name/1")).await;
-    assert_eq!(peer.next_state("2").await, "SUCCESS");
+    // Its inventories come for ever.
+    let again = timeout(LONG, peer.next_state("2")).await;
+    assert_eq!(again.expect("it is sent again"), "SUCCESS");
 }
 
 #[tokio::test(start_paused = true)]
