@@ -1,10 +1,10 @@
-//! What a change of the membership costs in a large group on a real server: bytes that all members read, and the time
-//! until all of them agree.
+//! What a change of the membership costs in a large group on a real server: bytes that all members read and write, and the
+//! time until all of them agree.
 //!
 //! `cargo bench --bench group`, with the number of members as an argument (default: 1000), the ring points of each as a
-//! second one (default: 100), and the word `immediate` for a group of that mode. It takes some minutes, and needs what the tests need: run scripts/test once. All
-//! members are in this process, each with a session of its own, so they and the server share the processors. On
-//! separate hosts only the load of the server is the same.
+//! second one (default: 100), and the word `immediate` for a group of that mode. It takes some minutes, and needs what the
+//! tests need: run scripts/test once. All members are in this process, each with a session of its own, so they and the
+//! server share the processors. On separate hosts only the load of the server is the same.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -44,12 +44,14 @@ fn main() {
     runtime.block_on(measure(count, u32::try_from(replicas).expect("a small number"), is_immediate));
 }
 
-/// Counts what all members read, in bytes on the wire.
+/// Counts what all members read and write, in bytes on the wire.
 #[derive(Default)]
 struct Meter {
     names: AtomicU64,
     znodes: AtomicU64,
     rest: AtomicU64,
+    /// In the requests that change something.
+    written: AtomicU64,
     /// The time of the slowest heartbeat, in microseconds.
     slowest: AtomicU64,
 }
@@ -59,6 +61,7 @@ struct Reading {
     names: u64,
     znodes: u64,
     rest: u64,
+    written: u64,
 }
 
 const HEADER: usize = 20;
@@ -96,6 +99,7 @@ impl Meter {
             names: self.names.load(Relaxed),
             znodes: self.znodes.load(Relaxed),
             rest: self.rest.load(Relaxed),
+            written: self.written.load(Relaxed),
         }
     }
 
@@ -105,12 +109,13 @@ impl Meter {
         let kilobytes = |now: u64, since: u64| (now - since) as f64 / 1000.0;
         println!(
             "{what:32} {:7.2} s {:7.2} s of processors  names {:9.1} kB  znodes {:9.1} kB  other {:7.1} kB  \
-             slowest heartbeat {slowest:.1?}",
+             written {:7.1} kB  slowest heartbeat {slowest:.1?}",
             took.as_secs_f64(),
             processor_seconds() - since.processors,
             kilobytes(now.names, since.reading.names),
             kilobytes(now.znodes, since.reading.znodes),
             kilobytes(now.rest, since.reading.rest),
+            kilobytes(now.written, since.reading.written),
         );
     }
 
@@ -143,6 +148,9 @@ impl Hook for Meter {
             let is_heartbeat = matches!(call.request(), Request::Commit(_)) && !call.request().is_write();
             #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
             let begin = Instant::now();
+            if call.request().is_write() {
+                self.written.fetch_add(call.request().bytes() as u64, Relaxed);
+            }
             let outcome = call.send().await;
             if is_heartbeat {
                 self.slowest
