@@ -29,7 +29,7 @@ use tracing::{Instrument as _, Span};
 
 pub(crate) use self::{
     acquire::{LOCK_OPS, Request},
-    given_back::GivenBack,
+    given_back::{GivenBack, kept},
     guard::{Around, LeaseGuard, Ways},
     registry::Leases,
 };

@@ -11,6 +11,10 @@ use super::{claimed::ClaimedJob, error::BoardError};
 use crate::lease::GivenBack;
 
 /// Gives a job back when it is awaited. From [`Claim::abandon`](super::Claim::abandon).
+///
+/// What this says is in a record beside the board. If the store does not take that, because another user has written it or
+/// the posting leaves no room for it, the job is given back without it: then the attempt counts, the reason is lost, and other
+/// processes do not know the pause. A warning says so.
 #[must_use = "nothing is sent until it is awaited"]
 pub struct Abandon {
     claimed: ClaimedJob,
@@ -29,8 +33,7 @@ impl Abandon {
     }
 
     /// Why it failed: the next claim has it as its [`last_error`](super::Claim::last_error), the trash as the
-    /// [`reason`](super::Trashed::reason). At most 1000 characters are kept, beside the posting, which stays as it is; none if
-    /// the store does not take them, for instance because another user has written the record of the job.
+    /// [`reason`](super::Trashed::reason). At most 1000 characters are kept, beside the posting, which stays as it is.
     pub fn because(mut self, reason: impl fmt::Display) -> Self {
         self.how.reason = Some(reason.to_string());
         self

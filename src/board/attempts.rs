@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lease::kept;
+
 /// See the module documentation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -41,13 +43,10 @@ impl Recorded {
     }
 }
 
-/// How much of a reason is kept, in characters.
-const MOST_OF_A_REASON: usize = 1000;
-
 impl Record {
     /// After so many attempts, the last of which has left the posting with this version.
     pub(super) fn new(attempts: u32, version: i32, error: Option<&str>) -> Self {
-        let error = error.map(|error| error.chars().take(MOST_OF_A_REASON).collect());
+        let error = error.map(|error| kept(error).to_owned());
         Record { attempts, version, not_before: None, error, is_trashed: false }
     }
 
@@ -132,7 +131,7 @@ mod tests {
     fn a_record_is_read_as_it_was_written_and_anything_else_is_none() {
         let mut record = Record::new(2, 3, Some(&"é".repeat(5000)));
         record.not_before = Some(7);
-        assert_eq!(record.error.as_ref().map(|it| it.chars().count()), Some(MOST_OF_A_REASON));
+        assert_eq!(record.error.as_ref().map(|it| it.chars().count()), Some(1000));
         assert_eq!(Record::read(&record.data()), Some(record));
         let short = Record::new(1, 1, None);
         assert_eq!(short.data(), br#"{"attempts":1,"version":1}"#);

@@ -32,8 +32,8 @@ pub(super) struct Entities {
     state: Mutex<State>,
     /// Wakes the registrar: an entity was registered in a session that has ended meanwhile.
     missing: Notify,
-    /// Held while the store registers or unregisters, so that the last call for a name counts, and that whoever
-    /// unregisters returns after the znodes are gone.
+    /// Held while the store registers or unregisters, so that the last call for a name counts, and that a caller
+    /// who unregisters returns after the znodes are gone.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -43,6 +43,12 @@ struct State {
     /// The registrations that were asked for and are not done, and whether each was withdrawn meanwhile.
     asked: BTreeMap<u64, (ZnodePath, bool)>,
     numbers: u64,
+}
+
+impl State {
+    fn is_withdrawn(&self, asked: &Asked) -> bool {
+        self.asked.get(&asked.number).is_some_and(|(_, is_withdrawn)| *is_withdrawn)
+    }
 }
 
 /// A registration that was asked for, until this is dropped.
@@ -84,6 +90,9 @@ impl Entities {
     pub(super) async fn register(&self, live: &Live, asked: &Asked, data: Vec<u8>) -> Result<(), Unapplied> {
         let path = &asked.path;
         let _turn = self.turn.lock().await;
+        if self.is_withdrawn(asked) {
+            return Ok(());
+        }
         register(live, path, &data).await?;
         if !self.note(asked, data, live.id()) {
             self.delete(live, path).await;
@@ -99,13 +108,17 @@ impl Entities {
     /// Notes that it is registered. Returns whether its znode is wanted: it may have been withdrawn meanwhile.
     fn note(&self, asked: &Asked, data: Vec<u8>, session: SessionId) -> bool {
         let (path, mut state) = (&asked.path, self.lock());
-        if state.asked.get(&asked.number).is_some_and(|(_, is_withdrawn)| *is_withdrawn) {
+        if state.is_withdrawn(asked) {
             let again = state.asked.values().any(|(other, is_withdrawn)| other == path && !is_withdrawn);
             return again || state.all.iter().any(|entity| entity.path == *path);
         }
         state.all.retain(|entity| entity.path != *path);
         state.all.push(Entity { path: path.clone(), data, session: Some(session) });
         true
+    }
+
+    fn is_withdrawn(&self, asked: &Asked) -> bool {
+        self.lock().is_withdrawn(asked)
     }
 
     async fn delete(&self, live: &Live, path: &ZnodePath) {
@@ -152,12 +165,13 @@ impl Entities {
     /// registered.
     async fn register_again(&self, live: &Live) -> bool {
         let id = Some(live.id());
-        let missing: Vec<_> = self.lock().all.iter().filter(|entity| entity.session != id).cloned().collect();
-        for Entity { path, data, .. } in missing {
+        let is_missing = |entity: &&Entity| entity.session != id;
+        let missing: Vec<_> = self.lock().all.iter().filter(is_missing).map(|it| it.path.clone()).collect();
+        for path in missing {
             let _turn = self.turn.lock().await;
-            if !self.is_registered(&path) {
-                continue;
-            }
+            // It may have been withdrawn, or registered with other metadata.
+            let now = self.lock().all.iter().filter(is_missing).find(|entity| entity.path == path).cloned();
+            let Some(Entity { data, .. }) = now else { continue };
             let is_there = match register(live, &path, &data).await {
                 Ok(()) => true,
                 Err(Unapplied::Overtaken) => {

@@ -91,7 +91,7 @@ async fn take(
             with: Around { before: Vec::new(), after },
             subject: Some((known.path.clone(), version.wrapping_add(1))),
         };
-        let (is_job, error) = match shared.leases.acquire(&live, request).await {
+        let (is_job, at, error) = match shared.leases.acquire(&live, request).await {
             Ok((guard, applied)) => {
                 let known = Arc::new(after_claim(&known, applied));
                 shared.mark(Mark::Claimed(known.clone()));
@@ -126,9 +126,9 @@ async fn take(
                 shared.invalidate();
                 return Ok(Err(NotClaimed::Taken));
             }
-            Err(Unapplied::Refused { index, error, .. }) => (index == LOCK_OPS, error),
-            Err(Unapplied::Failed(error)) => (true, error),
-            Err(Unapplied::Unknown(error)) => (false, error),
+            Err(Unapplied::Refused { index, path, error }) => (index == LOCK_OPS, path, error),
+            Err(Unapplied::Failed(error)) => (true, known.path.clone(), error),
+            Err(Unapplied::Unknown(error)) => (false, known.path.clone(), error),
         };
         match error {
             backend::Error::NoNode => {
@@ -141,7 +141,7 @@ async fn take(
             backend::Error::NotPermitted if is_job => {
                 return Ok(Err(shared.set_aside(&known, PostingError::NotPermitted)));
             }
-            error @ (backend::Error::TooLarge { .. } | backend::Error::Dropped { .. }) => {
+            error if error.is_too_large() => {
                 let found = SetAside {
                     path: known.path.clone(),
                     reason: PostingError::Unchangeable(error.to_string()),
@@ -150,7 +150,7 @@ async fn take(
                 shared.mark(Mark::Unchangeable(found, known.stat.mzxid));
                 return Ok(Err(NotClaimed::SetAside(reason)));
             }
-            error => return Err(Error::from_backend(error, &known.path).into()),
+            error => return Err(Error::from_backend(error, &at).into()),
         }
         is_fresh = true;
         let found = match live.session.get(&known.path).await {

@@ -283,7 +283,7 @@ impl Shared {
             Box::pin(driver.run(cancelled))
         } else {
             let places = handover::Places::new(&backing.namespace, name, &me, payload).map_err(bad_name)?;
-            // Whoever can change the head decides who acts.
+            // A client that can change the head decides who acts.
             folders.extend(places.head.parent().into_iter().chain([places.head.clone()]));
             let core = Handover::new(options.handover(config, &me));
             let places = Arc::new(places);

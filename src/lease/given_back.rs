@@ -6,6 +6,14 @@ use std::time::Duration;
 
 use crate::backoff::Pauses;
 
+/// How much of a reason is kept, in characters.
+pub(crate) const MOST_OF_A_REASON: usize = 1000;
+
+/// What is kept of a reason.
+pub(crate) fn kept(reason: &str) -> &str {
+    &reason[..reason.char_indices().nth(MOST_OF_A_REASON).map_or(reason.len(), |(at, _)| at)]
+}
+
 /// See the module documentation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct GivenBack {

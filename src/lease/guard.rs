@@ -198,7 +198,7 @@ impl Lease {
             let ended = self.give_up(ops, evidence).await;
             let Err(error) = &ended else { return ended };
             let Some(other) = others.find(|other| ops.is_worth(other, error)) else { return ended };
-            warn!(lock = %self.path(), %error, "the store does not take all of it: it is ended without the reason, or without its record");
+            warn!(lock = %self.path(), %error, "the store does not take all of it: trying with a shorter reason, without it, or without a record");
             ops = other;
         }
     }
@@ -252,7 +252,7 @@ impl Lease {
         let found = live.read_back(self.path()).await.map_err(Unapplied::Unknown)?;
         let Ok(found) = found else { return Ok(()) };
         let Some((_, stat)) = found.as_ref().filter(|_| self.is_ours(found.as_ref())) else { return Ok(()) };
-        warn!(lock = %self.path(), "its end was refused, for instance because another process has changed the leased thing: only its lock is deleted");
+        warn!(lock = %self.path(), "it could not be ended or given back, for instance because another process has changed the leased thing: only its lock is deleted");
         let judge = |found: Option<&Znode>| self.judge_deletion(found);
         let delete = [Op::delete(self.path(), Some(stat.version))];
         live.commit_once(&delete, self.deletion(&judge)).await.map(drop)

@@ -6,15 +6,10 @@
 //! request has no reason. The end of a delivery needs less room than the take, apart from the reason: so an end without a
 //! reason is always possible.
 
-use crate::backend::{Op, SMALL_REQUEST_BYTES};
-
-/// How much of a reason is kept, in characters.
-const MOST_OF_A_REASON: usize = 1000;
-
-/// What is kept of a reason.
-pub(super) fn kept(reason: &str) -> &str {
-    &reason[..reason.char_indices().nth(MOST_OF_A_REASON).map_or(reason.len(), |(at, _)| at)]
-}
+use crate::{
+    backend::{Op, SMALL_REQUEST_BYTES},
+    lease::kept,
+};
 
 /// The operations of a move with this reason, for a request with room for so many bytes; and others for a store that takes
 /// less than that, the best ones first: with a shorter reason, and without one. `ops` makes the operations.
@@ -25,13 +20,14 @@ pub(super) fn ways(reason: Option<&str>, room: usize, ops: impl Fn(Option<&str>)
     if bytes <= room.min(SMALL_REQUEST_BYTES) {
         return vec![all];
     }
-    let fitting = if bytes <= room { reason } else { shortened(reason, bytes - room) };
-    let mut ways = Vec::new();
-    if bytes <= room {
-        ways.push(all);
-    } else if !fitting.is_empty() {
-        ways.push(ops(Some(fitting)));
-    }
+    let (fitting, first) = match bytes.checked_sub(room) {
+        None | Some(0) => (reason, Some(all)),
+        Some(over) => {
+            let fitting = shortened(reason, over);
+            (fitting, (!fitting.is_empty()).then(|| ops(Some(fitting))))
+        }
+    };
+    let mut ways: Vec<_> = first.into_iter().collect();
     if kept(reason).len() < fitting.len() {
         ways.push(ops(Some(kept(reason))));
     }

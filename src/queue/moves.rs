@@ -31,12 +31,15 @@
 
 use super::{
     entry::Entry,
-    fitting::{kept, ways},
+    fitting::ways,
     layout::Layout,
     names::path_of,
     value::{Back, Value},
 };
-use crate::backend::{CreateMode, Op, path::ZnodePath};
+use crate::{
+    backend::{CreateMode, Op, path::ZnodePath},
+    lease::kept,
+};
 
 /// The indexes of the operations of a move that deletes and creates.
 pub(super) const DELETED: usize = 0;

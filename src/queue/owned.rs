@@ -36,7 +36,7 @@ pub(super) struct OwnedEntry {
 /// The reason of a delivery that was dropped.
 const DROPPED: &str = "its worker dropped the delivery without ending it";
 /// The reason of one whose end the store did not take.
-const UNENDED: &str = "the store did not take the end of the entry: it may be too large";
+const UNENDED: &str = "the store did not take the end of the entry, for instance because it is too large";
 
 /// The operations of a move, in the first of these ways that the store takes.
 fn one_of(ways: Vec<Vec<Op>>) -> Ways {
@@ -72,7 +72,7 @@ impl OwnedEntry {
         let random = shared.leases.random().unit();
         let (attempt, pause) = how.attempts_and_pause(self.owned.value.attempt(), shared.pauses, random);
         let not_before = (!pause.is_zero()).then(|| shared.clock.unix_ms_in(pause));
-        (Back { attempt, reason: how.reason, not_before }, pause)
+        (Back { attempt, reason: how.reason, not_before, has_no_room: false }, pause)
     }
 
     /// For when it is dropped, or when its end fails.
@@ -181,9 +181,16 @@ impl OwnedEntry {
             _ if !had_it => {}
             Ok(_) => self.count(how),
             Err(QueueError::Lost(_)) => self.count("lost"),
-            Err(_) => self.count("error"),
+            Err(_) => self.count(self.when_given_back("error")),
         }
         finished
+    }
+
+    /// How it counts that the entry is given back in the background.
+    fn when_given_back(&self, otherwise: &'static str) -> &'static str {
+        let attempt = self.owned.value.attempt();
+        let (attempts, _) = self.if_dropped.attempts_and_pause(attempt, self.shared.pauses, 0.0);
+        if self.shared.moves.is_dead_after(attempts) { "dead" } else { otherwise }
     }
 
     fn count(&self, how: &str) {
@@ -210,7 +217,7 @@ impl OwnedEntry {
 impl Drop for OwnedEntry {
     fn drop(&mut self) {
         if self.guard.is_some() {
-            self.count(if self.lease.is_held() { "dropped" } else { "lost" });
+            self.count(if self.lease.is_held() { self.when_given_back("dropped") } else { "lost" });
             self.set_back();
         }
     }

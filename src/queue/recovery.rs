@@ -221,7 +221,7 @@ impl Recovery {
         let worker = owned.value.worker().unwrap_or_default();
         let attempt = owned.value.attempt();
         let reason = Some(format!("its worker `{worker}` was gone before it ended the entry"));
-        let ops = shared.moves.give_back(&owned, &Back { attempt, reason, not_before: None });
+        let ops = shared.moves.give_back(&owned, &Back { attempt, reason, ..Back::default() });
         let judge = |found: Option<&Znode>| match found {
             Some((_, now)) if (now.czxid, now.version) == (stat.czxid, stat.version) => Verdict::NotApplied,
             // This process or another one has given it back.

@@ -390,10 +390,11 @@ async fn take_one(
             | Unapplied::Unknown(_)
             | Unapplied::Overtaken,
         ) => Ok(None),
-        Err(
-            Unapplied::Refused { index: DELETED, error: error @ backend::Error::NotEmpty, .. }
-            | Unapplied::Failed(error @ (backend::Error::TooLarge { .. } | backend::Error::Dropped { .. })),
-        ) => {
+        Err(Unapplied::Refused { index: DELETED, error: error @ backend::Error::NotEmpty, .. }) => {
+            chosen.set_aside(&error.to_string());
+            Ok(None)
+        }
+        Err(error) if error.is_too_large() => {
             chosen.set_aside(&error.to_string());
             Ok(None)
         }

@@ -16,7 +16,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
-use super::{fitting::kept, object::Object};
+use super::object::Object;
+use crate::lease::kept;
 
 /// The state of an entry. The numbers are those of the original. From [`Finished::state`](super::Finished::state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,16 +87,19 @@ enum Writer {
 pub(crate) struct Back {
     /// How many deliveries count so far.
     pub(crate) attempt: u32,
-    /// Why the last one has failed.
+    /// Why the last one has failed. `None`: what is known of those before stays.
     pub(crate) reason: Option<String>,
+    /// Whether there was a reason for which there is no room: that of an earlier delivery must not stand for it.
+    pub(crate) has_no_room: bool,
     /// Before when it is not to be taken again, in milliseconds since 1970.
     pub(crate) not_before: Option<u64>,
 }
 
 impl Back {
-    /// The same with this reason, or without one.
+    /// The same with as much of its reason as there is room for.
     pub(super) fn with_reason(&self, reason: Option<&str>) -> Back {
-        Back { reason: reason.map(str::to_owned), ..self.clone() }
+        let has_no_room = self.reason.is_some() && reason.is_none();
+        Back { reason: reason.map(str::to_owned), has_no_room, ..self.clone() }
     }
 }
 
@@ -239,7 +243,7 @@ impl Value {
             given.remove(key);
         }
         given.set("attempt", &back.attempt.into());
-        given.explain(back.reason.as_deref());
+        given.explain(back);
         match back.not_before {
             Some(unix_ms) => given.delayed_until(unix_ms),
             None => given,
@@ -252,7 +256,7 @@ impl Value {
         dead.set_state(State::Pending);
         dead.remove("claim");
         dead.set("attempt", &back.attempt.into());
-        dead.explain(back.reason.as_deref());
+        dead.explain(back);
         dead
     }
 
@@ -280,8 +284,11 @@ impl Value {
         ended
     }
 
-    fn explain(&mut self, reason: Option<&str>) {
-        if let Some(reason) = reason {
+    fn explain(&mut self, back: &Back) {
+        if back.has_no_room {
+            self.remove("last_error");
+        }
+        if let Some(reason) = &back.reason {
             self.set("last_error", &kept(reason).into());
         }
     }

@@ -326,7 +326,7 @@ impl Source for Entries {
     }
 
     fn end(&self, delivery: Arc<Delivery>, end: End<Json>) -> BoxFuture<'static, Result<Ended, QueueError>> {
-        let max_attempts = self.max_attempts;
+        let (max_attempts, dead_after) = (self.max_attempts, self.queue.max_attempts());
         Box::pin(async move {
             let end = match end {
                 End::Done(result) => match delivery.done(result).await {
@@ -341,7 +341,8 @@ impl Source for Entries {
                     Err(QueueError::Service(error)) if error.is_of_one_request() => {
                         let attempt = delivery.attempt();
                         warn!(name = %delivery, attempt, %error, "the store does not take the result of an attempt: it has failed");
-                        return Ok(Ended::GivenBack);
+                        let is_dead = dead_after.is_some_and(|max| attempt >= max);
+                        return Ok(if is_dead { Ended::GivenUp } else { Ended::GivenBack });
                     }
                     Err(error) => return Err(error),
                 },

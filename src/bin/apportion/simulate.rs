@@ -67,6 +67,7 @@ fn of_weights(seen: &Observation, after: &HashRing, join: &[(&str, u32)]) -> Opt
     }
     let counted: Vec<_> = after
         .members()
+        .filter(|id| join.iter().all(|(new, _)| new != id))
         .filter(|id| differs(seen.ring(), id) && own(id) != Some(1))
         .filter_map(named)
         .collect();

@@ -16,7 +16,7 @@ use crate::{
     output::count,
     queue::{Folders, fullness},
     store::{self, Store},
-    time::{age, from_ms, short},
+    time::{age, from_ms, ms, now, short},
 };
 
 /// A listing of more bytes is refused by clients in Java, by default.
@@ -215,8 +215,8 @@ async fn examine_queue(store: &Store, folders: &Folders, max_len: usize) -> Resu
     Ok(Examined { kind: Kind::Queue, numbers: Some(numbers), found })
 }
 
-/// When the oldest entry that waits was put or given back, in milliseconds since 1970. Its number says which one that is, so
-/// the others need not be read.
+/// When the oldest entry that may be taken was put or given back, in milliseconds since 1970. Its number says which one that
+/// is, so only as many are read as are taken meanwhile, or delayed. `None` if the first ones all are.
 async fn oldest_entry(store: &Store, folders: &Folders, waiting: &[String]) -> Result<Option<i64>, Failure> {
     let mut entries: Vec<Entry> = waiting.iter().filter_map(|name| name.parse().ok()).collect();
     // After the highest number come the negative ones.
@@ -225,7 +225,14 @@ async fn oldest_entry(store: &Store, folders: &Folders, waiting: &[String]) -> R
     let first = entries.iter().take(store::AT_ONCE);
     let paths: Vec<_> = first.filter_map(|entry| folders.unowned.join(entry.name()).ok()).collect();
     let read = store.read(&paths).await?;
-    Ok(read.into_iter().find_map(|found| Some(found.ok()??.1.created_ms)))
+    let now = ms(now());
+    let waits = |(data, _): &(Vec<u8>, Stat)| {
+        let value: Option<Value> = apportion::serde_json::from_slice(data).ok();
+        let not_before = value.and_then(|value| value.get("not_before")?.as_u64());
+        not_before.is_none_or(|not_before| not_before <= now)
+    };
+    let found = read.into_iter().filter_map(|found| found.ok()?).find(waits);
+    Ok(found.map(|(_, stat)| stat.created_ms))
 }
 
 /// Entries whose worker is gone, or may be.

@@ -1,5 +1,7 @@
 //! What the log has said of a membership, so that each fact is said once.
 
+use std::mem;
+
 use tracing::{info, warn};
 
 use super::{
@@ -17,7 +19,8 @@ pub(super) struct Said {
     is_exclusive: Option<bool>,
     /// A problem beside which this member acts on, since the last epoch.
     problem: Option<Problem>,
-    has_lapsed: bool,
+    /// That the lease of the group has lapsed, and whether it was said.
+    lapse: Option<bool>,
 }
 
 impl Said {
@@ -49,17 +52,21 @@ impl Said {
     /// session says so for all its groups.
     fn report_lapse(&mut self, View { group, me, .. }: &View, present: Option<&Present>, now: Moment) {
         let Some((present, own)) = present.and_then(|present| Some((present, present.own.as_ref()?))) else {
-            self.has_lapsed = false;
+            self.lapse = None;
             return;
         };
         let live = &present.store.live;
         let has_lapsed = own.is_granted && !own.register.validity().is_valid();
-        if has_lapsed && !self.has_lapsed && live.remaining() > live.timing.server_tick {
-            self.has_lapsed = true;
+        if has_lapsed && self.lapse.is_none() {
+            let is_alone = live.remaining() > live.timing.server_tick;
+            self.lapse = Some(is_alone);
+            if !is_alone {
+                return;
+            }
             let since_confirmation = now.saturating_since(own.confirmed);
             warn!(%group, member = %me, ?since_confirmation, "no heartbeat of this group is confirmed: its shares have lapsed");
         }
-        if !has_lapsed && std::mem::take(&mut self.has_lapsed) {
+        if !has_lapsed && self.lapse.take() == Some(true) {
             let valid_for = own.register.validity().remaining();
             info!(%group, member = %me, ?valid_for, "heartbeats of this group are confirmed again: its shares are valid");
         }
@@ -72,7 +79,8 @@ impl Said {
         let Some(problem) = view.shown.as_ref().and_then(|shown| shown.status.problem.clone()) else {
             return;
         };
-        if self.problem.as_ref() == Some(&problem) {
+        // One of a kind is enough: some have numbers in them that change.
+        if self.problem.as_ref().is_some_and(|said| mem::discriminant(said) == mem::discriminant(&problem)) {
             return;
         }
         let View { group, me, .. } = view;

@@ -264,8 +264,8 @@ impl Observation {
 
     /// The ring if these members left, and these joined, each with its weight. Those that join use this library; one that is
     /// in the ring already gets its new weight. Each member has the weight that counts then: beside a Python member all
-    /// count as 1, unless the ring is one of tooz. Members of the group that have no place in the ring yet get none, except
-    /// those for which there was no room.
+    /// count as 1, unless the ring is one of tooz. Where keys are handed over, members of the
+    /// group that have no place in the ring yet get none.
     ///
     /// # Errors
     ///

@@ -222,6 +222,7 @@ impl Reading<'_> {
             let (stat, watch) = session.watch_node(path).await.map_err(Failure::at(path))?;
             self.known.group = None;
             self.known.children.clear();
+            self.watches.retain(|watched| *watched != Watched::Group);
             self.watches.extend([(Watched::Group, watch)]);
             if stat.is_none() {
                 return Ok(());

@@ -45,7 +45,7 @@ fn a_value_of_another_program_keeps_its_text_to_the_byte() {
         assert_eq!((taken.state(), taken.worker()), (Some(State::Running), Some("w".into())), "{text}");
         assert_eq!(taken.payload(), value.payload());
         let (attempt, reason) = (taken.attempt(), Some("no".to_owned()));
-        let given = taken.given_back(&Back { attempt, reason, not_before: Some(5) });
+        let given = taken.given_back(&Back { attempt, reason, not_before: Some(5), ..Back::default() });
         let given = Value::read(&given.data());
         assert_eq!((given.raw(), given.not_before()), (text.as_bytes(), Some(5)));
         assert_eq!((given.claim(), given.error()), (None, Some("no".into())));
@@ -109,4 +109,13 @@ fn fields_of_a_wrong_type_count_as_missing() {
         Value::read(br#"{"attempt": -1, "claim": 7, "worker": null, "state": "x", "foreign": {"hex": "0"}}"#);
     assert_eq!((value.attempt(), value.claim(), value.worker(), value.state()), (0, None, None, None));
     assert_eq!(Value::read(br#"{"state": 9, "attempt": 99999999999}"#).attempt(), u32::MAX);
+}
+
+#[test]
+fn a_reason_for_which_there_is_no_room_leaves_none_of_an_earlier_delivery() {
+    let because = |reason: &str| Back { reason: Some(reason.into()), ..back(1) };
+    let value = Value::new("a:1", 7.into()).given_back(&because("first"));
+    assert_eq!(value.given_back(&back(2)).error().as_deref(), Some("first"), "nothing new is known");
+    let without = because("second").with_reason(None);
+    assert_eq!((value.given_back(&without).error(), value.dead(&without).error()), (None, None));
 }

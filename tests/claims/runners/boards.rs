@@ -7,6 +7,7 @@ use std::{
 };
 
 use apportion::{
+    backend::Error as BackendError,
     board::{BoardError, JobBoard, JobState},
     run::{Counts, Failure, JobTask},
 };
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::{BOUND, Crowd, Log, Run, panic_quietly};
 use crate::support::{
     MS, SECOND, eventually,
+    fate::{Fate, Fates},
     fleet::{Agent, Store, exists, on_both_backends, znode},
     until,
 };
@@ -319,6 +321,25 @@ async fn a_store_that_denies_permission_ends_the_runner_with_that_error() {
     theirs.post("x").await.unwrap();
     let ended = run.ended().await;
     assert!(matches!(ended, Err(BoardError::Service(apportion::Error::NotPermitted { .. }))), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_board_on_which_no_locks_may_be_made_ends_the_runner_and_is_named() {
+    let store = Store::memory();
+    let (connector, fates) = Fates::on(store.ensemble());
+    let coordinator = store.connect(connector, "a").await;
+    let board = coordinator.job_board(place(&store)).await.unwrap();
+    board.post("x").await.unwrap();
+    fates.decide(|request| {
+        let is_lock = request.paths().iter().any(|path| path.as_str().ends_with(".lock"));
+        if is_lock && request.is_write() { Fate::Refuse(BackendError::NotPermitted) } else { Fate::Pass }
+    });
+    let mut run = Run::start(|stopped| board.run().otherwise(async |_| Ok::<_, Failure>(())).until(stopped));
+    let ended = run.ended().await;
+    let Err(BoardError::Service(apportion::Error::NotPermitted { path })) = ended else {
+        panic!("{ended:?}")
+    };
+    assert_eq!(path, board.path().as_str());
 }
 
 #[tokio::test(start_paused = true)]

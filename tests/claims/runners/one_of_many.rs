@@ -85,7 +85,8 @@ async fn a_result_at_which_the_server_closes_the_connection_is_a_failure_and_the
     assert_eq!(letter.attempts(), 2);
     tokio::time::timeout(BOUND, queue.wait_result(&small)).await.expect("it ends").unwrap();
     let counts = run.stop().await.unwrap();
-    assert_eq!((counts.finished, counts.failed, counts.given_back, counts.lost), (1, 2, 2, 0));
+    assert_eq!((counts.finished, counts.failed, counts.given_back, counts.lost), (1, 2, 1, 0));
+    assert_eq!(counts.given_up, 1);
 }
 
 /// The job fits into a request, and does not with the reason.

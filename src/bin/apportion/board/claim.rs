@@ -144,7 +144,8 @@ fn interruption() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-#[cfg(all(test, unix))]
+// Only Linux shows which processes run in /proc.
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::{env, fs, path::PathBuf};
 

@@ -68,6 +68,13 @@ pub(crate) struct Listed {
     czxid: i64,
     /// `None` if permission is denied.
     created_ms: Option<i64>,
+    /// Until when its poster wants it to wait, in milliseconds since 1970.
+    not_before: Option<i64>,
+}
+
+/// The time before which the poster of a job does not want it claimed, in milliseconds since 1970.
+fn posted_for(data: &[u8]) -> Option<i64> {
+    serde_json::from_slice::<Value>(data).ok()?.get("not_before")?.as_i64()
 }
 
 impl Listing {
@@ -75,9 +82,12 @@ impl Listing {
         self.jobs.iter().filter(|job| job.is_locked).count()
     }
 
-    /// When the oldest job was posted that no worker has claimed, in milliseconds since 1970.
+    /// When the oldest job was posted that no worker has claimed, in milliseconds since 1970. Those that wait for their time
+    /// are left out; the pause after a failed attempt is no such time.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
-        let waits = self.jobs.iter().filter(|job| !job.is_locked && job.posting.is_ok());
+        let now = now();
+        let is_due = |job: &&Listed| job.not_before.is_none_or(|then| from_ms(then) <= now);
+        let waits = self.jobs.iter().filter(|job| !job.is_locked && job.posting.is_ok()).filter(is_due);
         waits.filter_map(|job| job.created_ms).min()
     }
 }
@@ -141,9 +151,7 @@ impl Row {
 
     /// Before when it is not to be claimed, in milliseconds since 1970.
     pub(crate) fn not_before(&self) -> Option<i64> {
-        let posted: Option<Value> = serde_json::from_slice(&self.data).ok();
-        let posted = posted.as_ref().and_then(|posted| posted.get("not_before")).and_then(Value::as_i64);
-        self.record_field("not_before").and_then(Value::as_i64).max(posted)
+        self.record_field("not_before").and_then(Value::as_i64).max(posted_for(&self.data))
     }
 
     /// Why it cannot be read, or why the last attempt at it has failed.
@@ -189,17 +197,17 @@ async fn read_each(
     for some in names.chunks(AT_ONCE) {
         let paths: Vec<_> = some.iter().filter_map(|name| folder.join(name).ok()).collect();
         for (path, found) in paths.iter().zip(store.read(&paths).await?) {
-            let (posting, stat) = match found {
+            let (posting, stat, not_before) = match found {
                 Ok(None) => continue,
-                Ok(Some((data, stat))) => (Posting::decode(&data), Some(stat)),
-                Err(()) => (Err(PostingError::NotPermitted), None),
+                Ok(Some((data, stat))) => (Posting::decode(&data), Some(stat), posted_for(&data)),
+                Err(()) => (Err(PostingError::NotPermitted), None, None),
             };
             let (czxid, created_ms) =
                 (stat.map_or(i64::MAX, |stat| stat.czxid), stat.map(|stat| stat.created_ms));
             let uuid = posting.as_ref().ok().and_then(|it| it.uuid().as_str().map(str::to_owned));
             let posting = posting.map(|it| it.priority());
             let name = path.name().to_owned();
-            jobs.push(Listed { name, posting, is_locked: false, uuid, czxid, created_ms });
+            jobs.push(Listed { name, posting, is_locked: false, uuid, czxid, created_ms, not_before });
         }
     }
     Ok(jobs)

@@ -71,22 +71,28 @@ async fn the_lock_of_a_job_that_is_posted_or_done_meanwhile_is_no_leftover() {
     assert_eq!(problems(&super::board(&left, &place, 10).await.found), ["orphan_lock"]);
 }
 
-#[tokio::test]
-async fn the_oldest_entry_is_the_one_with_the_lowest_number_that_is_still_there() {
+/// The in-memory store dates its znodes by the clock of tokio.
+#[tokio::test(start_paused = true)]
+async fn the_oldest_entry_is_the_one_with_the_lowest_number_that_may_be_taken() {
     let folders = Folders::parse("/q").unwrap();
     let below = ["/q", "/q/unowned", "/q/owned", "/q/claims"];
-    let pause = || tokio::time::sleep(std::time::Duration::from_millis(5));
     let empty = store(below.map(|at| create(at, "")).to_vec(), "/none", Vec::new()).await;
-    let put = async |name: &str| {
+    let put = async |name: &str, data: &str| {
         let at = format!("/q/unowned/entry-{name}");
-        empty.session.commit(vec![create(&at, "{}")]).await.unwrap();
-        pause().await;
+        empty.session.commit(vec![create(&at, data)]).await.unwrap();
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
         empty.get(&path(&at)).await.unwrap().unwrap().1.created_ms
     };
     let names = async || empty.children(&folders.unowned).await.unwrap().unwrap().0;
     assert_eq!(super::oldest_entry(&empty, &folders, &names().await).await.unwrap(), None);
-    let (first, second) = (put("100--0000000007").await, put("900--0000000008").await);
-    let last = put("100---2147483648").await;
+    put("100--0000000006", r#"{"not_before": 4102444800000}"#).await;
+    assert_eq!(
+        super::oldest_entry(&empty, &folders, &names().await).await.unwrap(),
+        None,
+        "for the year 2100"
+    );
+    let (first, second) = (put("100--0000000007", "{}").await, put("900--0000000008", "{}").await);
+    let last = put("100---2147483648", "{}").await;
     assert!(first < second && second < last, "{first} {second} {last}");
     let listed = names().await;
     assert_eq!(super::oldest_entry(&empty, &folders, &listed).await.unwrap(), Some(first));
