@@ -172,7 +172,7 @@ impl Page {
             self.fact("lost ranges still in progress", &status.kept);
         }
         if let Some(last) = &status.last_handover {
-            self.fact("last handover", &format_args!("{} in {:.1?}", last.kind.as_str(), last.waited));
+            self.fact("last handover", &format_args!("{} in {}", last.kind.as_str(), ago(last.waited)));
         }
         self.fact("epoch", &status.epoch);
         self.fact("digest of the ring", &format_args!("{:016x}", status.digest));
