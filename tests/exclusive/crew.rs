@@ -54,6 +54,14 @@ struct Running {
     is_stopped: bool,
 }
 
+/// What is wrong with a crew that does not settle.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    pub(crate) what: String,
+    /// An agent without keys, if each key has an owner all the same.
+    pub(crate) idle: Option<&'static str>,
+}
+
 impl<'a> Crew<'a> {
     /// No agents so far. `namespace` must be a new one.
     pub(crate) async fn new(
@@ -205,9 +213,9 @@ impl<'a> Crew<'a> {
 
     /// Waits until each key has exactly one owner for a while, and each agent owns a key. Returns when all of them had
     /// acted; else what is wrong.
-    pub(crate) async fn settles(&self, within: Duration) -> Result<u64, String> {
+    pub(crate) async fn settles(&self, within: Duration) -> Result<u64, Unsettled> {
         let begin = now();
-        let mut wrong = "nothing was read".to_owned();
+        let mut wrong = Unsettled { what: "nothing was read".to_owned(), idle: None };
         while now() - begin < nanos(within + SETTLED) {
             tokio::time::sleep(40 * MS).await;
             let since = now().saturating_sub(nanos(SETTLED));
@@ -219,23 +227,29 @@ impl<'a> Crew<'a> {
                 Err(what) => wrong = what,
             }
         }
-        Err(format!("not settled within {within:?}: {wrong}"))
+        wrong.what = format!("not settled within {within:?}: {}", wrong.what);
+        Err(wrong)
     }
 
-    fn is_settled(&self, since: u64) -> Result<u64, String> {
+    fn is_settled(&self, since: u64) -> Result<u64, Unsettled> {
         let acts: Vec<_> = self.running.values().flat_map(|it| self.read(it.number, Some(400))).collect();
         let actors = actors(&acts, KEYS, since);
         let names = |numbers: &[usize]| numbers.iter().map(|it| self.processes[*it].0).collect::<Vec<_>>();
         let wrong: Vec<_> = actors.iter().filter(|(_, by)| by.len() != 1).collect();
         if !wrong.is_empty() {
             let some: Vec<_> = wrong.iter().take(8).map(|(key, by)| (**key, names(by))).collect();
-            return Err(format!("{} keys, among them {some:?}", wrong.len()));
+            return Err(Unsettled { what: format!("{} keys, among them {some:?}", wrong.len()), idle: None });
         }
         let active: BTreeSet<_> = actors.into_values().flatten().collect();
         let idle: Vec<_> = self.running.values().filter(|it| !active.contains(&it.number)).collect();
         match idle.first() {
-            Some(idle) if idle.is_stopped => Err("an agent is stopped".to_owned()),
-            Some(idle) => Err(format!("{} owns nothing", self.processes[idle.number].0)),
+            Some(idle) if idle.is_stopped => {
+                Err(Unsettled { what: "an agent is stopped".to_owned(), idle: None })
+            }
+            Some(idle) => {
+                let id = self.processes[idle.number].0;
+                Err(Unsettled { what: format!("{id} owns nothing"), idle: Some(id) })
+            }
             None => Ok(all_since(&acts, since)),
         }
     }

@@ -79,16 +79,16 @@ async fn slow_agents_beside_quick_ones(mode: Mode) -> Season {
     for id in ["a", "b"] {
         crew.start_with(id, (300, 400), 100);
     }
-    let mut failures: Vec<_> = crew.settles(20 * SECOND).await.err().into_iter().collect();
+    let mut failures: Vec<_> = crew.settles(20 * SECOND).await.err().map(|it| it.what).into_iter().collect();
     for id in ["a", "b"] {
         crew.set(id, Link::Delay(150 * MS));
     }
     crew.start("c");
-    failures.extend(crew.settles(10 * SECOND).await.err());
+    failures.extend(crew.settles(10 * SECOND).await.err().map(|it| it.what));
     crew.leave("c").await;
     crew.start("c");
     crew.start("d");
-    failures.extend(crew.settles(10 * SECOND).await.err());
+    failures.extend(crew.settles(10 * SECOND).await.err().map(|it| it.what));
     let (acts, names) = (crew.acts(), crew.names());
     drop(crew);
     let (overlaps, decreases) = (acts.overlaps(), acts.decreases());

@@ -6,11 +6,14 @@ use tokio::time::sleep;
 
 use crate::{
     agent::{LONG, Mode, now},
-    crew::{Crew, SESSION_TIMEOUT, TICK, WORK, nanos},
+    crew::{Crew, SESSION_TIMEOUT, TICK, Unsettled, WORK, nanos},
     faults::{Deck, Fault, begin, heal},
     oracle::{Acts, Decrease, Gap, Overlap},
     support::{Ensemble, MS, SECOND},
 };
+
+/// The longest time for which a member is held back that joins again and again.
+const FLAPPING: Duration = Duration::from_secs(60);
 
 /// A step: one fault, or two at once, until everything is settled again.
 #[derive(Debug)]
@@ -23,16 +26,35 @@ pub(crate) struct Step {
     pub(crate) settled: u64,
     /// The longest time for which a key had no owner.
     pub(crate) gap: Option<Gap>,
+    /// Whether an agent was held back because it had joined often.
+    pub(crate) is_held_back: bool,
 }
 
 impl Step {
     /// The kind of the step in reports.
     pub(crate) fn name(&self) -> &'static str {
         match &self.faults[..] {
+            _ if self.is_held_back => "joined more than five times a minute",
             [fault] => fault.name(),
             _ => "two at once",
         }
     }
+
+    /// How many of its faults may have made this agent join again.
+    fn joins(&self, id: &str) -> usize {
+        let of_it = |(fault, who): &(&Fault, &String)| match fault {
+            Fault::Reset | Fault::BriefStop | Fault::Twin | Fault::StuckItem | Fault::Delay => false,
+            Fault::RollingRestart | Fault::HeadDeleted | Fault::GroupDeleted => true,
+            fault => fault.is_of_servers() || **who == id,
+        };
+        self.faults.iter().zip(&self.who).filter(of_it).count()
+    }
+}
+
+/// Whether this agent may be held back, as a member is that has joined more than five times within a minute.
+fn may_be_held_back(id: &str, steps: &[Step], last: &Step) -> bool {
+    let recent = steps.iter().filter(|step| step.settled + nanos(FLAPPING) > last.at);
+    recent.chain([last]).map(|step| step.joins(id)).sum::<usize>() > 5
 }
 
 /// What happened in a season.
@@ -89,20 +111,26 @@ pub(crate) async fn run(
     let mut crew = Crew::new(ensemble, mode, namespace, seed).await;
     let (from, mut steps, mut failures) = (now(), Vec::new(), Vec::new());
     ["a", "b", "c", "d"].into_iter().for_each(|id| crew.start(id));
-    if let Err(what) = crew.settles(20 * SECOND).await {
+    if let Err(Unsettled { what, .. }) = crew.settles(20 * SECOND).await {
         failures.push(format!("the first agents: {what}\n{}", crew.outputs().await));
     }
     let mut done = 0;
     while done < faults && failures.is_empty() {
         let mut step = step(&mut crew, deck).await;
         done += step.faults.len();
-        match crew.settles(bound(&step.faults, mode)).await {
+        let mut settled = crew.settles(bound(&step.faults, mode)).await;
+        let is_held_back = |it: &Unsettled| it.idle.is_some_and(|id| may_be_held_back(id, &steps, &step));
+        if settled.as_ref().is_err_and(is_held_back) {
+            step.is_held_back = true;
+            settled = crew.settles(FLAPPING).await;
+        }
+        match settled {
             Ok(at) => {
                 let took = Duration::from_nanos(at.saturating_sub(step.healed));
                 println!("{:?} {:?}: settled after {took:.1?}", step.faults, step.who);
                 step.settled = at;
             }
-            Err(what) => {
+            Err(Unsettled { what, .. }) => {
                 let Step { faults, who, .. } = &step;
                 failures
                     .push(format!("{mode:?}, after {faults:?} of {who:?}: {what}\n{}", crew.outputs().await));
@@ -142,7 +170,7 @@ async fn step(crew: &mut Crew<'_>, deck: &mut Deck) -> Step {
         heal(one, crew).await;
     }
     let healed = now();
-    Step { faults, who, at, healed, settled: healed + nanos(SECOND), gap: None }
+    Step { faults, who, at, healed, settled: healed + nanos(SECOND), gap: None, is_held_back: false }
 }
 
 impl Season {
