@@ -248,6 +248,9 @@ impl<'a> Crew<'a> {
             }
             Some(idle) => {
                 let id = self.processes[idle.number].0;
+                if let Some(code) = idle.process.exit_code() {
+                    return Err(Unsettled { what: format!("{id} has ended with {code}"), idle: None });
+                }
                 Err(Unsettled { what: format!("{id} owns nothing"), idle: Some(id) })
             }
             None => Ok(all_since(&acts, since)),
@@ -271,7 +274,8 @@ impl<'a> Crew<'a> {
 
     /// The last lines that each running agent has printed, its status among them, for the message of a failure.
     pub(crate) async fn outputs(&self) -> String {
-        self.running.values().for_each(|running| running.process.signal("USR2"));
+        let is_there = |running: &&Running| running.process.exit_code().is_none();
+        self.running.values().filter(is_there).for_each(|running| running.process.signal("USR2"));
         tokio::time::sleep(SECOND).await;
         let mut text = String::new();
         for running in self.running.values() {
