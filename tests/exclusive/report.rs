@@ -92,7 +92,8 @@ pub(crate) fn markdown(run: &Run) -> String {
     line(format_args!(
         "The longest gap is the longest time for which one of the keys had no owner, from one action on it to the next. \
          It has the time that the fault itself lasts in it, and that of the action of the owner before, which is waited for. A step is settled when each key has exactly one owner, \
-         which has acted on it, and each agent has keys; that is counted from the end of the fault. All times in seconds.\n"
+         which has acted on it, and each agent has keys; that is counted from the end of the fault. \
+         In a step named *joined more than five times a minute* an agent was held back, as `docs/guarantees.md` says: its keys had other owners, and it got keys later. All times in seconds.\n"
     ));
     line(format_args!("| step | mode | steps | longest gap: p50 | p99 | max | settled: p50 | max |"));
     line(format_args!("|---|---|---|---|---|---|---|---|"));
