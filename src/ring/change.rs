@@ -102,8 +102,8 @@ impl HashRing {
 
     /// The ranges whose owner changes from this ring to `after`, in ascending order.
     ///
-    /// If members have only joined or only left, and all others are as before, the time depends on the points of those
-    /// members only. Otherwise it depends on all points.
+    /// The time depends on the points of the members that have joined, left, or changed their weight, and hardly on the
+    /// others. Between rings with other parameters or another order of the members it depends on all points.
     ///
     /// ```
     /// # use apportion::HashRing;
@@ -170,7 +170,7 @@ fn arcs_of_all<P: Point>(
     ring: &HashRing,
     points: &Points<P>,
     members: &[u32],
-    own: impl Fn(&HashRing, u32) -> Vec<P::Position>,
+    own: &impl Fn(&HashRing, u32) -> Vec<P::Position>,
 ) -> Vec<(Part<P::Position>, u32)> {
     let of_one = |&member: &u32| arcs(points, own(ring, member), member).map(move |arc| (arc, member));
     let mut arcs: Vec<_> = members.iter().flat_map(of_one).collect();
@@ -185,26 +185,61 @@ fn moves<'a, P: Point>(
     own: impl Fn(&HashRing, u32) -> Vec<P::Position>,
 ) -> Vec<Move<'a>> {
     let is_comparable = before.label == after.label && before.replicas == after.replicas;
-    if let Some(joined) = added(&before.members, &after.members).filter(|_| is_comparable) {
-        let arcs = arcs_of_all(after, new, &joined, own).into_iter();
-        return joined_moves(arcs.map(|(arc, to)| (arc, old.owner(arc.first), Some(to))), before, after);
+    let Some((left, joined)) = changed(before, after).filter(|_| is_comparable) else {
+        return joined_moves(sweep(old, new), before, after);
+    };
+    let gone = arcs_of_all(before, old, &left, &own);
+    let come = arcs_of_all(after, new, &joined, &own);
+    if left.is_empty() {
+        let arcs = come.into_iter().map(|(arc, to)| (arc, old.owner(arc.first), Some(to)));
+        return joined_moves(arcs, before, after);
     }
-    if let Some(left) = added(&after.members, &before.members).filter(|_| is_comparable) {
-        let arcs = arcs_of_all(before, old, &left, own).into_iter();
-        return joined_moves(arcs.map(|(arc, from)| (arc, Some(from), new.owner(arc.first))), before, after);
+    if joined.is_empty() {
+        let arcs = gone.into_iter().map(|(arc, from)| (arc, Some(from), new.owner(arc.first)));
+        return joined_moves(arcs, before, after);
     }
-    joined_moves(sweep(old, new), before, after)
+    // Outside of all these arcs each position keeps its owner: its next point is that of a member that stays, on both
+    // rings. Between two of their ends, both owners are the same at each position, or the position keeps its owner.
+    let arcs = gone.iter().chain(&come).map(|(arc, _)| *arc);
+    let mut starts: Vec<_> = arcs.flat_map(|arc| [Some(arc.first), arc.last.next()]).flatten().collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let lasts = starts.iter().skip(1).map(|next| next.before()).chain([P::Position::LAST]);
+    let parts = starts
+        .iter()
+        .zip(lasts)
+        .map(|(first, last)| (Part { first: *first, last }, old.owner(*first), new.owner(*first)));
+    joined_moves(parts, before, after)
 }
 
-/// The members of `large` that are not in `small`, if all others are in both, in the same order and with equal weights.
-fn added(small: &[Member], large: &[Member]) -> Option<Vec<u32>> {
-    let is_same = |one: &Member, other: &Member| {
-        Arc::ptr_eq(&one.id, &other.id) && one.weight == other.weight || one == other
-    };
-    let mut rest = small.iter().peekable();
-    let new = (0..).zip(large).filter(|(_, member)| rest.next_if(|other| is_same(other, member)).is_none());
-    let new = new.map(|(number, _)| number).collect();
-    rest.peek().is_none().then_some(new)
+/// The members that have left and those that have joined, if all others are in both rings in the same order. A member with
+/// another weight is in both lists.
+fn changed(before: &HashRing, after: &HashRing) -> Option<(Vec<u32>, Vec<u32>)> {
+    let is_same = |one: &Member, other: &Member| Arc::ptr_eq(&one.id, &other.id) || one.id == other.id;
+    let (mut left, mut joined) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (0, 0);
+    loop {
+        match (before.members.get(old as usize), after.members.get(new as usize)) {
+            (None, None) => return Some((left, joined)),
+            (Some(one), Some(other)) if is_same(one, other) => {
+                if one.weight != other.weight {
+                    left.push(old);
+                    joined.push(new);
+                }
+                old += 1;
+                new += 1;
+            }
+            (Some(one), _) if !after.contains(&one.id) => {
+                left.push(old);
+                old += 1;
+            }
+            (_, Some(other)) if !before.contains(&other.id) => {
+                joined.push(new);
+                new += 1;
+            }
+            _ => return None,
+        }
+    }
 }
 
 /// A range of positions with its owners before and after.
@@ -271,4 +306,49 @@ fn joined_moves<'a, P: Position>(
         end = Some(part.last);
     }
     moves
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The moves as a pass over all points finds them.
+    fn of_all_points<'a>(before: &'a HashRing, after: &'a HashRing) -> Vec<Move<'a>> {
+        match (&before.points, &after.points) {
+            (AllPoints::Narrow(old), AllPoints::Narrow(new)) => joined_moves(sweep(old, new), before, after),
+            (AllPoints::Wide(old), AllPoints::Wide(new)) => joined_moves(sweep(old, new), before, after),
+            _ => panic!("rings of one kind"),
+        }
+    }
+
+    /// Each member is absent, or there with the weight 1 or 2, so a change has members that stay, come, go, and change.
+    #[test]
+    fn a_change_of_some_members_moves_what_a_pass_over_all_points_finds() {
+        let ring = |fleet: u32, is_wide: bool, keeps: bool| {
+            let weights = (0..6).map(|member| (member, fleet / 3_u32.pow(member) % 3));
+            let builder = HashRing::builder().replicas(5);
+            let builder = if is_wide { builder.tooz(5) } else { builder };
+            let builder = if keeps { builder.keep_order() } else { builder };
+            let there = weights.filter(|(_, weight)| *weight > 0);
+            let add = |builder: builder::HashRingBuilder, (member, weight)| {
+                builder.weighted_member(format!("member-{member}"), weight)
+            };
+            there.fold(builder, add).build().unwrap()
+        };
+        for (is_wide, keeps) in [(false, false), (true, false), (false, true)] {
+            for step in 0..2000_u32 {
+                let fleets = (step.wrapping_mul(7919) % 729, step.wrapping_mul(104_729) % 729);
+                let (before, after) = (ring(fleets.0, is_wide, keeps), ring(fleets.1, is_wide, keeps));
+                assert_eq!(before.moves(&after), of_all_points(&before, &after), "{fleets:?} {is_wide}");
+            }
+        }
+    }
+
+    #[test]
+    fn members_in_another_order_are_compared_at_all_points() {
+        let ring = |members: [&str; 3]| HashRing::builder().members(members).keep_order().build().unwrap();
+        let (before, after) = (ring(["a", "b", "c"]), ring(["c", "b", "d"]));
+        assert_eq!(changed(&before, &after), None);
+        assert_eq!(before.moves(&after), of_all_points(&before, &after));
+    }
 }
