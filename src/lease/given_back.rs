@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::backoff::Pauses;
 
 /// How much of a reason is kept, in characters.
-pub(crate) const MOST_OF_A_REASON: usize = 1000;
+const MOST_OF_A_REASON: usize = 1000;
 
 /// What is kept of a reason.
 pub(crate) fn kept(reason: &str) -> &str {

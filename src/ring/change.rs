@@ -185,7 +185,8 @@ fn moves<'a, P: Point>(
     own: impl Fn(&HashRing, u32) -> Vec<P::Position>,
 ) -> Vec<Move<'a>> {
     let is_comparable = before.label == after.label && before.replicas == after.replicas;
-    let Some((left, joined)) = changed(before, after).filter(|_| is_comparable) else {
+    let members = is_comparable.then(|| changed(before, after)).flatten();
+    let Some((left, joined)) = members else {
         return joined_moves(sweep(old, new), before, after);
     };
     let gone = arcs_of_all(before, old, &left, &own);
